@@ -1,0 +1,186 @@
+"""The one error tree of loradar; every class carries its values, an HTTP status and an exit code.
+
+::
+
+    LoradarError
+    ├── InvalidReference      a reference that cannot be parsed
+    ├── UnknownName           a name that is not among the known ones; carries the nearest
+    │   ├── UnknownArchitecture   no such architecture in its library
+    │   ├── NotRegistered         a real name maybe, but the registry holds nothing for it
+    │   ├── UnknownPreset
+    │   └── UnknownPeftType
+    ├── ScanFailed            an architecture that could not be built or read
+    │   └── NoAdaptableLayers     a model with nothing an adapter could sit on
+    ├── InvalidConfig         an adapter configuration with an impossible value
+    │   └── TargetsNotFound       targets that match no layer of this model
+    ├── AdapterUnreadable     an adapter folder that cannot be loaded
+    ├── DatabaseUnusable      a database that is corrupted, foreign or out of reach
+    ├── InvalidRequest        a REST request with a bad field
+    ├── ServiceUnreachable    the REST client got no usable answer
+    └── MissingExtra          an optional dependency that is not installed
+"""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, ClassVar
+
+
+class LoradarError(Exception):
+    """Base of everything loradar raises on purpose.
+
+    Attributes:
+        message: One sentence naming the thing, the value and the way out.
+        details: The values behind the message, JSON-ready.
+    """
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 400
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details: dict[str, Any] = details
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the one JSON shape every error has, over REST and under ``--json``."""
+        return {"error": {"code": self.code, "message": self.message, "details": self.details}}
+
+
+class InvalidReference(LoradarError):
+    """A reference such as ``transformers:llama`` that cannot be parsed."""
+
+    code = "invalid_reference"
+
+
+class UnknownName(LoradarError):
+    """A name that is not among the known ones.
+
+    Attributes:
+        name: What was asked for.
+        near: Known names that look like it, nearest first.
+    """
+
+    code = "unknown_name"
+    status = 404
+    noun: ClassVar[str] = "name"
+
+    def __init__(self, name: str, known: Iterable[str], way_out: str = "", **details: Any) -> None:
+        self.name = name
+        self.near = nearest(name, known)
+        sentences = [
+            f"Unknown {self.noun} {name!r}.",
+            f"Closest: {quoted(self.near)}." if self.near else "",
+            way_out,
+        ]
+        super().__init__(" ".join(filter(None, sentences)), name=name, near=self.near, **details)
+
+
+class UnknownArchitecture(UnknownName):
+    """No library knows an architecture of this name."""
+
+    code = "unknown_architecture"
+    noun = "architecture"
+
+
+class NotRegistered(UnknownName):
+    """The registry holds no mapping for this architecture, PEFT type and preset."""
+
+    code = "not_registered"
+    noun = "mapping"
+
+    def __init__(self, name: str, known: Iterable[str], message: str, **details: Any) -> None:
+        self.name = name
+        self.near = nearest(name, known)
+        closest = f" Closest registered: {quoted(self.near)}." if self.near else ""
+        LoradarError.__init__(self, message + closest, name=name, near=self.near, **details)
+
+
+class UnknownPreset(UnknownName):
+    """A preset that is not one of design's presets."""
+
+    code = "unknown_preset"
+    noun = "preset"
+
+
+class UnknownPeftType(UnknownName):
+    """A PEFT method nothing is known for."""
+
+    code = "unknown_peft_type"
+    noun = "PEFT type"
+
+
+class ScanFailed(LoradarError):
+    """An architecture could not be built or read; the message names the cause."""
+
+    code = "scan_failed"
+    status = 422
+
+
+class NoAdaptableLayers(ScanFailed):
+    """A model that owns no layer an adapter could sit on."""
+
+    code = "no_adaptable_layers"
+
+
+class InvalidConfig(LoradarError, ValueError):
+    """An adapter configuration with an impossible or unsupported value."""
+
+    code = "invalid_config"
+    status = 422
+
+
+class TargetsNotFound(InvalidConfig):
+    """Targets that match no layer of this model; carries the closest names and their counts."""
+
+    code = "targets_not_found"
+
+
+class AdapterUnreadable(LoradarError):
+    """An adapter folder whose files are missing, truncated or do not fit the model."""
+
+    code = "adapter_unreadable"
+    status = 422
+
+
+class DatabaseUnusable(LoradarError):
+    """The registry's database is corrupted, belongs to something else or cannot be reached."""
+
+    code = "database_unusable"
+    status = 503
+
+
+class InvalidRequest(LoradarError):
+    """A REST request with a missing or impossible field."""
+
+    code = "invalid_request"
+    status = 422
+
+
+class ServiceUnreachable(LoradarError):
+    """The REST client could not reach the service, or got an answer that is not its protocol."""
+
+    code = "service_unreachable"
+    status = 502
+
+
+class MissingExtra(LoradarError):
+    """An optional dependency is not installed."""
+
+    code = "missing_extra"
+    status = 501
+
+    def __init__(self, package: str, extra: str) -> None:
+        message = f"{package!r} is not installed. Install it with: pip install 'loradar[{extra}]'"
+        super().__init__(message, package=package, extra=extra)
+
+
+def nearest(name: str, known: Iterable[str], limit: int = 5) -> list[str]:
+    """Return up to ``limit`` known names that look like ``name``, nearest first, ignoring case."""
+    by_folded: Mapping[str, str] = {candidate.casefold(): candidate for candidate in sorted(known)}
+    return [by_folded[match] for match in get_close_matches(name.casefold(), by_folded, n=limit, cutoff=0.6)]
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Return names quoted and joined by commas, for a message."""
+    return ", ".join(repr(name) for name in names)

@@ -1,0 +1,349 @@
+"""The frozen records that travel between folders: layers, slots, proposals, scans and mappings.
+
+No torch and no SQL in here, so that every folder can speak of them.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
+
+from .errors import UnknownPeftType, UnknownPreset, quoted
+from .targets import TargetSpec
+
+Library = Literal["transformers", "timm", "diffusers", "torch"]
+LIBRARIES: tuple[Library, ...] = ("transformers", "timm", "diffusers", "torch")
+
+Kind = Literal[
+    "linear",
+    "transposed_linear",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "embedding",
+    "norm",
+    "multihead_attention",
+    "expert_parameter",
+    "other",
+]
+
+Role = Literal[
+    "attention.query",
+    "attention.key",
+    "attention.value",
+    "attention.qkv",
+    "attention.kv",
+    "attention.latent",
+    "attention.output",
+    "mixer.input",
+    "mixer.state",
+    "mixer.output",
+    "mlp.gate",
+    "mlp.up",
+    "mlp.gate_up",
+    "mlp.down",
+    "moe.router",
+    "expert.gate",
+    "expert.up",
+    "expert.gate_up",
+    "expert.down",
+    "conv.pointwise",
+    "conv.depthwise",
+    "conv.spatial",
+    "embedding.token",
+    "embedding.position",
+    "embedding.patch",
+    "projector",
+    "head",
+    "norm",
+    "other",
+]
+
+Tower = Literal["language", "vision", "audio", "projector", "main"]
+Preset = Literal["default", "attention", "mlp", "all-linear", "experts"]
+PRESETS: tuple[Preset, ...] = ("default", "attention", "mlp", "all-linear")
+"""The presets a scan proposes. ``experts`` joins them with the expert adapters."""
+
+SourceKind = Literal["community", "peft", "scanner"]
+Status = Literal["live", "partial", "dead", "unproven"]
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A model architecture: ``(library, name)`` is its identity, the rest says which build of it was seen.
+
+    Attributes:
+        library: ``transformers``, ``timm``, ``diffusers`` or ``torch``.
+        name: ``model_type``, timm architecture without tag, class name or qualified name.
+        class_name: The model class that was scanned.
+        library_version: Version of the library it came from.
+        fingerprint: ``sha256:`` digest of the structure, the same for every width and depth.
+    """
+
+    library: Library
+    name: str
+    class_name: str | None = None
+    library_version: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def reference(self) -> str:
+        """The reference that names it, such as ``timm:resnet50``."""
+        return f"{self.library}:{self.name}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "library": self.library,
+            "name": self.name,
+            "class": self.class_name,
+            "library_version": self.library_version,
+            "fingerprint": self.fingerprint,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One reason for a verdict: who says it (``names``, ``structure``, ``dataflow``, ``liveness``) and what."""
+
+    by: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module (or a bare 3-D parameter) that owns an adaptable weight.
+
+    Attributes:
+        path: Dotted path in the model.
+        kind: What an adapter has to imitate.
+        class_name: The layer's own class.
+        shape: Shape of its weight, as stored.
+        in_features: Features (channels, embeddings) it reads; ``None`` where the word has no meaning.
+        out_features: Features it writes.
+        groups: Convolution groups; 1 elsewhere.
+        owner: Class of the module that holds it.
+        tied_to: Path of the first layer with the very same weight, if that is another one.
+        depth: How many repeated blocks enclose it; 0 is outside every block.
+        role: What it does in the model.
+        tower: Which sub-model it belongs to.
+        called: Whether a traced forward ran it; ``None`` when nothing was traced.
+        evidence: Why role and tower are what they are.
+    """
+
+    path: str
+    kind: Kind
+    class_name: str
+    shape: tuple[int, ...]
+    in_features: int | None = None
+    out_features: int | None = None
+    groups: int = 1
+    owner: str = ""
+    tied_to: str | None = None
+    depth: int = 0
+    role: Role = "other"
+    tower: Tower = "main"
+    called: bool | None = None
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Last segment of the path."""
+        return self.path.rpartition(".")[2]
+
+    def labelled(self, role: Role, by: str, says: str) -> Self:
+        """Return a copy with this role and one more piece of evidence."""
+        return replace(self, role=role, evidence=(*self.evidence, Evidence(by, says)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "path": self.path,
+            "kind": self.kind,
+            "class": self.class_name,
+            "shape": list(self.shape),
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "groups": self.groups,
+            "owner": self.owner,
+            "tied_to": self.tied_to,
+            "depth": self.depth,
+            "role": self.role,
+            "tower": self.tower,
+            "called": self.called,
+            "evidence": [{"by": item.by, "says": item.says} for item in self.evidence],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """All layers of one tower with the same role, kind and path pattern (``*`` stands for an index)."""
+
+    tower: Tower
+    role: Role
+    kind: Kind
+    pattern: str
+    count: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "tower": self.tower,
+            "role": self.role,
+            "kind": self.kind,
+            "pattern": self.pattern,
+            "count": self.count,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A target spec the scanner proposes for one PEFT method and preset.
+
+    Attributes:
+        matched: Layers it hits on the scanned build.
+        trainable: Parameters a rank-8 adapter there would train, saved modules included.
+        reasons: Why these layers, in words.
+    """
+
+    peft_type: str
+    preset: Preset
+    spec: TargetSpec
+    matched: int
+    trainable: int
+    reasons: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "peft_type": self.peft_type,
+            "preset": self.preset,
+            **self.spec.to_dict(),
+            "matched": self.matched,
+            "trainable": self.trainable,
+            "reasons": list(self.reasons),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """Everything one scan found.
+
+    Attributes:
+        method: ``names`` or ``dataflow``.
+        module_paths: Every module path of the model: the universe a target spec is matched against.
+        towers: Path prefixes of the sub-models of each tower.
+    """
+
+    architecture: Architecture
+    method: str
+    layers: tuple[Layer, ...]
+    towers: dict[str, tuple[str, ...]]
+    slots: tuple[Slot, ...]
+    proposals: tuple[Proposal, ...]
+    module_paths: tuple[str, ...] = field(repr=False)
+
+    def propose(self, peft_type: str = "LORA", preset: str = "default") -> Proposal:
+        """Return the proposal for a PEFT method and preset.
+
+        Raises:
+            UnknownPeftType: If no proposal is made for ``peft_type``.
+            UnknownPreset: If there is none for ``preset``.
+        """
+        types = {proposal.peft_type for proposal in self.proposals}
+        if self.proposals and peft_type.upper() not in types:
+            raise UnknownPeftType(peft_type, types, f"A scan proposes for: {quoted(sorted(types))}.")
+        found = {p.preset: p for p in self.proposals if p.peft_type == peft_type.upper()}
+        if preset not in found:
+            raise UnknownPreset(preset, PRESETS, f"{self.architecture.reference} has: {quoted(found)}.")
+        return found[preset]  # type: ignore[index]  # membership was checked a line above
+
+    def roles(self) -> Counter[Role]:
+        """Return how many layers have each role."""
+        return Counter(layer.role for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form of ``loradar scan --json``."""
+        return {
+            "architecture": self.architecture.to_dict(),
+            "method": self.method,
+            "layers": [layer.to_dict() for layer in self.layers],
+            "towers": {name: list(prefixes) for name, prefixes in self.towers.items()},
+            "slots": [slot.to_dict() for slot in self.slots],
+            "proposals": [proposal.to_dict() for proposal in self.proposals],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a mapping comes from, such as ``peft`` 0.21.2."""
+
+    kind: SourceKind
+    version: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"kind": self.kind, "version": self.version}
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The recorded outcome of checking one mapping against one library version.
+
+    Attributes:
+        counts: Per target, the layers it matched, by kind: ``{"q_proj": {"linear": 32}}``.
+        reached: Share of the parameters in the blocks that the matched layers own, 0 to 1.
+    """
+
+    status: Status
+    library_version: str
+    counts: dict[str, dict[str, int]]
+    reached: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "status": self.status,
+            "library_version": self.library_version,
+            "counts": self.counts,
+            "reached": self.reached,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """(architecture, PEFT type, preset) -> target spec, as kept in the registry.
+
+    Attributes:
+        id: ``sha256:`` digest of the revision's canonical JSON.
+        revision: Number of this revision within its source, from 1.
+        matched: Layers the scan that proposed it hit; ``None`` for entries nobody scanned.
+    """
+
+    id: str
+    library: Library
+    name: str
+    peft_type: str
+    preset: str
+    spec: TargetSpec
+    source: Source
+    revision: int
+    matched: int | None = None
+    trainable: int | None = None
+    reasons: tuple[str, ...] = ()
+    verification: Verification | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form of ``loradar lookup --json`` and ``GET /v1/targets``."""
+        return {
+            "architecture": {"library": self.library, "name": self.name},
+            "peft_type": self.peft_type,
+            "preset": self.preset,
+            **self.spec.to_dict(),
+            "id": self.id,
+            "source": self.source.to_dict(),
+            "revision": self.revision,
+            "matched": self.matched,
+            "trainable": self.trainable,
+            "reasons": list(self.reasons),
+            "verification": self.verification.to_dict() if self.verification else None,
+        }

@@ -1,0 +1,78 @@
+"""Target specs: what a PEFT method needs to know about where it goes, with PEFT's matching semantics."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any, Self
+
+from .errors import InvalidConfig
+
+Targets = tuple[str, ...] | str
+"""A tuple of path suffixes, or one regex matched against the whole path."""
+
+
+@dataclass(frozen=True)
+class TargetMatcher:
+    """PEFT's rule for target names (``peft.tuners.tuners_utils.check_target_module_exists``, 0.21.2).
+
+    A string is a regex that must match the whole path. Any other name matches a path that is equal to it or ends
+    with a dot and the name.
+    """
+
+    targets: Targets
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        try:
+            return re.compile(str(self.targets))
+        except re.error as error:
+            message = f"Target regex {self.targets!r} does not compile: {error}. Give a valid regex or a list of suffixes."
+            raise InvalidConfig(message, targets=self.targets) from None
+
+    @cached_property
+    def _suffixes_by_length(self) -> dict[int, frozenset[str]]:
+        by_length: dict[int, set[str]] = {}
+        for name in self.targets:
+            by_length.setdefault(name.count(".") + 1, set()).add(name)
+        return {length: frozenset(names) for length, names in by_length.items()}
+
+    def find(self, path: str) -> str | None:
+        """Return the target that matches ``path``, or ``None``."""
+        if isinstance(self.targets, str):
+            return self.targets if self._regex.fullmatch(path) else None
+        for length, names in self._suffixes_by_length.items():
+            suffix = path if path.count(".") < length else ".".join(path.rsplit(".", length)[1:])
+            if suffix in names:
+                return suffix
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """Where one PEFT method goes, in PEFT's own fields.
+
+    Attributes:
+        target_modules: Layers to adapt.
+        exclude_modules: Layers ``target_modules`` matches that must be left alone.
+        modules_to_save: Modules trained in full and saved with the adapter, such as a fresh head.
+        target_parameters: Bare parameters to adapt, such as fused experts.
+        feedforward_modules: Subset of ``target_modules`` that IA3 scales at the input.
+    """
+
+    target_modules: Targets | None = None
+    exclude_modules: Targets | None = None
+    modules_to_save: tuple[str, ...] | None = None
+    target_parameters: tuple[str, ...] | None = None
+    feedforward_modules: Targets | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: lists for tuples, every field present."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build a spec from its JSON form; fields it does not know are left out."""
+        values = ((field.name, data.get(field.name)) for field in fields(cls))
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values})
