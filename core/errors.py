@@ -6,6 +6,7 @@
     ├── InvalidReference      a reference that cannot be parsed
     ├── UnknownName           a name that is not among the known ones; carries the nearest
     │   ├── UnknownArchitecture   no such architecture in its library
+    │   ├── UnknownLibrary
     │   ├── NotRegistered         a real name maybe, but the registry holds nothing for it
     │   ├── UnknownPreset
     │   └── UnknownPeftType
@@ -15,7 +16,9 @@
     │   └── TargetsNotFound       targets that match no layer of this model
     ├── AdapterUnreadable     an adapter folder that cannot be loaded
     ├── DatabaseUnusable      a database that is corrupted, foreign or out of reach
+    ├── ConstantsUnreadable   a PEFT constants.py that is missing or uses an unknown construct
     ├── InvalidRequest        a REST request with a bad field
+    ├── CannotServe           the service cannot listen where it was told to
     ├── ServiceUnreachable    the REST client got no usable answer
     └── MissingExtra          an optional dependency that is not installed
 """
@@ -81,6 +84,13 @@ class UnknownArchitecture(UnknownName):
 
     code = "unknown_architecture"
     noun = "architecture"
+
+
+class UnknownLibrary(UnknownName):
+    """A library loradar does not list architectures of."""
+
+    code = "unknown_library"
+    noun = "library"
 
 
 class NotRegistered(UnknownName):
@@ -150,11 +160,25 @@ class DatabaseUnusable(LoradarError):
     status = 503
 
 
+class ConstantsUnreadable(LoradarError):
+    """A PEFT ``constants.py``, or a copy of its facts, that cannot be read; the message names the line."""
+
+    code = "constants_unreadable"
+    status = 422
+
+
 class InvalidRequest(LoradarError):
     """A REST request with a missing or impossible field."""
 
     code = "invalid_request"
     status = 422
+
+
+class CannotServe(LoradarError):
+    """The service cannot listen on the host and port it was given."""
+
+    code = "cannot_serve"
+    status = 500
 
 
 class ServiceUnreachable(LoradarError):

@@ -4,6 +4,7 @@ No torch and no SQL in here, so that every folder can speak of them.
 """
 
 from collections import Counter
+from collections.abc import Mapping as Json
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -100,6 +101,12 @@ class Architecture:
             "fingerprint": self.fingerprint,
         }
 
+    @classmethod
+    def from_dict(cls, data: Json[str, Any]) -> Self:
+        """Build an architecture from its JSON form; only library and name are required."""
+        optional = (data.get(name) for name in ("class", "library_version", "fingerprint"))
+        return cls(data["library"], data["name"], *optional)
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -123,10 +130,12 @@ class Layer:
         groups: Convolution groups; 1 elsewhere.
         owner: Class of the module that holds it.
         tied_to: Path of the first layer with the very same weight, if that is another one.
+        block: Path of the innermost repeated block around it; ``None`` outside every block.
         depth: How many repeated blocks enclose it; 0 is outside every block.
         role: What it does in the model.
         tower: Which sub-model it belongs to.
         called: Whether a traced forward ran it; ``None`` when nothing was traced.
+        live: Whether an adapter on it receives a gradient; ``None`` when that is unproven.
         evidence: Why role and tower are what they are.
     """
 
@@ -139,10 +148,12 @@ class Layer:
     groups: int = 1
     owner: str = ""
     tied_to: str | None = None
+    block: str | None = None
     depth: int = 0
     role: Role = "other"
     tower: Tower = "main"
     called: bool | None = None
+    live: bool | None = None
     evidence: tuple[Evidence, ...] = ()
 
     @property
@@ -166,10 +177,12 @@ class Layer:
             "groups": self.groups,
             "owner": self.owner,
             "tied_to": self.tied_to,
+            "block": self.block,
             "depth": self.depth,
             "role": self.role,
             "tower": self.tower,
             "called": self.called,
+            "live": self.live,
             "evidence": [{"by": item.by, "says": item.says} for item in self.evidence],
         }
 
@@ -252,10 +265,10 @@ class Scan:
         types = {proposal.peft_type for proposal in self.proposals}
         if self.proposals and peft_type.upper() not in types:
             raise UnknownPeftType(peft_type, types, f"A scan proposes for: {quoted(sorted(types))}.")
-        found = {p.preset: p for p in self.proposals if p.peft_type == peft_type.upper()}
+        found: dict[str, Proposal] = {p.preset: p for p in self.proposals if p.peft_type == peft_type.upper()}
         if preset not in found:
             raise UnknownPreset(preset, PRESETS, f"{self.architecture.reference} has: {quoted(found)}.")
-        return found[preset]  # type: ignore[index]  # membership was checked a line above
+        return found[preset]
 
     def roles(self) -> Counter[Role]:
         """Return how many layers have each role."""
@@ -347,3 +360,22 @@ class Mapping:
             "reasons": list(self.reasons),
             "verification": self.verification.to_dict() if self.verification else None,
         }
+
+    @classmethod
+    def from_dict(cls, data: Json[str, Any]) -> Self:
+        """Build a mapping from its JSON form."""
+        verification = data["verification"]
+        return cls(
+            id=data["id"],
+            library=data["architecture"]["library"],
+            name=data["architecture"]["name"],
+            peft_type=data["peft_type"],
+            preset=data["preset"],
+            spec=TargetSpec.from_dict(data),
+            source=Source(**data["source"]),
+            revision=data["revision"],
+            matched=data["matched"],
+            trainable=data["trainable"],
+            reasons=tuple(data["reasons"]),
+            verification=Verification(**verification) if verification else None,
+        )

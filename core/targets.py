@@ -27,7 +27,9 @@ class TargetMatcher:
         try:
             return re.compile(str(self.targets))
         except re.error as error:
-            message = f"Target regex {self.targets!r} does not compile: {error}. Give a valid regex or a list of suffixes."
+            message = (
+                f"Target regex {self.targets!r} does not compile: {error}. Give a valid regex or a list of suffixes."
+            )
             raise InvalidConfig(message, targets=self.targets) from None
 
     @cached_property

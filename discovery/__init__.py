@@ -1,3 +1,32 @@
-"""discovery *scans*: it turns an architecture nobody registered into layers, roles, slots and proposals."""
+"""discovery *scans*: it turns an architecture nobody registered into layers, roles, slots and proposals.
 
-from ..errors import LoradarError  # noqa: F401
+Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_library`` (a whole
+library into a file), ``list_architectures``, ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``.
+"""
+
+from importlib.util import find_spec
+
+from ..errors import MissingExtra
+
+if find_spec("torch") is None:
+    raise MissingExtra("torch", "scan")
+
+from .catalog import scan_library
+from .facts import identify
+from .layers import Site, kind_of, list_layers, walk
+from .scan import scan, scan_module
+from .sources import list_names as list_architectures
+from .sources import quiet_libraries
+
+__all__ = [
+    "Site",
+    "identify",
+    "kind_of",
+    "list_architectures",
+    "list_layers",
+    "quiet_libraries",
+    "scan",
+    "scan_library",
+    "scan_module",
+    "walk",
+]

@@ -4,33 +4,41 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from ..records import Kind, Layer
 
-NORM_CLASSES = (
-    nn.LayerNorm,
-    nn.RMSNorm,
-    nn.GroupNorm,
-    nn.LocalResponseNorm,
-    nn.modules.batchnorm._NormBase,  # noqa: SLF001 - the common base of torch's batch and instance norms
-)
-CONV_KINDS: dict[type[nn.Module], Kind] = {nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d"}
+CONV_CLASSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+KIND_OF_CLASS: dict[type[nn.Module], Kind] = {
+    nn.Linear: "linear",
+    nn.Conv1d: "conv1d",
+    nn.Conv2d: "conv2d",
+    nn.Conv3d: "conv3d",
+    nn.Embedding: "embedding",
+    nn.MultiheadAttention: "multihead_attention",
+    nn.LayerNorm: "norm",
+    nn.RMSNorm: "norm",
+    nn.GroupNorm: "norm",
+    nn.modules.batchnorm._NormBase: "norm",
+}
+WEIGHT_KINDS: tuple[Kind, ...] = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A module, where it stands and how many repeated blocks enclose it."""
+    """A module, where it stands, the innermost repeated block around it and how many there are."""
 
     path: str
     module: nn.Module
     owner: str
+    block: str | None
     depth: int
 
 
 def walk(model: nn.Module) -> Iterator[Site]:
     """Yield every module once, parents first, in the order of ``named_modules``."""
     seen: set[int] = set()
-    stack = [Site("", model, "", 0)]
+    stack = [Site("", model, "", None, 0)]
     while stack:
         site = stack.pop()
         if id(site.module) in seen:
@@ -41,14 +49,16 @@ def walk(model: nn.Module) -> Iterator[Site]:
 
 
 def _children(site: Site) -> Iterator[Site]:
-    children = site.module._modules  # noqa: SLF001 - named_children() skips a module registered twice
     owner = type(site.module).__name__
-    inside = site.depth + 1 if repeats_blocks(site.module) else site.depth
-    for name, child in children.items():
-        if child is not None:
-            is_block = inside > site.depth and bool(child._modules)  # noqa: SLF001
-            path = f"{site.path}.{name}" if site.path else name
-            yield Site(path, child, owner, inside if is_block else site.depth)
+    holds_blocks = repeats_blocks(site.module)
+    for name, child in site.module._modules.items():
+        if child is None:
+            continue
+        path = f"{site.path}.{name}" if site.path else name
+        if holds_blocks and child._modules:
+            yield Site(path, child, owner, path, site.depth + 1)
+        else:
+            yield Site(path, child, owner, site.block, site.depth)
 
 
 def repeats_blocks(module: nn.Module) -> bool:
@@ -58,10 +68,10 @@ def repeats_blocks(module: nn.Module) -> bool:
     ``ModuleList`` with a single composite child counts: that is a model cut to one block, while a ``Sequential``
     with one composite child is just a sequence.
     """
-    names = module._modules  # noqa: SLF001
+    names = module._modules
     if not names or not all(name.isdecimal() for name in names):
         return False
-    classes = [type(child) for child in names.values() if child is not None and child._modules]  # noqa: SLF001
+    classes = [type(child) for child in names.values() if child is not None and child._modules]
     if isinstance(module, nn.ModuleList):
         return bool(classes)
     return len(classes) > len(set(classes))
@@ -102,8 +112,9 @@ def describe(site: Site) -> Iterator[tuple[Layer, nn.Parameter]]:
             shape=tuple(weight.shape),
             in_features=read,
             out_features=written,
-            groups=module.groups if isinstance(module, tuple(CONV_KINDS)) else 1,
+            groups=module.groups if isinstance(module, CONV_CLASSES) else 1,
             owner=class_name if is_bare else site.owner,
+            block=site.block,
             depth=site.depth,
         )
         yield layer, weight
@@ -112,40 +123,41 @@ def describe(site: Site) -> Iterator[tuple[Layer, nn.Parameter]]:
 def kind_of(module: nn.Module) -> Kind:
     """Return what an adapter on this module would have to imitate; ``other`` if it owns no weight we know.
 
-    Quantised linears subclass ``nn.Linear``. Transformers' ``Conv1D`` is known by its name and its 2-D weight, so
-    that transformers need not be imported.
+    Quantised linears subclass ``nn.Linear``. A parametrised layer (weight norm) recomputes its weight, so there is
+    nothing to adapt in place.
     """
-    conv = next((kind for base, kind in CONV_KINDS.items() if isinstance(module, base)), None)
-    if conv is not None:
-        # A parametrised (weight-normed) convolution recomputes its weight: there is nothing to adapt in place.
-        return conv if "weight" in module._parameters else "other"  # noqa: SLF001
-    if isinstance(module, nn.Linear):
-        return "linear" if "weight" in module._parameters else "other"  # noqa: SLF001
-    if isinstance(module, nn.Embedding):
-        return "embedding"
-    if isinstance(module, nn.MultiheadAttention):
-        return "multihead_attention"
-    weight = module._parameters.get("weight")  # noqa: SLF001
-    class_name = type(module).__name__
-    if class_name == "Conv1D" and weight is not None and weight.ndim == 2:  # noqa: PLR2004
+    kind = next((kind for base, kind in KIND_OF_CLASS.items() if isinstance(module, base)), None)
+    if kind in WEIGHT_KINDS:
+        return kind if "weight" in module._parameters else "other"
+    if kind is not None:
+        return kind
+    return _kind_by_name(module) or ("expert_parameter" if _holds_experts(module) else "other")
+
+
+def _kind_by_name(module: nn.Module) -> Kind | None:
+    """Know transformers' ``Conv1D`` and the many own norms by their names, so that nothing need be imported."""
+    weight, class_name = module._parameters.get("weight"), type(module).__name__
+    if weight is None:
+        return None
+    if class_name == "Conv1D" and weight.ndim == 2:  # noqa: PLR2004
         return "transposed_linear"
-    if isinstance(module, NORM_CLASSES) or (class_name.endswith("Norm") and weight is not None):
-        return "norm"
-    return "expert_parameter" if _holds_experts(module) else "other"
+    return "norm" if class_name.endswith("Norm") else None
 
 
 def _holds_experts(module: nn.Module) -> bool:
-    """Fused experts are 3-D parameters that agree on their first dimension, the number of experts."""
-    stacks = [p for p in module._parameters.values() if p is not None and p.ndim == 3]  # noqa: PLR2004, SLF001
+    """Fused experts are stacks of matrices that agree on their first dimension, the number of experts."""
+    if isinstance(module, ParametrizationList):
+        return False
+    stacks = [p for p in module._parameters.values() if p is not None and p.ndim == 3]  # noqa: PLR2004
     counts = {stack.shape[0] for stack in stacks}
-    if len(counts) != 1 or counts == {1}:
+    if len(counts) != 1 or any(1 in stack.shape for stack in stacks):
         return False
     return len(stacks) > 1 or "Expert" in type(module).__name__
 
 
 def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield (name, weight) of what makes the module a layer; a bare router owns a 2-D ``weight`` too."""
-    parameters = module._parameters  # noqa: SLF001
+    parameters = module._parameters
     if kind == "expert_parameter":
         yield from ((name, p) for name, p in parameters.items() if p is not None and p.ndim == 3)  # noqa: PLR2004
         return
@@ -158,7 +170,7 @@ def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str, nn.Parameter]
 def _features(module: nn.Module, kind: Kind, shape: tuple[int, ...]) -> tuple[int | None, int | None]:
     if isinstance(module, nn.Linear):
         return module.in_features, module.out_features
-    if isinstance(module, tuple(CONV_KINDS)):
+    if isinstance(module, CONV_CLASSES):
         return module.in_channels, module.out_channels
     if isinstance(module, nn.MultiheadAttention):
         return module.embed_dim, module.embed_dim

@@ -1,0 +1,1 @@
+"""migrations *changes the schema*: Alembic's environment and the numbered revisions."""

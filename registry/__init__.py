@@ -1,1 +1,24 @@
-"""x"""
+"""registry *looks up* what is known: mappings, their revisions, and how each fared per library version.
+
+Others import from here and from no file below. Nothing in here imports torch. SQLAlchemy is imported only to
+write, or to reach a database that is no SQLite file: a lookup has half a second, Python's start included.
+"""
+
+from .ask import lookup, verify
+from .constants import PeftConstants, read_constants
+from .constants_json import load_constants, write_constants_json
+from .records import Constant, DatabaseInfo, StoreReport
+from .registry import Registry
+
+__all__ = [
+    "Constant",
+    "DatabaseInfo",
+    "PeftConstants",
+    "Registry",
+    "StoreReport",
+    "load_constants",
+    "lookup",
+    "read_constants",
+    "verify",
+    "write_constants_json",
+]

@@ -1,4 +1,54 @@
-"""cli"""
+"""The command line: ``loradar scan|lookup|list|serve|db``. Each command loads what it needs when it runs."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from ..errors import LoradarError
+from . import catalog, db, lookup, scan, serve
+
+app = typer.Typer(
+    name="loradar",
+    help="Which layers of a model an adapter belongs on: scan, store, look up, serve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("scan")(scan.scan)
+app.command("lookup")(lookup.lookup)
+app.command("list")(catalog.list_names)
+app.command("serve")(serve.serve)
+app.add_typer(db.app, name="db")
 
 
-def main() -> None: ...
+@app.callback(invoke_without_command=True)
+def loradar(
+    *,
+    version: bool = typer.Option(default=False, show_default=False, help="Print the version and stop."),
+) -> None:
+    """Which layers of a model an adapter belongs on: scan, store, look up, serve."""
+    if version:
+        from .. import __version__
+
+        typer.echo(f"loradar {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; every error of ours ends in one line (or one JSON object) and its exit code, never a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=given)
+    except LoradarError as error:
+        if "--json" in given:
+            typer.echo(json.dumps(error.to_dict()))
+        else:
+            typer.echo(f"Error: {error.message}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone; what is left in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,0 +1,56 @@
+# Every target works from a clean clone: the first one that needs it makes .venv and installs the project.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := core discovery registry adapters api migrations data
+export LORADAR_HOME ?= $(CURDIR)/.cache/home
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := menu
+.PHONY: menu demo test lint types unit serve catalog bench clean
+
+## Use
+demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
+	$(BIN)/python docs/demo.py
+
+serve: $(VENV)/.installed  ## serve the registry over REST on port 8000
+	$(BIN)/loradar serve
+
+## Prove
+test: lint types unit  ## everything CI runs
+
+lint: $(VENV)/.installed  ## ruff: style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# An editable install hides its modules from mypy: it is shown a tree of links instead.
+types: $(VENV)/.installed  ## mypy, strict
+	@rm -rf .cache/types && mkdir -p .cache/types/loradar
+	@for entry in core/*; do ln -s $(CURDIR)/$$entry .cache/types/loradar/; done
+	@for folder in $(filter-out core,$(PACKAGES)); do ln -s $(CURDIR)/$$folder .cache/types/loradar/$$folder; done
+	MYPYPATH=.cache/types $(BIN)/mypy --cache-dir .cache/mypy -p loradar
+
+unit: $(VENV)/.installed  ## the tests
+	$(BIN)/pytest -n 2 --dist loadfile
+
+## Measure
+catalog: $(VENV)/.installed  ## scan every architecture of every library into data/catalog
+	mkdir -p data/catalog
+	$(BIN)/loradar scan --all transformers --out data/catalog/transformers.jsonl
+	$(BIN)/loradar scan --all timm --out data/catalog/timm.jsonl
+
+bench: $(VENV)/.installed  ## ratios against the alternatives, in one run each
+	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+
+## Keep house
+clean:  ## remove everything make made
+	rm -rf $(VENV) .cache build dist *.egg-info
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	touch $@
+
+menu:
+	@awk '/^## /{printf "\n%s\n", substr($$0, 4)} /^[a-z]+:.*  ## /{split($$0, p, ":.*  ## "); printf "  make %-9s %s\n", p[1], p[2]}' Makefile

@@ -1,0 +1,57 @@
+"""``get_peft_model``: a model in, an adapted model out, with or without a configuration."""
+
+from torch import nn
+
+from ..errors import InvalidConfig
+from .config import LoraConfig
+from .decision import Decision, decide, expand_shorthand
+from .inject import inject
+from .model import PeftModel
+
+
+def get_peft_model(
+    model: nn.Module,
+    config: LoraConfig | None = None,
+    *,
+    preset: str = "default",
+    adapter_name: str = "default",
+) -> PeftModel:
+    """Put LoRA into ``model``, in place, and return the wrapper that steers it.
+
+    Without targets in ``config`` they are decided in this order: the registry's entry for the model, checked against
+    its layers; the entry of an architecture of the same structure; a live scan. ``decision`` of the result says which
+    step decided, and so does the log (logger ``loradar``).
+
+    Args:
+        model: Any module, live or on the meta device.
+        config: Strength and, if ``target_modules`` is set, the targets.
+        preset: ``default``, ``attention``, ``mlp`` or ``all-linear``; not used if ``config`` has targets.
+        adapter_name: Key of the adapter in the state dict.
+
+    Raises:
+        InvalidConfig: If the configuration is none of ours, or does not fit the model.
+        TargetsNotFound: If its targets match nothing.
+        NoAdaptableLayers: If the model has no layer for an adapter.
+        UnknownPreset: If ``preset`` is unknown, or has nothing to adapt in this model.
+    """
+    config = _checked(config)
+    if config.target_modules is not None or config.target_parameters:
+        decision = Decision("config", config.spec, "targets given in the configuration")
+    else:
+        decision = decide(model, preset)
+        config = config.with_spec(decision.spec)
+    adapted = inject(model, config, adapter_name, expand=expand_shorthand)
+    adapted.decision = decision
+    return adapted
+
+
+def _checked(config: LoraConfig | None) -> LoraConfig:
+    if config is None:
+        return LoraConfig()
+    if not isinstance(config, LoraConfig):
+        given = f"{type(config).__module__}.{type(config).__qualname__}"
+        message = (
+            f"config is a {given}, not a loradar.LoraConfig. Make one with the same fields: LoraConfig(r=8)."
+        )
+        raise InvalidConfig(message, given=given)
+    return config

@@ -1,0 +1,77 @@
+"""Whether a model, or one of its modules, can be adapted or saved at all."""
+
+from collections import Counter
+from typing import Any
+
+from torch import nn
+
+from ..discovery import kind_of
+from ..errors import NoAdaptableLayers
+from ..records import Kind
+from . import foreign, refusals
+from .sites import Site, Survey
+
+CONVOLUTIONS: tuple[Kind, ...] = ("conv1d", "conv2d", "conv3d")
+ADAPTABLE: tuple[Kind, ...] = ("linear", "transposed_linear", *CONVOLUTIONS, "embedding")
+"""Kinds of layer that ``layers`` can adapt."""
+MARKS = ({"base_layer", "lora_A"}, {"base_layer", "lora_embedding_A"}, {"original_module", "modules_to_save"})
+"""Children by which a module gives itself away as an adapter, ours or PEFT's."""
+
+
+def check_layer(path: str, site: Site, kind: Kind, r: int) -> None:
+    """Refuse a layer that LoRA of rank ``r`` cannot sit on.
+
+    Raises:
+        InvalidConfig: Naming the layer, its class and the way out.
+    """
+    if isinstance(site.parent, nn.MultiheadAttention):
+        raise refusals.inside_multihead_attention(path, site)
+    if kind not in ADAPTABLE:
+        raise refusals.wrong_kind(path, site.module, kind)
+    weight: Any = site.module.weight
+    if isinstance(weight, nn.parameter.UninitializedParameter):
+        raise refusals.lazy(path, site.module)
+    if not weight.is_floating_point():
+        raise refusals.quantised(path, site.module)
+    if kind == "embedding" and not foreign.looks_up_ids(site.module):
+        raise refusals.own_forward(path, site.module)
+    groups: Any = site.module.groups if kind in CONVOLUTIONS else 1
+    if r % groups:
+        raise refusals.rank_not_divisible(path, site.module, r)
+
+
+def check_savable(path: str, module: nn.Module) -> None:
+    """Refuse a module that cannot be trained in full through a copy.
+
+    Raises:
+        InvalidConfig: Naming the module, its class and the way out.
+    """
+    if isinstance(module, nn.ModuleList | nn.ModuleDict | nn.ParameterList | nn.ParameterDict):
+        raise refusals.container_saved(path, module)
+    if not any(parameter.is_floating_point() for parameter in module.parameters()):
+        raise refusals.nothing_to_train(path, module)
+
+
+def check_not_adapted(survey: Survey) -> None:
+    """Refuse a model that carries adapters, ours or PEFT's.
+
+    Raises:
+        InvalidConfig: Naming the first place.
+    """
+    for path, site in survey.sites.items():
+        names = site.module._modules.keys()  # noqa: SLF001 - hasattr() would ask what a wrapper stands in for
+        if any(names >= marks for marks in MARKS):
+            raise refusals.adapted_already(path, survey.model)
+
+
+def check_adaptable(survey: Survey) -> None:
+    """Refuse a model of which no module could carry an adapter, whatever the configuration.
+
+    Raises:
+        NoAdaptableLayers: Naming the classes there are.
+    """
+    if not any(kind_of(site.module) in ADAPTABLE for site in survey.sites.values()):
+        classes = Counter(type(module).__name__ for module in survey.modules())
+        names = ", ".join(name for name, _ in classes.most_common(5))
+        message = f"{type(survey.model).__name__} has no layer that LoRA can adapt, only: {names}."
+        raise NoAdaptableLayers(message, classes=dict(classes))

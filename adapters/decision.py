@@ -1,0 +1,135 @@
+"""Where an adapter goes when nobody says: registry, registry by structure, live scan, in that order."""
+
+import logging
+import warnings
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import nn
+
+from ..discovery import scan_module
+from ..errors import DatabaseUnusable, InvalidConfig, NoAdaptableLayers
+from ..records import Mapping, Scan
+from ..registry import Registry, verify
+from ..targets import TargetSpec
+
+logger = logging.getLogger("loradar")
+
+Step = Literal["config", "registry", "fingerprint", "scan"]
+PEFT_TYPE = "LORA"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where an adapter goes and which step decided it.
+
+    Attributes:
+        step: ``config`` (given), ``registry`` (by name), ``fingerprint`` (registry by structure) or ``scan`` (live).
+        spec: The targets decided on.
+        says: The decision in words.
+    """
+
+    step: Step
+    spec: TargetSpec
+    says: str
+
+
+def decide(model: nn.Module, preset: str = "default") -> Decision:
+    """Decide where an adapter goes in ``model``; every registry answer is checked against this very model.
+
+    An answer that does not fit is never used silently: a warning says what is wrong with it.
+
+    Raises:
+        UnknownPreset: If ``preset`` is no preset, or one this model has nothing for.
+        NoAdaptableLayers: If there is no layer for an adapter.
+    """
+    found = scan_module(model)
+    decision = _from_registry(found, preset) or _from_scan(found, preset)
+    decision = replace(decision, spec=_adaptable_now(decision.spec, preset))
+    logger.info("%s: %s", found.architecture.reference, decision.says)
+    return decision
+
+
+def expand_shorthand(model: nn.Module, shorthand: str) -> TargetSpec:
+    """Return the targets a shorthand such as ``all-linear`` stands for in this model, heads not included."""
+    spec = _adaptable_now(_from_scan(scan_module(model), shorthand).spec, shorthand)
+    return replace(spec, modules_to_save=None)
+
+
+def _from_registry(found: Scan, preset: str) -> Decision | None:
+    """Return the registry's answer by name or by structure, if it has one that fits."""
+    try:
+        with Registry.open() as registry:
+            return _by_name(registry, found, preset) or _by_structure(registry, found, preset)
+    except DatabaseUnusable as error:
+        warnings.warn(f"The registry is not asked: {error.message}", stacklevel=4)
+        return None
+
+
+def _by_name(registry: Registry, found: Scan, preset: str) -> Decision | None:
+    known = found.architecture
+    version = known.library_version
+    mapping = registry.find(known.name, PEFT_TYPE, preset, known.library, version)
+    if mapping is None:
+        return None
+    misfit = _misfit(mapping, found)
+    if misfit:
+        warnings.warn(f"The registry's entry for {_named(mapping)} is not used: {misfit}.", stacklevel=5)
+        return None
+    return _fitting("registry", mapping, found, f"registry entry of {_named(mapping)}")
+
+
+def _by_structure(registry: Registry, found: Scan, preset: str) -> Decision | None:
+    mapping = registry.find_by_fingerprint(found.architecture.fingerprint or "", PEFT_TYPE, preset)
+    if mapping is None or _misfit(mapping, found):
+        return None
+    says = f"registry entry of {_named(mapping)}, whose blocks have the same structure"
+    return _fitting("fingerprint", mapping, found, says)
+
+
+def _fitting(step: Step, mapping: Mapping, found: Scan, says: str) -> Decision:
+    """Take the layers from the registry and the heads to save from this model, which may be another task's class."""
+    own = found.proposals[0].spec.modules_to_save if found.proposals else None
+    return Decision(step, replace(mapping.spec, modules_to_save=own), says)
+
+
+def _from_scan(found: Scan, preset: str) -> Decision:
+    if not found.proposals:
+        message = f"{found.architecture.reference} has no layer that LoRA can adapt: {_kinds(found)}."
+        raise NoAdaptableLayers(message, reference=found.architecture.reference)
+    return Decision("scan", found.propose(PEFT_TYPE, preset).spec, f"live scan, preset {preset!r}")
+
+
+def _adaptable_now(spec: TargetSpec, preset: str) -> TargetSpec:
+    """Leave fused experts out, aloud: there are no adapters for bare parameters in this version."""
+    if not spec.target_parameters:
+        return spec
+    experts = ", ".join(spec.target_parameters[:4])
+    if spec.target_modules is None:
+        message = (
+            f"Preset {preset!r} is fused experts alone here ({experts}), which loradar cannot adapt yet."
+        )
+        raise InvalidConfig(
+            f"{message} Use preset 'attention'.", target_parameters=list(spec.target_parameters)
+        )
+    warnings.warn(f"Fused experts ({experts}) get no adapter: loradar cannot adapt them yet.", stacklevel=4)
+    return replace(spec, target_parameters=None)
+
+
+def _misfit(mapping: Mapping, found: Scan) -> str:
+    """Return what of a mapping does not fit this model; empty if all of it does."""
+    check = verify(found, mapping.spec, mapping.peft_type)
+    if check.status in ("live", "unproven"):
+        return ""
+    missing = [repr(target) for target, kinds in check.counts.items() if not kinds]
+    if missing:
+        return f"{', '.join(missing)} matches no layer of this model"
+    return f"it reaches what should be left alone in this model ({check.counts})"
+
+
+def _named(mapping: Mapping) -> str:
+    return f"{mapping.library}:{mapping.name} ({mapping.source.kind} {mapping.source.version})"
+
+
+def _kinds(found: Scan) -> str:
+    return ", ".join(sorted({f"{layer.class_name} is {layer.kind}" for layer in found.layers})[:5])

@@ -1,0 +1,78 @@
+"""The words for layers that cannot be adapted or saved: the module, its class, and the way out."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from ..errors import InvalidConfig, quoted
+from ..records import Kind
+from .sites import Site
+
+LEAVE_OUT = "Take it out of target_modules, or name it in exclude_modules."
+
+
+def target_parameters(names: Iterable[str]) -> InvalidConfig:
+    """Refuse bare parameters, such as fused experts."""
+    message = f"target_parameters={[*names]!r} is not supported in this version: LoRA goes on modules only."
+    return InvalidConfig(f"{message} Leave target_parameters out.", target_parameters=[*names])
+
+
+def wrong_kind(path: str, module: nn.Module, kind: Kind) -> InvalidConfig:
+    """Refuse a module without a weight that LoRA knows how to update."""
+    why = {
+        "multihead_attention": "fuses its projections into one parameter, which is not supported in this version",
+        "expert_parameter": "keeps its experts in bare parameters, which is not supported in this version",
+        "norm": "is a normalisation, which LoRA has no update for",
+    }.get(kind, "is no linear, convolution or embedding")
+    inside = [name for name, _ in module.named_children()]
+    way_out = f"Name the layers inside of it ({quoted(inside[:4])})." if inside and kind == "other" else LEAVE_OUT
+    return _refuse(path, module, why, way_out)
+
+
+def inside_multihead_attention(path: str, site: Site) -> InvalidConfig:
+    """Refuse a layer whose weight its parent reads directly: an adapter there would train nothing."""
+    why = f"belongs to a {type(site.parent).__name__}, which never calls it: an adapter there would be dead"
+    return _refuse(path, site.module, why, LEAVE_OUT)
+
+
+def quantised(path: str, module: nn.Module) -> InvalidConfig:
+    """Refuse a weight that is not in floating point."""
+    return _refuse(path, module, f"has quantised weights ({module.weight.dtype})", "Load the model unquantised.")
+
+
+def lazy(path: str, module: nn.Module) -> InvalidConfig:
+    """Refuse a lazy layer that has not seen its first input."""
+    return _refuse(path, module, "does not know its shape yet", "Run the model once before adapting it.")
+
+
+def own_forward(path: str, module: nn.Module) -> InvalidConfig:
+    """Refuse an embedding that computes its ids itself."""
+    why = "computes its ids in a forward of its own, which the adapter would not see"
+    return _refuse(path, module, why, LEAVE_OUT)
+
+
+def rank_not_divisible(path: str, module: nn.Module, r: int) -> InvalidConfig:
+    """Refuse a rank that a grouped convolution cannot split."""
+    way_out = f"Give it a rank that {module.groups} divides (rank_pattern), or name it in exclude_modules."
+    return _refuse(path, module, f"has groups={module.groups}, which do not divide the rank r={r}", way_out)
+
+
+def container_saved(path: str, module: nn.Module) -> InvalidConfig:
+    """Refuse a list of modules in ``modules_to_save``: it has no forward to stand in for."""
+    return _refuse(path, module, "cannot be saved as a whole", "Name the modules inside of it in modules_to_save.")
+
+
+def nothing_to_train(path: str, module: nn.Module) -> InvalidConfig:
+    """Refuse a module without parameters in ``modules_to_save``."""
+    return _refuse(path, module, "has no parameters to train", "Take it out of modules_to_save.")
+
+
+def adapted_already(path: str, model: nn.Module) -> InvalidConfig:
+    """Refuse a model that carries adapters."""
+    message = f"{type(model).__name__} carries adapters already (at {path!r})."
+    return InvalidConfig(f"{message} Call unload() or merge_and_unload() on it first.", path=path)
+
+
+def _refuse(path: str, module: nn.Module, why: str, way_out: str) -> InvalidConfig:
+    name = type(module).__name__
+    return InvalidConfig(f"{path!r} ({name}) {why}. {way_out}", path=path, class_name=name)

@@ -1,0 +1,60 @@
+"""One walk over a model: every module, its path and where it hangs. Nothing else in this folder walks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import nn
+
+
+class Site(NamedTuple):
+    """A module and the place it hangs in, so that it can be replaced without looking its path up again."""
+
+    module: nn.Module
+    parent: nn.Module
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """A model and all its modules but the root, by path, each module once, in the order of ``named_modules``."""
+
+    model: nn.Module
+    sites: dict[str, Site]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Every path a target can match."""
+        return tuple(self.sites)
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield every module, the root first."""
+        yield self.model
+        for site in self.sites.values():
+            yield site.module
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of every module; a tied one comes once per module that holds it."""
+        for module in self.modules():
+            for parameter in module._parameters.values():  # noqa: SLF001 - a generator per module costs more than the walk
+                if parameter is not None:
+                    yield parameter
+
+
+def survey_model(model: nn.Module) -> Survey:
+    """Walk ``model`` once. A module that hangs in two places is listed under its first path, as PEFT does."""
+    sites: dict[str, Site] = {}
+    seen = {id(model)}
+    _descend(model, "", sites, seen)
+    return Survey(model, sites)
+
+
+def _descend(parent: nn.Module, prefix: str, sites: dict[str, Site], seen: set[int]) -> None:
+    for name, module in parent._modules.items():  # noqa: SLF001 - named_modules() does not tell the parent
+        if module is None or id(module) in seen:
+            continue
+        seen.add(id(module))
+        path = prefix + name
+        sites[path] = Site(module, parent, name)
+        if module._modules:  # noqa: SLF001
+            _descend(module, path + ".", sites, seen)

@@ -1,0 +1,28 @@
+"""Answers a client may keep: a strong ``ETag`` over the bytes, and 304 when the client has them already."""
+
+from hashlib import sha256
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request
+from starlette.responses import JSONResponse, Response
+
+CACHE_CONTROL = "public, max-age=60"
+"""A minute: new revisions are rare, and every answer can be asked for again by its tag."""
+
+
+def cached_json(request: Request, body: dict[str, Any]) -> Response:
+    """Return the body as JSON, or 304 without it if ``If-None-Match`` names its tag."""
+    response = JSONResponse(body)
+    tag = f'"{sha256(bytes(response.body)).hexdigest()[:32]}"'
+    headers = {"ETag": tag, "Cache-Control": CACHE_CONTROL}
+    if _names(request.headers.get("If-None-Match", ""), tag):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    response.headers.update(headers)
+    return response
+
+
+def _names(condition: str, tag: str) -> bool:
+    """Tell whether an ``If-None-Match`` header names a tag; a weak one does too (RFC 9110, 13.1.2)."""
+    named = {part.strip().removeprefix("W/") for part in condition.split(",")}
+    return tag in named or "*" in named

@@ -1,0 +1,61 @@
+"""``/v1/architectures``: browse what is registered."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import JSONResponse
+
+from ...errors import InvalidRequest
+from ...records import Library
+from ..deps import NAME_LENGTH, NAME_PATTERN, Name, OpenRegistry
+from ..schemas import NOT_FOUND, DetailBody, PageBody
+
+router = APIRouter(prefix="/v1", tags=["architectures"])
+
+MAX_PAGE = 200
+
+PartQuery = Annotated[
+    str,
+    Query(max_length=NAME_LENGTH, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name, in any case"),
+]
+AfterQuery = Annotated[
+    str | None,
+    Query(
+        max_length=NAME_LENGTH,
+        pattern=NAME_PATTERN,
+        description="`next` of the page before",
+        examples=["transformers:llama"],
+    ),
+]
+
+
+@router.get("/architectures", responses={200: {"model": PageBody}})
+def list_architectures(
+    registry: OpenRegistry,
+    *,
+    library: Annotated[Library | None, Query(description="Only those of this library")] = None,
+    q: PartQuery = "",
+    after: AfterQuery = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Architectures per page")] = 50,
+) -> JSONResponse:
+    """Return a page of architectures, sorted by library and name."""
+    found = registry.list_architectures(library, q, _parse_after(after), limit + 1)
+    page = found[:limit]
+    last = page[-1].architecture.reference if len(found) > limit else None
+    return JSONResponse({"architectures": [summary.to_dict() for summary in page], "next": last})
+
+
+def _parse_after(after: str | None) -> tuple[str, str] | None:
+    if after is None:
+        return None
+    library, separator, name = after.partition(":")
+    if not separator:
+        message = f"'after' is {after!r}, which is no place in the list. Give the 'next' of a page."
+        raise InvalidRequest(message, field="query.after", value=after)
+    return library, name
+
+
+@router.get("/architectures/{library}/{name}", responses={200: {"model": DetailBody}, **NOT_FOUND})
+def get_architecture(registry: OpenRegistry, library: Library, name: Name) -> JSONResponse:
+    """Return everything known about an architecture: slots, towers, mappings and their revisions."""
+    return JSONResponse(registry.get_architecture(library, name).to_dict())

@@ -1,0 +1,212 @@
+"""The shapes of bodies, for OpenAPI. Answers are the records' ``to_dict()``; tests hold the two together."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..records import Kind, Library, Role, SourceKind, Status, Tower
+
+Targets = list[str] | str | None
+
+MAPPING_EXAMPLE: dict[str, Any] = {
+    "architecture": {"library": "transformers", "name": "llama"},
+    "peft_type": "LORA",
+    "preset": "default",
+    "target_modules": ["q_proj", "v_proj"],
+    "exclude_modules": None,
+    "modules_to_save": None,
+    "target_parameters": None,
+    "feedforward_modules": None,
+    "id": "sha256:e17175a21c3e6617bd3652e3d895f76997042287a321150d369172385e152c83",
+    "source": {"kind": "peft", "version": "0.21.2"},
+    "revision": 1,
+    "matched": None,
+    "trainable": None,
+    "reasons": [],
+    "verification": {
+        "status": "unproven",
+        "library_version": "5.23.0",
+        "counts": {"q_proj": {"linear": 32}, "v_proj": {"linear": 32}},
+        "reached": 0.165803,
+    },
+}
+
+ARCHITECTURE_EXAMPLE: dict[str, Any] = {
+    "library": "transformers",
+    "name": "llama",
+    "class": "LlamaForCausalLM",
+    "library_version": "5.23.0",
+    "fingerprint": "sha256:0f3b5d1c",
+}
+
+SUMMARY_EXAMPLE: dict[str, Any] = {
+    "architecture": ARCHITECTURE_EXAMPLE,
+    "sources": ["peft", "scanner"],
+    "peft_types": ["IA3", "LORA"],
+    "presets": ["all-linear", "attention", "default", "mlp"],
+}
+
+ERROR_EXAMPLE: dict[str, Any] = {
+    "error": {
+        "code": "not_registered",
+        "message": "Nothing is registered for transformers:olmo2. Scan it with: loradar scan olmo2 --store.",
+        "details": {"name": "olmo2", "near": [], "library": "transformers"},
+    }
+}
+
+
+class _Shape(BaseModel):
+    """A body with exactly these fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ArchitectureName(_Shape):
+    """What identifies an architecture."""
+
+    library: Library
+    name: str
+
+
+class ArchitectureBody(_Shape):
+    """An architecture and the build of it that was scanned; nulls if nobody did."""
+
+    library: Library
+    name: str
+    class_name: str | None = Field(alias="class")
+    library_version: str | None
+    fingerprint: str | None
+
+
+class SourceBody(_Shape):
+    """Where a mapping comes from."""
+
+    kind: SourceKind
+    version: str
+
+
+class VerificationBody(_Shape):
+    """The outcome of checking a mapping against one library version."""
+
+    status: Status
+    library_version: str
+    counts: dict[str, dict[str, int]] = Field(description="Layers matched, by target and kind of layer")
+    reached: float = Field(ge=0, le=1, description="Share of the block parameters that the matched layers own")
+
+
+class MappingBody(_Shape):
+    """The recommended mapping: a target spec in PEFT's fields, and what speaks for it."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [MAPPING_EXAMPLE]})
+
+    architecture: ArchitectureName
+    peft_type: str
+    preset: str
+    target_modules: Targets
+    exclude_modules: Targets
+    modules_to_save: list[str] | None
+    target_parameters: list[str] | None
+    feedforward_modules: Targets
+    id: str = Field(description="Digest of the revision's canonical JSON")
+    source: SourceBody
+    revision: int = Field(ge=1)
+    matched: int | None
+    trainable: int | None
+    reasons: list[str]
+    verification: VerificationBody | None
+
+
+class SlotBody(_Shape):
+    """All layers of one tower with the same role, kind and path pattern."""
+
+    tower: Tower
+    role: Role
+    kind: Kind
+    pattern: str
+    count: int
+
+
+class SummaryBody(_Shape):
+    """One line of the list of architectures."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [SUMMARY_EXAMPLE]})
+
+    architecture: ArchitectureBody
+    sources: list[SourceKind]
+    peft_types: list[str]
+    presets: list[str]
+
+
+class PageBody(_Shape):
+    """A page of architectures; ``next`` is the ``after`` of the next page, null on the last one."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"architectures": [SUMMARY_EXAMPLE], "next": "transformers:llama"}]},
+    )
+
+    architectures: list[SummaryBody]
+    next: str | None
+
+
+class DetailBody(_Shape):
+    """Everything known about one architecture."""
+
+    architecture: ArchitectureBody
+    method: str | None
+    towers: dict[Tower, list[str]]
+    slots: list[SlotBody]
+    mappings: list[MappingBody] = Field(description="The recommended mapping per PEFT type and preset")
+    revisions: list[MappingBody] = Field(description="Every revision of every mapping, oldest first")
+
+
+class HealthBody(_Shape):
+    """The process runs."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"status": "ok", "version": "0.1.0"}]})
+
+    status: str
+    version: str
+
+
+class ReadyBody(_Shape):
+    """The database answers, at this serial."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"status": "ready", "serial": 1}]})
+
+    status: str
+    serial: int
+
+
+class IndexBody(_Shape):
+    """Where things are."""
+
+    name: str
+    version: str
+    links: dict[str, str]
+
+
+class ErrorContent(_Shape):
+    """What went wrong: a code for programs, a sentence for people, and the values behind it."""
+
+    code: str
+    message: str
+    details: dict[str, Any]
+
+
+class ErrorBody(_Shape):
+    """The one shape of every error."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [ERROR_EXAMPLE]})
+
+    error: ErrorContent
+
+
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    422: {"model": ErrorBody, "description": "A field of the request is missing or out of bounds"},
+    500: {"model": ErrorBody, "description": "The service failed"},
+    503: {"model": ErrorBody, "description": "The registry's database cannot be used"},
+}
+NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": ErrorBody, "description": "There is no such thing; near names are in the details"},
+}

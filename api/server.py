@@ -1,0 +1,104 @@
+"""Runs the service: in the foreground for ``loradar serve``, in a thread for tests and the demo."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+
+import uvicorn
+
+from ..errors import CannotServe
+from ..registry import Registry
+from ..settings import Settings
+from .app import create_app
+
+LOOPBACK = "127.0.0.1"
+MAX_PORT = 65535
+
+
+class Server(uvicorn.Server):
+    """uvicorn on a socket of ours, which tells when it answers."""
+
+    def __init__(self, settings: Settings, on_ready: Callable[[], None]) -> None:
+        app = create_app(settings)
+        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then tell."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def serve(
+    settings: Settings, host: str = LOOPBACK, port: int = 8000, ready: Callable[[str], None] | None = None
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        settings: Which registry to serve.
+        host: Address to listen on.
+        port: 0 picks a free one.
+        ready: Called with the URL once requests are answered.
+
+    Raises:
+        DatabaseUnusable: If the registry cannot be opened; nothing listens then.
+        CannotServe: If the host and port cannot be listened on.
+    """
+    Registry.open(settings).close()
+    with _listen(host, port) as listener:
+        url = url_of(listener)
+        with suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, then raises the signal again
+            Server(settings, lambda: ready(url) if ready else None).run(sockets=[listener])
+
+
+@contextmanager
+def running(settings: Settings, host: str = LOOPBACK, port: int = 0) -> Iterator[str]:
+    """Serve in a thread while the context lasts, and yield the URL.
+
+    Raises:
+        CannotServe: If the host and port cannot be listened on.
+    """
+    settled = Event()
+    with _listen(host, port) as listener:
+        server = Server(settings, settled.set)
+        thread = Thread(target=_run, args=(server, listener, settled), name="loradar-api", daemon=True)
+        thread.start()
+        try:
+            settled.wait()
+            if not server.started:
+                message = "The service did not start; the cause is in its log."
+                raise CannotServe(message, url=url_of(listener))
+            yield url_of(listener)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _run(server: Server, listener: socket.socket, settled: Event) -> None:
+    try:
+        server.run(sockets=[listener])
+    finally:
+        settled.set()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= MAX_PORT:
+        raise _cannot_listen(host, port, f"a port is a number from 0 to {MAX_PORT}")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise _cannot_listen(host, port, error.strerror or str(error)) from error
+
+
+def _cannot_listen(host: str, port: int, reason: str) -> CannotServe:
+    message = f"Cannot listen on {host!r}, port {port}: {reason}. Choose another; port 0 picks a free one."
+    return CannotServe(message, host=host, port=port)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,58 @@
+"""``loradar db``: the registry's database and PEFT's constants in it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import show
+
+app = typer.Typer(name="db", help="Look after the registry's database.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def info(*, as_json: AsJson = False) -> None:
+    """Show where the registry is, its schema revision, what it holds and its serial."""
+    from ..registry import Registry
+
+    with Registry.open() as registry:
+        state = registry.info().to_dict()
+    if as_json:
+        show.print_json(state)
+        return
+    for name, value in state.items():
+        typer.echo(f"{name:<9} {value}")
+
+
+@app.command("import-constants")
+def import_constants(
+    path: Annotated[Path | None, typer.Argument(help="A constants.py; without it, the installed peft's.")] = None,
+    version: Annotated[str | None, typer.Option(help="The peft version the file is from.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Store the tables of PEFT's constants.py, which is read but never run."""
+    from ..registry import Registry, read_constants
+
+    constants = read_constants(path, version)
+    with Registry.open() as registry:
+        report = registry.add_constants(constants)
+    if as_json:
+        show.print_json({"version": constants.version, **report.to_dict()})
+    else:
+        typer.echo(f"peft {constants.version}: {len(report.added)} new mappings, {len(report.unchanged)} unchanged.")
+
+
+@app.command("export-constants")
+def export_constants(
+    out: Annotated[Path, typer.Argument(help="JSON file to write.")],
+    path: Annotated[Path | None, typer.Argument(help="A constants.py; without it, the installed peft's.")] = None,
+    version: Annotated[str | None, typer.Option(help="The peft version the file is from.")] = None,
+) -> None:
+    """Write the facts of PEFT's constants.py as JSON, the form that seeds a registry."""
+    from ..registry import read_constants, write_constants_json
+
+    constants = read_constants(path, version)
+    write_constants_json(constants, out)
+    typer.echo(f"{out}: peft {constants.version}")

@@ -1,0 +1,80 @@
+"""What the registry, the service and its client say about an architecture as a whole."""
+
+from collections.abc import Mapping as Json
+from dataclasses import dataclass
+from typing import Any, Self
+
+from .records import Architecture, Mapping, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureSummary:
+    """One line of the list of architectures.
+
+    Attributes:
+        sources: Kinds of source that have a mapping for it, sorted.
+        peft_types: PEFT types it has a mapping for, sorted.
+        presets: Presets it has a mapping for, sorted.
+    """
+
+    architecture: Architecture
+    sources: tuple[str, ...]
+    peft_types: tuple[str, ...]
+    presets: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "architecture": self.architecture.to_dict(),
+            "sources": list(self.sources),
+            "peft_types": list(self.peft_types),
+            "presets": list(self.presets),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Json[str, Any]) -> Self:
+        """Build a summary from its JSON form."""
+        lists = (tuple(data[name]) for name in ("sources", "peft_types", "presets"))
+        return cls(Architecture.from_dict(data["architecture"]), *lists)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureDetail:
+    """Everything known about one architecture.
+
+    Attributes:
+        method: How its latest scan told roles, or ``None`` if nobody scanned it.
+        towers: Path prefixes of the sub-models of each tower.
+        mappings: The recommended mapping for each PEFT type and preset.
+        revisions: Every revision of every mapping, oldest first, yanked ones left out.
+    """
+
+    architecture: Architecture
+    method: str | None
+    towers: dict[str, tuple[str, ...]]
+    slots: tuple[Slot, ...]
+    mappings: tuple[Mapping, ...]
+    revisions: tuple[Mapping, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "architecture": self.architecture.to_dict(),
+            "method": self.method,
+            "towers": {name: list(prefixes) for name, prefixes in self.towers.items()},
+            "slots": [slot.to_dict() for slot in self.slots],
+            "mappings": [mapping.to_dict() for mapping in self.mappings],
+            "revisions": [mapping.to_dict() for mapping in self.revisions],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Json[str, Any]) -> Self:
+        """Build a detail from its JSON form."""
+        return cls(
+            architecture=Architecture.from_dict(data["architecture"]),
+            method=data["method"],
+            towers={name: tuple(prefixes) for name, prefixes in data["towers"].items()},
+            slots=tuple(Slot(**slot) for slot in data["slots"]),
+            mappings=tuple(Mapping.from_dict(mapping) for mapping in data["mappings"]),
+            revisions=tuple(Mapping.from_dict(mapping) for mapping in data["revisions"]),
+        )

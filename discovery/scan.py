@@ -1,0 +1,106 @@
+"""scan: a model or a reference -> everything the scanner finds about it."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, quoted
+from ..records import Scan
+from ..references import Reference
+from . import sources
+from .facts import collect_facts
+from .layers import list_layers, walk
+from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
+from .roles import label_layers
+from .slots import fingerprint, make_slots
+from .surroundings import Surroundings
+from .towers import TowerMap, is_below, map_towers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+METHODS = ("auto", "names")
+
+
+def scan(
+    model_or_reference: "nn.Module | PreTrainedConfig | str",
+    example_inputs: Any = None,
+    method: str = "auto",
+) -> Scan:
+    """Scan a model, a transformers configuration, or a reference such as ``timm:resnet50``.
+
+    The model is only read: no forward runs, nothing in it changes.
+
+    Args:
+        model_or_reference: A live module (any device, meta included), a configuration object, or a reference.
+        example_inputs: Inputs for a traced scan; none is made yet, so anything but ``None`` is refused.
+        method: ``auto`` or ``names``; both read names, shapes and structure.
+
+    Raises:
+        InvalidReference: If the reference cannot be parsed or its scheme cannot be scanned.
+        UnknownArchitecture: If its library has no such architecture.
+        ScanFailed: If it does not build.
+        NoAdaptableLayers: If it owns no layer an adapter could sit on.
+        InvalidRequest: If the method is unknown or needs tracing.
+    """
+    if method not in METHODS or example_inputs is not None:
+        asked = f"method {method!r}" if method not in METHODS else "example_inputs"
+        message = f"Cannot scan with {asked}: forward passes are not traced yet. Methods: {quoted(METHODS)}."
+        raise InvalidRequest(message, method=method)
+    return scan_module(_resolve(model_or_reference))
+
+
+def scan_module(model: nn.Module) -> Scan:
+    """Scan a live module; see :func:`scan`."""
+    facts = collect_facts(model)
+    module_paths = tuple(site.path for site in walk(model))
+    towers = map_towers(facts)
+    layers = label_layers(Surroundings(facts, towers, module_paths, list_layers(model)))
+    if not any(layer.kind in ADAPTABLE_KINDS for layer in layers):
+        message = f"{facts.architecture.reference} has no layer an adapter could sit on ({len(module_paths)} modules)."
+        raise NoAdaptableLayers(message, reference=facts.architecture.reference)
+    saved = saved_heads(layers, facts)
+    parameter_paths = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
+    subject = Subject(layers, module_paths, parameter_paths, saved, _count_parameters(model, saved))
+    return Scan(
+        architecture=replace(facts.architecture, fingerprint=fingerprint(layers)),
+        method="names",
+        layers=layers,
+        towers=_tower_prefixes(towers, layers),
+        slots=make_slots(layers),
+        proposals=propose_all(subject),
+        module_paths=module_paths,
+    )
+
+
+def _resolve(subject: "nn.Module | PreTrainedConfig | str") -> nn.Module:
+    if isinstance(subject, nn.Module):
+        return subject
+    if isinstance(subject, str):
+        return sources.build(Reference.parse(subject))
+    if isinstance(getattr(subject, "model_type", None), str):
+        return sources.build_config(subject)
+    message = f"Cannot scan a {type(subject).__name__}. Give a torch module, a transformers config or a reference."
+    raise InvalidReference(message, type=type(subject).__name__)
+
+
+def _count_parameters(model: nn.Module, paths: tuple[str, ...]) -> int:
+    return sum(parameter.numel() for path in paths for parameter in model.get_submodule(path).parameters())
+
+
+def _tower_prefixes(towers: TowerMap, layers: tuple[Any, ...]) -> dict[str, tuple[str, ...]]:
+    """Return the path prefixes of each tower; what joins the towers is named by its own modules."""
+    prefixes: dict[str, list[str]] = {"language": [], "vision": [], "audio": [], "projector": []}
+    for prefix, tower in sorted(towers.prefixes):
+        prefixes.setdefault(tower, []).append(prefix)
+    if not towers.prefixes:
+        prefixes[towers.outside] = [""]
+    loose = [layer.path for layer in layers if layer.role == "projector" and layer.depth == 0]
+    known = [prefix for prefix, _ in towers.prefixes]
+    for path in loose:
+        parent = path.rpartition(".")[0]
+        top = parent if parent and not any(is_below(prefix, parent) for prefix in known) else path
+        if top not in prefixes["projector"]:
+            prefixes["projector"].append(top)
+    return {tower: tuple(paths) for tower, paths in prefixes.items()}

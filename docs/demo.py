@@ -1,0 +1,118 @@
+"""``make demo``: an architecture nobody registered is scanned, stored, served, looked up, adapted and trained.
+
+Exits with 0 only if every step held.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import Olmo2Config, Olmo2ForCausalLM
+
+import loradar
+from loradar.api import running
+from loradar.errors import NotRegistered
+from loradar.registry import Registry
+from loradar.settings import Settings
+
+STEPS = 20
+TOLERANCE = 1e-4
+NAME = "olmo2"
+
+
+def main() -> None:
+    """Go the whole way once, in a registry of its own."""
+    with tempfile.TemporaryDirectory(prefix="loradar-demo-") as folder:
+        os.environ["LORADAR_HOME"] = folder
+        os.environ.pop("LORADAR_DATABASE_URL", None)
+        settings = Settings.from_environment()
+        register(settings)
+        with running(settings) as url:
+            look_up(url)
+            adapt_and_train()
+    say("done", "the service has stopped and everything held")
+
+
+def register(settings: Settings) -> None:
+    """Show that the registry does not know the architecture, then scan and store it."""
+    with Registry.open(settings) as registry:
+        state = registry.info()
+        say("registry", f"{state.counts['mappings']:,} mappings from PEFT, in {Path(settings.home).name}/")
+        try:
+            registry.lookup(NAME)
+        except NotRegistered as error:
+            say("lookup", error.message)
+        else:
+            check(False, f"{NAME} is registered already")
+        found = loradar.scan(NAME)
+        say("scan", f"{len(found.layers)} layers; default targets {list(found.propose().spec.target_modules or ())}")
+        for reason in found.propose().reasons:
+            say("", reason)
+        report = registry.add_scan(found)
+        say("store", f"{len(report.added)} mappings added, serial {report.serial}")
+
+
+def look_up(url: str) -> None:
+    """Ask the running service for what was just stored."""
+    with loradar.Client(url) as client:
+        mapping = client.targets(NAME)
+    targets = list(mapping.spec.target_modules or ())
+    say("serve", f"GET {url}/v1/targets/{NAME} -> {targets} ({mapping.source.kind}, revision {mapping.revision})")
+    check(targets == ["q_proj", "v_proj"], f"unexpected targets {targets}")
+
+
+def adapt_and_train() -> None:
+    """Adapt a small random model without any configuration, train it on a fixed batch, and merge."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
+    tokens = {"vocab_size": 512, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
+    model = loradar.get_peft_model(Olmo2ForCausalLM(Olmo2Config(**sizes, **tokens)))
+    decision = model.decision
+    check(decision is not None and decision.step == "registry", f"decided by {decision}")
+    say("adapt", f"{len(model.targeted_module_names)} layers of a small random {NAME}, by the {decision.says}")
+    model.print_trainable_parameters()
+    batch = torch.randint(0, 512, (8, 32))
+    losses = train(model, batch)
+    say("train", f"loss {losses[0]:.4f} -> {losses[-1]:.4f} in {STEPS} steps")
+    check(losses[-1] < losses[0], "the loss did not fall")
+    merge(model, batch)
+
+
+def train(model: loradar.PeftModel, batch: torch.Tensor) -> list[float]:
+    """Return the loss of each step on ``batch``, shape (sequences, tokens)."""
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+    losses = []
+    for _ in range(STEPS):
+        loss = model(input_ids=batch, labels=batch).loss
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses
+
+
+@torch.no_grad()
+def merge(model: loradar.PeftModel, batch: torch.Tensor) -> None:
+    """Merge the adapter into the weights and check that the plain model answers the same."""
+    before = model.eval()(input_ids=batch).logits
+    plain = model.merge_and_unload()
+    difference = (plain(input_ids=batch).logits - before).abs().max().item()
+    check(difference < TOLERANCE, f"merging changed the output by {difference:.1e}")
+    say("merge", f"a plain {type(plain).__name__} again; its output moved by {difference:.1e}")
+
+
+def say(step: str, text: str) -> None:
+    """Print one line of the way."""
+    print(f"{step:<9} {text}", flush=True)
+
+
+def check(held: bool, message: str) -> None:
+    """Stop with exit code 1 if something did not hold."""
+    if not held:
+        sys.exit(f"demo failed: {message}")
+
+
+if __name__ == "__main__":
+    main()

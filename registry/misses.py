@@ -1,0 +1,51 @@
+"""Why a lookup found nothing, in one sentence with the way out."""
+
+from ..errors import NotRegistered, UnknownPeftType, UnknownPreset, quoted
+from ..records import PRESETS
+from . import browse
+from .canonical import Question
+from .schema import Reader
+
+
+def check_preset(preset: str) -> None:
+    """Raise ``UnknownPreset`` unless this is a preset."""
+    if preset not in PRESETS:
+        raise UnknownPreset(preset, PRESETS, f"Presets: {quoted(PRESETS)}.")
+
+
+def check_peft_type(reader: Reader, peft_type: str) -> None:
+    """Raise ``UnknownPeftType`` unless some architecture has a mapping of this PEFT type."""
+    known = browse.list_peft_types(reader)
+    if peft_type.upper() not in known:
+        raise UnknownPeftType(peft_type, known, f"Known: {quoted(known)}.")
+
+
+def not_registered(reader: Reader, question: Question) -> NotRegistered:
+    """Return the error for a mapping that is not there: what there is instead, and the scan command."""
+    library, name, peft_type, preset = question
+    command = browse.scan_command(library, name)
+    has = browse.list_answers(reader, library, name)
+    if has:
+        known = []
+        what = (
+            f"{library}:{name} has no {peft_type} mapping for preset {preset!r}. It has one {_listed(has, peft_type)}."
+        )
+    else:
+        known = browse.list_names(reader, library)
+        what = f"Nothing is registered for {library}:{name}.{_elsewhere(reader, name)}"
+    message = f"{what} Scan it with: {command}."
+    return NotRegistered(name, known, message, library=library, command=command, has=has)
+
+
+def _listed(has: dict[str, list[str]], peft_type: str) -> str:
+    """Return the presets this PEFT type has, else all by preset: most types have the same ones."""
+    if peft_type in has:
+        return f"for {peft_type}: {quoted(has[peft_type])}"
+    presets = sorted({preset for presets in has.values() for preset in presets})
+    by_preset = ((preset, [kind for kind in has if preset in has[kind]]) for preset in presets)
+    return "; ".join(f"for preset {preset!r}: {', '.join(kinds)}" for preset, kinds in by_preset)
+
+
+def _elsewhere(reader: Reader, name: str) -> str:
+    libraries = browse.list_libraries_with(reader, name)
+    return f" There is {quoted(f'{library}:{name}' for library in libraries)}." if libraries else ""

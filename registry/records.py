@@ -1,0 +1,82 @@
+"""What only the registry has to tell: the outcome of a write, the state of its database, a PEFT constant."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..records import Mapping, Source
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """What one write did.
+
+    Attributes:
+        added: New revisions.
+        unchanged: Mappings whose latest revision already said the same.
+        serial: The registry's serial after the write.
+    """
+
+    added: tuple[Mapping, ...]
+    unchanged: tuple[Mapping, ...]
+    serial: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "added": [mapping.to_dict() for mapping in self.added],
+            "unchanged": [mapping.to_dict() for mapping in self.unchanged],
+            "serial": self.serial,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One of PEFT's constants as its file has it, such as ``SEQ_CLS_HEAD_NAMES``.
+
+    Attributes:
+        value: The JSON form; a function PEFT names as a value is ``{"function": name}``.
+        conditional: What PEFT sets only under a condition: ``{"name", "key", "value", "if"}``.
+    """
+
+    name: str
+    value: Any
+    conditional: tuple[dict[str, Any], ...]
+    source: Source
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "name": self.name,
+            "value": self.value,
+            "conditional": list(self.conditional),
+            "source": self.source.to_dict(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseInfo:
+    """The state of a registry's database.
+
+    Attributes:
+        url: Its SQLAlchemy URL, the password masked.
+        revision: Revision of its schema.
+        serial: Number of writes that changed something.
+        counts: Rows per table.
+        sources: Where its mappings come from.
+    """
+
+    url: str
+    revision: str
+    serial: int
+    counts: dict[str, int]
+    sources: tuple[Source, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form of ``loradar db info --json``."""
+        return {
+            "url": self.url,
+            "revision": self.revision,
+            "serial": self.serial,
+            "counts": self.counts,
+            "sources": [source.to_dict() for source in self.sources],
+        }

@@ -1,0 +1,223 @@
+"""The registry as others see it: open, look up, browse, add. Writing imports SQLAlchemy, reading does not."""
+
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from ..errors import UnknownName
+from ..records import Mapping, Scan, Source
+from ..settings import Settings
+from ..summaries import ArchitectureDetail, ArchitectureSummary
+from . import browse, misses, resolve
+from .canonical import Question
+from .constants import PeftConstants
+from .reader import SqliteReader
+from .records import Constant, DatabaseInfo, StoreReport
+from .schema import Reader, find_revision, serial_of, usable_state
+from .urls import masked, sqlite_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+    from .write import Write
+
+_COUNTED = ("architectures", "slots", "mappings", "verifications", "constants")
+
+
+class Registry:
+    """A registry database, opened; also a context manager that closes it.
+
+    Attributes:
+        url: SQLAlchemy URL of the database.
+    """
+
+    def __init__(self, url: str, reader: Reader, engine: "Engine | None" = None) -> None:
+        self.url = url
+        self._reader = reader
+        self._engine = engine
+
+    @classmethod
+    def open(cls, settings: Settings | None = None) -> Self:
+        """Open the registry; on first use it is created, migrated and seeded.
+
+        Raises:
+            DatabaseUnusable: If the database is corrupted, foreign, newer than this version or out of reach;
+                it is left as it was found.
+            MissingExtra: If the driver for PostgreSQL is not installed.
+        """
+        url = (settings or Settings.from_environment()).database_url
+        path = sqlite_file(url)
+        reader = _find_ready(url, path) if path and path.exists() else None
+        return cls(url, reader) if reader else cls._prepared(url)
+
+    @classmethod
+    def _prepared(cls, url: str) -> Self:
+        from .engine import EngineReader  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+        from .prepare import prepare  # noqa: PLC0415
+
+        engine = prepare(url)
+        path = sqlite_file(url)
+        return cls(url, SqliteReader(path) if path else EngineReader(engine), engine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._reader.close()
+        if self._engine:
+            self._engine.dispose()
+
+    def ping(self) -> None:
+        """Read one row.
+
+        Raises:
+            DatabaseUnusable: If that fails.
+        """
+        self.serial()
+
+    def serial(self) -> int:
+        """Return the number of writes that changed something."""
+        return serial_of(self._reader)
+
+    def info(self) -> DatabaseInfo:
+        """Return the state of the database."""
+        rows = self._reader.rows
+        sources = rows("SELECT kind, version FROM sources ORDER BY kind, version")
+        count = "SELECT COUNT(*) AS n FROM "
+        return DatabaseInfo(
+            url=masked(self.url),
+            revision=find_revision(self._reader) or "",
+            serial=self.serial(),
+            counts={table: int(rows(count + table)[0]["n"]) for table in _COUNTED},
+            sources=tuple(Source(**row) for row in sources),
+        )
+
+    def lookup(
+        self,
+        name: str,
+        peft_type: str = "LORA",
+        preset: str = "default",
+        library: str = "transformers",
+        library_version: str | None = None,
+    ) -> Mapping:
+        """Return the mapping to use, by precedence.
+
+        What is verified dead or partial for ``library_version`` never wins over what is not. Without a
+        version the newest verification known counts.
+
+        Raises:
+            UnknownPeftType: If the registry has no mapping of this PEFT type for any architecture.
+            UnknownPreset: If ``preset`` is no preset.
+            NotRegistered: If there is no such mapping; says what there is instead, and the scan command.
+        """
+        found = self.find(name, peft_type, preset, library, library_version)
+        if found is None:
+            raise misses.not_registered(self._reader, Question(library, name, peft_type.upper(), preset))
+        return found
+
+    def find(
+        self,
+        name: str,
+        peft_type: str = "LORA",
+        preset: str = "default",
+        library: str = "transformers",
+        library_version: str | None = None,
+    ) -> Mapping | None:
+        """Return what ``lookup`` would, or ``None`` if nothing is registered.
+
+        Raises:
+            UnknownPeftType: As ``lookup``.
+            UnknownPreset: As ``lookup``.
+        """
+        misses.check_preset(preset)
+        question = Question(library, name, peft_type.upper(), preset)
+        found = resolve.find_mapping(self._reader, question, library_version)
+        if found is None:
+            misses.check_peft_type(self._reader, peft_type)
+        return found
+
+    def find_by_fingerprint(self, fingerprint: str, peft_type: str = "LORA", preset: str = "default") -> Mapping | None:
+        """Return the mapping of an architecture with this structure, or ``None``."""
+        misses.check_preset(preset)
+        found = resolve.find_by_fingerprint(self._reader, fingerprint, peft_type.upper(), preset)
+        if found is None:
+            misses.check_peft_type(self._reader, peft_type)
+        return found
+
+    def list_architectures(
+        self,
+        library: str | None = None,
+        q: str = "",
+        after: tuple[str, str] | None = None,
+        limit: int | None = None,
+    ) -> tuple[ArchitectureSummary, ...]:
+        """Return architectures sorted by library and name, also those known only from PEFT's tables.
+
+        Args:
+            library: Only those of this library.
+            q: Only those whose name contains this, whatever the case.
+            after: Only those beyond this (library, name).
+            limit: At most so many.
+        """
+        return browse.list_architectures(self._reader, library, q, after or ("", ""), limit or sys.maxsize)
+
+    def get_architecture(self, library: str, name: str) -> ArchitectureDetail:
+        """Return everything known about an architecture.
+
+        Raises:
+            UnknownArchitecture: If the registry has never heard of it.
+        """
+        return browse.get_architecture(self._reader, library, name)
+
+    def constant(self, name: str, version: str | None = None) -> Constant:
+        """Return one of PEFT's constants, such as ``SEQ_CLS_HEAD_NAMES``, with the version it is from.
+
+        Raises:
+            UnknownName: If PEFT's file has no such constant.
+        """
+        found = browse.find_constant(self._reader, name, version)
+        if found is None:
+            raise UnknownName(name, browse.list_constants(self._reader), version=version)
+        return found
+
+    def add_scan(self, scan: Scan) -> StoreReport:
+        """Store what a scan found; the same scan a second time changes nothing."""
+        from .store import add_scan  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+
+        with self._writing() as write:
+            return add_scan(write, scan)
+
+    def add_constants(self, constants: PeftConstants) -> StoreReport:
+        """Store PEFT's tables raw, and their entries as mappings with source ``peft`` at their version."""
+        from .store import add_constants  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+
+        with self._writing() as write:
+            return add_constants(write, constants)
+
+    @contextmanager
+    def _writing(self) -> "Iterator[Write]":
+        from .engine import connect_to, transaction  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+        from .write import Write  # noqa: PLC0415
+
+        self._engine = self._engine or connect_to(self.url)
+        with transaction(self._engine) as connection, Write(connection) as write:
+            yield write
+
+
+def _find_ready(url: str, path: Path) -> SqliteReader | None:
+    """Return a reader of a registry file, or ``None`` if it has to be migrated or seeded first."""
+    with ExitStack() as stack:
+        reader = SqliteReader(path)
+        stack.callback(reader.close)
+        reader.check()
+        if usable_state(url, reader) != "ready":
+            return None
+        stack.pop_all()
+        return reader

@@ -1,0 +1,99 @@
+"""Lookup by precedence: which of the mappings known for an architecture is the one to use."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from ..records import Mapping, Source, SourceKind, Verification
+from ..targets import TargetSpec
+from .canonical import Question
+from .schema import Reader
+
+PRECEDENCE: tuple[SourceKind, ...] = ("community", "peft", "scanner")
+"""Who is believed first, all else being equal."""
+
+_DEMOTED = {"partial": 1, "dead": 2}
+"""How far a verdict sets a mapping back, whoever it is from."""
+
+SELECT_MAPPINGS = """
+SELECT a.library, a.name, m.id, m.peft_type, m.preset, m.revision, m.spec, m.matched, m.trainable, m.reasons,
+       s.kind, s.version, v.status, v.library_version, v.counts, v.reached
+FROM mappings m
+JOIN architectures a ON a.id = m.architecture_id
+JOIN sources s ON s.id = m.source_id
+LEFT JOIN verifications v ON v.id = (
+    SELECT w.id FROM verifications w
+    WHERE w.mapping_id = m.id
+      AND (CAST(:library_version AS VARCHAR(64)) IS NULL OR w.library_version = :library_version)
+    ORDER BY w.serial DESC, w.id DESC LIMIT 1)
+"""
+"""Mappings with their verification for one library version, or with the newest one if the version is NULL."""
+
+OF_ARCHITECTURE = SELECT_MAPPINGS + "WHERE a.library = :library AND a.name = :name AND m.yanked_at IS NULL"
+OF_PRESET = OF_ARCHITECTURE + " AND m.peft_type = :peft_type AND m.preset = :preset"
+OF_FINGERPRINT = SELECT_MAPPINGS + (
+    "WHERE a.fingerprint = :fingerprint AND m.yanked_at IS NULL AND m.peft_type = :peft_type AND m.preset = :preset"
+)
+
+
+def find_mapping(reader: Reader, asked: Question, library_version: str | None) -> Mapping | None:
+    """Return the mapping to use, or ``None`` if none is known."""
+    rows = reader.rows(OF_PRESET, **asked._asdict(), library_version=library_version)
+    return best(to_mapping(row) for row in rows)
+
+
+def find_by_fingerprint(reader: Reader, fingerprint: str, peft_type: str, preset: str) -> Mapping | None:
+    """Return the mapping to use for a structure, whatever the architecture is called, or ``None``."""
+    rows = reader.rows(
+        OF_FINGERPRINT, fingerprint=fingerprint, peft_type=peft_type, preset=preset, library_version=None
+    )
+    return best(to_mapping(row) for row in rows)
+
+
+def best(candidates: Iterable[Mapping]) -> Mapping | None:
+    """Return the first by precedence among the latest revisions, or ``None`` if there are none.
+
+    A mapping verified ``dead`` or ``partial`` never wins over one that is not, and dead loses to partial.
+    """
+    return min(latest_revisions(candidates), key=_rank, default=None)
+
+
+def latest_revisions(mappings: Iterable[Mapping]) -> list[Mapping]:
+    """Return the latest revision of each source kind for each question."""
+    latest: dict[tuple[str, ...], Mapping] = {}
+    for mapping in sorted(mappings, key=lambda mapping: mapping.revision):
+        latest[(*question(mapping), mapping.source.kind)] = mapping
+    return list(latest.values())
+
+
+def question(mapping: Mapping) -> Question:
+    """Return what a mapping answers."""
+    return Question(mapping.library, mapping.name, mapping.peft_type, mapping.preset)
+
+
+def _rank(mapping: Mapping) -> tuple[int, int, str]:
+    status = mapping.verification.status if mapping.verification else "unproven"
+    return _DEMOTED.get(status, 0), PRECEDENCE.index(mapping.source.kind), mapping.name
+
+
+def to_mapping(row: dict[str, Any]) -> Mapping:
+    """Return the record of a row of ``SELECT_MAPPINGS``."""
+    return Mapping(
+        id=row["id"],
+        library=row["library"],
+        name=row["name"],
+        peft_type=row["peft_type"],
+        preset=row["preset"],
+        spec=TargetSpec.from_dict(json.loads(row["spec"])),
+        source=Source(row["kind"], row["version"]),
+        revision=row["revision"],
+        matched=row["matched"],
+        trainable=row["trainable"],
+        reasons=tuple(json.loads(row["reasons"])),
+        verification=_to_verification(row) if row["status"] else None,
+    )
+
+
+def _to_verification(row: dict[str, Any]) -> Verification:
+    counts = json.loads(row["counts"])
+    return Verification(row["status"], row["library_version"], counts, row["reached"])

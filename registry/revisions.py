@@ -1,0 +1,124 @@
+"""Mappings are append-only: a changed spec becomes the next revision of its source kind."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from ..records import Library, Mapping, Preset, Source, SourceKind
+from ..targets import TargetSpec
+from . import tables
+from .canonical import Question, canonical, mapping_id
+from .records import StoreReport
+from .resolve import SELECT_MAPPINGS, latest_revisions, question, to_mapping
+from .write import Write
+
+Named = tuple[str, str]
+"""Library and name of an architecture."""
+
+_OF_KIND = SELECT_MAPPINGS + (
+    "WHERE s.kind = :kind AND (CAST(:library AS VARCHAR(32)) IS NULL OR (a.library = :library AND a.name = :name))"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A mapping as somebody states it, before it has a revision."""
+
+    library: Library
+    name: str
+    peft_type: str
+    preset: Preset
+    spec: TargetSpec
+    matched: int | None = None
+    trainable: int | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def question(self) -> Question:
+        """What it answers."""
+        return Question(self.library, self.name, self.peft_type, self.preset)
+
+    def revise(self, source: Source, prior: Mapping | None) -> Mapping:
+        """Return the next revision of this mapping, or ``prior`` itself if it says the same."""
+        if prior and prior.spec == self.spec:
+            return prior
+        revision = prior.revision + 1 if prior else 1
+        return Mapping(
+            id=mapping_id(self.question, source.kind, revision, self.spec),
+            library=self.library,
+            name=self.name,
+            peft_type=self.peft_type,
+            preset=self.preset,
+            spec=self.spec,
+            source=source,
+            revision=revision,
+            matched=self.matched,
+            trainable=self.trainable,
+            reasons=self.reasons,
+        )
+
+
+def add_mappings(write: Write, source: Source, entries: Sequence[Entry]) -> StoreReport:
+    """Insert a revision for every entry whose spec is not the latest of its source kind already."""
+    named = sorted({(entry.library, entry.name) for entry in entries})
+    priors = _latest(write, source.kind, named)
+    added: list[Mapping] = []
+    unchanged: list[Mapping] = []
+    for entry in entries:
+        prior = priors.get(entry.question)
+        mapping = entry.revise(source, prior)
+        (unchanged if mapping is prior else added).append(mapping)
+    _insert(write, source, added)
+    return StoreReport(tuple(added), tuple(unchanged), write.outcome)
+
+
+def _latest(write: Write, kind: SourceKind, named: Sequence[Named]) -> dict[tuple[str, ...], Mapping]:
+    """Return the latest revisions of a source kind, yanked ones too: what was yanked must not come back."""
+    library, name = named[0] if len(named) == 1 else (None, None)
+    rows = write.reader.rows(_OF_KIND, kind=kind, library=library, name=name, library_version=None)
+    return {question(mapping): mapping for mapping in latest_revisions(map(to_mapping, rows))}
+
+
+def _insert(write: Write, source: Source, added: Sequence[Mapping]) -> None:
+    if not added:
+        return
+    source_id = write.get_or_add(tables.sources, kind=source.kind, version=source.version)
+    ids = architecture_ids(write, [(mapping.library, mapping.name) for mapping in added])
+    shared = {"source_id": source_id, "created_at": datetime.now(UTC), "serial": write.serial}
+    rows = [{**_row(mapping), **shared, "architecture_id": ids[mapping.library, mapping.name]} for mapping in added]
+    write.change(insert(tables.mappings), rows)
+
+
+def _row(mapping: Mapping) -> dict[str, Any]:
+    return {
+        "id": mapping.id,
+        "source_kind": mapping.source.kind,
+        "peft_type": mapping.peft_type,
+        "preset": mapping.preset,
+        "revision": mapping.revision,
+        "spec": canonical(mapping.spec.to_dict()),
+        "matched": mapping.matched,
+        "trainable": mapping.trainable,
+        "reasons": canonical(mapping.reasons),
+    }
+
+
+def architecture_ids(write: Write, named: Iterable[Named]) -> dict[Named, int]:
+    """Return the row ids of architectures; those not known yet are inserted."""
+    wanted = dict.fromkeys(named)
+    found = _find_architecture_ids(write, wanted)
+    missing = [{"library": library, "name": name} for library, name in wanted if (library, name) not in found]
+    if missing:
+        write.change(insert(tables.architectures), missing)
+        found = _find_architecture_ids(write, wanted)
+    return found
+
+
+def _find_architecture_ids(write: Write, wanted: Iterable[Named]) -> dict[Named, int]:
+    columns = tables.architectures.c
+    libraries = {library for library, _ in wanted}
+    rows = write.select(select(columns.id, columns.library, columns.name).where(columns.library.in_(libraries)))
+    return {(row["library"], row["name"]): row["id"] for row in rows}

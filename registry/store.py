@@ -1,0 +1,150 @@
+"""What is written: the outcome of a scan, with a check of every mapping against it, and PEFT's tables."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import metadata
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+
+from ..records import Mapping, Scan, Source, Verification
+from ..targets import TargetSpec
+from . import tables
+from .canonical import canonical
+from .constants import PeftConstants
+from .constants_json import peft_type_of
+from .records import StoreReport
+from .resolve import OF_ARCHITECTURE, latest_revisions, to_mapping
+from .revisions import Entry, add_mappings, architecture_ids
+from .verify import Verifier
+from .write import Write
+
+IA3_FEEDFORWARD_TABLE = "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING"
+
+
+def add_scan(write: Write, scan: Scan) -> StoreReport:
+    """Store an architecture, its slots and proposals, and check every mapping of it against the scan."""
+    library, name = scan.architecture.library, scan.architecture.name
+    architecture_id = architecture_ids(write, [(library, name)])[library, name]
+    _put_architecture(write, architecture_id, scan)
+    _put_slots(write, architecture_id, scan)
+    source = Source("scanner", metadata.version("loradar"))
+    report = add_mappings(write, source, [*_entries_of_scan(scan)])
+    verified = _verify_all(write, scan)
+    return StoreReport(
+        tuple(verified.get(mapping.id, mapping) for mapping in report.added),
+        tuple(verified.get(mapping.id, mapping) for mapping in report.unchanged),
+        write.outcome,
+    )
+
+
+def _entries_of_scan(scan: Scan) -> Iterator[Entry]:
+    library, name = scan.architecture.library, scan.architecture.name
+    for p in scan.proposals:
+        yield Entry(library, name, p.peft_type, p.preset, p.spec, p.matched, p.trainable, p.reasons)
+
+
+def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
+    table = tables.architectures
+    values = {
+        "class_name": scan.architecture.class_name,
+        "library_version": scan.architecture.library_version,
+        "fingerprint": scan.architecture.fingerprint,
+        "method": scan.method,
+        "towers": canonical(scan.towers),
+    }
+    columns = [table.c[name] for name in values]
+    if write.select(select(*columns).where(table.c.id == architecture_id)) != [values]:
+        write.change(update(table).where(table.c.id == architecture_id).values(**values))
+
+
+def _put_slots(write: Write, architecture_id: int, scan: Scan) -> None:
+    table = tables.slots
+    is_ours = table.c.architecture_id == architecture_id
+    columns = [table.c[name] for name in ("tower", "role", "kind", "pattern", "count")]
+    slots = [slot.to_dict() for slot in scan.slots]
+    if write.select(select(*columns).where(is_ours).order_by(table.c.position)) == slots:
+        return
+    write.change(delete(table).where(is_ours))
+    shared = {"architecture_id": architecture_id}
+    write.change(insert(table), [{**slot, **shared, "position": n} for n, slot in enumerate(slots)])
+
+
+def _verify_all(write: Write, scan: Scan) -> dict[str, Mapping]:
+    """Check the latest mappings of the architecture, and return them by id with their verification."""
+    version = scan.architecture.library_version
+    rows = write.reader.rows(
+        OF_ARCHITECTURE,
+        library=scan.architecture.library,
+        name=scan.architecture.name,
+        library_version=version,
+    )
+    mappings = latest_revisions(map(to_mapping, rows))
+    if version is None:  # a user's own class: there is no version the outcome would hold for
+        return {mapping.id: mapping for mapping in mappings}
+    verifier = Verifier(scan)
+    return {mapping.id: _put_verification(write, verifier, mapping) for mapping in mappings}
+
+
+def _put_verification(write: Write, verifier: Verifier, mapping: Mapping) -> Mapping:
+    found = _settled(mapping, verifier.verify(mapping.spec, mapping.peft_type))
+    if found != mapping.verification:
+        _write_verification(write, mapping, found)
+    return replace(mapping, verification=found)
+
+
+def _settled(mapping: Mapping, found: Verification) -> Verification:
+    """Return what to record: a proof by gradient stands, and the scanner does not judge its own proposals."""
+    known = mapping.verification
+    if known and known.status == "live" and found.status == "unproven":
+        return replace(found, status="live")
+    return replace(found, status="unproven") if mapping.source.kind == "scanner" else found
+
+
+def _write_verification(write: Write, mapping: Mapping, found: Verification) -> None:
+    table = tables.verifications
+    values: dict[str, Any] = found.to_dict() | {"counts": canonical(found.counts), "serial": write.serial}
+    if mapping.verification:
+        is_same = (table.c.mapping_id == mapping.id) & (table.c.library_version == found.library_version)
+        write.change(update(table).where(is_same).values(**values))
+    else:
+        write.change(insert(table).values(mapping_id=mapping.id, **values))
+
+
+def add_constants(write: Write, constants: PeftConstants) -> StoreReport:
+    """Store PEFT's tables raw, and each of their entries as a mapping with source ``peft``."""
+    source = Source("peft", constants.version)
+    _put_constants(write, source, constants)
+    report = add_mappings(write, source, [*_entries_of_constants(constants)])
+    return replace(report, serial=write.outcome)
+
+
+def _put_constants(write: Write, source: Source, constants: PeftConstants) -> None:
+    source_id = write.get_or_add(tables.sources, kind=source.kind, version=source.version)
+    table = tables.constants
+    is_ours = table.c.source_id == source_id
+    columns = [table.c[name] for name in ("name", "value", "conditional")]
+    rows = [*_constant_rows(constants)]
+    if write.select(select(*columns).where(is_ours).order_by(table.c.id)) == rows:
+        return
+    write.change(delete(table).where(is_ours))
+    write.change(insert(table), [{**row, "source_id": source_id} for row in rows])
+
+
+def _constant_rows(constants: PeftConstants) -> Iterator[dict[str, str]]:
+    uncertain = {entry.name: None for entry in constants.conditional if entry.key is None}
+    for name, value in {**uncertain, **constants.tables, **constants.values}.items():
+        conditional = [entry.to_dict() for entry in constants.conditional if entry.name == name]
+        yield {"name": name, "value": canonical(value), "conditional": canonical(conditional)}
+
+
+def _entries_of_constants(constants: PeftConstants) -> Iterator[Entry]:
+    feedforward = constants.tables.get(IA3_FEEDFORWARD_TABLE, {})
+    for table in constants.tables:
+        peft_type = peft_type_of(table)
+        for name, targets, condition in constants.entries(table) if peft_type else ():
+            spec = {"target_modules": targets}
+            if peft_type == "IA3":
+                spec["feedforward_modules"] = feedforward.get(name)
+            reasons = (f"PEFT sets it only if {condition}",) if condition else ()
+            yield Entry("transformers", name, str(peft_type), "default", TargetSpec.from_dict(spec), reasons=reasons)

@@ -1,0 +1,126 @@
+"""The tables, as SQLAlchemy Core.
+
+Core and not the ORM: rows become the frozen records of ``core`` at once, so mapped classes would be a second
+set of the same, and ``sqlalchemy.orm`` costs another 0.1 s to import. Target specs, counts and reasons are
+canonical JSON text: the hash over a spec identifies a mapping, so its bytes must not depend on the database.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+# Names from the first revision on: SQLite can drop a constraint only by its name.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("version", String(64), nullable=False),
+    UniqueConstraint("kind", "version"),
+    CheckConstraint("kind IN ('community', 'peft', 'scanner')", name="kind"),
+)
+
+architectures = Table(
+    "architectures",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("library", String(32), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("class_name", String(255)),
+    Column("library_version", String(64)),
+    Column("fingerprint", String(71), index=True),
+    Column("method", String(16)),
+    Column("towers", Text, nullable=False, server_default="{}"),
+    UniqueConstraint("library", "name"),
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("architecture_id", ForeignKey(architectures.c.id, ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("tower", String(16), nullable=False),
+    Column("role", String(32), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("pattern", Text, nullable=False),
+    Column("count", Integer, nullable=False),
+    UniqueConstraint("architecture_id", "position"),
+)
+
+mappings = Table(
+    "mappings",
+    metadata,
+    Column("id", String(71), primary_key=True),
+    Column("architecture_id", ForeignKey(architectures.c.id), nullable=False),
+    Column("source_id", ForeignKey(sources.c.id), nullable=False),
+    # Repeats the source's kind, because revisions are counted per kind and a constraint cannot look it up.
+    Column("source_kind", String(16), nullable=False),
+    Column("peft_type", String(64), nullable=False),
+    Column("preset", String(32), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("spec", Text, nullable=False),
+    Column("matched", Integer),
+    Column("trainable", BigInteger),
+    Column("reasons", Text, nullable=False),
+    Column("serial", Integer, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("yanked_at", DateTime(timezone=True)),
+    Column("yank_reason", Text),
+    UniqueConstraint("architecture_id", "peft_type", "preset", "source_kind", "revision", name="uq_mappings_revision"),
+    CheckConstraint("revision >= 1", name="revision"),
+)
+
+verifications = Table(
+    "verifications",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("mapping_id", ForeignKey(mappings.c.id, ondelete="CASCADE"), nullable=False),
+    Column("library_version", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("counts", Text, nullable=False),
+    Column("reached", Float, nullable=False),
+    Column("serial", Integer, nullable=False),
+    UniqueConstraint("mapping_id", "library_version"),
+    CheckConstraint("status IN ('live', 'partial', 'dead', 'unproven')", name="status"),
+)
+
+constants = Table(
+    "constants",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source_id", ForeignKey(sources.c.id), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("value", Text, nullable=False),
+    Column("conditional", Text, nullable=False),
+    UniqueConstraint("source_id", "name"),
+)
+
+serial = Table(
+    "serial",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("value", Integer, nullable=False),
+    CheckConstraint("id = 1", name="single_row"),
+)

@@ -1,0 +1,166 @@
+"""``LoraConfig``: PEFT's names and defaults, one-line refusals, and PEFT's file form both ways."""
+
+import copy
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+
+from loradar.adapters import LoraConfig
+from loradar.adapters.fields import peft_fields
+from loradar.errors import InvalidConfig
+from loradar.targets import TargetSpec
+
+THEIRS = {field.name: field for field in dataclasses.fields(peft.LoraConfig)}
+OURS = {field.name: field for field in dataclasses.fields(LoraConfig)}
+
+
+def default(field: dataclasses.Field[Any]) -> Any:
+    """Return a dataclass field's default."""
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
+def test_defaults_are_pefts() -> None:
+    """Every field has the name and the default that the installed peft gives it."""
+    assert {name: default(field) for name, field in OURS.items()} == {name: default(THEIRS[name]) for name in OURS}
+
+
+def test_every_peft_field_is_accounted_for() -> None:
+    """A field of peft's is ours, inert, idle or bookkeeping; the data file knows the installed version's defaults."""
+    facts = peft_fields()
+    assert set(THEIRS) == set(OURS) | set(facts.inert) | set(facts.idle) | facts.bookkeeping
+    for name, value in {**facts.inert, **facts.idle}.items():
+        assert default(THEIRS[name]) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("r", 0, "r=0 is not a rank"),
+        ("r", -4, "r=-4 is not a rank"),
+        ("r", 8.0, "r=8.0 is not a rank"),
+        ("r", True, "r=True is not a rank"),
+        ("r", "8", "r='8' is not a rank"),
+        ("lora_alpha", 0, "lora_alpha=0 is not usable: give a number above 0"),
+        ("lora_alpha", float("nan"), "lora_alpha=nan"),
+        ("lora_alpha", "16", "lora_alpha='16'"),
+        ("lora_dropout", 1.0, "from 0 up to, not including, 1"),
+        ("lora_dropout", -0.1, "lora_dropout=-0.1"),
+        ("target_modules", "((", "is not a valid regex"),
+        ("target_modules", ["q_proj", 3], "is not a list of names"),
+        ("target_modules", 7, "target_modules=7"),
+        ("exclude_modules", [""], "is not a list of names"),
+        ("modules_to_save", "classifier", r"give a list, \['classifier'\]"),
+        ("bias", "some", "give one of 'none', 'all', 'lora_only'"),
+        ("fan_in_fan_out", 1, "is not a boolean"),
+        ("use_rslora", None, "is not a boolean"),
+        ("init_lora_weights", "pissa", "init_lora_weights='pissa' is not supported: give one of True, False"),
+        ("init_lora_weights", 1, "init_lora_weights=1 is not supported"),
+        ("layers_to_transform", [-1], "is no list of block indices"),
+        ("layers_to_transform", "0", "is no list of block indices"),
+        ("layers_pattern", "layers", "needs layers_to_transform"),
+        ("rank_pattern", {"q_proj": 0}, r"rank_pattern\['q_proj'\]=0 is not a rank"),
+        ("rank_pattern", {"((": 4}, "is not a valid regex"),
+        ("rank_pattern", ["q_proj"], "is not a mapping"),
+        ("alpha_pattern", {"q_proj": -1}, r"alpha_pattern\['q_proj'\]=-1"),
+        ("task_type", "CHAT", "task_type='CHAT' is no task type"),
+        ("base_model_name_or_path", 3, "is not text"),
+        ("ranks", 8, "no field 'ranks'"),
+        ("lora_aplha", 16, "no field 'lora_aplha'. Closest: 'lora_alpha'"),
+    ],
+)
+def test_impossible_values_are_refused(field: str, value: object, says: str) -> None:
+    """Each impossible value gets one line that names the field, the value and the way out."""
+    with pytest.raises(InvalidConfig, match=says) as refused:
+        LoraConfig(**{field: value})
+    assert "\n" not in str(refused.value)
+
+
+def test_fields_go_by_name() -> None:
+    """PEFT's first positional field is not the rank; ours takes none, and says so."""
+    with pytest.raises(InvalidConfig, match="takes its fields by name, not 16"):
+        LoraConfig(16)  # type: ignore[misc]
+
+
+def test_a_regex_cannot_be_narrowed_by_block() -> None:
+    """As in PEFT, ``layers_to_transform`` goes with suffixes only."""
+    with pytest.raises(InvalidConfig, match="cannot narrow a regex"):
+        LoraConfig(target_modules=".*q", layers_to_transform=[0])
+
+
+def test_a_config_is_frozen_and_copies() -> None:
+    """It cannot be changed behind the checks; copies and pickles are equal to it."""
+    config = LoraConfig(target_modules=["q"], rank_pattern={"q": 4})
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.r = 0  # type: ignore[misc]
+    assert copy.deepcopy(config) == config == pickle.loads(pickle.dumps(config))  # noqa: S301 - our own bytes
+    with pytest.raises(InvalidConfig, match="r=0"):
+        dataclasses.replace(config, r=0)
+
+
+def test_lists_become_tuples_and_sets_are_sorted() -> None:
+    """Whatever collection comes in, the same configuration comes out."""
+    assert LoraConfig(target_modules={"v", "q"}).target_modules == ("q", "v")
+    assert LoraConfig(target_modules=["v", "q"]).target_modules == ("v", "q")
+    assert LoraConfig(modules_to_save=[], exclude_modules=[]).spec == TargetSpec()
+
+
+def test_with_spec_takes_the_targets_and_keeps_what_was_asked_for() -> None:
+    """A spec from the registry or a scan sets the targets; the user's own exclusions and heads win."""
+    spec = TargetSpec(target_modules=("q",), exclude_modules=("x",), modules_to_save=("head",))
+    config = LoraConfig(r=4, modules_to_save=["score"]).with_spec(spec)
+    assert (config.r, config.spec) == (4, TargetSpec(("q",), ("x",), ("score",)))
+
+
+def test_pefts_task_enum_is_welcome() -> None:
+    """The value of PEFT's enum is kept as plain text."""
+    assert LoraConfig(task_type=peft.TaskType.SEQ_CLS).task_type == "SEQ_CLS"
+
+
+def test_what_we_write_peft_reads(tmp_path: Path) -> None:
+    """PEFT builds its own configuration from our file, field by field the same, without a warning."""
+    config = LoraConfig(target_modules=["q"], r=4, lora_alpha=16, rank_pattern={"q": 2}, modules_to_save=["head"])
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config.to_peft_dict()))
+    read = peft.LoraConfig.from_pretrained(str(tmp_path))
+    assert (read.r, read.lora_alpha, read.target_modules, read.modules_to_save) == (4, 16, {"q"}, ["head"])
+    assert read.rank_pattern == {"q": 2}
+    assert config.to_peft_dict().keys() | {"peft_version"} == read.to_dict().keys()
+
+
+def test_what_peft_writes_we_read(tmp_path: Path) -> None:
+    """Our configuration comes back from PEFT's file."""
+    theirs = peft.LoraConfig(target_modules=["q", "v"], r=4, use_rslora=True, init_lora_weights="gaussian")
+    theirs.save_pretrained(str(tmp_path))
+    ours = LoraConfig.from_peft_dict(json.loads((tmp_path / "adapter_config.json").read_text()))
+    assert (ours.r, ours.use_rslora, ours.init_lora_weights) == (4, True, "gaussian")
+    assert sorted(ours.target_modules or ()) == ["q", "v"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("use_dora", True, "use_dora=True is a PEFT feature loradar does not have"),
+        ("lora_bias", True, "lora_bias=True"),
+        ("trainable_token_indices", [1, 2], "trainable_token_indices"),
+        ("layer_replication", [[0, 4]], "layer_replication"),
+        ("ensure_weight_tying", True, "save it with ensure_weight_tying=False"),
+        ("peft_type", "IA3", "peft_type='IA3' is not supported"),
+        ("invented_later", {"a": 1}, "unknown to peft 0.21.2"),
+        ("init_lora_weights", "olora", "init_lora_weights='olora' is not supported"),
+    ],
+)
+def test_pefts_other_features_are_refused(field: str, value: object, says: str) -> None:
+    """A file that asks for what we lack is refused by name, never loaded as something else."""
+    with pytest.raises(InvalidConfig, match=says):
+        LoraConfig.from_peft_dict({"peft_type": "LORA", "target_modules": ["q"], field: value})
+
+
+def test_inert_and_idle_fields_are_accepted() -> None:
+    """Fields at their inert value, and those that qualify only them, change nothing."""
+    data = {**LoraConfig(target_modules=["q"]).to_peft_dict(), "qalora_group_size": 32, "invented_later": None}
+    assert LoraConfig.from_peft_dict(data) == LoraConfig(target_modules=["q"])

@@ -1,0 +1,199 @@
+"""``get_peft_model`` without a configuration: who decides, and that a wrong answer is never used silently."""
+
+import logging
+
+import peft
+import pytest
+import torch
+from discovery_zoo import Decoder, NoLayers, SparseDecoder
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    MistralConfig,
+    Olmo2Config,
+)
+from zoo import MLP
+
+import loradar
+from loradar import LoraConfig, get_peft_model
+from loradar.errors import InvalidConfig, NoAdaptableLayers, UnknownPreset
+from loradar.records import Architecture, Proposal
+from loradar.registry import Registry
+from loradar.targets import TargetSpec
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+}
+
+pytestmark = pytest.mark.usefixtures("seeded_settings")
+
+
+def small(config_class):
+    """Build a small random causal model."""
+    return AutoModelForCausalLM.from_config(config_class(**SMALL))
+
+
+def test_the_registry_decides_what_peft_has_an_entry_for():
+    """Mistral: PEFT's own targets, the same layers as peft finds."""
+    model = small(MistralConfig)
+    with torch.device("meta"):
+        theirs = peft.get_peft_model(small(MistralConfig), peft.LoraConfig()).targeted_module_names
+    adapted = get_peft_model(model)
+    assert adapted.decision.step == "registry"
+    assert adapted.decision.spec.target_modules == ("q_proj", "v_proj")
+    assert adapted.peft_config["default"].r == 8
+    assert adapted.targeted_module_names == theirs
+
+
+def test_a_scan_decides_what_nobody_registered():
+    """A user's own class has no entry and no relative."""
+    adapted = get_peft_model(MLP())
+    assert adapted.decision.step == "scan"
+    assert adapted.targeted_module_names == ["seq.0", "seq.2"]
+
+
+def test_the_registry_decides_once_a_scan_is_stored(registry):
+    """What the scanner found is used from then on."""
+    registry.add_scan(loradar.scan("olmo2"))
+    adapted = get_peft_model(small(Olmo2Config), preset="all-linear")
+    assert adapted.decision.step == "registry"
+    assert "scanner" in adapted.decision.says
+    assert len(adapted.targeted_module_names) == 14
+
+
+def test_the_registry_decides_by_structure_for_a_renamed_architecture(registry):
+    """A model type nobody knows, built like one that is registered."""
+
+    class RenamedConfig(LlamaConfig):
+        model_type = "renamed_llama"
+
+    registry.add_scan(loradar.scan("llama"))
+    adapted = get_peft_model(transformers_llama(RenamedConfig(**SMALL)))
+    assert adapted.decision.step == "fingerprint"
+    assert "transformers:llama" in adapted.decision.says
+    assert len(adapted.targeted_module_names) == 4
+
+
+def transformers_llama(config):
+    """Build a llama for any configuration."""
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM(config)
+
+
+def test_an_entry_that_does_not_fit_is_named_and_not_used(registry):
+    """The warning says what is wrong; the live scan decides instead."""
+    store(registry, "olmo2", "query_key_value")
+    with pytest.warns(UserWarning, match="transformers:olmo2 .* is not used: 'query_key_value' matches no layer"):
+        adapted = get_peft_model(small(Olmo2Config))
+    assert adapted.decision.step == "scan"
+    assert len(adapted.targeted_module_names) == 4
+
+
+def store(registry, name, *targets):
+    """Register targets that a scan of something else found."""
+    found = loradar.scan(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=8))
+    wrong = Proposal("LORA", "default", TargetSpec(targets), 1, 1, ("a test says so",))
+    architecture = Architecture("transformers", name, "X", "0.1", "sha256:" + "1" * 64)
+    registry.add_scan(type(found)(architecture, "names", found.layers, found.towers, (), (wrong,), found.module_paths))
+
+
+def test_heads_to_save_are_those_of_this_model():
+    """The registry's entry for bert knows no head; this task's class has a fresh one."""
+    adapted = get_peft_model(BertForSequenceClassification(BertConfig(**SMALL)))
+    assert adapted.decision.step == "registry"
+    assert adapted.peft_config["default"].modules_to_save == ("classifier",)
+
+
+def test_targets_in_the_configuration_decide():
+    """Nothing else is asked."""
+    adapted = get_peft_model(small(MistralConfig), LoraConfig(target_modules=["k_proj"]))
+    assert adapted.decision.step == "config"
+    assert all(name.endswith("k_proj") for name in adapted.targeted_module_names)
+
+
+def test_a_configuration_without_targets_keeps_its_strength():
+    """Rank and alpha are the user's, the targets are ours."""
+    adapted = get_peft_model(small(MistralConfig), LoraConfig(r=3, lora_alpha=6))
+    assert adapted.decision.step == "registry"
+    assert adapted.peft_config["default"].r == 3
+
+
+def test_all_linear_leaves_the_head_alone():
+    """The shorthand is expanded on this model."""
+    adapted = get_peft_model(GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=8, n_head=2, vocab_size=8)), ALL_LINEAR)
+    assert len(adapted.targeted_module_names) == 8
+    assert "lm_head" not in adapted.targeted_module_names
+
+
+ALL_LINEAR = LoraConfig(target_modules="all-linear")
+
+
+def test_every_preset_can_be_asked_for():
+    """A stored or a scanned one alike."""
+    assert len(get_peft_model(Decoder(), preset="mlp").targeted_module_names) == 6
+
+
+def test_the_decision_is_logged(caplog):
+    """With logging on, the user reads which step decided."""
+    with caplog.at_level(logging.INFO, "loradar"):
+        get_peft_model(MLP())
+    assert "torch:zoo.MLP: live scan, preset 'default'" in caplog.messages
+
+
+def test_fused_experts_are_left_out_aloud():
+    """They cannot be adapted yet; a user must not think they are."""
+    with pytest.warns(UserWarning, match=r"Fused experts \(gate_up_proj, down_proj\) get no adapter"):
+        adapted = get_peft_model(SparseDecoder(), preset="all-linear")
+    assert not any("experts.gate" in name for name in adapted.targeted_module_names)
+
+
+def test_an_unusable_registry_does_not_stop_a_training(home):
+    """It is named in a warning, kept, and the live scan decides."""
+    path = home / "registry.sqlite3"
+    path.write_bytes(b"somebody's notes" * 100)
+    with pytest.warns(UserWarning, match="The registry is not asked: "):
+        adapted = get_peft_model(MLP())
+    assert adapted.decision.step == "scan"
+    assert path.read_bytes() == b"somebody's notes" * 100
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "error", "words"),
+    [
+        (NoLayers, {}, NoAdaptableLayers, "no layer an adapter could sit on"),
+        (lambda: nn.ModuleList([nn.MultiheadAttention(4, 2)]), {}, NoAdaptableLayers, "no layer"),
+        (MLP, {"preset": "defualt"}, UnknownPreset, "Closest: 'default'"),
+        (MLP, {"preset": "attention"}, UnknownPreset, "has: 'default', 'all-linear'"),
+        (MLP, {"config": peft.LoraConfig()}, InvalidConfig, "not a loradar.LoraConfig"),
+        (MLP, {"config": {"r": 8}}, InvalidConfig, "config is a builtins.dict"),
+    ],
+)
+def test_what_cannot_be_decided_is_refused_and_the_model_kept(model, arguments, error, words):
+    """One clear line; no module is replaced and no gradient flag changed."""
+    subject = model()
+    before = [(name, type(module), id(module)) for name, module in subject.named_modules()]
+    with pytest.raises(error, match=words):
+        get_peft_model(subject, **arguments)
+    assert [(name, type(module), id(module)) for name, module in subject.named_modules()] == before
+    assert all(parameter.requires_grad for parameter in subject.parameters())
+
+
+def test_the_registry_is_made_on_first_use(home):
+    """Nobody has to run anything before the first call."""
+    (home / "registry.sqlite3").unlink()
+    assert get_peft_model(small(MistralConfig)).decision.step == "registry"
+    with Registry.open() as registry:
+        assert registry.serial() >= 1

@@ -1,0 +1,338 @@
+"""The life of a ``PeftModel``: injected, trained, merged, disabled, unloaded."""
+
+import copy
+import inspect
+import pickle
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from zoo import MLP, Specimen, bert, convolutions, gpt2, llama, mlp, on_meta, t5, vit, words
+
+from loradar.adapters import LoraConfig, PeftModel, inject
+from loradar.adapters.layers import LoraEmbedding, LoraLinear
+from loradar.errors import InvalidConfig
+from loradar.targets import TargetSpec
+
+GUIDE = {"target_modules": ["seq.0", "seq.2"], "modules_to_save": ["seq.4"]}
+CASES = [
+    (mlp, GUIDE),
+    (bert, {"target_modules": ["query", "dense"], "modules_to_save": ["classifier"]}),
+    (gpt2, {"target_modules": ["c_attn", "c_proj"]}),
+    (t5, {"target_modules": ["q", "wo"]}),
+    (words, {"target_modules": ["emb"], "modules_to_save": ["head"]}),
+    (lambda: convolutions(2), {"target_modules": ["plain"], "lora_dropout": 0.3}),
+]
+
+
+def shaken(specimen: Specimen, **fields: object) -> PeftModel:
+    """Return the specimen's model with an adapter whose every trainable value is random."""
+    model = inject(specimen.model, LoraConfig(**fields))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def test_the_seed_guides_mlp(capsys: pytest.CaptureFixture[str]) -> None:
+    """The line PEFT prints today; its guide counted the frozen copy of the head as trainable, 4,002 more."""
+    model = inject(MLP(2000), LoraConfig(**GUIDE))
+    model.print_trainable_parameters()
+    assert capsys.readouterr().out == "trainable params: 52,162 || all params: 4,100,164 || trainable%: 1.2722\n"
+    frozen_copy = sum(p.numel() for p in model.base_model.model.seq[4].original_module.parameters())
+    assert (frozen_copy, 52_162 + frozen_copy) == (4_002, 56_164)
+    assert model.targeted_module_names == ["seq.0", "seq.2"]
+
+
+@pytest.mark.parametrize(("build", "fields"), CASES)
+def test_fresh_adapters_change_nothing(build, fields) -> None:
+    """Before training the outputs are the base model's, to the bit."""
+    specimen = build()
+    before = specimen()
+    assert torch.equal(specimen(inject(specimen.model, LoraConfig(**fields))), before)
+
+
+@pytest.mark.parametrize(("build", "fields"), CASES)
+def test_merging_keeps_the_outputs(build, fields) -> None:
+    """Merged, unmerged, merged and unloaded: the same outputs, and no wrapper is left at the end."""
+    specimen = build()
+    names = specimen.model.state_dict().keys()
+    model = shaken(specimen, **fields)
+    expected = specimen(model)
+    model.merge_adapter()
+    torch.testing.assert_close(specimen(model), expected, rtol=1e-4, atol=1e-5)
+    model.merge_adapter()
+    model.unmerge_adapter()
+    torch.testing.assert_close(specimen(model), expected, rtol=1e-4, atol=1e-5)
+    merged = model.merge_and_unload()
+    torch.testing.assert_close(specimen(merged), expected, rtol=1e-4, atol=1e-5)
+    assert merged is specimen.model
+    assert merged.state_dict().keys() == names
+
+
+@pytest.mark.parametrize(("build", "fields"), CASES)
+@pytest.mark.parametrize("merge", [False, True])
+def test_unloading_restores_the_model(build, fields, merge) -> None:
+    """The same modules, the same weights, and the gradient flags as they were, one frozen by the user included."""
+    specimen = build()
+    next(specimen.model.parameters()).requires_grad = False
+    modules = dict(specimen.model.named_modules())
+    weights = copy.deepcopy(specimen.model.state_dict())
+    flags = {name: p.requires_grad for name, p in specimen.model.named_parameters()}
+    model = shaken(specimen, **fields)
+    if merge:
+        model.merge_adapter()
+    unloaded = model.unload()
+    assert dict(unloaded.named_modules()) == modules
+    assert {name: p.requires_grad for name, p in unloaded.named_parameters()} == flags
+    torch.testing.assert_close(dict(unloaded.state_dict()), dict(weights))
+
+
+@pytest.mark.parametrize(("build", "fields"), CASES)
+def test_merge_and_unload_restores_the_flags(build, fields) -> None:
+    """A merged model trains as the base model did."""
+    specimen = build()
+    flags = {name: p.requires_grad for name, p in specimen.model.named_parameters()}
+    merged = shaken(specimen, **fields).merge_and_unload()
+    assert {name: p.requires_grad for name, p in merged.named_parameters()} == flags
+
+
+@pytest.mark.parametrize(("build", "fields"), CASES)
+def test_disabled_answers_as_the_base_model(build, fields) -> None:
+    """Within the block the base model answers, merged or not, nested or not; afterwards all is as before."""
+    specimen = build()
+    plain = specimen()
+    model = shaken(specimen, **fields)
+    adapted = specimen(model)
+    with model.disable_adapter():
+        assert torch.equal(specimen(model), plain)
+        with model.disable_adapter():
+            assert torch.equal(specimen(model), plain)
+        assert torch.equal(specimen(model), plain)
+    assert torch.equal(specimen(model), adapted)
+    model.merge_adapter()
+    with model.disable_adapter():
+        torch.testing.assert_close(specimen(model), plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(specimen(model), adapted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_switch_comes_back_after_an_error() -> None:
+    """An exception inside of the block does not leave the adapter off."""
+    specimen = mlp(8)
+    model = shaken(specimen, **GUIDE)
+    adapted = specimen(model)
+    with pytest.raises(RuntimeError, match="inside"), model.disable_adapter():
+        raise RuntimeError("inside")
+    assert torch.equal(specimen(model), adapted)
+
+
+def test_trained_biases_are_not_hidden() -> None:
+    """Biases are trained in place, so disabling cannot bring the base model back; the user is told."""
+    model = shaken(mlp(8), target_modules=["seq.0"], bias="all")
+    assert model.base_model.model.seq[2].bias.requires_grad
+    assert not model.base_model.model.seq[2].weight.requires_grad
+    with pytest.warns(UserWarning, match="Biases trained with bias='all' stay"), model.disable_adapter():
+        pass
+
+
+@pytest.mark.parametrize("build", [gpt2, bert, llama, t5, mlp, words, lambda: convolutions(3)])
+def test_meta_models(build) -> None:
+    """A model without weights gets an adapter without weights, with the counts of the real one."""
+    fields = {
+        "target_modules": r".*(c_attn|query|q_proj|\.q|seq\.0|plain)|emb",
+        "modules_to_save": ["classifier"] if build is bert else None,
+    }
+    real, meta = inject(build().model, LoraConfig(**fields)), inject(on_meta(build), LoraConfig(**fields))
+    assert meta.get_nb_trainable_parameters() == real.get_nb_trainable_parameters()
+    assert all(parameter.is_meta for parameter in meta.parameters())
+
+
+def test_a_meta_model_that_gets_its_weights_later() -> None:
+    """Given storage and initialised, it trains, and unloading still restores its flags."""
+    specimen = mlp(8)
+    model = inject(on_meta(lambda: mlp(8)), LoraConfig(target_modules=["seq.0"]))
+    model.to_empty(device="cpu")
+    model.get_base_model().seq[0].reset_lora_parameters(init_lora_weights=True)
+    assert specimen(model).shape == (3, 2)
+    assert all(parameter.requires_grad for parameter in model.unload().parameters())
+
+
+@pytest.mark.parametrize("build", [llama, gpt2, bert])
+def test_bfloat16(build) -> None:
+    """A bf16 model computes in bf16; only the adapter is in fp32."""
+    specimen = build()
+    specimen.model.to(torch.bfloat16)
+    model = shaken(specimen, target_modules=r".*(c_attn|query|q_proj)")
+    expected = specimen(model)
+    assert expected.dtype == torch.bfloat16
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert (specimen(model.merge_and_unload()) - expected).abs().max() < 0.1
+
+
+def test_training_moves_only_the_adapter() -> None:
+    """Steps lower the loss and leave every base weight alone."""
+    torch.manual_seed(0)
+    specimen = mlp(32)
+    model = inject(specimen.model, LoraConfig(**{**GUIDE, "r": 4})).train()
+    before = {n: p.clone() for n, p in model.named_parameters() if not p.requires_grad}
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    losses = []
+    for _ in range(10):
+        loss = nn.functional.nll_loss(model(**specimen.inputs), torch.tensor([0, 1, 0]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(before[n], p) for n, p in model.named_parameters() if not p.requires_grad)
+
+
+def test_adapters_follow_the_models_mode() -> None:
+    """Injected into a model in eval mode, dropout is off at once (peft 0.21.2 leaves it on)."""
+    specimen = mlp(8)
+    model = shaken(specimen, target_modules=["seq.0"], lora_dropout=0.5)
+    assert not any(module.training for module in model.modules())
+    assert torch.equal(specimen(model), specimen(model))
+    assert all(module.training for module in inject(MLP(8), LoraConfig(target_modules=["seq.0"])).modules())
+
+
+def test_keys_are_pefts() -> None:
+    """The user's model is ``base_model.model``, and paths in it keep their names."""
+    model = inject(mlp(8).model, LoraConfig(**GUIDE))
+    assert "base_model.model.seq.0.base_layer.weight" in model.state_dict()
+    assert "base_model.model.seq.2.lora_A.default.weight" in model.state_dict()
+    assert "base_model.model.seq.4.modules_to_save.default.weight" in model.state_dict()
+    assert model.get_base_model() is model.base_model.model
+    assert (model.active_adapter, model.active_adapters, list(model.peft_config)) == (
+        "default",
+        ["default"],
+        ["default"],
+    )
+
+
+def test_the_wrapper_answers_for_the_model() -> None:
+    """Whatever the wrapper lacks is the model's: configuration, device, signature."""
+    model = inject(llama().model, LoraConfig(target_modules=["q_proj"]))
+    assert model.config.model_type == "llama"
+    assert model.device.type == "cpu"
+    assert "input_ids" in inspect.signature(model.forward).parameters
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = model.nonsense
+
+
+def test_generates() -> None:
+    """Generation runs through the adapter, with the cache, as it does after merging."""
+    specimen = llama()
+    model = shaken(specimen, target_modules=["q_proj", "v_proj", "down_proj"])
+    ids = model.generate(**specimen.inputs, max_new_tokens=4, do_sample=False)
+    assert ids.shape == (2, 11)
+    assert torch.equal(model.merge_and_unload().generate(**specimen.inputs, max_new_tokens=4, do_sample=False), ids)
+
+
+@pytest.mark.parametrize("build", [llama, vit])
+@pytest.mark.parametrize("first", ["checkpointing", "injection"])
+def test_gradient_checkpointing(build, first: str) -> None:
+    """Checkpointed blocks over frozen embeddings still pass gradients to the adapter."""
+    specimen = build()
+    reentrant = {"use_reentrant": first == "checkpointing"}
+    if first == "checkpointing":
+        specimen.model.activation_checkpointing_enable(activation_checkpointing_kwargs=reentrant)
+    hooks = count_hooks(specimen.model)
+    model = inject(specimen.model, LoraConfig(target_modules=["q_proj"]))
+    if first == "injection":
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=reentrant)
+        hooks = count_hooks(specimen.model)
+    model.train()(**specimen.inputs)[0].square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    assert count_hooks(model.unload()) == hooks
+
+
+def count_hooks(model: nn.Module) -> int:
+    """Return how many forward hooks a model has."""
+    return sum(len(module._forward_hooks) for module in model.modules())
+
+
+def test_copies_and_pickles() -> None:
+    """A copy is independent, a pickle comes back, both answer alike."""
+    specimen = mlp(8)
+    model = shaken(specimen, **GUIDE)
+    expected = specimen(model)
+    twin, back = copy.deepcopy(model), pickle.loads(pickle.dumps(model))  # noqa: S301 - our own bytes
+    twin.unload()
+    assert torch.equal(specimen(model), expected)
+    assert torch.equal(specimen(back), expected)
+    assert isinstance(model.base_model.model.seq[0], LoraLinear)
+
+
+def test_tied_embeddings_are_untied_by_merging_and_tied_again() -> None:
+    """The output layer keeps the weight it has: merging must not change what it answers."""
+    specimen = gpt2()
+    with pytest.warns(UserWarning, match="shares its weight"):
+        model = shaken(specimen, target_modules=["wte"])
+    base = model.get_base_model()
+    expected = specimen(model)
+    assert isinstance(base.transformer.wte, LoraEmbedding)
+    model.merge_adapter()
+    torch.testing.assert_close(specimen(model), expected)
+    model.unmerge_adapter()
+    assert base.transformer.wte.weight is base.lm_head.weight
+    with pytest.warns(UserWarning, match="no longer tied"):
+        merged = model.merge_and_unload()
+    assert merged.config.tie_word_embeddings is False
+    torch.testing.assert_close(specimen(merged), expected)
+
+
+def test_a_saved_tied_head_survives_saving_and_reloading(tmp_path) -> None:
+    """The merged model says that its embeddings are no longer tied, so reloading does not overwrite the head."""
+    specimen = gpt2()
+    with pytest.warns(UserWarning, match="'lm_head' shares its weight with 'transformer.wte'"):
+        model = shaken(specimen, target_modules=["c_attn"], modules_to_save=["lm_head"])
+    expected = specimen(model)
+    with pytest.warns(UserWarning, match="no longer tied"):
+        merged = model.merge_and_unload()
+    merged.save_pretrained(tmp_path)
+    torch.testing.assert_close(specimen(type(merged).from_pretrained(tmp_path)), expected)
+
+
+def test_grouped_convolutions_are_not_merged() -> None:
+    """PEFT's update for groups is no grouped kernel; nothing is merged, the plain layers neither."""
+    specimen = convolutions(2)
+    model = shaken(specimen, target_modules=["plain", "grouped"])
+    with pytest.raises(InvalidConfig, match=r"'grouped' has groups=4: .* cannot be merged"):
+        model.merge_adapter()
+    assert not model.base_model.model.plain.merged
+
+
+def test_heads_of_a_task_are_saved() -> None:
+    """With a task type the head is trained in full without being named, as in PEFT, but only heads that exist."""
+    model = inject(bert().model, LoraConfig(target_modules=["query"], task_type="SEQ_CLS"))
+    assert model.active_peft_config.modules_to_save == ("classifier",)
+    assert all(p.requires_grad for p in model.classifier.trained().parameters())
+
+
+def test_all_linear_is_resolved_by_the_caller() -> None:
+    """The hook gets the model, its answer is what the configuration keeps."""
+    seen = []
+
+    def expand(model: nn.Module, shorthand: str) -> TargetSpec:
+        seen.append((type(model), shorthand))
+        return TargetSpec(target_modules=("seq.0",), modules_to_save=("seq.4",))
+
+    model = inject(MLP(8), LoraConfig(target_modules="All-Linear"), expand=expand)
+    assert seen == [(MLP, "all-linear")]
+    assert model.active_peft_config.target_modules == ("seq.0",)
+
+
+def test_frozen_for_inference() -> None:
+    """``inference_mode`` trains nothing."""
+    model = inject(MLP(8), LoraConfig(**GUIDE, inference_mode=True))
+    assert model.get_nb_trainable_parameters()[0] == 0
+
+
+def test_a_plain_injection_warns_of_nothing() -> None:
+    """Nothing to say where nothing is odd: ``Conv1D`` needs no flag, as it does in PEFT."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = inject(gpt2().model, LoraConfig(target_modules=["c_attn"]))
+    assert model.active_peft_config.fan_in_fan_out

@@ -1,0 +1,122 @@
+"""The application as a whole: health, errors in one shape, OpenAPI, nothing built at import."""
+
+import subprocess
+import sys
+
+import pytest
+from starlette.testclient import TestClient
+
+from loradar.api import create_app
+from loradar.api.schemas import ErrorBody, HealthBody, IndexBody, ReadyBody
+from loradar.registry import Registry
+from loradar.settings import Settings
+
+
+def test_health_and_readiness(client):
+    """Both are well with a seeded registry."""
+    assert HealthBody.model_validate(client.get("/healthz").json()).status == "ok"
+    assert ReadyBody.model_validate(client.get("/readyz").json()).serial == 1
+
+
+def test_the_index_links_to_what_there_is(client):
+    """Links without a name in them lead somewhere."""
+    body = IndexBody.model_validate(client.get("/").json())
+    for path in body.links.values():
+        if "{" not in path:
+            assert client.get(path).status_code == 200, path
+
+
+def test_a_database_away_is_not_ready_but_healthy(tmp_path):
+    """The process runs and says what is wrong; it recovers when the database does."""
+    path = tmp_path / "registry.sqlite3"
+    path.write_bytes(b"spoiled" * 1000)
+    with TestClient(create_app(Settings(tmp_path, f"sqlite:///{path}"))) as client:
+        assert client.get("/healthz").status_code == 200
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unusable")
+        assert client.get("/v1/targets/llama").status_code == 503
+        path.unlink()
+        assert client.get("/readyz").status_code == 200
+
+
+def test_the_registry_is_closed_at_the_end(seeded_settings):
+    """Stopping the application closes what it opened, and it may be started again."""
+    app = create_app(seeded_settings)
+    for _ in range(2):
+        with TestClient(app) as client:
+            client.get("/readyz")
+            assert app.state.registry._registry is not None
+        assert app.state.registry._registry is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/v1", 404, "not_found"),
+        ("POST", "/v1/architectures", 405, "method_not_allowed"),
+        ("DELETE", "/v1/targets/llama", 405, "method_not_allowed"),
+    ],
+)
+def test_routes_that_are_not_there_have_the_one_shape(client, method, path, status, code):
+    """The framework's own errors look like ours; 405 names what is allowed."""
+    answer = client.request(method, path)
+    assert answer.status_code == status
+    assert ErrorBody.model_validate(answer.json()).error.code == code
+    assert (answer.headers.get("Allow") == "GET") == (status == 405)
+
+
+def test_a_failure_inside_shows_nothing_of_it(client, monkeypatch):
+    """500 in the one shape; neither the exception nor a path reaches the client."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("secret cause")
+
+    monkeypatch.setattr(Registry, "lookup", fail)
+    answer = client.get("/v1/targets/llama")
+    assert answer.status_code == 500
+    assert ErrorBody.model_validate(answer.json()).error.code == "internal_error"
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_openapi_documents_every_answer(client):
+    """Each route has its success with an example somewhere, and the errors in our shape instead of FastAPI's."""
+    document = client.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    assert schemas["MappingBody"]["examples"][0]["target_modules"] == ["q_proj", "v_proj"]
+    assert schemas["ErrorBody"]["examples"]
+    for path, methods in document["paths"].items():
+        answers = methods["get"]["responses"]
+        for status in ("422", "500", "503"):
+            assert answers[status]["content"]["application/json"]["schema"]["$ref"].endswith("ErrorBody"), path
+        assert "$ref" in answers["200"]["content"]["application/json"]["schema"], path
+    assert "304" in document["paths"]["/v1/targets/{model_type}"]["get"]["responses"]
+
+
+def test_openapi_examples_are_valid():
+    """An example that does not fit its own schema would mislead."""
+    from loradar.api import schemas  # noqa: PLC0415 - all its names are wanted
+
+    shapes = [shape for shape in vars(schemas).values() if isinstance(shape, type) and hasattr(shape, "model_config")]
+    checked = 0
+    for shape in shapes:
+        for example in (shape.model_config.get("json_schema_extra") or {}).get("examples", ()):
+            shape.model_validate(example)
+            checked += 1
+    assert checked >= 6
+
+
+def test_nothing_is_built_at_import():
+    """Importing the package opens no registry and imports neither torch nor SQLAlchemy."""
+    code = "import sys, loradar.api; print([n for n in ('torch', 'sqlalchemy') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout.strip() == "[]"
+
+
+def test_settings_default_to_the_environment(seeded_settings):
+    """``create_app()`` serves the registry ``loradar lookup`` would use."""
+    with TestClient(create_app()) as client:
+        assert client.get("/readyz").json()["serial"] == 1
+    assert seeded_settings == Settings.from_environment()

@@ -1,0 +1,66 @@
+"""``/v1/architectures``: pages and details."""
+
+import pytest
+from records_zoo import make_scan
+
+from loradar.api.schemas import DetailBody, PageBody
+
+
+def test_pages_follow_each_other(client, registry):
+    """Each page's ``next`` is the ``after`` of the following one; the last has none."""
+    found, after = [], None
+    while True:
+        page = client.get("/v1/architectures", params={"limit": 10} | ({"after": after} if after else {})).json()
+        assert PageBody.model_validate(page)
+        assert len(page["architectures"]) <= 10
+        found += page["architectures"]
+        after = page["next"]
+        if after is None:
+            break
+    assert found == [summary.to_dict() for summary in registry.list_architectures()]
+
+
+def test_a_full_last_page_has_no_next(client, registry):
+    """Exactly as many as fit are one page."""
+    total = len(registry.list_architectures())
+    assert client.get("/v1/architectures", params={"limit": total}).json()["next"] is None
+    assert client.get("/v1/architectures", params={"limit": total - 1}).json()["next"]
+
+
+def test_filters_narrow_the_list(client, registry):
+    """By library and by part of the name; nothing found is an empty page."""
+    registry.add_scan(make_scan("Net", library="timm"))
+    for query in ({"library": "timm"}, {"q": "nET"}):
+        page = client.get("/v1/architectures", params=query).json()
+        assert [line["architecture"]["name"] for line in page["architectures"]] == ["Net"]
+    assert client.get("/v1/architectures?library=diffusers").json() == {"architectures": [], "next": None}
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "after=nothing", "library=x", "q=%00"])
+def test_bounds_are_kept(client, query):
+    """Pages are bounded; a place that is no place is refused."""
+    answer = client.get(f"/v1/architectures?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "invalid_request"
+
+
+def test_details_are_the_registry_s(client, registry):
+    """Slots, towers, mappings and revisions, in the shape OpenAPI documents."""
+    registry.add_scan(make_scan("llama"))
+    body = client.get("/v1/architectures/transformers/llama").json()
+    assert body == registry.get_architecture("transformers", "llama").to_dict()
+    assert DetailBody.model_validate(body)
+
+
+def test_a_qualified_name_is_one_segment(client, registry):
+    """A user's own class is asked for by its dotted name and colon."""
+    registry.add_scan(make_scan("package.module:Net", library="torch"))
+    assert client.get("/v1/architectures/torch/package.module:Net").json()["architecture"]["library"] == "torch"
+
+
+def test_an_unknown_architecture_lists_near_names(client):
+    """404, in the one shape."""
+    answer = client.get("/v1/architectures/transformers/gpt3")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_architecture")
+    assert "gpt2" in answer.json()["error"]["details"]["near"]
+    assert client.get("/v1/architectures/keras/gpt2").json()["error"]["code"] == "invalid_request"

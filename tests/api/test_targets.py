@@ -1,0 +1,90 @@
+"""``GET /v1/targets``: the recommended mapping, its tag, and every way to ask for it wrongly."""
+
+import pytest
+from records_zoo import VERSION, make_scan
+
+from loradar.api.schemas import MappingBody
+
+
+def test_the_body_is_the_registry_s_mapping(client, registry):
+    """The JSON is that of the lookup command, and the shape OpenAPI documents."""
+    answer = client.get("/v1/targets/llama?peft_type=ia3")
+    assert answer.status_code == 200
+    assert answer.json() == registry.lookup("llama", "IA3").to_dict()
+    assert MappingBody.model_validate(answer.json())
+
+
+def test_every_part_of_the_question_counts(client, registry):
+    """Library, version, preset and PEFT type reach the lookup."""
+    registry.add_scan(make_scan("net", library="timm"))
+    query = {"library": "timm", "library_version": VERSION, "preset": "default", "peft_type": "LORA"}
+    body = client.get("/v1/targets/net", params=query).json()
+    assert body["verification"]["library_version"] == VERSION
+    assert client.get("/v1/targets/net", params=query | {"library_version": "1"}).json()["verification"] is None
+    assert client.get("/v1/targets/net").status_code == 404
+
+
+@pytest.mark.parametrize("named", ["{}", "W/{}", '"other", {}', "*"])
+def test_a_client_that_has_the_answer_gets_304(client, named):
+    """A tag named in ``If-None-Match`` is answered without a body; the headers stay."""
+    first = client.get("/v1/targets/llama")
+    assert first.headers["Cache-Control"] == "public, max-age=60"
+    tag = first.headers["ETag"]
+    again = client.get("/v1/targets/llama", headers={"If-None-Match": named.format(tag)})
+    assert (again.status_code, again.content) == (304, b"")
+    assert (again.headers["ETag"], again.headers["Cache-Control"]) == (tag, first.headers["Cache-Control"])
+
+
+def test_a_tag_changes_with_the_verification(client, registry):
+    """A strong tag stands for the very bytes; a new verdict makes new ones, another mapping too."""
+    tag = client.get("/v1/targets/llama").headers["ETag"]
+    assert client.get("/v1/targets/llama", headers={"If-None-Match": '"stale"'}).status_code == 200
+    registry.add_scan(make_scan("llama"))
+    assert client.get("/v1/targets/llama").headers["ETag"] != tag
+    assert client.get("/v1/targets/bert").headers["ETag"] != tag
+
+
+def test_a_miss_lists_near_names(client):
+    """404 with the scan command; an error is not to be cached."""
+    answer = client.get("/v1/targets/lama")
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (404, "no-store")
+    error = answer.json()["error"]
+    assert error["code"] == "not_registered"
+    assert "llama" in error["details"]["near"]
+    assert error["details"]["command"] == "loradar scan lama --store"
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("/v1/targets/llama?preset=none", 404, "unknown_preset"),
+        ("/v1/targets/llama?peft_type=LORRA", 404, "unknown_peft_type"),
+        ("/v1/targets/llama?library=keras", 422, "invalid_request"),
+        ("/v1/targets/llama?peft_type=", 422, "invalid_request"),
+        ("/v1/targets/llama?peft_type=a b", 422, "invalid_request"),
+        ("/v1/targets/llama?library_version=%00", 422, "invalid_request"),
+        (f"/v1/targets/{'x' * 256}", 422, "invalid_request"),
+        ("/v1/targets/a%20b", 422, "invalid_request"),
+        ("/v1/targets/%00", 422, "invalid_request"),
+        ("/v1/targets/", 404, "not_found"),
+    ],
+)
+def test_a_bad_question_has_the_one_shape(client, path, status, code):
+    """Codes for programs, a sentence for people, the field or value in the details."""
+    answer = client.get(path)
+    assert answer.status_code == status
+    assert answer.json().keys() == {"error"}
+    error = answer.json()["error"]
+    assert error.keys() == {"code", "message", "details"}
+    assert error["code"] == code
+    assert error["message"]
+    assert error["details"]
+
+
+def test_a_bad_field_is_named(client):
+    """Where it is, what is wrong, and a bounded piece of its value."""
+    answer = client.get("/v1/targets/llama", params={"peft_type": "x" * 500})
+    field = answer.json()["error"]["details"]["fields"][0]
+    assert field["field"] == "query.peft_type"
+    assert "64" in field["problem"]
+    assert len(field["value"]) == 100

@@ -1,0 +1,193 @@
+"""The command line, as a user meets it."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+from loradar import __version__
+from loradar.api import running
+from loradar.cli import main
+from loradar.registry import Registry
+
+ACCEPTED = ["olmo2", "phi3", "vit", "whisper", "modernbert", "timm:resnet50", "timm:vit_base_patch16_224"]
+
+
+@pytest.fixture
+def run(capsys):
+    """Return a function that runs a command and returns (exit code, standard output, standard error)."""
+
+    def run_command(*arguments):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        printed = capsys.readouterr()
+        return stopped.value.code or 0, printed.out, printed.err
+
+    return run_command
+
+
+@pytest.mark.parametrize("reference", ACCEPTED)
+def test_what_is_scanned_and_stored_is_looked_up(run, seeded_settings, reference):
+    """The targets come back with their reasons, and the same scan adds no second revision."""
+    code, out, _ = run("scan", reference, "--store", "--json")
+    scanned = json.loads(out)["proposals"][0]
+    assert code == 0
+    code, out, _ = run("lookup", reference, "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["target_modules"] == scanned["target_modules"]
+    assert found["reasons"] == scanned["reasons"]
+    assert found["source"]["kind"] == "scanner"
+    with Registry.open(seeded_settings) as registry:
+        serial = registry.serial()
+    assert "0 new revisions" in run("scan", reference, "--store")[1]
+    with Registry.open(seeded_settings) as registry:
+        assert registry.serial() == serial
+
+
+def test_a_scan_shows_slots_and_reasons(run):
+    """A person reads what was found and why."""
+    code, out, _ = run("scan", "olmo2")
+    assert code == 0
+    assert "transformers:olmo2 · Olmo2ForCausalLM · by names" in out
+    assert "model.layers.*.self_attn.q_proj" in out
+    assert "LORA default: 64 layers, r=8 trains 4,194,304" in out
+    assert "q_proj, v_proj" in out
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_a_lookup_shows_source_and_verification(run):
+    """PEFT's entry says that it is PEFT's."""
+    code, out, _ = run("lookup", "llama")
+    assert code == 0
+    assert "target_modules  q_proj, v_proj" in out
+    assert "peft 0.21.2, revision 1" in out
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_other_peft_types_are_looked_up(run):
+    """IA3 has feed-forward modules too."""
+    _, out, _ = run("lookup", "llama", "--peft-type", "ia3", "--json")
+    found = json.loads(out)
+    assert found["peft_type"] == "IA3"
+    assert found["feedforward_modules"] == ["down_proj"]
+
+
+def test_a_lookup_over_rest_gives_the_same(run, seeded_settings):
+    """With --url the service answers in the registry's place."""
+    here = run("lookup", "llama", "--json")
+    with running(seeded_settings) as url:
+        assert run("lookup", "llama", "--json", "--url", url) == here
+
+
+BAD = [
+    (("scan", "olmo22"), "Unknown architecture 'olmo22'. Closest: 'olmo2'"),
+    (("scan", "timm:resnet51"), "'resnet50'"),
+    (("scan", "gopher:x"), "Unknown scheme 'gopher'"),
+    (("scan", "encodec"), "no layer an adapter could sit on"),
+    (("scan", "olmo2", "--method", "magic"), "method 'magic'"),
+    (("scan",), "Nothing to scan"),
+    (("scan", "--all", "timm"), "--out"),
+    (("lookup", "olmo2"), "loradar scan olmo2 --store"),
+    (("lookup", "lama"), "'llama'"),
+    (("lookup", "llama", "--preset", "defualt"), "Unknown preset 'defualt'. Closest: 'default'"),
+    (("lookup", "llama", "--peft-type", "LORRA"), "Unknown PEFT type 'LORRA'. Closest: 'LORA'"),
+    (("lookup", "llama", "--url", "http://127.0.0.1:9"), "http://127.0.0.1:9"),
+    (("list", "tim"), "Unknown library 'tim'. Closest: 'timm'"),
+    (("serve", "--port", "99999"), "99999"),
+    (("db", "import-constants", "/no/such/constants.py"), "/no/such/constants.py"),
+]
+
+
+@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.parametrize(
+    ("command", "words"), BAD, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_bad_input_is_one_line_and_exit_code_2(run, command, words):
+    """No traceback, and the message names the value or the way out."""
+    code, out, err = run(*command)
+    assert (code, out) == (2, "")
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+    assert words in err
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_an_error_under_json_is_json(run):
+    """Programs read the one error shape from standard output."""
+    code, out, err = run("lookup", "lama", "--json")
+    error = json.loads(out)["error"]
+    assert (code, err) == (2, "")
+    assert error["code"] == "not_registered"
+    assert "llama" in error["details"]["near"]
+
+
+def test_a_corrupted_database_is_named_and_kept(run, home):
+    """Nothing in it is changed."""
+    home.mkdir()
+    path = home / "registry.sqlite3"
+    path.write_bytes(b"not a database, but somebody's notes" * 50)
+    before = path.read_bytes()
+    code, _, err = run("lookup", "llama")
+    assert code == 2
+    assert str(path) in err
+    assert path.read_bytes() == before
+
+
+def test_the_database_is_made_on_first_use(run, home):
+    """And db info tells where it is and what is in it."""
+    assert not home.exists()
+    code, out, _ = run("db", "info", "--json")
+    state = json.loads(out)
+    assert code == 0
+    assert state["counts"]["mappings"] > 1000
+    assert str(home) in state["url"]
+    assert "mappings" in run("db", "info")[1]
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_constants_are_imported_and_exported(run, tmp_path):
+    """A contributor's constants.py adds what it has beyond the seeded one."""
+    source = tmp_path / "constants.py"
+    source.write_text('TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING = {"olmo2": ["q_proj"]}\n')
+    assert "1 new mappings" in run("db", "import-constants", str(source), "--version", "0.99")[1]
+    assert json.loads(run("lookup", "olmo2", "--json")[1])["source"] == {"kind": "peft", "version": "0.99"}
+    out = tmp_path / "facts.json"
+    assert run("db", "export-constants", str(out), str(source), "--version", "0.99")[0] == 0
+    assert "olmo2" in out.read_text()
+
+
+def test_names_are_listed(run):
+    """What can be scanned at all."""
+    assert "\nolmo2\n" in run("list")[1]
+    assert "resnet50" in json.loads(run("list", "timm", "--json")[1])["names"]
+
+
+def test_version_and_help(run):
+    """The two first things a user tries."""
+    assert run("--version")[1] == f"loradar {__version__}\n"
+    assert "lookup" in run("--help")[1]
+
+
+def test_the_command_is_installed():
+    """`loradar` on the path is this main."""
+    (command,) = entry_points(group="console_scripts", name="loradar")
+    assert command.load() is main
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_a_lookup_imports_no_torch():
+    """Lookups stay instant: neither torch nor anything as heavy is loaded, also not by `import loradar`."""
+    code = (
+        "import sys, loradar\n"
+        "from loradar.cli import main\n"
+        "try:\n    main(['lookup', 'llama', '--json'])\n"
+        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'transformers', 'timm', 'sqlalchemy', 'alembic', 'fastapi', 'numpy'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - ours
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["target_modules"] == ["q_proj", "v_proj"]

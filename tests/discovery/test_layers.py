@@ -1,0 +1,114 @@
+"""Layer facts."""
+
+import pytest
+import torch
+from discovery_zoo import ConvNet, Decoder, NoLayers, SparseDecoder
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from transformers.pytorch_utils import Conv1D
+from zoo import MLP
+
+from loradar.discovery import kind_of, list_layers, walk
+
+
+def by_path(model):
+    """Return the layers of a model by path."""
+    return {layer.path: layer for layer in list_layers(model)}
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"),
+    [
+        (nn.Linear(2, 3), "linear"),
+        (Conv1D(3, 2), "transposed_linear"),
+        (nn.Conv1d(2, 3, 1), "conv1d"),
+        (nn.Conv2d(2, 3, 1), "conv2d"),
+        (nn.Conv3d(2, 3, 1), "conv3d"),
+        (nn.ConvTranspose2d(2, 3, 1), "other"),
+        (weight_norm(nn.Conv1d(2, 3, 1)), "other"),
+        (nn.Embedding(4, 2), "embedding"),
+        (nn.MultiheadAttention(4, 2), "multihead_attention"),
+        (nn.LayerNorm(4), "norm"),
+        (nn.BatchNorm2d(4), "norm"),
+        (nn.Dropout(), "other"),
+    ],
+)
+def test_kind_is_what_an_adapter_imitates(module, kind):
+    """Every class of module has its kind, and a recomputed weight has none."""
+    assert kind_of(module) == kind
+
+
+def test_walk_visits_what_named_modules_visits():
+    """Same modules, same order, each once."""
+    model = SparseDecoder()
+    assert [site.path for site in walk(model)] == [path for path, _ in model.named_modules()]
+
+
+def test_a_linear_has_its_sizes_owner_and_block():
+    """The record holds every fact of a projection inside a block."""
+    layer = by_path(Decoder())["blocks.1.attn.q_proj"]
+    assert (layer.kind, layer.shape, layer.in_features, layer.out_features) == ("linear", (8, 8), 8, 8)
+    assert (layer.owner, layer.block, layer.depth, layer.tied_to) == ("Attention", "blocks.1", 1, None)
+
+
+def test_a_transposed_linear_reads_rows():
+    """Conv1D stores (in, out)."""
+    layer = by_path(nn.ModuleDict({"c_attn": Conv1D(12, 4)}))["c_attn"]
+    assert (layer.shape, layer.in_features, layer.out_features) == ((4, 12), 4, 12)
+
+
+def test_groups_of_a_convolution_are_kept():
+    """Depthwise convolutions can be told from pointwise ones."""
+    layers = by_path(ConvNet())
+    assert layers["blocks.0.depth"].groups == 8
+    assert layers["blocks.0.point"].groups == 1
+
+
+def test_tied_weights_name_the_first_owner():
+    """The head of a tied model points at the embedding."""
+    layers = by_path(Decoder())
+    assert layers["head"].tied_to == "embed"
+    assert layers["embed"].tied_to is None
+
+
+def test_expert_stacks_are_layers_of_their_own():
+    """Each 3-D parameter of fused experts is one layer, owned by the class that holds it."""
+    layers = by_path(SparseDecoder())
+    stack = layers["layers.0.mlp.experts.gate_up_proj"]
+    assert (stack.kind, stack.shape, stack.owner) == ("expert_parameter", (4, 16, 8), "Experts")
+
+
+def test_parts_of_multihead_attention_are_no_layers():
+    """Its out_proj is a linear by class, but its forward never runs."""
+    model = nn.TransformerEncoderLayer(8, 2, 16)
+    assert "self_attn.out_proj" not in by_path(model)
+    assert by_path(model)["self_attn"].kind == "multihead_attention"
+
+
+def test_a_sequence_of_plain_layers_is_no_list_of_blocks():
+    """The numbered layers of a plain MLP stand outside every block."""
+    assert {layer.depth for layer in list_layers(MLP())} == {0}
+
+
+def test_a_model_cut_to_one_block_still_has_a_block():
+    """A ModuleList with one composite child is a list of blocks."""
+    assert by_path(Decoder(blocks=1))["blocks.0.attn.q_proj"].depth == 1
+
+
+def test_a_module_registered_twice_is_one_layer():
+    """A shared block is met once."""
+    shared = nn.Linear(2, 2)
+    assert len(list_layers(nn.ModuleList([shared, shared]))) == 1
+
+
+def test_meta_and_live_models_have_the_same_layers():
+    """Facts need no weights."""
+    with torch.device("meta"):
+        on_meta = list_layers(Decoder())
+    # On meta the head is tied just as it is live.
+    assert on_meta == list_layers(Decoder())
+
+
+def test_a_model_without_weights_to_adapt_has_no_adaptable_layer():
+    """Norms are listed, bare scales are not."""
+    assert [layer.kind for layer in list_layers(NoLayers())] == ["norm"]

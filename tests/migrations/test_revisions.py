@@ -1,0 +1,79 @@
+"""The schema's revisions: up, down, up, and no difference to the tables in code."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, inspect
+
+from loradar.registry.schema import HEAD, OUR_TABLES
+from loradar.registry.tables import metadata
+
+
+@pytest.fixture
+def connection(tmp_path):
+    """A connection to an empty SQLite file, in a transaction."""
+    engine = create_engine(f"sqlite:///{tmp_path}/registry.sqlite3")
+    with engine.begin() as opened:
+        yield opened
+    engine.dispose()
+
+
+def config_for(connection: Connection) -> Config:
+    """Return Alembic's configuration as the registry makes it."""
+    config = Config()
+    config.set_main_option("script_location", "loradar.migrations:")
+    config.attributes["connection"] = connection
+    return config
+
+
+def tables_of(connection: Connection) -> set[str]:
+    """Return the tables there are."""
+    return set(inspect(connection).get_table_names())
+
+
+def test_up_down_up_and_check(connection):
+    """A downgrade leaves nothing but Alembic's own table; after the way back nothing differs from the code."""
+    config = config_for(connection)
+    command.upgrade(config, "head")
+    assert tables_of(connection) == {*metadata.tables, "alembic_version"}
+    command.downgrade(config, "base")
+    assert tables_of(connection) == {"alembic_version"}
+    command.upgrade(config, "head")
+    command.check(config)
+
+
+def test_head_is_known_without_alembic():
+    """The constant the registry compares with is the newest revision."""
+    script = ScriptDirectory.from_config(config_for(None))
+    assert script.get_current_head() == HEAD
+    assert OUR_TABLES <= set(metadata.tables)
+
+
+def test_revisions_are_numbered_and_can_be_taken_back():
+    """File names start with the revision's number; each has a downgrade."""
+    script = ScriptDirectory.from_config(config_for(None))
+    for revision in script.walk_revisions():
+        assert re.fullmatch(r"\d{4}", revision.revision)
+        assert Path(revision.path).name.startswith(f"{revision.revision}_")
+        assert callable(revision.module.downgrade)
+
+
+def test_the_command_line_makes_the_environment_s_registry(home, capsys):
+    """``alembic upgrade head`` works without a connection handed over, and so does ``--sql``."""
+    config = Config()
+    config.set_main_option("script_location", "loradar.migrations:")
+    command.upgrade(config, "head")
+    assert (home / "registry.sqlite3").is_file()
+    command.upgrade(config, "head", sql=True)
+    assert "CREATE TABLE mappings" in capsys.readouterr().out
+
+
+def test_every_constraint_has_a_name():
+    """SQLite can drop a constraint only by its name."""
+    tables = import_module("loradar.registry.tables").metadata.tables.values()
+    assert all(constraint.name for table in tables for constraint in table.constraints)
