@@ -50,8 +50,6 @@ def _checked(config: LoraConfig | None) -> LoraConfig:
         return LoraConfig()
     if not isinstance(config, LoraConfig):
         given = f"{type(config).__module__}.{type(config).__qualname__}"
-        message = (
-            f"config is a {given}, not a loradar.LoraConfig. Make one with the same fields: LoraConfig(r=8)."
-        )
+        message = f"config is a {given}, not a loradar.LoraConfig. Make one with the same fields: LoraConfig(r=8)."
         raise InvalidConfig(message, given=given)
     return config

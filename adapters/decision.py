@@ -106,12 +106,8 @@ def _adaptable_now(spec: TargetSpec, preset: str) -> TargetSpec:
         return spec
     experts = ", ".join(spec.target_parameters[:4])
     if spec.target_modules is None:
-        message = (
-            f"Preset {preset!r} is fused experts alone here ({experts}), which loradar cannot adapt yet."
-        )
-        raise InvalidConfig(
-            f"{message} Use preset 'attention'.", target_parameters=list(spec.target_parameters)
-        )
+        message = f"Preset {preset!r} is fused experts alone here ({experts}), which loradar cannot adapt yet."
+        raise InvalidConfig(f"{message} Use preset 'attention'.", target_parameters=list(spec.target_parameters))
     warnings.warn(f"Fused experts ({experts}) get no adapter: loradar cannot adapt them yet.", stacklevel=4)
     return replace(spec, target_parameters=None)
 

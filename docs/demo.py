@@ -45,7 +45,7 @@ def register(settings: Settings) -> None:
         except NotRegistered as error:
             say("lookup", error.message)
         else:
-            check(False, f"{NAME} is registered already")
+            check(held=False, message=f"{NAME} is registered already")
         found = loradar.scan(NAME)
         say("scan", f"{len(found.layers)} layers; default targets {list(found.propose().spec.target_modules or ())}")
         for reason in found.propose().reasons:
@@ -60,7 +60,7 @@ def look_up(url: str) -> None:
         mapping = client.targets(NAME)
     targets = list(mapping.spec.target_modules or ())
     say("serve", f"GET {url}/v1/targets/{NAME} -> {targets} ({mapping.source.kind}, revision {mapping.revision})")
-    check(targets == ["q_proj", "v_proj"], f"unexpected targets {targets}")
+    check(held=targets == ["q_proj", "v_proj"], message=f"unexpected targets {targets}")
 
 
 def adapt_and_train() -> None:
@@ -70,13 +70,13 @@ def adapt_and_train() -> None:
     tokens = {"vocab_size": 512, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     model = loradar.get_peft_model(Olmo2ForCausalLM(Olmo2Config(**sizes, **tokens)))
     decision = model.decision
-    check(decision is not None and decision.step == "registry", f"decided by {decision}")
+    check(held=decision is not None and decision.step == "registry", message=f"decided by {decision}")
     say("adapt", f"{len(model.targeted_module_names)} layers of a small random {NAME}, by the {decision.says}")
     model.print_trainable_parameters()
     batch = torch.randint(0, 512, (8, 32))
     losses = train(model, batch)
     say("train", f"loss {losses[0]:.4f} -> {losses[-1]:.4f} in {STEPS} steps")
-    check(losses[-1] < losses[0], "the loss did not fall")
+    check(held=losses[-1] < losses[0], message="the loss did not fall")
     merge(model, batch)
 
 
@@ -99,7 +99,7 @@ def merge(model: loradar.PeftModel, batch: torch.Tensor) -> None:
     before = model.eval()(input_ids=batch).logits
     plain = model.merge_and_unload()
     difference = (plain(input_ids=batch).logits - before).abs().max().item()
-    check(difference < TOLERANCE, f"merging changed the output by {difference:.1e}")
+    check(held=difference < TOLERANCE, message=f"merging changed the output by {difference:.1e}")
     say("merge", f"a plain {type(plain).__name__} again; its output moved by {difference:.1e}")
 
 
@@ -108,7 +108,7 @@ def say(step: str, text: str) -> None:
     print(f"{step:<9} {text}", flush=True)
 
 
-def check(held: bool, message: str) -> None:
+def check(*, held: bool, message: str) -> None:
     """Stop with exit code 1 if something did not hold."""
     if not held:
         sys.exit(f"demo failed: {message}")

@@ -14,6 +14,7 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
+    LlamaForCausalLM,
     MistralConfig,
     Olmo2Config,
 )
@@ -80,17 +81,10 @@ def test_the_registry_decides_by_structure_for_a_renamed_architecture(registry):
         model_type = "renamed_llama"
 
     registry.add_scan(loradar.scan("llama"))
-    adapted = get_peft_model(transformers_llama(RenamedConfig(**SMALL)))
+    adapted = get_peft_model(LlamaForCausalLM(RenamedConfig(**SMALL)))
     assert adapted.decision.step == "fingerprint"
     assert "transformers:llama" in adapted.decision.says
     assert len(adapted.targeted_module_names) == 4
-
-
-def transformers_llama(config):
-    """Build a llama for any configuration."""
-    from transformers import LlamaForCausalLM
-
-    return LlamaForCausalLM(config)
 
 
 def test_an_entry_that_does_not_fit_is_named_and_not_used(registry):
