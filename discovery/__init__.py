@@ -14,7 +14,7 @@ if find_spec("torch") is None:
 from .catalog import scan_library
 from .facts import identify
 from .layers import Site, kind_of, list_layers, walk
-from .scan import scan, scan_module
+from .scanner import scan, scan_module
 from .sources import list_names as list_architectures
 from .sources import quiet_libraries
 

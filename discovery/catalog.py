@@ -9,7 +9,7 @@ from rich.progress import track
 from ..errors import InvalidRequest, LoradarError
 from ..records import Architecture, Library
 from . import sources
-from .scan import scan
+from .scanner import scan
 
 
 def scan_library(library: str, out: Path) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
+from .. import data
 from ..records import Role
 
 PLAIN = "plain"
@@ -80,17 +81,17 @@ def words_of(name: str) -> frozenset[str]:
 @cache
 def load_lexicon() -> Lexicon:
     """Read the lexicon from the package's data."""
-    data = read_lexicon()
+    entries = read_lexicon()
     return Lexicon(
-        contexts=tuple(_context(entry) for entry in data["context"]),
-        beliefs=tuple(_belief(entry) for entry in data["belief"]),
-        wrappers=frozenset(data["wrappers"]),
+        contexts=tuple(_context(entry) for entry in entries["context"]),
+        beliefs=tuple(_belief(entry) for entry in entries["belief"]),
+        wrappers=frozenset(entries["wrappers"]),
     )
 
 
 def read_lexicon() -> dict[str, Any]:
     """Return the raw content of ``data/lexicon.toml``, examples included."""
-    return tomllib.loads(resources.files("loradar.data").joinpath("lexicon.toml").read_text("utf-8"))
+    return tomllib.loads(resources.files(data).joinpath("lexicon.toml").read_text("utf-8"))
 
 
 def _context(entry: dict[str, Any]) -> Context:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ... import data
 from ...errors import ScanFailed, UnknownArchitecture
 from . import explained
 
@@ -69,5 +70,5 @@ def _task_class(model_type: str) -> "type[PreTrainedModel]":
 
 @cache
 def _task_order() -> tuple[str, ...]:
-    text = resources.files("loradar.data").joinpath("transformers_tasks.toml").read_text("utf-8")
+    text = resources.files(data).joinpath("transformers_tasks.toml").read_text("utf-8")
     return tuple(tomllib.loads(text)["order"])

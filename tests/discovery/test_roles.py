@@ -118,6 +118,8 @@ HARD = [
     ("timm:vit_base_patch16_224", "head", "head"),
     ("timm:poolformer_m36", "mlp.fc1", "mlp.up"),
     ("timm:poolformer_m36", "head.fc", "head"),
+    ("timm:legacy_seresnet50", "conv1", "conv.pointwise"),
+    ("timm:legacy_seresnet50", "se_module.fc1", "other"),
     ("timm:convnext_atto", "conv_dw", "conv.depthwise"),
 ]
 

@@ -1,0 +1,82 @@
+"""What the documents say is so: examples run, and nothing a user can set or call is left out."""
+
+import contextlib
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from loradar.api import create_app
+from loradar.cli import main
+from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language, text=README):
+    """Return the code blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_readme_example_prints_what_it_says():
+    """Word for word."""
+    (code,), (expected,) = blocks("python"), blocks("text")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own README
+    assert printed.getvalue() == expected
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_the_readme_commands_print_what_it_says(capsys):
+    """Every `$ loradar ...` and what follows it."""
+    for entry in blocks("console")[0].split("$ ")[1:]:
+        command, _, expected = entry.partition("\n")
+        with pytest.raises(SystemExit):
+            main(shlex.split(command)[1:])
+        printed = capsys.readouterr()
+        assert printed.out + printed.err == expected
+
+
+@pytest.mark.parametrize("name", [HOME_VARIABLE, DATABASE_URL_VARIABLE])
+def test_every_setting_is_documented(name):
+    """A variable nobody knows of is no setting."""
+    assert name in README
+
+
+def test_every_route_is_documented():
+    """The table of docs/rest.md is complete, and has nothing that is not served."""
+    documented = set(re.findall(r"\| `GET ([^`]+)` \|", (ROOT / "docs/rest.md").read_text("utf-8")))
+    assert documented == set(create_app().openapi()["paths"]) | {"/"}
+
+
+def test_the_example_error_is_what_the_service_answers(registry):
+    """docs/rest.md shows a real one."""
+    (example,) = blocks("json", (ROOT / "docs/rest.md").read_text("utf-8"))
+    with pytest.raises(Exception, match="lama") as caught:
+        registry.lookup("lama")
+    assert json.loads(example) == caught.value.to_dict()
+
+
+def test_every_make_target_named_exists():
+    """Documents name no target that is not there."""
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = {name for path in DOCUMENTS for name in re.findall(r"`make ([a-z]+)`", path.read_text("utf-8"))}
+    assert named <= targets
+    assert {"demo", "test", "lint", "types", "serve", "catalog", "bench"} <= targets
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_file_named_exists(path):
+    """Links and `folder/file.py` in the text lead somewhere."""
+    text = path.read_text("utf-8")
+    links = re.findall(r"\]\(([^):]+)\)", text)
+    files = re.findall(r"`((?:core|discovery|registry|adapters|api|migrations|data|tests|bench|docs)/[\w./-]+)`", text)
+    missing = [name for name in links if not (path.parent / name).exists()]
+    missing += [name for name in files if "VERSION" not in name and not (ROOT / name).exists()]
+    assert not missing

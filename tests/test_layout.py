@@ -1,0 +1,136 @@
+"""The house: what the wheel holds, which way imports point, and that no file is loaded twice."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+FOLDERS = ("core", "discovery", "registry", "adapters", "api", "migrations", "data")
+SOURCES = sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+LIGHT = [path for path in SOURCES if path.parts[0] in ("registry", "core", "api")]
+
+# Which rooms a room may open, besides core and data. core's command line and face reach everything, inside functions.
+MAY_IMPORT = {
+    "discovery": set(),
+    "registry": set(),
+    "adapters": {"discovery", "registry"},
+    "api": {"discovery", "registry"},
+}
+ROOMS = [path for path in SOURCES if path.parts[0] in MAY_IMPORT]
+
+
+def run(*command, folder):
+    """Run a Python process and return it."""
+    return subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603 - ours
+
+
+def tree(path):
+    """Return the syntax tree of a file."""
+    return ast.parse((ROOT / path).read_text("utf-8"))
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel, built as a user's installer would build it."""
+    out = tmp_path_factory.mktemp("wheel")
+    done = run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT), folder=out)
+    assert done.returncode == 0, done.stderr
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_holds_loradar_and_nothing_else(wheel):
+    """A generic `registry` or `api` in site-packages would collide with users' own."""
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"loradar", f"loradar-{PROJECT['project']['version']}.dist-info"}
+    assert {"loradar/py.typed", "loradar/migrations/script.py.mako"} <= set(names)
+
+
+def test_the_wheel_holds_every_source_and_every_fact(wheel):
+    """A folder or file forgotten in pyproject would be missing for users only."""
+    held = set(zipfile.ZipFile(wheel).namelist())
+    facts = [path.relative_to(ROOT) for path in (ROOT / "data").rglob("*") if path.suffix in (".toml", ".json")]
+    assert facts
+    assert {f"loradar/{path.as_posix().removeprefix('core/')}" for path in (*SOURCES, *facts)} <= held
+
+
+def test_the_wheel_works_on_its_own(wheel, tmp_path):
+    """Unpacked elsewhere, a lookup makes, migrates and seeds a registry from what the wheel holds."""
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import loradar; "
+        f"assert loradar.__file__.startswith({str(tmp_path)!r}); print(loradar.lookup('llama').spec.target_modules)"
+    )
+    done = run("-c", code, folder=tmp_path)
+    assert done.stdout == "('q_proj', 'v_proj')\n", done.stderr
+
+
+@pytest.mark.parametrize("folder", ["registry", "api", "discovery", "adapters"])
+def test_a_folder_is_not_importable_by_its_bare_name(folder):
+    """From the root of the repository that would load every file a second time."""
+    assert "ImportError" in run("-c", f"import {folder}", folder=ROOT).stderr
+
+
+def test_no_file_is_loaded_twice():
+    """One file, one module, also after the command line has reached everything."""
+    code = (
+        "import sys, loradar, loradar.cli, loradar.api, loradar.adapters\n"
+        "files = [m.__file__ for m in list(sys.modules.values()) if getattr(m, '__file__', None)]\n"
+        f"ours = [f for f in files if f.startswith({str(ROOT)!r}) and '.venv' not in f]\n"
+        "assert ours and len(ours) == len(set(ours)), sorted(ours)\n"
+    )
+    done = run("-c", code, folder=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def imported_rooms(path):
+    """Yield the other rooms a file imports from, relatively."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.level == len(path.parts):
+            first = (node.module or "").partition(".")[0]
+            names = [first] if first else [alias.name for alias in node.names]
+            yield from (name for name in names if name in FOLDERS)
+
+
+@pytest.mark.parametrize("path", ROOMS, ids=str)
+def test_imports_point_one_way(path):
+    """Reading from room to room never goes in a circle."""
+    assert set(imported_rooms(path)) <= MAY_IMPORT[path.parts[0]] | {"data"}
+
+
+def imported_packages(path):
+    """Yield the top-level packages a file imports, at its top or in a function."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("path", LIGHT, ids=str)
+def test_no_torch_where_lookups_are_made(path):
+    """The registry, the service and the core stay light."""
+    assert not {"torch", "transformers", "timm"} & set(imported_packages(path))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_files_stay_readable(path):
+    """A file over 400 lines, or a function body over 40, is where a reader gets lost."""
+    assert (ROOT / path).read_text("utf-8").count("\n") <= 400
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and "versions" not in path.parts:
+            code = node.body[1:] if ast.get_docstring(node) else node.body
+            assert not code or (node.end_lineno or 0) - code[0].lineno < 40, node.name
+
+
+def test_every_package_is_listed():
+    """A new folder with code has to be in pyproject, or the wheel lacks it."""
+    folders = PROJECT["tool"]["setuptools"]["package-dir"]
+    assert set(folders.values()) == {path.parent.as_posix() for path in SOURCES}
+    assert set(folders) == set(PROJECT["tool"]["setuptools"]["packages"])
