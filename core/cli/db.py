@@ -17,12 +17,15 @@ def info(*, as_json: AsJson = False) -> None:
     from ..registry import Registry
 
     with Registry.open() as registry:
-        state = registry.info().to_dict()
+        state = registry.info()
     if as_json:
-        show.print_json(state)
+        show.print_json(state.to_dict())
         return
-    for name, value in state.items():
-        typer.echo(f"{name:<9} {value}")
+    held = ", ".join(f"{count:,} {table}" for table, count in state.counts.items())
+    sources = ", ".join(f"{source.kind} {source.version}" for source in state.sources)
+    typer.echo(f"database  {state.url}, schema revision {state.revision}, serial {state.serial}")
+    typer.echo(f"holds     {held}")
+    typer.echo(f"from      {sources}")
 
 
 @app.command("import-constants")

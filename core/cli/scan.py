@@ -1,5 +1,7 @@
 """``loradar scan``: one architecture, or every one of a library."""
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +38,7 @@ def _scan_one(reference: str, method: str, *, store: bool, as_json: bool) -> Non
     from ..discovery import scan as scan_reference
 
     quiet_libraries()
+    sys.path.append(os.getcwd())  # noqa: PTH109 - a path entry is a string; `torch:module:Class` may stand right here
     found = scan_reference(reference, method=method)
     if as_json:
         show.print_json(found.to_dict())

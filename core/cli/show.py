@@ -50,7 +50,8 @@ def print_scan(scan: Scan) -> None:
 
     typer.echo(f"{scan.architecture.reference} · {scan.architecture.class_name} · by {scan.method}")
     _print_rows([(tower, ", ".join(p or "(root)" for p in paths)) for tower, paths in scan.towers.items() if paths])
-    slots = Table("role", "layers", "kind", "tower", "pattern", title="Slots", title_justify="left")
+    slots = Table("role", "layers", "kind", "tower", title="Slots", title_justify="left")
+    slots.add_column("pattern", overflow="fold")
     for slot in scan.slots:
         if slot.role != "norm":
             slots.add_row(slot.role, str(slot.count), slot.kind, slot.tower, slot.pattern)

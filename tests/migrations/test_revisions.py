@@ -14,10 +14,12 @@ from loradar.registry.schema import HEAD, OUR_TABLES
 from loradar.registry.tables import metadata
 
 
-@pytest.fixture
-def connection(tmp_path):
-    """A connection to an empty SQLite file, in a transaction."""
-    engine = create_engine(f"sqlite:///{tmp_path}/registry.sqlite3")
+@pytest.fixture(params=["sqlite", "postgres"])
+def connection(request, tmp_path):
+    """A connection to an empty database of either kind, in a transaction."""
+    is_sqlite = request.param == "sqlite"
+    url = f"sqlite:///{tmp_path}/registry.sqlite3" if is_sqlite else request.getfixturevalue("postgres_url")
+    engine = create_engine(url)
     with engine.begin() as opened:
         yield opened
     engine.dispose()

@@ -15,13 +15,14 @@ from loradar.settings import Settings
 LORA = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "postgres"])
 def any_registry(request, tmp_path):
-    """A registry read by the standard library, and one read through SQLAlchemy."""
+    """A registry read by the standard library, and two read through SQLAlchemy: in memory and on PostgreSQL."""
     if request.param == "file":
         yield request.getfixturevalue("registry")
         return
-    with Registry.open(Settings(tmp_path, "sqlite://")) as opened:
+    url = "sqlite://" if request.param == "memory" else request.getfixturevalue("postgres_url")
+    with Registry.open(Settings(tmp_path, url)) as opened:
         yield opened
 
 
