@@ -3,10 +3,12 @@
 from torch import nn
 
 from ..errors import InvalidConfig
+from .checks import check_not_adapted
 from .config import LoraConfig
 from .decision import Decision, decide, expand_shorthand
 from .inject import inject
 from .model import PeftModel
+from .sites import survey_model
 
 
 def get_peft_model(
@@ -29,7 +31,7 @@ def get_peft_model(
         adapter_name: Key of the adapter in the state dict.
 
     Raises:
-        InvalidConfig: If the configuration is none of ours, or does not fit the model.
+        InvalidConfig: If the configuration is none of ours or does not fit the model, or the model has adapters.
         TargetsNotFound: If its targets match nothing.
         NoAdaptableLayers: If the model has no layer for an adapter.
         UnknownPreset: If ``preset`` is unknown, or has nothing to adapt in this model.
@@ -38,6 +40,7 @@ def get_peft_model(
     if config.target_modules is not None or config.target_parameters:
         decision = Decision("config", config.spec, "targets given in the configuration")
     else:
+        check_not_adapted(survey_model(model))  # or the adapters in it would be taken for misfits of the registry
         decision = decide(model, preset)
         config = config.with_spec(decision.spec)
     adapted = inject(model, config, adapter_name, expand=expand_shorthand)

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..discovery import kind_of
 from ..errors import NoAdaptableLayers
-from ..records import Kind
+from ..vocabulary import Kind
 from . import foreign, refusals
 from .sites import Site, Survey
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from ..discovery import scan_module
 from ..errors import DatabaseUnusable, InvalidConfig, NoAdaptableLayers
-from ..records import Mapping, Scan
+from ..mappings import Mapping
+from ..records import Scan
 from ..registry import Registry, verify
 from ..targets import TargetSpec
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..records import Kind
+from ..vocabulary import Kind
 from .factors import (
     Initialisation,
     adapter_dtype,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ..discovery import kind_of
-from ..records import Kind
+from ..vocabulary import Kind
 from . import refusals
 from .checks import check_layer, check_not_adapted, check_savable
 from .config import LoraConfig

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from ..errors import InvalidConfig, quoted
-from ..records import Kind
+from ..vocabulary import Kind
 from .sites import Site
 
 LEAVE_OUT = "Take it out of target_modules, or name it in exclude_modules."

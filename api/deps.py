@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 
-from ..records import Library
 from ..registry import Registry
 from ..settings import Settings
+from ..vocabulary import Library
 
 NAME_LENGTH = 255
 NAME_PATTERN = r"^[^\s\x00-\x1f\x7f]+$"

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx2
 
 from .errors import LoradarError, ServiceUnreachable, UnknownName
-from .records import Mapping
+from .mappings import Mapping
 from .summaries import ArchitectureDetail, ArchitectureSummary
 
 Record = TypeVar("Record")

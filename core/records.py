@@ -1,4 +1,4 @@
-"""The frozen records that travel between folders: layers, slots, proposals, scans and mappings.
+"""What a scan finds, as frozen records: architectures, layers, slots, proposals and the scan itself.
 
 No torch and no SQL in here, so that every folder can speak of them.
 """
@@ -6,66 +6,11 @@ No torch and no SQL in here, so that every folder can speak of them.
 from collections import Counter
 from collections.abc import Mapping as Json
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from .errors import UnknownPeftType, UnknownPreset, quoted
 from .targets import TargetSpec
-
-Library = Literal["transformers", "timm", "diffusers", "torch"]
-LIBRARIES: tuple[Library, ...] = ("transformers", "timm", "diffusers", "torch")
-
-Kind = Literal[
-    "linear",
-    "transposed_linear",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "embedding",
-    "norm",
-    "multihead_attention",
-    "expert_parameter",
-    "other",
-]
-
-Role = Literal[
-    "attention.query",
-    "attention.key",
-    "attention.value",
-    "attention.qkv",
-    "attention.kv",
-    "attention.latent",
-    "attention.output",
-    "mixer.input",
-    "mixer.state",
-    "mixer.output",
-    "mlp.gate",
-    "mlp.up",
-    "mlp.gate_up",
-    "mlp.down",
-    "moe.router",
-    "expert.gate",
-    "expert.up",
-    "expert.gate_up",
-    "expert.down",
-    "conv.pointwise",
-    "conv.depthwise",
-    "conv.spatial",
-    "embedding.token",
-    "embedding.position",
-    "embedding.patch",
-    "projector",
-    "head",
-    "norm",
-    "other",
-]
-
-Tower = Literal["language", "vision", "audio", "projector", "main"]
-Preset = Literal["default", "attention", "mlp", "all-linear", "experts"]
-PRESETS: tuple[Preset, ...] = ("default", "attention", "mlp", "all-linear")
-"""The presets a scan proposes. ``experts`` joins them with the expert adapters."""
-
-SourceKind = Literal["community", "peft", "scanner"]
-Status = Literal["live", "partial", "dead", "unproven"]
+from .vocabulary import PRESETS, Kind, Library, Preset, Role, Tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,98 +229,3 @@ class Scan:
             "slots": [slot.to_dict() for slot in self.slots],
             "proposals": [proposal.to_dict() for proposal in self.proposals],
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a mapping comes from, such as ``peft`` 0.21.2."""
-
-    kind: SourceKind
-    version: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"kind": self.kind, "version": self.version}
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The recorded outcome of checking one mapping against one library version.
-
-    Attributes:
-        counts: Per target, the layers it matched, by kind: ``{"q_proj": {"linear": 32}}``.
-        reached: Share of the parameters in the blocks that the matched layers own, 0 to 1.
-    """
-
-    status: Status
-    library_version: str
-    counts: dict[str, dict[str, int]]
-    reached: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "status": self.status,
-            "library_version": self.library_version,
-            "counts": self.counts,
-            "reached": self.reached,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """(architecture, PEFT type, preset) -> target spec, as kept in the registry.
-
-    Attributes:
-        id: ``sha256:`` digest of the revision's canonical JSON.
-        revision: Number of this revision within its source, from 1.
-        matched: Layers the scan that proposed it hit; ``None`` for entries nobody scanned.
-    """
-
-    id: str
-    library: Library
-    name: str
-    peft_type: str
-    preset: str
-    spec: TargetSpec
-    source: Source
-    revision: int
-    matched: int | None = None
-    trainable: int | None = None
-    reasons: tuple[str, ...] = ()
-    verification: Verification | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form of ``loradar lookup --json`` and ``GET /v1/targets``."""
-        return {
-            "architecture": {"library": self.library, "name": self.name},
-            "peft_type": self.peft_type,
-            "preset": self.preset,
-            **self.spec.to_dict(),
-            "id": self.id,
-            "source": self.source.to_dict(),
-            "revision": self.revision,
-            "matched": self.matched,
-            "trainable": self.trainable,
-            "reasons": list(self.reasons),
-            "verification": self.verification.to_dict() if self.verification else None,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a mapping from its JSON form."""
-        verification = data["verification"]
-        return cls(
-            id=data["id"],
-            library=data["architecture"]["library"],
-            name=data["architecture"]["name"],
-            peft_type=data["peft_type"],
-            preset=data["preset"],
-            spec=TargetSpec.from_dict(data),
-            source=Source(**data["source"]),
-            revision=data["revision"],
-            matched=data["matched"],
-            trainable=data["trainable"],
-            reasons=tuple(data["reasons"]),
-            verification=Verification(**verification) if verification else None,
-        )

@@ -4,7 +4,8 @@ from collections.abc import Mapping as Json
 from dataclasses import dataclass
 from typing import Any, Self
 
-from .records import Architecture, Mapping, Slot
+from .mappings import Mapping
+from .records import Architecture, Slot
 
 
 @dataclass(frozen=True, slots=True)

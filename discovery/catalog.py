@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.progress import track
 
 from ..errors import InvalidRequest, LoradarError
-from ..records import Architecture, Library
+from ..records import Architecture
+from ..vocabulary import Library
 from . import sources
 from .scanner import scan
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from ..records import Architecture, Library, Tower
+from ..records import Architecture
+from ..vocabulary import Library, Tower
 from .layers import repeats_blocks
 
 MODALITY_TOWERS: dict[str, Tower] = {

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from ..records import Kind, Layer
+from ..records import Layer
+from ..vocabulary import Kind
 
 CONV_CLASSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 KIND_OF_CLASS: dict[type[nn.Module], Kind] = {

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from .. import data
-from ..records import Role
+from ..vocabulary import Role
 
 PLAIN = "plain"
 """The context of a layer no known word stands around."""

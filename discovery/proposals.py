@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from ..records import PRESETS, Layer, Preset, Proposal, Role, Tower
+from ..records import Layer, Proposal
 from ..targets import TargetSpec
+from ..vocabulary import PRESETS, Preset, Role, Tower
 from .facts import ModelFacts
 from .patterns import name_targets
 from .slots import pattern_of

@@ -7,7 +7,8 @@ The first rule that answers decides.
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..records import Evidence, Layer, Role
+from ..records import Evidence, Layer
+from ..vocabulary import Role
 from .surroundings import Surroundings
 from .towers import is_below
 

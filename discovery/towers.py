@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..records import Tower
+from ..vocabulary import Tower
 from .facts import ModelFacts, SubModel
 
 

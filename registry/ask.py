@@ -1,6 +1,7 @@
 """One-off questions, for those who hold no registry open."""
 
-from ..records import Mapping, Scan, Verification
+from ..mappings import Mapping, Verification
+from ..records import Scan
 from ..targets import TargetSpec
 from .registry import Registry
 from .verify import Verifier

@@ -5,7 +5,8 @@ from collections import defaultdict
 from typing import Any
 
 from ..errors import UnknownArchitecture
-from ..records import Architecture, Mapping, Slot, Source
+from ..mappings import Mapping, Source
+from ..records import Architecture, Slot
 from ..summaries import ArchitectureDetail, ArchitectureSummary
 from .records import Constant
 from .resolve import SELECT_MAPPINGS, best, question, to_mapping

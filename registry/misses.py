@@ -1,7 +1,7 @@
 """Why a lookup found nothing, in one sentence with the way out."""
 
 from ..errors import NotRegistered, UnknownPeftType, UnknownPreset, quoted
-from ..records import PRESETS
+from ..vocabulary import PRESETS
 from . import browse
 from .canonical import Question
 from .schema import Reader

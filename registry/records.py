@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from ..records import Mapping, Source
+from ..mappings import Mapping, Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ..errors import UnknownName
-from ..records import Mapping, Scan, Source
+from ..mappings import Mapping, Source
+from ..records import Scan
 from ..settings import Settings
 from ..summaries import ArchitectureDetail, ArchitectureSummary
 from . import browse, misses, resolve

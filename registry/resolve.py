@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from ..records import Mapping, Source, SourceKind, Verification
+from ..mappings import Mapping, Source, Verification
 from ..targets import TargetSpec
+from ..vocabulary import SourceKind
 from .canonical import Question
 from .schema import Reader
 

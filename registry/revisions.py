@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import insert, select
 
-from ..records import Library, Mapping, Preset, Source, SourceKind
+from ..mappings import Mapping, Source
 from ..targets import TargetSpec
+from ..vocabulary import Library, Preset, SourceKind
 from . import tables
 from .canonical import Question, canonical, mapping_id
 from .records import StoreReport

@@ -7,7 +7,8 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select, update
 
-from ..records import Mapping, Scan, Source, Verification
+from ..mappings import Mapping, Source, Verification
+from ..records import Scan
 from ..targets import TargetSpec
 from . import tables
 from .canonical import canonical

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-from ..records import Kind, Layer, Scan, Status, Tower, Verification
+from ..mappings import Verification
+from ..records import Layer, Scan
 from ..targets import TargetMatcher, TargetSpec
+from ..vocabulary import Kind, Status, Tower
 
 NOT_A_LAYER = "module"
 """Counted as the kind of a match that owns no weight of its own."""

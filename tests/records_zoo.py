@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 
-from loradar.records import Architecture, Kind, Layer, Proposal, Role, Scan, Slot, Tower
+from loradar.records import Architecture, Layer, Proposal, Scan, Slot
 from loradar.targets import TargetSpec
+from loradar.vocabulary import Kind, Role, Tower
 
 VERSION = "5.23.0"
 

@@ -1,6 +1,7 @@
 """The house: what the wheel holds, which way imports point, and that no file is loaded twice."""
 
 import ast
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -37,9 +38,13 @@ def tree(path):
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
-    """The wheel, built as a user's installer would build it."""
-    out = tmp_path_factory.mktemp("wheel")
-    done = run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT), folder=out)
+    """The wheel, built as a user's installer would build it, from a copy: setuptools packs what an old build left."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    done = run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source), folder=out)
     assert done.returncode == 0, done.stderr
     return next(out.glob("*.whl"))
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
 from ...errors import InvalidRequest
-from ...records import Library
+from ...vocabulary import Library
 from ..deps import NAME_LENGTH, NAME_PATTERN, Name, OpenRegistry
 from ..schemas import NOT_FOUND, DetailBody, PageBody
 

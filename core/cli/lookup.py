@@ -8,7 +8,7 @@ from ..references import Reference
 from . import show
 
 if TYPE_CHECKING:
-    from ..records import Mapping
+    from ..mappings import Mapping
 
 
 def lookup(

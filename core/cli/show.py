@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..records import Mapping, Scan
+from ..mappings import Mapping
+from ..records import Scan
 from ..targets import TargetSpec
 
 if TYPE_CHECKING:

@@ -191,3 +191,10 @@ def test_the_registry_is_made_on_first_use(home):
     assert get_peft_model(small(MistralConfig)).decision.step == "registry"
     with Registry.open() as registry:
         assert registry.serial() >= 1
+
+
+def test_a_model_with_an_adapter_is_refused_at_once():
+    """Before anybody is asked: what would be looked up is not what is there."""
+    adapted = get_peft_model(small(MistralConfig))
+    with pytest.raises(InvalidConfig, match="carries adapters already"):
+        get_peft_model(adapted)

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from loradar.adapters.factors import adapter_dtype
 from loradar.adapters.layers import LAYERS, LoraLayer
 from loradar.adapters.plan import PlannedAdapter
-from loradar.records import Kind
+from loradar.vocabulary import Kind
 
 
 class Scaled(nn.Embedding):

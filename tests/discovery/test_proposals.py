@@ -8,8 +8,9 @@ from zoo import MLP
 from loradar.discovery import scan
 from loradar.discovery.proposals import adapter_size
 from loradar.errors import UnknownPeftType, UnknownPreset
-from loradar.records import PRESETS, Layer
+from loradar.records import Layer
 from loradar.targets import TargetMatcher
+from loradar.vocabulary import PRESETS
 
 # The architectures the first issue names, and a few that catch naive scanners.
 SENSIBLE = {

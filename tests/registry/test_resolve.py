@@ -4,7 +4,7 @@ import pytest
 from records_zoo import make_scan, proposal
 
 from loradar.errors import NotRegistered, UnknownPeftType, UnknownPreset
-from loradar.records import Mapping, Source, Verification
+from loradar.mappings import Mapping, Source, Verification
 from loradar.registry.resolve import best, latest_revisions
 from loradar.targets import TargetSpec
 

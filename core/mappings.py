@@ -1,0 +1,103 @@
+"""What the registry keeps and everybody reads: mappings, where they come from and how each fared."""
+
+from collections.abc import Mapping as Json
+from dataclasses import dataclass
+from typing import Any, Self
+
+from .targets import TargetSpec
+from .vocabulary import Library, SourceKind, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a mapping comes from, such as ``peft`` 0.21.2."""
+
+    kind: SourceKind
+    version: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"kind": self.kind, "version": self.version}
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The recorded outcome of checking one mapping against one library version.
+
+    Attributes:
+        counts: Per target, the layers it matched, by kind: ``{"q_proj": {"linear": 32}}``.
+        reached: Share of the parameters in the blocks that the matched layers own, 0 to 1.
+    """
+
+    status: Status
+    library_version: str
+    counts: dict[str, dict[str, int]]
+    reached: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "status": self.status,
+            "library_version": self.library_version,
+            "counts": self.counts,
+            "reached": self.reached,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """(architecture, PEFT type, preset) -> target spec, as kept in the registry.
+
+    Attributes:
+        id: ``sha256:`` digest of the revision's canonical JSON.
+        revision: Number of this revision within its source, from 1.
+        matched: Layers the scan that proposed it hit; ``None`` for entries nobody scanned.
+    """
+
+    id: str
+    library: Library
+    name: str
+    peft_type: str
+    preset: str
+    spec: TargetSpec
+    source: Source
+    revision: int
+    matched: int | None = None
+    trainable: int | None = None
+    reasons: tuple[str, ...] = ()
+    verification: Verification | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form of ``loradar lookup --json`` and ``GET /v1/targets``."""
+        return {
+            "architecture": {"library": self.library, "name": self.name},
+            "peft_type": self.peft_type,
+            "preset": self.preset,
+            **self.spec.to_dict(),
+            "id": self.id,
+            "source": self.source.to_dict(),
+            "revision": self.revision,
+            "matched": self.matched,
+            "trainable": self.trainable,
+            "reasons": list(self.reasons),
+            "verification": self.verification.to_dict() if self.verification else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Json[str, Any]) -> Self:
+        """Build a mapping from its JSON form."""
+        verification = data["verification"]
+        return cls(
+            id=data["id"],
+            library=data["architecture"]["library"],
+            name=data["architecture"]["name"],
+            peft_type=data["peft_type"],
+            preset=data["preset"],
+            spec=TargetSpec.from_dict(data),
+            source=Source(**data["source"]),
+            revision=data["revision"],
+            matched=data["matched"],
+            trainable=data["trainable"],
+            reasons=tuple(data["reasons"]),
+            verification=Verification(**verification) if verification else None,
+        )
