@@ -1,6 +1,7 @@
 """Whether a model, or one of its modules, can be adapted or saved at all."""
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
@@ -40,16 +41,23 @@ def check_layer(path: str, site: Site, kind: Kind, r: int) -> None:
         raise refusals.rank_not_divisible(path, site.module, r)
 
 
-def check_savable(path: str, module: nn.Module) -> None:
-    """Refuse a module that cannot be trained in full through a copy.
+def savable(survey: Survey, paths: Collection[str]) -> tuple[str, ...]:
+    """Return the modules that can be trained in full through a copy.
+
+    One without parameters is passed over if others are left: ``head`` may name a classifier and an emptied head of a
+    backbone too.
 
     Raises:
-        InvalidConfig: Naming the module, its class and the way out.
+        InvalidConfig: Naming the module, its class and the way out, if one is a container or none has parameters.
     """
-    if isinstance(module, nn.ModuleList | nn.ModuleDict | nn.ParameterList | nn.ParameterDict):
-        raise refusals.container_saved(path, module)
-    if not any(parameter.is_floating_point() for parameter in module.parameters()):
-        raise refusals.nothing_to_train(path, module)
+    modules = {path: survey.sites[path].module for path in paths}
+    for path, module in modules.items():
+        if isinstance(module, nn.ModuleList | nn.ModuleDict | nn.ParameterList | nn.ParameterDict):
+            raise refusals.container_saved(path, module)
+    trainable = [path for path, module in modules.items() if any(p.is_floating_point() for p in module.parameters())]
+    if modules and not trainable:
+        raise refusals.nothing_to_train(*next(iter(modules.items())))
+    return tuple(trainable)
 
 
 def check_not_adapted(survey: Survey) -> None:

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from ..discovery import kind_of
 from ..vocabulary import Kind
 from . import refusals
-from .checks import check_layer, check_not_adapted, check_savable
+from .checks import check_layer, check_not_adapted, savable
 from .config import LoraConfig
 from .match import Match
 from .sites import Survey
@@ -64,14 +64,13 @@ def make_plan(survey: Survey, found: Match, config: LoraConfig) -> Plan:
     if config.target_parameters:
         raise refusals.target_parameters(config.target_parameters)
     check_not_adapted(survey)
-    for path in found.saved:
-        check_savable(path, survey.sites[path].module)
+    saved = savable(survey, found.saved)
     adapters = _plan_adapters(survey, found, config)
-    for path in (*(each.path for each in adapters if each.shares_weight), *found.saved):
+    for path in (*(each.path for each in adapters if each.shares_weight), *saved):
         if others := others_with(survey, path):
             message = f"{path!r} shares its weight with {', '.join(map(repr, others))}, which keeps it as it is"
             warnings.warn(f"{message}: merging will untie them.", stacklevel=4)
-    return Plan(adapters, found.saved)
+    return Plan(adapters, saved)
 
 
 def _plan_adapters(survey: Survey, found: Match, config: LoraConfig) -> tuple[PlannedAdapter, ...]:

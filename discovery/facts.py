@@ -66,6 +66,7 @@ class ModelFacts:
         sub_models: Models with a configuration of their own, parents first.
         language_heads: Paths of the layers that write logits over the vocabulary.
         task_heads: Paths of declared classifiers.
+        containers: Paths of lists and dictionaries of modules, which are never called themselves.
         is_vision_library: Whether everything its library holds is a vision model.
     """
 
@@ -73,6 +74,7 @@ class ModelFacts:
     sub_models: tuple[SubModel, ...]
     language_heads: frozenset[str]
     task_heads: frozenset[str]
+    containers: frozenset[str]
     is_vision_library: bool
 
 
@@ -85,6 +87,7 @@ def collect_facts(model: nn.Module) -> ModelFacts:
         sub_models=tuple(_sub_models(model, paths)),
         language_heads=frozenset(_paths_of(model, "get_output_embeddings", paths)),
         task_heads=frozenset(_paths_of(model, "get_classifier", paths)) - {""},
+        containers=frozenset(p for p, m in model.named_modules() if isinstance(m, nn.ModuleList | nn.ModuleDict)),
         is_vision_library=architecture.library == "timm",
     )
 

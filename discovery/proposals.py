@@ -90,8 +90,13 @@ def choose_candidates(layers: Sequence[Layer]) -> Candidates | None:
 
 
 def is_adaptable(layer: Layer) -> bool:
-    """Tell whether an adapter may go on a layer: a kind it can imitate, a role it is meant for, not known dead."""
-    return layer.kind in ADAPTABLE_KINDS and layer.role not in NEVER and layer.live is not False
+    """Tell whether an adapter may go on a layer.
+
+    It must be of a kind an adapter can imitate, in a role it is meant for, not known dead, and its groups must divide
+    the rank.
+    """
+    fits = layer.kind in ADAPTABLE_KINDS and RANK % layer.groups == 0
+    return fits and layer.role not in NEVER and layer.live is not False
 
 
 def _reasons_left_out(tower: Tower, layers: Sequence[Layer], *, has_blocks: bool) -> list[str]:
@@ -104,6 +109,8 @@ def _reasons_left_out(tower: Tower, layers: Sequence[Layer], *, has_blocks: bool
     reasons += [f"left out: {_layers(count, role)}" for role, count in sorted(left.items())]
     dead = Counter(layer.evidence[-1].says for layer in layers if layer.live is False and layer.tower == tower)
     reasons += [f"left out: {_layers(count)}, because {says}" for says, count in sorted(dead.items())]
+    grouped = sum(layer.role == "conv.spatial" and RANK % layer.groups > 0 for layer in layers)
+    reasons += [f"left out: {_layers(grouped)} whose groups do not divide rank {RANK}"] if grouped else []
     heads = sum(layer.kind == "multihead_attention" and layer.tower == tower for layer in layers)
     if heads:
         reasons.append(f"left out: {heads} nn.MultiheadAttention modules, whose parts are never called")
@@ -220,16 +227,18 @@ def saved_heads(layers: Sequence[Layer], facts: ModelFacts) -> tuple[str, ...]:
     heads = [layer for layer in layers if layer.role == "head"]
     if facts.language_heads or any(head.tied_to or head.out_features == vocabulary for head in heads):
         return ()
-    bases = [model.base_path for model in facts.sub_models]
-    return tuple(dict.fromkeys(_topmost(head.path, facts.task_heads, bases) for head in heads))
+    return tuple(dict.fromkeys(_topmost(head.path, facts) for head in heads))
 
 
-def _topmost(path: str, declared: frozenset[str], bases: Sequence[str]) -> str:
-    """Return the declared head that holds ``path``, else the outermost module that holds no base model."""
-    for head in declared:
-        if is_below(path, head):
-            return head
+def _topmost(path: str, facts: ModelFacts) -> str:
+    """Return the declared head that holds ``path``, else the outermost module that can be saved in its place.
+
+    That is one that holds no base model and is no mere container.
+    """
     segments = path.split(".")
-    prefixes = (".".join(segments[:end]) for end in range(1, len(segments) + 1))
-    alone = (prefix for prefix in prefixes if bases and not any(is_below(base, prefix) for base in bases))
-    return next(alone, path)
+    prefixes = [".".join(segments[:end]) for end in range(1, len(segments) + 1)]
+    savable = [prefix for prefix in prefixes if prefix not in facts.containers]
+    declared = (prefix for prefix in savable if any(is_below(prefix, head) for head in facts.task_heads))
+    bases = [model.base_path for model in facts.sub_models]
+    alone = (prefix for prefix in savable if bases and not any(is_below(base, prefix) for base in bases))
+    return next(declared, None) or next(alone, path)

@@ -157,3 +157,13 @@ def test_planning_changes_nothing() -> None:
     before = copy.deepcopy(model.state_dict())
     plan_for(survey_model(model), LoraConfig(target_modules=["emb", "head"]))
     assert before.keys() == model.state_dict().keys()
+
+
+def test_a_saved_name_that_also_hits_an_empty_module_saves_the_other() -> None:
+    """A timm hybrid has a head, and a backbone whose head was emptied."""
+    model = nn.ModuleDict(
+        {"body": nn.ModuleDict({"lin": nn.Linear(4, 4), "head": nn.Identity()}), "head": nn.Linear(4, 2)}
+    )
+    adapted = inject(model, LoraConfig(target_modules=["lin"], modules_to_save=["head"]))
+    assert isinstance(adapted.base_model.model["body"]["head"], nn.Identity)
+    assert isinstance(adapted.base_model.model["head"].trained(), nn.Linear)

@@ -9,7 +9,9 @@ from loradar.discovery.surroundings import Surroundings
 from loradar.discovery.towers import TowerMap
 from loradar.records import Architecture, Layer
 
-FACTS = ModelFacts(Architecture("transformers", "example"), (), frozenset(), frozenset(), is_vision_library=False)
+FACTS = ModelFacts(
+    Architecture("transformers", "example"), (), frozenset(), frozenset(), frozenset(), is_vision_library=False
+)
 BELIEFS = read_lexicon()["belief"]
 CONTEXTS = read_lexicon()["context"]
 

@@ -156,3 +156,22 @@ def test_a_head_over_the_vocabulary_is_not_saved():
     assert scan(untied).propose().spec.modules_to_save is None
     untied.head = nn.Linear(8, 3)
     assert scan(untied).propose().spec.modules_to_save == ("head",)
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("vit_mae", "decoder.decoder_layers.0"),  # a list of blocks cannot be saved as one module
+        ("timm:efficientvim_m1_dist", "heads.0"),  # get_classifier() answers two
+    ],
+)
+def test_heads_in_containers_are_saved_one_by_one(name, saved):
+    """A list of modules has no forward that could stand in for it."""
+    assert saved in scan(name).propose().spec.modules_to_save
+
+
+def test_convolutions_whose_groups_do_not_divide_the_rank_are_left_out():
+    """An adapter of rank 8 cannot have three groups."""
+    proposal = scan("regnet").propose()
+    assert proposal.matched
+    assert any("whose groups do not divide rank 8" in reason for reason in proposal.reasons)

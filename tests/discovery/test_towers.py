@@ -11,7 +11,9 @@ from loradar.records import Architecture
 
 def facts(*models, vision=False):
     """Return the facts of a model made of these sub-models."""
-    return ModelFacts(Architecture("torch", "x"), models, frozenset(), frozenset(), is_vision_library=vision)
+    return ModelFacts(
+        Architecture("torch", "x"), models, frozenset(), frozenset(), frozenset(), is_vision_library=vision
+    )
 
 
 def model(path, config, towers=("language",), base=None):
