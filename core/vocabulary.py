@@ -3,7 +3,6 @@
 from typing import Literal
 
 Library = Literal["transformers", "timm", "diffusers", "torch"]
-LIBRARIES: tuple[Library, ...] = ("transformers", "timm", "diffusers", "torch")
 
 Kind = Literal[
     "linear",

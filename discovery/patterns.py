@@ -1,9 +1,10 @@
 """The shortest names that hit exactly a set of layers: a list of suffixes, else one generated regex."""
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ..targets import Targets
 
@@ -61,12 +62,11 @@ class _Hits:
     """How many modules, and how many wanted ones, share each suffix and each tail."""
 
     def __init__(self, wanted: Collection[str], module_paths: Sequence[str]) -> None:
-        self._suffixes = (_count(wanted, _suffixes), _count(module_paths, _suffixes))
-        self._tails = (_count(wanted, _tails), _count(module_paths, _tails))
+        self._wanted = _count_names(tuple(wanted))
+        self._every = _count_names(tuple(module_paths))
 
     def only_wanted(self, name: str | Shape) -> bool:
-        wanted, every = self._suffixes if isinstance(name, str) else self._tails
-        return wanted[name] == every[name]
+        return self._wanted[name] == self._every[name]
 
 
 def _name(path: str, hits: _Hits) -> _Name:
@@ -90,12 +90,14 @@ def _tails(path: str) -> list[Shape]:
     return [shape[start:] for start in range(len(shape) - 1, -1, -1)]
 
 
-def _count(paths: Iterable[str], names_of: Callable[[str], Sequence[str | Shape]]) -> dict[str | Shape, int]:
-    counts: dict[str | Shape, int] = defaultdict(int)
-    for path in paths:
-        for name in names_of(path):
-            counts[name] += 1
-    return counts
+@lru_cache(maxsize=8)  # the presets of one model are named among the same modules
+def _count_names(paths: tuple[str, ...]) -> Counter[str | Shape]:
+    return Counter(name for path in paths for name in _names_of(path))
+
+
+def _names_of(path: str) -> Iterator[str | Shape]:
+    yield from _suffixes(path)
+    yield from _tails(path)
 
 
 def _render(segments: Sequence[str], *, anywhere: bool) -> tuple[str, str]:

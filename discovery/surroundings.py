@@ -61,7 +61,15 @@ class Surroundings:
 
     def context(self, layer: Layer) -> Context | None:
         """Return the context of a layer: by its owner's class, then by its path from the nearest segment outwards."""
-        return self.lexicon.context_of(_names_around(layer))
+        names = tuple(_names_around(layer))
+        if names not in self._contexts:
+            self._contexts[names] = self.lexicon.context_of(names)
+        return self._contexts[names]
+
+    @cached_property
+    def _contexts(self) -> dict[tuple[str, ...], Context | None]:
+        """Contexts found so far; repeated blocks have the same names around them."""
+        return {}
 
     def context_name(self, layer: Layer) -> str:
         """Return the name of a layer's context, ``plain`` if no known word stands around it."""
@@ -69,7 +77,7 @@ class Surroundings:
         return context.name if context else PLAIN
 
     def named(self, layer: Layer) -> tuple[str, str]:
-        """Return (name, parent's name) of a layer; a bare wrapper such as ``q_proj.linear`` has its parent's name."""
+        """Return the last two segments of a layer's path that are no indices: its name and its parent's."""
         segments = [segment for segment in layer.path.split(".") if not segment.isdecimal()] or [layer.path]
         name, parent = segments[-1], segments[-2] if len(segments) > 1 else ""
         return name, parent
@@ -77,4 +85,4 @@ class Surroundings:
 
 def _names_around(layer: Layer) -> Iterator[str]:
     yield layer.owner
-    yield from reversed(layer.path.split(".")[:-1])
+    yield from (segment for segment in reversed(layer.path.split(".")[:-1]) if not segment.isdecimal())
