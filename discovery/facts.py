@@ -14,28 +14,7 @@ from torch import nn
 from ..records import Architecture
 from ..vocabulary import Library, Tower
 from .layers import repeats_blocks
-
-MODALITY_TOWERS: dict[str, Tower] = {
-    "text": "language",
-    "image": "vision",
-    "video": "vision",
-    "audio": "audio",
-}
-INPUT_TOWERS: dict[str, Tower] = {
-    "input_ids": "language",
-    "pixel_values": "vision",
-    "pixel_values_videos": "vision",
-    "input_features": "audio",
-    "input_values": "audio",
-    "audio_values": "audio",
-}
-CONFIG_TOWERS: tuple[tuple[str, Tower], ...] = (
-    ("num_mel_bins", "audio"),
-    ("sampling_rate", "audio"),
-    ("image_size", "vision"),
-    ("patch_size", "vision"),
-    ("vocab_size", "language"),
-)
+from .words import read_facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +134,23 @@ def _declared_towers(module: nn.Module) -> frozenset[Tower]:
     ``input_modalities`` defaults to ``"text"`` on the base class, so the bare word proves nothing for a model whose
     main input is something else.
     """
+    known = read_facts("transformers.toml")["modalities"]
     declared = getattr(type(module), "input_modalities", ())
     words = (declared,) if isinstance(declared, str) else tuple(declared)
-    towers = frozenset(MODALITY_TOWERS[word] for word in words if word in MODALITY_TOWERS)
-    main_input = INPUT_TOWERS.get(str(getattr(type(module), "main_input_name", "")))
-    return frozenset({main_input}) if declared == "text" and main_input else towers
+    main_input = _tower_of_main_input(module)
+    return frozenset({main_input}) if declared == "text" and main_input else frozenset(map(known.get, words)) - {None}
 
 
 def _main_tower(module: nn.Module, config: Any) -> Tower | None:
     """Return the tower of the main input: by its name on a model class, else by what the configuration sizes."""
-    main_input = INPUT_TOWERS.get(str(getattr(type(module), "main_input_name", "")))
-    if main_input is not None:
-        return main_input
-    return next((tower for name, tower in CONFIG_TOWERS if getattr(config, name, None) is not None), None)
+    sized: dict[str, Tower] = read_facts("transformers.toml")["configuration"]
+    by_size = (tower for name, tower in sized.items() if getattr(config, name, None) is not None)
+    return _tower_of_main_input(module) or next(by_size, None)
+
+
+def _tower_of_main_input(module: nn.Module) -> Tower | None:
+    known: dict[str, Tower] = read_facts("transformers.toml")["inputs"]
+    return known.get(str(getattr(type(module), "main_input_name", "")))
 
 
 def _paths_of(model: nn.Module, getter: str, paths: dict[int, str]) -> Iterator[str]:

@@ -22,7 +22,8 @@ KIND_OF_CLASS: dict[type[nn.Module], Kind] = {
     nn.GroupNorm: "norm",
     nn.modules.batchnorm._NormBase: "norm",
 }
-WEIGHT_KINDS: tuple[Kind, ...] = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
+CONV_KINDS: tuple[Kind, ...] = ("conv1d", "conv2d", "conv3d")
+WEIGHT_KINDS: tuple[Kind, ...] = ("linear", *CONV_KINDS, "embedding")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,13 @@
 """The lexicon: what ``data/lexicon.toml`` believes of names, parsed once, asked by the static roles."""
 
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from importlib import resources
 from typing import Any
 
-from .. import data
 from ..vocabulary import Role
+from .words import read_facts
 
 PLAIN = "plain"
 """The context of a layer no known word stands around."""
@@ -38,7 +36,6 @@ class Belief:
     within: frozenset[str]
     sibling: frozenset[str]
     parent: frozenset[str]
-    fused: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +45,7 @@ class Lexicon:
     contexts: tuple[Context, ...]
     beliefs: tuple[Belief, ...]
     wrappers: frozenset[str]
+    routers: frozenset[str]
 
     def context_of(self, names: Iterable[str]) -> Context | None:
         """Return the context that names around a layer (nearest first) tell of, if one does."""
@@ -81,17 +79,13 @@ def words_of(name: str) -> frozenset[str]:
 @cache
 def load_lexicon() -> Lexicon:
     """Read the lexicon from the package's data."""
-    entries = read_lexicon()
+    entries = read_facts("lexicon.toml")
     return Lexicon(
         contexts=tuple(_context(entry) for entry in entries["context"]),
         beliefs=tuple(_belief(entry) for entry in entries["belief"]),
         wrappers=frozenset(entries["wrappers"]),
+        routers=frozenset(entries["routers"]),
     )
-
-
-def read_lexicon() -> dict[str, Any]:
-    """Return the raw content of ``data/lexicon.toml``, examples included."""
-    return tomllib.loads(resources.files(data).joinpath("lexicon.toml").read_text("utf-8"))
 
 
 def _context(entry: dict[str, Any]) -> Context:
@@ -112,5 +106,4 @@ def _belief(entry: dict[str, Any]) -> Belief:
         within=frozenset(entry["within"]),
         sibling=frozenset(entry.get("sibling", ())),
         parent=frozenset(entry.get("parent", ())),
-        fused=entry.get("fused", False),
     )

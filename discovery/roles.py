@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ..records import Evidence, Layer
 from ..vocabulary import Role
+from .layers import CONV_KINDS
 from .surroundings import Surroundings
 from .towers import is_below
 
@@ -16,9 +17,7 @@ Verdict = tuple[Role, str, str]
 """(role, who says it, why)."""
 Rule = Callable[[Layer, Surroundings], Verdict | None]
 
-ROUTER_NAMES = frozenset({"gate", "router", "gating", "wg", "classifier", "layer", "switch", "weight"})
 DENSE_KINDS = ("linear", "transposed_linear")
-CONV_KINDS = ("conv1d", "conv2d", "conv3d")
 
 
 def label_layers(around: Surroundings) -> tuple[Layer, ...]:
@@ -33,12 +32,8 @@ def _label(layer: Layer, around: Surroundings) -> Layer:
     tower = around.towers.find(layer.path)
     if role == "head" and tower == "projector":
         tower = "language"  # the head of a composite reads what its language tower writes
-    live = False if _stands_in(layer, around, "indexer") else None
+    live = False if around.context_name(layer) == "indexer" else None
     return replace(layer, tower=tower, live=live).labelled(role, by, says)
-
-
-def _stands_in(layer: Layer, around: Surroundings, context: str) -> bool:
-    return around.context_name(layer) == context
 
 
 def norm_normalises(layer: Layer, around: Surroundings) -> Verdict | None:
@@ -83,14 +78,12 @@ def embedding_looks_up(layer: Layer, around: Surroundings) -> Verdict | None:
 
 
 def first_convolution_makes_patches(layer: Layer, around: Surroundings) -> Verdict | None:
-    """A convolution outside the blocks that reads raw channels and looks wider than one pixel makes patches."""
-    if layer.kind not in CONV_KINDS or layer.depth or not around.has_blocks or layer.groups > 1:
+    """The first convolution of a tower, if it stands before the blocks and sees more than one position."""
+    if layer.kind not in CONV_KINDS or layer.depth or not around.has_blocks or max(layer.shape[2:]) == 1:
         return None
-    first = next(other for other in around.layers if other.kind in CONV_KINDS)
-    is_named = "patch" in layer.path.lower()
-    if is_named or (layer.path == first.path and max(layer.shape[2:]) > 1):
-        return "embedding.patch", "structure", "it is the convolution that turns raw input into patches"
-    return None
+    if layer.path not in around.first_convolutions:
+        return None
+    return "embedding.patch", "structure", "it is its tower's first convolution, which turns raw input into patches"
 
 
 def router_stands_beside_experts(layer: Layer, around: Surroundings) -> Verdict | None:
@@ -98,7 +91,7 @@ def router_stands_beside_experts(layer: Layer, around: Surroundings) -> Verdict 
     name, parent = around.named(layer)
     beside_experts = any("expert" in sibling for sibling in around.siblings(layer) - {name.lower()})
     in_router = "router" in f"{parent} {layer.owner}".lower() or "gating" in layer.owner.lower()
-    if name.lower() in ROUTER_NAMES and (beside_experts or in_router):
+    if name.lower() in around.lexicon.routers and (beside_experts or in_router):
         return "moe.router", "structure", f"{name!r} stands {'beside experts' if beside_experts else 'in a router'}"
     if name.lower() == "router" or (layer.out_features == 1 and name.lower().endswith("expert_gate")):
         return "moe.router", "names", f"{name!r} is named for routing"
@@ -143,15 +136,10 @@ def name_tells(layer: Layer, around: Surroundings) -> Verdict | None:
     names = (parent, name) if name.lower() in around.lexicon.wrappers else (name,)
     for candidate in names:
         belief = around.lexicon.find(candidate, where, parent, siblings)
-        if belief is not None and not (belief.fused and not _is_fused_by_name(layer)):
+        if belief is not None:
             because = f" and {context.says}" if context else ""
             return belief.role, "names", f"{candidate!r}: {belief.says}{because}"
     return None
-
-
-def _is_fused_by_name(layer: Layer) -> bool:
-    """``wi`` is fused in some models and plain in others; only the long names prove it without a shape."""
-    return len(layer.name) > len("wi") + 1
 
 
 def feed_forward_widens_then_narrows(layer: Layer, around: Surroundings) -> Verdict | None:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from ..records import Layer
 from .facts import ModelFacts
+from .layers import CONV_KINDS
 from .lexicon import PLAIN, Context, Lexicon, load_lexicon
 from .towers import TowerMap
 
@@ -53,6 +54,15 @@ class Surroundings:
     def has_blocks(self) -> bool:
         """Whether any layer stands in a repeated block."""
         return any(layer.depth for layer in self.layers)
+
+    @cached_property
+    def first_convolutions(self) -> frozenset[str]:
+        """Paths of the first convolution of each tower."""
+        first: dict[str, str] = {}
+        for layer in self.layers:
+            if layer.kind in CONV_KINDS:
+                first.setdefault(self.towers.find(layer.path), layer.path)
+        return frozenset(first.values())
 
     @property
     def lexicon(self) -> Lexicon:

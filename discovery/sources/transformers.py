@@ -1,15 +1,12 @@
 """transformers: a model type or a config object -> the model a user would load, on meta, without weights."""
 
 import copy
-import tomllib
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import torch
 
-from ... import data
 from ...errors import ScanFailed, UnknownArchitecture
+from ..words import read_facts
 from . import explained
 
 if TYPE_CHECKING:
@@ -53,11 +50,11 @@ def build_config(config: "PreTrainedConfig", model_type: str | None = None) -> "
 
 
 def _task_class(model_type: str) -> "type[PreTrainedModel]":
-    """Return the class a user would load a checkpoint of this type with, by ``data/transformers_tasks.toml``."""
+    """Return the class a user would load a checkpoint of this type with, by ``data/transformers.toml``."""
     import transformers
     from transformers.models.auto import modeling_auto
 
-    for mapping_name in _task_order():
+    for mapping_name in read_facts("transformers.toml")["tasks"]:
         entry = getattr(modeling_auto, mapping_name, {}).get(model_type)
         if entry is not None:
             class_name = entry if isinstance(entry, str) else entry[0]
@@ -66,9 +63,3 @@ def _task_class(model_type: str) -> "type[PreTrainedModel]":
             return found
     message = f"transformers:{model_type} has no model class of its own: it configures a part of another model."
     raise ScanFailed(message, reference=f"transformers:{model_type}")
-
-
-@cache
-def _task_order() -> tuple[str, ...]:
-    text = resources.files(data).joinpath("transformers_tasks.toml").read_text("utf-8")
-    return tuple(tomllib.loads(text)["order"])

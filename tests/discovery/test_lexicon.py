@@ -3,17 +3,18 @@
 import pytest
 
 from loradar.discovery.facts import ModelFacts
-from loradar.discovery.lexicon import load_lexicon, read_lexicon, words_of
+from loradar.discovery.lexicon import load_lexicon, words_of
 from loradar.discovery.roles import label_layers
 from loradar.discovery.surroundings import Surroundings
 from loradar.discovery.towers import TowerMap
+from loradar.discovery.words import read_facts
 from loradar.records import Architecture, Layer
 
 FACTS = ModelFacts(
     Architecture("transformers", "example"), (), frozenset(), frozenset(), frozenset(), is_vision_library=False
 )
-BELIEFS = read_lexicon()["belief"]
-CONTEXTS = read_lexicon()["context"]
+BELIEFS = read_facts("lexicon.toml")["belief"]
+CONTEXTS = read_facts("lexicon.toml")["context"]
 
 
 def surroundings(entry):
