@@ -7,7 +7,10 @@ configuration would hit, on paths alone).
 The way through: ``match`` (pure) -> ``plan`` (frozen data, all checks) -> ``inject.apply`` (builds, then replaces).
 """
 
-from ..errors import LoradarError as _LoradarError  # noqa: F401 - makes a bare ``import adapters`` fail, see style.md
+from ..extras import require
+
+require("scan", "torch", "safetensors")
+
 from .auto import get_peft_model
 from .config import LoraConfig
 from .inject import Expand, inject

@@ -4,12 +4,9 @@ Others may import: ``scan`` (a model or reference), ``scan_module`` (a live modu
 library into a file), ``list_architectures``, ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``.
 """
 
-from importlib.util import find_spec
+from ..extras import require
 
-from ..errors import MissingExtra
-
-if find_spec("torch") is None:
-    raise MissingExtra("torch", "scan")
+require("scan", "torch")
 
 from .catalog import scan_library
 from .facts import identify

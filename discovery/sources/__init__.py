@@ -5,12 +5,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
 
-from ...errors import InvalidReference, LoradarError, MissingExtra, ScanFailed, UnknownLibrary, quoted
+from ...errors import InvalidReference, LoradarError, ScanFailed, UnknownLibrary, quoted
+from ...extras import require
 from ...references import Reference
 
 BUILDABLE = ("transformers", "timm", "torch")
@@ -35,12 +35,6 @@ def explained(reference: str) -> Iterator[None]:
         raise ScanFailed(message, reference=reference, cause=cause) from error
 
 
-def require(package: str, extra: str = "scan") -> None:
-    """Raise ``MissingExtra`` if an optional package is not installed."""
-    if find_spec(package) is None:
-        raise MissingExtra(package, extra)
-
-
 def build(reference: Reference) -> nn.Module:
     """Build the model a reference names, on meta where its library allows.
 
@@ -53,7 +47,7 @@ def build(reference: Reference) -> nn.Module:
     if reference.scheme not in BUILDABLE:
         message = f"References of scheme {reference.scheme!r} cannot be scanned yet. Schemes: {quoted(BUILDABLE)}."
         raise InvalidReference(message, reference=str(reference), schemes=list(BUILDABLE))
-    require(reference.scheme)
+    require("scan", reference.scheme)
     source = import_module(f".{reference.scheme}", __name__)
     model: nn.Module = source.build(reference.name)
     return model
@@ -68,7 +62,7 @@ def list_names(library: str) -> list[str]:
     """
     if library not in LISTABLE:
         raise UnknownLibrary(library, LISTABLE, f"Libraries: {quoted(LISTABLE)}.")
-    require(library)
+    require("scan", library)
     names: list[str] = import_module(f".{library}", __name__).list_names()
     return names
 

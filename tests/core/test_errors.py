@@ -1,11 +1,14 @@
 """The error tree."""
 
 import inspect
+import subprocess
+import sys
 
 import pytest
 
 from loradar import errors
-from loradar.errors import LoradarError, UnknownPreset, nearest
+from loradar.errors import LoradarError, MissingExtra, UnknownPreset, nearest
+from loradar.extras import require
 
 CLASSES = [item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, LoradarError)]
 
@@ -36,3 +39,23 @@ def test_nearest_names_ignore_case():
     """A wrong capital is no distance."""
     assert nearest("LLAMA", ["llama", "gpt2"]) == ["llama"]
     assert nearest("zzz", ["llama"]) == []
+
+
+def test_a_missing_extra_names_the_way_to_install_it():
+    """Nothing is imported to find out."""
+    with pytest.raises(MissingExtra, match=r"'no_such_package' is not installed.*pip install 'loradar\[scan\]'"):
+        require("scan", "json", "no_such_package")
+
+
+@pytest.mark.parametrize(("room", "package"), [("adapters", "torch"), ("discovery", "torch"), ("api", "fastapi")])
+def test_a_room_without_its_extra_says_so(room, package):
+    """In an installation without the extra, importing the room is a clear error and no ModuleNotFoundError."""
+    code = (
+        "import importlib.util as util, importlib\n"
+        "found = util.find_spec\n"
+        f"util.find_spec = lambda name, *rest: None if name == {package!r} else found(name, *rest)\n"
+        f"try:\n    importlib.import_module('loradar.{room}')\n"
+        "except Exception as error:\n    print(type(error).__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    assert done.stdout == "MissingExtra\n"
