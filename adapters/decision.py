@@ -96,7 +96,7 @@ def _fitting(step: Step, mapping: Mapping, found: Scan, says: str) -> Decision:
 
 def _from_scan(found: Scan, preset: str) -> Decision:
     if not found.proposals:
-        message = f"{found.architecture.reference} has no layer that LoRA can adapt: {_kinds(found)}."
+        message = f"{found.architecture.reference} has no layer that LoRA can adapt. It holds: {_classes(found)}."
         raise NoAdaptableLayers(message, reference=found.architecture.reference)
     return Decision("scan", found.propose(PEFT_TYPE, preset).spec, f"live scan, preset {preset!r}")
 
@@ -128,5 +128,6 @@ def _named(mapping: Mapping) -> str:
     return f"{mapping.library}:{mapping.name} ({mapping.source.kind} {mapping.source.version})"
 
 
-def _kinds(found: Scan) -> str:
-    return ", ".join(sorted({f"{layer.class_name} is {layer.kind}" for layer in found.layers})[:5])
+def _classes(found: Scan) -> str:
+    """Return the classes of the layers, heads aside."""
+    return ", ".join(sorted({layer.class_name for layer in found.layers if layer.role != "head"})[:8]) or "a head alone"
