@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -27,7 +28,7 @@ app.add_typer(db.app, name="db")
 @app.callback(invoke_without_command=True)
 def loradar(
     *,
-    version: bool = typer.Option(default=False, show_default=False, help="Print the version and stop."),
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     """Which layers of a model an adapter belongs on: scan, store, look up, serve."""
     if version:

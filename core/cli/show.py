@@ -33,16 +33,26 @@ def describe_spec(spec: TargetSpec) -> list[tuple[str, str]]:
 
 def print_mapping(mapping: Mapping) -> None:
     """Print one mapping with its source, verification and reasons."""
-    check = mapping.verification
-    status = f"{check.status} on {mapping.library} {check.library_version}" if check else "never checked"
     rows = [
         *describe_spec(mapping.spec),
         ("source", f"{mapping.source.kind} {mapping.source.version}, revision {mapping.revision}"),
-        ("verified", status),
+        *(("verified", line) for line in _describe_verification(mapping)),
         *(("reason", reason) for reason in mapping.reasons),
     ]
     typer.echo(f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}")
     _print_rows(rows)
+
+
+def _describe_verification(mapping: Mapping) -> list[str]:
+    """Return the verdict, and what each target hits if the verdict is bad."""
+    check = mapping.verification
+    if check is None:
+        return ["never checked"]
+    lines = [f"{check.status} on {mapping.library} {check.library_version}"]
+    for target, kinds in check.counts.items() if check.status in ("partial", "dead") else ():
+        hit = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
+        lines.append(f"{target} hits {hit}")
+    return lines
 
 
 def print_scan(scan: Scan) -> None:

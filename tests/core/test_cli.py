@@ -191,3 +191,13 @@ def test_a_lookup_imports_no_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - ours
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["target_modules"] == ["q_proj", "v_proj"]
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_a_partial_entry_says_what_each_target_hits(run):
+    """PEFT's IA3 entry for mixtral names w2, which transformers 5 no longer has."""
+    run("scan", "mixtral", "--store", "--json")
+    out = run("lookup", "mixtral", "--peft-type", "ia3")[1]
+    assert "partial on transformers" in out
+    assert "w2 hits nothing" in out
+    assert "k_proj hits 32 linear" in out
