@@ -2,8 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 from ..targets import Targets
@@ -11,97 +10,72 @@ from ..targets import Targets
 MAX_SUFFIXES = 12
 """A list longer than this is harder to read than a regex."""
 
-Shape = tuple[str, ...]
-"""The segments of a path, ``*`` for an index."""
+OPEN = "*"
+"""Stands for any index in a tail."""
+
+Tail = tuple[str, ...]
+"""The last segments of a path, some indices left open."""
 
 
 def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Targets:
     r"""Return the shortest targets that match exactly ``wanted`` among ``module_paths``, by PEFT's rule.
 
-    Suffixes without an index are best: they still fit when the model is deeper or stands inside another one. Next is
-    a regex that leaves indices open, and last suffixes that name them (``seq.0``). A suffix never is a bare index:
-    ``0`` hits whatever else is numbered. Every generated regex is linear: literals, ``\d+`` between dots, plain
-    alternatives and one leading ``.*``.
+    A layer goes by the shortest tail of its path that no unwanted module shares: without any index if there is one,
+    so that it still fits when the model is deeper or stands inside another one; else with open indices; else with the
+    last index named, then the last two, and so on. If no index had to be left open, the tails are suffixes; else
+    they make one regex, which is linear: literals, ``\d+`` between dots, plain alternatives and one leading ``.*``.
+    A suffix never is a bare index: ``0`` hits whatever else is numbered.
     """
-    hits = _Hits(wanted, module_paths)
-    names = [_name(path, hits) for path in wanted]
-    suffixes = tuple(dict.fromkeys(name.suffix for name in names if name.suffix))
-    complete = all(name.suffix and not (name.has_index and name.tail) for name in names)
-    if complete and len(suffixes) <= MAX_SUFFIXES:
-        return suffixes
-    return _join(name.regex() for name in names)
+    names = _Names(tuple(wanted), tuple(module_paths))
+    tails = {path: names.find(path) for path in wanted}
+    plain = dict.fromkeys(".".join(tail) for tail in tails.values() if tail and OPEN not in tail)
+    if all(tail and OPEN not in tail for tail in tails.values()) and len(plain) <= MAX_SUFFIXES:
+        return tuple(plain)
+    return _join(_render(tail or path.split("."), anywhere=tail is not None) for path, tail in tails.items())
 
 
-@dataclass(frozen=True, slots=True)
-class _Name:
-    """What a layer can be called.
+class _Names:
+    """Which tails of paths belong to wanted modules alone."""
 
-    Attributes:
-        suffix: Shortest suffix no other module shares, without index if there is one.
-        tail: Shortest tail with open indices no other module shares.
-    """
+    def __init__(self, wanted: tuple[str, ...], every: tuple[str, ...]) -> None:
+        self._wanted = wanted
+        self._every = every
 
-    path: str
-    suffix: str | None
-    tail: Shape | None
+    def find(self, path: str) -> Tail | None:
+        """Return the best name for a path; ``None`` if nothing but its indices tells it apart."""
+        plain = (tail for tail in _tails(path, 0) if OPEN not in tail and self._is_exact(tail, 0))
+        indices = sum(map(str.isdecimal, path.split(".")))
+        indexed = (t for named in range(indices + 1) for t in _tails(path, named) if self._is_exact(t, named))
+        return next(plain, None) or next(indexed, None)
 
-    @property
-    def has_index(self) -> bool:
-        return self.suffix is None or any(segment.isdecimal() for segment in self.suffix.split("."))
-
-    def regex(self) -> tuple[str, str]:
-        """Return (regex of the parent with its dot, regex of the leaf)."""
-        if self.suffix and not self.has_index:
-            return _render(self.suffix.split("."), anywhere=True)
-        if self.tail:
-            return _render(self.tail, anywhere=True)
-        return _render((self.suffix or self.path).split("."), anywhere=self.suffix is not None)
+    def _is_exact(self, tail: Tail, named: int) -> bool:
+        return _count_tails(self._wanted, named)[tail] == _count_tails(self._every, named)[tail]
 
 
-class _Hits:
-    """How many modules, and how many wanted ones, share each suffix and each tail."""
-
-    def __init__(self, wanted: Collection[str], module_paths: Sequence[str]) -> None:
-        self._wanted = _count_names(tuple(wanted))
-        self._every = _count_names(tuple(module_paths))
-
-    def only_wanted(self, name: str | Shape) -> bool:
-        return self._wanted[name] == self._every[name]
+@lru_cache(maxsize=32)  # the presets of one model are named among the same modules
+def _count_tails(paths: tuple[str, ...], named: int) -> Counter[Tail]:
+    return Counter(tail for path in paths for tail in _tails(path, named))
 
 
-def _name(path: str, hits: _Hits) -> _Name:
-    own = [suffix for suffix in _suffixes(path) if hits.only_wanted(suffix) and _is_speaking(suffix)]
-    free = next((suffix for suffix in own if not any(s.isdecimal() for s in suffix.split("."))), None)
-    tail = next((tail for tail in _tails(path) if hits.only_wanted(tail) and set(tail) != {"*"}), None)
-    return _Name(path, free or next(iter(own), None), tail)
-
-
-def _is_speaking(suffix: str) -> bool:
-    return not suffix.partition(".")[0].isdecimal()
-
-
-def _suffixes(path: str) -> list[str]:
+def _tails(path: str, named: int) -> list[Tail]:
+    """Return the tails of a path that hold a name, shortest first, all but the last ``named`` indices open."""
     segments = path.split(".")
-    return [".".join(segments[start:]) for start in range(len(segments) - 1, -1, -1)]
+    for position in range(len(segments) - 1, -1, -1):
+        if segments[position].isdecimal():
+            named -= 1
+            if named < 0:
+                segments[position] = OPEN
+    tails = (tuple(segments[start:]) for start in range(len(segments) - 1, -1, -1))
+    return [tail for tail in tails if not tail[0].isdecimal() and any(map(_is_name, tail))]
 
 
-def _tails(path: str) -> list[Shape]:
-    shape = tuple("*" if segment.isdecimal() else segment for segment in path.split("."))
-    return [shape[start:] for start in range(len(shape) - 1, -1, -1)]
-
-
-@lru_cache(maxsize=8)  # the presets of one model are named among the same modules
-def _count_names(paths: tuple[str, ...]) -> Counter[str | Shape]:
-    return Counter(name for path in paths for name in _names_of(path))
-
-
-def _names_of(path: str) -> Iterator[str | Shape]:
-    yield from _suffixes(path)
-    yield from _tails(path)
+def _is_name(segment: str) -> bool:
+    return segment != OPEN and not segment.isdecimal()
 
 
 def _render(segments: Sequence[str], *, anywhere: bool) -> tuple[str, str]:
-    escaped = [r"\d+" if segment == "*" else re.escape(segment) for segment in segments]
+    """Return (regex of the parent with its dot, regex of the leaf)."""
+    escaped = [r"\d+" if segment == OPEN else re.escape(segment) for segment in segments]
     parent = "".join(rf"{segment}\." for segment in escaped[:-1])
     return (r"(?:.*\.)?" if anywhere else "") + parent, escaped[-1]
 

@@ -92,11 +92,11 @@ def choose_candidates(layers: Sequence[Layer]) -> Candidates | None:
 def is_adaptable(layer: Layer) -> bool:
     """Tell whether an adapter may go on a layer.
 
-    It must be of a kind an adapter can imitate, in a role it is meant for, not known dead, and its groups must divide
-    the rank.
+    It must stand inside the model, not be the model, be of a kind an adapter can imitate, in a role it is meant for,
+    not known dead, and its groups must divide the rank.
     """
-    fits = layer.kind in ADAPTABLE_KINDS and RANK % layer.groups == 0
-    return fits and layer.role not in NEVER and layer.live is not False
+    fits = layer.path and layer.kind in ADAPTABLE_KINDS and RANK % layer.groups == 0
+    return bool(fits) and layer.role not in NEVER and layer.live is not False
 
 
 def _reasons_left_out(tower: Tower, layers: Sequence[Layer], *, has_blocks: bool) -> list[str]:
@@ -139,32 +139,32 @@ def default_layers(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], str]:
         found = _with_roles(layers, roles)
         if found:
             return found, why
-    convolutions = _convolutions(layers)
-    if convolutions[0]:
-        return convolutions
-    return _dense(layers), "no attention, mixer or feed-forward network is known: every dense layer but the head"
+    return channel_mixers(layers)
 
 
-def _convolutions(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], str]:
-    """Pointwise convolutions mix channels as linears do, if every block has one; shortcuts alone are no path."""
-    pointwise, every = _with_roles(layers, POINTWISE), _with_roles(layers, POINTWISE | SPATIAL)
-    if {layer.block for layer in pointwise} == {layer.block for layer in every}:
-        return pointwise, "a convolutional network: its pointwise convolutions"
-    return every, "a convolutional network whose blocks have no pointwise path: its convolutions, except depthwise ones"
+def channel_mixers(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], str]:
+    """Dense layers and pointwise convolutions, which do the same, if most blocks have one.
+
+    Shortcuts alone are no path: a resnet18 has pointwise convolutions in three of its eight blocks only.
+    """
+    mixers = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role in POINTWISE)
+    blocks = {layer.block for layer in layers}
+    if blocks != {None} and 2 * len({layer.block for layer in mixers}) >= len(blocks):
+        return mixers, "no attention or feed-forward network is known: every dense layer and pointwise convolution"
+    every = tuple(layer for layer in layers if layer in mixers or layer.role in SPATIAL)
+    return every, "no attention or feed-forward network is known: every dense layer and convolution but the head"
 
 
 def all_linear(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], str]:
-    """Every live dense layer of the blocks (QLoRA, arXiv:2305.14314); in a convolutional network, the pointwise ones.
+    """Every live dense layer of the blocks (QLoRA, arXiv:2305.14314); in a convolutional network, what stands for it.
 
     A convolution that works as a feed-forward layer or an attention projection counts as dense.
     """
-    dense = _dense(layers)
-    return (dense, "every dense layer (QLoRA's convention)") if dense else _convolutions(layers)
-
-
-def _dense(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     as_dense = ATTENTION | MIXER | MLP | EXPERT
-    return tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role in as_dense)
+    if not _with_roles(layers, as_dense):
+        return channel_mixers(layers)
+    dense = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role in as_dense)
+    return dense, "every dense layer (QLoRA's convention)"
 
 
 def _with_roles(layers: Sequence[Layer], roles: frozenset[Role]) -> tuple[Layer, ...]:

@@ -86,6 +86,19 @@ def test_targets_hit_exactly_what_is_wanted(universe, data):
         assert not any(target.isdecimal() for target in targets)
 
 
+def test_an_index_that_tells_layers_apart_is_named_and_others_stay_open():
+    """The linears of a numbered sequence in every block: their own index is named, the block's is not."""
+    paths = [f"blocks.{block}.{index}" for block in range(3) for index in range(4)]
+    targets = name_targets([p for p in paths if p.endswith((".1", ".3"))], ["blocks", *paths])
+    assert targets == r"(?:.*\.)?blocks\.\d+\.(?:1|3)"
+
+
+def test_a_short_suffix_with_an_index_is_still_a_suffix():
+    """`mlp.0` names no block, so it fits a deeper model."""
+    paths = blocks("mlp.0", "mlp.1", "mlp.3", "attn")
+    assert name_targets([p for p in paths if p.endswith(("mlp.0", "mlp.3"))], paths) == ("mlp.0", "mlp.3")
+
+
 @pytest.mark.parametrize("depth", [3, 40])
 def test_generated_regexes_answer_long_paths_at_once(depth):
     """Nothing in a generated regex can blow up: no repetition stands inside another."""

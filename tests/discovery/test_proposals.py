@@ -1,6 +1,8 @@
 """Proposals: which layers, by which names, at what cost."""
 
 import pytest
+import torch
+import torchvision
 from discovery_zoo import ConvNet, Decoder, SparseDecoder
 from torch import nn
 from zoo import MLP
@@ -175,3 +177,11 @@ def test_convolutions_whose_groups_do_not_divide_the_rank_are_left_out():
     proposal = scan("regnet").propose()
     assert proposal.matched
     assert any("whose groups do not divide rank 8" in reason for reason in proposal.reasons)
+
+
+def test_linears_in_the_blocks_outrank_the_convolutions_between_them():
+    """Torchvision's ConvNeXt: two nameless linears per block, and a few convolutions that make patches smaller."""
+    with torch.device("meta"):
+        found = scan(torchvision.models.convnext_tiny())
+    assert found.propose().spec.target_modules == ("block.3", "block.5")
+    assert found.propose().matched == 36
