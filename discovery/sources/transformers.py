@@ -1,6 +1,8 @@
 """transformers: a model type or a config object -> the model a user would load, on meta, without weights."""
 
 import copy
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,12 +46,16 @@ def build_config(config: "PreTrainedConfig", model_type: str | None = None) -> "
         ScanFailed: If no model class takes the config, or the config does not build.
     """
     model_type = model_type or config.model_type
-    model_class = _task_class(model_type)
-    with explained(f"transformers:{model_type}"), torch.device("meta"):
+    reference = f"transformers:{model_type}"
+    with explained(reference), torch.device("meta"):
+        model_class = _task_class(model_type) or _part_class(type(config))
+        if model_class is None:
+            message = f"{reference} has no model class of its own: it configures a part of other models."
+            raise ScanFailed(message, reference=reference)
         return model_class(copy.deepcopy(config))
 
 
-def _task_class(model_type: str) -> "type[PreTrainedModel]":
+def _task_class(model_type: str) -> "type[PreTrainedModel] | None":
     """Return the class a user would load a checkpoint of this type with, by ``data/transformers.toml``."""
     import transformers
     from transformers.models.auto import modeling_auto
@@ -57,9 +63,27 @@ def _task_class(model_type: str) -> "type[PreTrainedModel]":
     for mapping_name in read_facts("transformers.toml")["tasks"]:
         entry = getattr(modeling_auto, mapping_name, {}).get(model_type)
         if entry is not None:
-            class_name = entry if isinstance(entry, str) else entry[0]
-            with explained(f"transformers:{model_type}"):
-                found: type[PreTrainedModel] = getattr(transformers, class_name)
+            found: type[PreTrainedModel] = getattr(transformers, entry if isinstance(entry, str) else entry[0])
             return found
-    message = f"transformers:{model_type} has no model class of its own: it configures a part of another model."
-    raise ScanFailed(message, reference=f"transformers:{model_type}")
+    return None
+
+
+def _part_class(config_class: "type[PreTrainedConfig]") -> "type[PreTrainedModel] | None":
+    """Return the class of a part no auto mapping knows, such as a text tower: the one that names this config class.
+
+    Of several the most whole one stands for it, by ``data/transformers.toml``.
+    """
+    from transformers import PreTrainedModel
+
+    modeling = config_class.__module__.replace(".configuration_", ".modeling_")
+    if find_spec(modeling) is None:
+        return None
+    items = vars(import_module(modeling)).values()
+    models = [item for item in items if isinstance(item, type) and issubclass(item, PreTrainedModel)]
+    own = [m for m in models if m.config_class is config_class and not m.__name__.endswith("PreTrainedModel")]
+    return min(own, key=_wholeness, default=None)
+
+
+def _wholeness(model_class: type) -> int:
+    marks: list[str] = read_facts("transformers.toml")["part_classes"]
+    return next((rank for rank, mark in enumerate(marks) if mark in model_class.__name__), len(marks))
