@@ -79,7 +79,7 @@ def _part_class(config_class: "type[PreTrainedConfig]") -> "type[PreTrainedModel
     if find_spec(modeling) is None:
         return None
     items = vars(import_module(modeling)).values()
-    models = [item for item in items if isinstance(item, type) and issubclass(item, PreTrainedModel)]
+    models: list[type[PreTrainedModel]] = [m for m in items if isinstance(m, type) and issubclass(m, PreTrainedModel)]
     own = [m for m in models if m.config_class is config_class and not m.__name__.endswith("PreTrainedModel")]
     return min(own, key=_wholeness, default=None)
 
