@@ -4,6 +4,7 @@ The names are PEFT's (``base_layer``, ``lora_A``, ``lora_B``, ``lora_embedding_A
 that state dicts agree. Source of the method: arXiv:2106.09685.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from .plan import PlannedAdapter
 from .wrapper import Wrapper
 
 
-class LoraLayer(Wrapper):
+class LoraLayer(Wrapper, ABC):
     """What all LoRA layers share: the base layer, the switch, merging and its inverse.
 
     Attributes:
@@ -74,17 +75,17 @@ class LoraLayer(Wrapper):
             return result
         return (result + self.update(x)).to(result.dtype)
 
+    @abstractmethod
     def update(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``scaling * B(A(dropout(x)))`` in the dtype of the factors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def factors(self) -> tuple[nn.Parameter, nn.Parameter]:
         """Return the active adapter's ``A`` and ``B``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def get_delta_weight(self, adapter: str | None = None) -> torch.Tensor:
         """Return ``scaling * B @ A`` in the shape of the base weight, in the dtype of the factors."""
-        raise NotImplementedError
 
     def reset_lora_parameters(self, init_lora_weights: Initialisation) -> None:
         """Fill both factors anew; also for a model that was built on meta and then given storage."""
