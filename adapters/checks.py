@@ -6,14 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from ..discovery import kind_of
+from ..discovery import CONV_KINDS, kind_of
 from ..errors import NoAdaptableLayers
 from ..vocabulary import Kind
 from . import foreign, refusals
 from .sites import Site, Survey
 
-CONVOLUTIONS: tuple[Kind, ...] = ("conv1d", "conv2d", "conv3d")
-ADAPTABLE: tuple[Kind, ...] = ("linear", "transposed_linear", *CONVOLUTIONS, "embedding")
+ADAPTABLE: tuple[Kind, ...] = ("linear", "transposed_linear", *CONV_KINDS, "embedding")
 """Kinds of layer that ``layers`` can adapt."""
 MARKS = ({"base_layer", "lora_A"}, {"base_layer", "lora_embedding_A"}, {"original_module", "modules_to_save"})
 """Children by which a module gives itself away as an adapter, ours or PEFT's."""
@@ -36,7 +35,7 @@ def check_layer(path: str, site: Site, kind: Kind, r: int) -> None:
         raise refusals.quantised(path, site.module)
     if kind == "embedding" and not foreign.looks_up_ids(site.module):
         raise refusals.own_forward(path, site.module)
-    groups: Any = site.module.groups if kind in CONVOLUTIONS else 1
+    groups: Any = site.module.groups if kind in CONV_KINDS else 1
     if r % groups:
         raise refusals.rank_not_divisible(path, site.module, r)
 

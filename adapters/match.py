@@ -26,11 +26,6 @@ class Match:
     counts: dict[str, int]
     remarks: tuple[str, ...] = field(default=())
 
-    @property
-    def unmatched(self) -> tuple[str, ...]:
-        """Targets that hit nothing."""
-        return tuple(target for target, count in self.counts.items() if not count)
-
 
 def match(paths: Sequence[str], config: LoraConfig) -> Match:
     """Return what ``config`` means on these module paths, by PEFT's rules (``check_target_module_exists``, 0.21.2).

@@ -3,7 +3,6 @@
 No torch and no SQL in here, so that every folder can speak of them.
 """
 
-from collections import Counter
 from collections.abc import Mapping as Json
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -214,10 +213,6 @@ class Scan:
         if preset not in found:
             raise UnknownPreset(preset, PRESETS, f"{self.architecture.reference} has: {quoted(found)}.")
         return found[preset]
-
-    def roles(self) -> Counter[Role]:
-        """Return how many layers have each role."""
-        return Counter(layer.role for layer in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of ``loradar scan --json``."""

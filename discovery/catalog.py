@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import track
 
 from ..errors import InvalidRequest, LoradarError
@@ -26,7 +27,8 @@ def scan_library(library: str, out: Path) -> tuple[int, int]:
     names = sources.list_names(library)
     done = dict(_read(out))
     with out.open("a", encoding="utf-8") as lines:
-        for name in track([name for name in names if name not in done], description=f"scanning {library}"):
+        missing = [name for name in names if name not in done]
+        for name in track(missing, f"scanning {library}", console=Console(stderr=True)):
             line = _scan_line(library, name)
             lines.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n")
             lines.flush()

@@ -81,17 +81,16 @@ def identify(model: nn.Module) -> Architecture:
     return Architecture(library, name, type(model).__name__, _version(library, model))
 
 
-def model_type_of(model: nn.Module) -> str | None:
-    """Return the ``model_type`` of a transformers configuration the model carries, if it carries one."""
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
-    return model_type if isinstance(model_type, str) and model_type else None
+def is_configuration(subject: object) -> bool:
+    """Tell whether something is a transformers configuration; a user's own may leave its model type empty."""
+    return isinstance(getattr(subject, "model_type", None), str)
 
 
 def _identity(model: nn.Module) -> tuple[Library, str]:
     package = type(model).__module__.partition(".")[0]
-    model_type = model_type_of(model)
-    if model_type is not None:
-        return "transformers", model_type
+    config: Any = getattr(model, "config", None)
+    if is_configuration(config) and config.model_type:
+        return "transformers", config.model_type
     pretrained = getattr(model, "pretrained_cfg", None)
     architecture = getattr(pretrained, "architecture", None) or (
         pretrained.get("architecture") if isinstance(pretrained, dict) else None
@@ -114,7 +113,7 @@ def _version(library: Library, model: nn.Module) -> str | None:
 def _sub_models(model: nn.Module, paths: dict[int, str]) -> Iterator[SubModel]:
     for path, module in model.named_modules():
         config = module.__dict__.get("config")
-        if not isinstance(getattr(config, "model_type", None), str):
+        if not is_configuration(config):
             continue
         if not hasattr(type(module), "main_input_name") and not any(map(repeats_blocks, module.modules())):
             continue  # an attention or a norm that keeps the configuration at hand is no model
@@ -154,13 +153,16 @@ def _tower_of_main_input(module: nn.Module) -> Tower | None:
 
 
 def _paths_of(model: nn.Module, getter: str, paths: dict[int, str]) -> Iterator[str]:
-    """Yield the path of what a head getter returns; many models inherit one that raises or answers ``None``."""
+    """Yield the path of what a head getter returns, if it returns a module of this model.
+
+    A user's own method of the same name may be left undefined or take arguments: then it declares no head.
+    """
     method = getattr(model, getter, None)
     if not callable(method):
         return
     try:
         found = method()
-    except (NotImplementedError, AttributeError, TypeError, KeyError):
+    except (NotImplementedError, TypeError):
         return
     for module in found if isinstance(found, list | tuple | nn.ModuleList) else (found,):
         if isinstance(module, nn.Module) and id(module) in paths:

@@ -10,6 +10,7 @@ from ..records import Layer, Proposal
 from ..targets import TargetSpec
 from ..vocabulary import PRESETS, Preset, Role, Tower
 from .facts import ModelFacts
+from .layers import CONV_KINDS
 from .patterns import name_targets
 from .slots import pattern_of
 from .towers import is_below
@@ -17,7 +18,7 @@ from .towers import is_below
 ROLE_ORDER: dict[str, int] = {role: position for position, role in enumerate(get_args(Role))}
 RANK = 8
 PEFT_TYPE = "LORA"
-ADAPTABLE_KINDS = ("linear", "transposed_linear", "conv1d", "conv2d", "conv3d", "expert_parameter")
+ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter")
 DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")
 TOWER_ORDER: tuple[Tower, ...] = ("language", "vision", "audio", "main")
 

@@ -9,7 +9,7 @@ from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, quoted
 from ..records import Scan
 from ..references import Reference
 from . import sources
-from .facts import collect_facts
+from .facts import collect_facts, is_configuration
 from .layers import list_layers, walk
 from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
 from .roles import label_layers
@@ -79,7 +79,7 @@ def _resolve(subject: "nn.Module | PreTrainedConfig | str") -> nn.Module:
         return subject
     if isinstance(subject, str):
         return sources.build(Reference.parse(subject))
-    if isinstance(getattr(subject, "model_type", None), str):
+    if is_configuration(subject):
         return sources.build_config(subject)
     message = f"Cannot scan a {type(subject).__name__}. Give a torch module, a transformers config or a reference."
     raise InvalidReference(message, type=type(subject).__name__)

@@ -75,14 +75,6 @@ class Registry:
         if self._engine:
             self._engine.dispose()
 
-    def ping(self) -> None:
-        """Read one row.
-
-        Raises:
-            DatabaseUnusable: If that fails.
-        """
-        self.serial()
-
     def serial(self) -> int:
         """Return the number of writes that changed something."""
         return serial_of(self._reader)

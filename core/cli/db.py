@@ -52,10 +52,15 @@ def export_constants(
     out: Annotated[Path, typer.Argument(help="JSON file to write.")],
     path: Annotated[Path | None, typer.Argument(help="A constants.py; without it, the installed peft's.")] = None,
     version: Annotated[str | None, typer.Option(help="The peft version the file is from.")] = None,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Write the facts of PEFT's constants.py as JSON, the form that seeds a registry."""
     from ..registry import read_constants, write_constants_json
 
     constants = read_constants(path, version)
     write_constants_json(constants, out)
-    typer.echo(f"{out}: peft {constants.version}")
+    if as_json:
+        show.print_json({"file": str(out), "version": constants.version})
+    else:
+        typer.echo(f"{out}: peft {constants.version}")

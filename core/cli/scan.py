@@ -25,7 +25,7 @@ def scan(
 ) -> None:
     """Scan an architecture nobody registered: its layers, roles, slots and the targets proposed for it."""
     if every is not None:
-        _scan_all(every, out, store=store)
+        _scan_all(every, out, store=store, as_json=as_json)
     elif reference is None:
         message = "Nothing to scan. Name an architecture (loradar scan olmo2) or a library (--all timm --out FILE)."
         raise InvalidRequest(message)
@@ -58,7 +58,7 @@ def _store(found: "Scan", *, quietly: bool) -> None:
         typer.echo(f"\nStored: {kept}. Look it up with: loradar lookup {found.architecture.reference}")
 
 
-def _scan_all(library: str, out: Path | None, *, store: bool) -> None:
+def _scan_all(library: str, out: Path | None, *, store: bool, as_json: bool) -> None:
     if out is None or store:
         message = "--all writes to a file and nowhere else: loradar scan --all timm --out timm.jsonl"
         raise InvalidRequest(message, library=library)
@@ -66,4 +66,7 @@ def _scan_all(library: str, out: Path | None, *, store: bool) -> None:
 
     quiet_libraries()
     scanned, failed = scan_library(library, out)
-    typer.echo(f"{out}: {scanned} architectures scanned, {failed} not, each with its reason.")
+    if as_json:
+        show.print_json({"file": str(out), "scanned": scanned, "unscanned": failed})
+    else:
+        typer.echo(f"{out}: {scanned} architectures scanned, {failed} not, each with its reason.")

@@ -6,10 +6,11 @@ import sys
 from importlib.metadata import entry_points
 
 import pytest
+import typer
 
 from loradar import __version__
 from loradar.api import running
-from loradar.cli import main
+from loradar.cli import app, main
 from loradar.registry import Registry
 
 ACCEPTED = ["olmo2", "phi3", "vit", "whisper", "modernbert", "timm:resnet50", "timm:vit_base_patch16_224"]
@@ -182,7 +183,7 @@ def test_a_lookup_imports_no_torch():
     """Lookups stay instant: neither torch nor anything as heavy is loaded, also not by `import loradar`."""
     code = (
         "import sys, loradar\n"
-        "from loradar.cli import main\n"
+        "from loradar.cli import app, main\n"
         "try:\n    main(['lookup', 'llama', '--json'])\n"
         "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
         "heavy = {'torch', 'transformers', 'timm', 'sqlalchemy', 'alembic', 'fastapi', 'numpy'}\n"
@@ -201,3 +202,48 @@ def test_a_partial_entry_says_what_each_target_hits(run):
     assert "partial on transformers" in out
     assert "w2 hits nothing" in out
     assert "k_proj hits 32 linear" in out
+
+
+def test_a_whole_library_is_counted_as_json(run, tmp_path, monkeypatch):
+    """Standard output holds the JSON alone; the progress bar goes to standard error."""
+    monkeypatch.setattr("loradar.discovery.sources.list_names", lambda _: ["olmo2", "autoformer"])
+    out = tmp_path / "catalog.jsonl"
+    code, printed, _ = run("scan", "--all", "transformers", "--out", str(out), "--json")
+    assert code == 0
+    assert json.loads(printed) == {"file": str(out), "scanned": 1, "unscanned": 1}
+
+
+def test_exported_constants_are_reported_as_json(run, tmp_path):
+    """Where the facts went, and of which version they are."""
+    out = tmp_path / "facts.json"
+    assert json.loads(run("db", "export-constants", str(out), "--json")[1]) == {"file": str(out), "version": "0.21.2"}
+
+
+def test_the_service_says_where_it_is_as_json(capsys, monkeypatch):
+    """A program that starts it on a free port reads the URL."""
+    monkeypatch.setattr("loradar.api.serve", lambda _, host, port, ready: ready(f"http://{host}:{port + 1}"))
+    with pytest.raises(SystemExit):
+        main(["serve", "--port", "0", "--json"])
+    assert json.loads(capsys.readouterr().out) == {"url": "http://127.0.0.1:1"}
+
+
+def every_command(group, path=()):
+    """Yield (path, command) of every command, those of groups included."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+def test_every_command_takes_json():
+    """A program can use any of them."""
+    commands = dict(every_command(typer.main.get_command(app)))
+    assert len(commands) >= 7
+    without = [" ".join(path) for path, command in commands.items() if not takes(command, "--json")]
+    assert not without
+
+
+def takes(command, option):
+    """Tell whether a command has an option."""
+    return any(option in parameter.opts for parameter in command.params)

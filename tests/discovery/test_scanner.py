@@ -129,3 +129,26 @@ def test_what_cannot_be_done_yet_is_refused():
 def test_the_public_name_is_the_scanner():
     """``loradar.scan`` is one hop from the function."""
     assert loradar.scan is scan
+
+
+class OddGetters(nn.Module):
+    """A user's own module whose methods are only called like transformers' and timm's."""
+
+    def __init__(self) -> None:
+        """Own two layers."""
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4)
+
+    def get_classifier(self, name: str) -> nn.Module:
+        """Return a part by name."""
+        return getattr(self, name)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Leave it to whoever subclasses this."""
+        raise NotImplementedError
+
+
+def test_methods_that_only_sound_like_head_getters_declare_no_head():
+    """One takes arguments, one is left undefined; the last layer is the head all the same."""
+    assert scan(OddGetters()).propose().spec.modules_to_save == ("second",)

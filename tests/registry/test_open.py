@@ -84,7 +84,7 @@ def test_a_database_in_memory_works(home):
     with Registry.open(at("sqlite://", home)) as registry:
         assert registry.lookup("llama", "ia3").spec.feedforward_modules == ("down_proj",)
         assert registry.info().counts["constants"] > 40
-        registry.ping()
+        registry.serial()
     assert not home.exists()
 
 
@@ -228,7 +228,7 @@ def test_a_database_that_goes_away_is_reported_by_ping(registry, home):
     registry.close()
     (home / "registry.sqlite3").write_bytes(b"spoiled" * 1000)
     with pytest.raises(DatabaseUnusable, match="file is not a database"):
-        registry.ping()
+        registry.serial()
 
 
 def test_info_masks_the_password():
