@@ -78,9 +78,13 @@ class Layer:
         depth: How many repeated blocks enclose it; 0 is outside every block.
         role: What it does in the model.
         tower: Which sub-model it belongs to.
-        called: Whether a traced forward ran it; ``None`` when nothing was traced.
+        layout: How the output of a fused projection is split (``thirds``, ``halves``, ``unequal``, ``interleaved``), or
+            which way round fused experts stand (``out_in``, ``in_out``); ``None`` elsewhere or when nothing was traced.
+        called: Whether a traced forward ran it; ``False`` if its weight was read without it; ``None`` when no forward
+            came by.
+        bypassed: Where its weight is read outside its own forward, such as ``modeling_wavlm.py:210``.
         live: Whether an adapter on it receives a gradient; ``None`` when that is unproven.
-        evidence: Why role and tower are what they are.
+        evidence: Why the role is what it is: first what decided, then what else was said.
     """
 
     path: str
@@ -96,7 +100,9 @@ class Layer:
     depth: int = 0
     role: Role = "other"
     tower: Tower = "main"
+    layout: str | None = None
     called: bool | None = None
+    bypassed: str | None = None
     live: bool | None = None
     evidence: tuple[Evidence, ...] = ()
 
@@ -104,6 +110,11 @@ class Layer:
     def name(self) -> str:
         """Last segment of the path."""
         return self.path.rpartition(".")[2]
+
+    @property
+    def confidence(self) -> str:
+        """``high`` if dataflow or structure decided the role, ``low`` if names did."""
+        return "low" if not self.evidence or self.evidence[0].by == "names" else "high"
 
     def labelled(self, role: Role, by: str, says: str) -> Self:
         """Return a copy with this role and one more piece of evidence."""
@@ -125,7 +136,10 @@ class Layer:
             "depth": self.depth,
             "role": self.role,
             "tower": self.tower,
+            "layout": self.layout,
             "called": self.called,
+            "bypassed": self.bypassed,
+            "confidence": self.confidence,
             "live": self.live,
             "evidence": [{"by": item.by, "says": item.says} for item in self.evidence],
         }

@@ -97,7 +97,7 @@ def is_adaptable(layer: Layer) -> bool:
     not known dead, and its groups must divide the rank.
     """
     fits = layer.path and layer.kind in ADAPTABLE_KINDS and RANK % layer.groups == 0
-    return bool(fits) and layer.role not in NEVER and layer.live is not False
+    return bool(fits) and layer.role not in NEVER and layer.live is not False and not layer.bypassed
 
 
 def _reasons_left_out(tower: Tower, layers: Sequence[Layer], *, has_blocks: bool) -> list[str]:

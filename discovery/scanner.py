@@ -5,22 +5,24 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, quoted
+from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
 from ..records import Scan
 from ..references import Reference
 from . import sources
 from .facts import collect_facts, is_configuration
+from .judge import judge
 from .layers import list_layers, walk
 from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
 from .roles import label_layers
 from .slots import fingerprint, make_slots
 from .surroundings import Surroundings
 from .towers import TowerMap, is_below, map_towers
+from .traced import trace
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-METHODS = ("auto", "names")
+METHODS = ("auto", "dataflow", "names")
 
 
 def scan(
@@ -30,28 +32,29 @@ def scan(
 ) -> Scan:
     """Scan a model, a transformers configuration, or a reference such as ``timm:resnet50``.
 
-    The model is only read: no forward runs, nothing in it changes.
+    The model is left exactly as it was found: its forward runs on the meta device, without its weights.
 
     Args:
         model_or_reference: A live module (any device, meta included), a configuration object, or a reference.
-        example_inputs: Inputs for a traced scan; none is made yet, so anything but ``None`` is refused.
-        method: ``auto`` or ``names``; both read names, shapes and structure.
+        example_inputs: What the forward takes (a tensor, a tuple or a dictionary); made from its signature and
+            configuration if not given.
+        method: ``dataflow`` follows tensors through the model's own forward, ``names`` reads names, shapes and structure
+            alone, ``auto`` is dataflow where a forward runs and names where none does.
 
     Raises:
         InvalidReference: If the reference cannot be parsed or its scheme cannot be scanned.
         UnknownArchitecture: If its library has no such architecture.
-        ScanFailed: If it does not build.
+        ScanFailed: If it does not build, or the method is ``dataflow`` and no forward runs.
         NoAdaptableLayers: If it owns no layer an adapter could sit on.
-        InvalidRequest: If the method is unknown or needs tracing.
+        InvalidRequest: If the method is unknown.
     """
-    if method not in METHODS or example_inputs is not None:
-        asked = f"method {method!r}" if method not in METHODS else "example_inputs"
-        message = f"Cannot scan with {asked}: forward passes are not traced yet. Methods: {quoted(METHODS)}."
+    if method not in METHODS:
+        message = f"Unknown method {method!r}. Methods: {quoted(METHODS)}."
         raise InvalidRequest(message, method=method)
-    return scan_module(_resolve(model_or_reference))
+    return scan_module(_resolve(model_or_reference), example_inputs, method)
 
 
-def scan_module(model: nn.Module) -> Scan:
+def scan_module(model: nn.Module, example_inputs: Any = None, method: str = "auto") -> Scan:
     """Scan a live module; see :func:`scan`."""
     facts = collect_facts(model)
     module_paths = tuple(site.path for site in walk(model))
@@ -60,12 +63,17 @@ def scan_module(model: nn.Module) -> Scan:
     if not any(layer.kind in ADAPTABLE_KINDS for layer in layers):
         message = f"{facts.architecture.reference} has no layer an adapter could sit on ({len(module_paths)} modules)."
         raise NoAdaptableLayers(message, reference=facts.architecture.reference)
+    traced = trace(model, layers, module_paths, example_inputs) if method != "names" else None
+    if traced is None and method == "dataflow":
+        message = f"No forward of {facts.architecture.reference} runs. Give example_inputs, or scan it by names."
+        raise ScanFailed(message, reference=facts.architecture.reference)
+    layers = judge(layers, traced) if traced else layers
     saved = saved_heads(layers, facts)
     parameter_paths = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
     subject = Subject(layers, module_paths, parameter_paths, saved, _count_parameters(model, saved))
     return Scan(
         architecture=replace(facts.architecture, fingerprint=fingerprint(layers)),
-        method="names",
+        method="dataflow" if traced else "names",
         layers=layers,
         towers=_tower_prefixes(towers, layers),
         slots=make_slots(layers),

@@ -1,0 +1,405 @@
+"""Where tensors come from: a pass over a tape that tells, for every value, which layers wrote it and how it got here.
+
+A value's *sources* are the origins it was made from by operations that keep features apart (views, norms, activations,
+sums, gates). An origin is what makes new features: a layer that was applied, a product of two activations, an
+attention, or a residual stream, which is the sum of a value and something computed from it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntFlag, auto
+from typing import Any
+
+from .operations import (
+    ACTIVATIONS,
+    ADDITIONS,
+    CONTRACTIONS,
+    CONVOLUTIONS,
+    DECAYS,
+    MULTIPLICATIONS,
+    POOLINGS,
+    RANKINGS,
+    SLICES,
+    SOFTMAXES,
+    TRANSPOSITIONS,
+    bind_multi_head,
+    contracted,
+    flips_last_dims,
+    is_plain_index,
+    pools_positions,
+    softmax_dim,
+)
+from .tape import Op, Ref, Tape
+
+
+class Way(IntFlag):
+    """What happened to a source on its way to a value."""
+
+    NONE = 0
+    ACTIVATED = auto()
+    MULTIPLIED = auto()  # with something from another source
+    SOFTMAXED = auto()
+    FLIPPED = auto()  # last two dimensions exchanged
+    POOLED = auto()
+    DECAYED = auto()  # went through exp or a running sum
+    SCANNED = auto()  # taken apart position by position
+
+
+MOST_PARTS = 24
+Sources = dict[tuple[int, int], Way]
+"""(origin, part) -> its way. Parts tell slices of one origin apart; 0 is the whole."""
+
+
+@dataclass(slots=True)
+class Origin:
+    """What made new features.
+
+    Attributes:
+        kind: ``layer``, ``product``, ``attention`` or ``stream``.
+        op: The operation, by its number on the tape.
+        out: The value it made.
+        reads: Sources of what it reads: one entry for a layer, two for a product (left, right), three for an
+            attention (query, key, value), two for a stream (skipped, branch).
+        read_values: The values themselves, in the same order.
+        layer: (module path, parameter name) of a layer's weight.
+        site: Path of the module whose forward ran it.
+        name: The operation's name.
+        has_data: Whether what a layer reads depends on the model's inputs.
+    """
+
+    kind: str
+    op: int
+    out: int
+    reads: tuple[Sources, ...]
+    read_values: tuple[int, ...]
+    site: str
+    name: str
+    layer: tuple[str, str] | None = None
+    has_data: bool = True
+
+
+@dataclass(slots=True)
+class Ranking:
+    """A top-k, maximum or softmax over the last dimension of a layer's output: what a router does."""
+
+    sources: Sources
+    size: int
+    site: str
+    name: str
+
+
+@dataclass(slots=True)
+class Flow:
+    """Everything the pass found.
+
+    Attributes:
+        tape: What it is about.
+        origins: Every origin, in order.
+        rankings: Every ranking of a layer's outputs.
+        sources: Sources of each value.
+        data: Values that depend on the model's inputs.
+    """
+
+    tape: Tape
+    origins: list[Origin] = field(default_factory=list)
+    rankings: list[Ranking] = field(default_factory=list)
+    sources: dict[int, Sources] = field(default_factory=dict)
+    data: set[int] = field(default_factory=set)
+    weight_of: dict[int, tuple[str, str]] = field(default_factory=dict)
+    producer: dict[int, int] = field(default_factory=dict)
+    base: dict[int, int] = field(default_factory=dict)
+    parts: dict[int, dict[tuple[Any, ...], int]] = field(default_factory=dict)
+
+    def layers(self, sources: Iterable[tuple[int, int]]) -> list[Origin]:
+        """Return the layers among sources."""
+        found = (self.origins[origin] for origin, _ in sources)
+        return [origin for origin in found if origin.kind == "layer"]
+
+
+def follow(tape: Tape) -> Flow:
+    """Run over a tape once."""
+    flow = Flow(tape, data=set(tape.inputs), weight_of=dict(tape.parameters))
+    for number, op in enumerate(tape.ops):
+        _step(flow, number, op)
+    return flow
+
+
+def _step(flow: Flow, number: int, op: Op) -> None:
+    for value in op.outputs:
+        flow.producer[value] = number
+    if not flow.data.isdisjoint(op.inputs):
+        flow.data.update(op.outputs)
+    if op.name == "scaled_dot_product_attention":
+        _attend(flow, number, op, op.inputs[:3])
+    elif op.name == "multi_head_attention_forward":
+        _attend_packed(flow, number, op)
+    elif op.name in CONTRACTIONS or op.name in CONVOLUTIONS or op.name in ("embedding", "embedding_bag"):
+        _contract(flow, number, op)
+    else:
+        _pass_on(flow, number, op)
+
+
+# --- what makes new features ---------------------------------------------------------------------------------------
+
+
+def _add_origin(flow: Flow, origin: Origin, outputs: Iterable[int]) -> None:
+    key = (len(flow.origins), 0)
+    flow.origins.append(origin)
+    for value in outputs:
+        flow.sources[value] = {key: Way.NONE}
+
+
+def _read(flow: Flow, value: int) -> Sources:
+    return flow.sources.get(value, {})
+
+
+def _contract(flow: Flow, number: int, op: Op) -> None:
+    operands = contracted(op)
+    weights = [value for value in operands if value in flow.weight_of and value not in flow.data]
+    if len(operands) == 2 and not weights and all(_read(flow, value) for value in operands):  # noqa: PLR2004
+        _multiply(flow, number, op, operands)
+    elif weights and len(operands) > 1:
+        _apply(flow, number, op, _chosen_weight(op, weights), operands)
+    else:
+        _pass_on(flow, number, op)
+
+
+def _chosen_weight(op: Op, weights: list[int]) -> int:
+    """Of two parameters the second is the weight: ``linear(queries, weight)``."""
+    return weights[0] if op.name in ("__rmatmul__",) else weights[-1]
+
+
+def _apply(flow: Flow, number: int, op: Op, weight: int, operands: tuple[int, ...]) -> None:
+    read = next(value for value in operands if value != weight) if len(set(operands)) > 1 else weight
+    origin = Origin(
+        kind="layer",
+        op=number,
+        out=op.outputs[0],
+        reads=(_read(flow, read),),
+        read_values=(read,),
+        site=op.site,
+        name=op.name,
+        layer=flow.weight_of[weight],
+        has_data=read in flow.data,
+    )
+    _add_origin(flow, origin, op.outputs)
+
+
+def _multiply(flow: Flow, number: int, op: Op, operands: tuple[int, ...]) -> None:
+    """Two activations: an attention if one of them is a softmax over a product, else a product."""
+    for weights, values in (operands, operands[::-1]):
+        scores = _scores(flow, weights)
+        if scores and not _scores(flow, values):
+            _attend_softmaxed(flow, number, op, scores, values)
+            return
+    reads = tuple(_read(flow, value) for value in operands)
+    _add_origin(flow, Origin("product", number, op.outputs[0], reads, operands, op.site, op.name), op.outputs)
+
+
+def _scores(flow: Flow, value: int) -> list[tuple[Origin, Way]]:
+    """Return the products that a value holds the softmax of."""
+    found = ((flow.origins[origin], way) for (origin, _), way in _read(flow, value).items())
+    return [(origin, way) for origin, way in found if origin.kind == "product" and way & Way.SOFTMAXED]
+
+
+def _attend_softmaxed(flow: Flow, number: int, op: Op, scores: list[tuple[Origin, Way]], values: int) -> None:
+    queries: Sources = {}
+    keys: Sources = {}
+    for product, way in scores:
+        left, right = product.reads
+        rows, columns = (right, left) if way & Way.FLIPPED else (left, right)
+        queries |= rows
+        keys |= columns
+    read_values = (scores[0][0].read_values[0], scores[0][0].read_values[1], values)
+    reads = (queries, keys, _read(flow, values))
+    name = f"softmax({scores[0][0].name}), {op.name}"
+    _add_origin(flow, Origin("attention", number, op.outputs[0], reads, read_values, op.site, name), op.outputs)
+
+
+def _attend(flow: Flow, number: int, op: Op, operands: tuple[int, ...]) -> None:
+    named = {name: item.value for name, item in op.kwargs.items() if isinstance(item, Ref)}
+    given = [item.value for item in op.args if isinstance(item, Ref)]
+    order = [*given, *(named[name] for name in ("query", "key", "value") if name in named)][:3]
+    reads = tuple(_read(flow, value) for value in order)
+    origin = Origin("attention", number, op.outputs[0], reads, tuple(order), op.site, op.name)
+    _add_origin(flow, origin, op.outputs)
+
+
+def _attend_packed(flow: Flow, number: int, op: Op) -> None:
+    """``multi_head_attention_forward`` applies the weights it is given: packed, or one for each operand."""
+    given = bind_multi_head(op)
+    operands = [given[name] for name in ("query", "key", "value")]
+    names = ("in_proj_weight",) * 3 if given.get("in_proj_weight") in flow.weight_of else _SEPARATE
+    reads: list[Sources] = []
+    for operand, name in zip(operands, names, strict=True):
+        weight = given.get(name)
+        reads.append(_read(flow, operand))
+        if weight is not None and weight in flow.weight_of:
+            _apply(flow, number, op, weight, (operand, weight))
+            reads[-1] = dict(_read(flow, op.outputs[0]))
+    attention = Origin("attention", number, op.outputs[0], tuple(reads), tuple(operands), op.site, op.name)
+    _add_origin(flow, attention, op.outputs[:1])
+    if given.get("out_proj_weight") in flow.weight_of:
+        _apply(flow, number, op, given["out_proj_weight"], (op.outputs[0], given["out_proj_weight"]))
+
+
+_SEPARATE = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
+# --- what passes features on ----------------------------------------------------------------------------------------
+
+
+def _pass_on(flow: Flow, number: int, op: Op) -> None:
+    if not op.inputs:
+        return
+    sources = _merged(flow, op)
+    _keep_weights(flow, op)
+    if not sources:
+        return
+    if op.name in ADDITIONS and (stream := _residual(flow, number, op)) is not None:
+        _add_origin(flow, stream, op.outputs)
+        return
+    if op.name in RANKINGS or op.name in SOFTMAXES:
+        _rank(flow, op, sources)
+    way = _way_of(flow, op)
+    for position, value in enumerate(op.outputs):
+        if value not in flow.tape.counts:
+            flow.sources[value] = _changed(flow, op, position, sources, way)
+            _keep_base(flow, op, value)
+
+
+def _merged(flow: Flow, op: Op) -> Sources:
+    merged: Sources = {}
+    for value in dict.fromkeys(op.inputs):
+        for key, way in _read(flow, value).items():
+            merged[key] = merged.get(key, Way.NONE) | way
+    return merged
+
+
+def _keep_weights(flow: Flow, op: Op) -> None:
+    """A view, cast or scaling of a parameter is still that parameter."""
+    if flow.data.isdisjoint(op.inputs) or op.name in ("__getitem__", "index_select"):
+        owner = next((flow.weight_of[value] for value in op.inputs if value in flow.weight_of), None)
+        if owner is not None and (op.inputs[0] in flow.weight_of or flow.data.isdisjoint(op.inputs)):
+            for value in op.outputs:
+                flow.weight_of[value] = owner
+                flow.data.discard(value)
+
+
+def _keep_base(flow: Flow, op: Op, value: int) -> None:
+    carriers = [v for v in op.inputs if v in flow.data]
+    if len(carriers) == 1:
+        flow.base[value] = flow.base.get(carriers[0], carriers[0])
+
+
+def _way_of(flow: Flow, op: Op) -> Way:
+    if op.name in ACTIVATIONS:
+        return Way.ACTIVATED | (Way.DECAYED if op.name in DECAYS else Way.NONE)
+    if op.name in DECAYS:
+        return Way.DECAYED
+    if op.name in POOLINGS and pools_positions(op, flow.tape.shapes):
+        return Way.POOLED
+    if op.name in MULTIPLICATIONS and _is_gate(flow, op):
+        return Way.MULTIPLIED
+    return Way.NONE
+
+
+def _is_gate(flow: Flow, op: Op) -> bool:
+    read = [_read(flow, value) for value in dict.fromkeys(op.inputs)]
+    read = [sources for sources in read if sources]
+    return len(read) == 2 and read[0].keys().isdisjoint(read[1].keys())  # noqa: PLR2004
+
+
+def _changed(flow: Flow, op: Op, position: int, sources: Sources, way: Way) -> Sources:
+    if op.name in SLICES:
+        return _sliced(flow, op, position, sources)
+    if op.name in TRANSPOSITIONS and flips_last_dims(op, flow.tape.shapes):
+        return {key: known ^ Way.FLIPPED for key, known in sources.items()}
+    if op.name in SOFTMAXES:
+        return _softmaxed(flow, op, sources)
+    if op.name == "glu":
+        return _gated_halves(flow, op, sources)
+    return {key: known | way for key, known in sources.items()} if way else sources
+
+
+def _softmaxed(flow: Flow, op: Op, sources: Sources) -> Sources:
+    """A softmax over the rows of a product attends with the columns."""
+    dim, dims = softmax_dim(op), len(flow.tape.shapes[op.inputs[0]])
+    flip = Way.FLIPPED if dim in (-2, dims - 2) and dims > 1 else Way.NONE
+    return {key: (known | Way.SOFTMAXED) ^ flip for key, known in sources.items()}
+
+
+def _sliced(flow: Flow, op: Op, position: int, sources: Sources) -> Sources:
+    if op.name == "__getitem__" and is_plain_index(op.args[1]):
+        return sources
+    what = (op.name, position, str(op.args[1:]), str(op.kwargs))
+    scanned = Way.SCANNED if op.name == "__getitem__" and _takes_one_position(op) else Way.NONE
+    return {(o, _part(flow, o, part, what)): way | scanned for (o, part), way in sources.items()}
+
+
+def _takes_one_position(op: Op) -> bool:
+    index = op.args[1] if isinstance(op.args[1], tuple) else (op.args[1],)
+    return len(index) > 1 and any(isinstance(item, int) and not isinstance(item, bool) for item in index[1:])
+
+
+def _part(flow: Flow, origin: int, part: int, what: tuple[Any, ...]) -> int:
+    """Return the number of a slice; one that is taken apart position by position has no parts that mean anything."""
+    key = (part, *what)
+    known = flow.parts.setdefault(origin, {})
+    if key not in known and len(known) >= MOST_PARTS:
+        return part
+    return known.setdefault(key, len(known) + 1)
+
+
+def _gated_halves(flow: Flow, op: Op, sources: Sources) -> Sources:
+    """``glu`` splits in two and multiplies one half by the activation of the other."""
+    halves: Sources = {}
+    for (origin, part), way in sources.items():
+        halves[origin, _part(flow, origin, part, ("glu", 0))] = way | Way.MULTIPLIED
+        halves[origin, _part(flow, origin, part, ("glu", 1))] = way | Way.MULTIPLIED | Way.ACTIVATED
+    return halves
+
+
+def _rank(flow: Flow, op: Op, sources: Sources) -> None:
+    shape = flow.tape.shapes[op.inputs[0]]
+    if shape and flow.layers(sources):
+        flow.rankings.append(Ranking(sources, shape[-1], op.site, op.name))
+
+
+# --- residual streams -----------------------------------------------------------------------------------------------
+
+
+def _residual(flow: Flow, number: int, op: Op) -> Origin | None:
+    """Return the stream that an addition makes, if it adds a value and something computed from it by a layer."""
+    carriers = [value for value in dict.fromkeys(op.inputs) if flow.sources.get(value)]
+    if len(carriers) != 2:  # noqa: PLR2004
+        return None
+    for skipped, branch in (carriers, carriers[::-1]):
+        start = flow.base.get(skipped, skipped)
+        if _made_after(flow, branch, start) and _reaches(flow, branch, start):
+            reads = (_read(flow, skipped), _read(flow, branch))
+            return Origin("stream", number, op.outputs[0], reads, (skipped, branch), op.site, op.name)
+    return None
+
+
+def _made_after(flow: Flow, branch: int, start: int) -> bool:
+    origins = (flow.origins[origin] for origin, _ in _read(flow, branch))
+    return any(origin.out > start and origin.kind != "product" for origin in origins)
+
+
+def _reaches(flow: Flow, value: int, start: int) -> bool:
+    """Tell whether ``value`` was computed from ``start``; only what was made since is looked at."""
+    seen = {value}
+    stack = [value]
+    while stack:
+        current = stack.pop()
+        if current == start:
+            return True
+        producer = flow.producer.get(current)
+        if producer is None or current < start:
+            continue
+        for earlier in flow.tape.ops[producer].inputs:
+            if earlier >= start and earlier not in seen:
+                seen.add(earlier)
+                stack.append(earlier)
+    return False
