@@ -83,13 +83,18 @@ class Graph:
         return frozenset(b for b in known if b.rpartition(".")[0] not in experts)
 
     @cached_property
+    def has_streams(self) -> bool:
+        """Whether any block holds a residual stream."""
+        return any(o.kind == "stream" and self.unit(n) for n, o in enumerate(self.flow.origins))
+
+    @cached_property
     def routers(self) -> dict[str, int]:
         """Paths of the layers whose outputs are ranked to choose among experts, with how many there are."""
         found: dict[str, int] = {}
         for ranking in self.flow.rankings:
             for origin in self.flow.layers(ranking.sources):
                 layer = self.layer(origin)
-                if layer is not None and self._experts_beside(layer.path, ranking.size):
+                if layer is not None and layer.depth and self._experts_beside(layer.path, ranking.size):
                     found[layer.path] = ranking.size
         return found
 
@@ -118,8 +123,13 @@ class Graph:
 
     @cached_property
     def _list_sizes(self) -> Counter[str]:
-        parents = (path.rpartition(".") for path in self.module_paths)
-        return Counter(parent for parent, _, name in parents if name.isdecimal())
+        children: dict[str, set[str]] = defaultdict(set)
+        sizes: Counter[str] = Counter()
+        for path in self.module_paths:
+            parent, _, name = path.rpartition(".")
+            children[parent].add(name.rstrip("0123456789"))
+            sizes[parent] += 1
+        return Counter({parent: sizes[parent] for parent, stems in children.items() if len(stems) == 1})
 
     @cached_property
     def _stacks(self) -> dict[int, list[str]]:
@@ -138,6 +148,7 @@ def tell_roles(graph: Graph) -> dict[str, Counter[Saying]]:
     """Return what the flow says of each layer, with how often it says so."""
     _tell_routers(graph)
     _tell_attention(graph)
+    _tell_weighted(graph)
     _tell_mixers(graph)
     _tell_feed_forward(graph)
     return graph.votes
@@ -173,12 +184,14 @@ def _scales_beside_experts(graph: Graph, origin: Origin) -> bool:
 
 
 def _tell_attention(graph: Graph) -> None:
-    attentions = [o for o in graph.flow.origins if o.kind == "attention"]
+    attentions = [(n, o) for n, o in enumerate(graph.flow.origins) if o.kind == "attention"]
     operands: dict[str, dict[str, str]] = defaultdict(dict)
     scopes: dict[str, str] = {}
-    for attention in attentions:
-        by_operand = [_feeders(graph, reads) for reads in attention.reads]
+    projected: set[int] = set()
+    for number, attention in attentions:
+        by_operand = [_feeders(graph, reads, graph.unit(number)) for reads in attention.reads]
         scope = _scope(attention, [layer for layers in by_operand for layer in layers])
+        projected.update([number] if any(by_operand) else [])
         for operand, layers in zip(OPERANDS, by_operand, strict=True):
             for layer in layers:
                 operands[layer.path][operand] = attention.name
@@ -189,16 +202,40 @@ def _tell_attention(graph: Graph) -> None:
             _say_operands(graph, graph.layers[path], found)
     for path in latents:
         _say(graph, graph.layers[path], "attention.latent", "what it writes is expanded by another layer on its way to attention")
-    _tell_outputs(graph, set(operands) | latents)
+    for number in projected:
+        _tell_readers(graph, number, set(operands) | latents)
 
 
-def _feeders(graph: Graph, reads: Sources) -> list[Layer]:
-    """Return the layers that feed an operand; those that read positions alone only if there are no others."""
-    numbers = dict.fromkeys(origin for origin, _ in reads if graph.flow.origins[origin].kind == "layer")
-    found = [(graph.flow.origins[n], graph.records[n]) for n in numbers]
-    fit = [(o, layer) for o, layer in found if layer is not None and layer.kind not in ("embedding", "norm")]
-    with_data = [layer for origin, layer in fit if origin.has_data]
-    return with_data or [layer for _, layer in fit]
+def _feeders(graph: Graph, reads: Sources, unit: str | None = None) -> list[Layer]:
+    """Return the layers that feed an operand, those that only gate it left out.
+
+    What feeds an attention in a block stands in a block too: positions embedded before the blocks are no keys.
+    """
+    whole = [source for (source, _), way in reads.items() if not _is_gate(way)]
+    numbers = dict.fromkeys(whole or [source for source, _ in reads])
+    found = [layer for number in numbers for layer in _through_depthwise(graph, number)]
+    fit = [layer for layer in found if layer.kind not in ("embedding", "norm")]
+    return [layer for layer in fit if layer.depth or unit is None]
+
+
+def _through_depthwise(graph: Graph, number: int) -> list[Layer]:
+    """Return the layer an origin is; for a depthwise convolution, which keeps channels apart, what it reads too."""
+    layer = graph.records[number]
+    if layer is None:
+        return []
+    if not is_depthwise(layer):
+        return [layer]
+    before = (source for source, _ in graph.flow.origins[number].reads[0] if source != number)
+    return [layer, *(known for source in before if (known := graph.records[source]) is not None)]
+
+
+def is_depthwise(layer: Layer) -> bool:
+    """Tell whether a layer is a convolution of each channel by itself."""
+    return layer.kind in CONV_KINDS and layer.groups > 1 and layer.groups == layer.in_features
+
+
+def _is_gate(way: Way) -> bool:
+    return bool(way & Way.MULTIPLIED and way & (Way.ACTIVATED | Way.SOFTMAXED))
 
 
 def _scope(attention: Origin, layers: Iterable[Layer]) -> str:
@@ -236,14 +273,14 @@ _ROLE_OF_OPERANDS: dict[frozenset[str], Role] = {
     frozenset({"key"}): "attention.key",
     frozenset({"value"}): "attention.value",
     frozenset({"key", "value"}): "attention.kv",
-    frozenset({"query", "key"}): "attention.kv",
+    frozenset({"query", "key"}): "attention.query",
     frozenset({"query", "value"}): "attention.qkv",
     frozenset(OPERANDS): "attention.qkv",
 }
 
 
 def _say_operands(graph: Graph, layer: Layer, found: dict[str, str]) -> None:
-    if layer.kind in CONV_KINDS and layer.groups > 1 and layer.groups == layer.in_features:
+    if is_depthwise(layer):
         return
     role = _ROLE_OF_OPERANDS[frozenset(found)]
     named = " and ".join(operand for operand in OPERANDS if operand in found)
@@ -251,15 +288,49 @@ def _say_operands(graph: Graph, layer: Layer, found: dict[str, str]) -> None:
     _say(graph, layer, role, f"reaches the {named} operand of attention ({how})")
 
 
-def _tell_outputs(graph: Graph, operands: set[str]) -> None:
-    for number, origin in enumerate(graph.flow.origins):
-        if origin.kind != "attention":
+def _tell_readers(graph: Graph, number: int, operands: set[str]) -> None:
+    """Say what reads the result of an attention: its output, or the low-rank half of it and then its output."""
+    unit, site = graph.unit(number), graph.flow.origins[number].site
+    for reader, _ in graph.readers[number]:
+        layer = graph.records[reader]
+        if layer is None or layer.path in operands or graph.unit(reader) != unit:
             continue
-        for reader, _ in graph.readers[number]:
-            layer = graph.records[reader]
-            if layer is None or layer.path in operands or graph.unit(reader) != graph.unit(number):
-                continue
-            _say(graph, layer, "attention.output", "is the next layer on the result of attention")
+        last = _expands_low_rank(graph, reader, site)
+        if last is not None:
+            _say(graph, layer, "attention.latent", "what it writes is expanded by another layer that leaves attention")
+        _say(graph, last or layer, "attention.output", "is the next layer on the result of attention")
+
+
+def _expands_low_rank(graph: Graph, number: int, site: str) -> Layer | None:
+    """Return the layer of the same attention that alone reads a layer, and that only."""
+    readers = {reader for reader, way in graph.readers[number] if not way}
+    layers = [graph.records[reader] for reader in readers if graph.flow.origins[reader].kind != "stream"]
+    if len(readers) != 1 or not layers or layers[0] is None or not is_below(layers[0].path, site):
+        return None
+    return layers[0] if layers[0].kind in DENSE_KINDS else None
+
+
+def _tell_weighted(graph: Graph) -> None:
+    """Values weighted by the softmax of a layer, not of a product: deformable and outlook attention."""
+    for number, origin in enumerate(graph.flow.origins):
+        for reads in origin.reads if origin.kind in ("layer", "product") else ():
+            _tell_weighted_values(graph, number, reads if origin.kind == "layer" else origin.reads[0] | origin.reads[1])
+
+
+def _tell_weighted_values(graph: Graph, number: int, reads: Sources) -> None:
+    unit = graph.unit(number)
+    inside = {s: way for (s, _), way in reads.items() if graph.records[s] is not None and graph.unit(s) == unit}
+    weights = {s for s, way in inside.items() if way & Way.SOFTMAXED and graph.records[s].path not in graph.routers}
+    values = {s for s, way in inside.items() if not way & (Way.SOFTMAXED | Way.ACTIVATED)} - weights
+    is_weighted = graph.flow.origins[number].kind == "product" or any(inside[s] & Way.MULTIPLIED for s in values)
+    if unit is None or not weights or not values or not is_weighted:
+        return
+    for source in values:
+        if graph.records[source].kind in DENSE_KINDS and not _is_said(graph, graph.records[source]):
+            _say(graph, graph.records[source], "attention.value", "is weighted by the softmax of another layer")
+    ends = [number] if graph.records[number] else [reader for reader, _ in graph.readers[number]]
+    for end in ends:
+        _say(graph, graph.records[end], "attention.output", "is the next layer on the weighted values")
 
 
 # --- mixers ---------------------------------------------------------------------------------------------------------
@@ -267,11 +338,10 @@ def _tell_outputs(graph: Graph, operands: set[str]) -> None:
 
 def _tell_mixers(graph: Graph) -> None:
     for members in _branches(graph):
-        scope = _mixing_scope(graph, members)
-        if scope is None:
-            continue
-        inside = [n for n in members if _stands_below(graph, n, scope)]
-        _say_mixer(graph, inside, set(members))
+        for scope in _mixing_scopes(graph, members):
+            inside = [n for n in members if _stands_below(graph, n, scope)]
+            if not any(_is_said(graph, graph.records[n]) for n in inside):  # weighted values are no mixer
+                _say_mixer(graph, inside, set(members))
 
 
 def _branches(graph: Graph) -> list[list[int]]:
@@ -298,29 +368,38 @@ def _branches(graph: Graph) -> list[list[int]]:
     return list(groups.values())
 
 
-def _mixing_scope(graph: Graph, members: list[int]) -> str | None:
-    """Return the module in which a branch mixes positions without a softmax, behind a dense layer; else ``None``."""
-    origins = [graph.flow.origins[n] for n in members]
-    if any(origin.kind == "attention" for origin in origins):
-        return None
-    sites = [site for n in members for site in _mixing_sites(graph, n)]
-    return common_path(sites) if sites else None
+def _mixing_scopes(graph: Graph, members: list[int]) -> list[str]:
+    """Return the modules in which a branch mixes positions without a softmax, behind a dense layer."""
+    if any(graph.flow.origins[n].kind == "attention" for n in members):
+        return []
+    scopes = {scope for n in members if (scope := _mixing_scope(graph, n)) is not None}
+    return sorted(s for s in scopes if not any(s != other and is_below(s, other) for other in scopes))
 
 
-def _mixing_sites(graph: Graph, number: int) -> Iterable[str]:
+def _mixing_scope(graph: Graph, number: int) -> str | None:
+    """Return the innermost module that holds a mixing operation and what feeds it."""
     origin, layer = graph.flow.origins[number], graph.records[number]
-    if layer is not None and layer.kind == "conv1d" and max(layer.shape[2:]) > 1:
-        if _reads_dense(graph, origin.reads[0]):
-            yield layer.path.rpartition(".")[0]
-    elif origin.kind == "product":
-        yield origin.site
-    elif layer is not None and any(way & (Way.SCANNED | Way.DECAYED) for way in origin.reads[0].values()):
-        if _reads_dense(graph, origin.reads[0]):
-            yield common_path([origin.site, layer.path.rpartition(".")[0]])
+    unit = graph.unit(number)
+    feeders = [f for reads in origin.reads for f in _feeders(graph, reads) if graph.unit_of(f) == unit]
+    mixes = origin.kind == "product" or (layer is not None and _mixes_positions(layer, origin.reads[0]))
+    if not mixes or not any(f.kind in DENSE_KINDS for f in feeders):
+        return None
+    return common_path([origin.site, *(f.path.rpartition(".")[0] for f in feeders)])
 
 
-def _reads_dense(graph: Graph, reads: Sources) -> bool:
-    return any(layer.kind in DENSE_KINDS for layer in _feeders(graph, reads))
+def _mixes_positions(layer: Layer, reads: Sources) -> bool:
+    """Tell whether a layer is a convolution along the sequence, or reads what went through a recurrence.
+
+    That is features taken apart position by position, a running sum or a decay.
+    """
+    if layer.kind == "conv1d" and max(layer.shape[2:]) > 1:
+        return True
+    scanned = Counter(source for (source, _), way in reads.items() if way & Way.SCANNED)
+    return max(scanned.values(), default=0) > FEW or any(way & Way.DECAYED for way in reads.values())
+
+
+FEW = 4
+"""Parts a layer's output may be unpacked into by number: query, key, value and gate. More of them are positions."""
 
 
 def _stands_below(graph: Graph, number: int, scope: str) -> bool:
@@ -329,17 +408,21 @@ def _stands_below(graph: Graph, number: int, scope: str) -> bool:
 
 
 def _say_mixer(graph: Graph, inside: list[int], branch: set[int]) -> None:
+    """Say what stands in a mixer; a dense layer must enter it and another leave it."""
+    said: dict[int, Saying] = {}
     for number in inside:
-        layer = graph.records[number]
-        origin = graph.flow.origins[number]
-        reads_branch = any(source in branch for source, _ in origin.reads[0])
+        reads_branch = any(source in branch for source, _ in graph.flow.origins[number].reads[0])
         is_read = any(reader in branch for reader, _ in graph.readers[number])
         if not reads_branch and is_read:
-            _say(graph, layer, "mixer.input", "feeds a sequence mixer without softmax")
+            said[number] = "mixer.input", "feeds a sequence mixer without softmax"
         elif reads_branch and not is_read:
-            _say(graph, layer, "mixer.output", "is the last layer of a sequence mixer without softmax")
+            said[number] = "mixer.output", "is the last layer of a sequence mixer without softmax"
         else:
-            _say(graph, layer, "mixer.state", "stands inside a sequence mixer without softmax")
+            said[number] = "mixer.state", "stands inside a sequence mixer without softmax"
+    dense = {said[n][0] for n in inside if (layer := graph.records[n]) is not None and layer.kind in DENSE_KINDS}
+    if {"mixer.input", "mixer.output"} <= dense:
+        for number, (role, says) in said.items():
+            _say(graph, graph.records[number], role, says)
 
 
 # --- feed-forward networks ------------------------------------------------------------------------------------------
@@ -348,9 +431,19 @@ def _say_mixer(graph: Graph, inside: list[int], branch: set[int]) -> None:
 def _tell_feed_forward(graph: Graph) -> None:
     for number, origin in enumerate(graph.flow.origins):
         down = graph.records[number]
-        if down is None or not _is_dense(down) or _is_told_otherwise(graph, down):
-            continue
-        _tell_pair(graph, number, origin, down)
+        fits = down is not None and _is_dense(down) and not _is_told_otherwise(graph, down)
+        if fits and _joins_stream(graph, number):
+            _tell_pair(graph, number, origin, down)
+
+
+def _joins_stream(graph: Graph, number: int) -> bool:
+    """A feed-forward network is a branch of a residual stream, where a model has any in its blocks."""
+    if not graph.has_streams:
+        return True
+    if graph.unit(number) is None:
+        return False
+    readers = (reader for reader, _ in graph.readers[number] if graph.flow.origins[reader].kind == "stream")
+    return any(graph.unit(reader) == graph.unit(number) for reader in readers)
 
 
 def _is_dense(layer: Layer) -> bool:
@@ -363,7 +456,7 @@ def _is_told_otherwise(graph: Graph, layer: Layer) -> bool:
     return any(not role.startswith(("mlp", "expert")) for role, _ in said)
 
 
-def _tell_pair(graph: Graph, number: int, origin: Origin, down: Layer) -> None:
+def _tell_pair(graph: Graph, number: int, origin: Origin, down: Layer | None) -> None:
     """Say what a layer and those it reads are, if they are a feed-forward network."""
     unit = graph.unit(number)
     sources: dict[int, list[Way]] = defaultdict(list)

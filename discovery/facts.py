@@ -1,11 +1,13 @@
-"""What a model says of itself: identity, models inside it, declared heads.
+"""What a model says of itself: identity, models inside it, declared heads, outline.
 
 The one file that asks foreign modules with ``getattr``; every answer is checked for its type, because a user's module
 may use the same names for anything.
 """
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import nn
 from ..records import Architecture
 from ..vocabulary import Library, Tower
 from .layers import repeats_blocks
+from .outline import Piece, draw_outline
 from .words import read_facts
 
 
@@ -24,9 +27,12 @@ class SubModel:
     Attributes:
         path: Where it stands; empty for the model itself.
         config_class: Class name of its configuration; the same class means the same model.
-        towers: Towers its inputs belong to, as its class declares them; empty if it does not say.
+        towers: Towers its inputs belong to, as its class declares and takes them; empty if it does not say.
         main_tower: Tower of its main input, if that can be told.
         base_path: Where its headless base stands; equal to ``path`` if it has no head.
+        field_tower: Tower named by the field of the outer configuration that holds its own.
+        output_tower: Tower of what it generates, if that is one and not text.
+        heads: Paths of the layers it declares as its output embeddings.
     """
 
     path: str
@@ -34,6 +40,9 @@ class SubModel:
     towers: frozenset[Tower]
     main_tower: Tower | None
     base_path: str
+    field_tower: Tower | None = None
+    output_tower: Tower | None = None
+    heads: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,7 @@ class ModelFacts:
         task_heads: Paths of declared classifiers.
         containers: Paths of lists and dictionaries of modules, which are never called themselves.
         is_vision_library: Whether everything its library holds is a vision model.
+        outline: What stands outside the repeated blocks, if several models are inside; else nothing.
     """
 
     architecture: Architecture
@@ -55,19 +65,23 @@ class ModelFacts:
     task_heads: frozenset[str]
     containers: frozenset[str]
     is_vision_library: bool
+    outline: tuple[Piece, ...] = ()
 
 
 def collect_facts(model: nn.Module) -> ModelFacts:
     """Collect what ``model`` says of itself, without changing it."""
     paths = {id(module): path for path, module in model.named_modules()}
     architecture = identify(model)
+    sub_models = tuple(_sub_models(model, paths))
+    is_composite = len({sub_model.config_class for sub_model in sub_models}) > 1
     return ModelFacts(
         architecture=architecture,
-        sub_models=tuple(_sub_models(model, paths)),
+        sub_models=sub_models,
         language_heads=frozenset(_paths_of(model, "get_output_embeddings", paths)),
         task_heads=frozenset(_paths_of(model, "get_classifier", paths)) - {""},
         containers=frozenset(p for p, m in model.named_modules() if isinstance(m, nn.ModuleList | nn.ModuleDict)),
         is_vision_library=architecture.library == "timm",
+        outline=draw_outline(model) if is_composite else (),
     )
 
 
@@ -111,45 +125,103 @@ def _version(library: Library, model: nn.Module) -> str | None:
 
 
 def _sub_models(model: nn.Module, paths: dict[int, str]) -> Iterator[SubModel]:
+    """Yield the models inside ``model``; those around the current one wait on a stack, innermost last."""
+    around: list[tuple[str, Any]] = []
     for path, module in model.named_modules():
         config = module.__dict__.get("config")
         if not is_configuration(config):
             continue
         if not hasattr(type(module), "main_input_name") and not any(map(repeats_blocks, module.modules())):
             continue  # an attention or a norm that keeps the configuration at hand is no model
+        while around and around[-1][0] and not path.startswith(f"{around[-1][0]}."):
+            around.pop()
         base = getattr(module, "base_model", module)
         yield SubModel(
             path=path,
             config_class=type(config).__name__,
-            towers=_declared_towers(module),
+            towers=_input_towers(type(module)),
             main_tower=_main_tower(module, config),
             base_path=paths.get(id(base), path),
+            field_tower=_field_tower(config, [outer for _, outer in reversed(around)]),
+            output_tower=_output_tower(type(module)),
+            heads=frozenset(_paths_of(module, "get_output_embeddings", paths)),
         )
+        around.append((path, config))
 
 
-def _declared_towers(module: nn.Module) -> frozenset[Tower]:
-    """Return the towers of the modalities a class takes.
+@cache
+def _input_towers(model_class: type) -> frozenset[Tower]:
+    """Return the towers of the inputs a class takes.
 
-    ``input_modalities`` defaults to ``"text"`` on the base class, so the bare word proves nothing for a model whose
-    main input is something else.
+    ``input_modalities`` is inherited from whatever model the class was derived from, and is ``"text"`` on the base
+    class, so several words and that bare word prove less than the parameters of ``forward``.
     """
-    known = read_facts("transformers.toml")["modalities"]
-    declared = getattr(type(module), "input_modalities", ())
-    words = (declared,) if isinstance(declared, str) else tuple(declared)
-    main_input = _tower_of_main_input(module)
-    return frozenset({main_input}) if declared == "text" and main_input else frozenset(map(known.get, words)) - {None}
+    declared = getattr(model_class, "input_modalities", ())
+    towers = _towers_of(declared)
+    taken = _known_inputs(_parameters(model_class))
+    if len(towers) == 1 and declared != "text":
+        return towers
+    if taken or len(towers) > 1:
+        return taken or towers
+    main_input = _tower_of_main_input(model_class)
+    return frozenset({main_input} if main_input and main_input != "language" else ())
+
+
+def _towers_of(words: object) -> frozenset[Tower]:
+    known: dict[str, Tower] = read_facts("towers.toml")["modalities"]
+    listed = (words,) if isinstance(words, str) else words if isinstance(words, list | tuple) else ()
+    return frozenset(known[word] for word in listed if word in known)
+
+
+def _known_inputs(names: Iterable[str]) -> frozenset[Tower]:
+    known: dict[str, Tower] = read_facts("towers.toml")["inputs"]
+    return frozenset(known[name] for name in names if name in known)
+
+
+def _parameters(model_class: type) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(model_class.forward).parameters)  # type: ignore[attr-defined]  # any module's
+    except (TypeError, ValueError):
+        return ()  # a forward made outside Python shows no parameters
+
+
+def _output_tower(model_class: type) -> Tower | None:
+    written = _towers_of(getattr(model_class, "output_modalities", ()))
+    return next(iter(written)) if len(written) == 1 and "language" not in written else None
+
+
+def _field_tower(config: Any, outer_configs: list[Any]) -> Tower | None:
+    """Return the tower named by the fields of the nearest outer configuration that hold one of this class."""
+    known: dict[str, Tower] = read_facts("towers.toml")["fields"]
+    for outer in outer_configs:
+        fields = [name for name in _sub_configs(outer) if type(getattr(outer, name, None)) is type(config)]
+        if fields and type(outer) is not type(config):
+            towers = {known[word] for name in fields for word in name.split("_") if word in known}
+            return towers.pop() if len(towers) == 1 else None
+    return None
+
+
+def _sub_configs(config: Any) -> Iterable[str]:
+    declared = getattr(type(config), "sub_configs", None)
+    return declared if isinstance(declared, dict) else ()
 
 
 def _main_tower(module: nn.Module, config: Any) -> Tower | None:
-    """Return the tower of the main input: by its name on a model class, else by what the configuration sizes."""
-    sized: dict[str, Tower] = read_facts("transformers.toml")["configuration"]
+    """Return the tower of the main input: by its name on a model class, else by what the configuration sizes.
+
+    Every model class inherits ``input_ids`` as its main input; it says something only where ``forward`` takes them.
+    """
+    main_input = _tower_of_main_input(type(module))
+    if main_input and (main_input != "language" or "input_ids" in _parameters(type(module))):
+        return main_input
+    sized: dict[str, Tower] = read_facts("towers.toml")["configuration"]
     by_size = (tower for name, tower in sized.items() if getattr(config, name, None) is not None)
-    return _tower_of_main_input(module) or next(by_size, None)
+    return next(by_size, main_input)
 
 
-def _tower_of_main_input(module: nn.Module) -> Tower | None:
-    known: dict[str, Tower] = read_facts("transformers.toml")["inputs"]
-    return known.get(str(getattr(type(module), "main_input_name", "")))
+def _tower_of_main_input(model_class: type) -> Tower | None:
+    known: dict[str, Tower] = read_facts("towers.toml")["inputs"]
+    return known.get(str(getattr(model_class, "main_input_name", "")))
 
 
 def _paths_of(model: nn.Module, getter: str, paths: dict[int, str]) -> Iterator[str]:

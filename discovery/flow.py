@@ -16,6 +16,7 @@ from .operations import (
     CONTRACTIONS,
     CONVOLUTIONS,
     DECAYS,
+    LOOKUPS,
     MULTIPLICATIONS,
     POOLINGS,
     RANKINGS,
@@ -64,7 +65,6 @@ class Origin:
         layer: (module path, parameter name) of a layer's weight.
         site: Path of the module whose forward ran it.
         name: The operation's name.
-        has_data: Whether what a layer reads depends on the model's inputs.
     """
 
     kind: str
@@ -75,7 +75,6 @@ class Origin:
     site: str
     name: str
     layer: tuple[str, str] | None = None
-    has_data: bool = True
 
 
 @dataclass(slots=True)
@@ -180,7 +179,6 @@ def _apply(flow: Flow, number: int, op: Op, weight: int, operands: tuple[int, ..
         site=op.site,
         name=op.name,
         layer=flow.weight_of[weight],
-        has_data=read in flow.data,
     )
     _add_origin(flow, origin, op.outputs)
 
@@ -203,17 +201,25 @@ def _scores(flow: Flow, value: int) -> list[tuple[Origin, Way]]:
 
 
 def _attend_softmaxed(flow: Flow, number: int, op: Op, scores: list[tuple[Origin, Way]], values: int) -> None:
-    queries: Sources = {}
-    keys: Sources = {}
-    for product, way in scores:
-        left, right = product.reads
-        rows, columns = (right, left) if way & Way.FLIPPED else (left, right)
-        queries |= rows
-        keys |= columns
-    read_values = (scores[0][0].read_values[0], scores[0][0].read_values[1], values)
+    pairs = [origin.read_values[::-1] if way & Way.FLIPPED else origin.read_values for origin, way in scores]
+    queries, keys = (_operand(flow, [pair[side] for pair in pairs]) for side in (0, 1))
     reads = (queries, keys, _read(flow, values))
     name = f"softmax({scores[0][0].name}), {op.name}"
-    _add_origin(flow, Origin("attention", number, op.outputs[0], reads, read_values, op.site, name), op.outputs)
+    origin = Origin("attention", number, op.outputs[0], reads, (*pairs[0], values), op.site, name)
+    _add_origin(flow, origin, op.outputs)
+
+
+def _operand(flow: Flow, values: list[int]) -> Sources:
+    """Merge the operands of the products whose sum is softmaxed.
+
+    A product with positions alone biases the scores (transfo-xl, deberta, conformers): what projects the positions
+    is no query and no key, unless there is no other.
+    """
+    with_data = [value for value in values if value in flow.data]
+    merged: Sources = {}
+    for value in with_data or values:
+        merged |= _read(flow, value)
+    return merged
 
 
 def _attend(flow: Flow, number: int, op: Op, operands: tuple[int, ...]) -> None:
@@ -270,7 +276,7 @@ def _pass_on(flow: Flow, number: int, op: Op) -> None:
 
 def _merged(flow: Flow, op: Op) -> Sources:
     merged: Sources = {}
-    for value in dict.fromkeys(op.inputs):
+    for value in dict.fromkeys(op.inputs[:1] if op.name in LOOKUPS else op.inputs):
         for key, way in _read(flow, value).items():
             merged[key] = merged.get(key, Way.NONE) | way
     return merged
@@ -375,6 +381,8 @@ def _residual(flow: Flow, number: int, op: Op) -> Origin | None:
     if len(carriers) != 2:  # noqa: PLR2004
         return None
     for skipped, branch in (carriers, carriers[::-1]):
+        if any(flow.origins[origin].kind == "product" for origin, _ in _read(flow, skipped)):
+            continue  # scores and their bias
         start = flow.base.get(skipped, skipped)
         if _made_after(flow, branch, start) and _reaches(flow, branch, start):
             reads = (_read(flow, skipped), _read(flow, branch))

@@ -21,13 +21,18 @@ SOFTMAXES = frozenset("softmax _softmax softmax_ entmax15 sparsemax gumbel_softm
 RANKINGS = frozenset("topk sort argsort argmax max".split())
 ACTIVATIONS = frozenset(
     "gelu relu relu_ relu6 silu silu_ sigmoid sigmoid_ tanh tanh_ softplus elu celu selu hardswish hardsigmoid hardtanh "
-    "mish leaky_relu prelu logsigmoid erf exp softsign rrelu threshold clamp_min".split()
+    "mish leaky_relu prelu logsigmoid erf exp softsign rrelu threshold clamp_min expm1".split()
 )
 DECAYS = frozenset("exp cumsum cumprod logcumsumexp softplus fft_fft fft_fftn fft_rfft fft_rfft2".split())
 POOLINGS = frozenset("mean adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool2d amax".split())
 SLICES = frozenset(
     "__getitem__ chunk split split_with_sizes tensor_split hsplit unbind narrow select index_select".split()
 )
+LOOKUPS = frozenset(
+    "__getitem__ grid_sample grid_sampler gather index_select take_along_dim take repeat_interleave reshape_as view_as "
+    "expand_as type_as to new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like".split()
+)
+"""Operations whose other tensors say where to read or what shape to make, not what."""
 TRANSPOSITIONS = frozenset("transpose permute swapaxes swapdims T mT t movedim".split())
 
 LAST_TWO = (-1, -2)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
+from .memo import PURE, Memo
 from .tape import Op, Reading, Ref, Tape
 
 NEEDS_ARGUMENTS = frozenset(
@@ -55,6 +56,7 @@ class Recorder(TorchFunctionMode):
         self._paths: dict[int, str] = {}
         self._names: dict[Any, str] = {}
         self._buffers: set[int] = set()
+        self._memo = Memo()
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
@@ -94,7 +96,8 @@ class Recorder(TorchFunctionMode):
             return
         self._stack.pop()
         if len(self._stack) == 1:
-            self.tape.outputs = frozenset(self._value(tensor) for tensor in _tensors(result))
+            with torch._C.DisableTorchFunction():
+                self.tape.outputs = frozenset(self._value(tensor) for tensor in _tensors(result))
 
     # --- what happens to which tensor ----------------------------------------------------------------------------
 
@@ -108,10 +111,17 @@ class Recorder(TorchFunctionMode):
             name = self._names[func] = _name_of(func)
         if name in SILENT:
             return func(*args, **kwargs)
-        read = [self._value(tensor) for tensor in _tensors((args, kwargs) if kwargs else args)]
-        arguments = self._arguments(func, name, args, kwargs)
-        result = func(*args, **kwargs)
-        made = self._results(name, args, kwargs, result, read)
+        with torch._C.DisableTorchFunction():  # looking at a tensor is no operation
+            read = [self._value(tensor) for tensor in _tensors((args, kwargs) if kwargs else args)]
+            arguments = self._arguments(func, name, args, kwargs)
+            key = self._memo.key(func, args, kwargs) if name in PURE else None
+            result = self._memo.find(key) if key else None
+        if result is None:
+            result = func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            if key:
+                self._memo.keep(key, result)
+            made = self._results(name, args, kwargs, result, read)
         if made:
             self.tape.ops.append(Op(name, tuple(read), made, self._stack[-1][0], *arguments))
         return result
@@ -194,8 +204,7 @@ class Recorder(TorchFunctionMode):
         return known
 
     def _new_value(self, tensor: Tensor) -> int:
-        with torch._C.DisableTorchFunction():
-            shape, dtype = tuple(tensor.shape), tensor.dtype
+        shape, dtype = tuple(tensor.shape), tensor.dtype
         value = len(self.tape.shapes)
         self.tape.shapes.append(shape)
         if not (dtype.is_floating_point or dtype.is_complex):

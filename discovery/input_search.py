@@ -1,0 +1,88 @@
+"""Finds inputs a forward runs with: the likeliest first, then what the last failure suggests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from .inputs import Inputs, Plan, wanted_by
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How a forward failed.
+
+    Attributes:
+        text: The error, whole.
+        progress: Functions called before it.
+        module: The module that was entered last, if any.
+        shape: The shape of its first input, if it had one.
+    """
+
+    text: str
+    progress: int
+    module: nn.Module | None = None
+    shape: tuple[int, ...] | None = None
+
+
+class Search:
+    """Proposes plans; told how one failed, it goes on from the plan that got furthest."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._tried: list[Plan] = []
+        self._best: tuple[int, Plan] | None = None
+        self._moves: Iterator[Plan] = iter([Plan()])
+
+    def next_plan(self) -> Plan | None:
+        """Return a plan not tried yet, or ``None`` if nothing is left to try."""
+        plan = next((plan for plan in self._moves if plan not in self._tried), None)
+        if plan is not None:
+            self._tried.append(plan)
+        return plan
+
+    def learn(self, failure: Failure) -> None:
+        """Take in how the last plan failed."""
+        plan = self._tried[-1]
+        if self._best is None or failure.progress > self._best[0]:
+            self._best = failure.progress, plan
+            self._moves = self._after(plan, failure)
+
+    def _after(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
+        yield from _repairs(self._inputs, plan, failure)
+        names = sorted(self._inputs.choices, key=lambda name: name not in failure.text)
+        mentioned = [name for name in names if name in failure.text]
+        for name in mentioned:
+            yield from self._other_choices(plan, name)
+        for name in self._inputs.asked_next(plan):
+            yield from self._other_choices(plan, name)
+        given = self._inputs.given(plan)
+        for name in given:
+            yield from self._other_choices(plan, name)
+        yield replace(plan, wide=False)
+        yield replace(plan, number=2)
+        yield replace(plan, flag=True)
+        yield replace(plan, batch=1)
+        yield replace(plan, number=0)
+        for name in names:
+            yield from self._other_choices(plan, name)
+
+    def _other_choices(self, plan: Plan, name: str) -> Iterator[Plan]:
+        for choice in range(len(self._inputs.choices[name])):
+            yield plan.picking(name, choice)
+
+
+def _repairs(inputs: Inputs, plan: Plan, failure: Failure) -> Iterator[Plan]:
+    """Yield plans in which the input that reached the failing layer has the shape this layer wants."""
+    if failure.module is None or failure.shape is None:
+        return
+    wanted = wanted_by(failure.module, failure.shape)
+    if wanted is None:
+        return
+    made = inputs.make(plan)
+    for name in inputs.given(plan):
+        shape = tuple(getattr(made[name], "shape", ()))
+        if shape == failure.shape or (shape and prod(shape) == prod(failure.shape)):
+            yield plan.repairing(name, wanted)

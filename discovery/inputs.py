@@ -1,0 +1,257 @@
+"""Makes inputs for a model's forward: from its signature, its configuration and ``data/inputs.toml``."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .input_shapes import Sizes
+from .words import read_facts
+
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+_SWITCHES = {"use_cache": False, "return_dict": True, "return_loss": False}
+_LARGEST_ON_CPU = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One way to make the value of an argument; without a shape the argument is left out."""
+
+    shape: tuple[str, ...] = ()
+    values: str = "float"
+    rows: tuple[tuple[str, ...], ...] = ()
+    constant: Any = None
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether the argument is not given."""
+        return not self.shape and not self.rows and self.constant is None
+
+
+ABSENT = Spec()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which value every argument gets.
+
+    Attributes:
+        picks: The argument's choice, by name; the first where it is not named.
+        repairs: Specs that stand for an argument's choices, learnt from a forward that failed.
+        batch: Samples.
+        number: What an unknown number is taken for, see :class:`Answers`.
+        flag: What an unknown truth value is taken for.
+        wide: Whether an unknown selection takes everything.
+    """
+
+    picks: Mapping[str, int] = field(default_factory=dict)
+    repairs: Mapping[str, Spec] = field(default_factory=dict)
+    batch: int = 2
+    number: int = 1
+    flag: bool = False
+    wide: bool = True
+
+    def picking(self, name: str, choice: int) -> "Plan":
+        """Return this plan with another choice for one argument."""
+        rest = {other: spec for other, spec in self.repairs.items() if other != name}
+        return replace(self, picks={**self.picks, name: choice}, repairs=rest)
+
+    def repairing(self, name: str, spec: Spec) -> "Plan":
+        """Return this plan with a spec for one argument."""
+        return replace(self, repairs={**self.repairs, name: spec})
+
+
+class Inputs:
+    """Everything one model's forward can be given.
+
+    Attributes:
+        choices: Specs for each argument, in the order to try them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._parameters = _parameters(model)
+        self._sizes = Sizes(model)
+        self._dtype = _dtype(model)
+        given: set[str] = set()
+        self.choices = {name: self._choices(name, given) for name in self._parameters}
+        for name in self._parameters:  # what goes with another input may stand before it
+            self.choices[name] = self._choices(name, given)
+
+    def spec(self, plan: Plan, name: str) -> Spec:
+        """Return how a plan makes an argument."""
+        return plan.repairs.get(name) or self.choices[name][plan.picks.get(name, 0)]
+
+    def given(self, plan: Plan) -> tuple[str, ...]:
+        """Return the names of the arguments a plan gives values."""
+        return tuple(name for name in self.choices if not self.spec(plan, name).is_absent)
+
+    def asked_next(self, plan: Plan) -> Iterator[str]:
+        """Yield the arguments that may be what a failed plan lacked."""
+        given = set(self.given(plan))
+        for name in self.choices:
+            entries = _entries(name)
+            if name not in given and any(e.get("give") == "asked" and not given.isdisjoint(e["partners"]) for e in entries):
+                yield name
+
+    def make(self, plan: Plan) -> dict[str, Any]:
+        """Return the values of a plan: small ones on the CPU, which are known, large ones on meta."""
+        given = set(self.given(plan))
+        marks = _marks(self._sizes, given)
+        sizes = self._sizes.with_sizes(batch=plan.batch, tokens=self._sizes.get_size("text") + len(marks))
+        made = {name: self._value(self.spec(plan, name), sizes, marks) for name in self.choices if name in given}
+        return {**made, **{name: value for name, value in _SWITCHES.items() if name in self._parameters}}
+
+    def _choices(self, name: str, given: set[str]) -> tuple[Spec, ...]:
+        parameter = self._parameters[name]
+        entries = [entry for entry in _entries(name) if self._holds(entry)]
+        specs = [_spec(entry) for entry in entries]
+        if name in _SWITCHES:
+            return (ABSENT,)
+        if parameter.default is inspect.Parameter.empty:
+            given.add(name)
+            return (*specs, *(() if specs else _guesses(parameter, self._model)))
+        if any(self._is_offered(entry, given) for entry in entries):
+            given.add(name)
+            return (*specs, ABSENT)
+        return (ABSENT, *specs)
+
+    def _holds(self, entry: Mapping[str, Any]) -> bool:
+        beside, fields = entry.get("beside", ()), entry.get("fields", ())
+        return (not beside or any(name in self._parameters for name in beside)) and all(
+            self._sizes.find_field([one]) is not None for one in fields
+        )
+
+    def _is_offered(self, entry: Mapping[str, Any], given: set[str]) -> bool:
+        give = entry.get("give")
+        return give == "always" or (give == "with" and not given.isdisjoint(entry["partners"]))
+
+    def _value(self, spec: Spec, sizes: Sizes, marks: list[tuple[int, int]]) -> Any:
+        if spec.rows:
+            return torch.tensor([sizes.shape(row) for row in spec.rows] * sizes.get_size("batch"))
+        if not spec.shape:
+            return spec.constant
+        shape = sizes.shape(spec.shape)
+        if spec.values == "float":
+            return torch.empty(shape, dtype=self._dtype, device="meta")
+        if prod(shape) > _LARGEST_ON_CPU:
+            return torch.ones(shape, dtype=torch.long, device="meta")
+        return _FILLS[spec.values](shape, marks)
+
+
+def _parameters(model: nn.Module) -> dict[str, inspect.Parameter]:
+    try:
+        found = inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return {}
+    return {name: parameter for name, parameter in found.items() if parameter.kind not in _REST}
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    floats = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    return next((dtype for dtype in floats if dtype.itemsize > 1), torch.get_default_dtype())
+
+
+@cache
+def _entries(name: str) -> tuple[Mapping[str, Any], ...]:
+    return tuple(entry for entry in read_facts("inputs.toml")["input"] if name in entry["names"])
+
+
+def _spec(entry: Mapping[str, Any]) -> Spec:
+    rows = tuple(tuple(row) for row in entry.get("rows", ()))
+    return Spec(tuple(entry.get("shape", ())), entry.get("values", "float"), rows, entry.get("constant"))
+
+
+def _guesses(parameter: inspect.Parameter, model: nn.Module) -> tuple[Spec, ...]:
+    """Return specs for an argument nothing is known of: what the first layer wants, then what is usual."""
+    note = str(parameter.annotation)
+    if "bool" in note and "Tensor" not in note:
+        return (Spec(constant=False),)
+    if "int" in note and "Tensor" not in note:
+        return (Spec(constant=1),)
+    first = next((spec for module in model.modules() if (spec := wanted_by(module))), None)
+    usual = (
+        Spec(("batch", "tokens", "hidden")),
+        Spec(("batch", "channels", "height", "width")),
+        Spec(("batch", "tokens"), "ids"),
+        Spec(("batch", "hidden")),
+    )
+    return (*((first,) if first else ()), *usual)
+
+
+def wanted_by(module: nn.Module, shape: tuple[int, ...] = ()) -> Spec | None:
+    """Return what a layer takes, keeping the sizes of ``shape`` that it does not decide; ``None`` if it does not say."""
+    kept = tuple(map(str, shape[1:]))
+    if isinstance(module, nn.Embedding):
+        return Spec(("batch", "tokens"), "ids")
+    if isinstance(module, nn.Linear) and isinstance(module.in_features, int):
+        return Spec(("batch", *(kept[:-1] or ("tokens",)), str(module.in_features)))
+    if isinstance(module, nn.LayerNorm):
+        return Spec(("batch", *(kept[:-1] or ("tokens",)), *map(str, module.normalized_shape)))
+    for kind, spatial in _CONVOLUTIONS.items():
+        if isinstance(module, kind):
+            held = kept[1:] if len(kept) == len(spatial) + 1 else spatial
+            return Spec(("batch", str(module.in_channels), *held))
+    return None
+
+
+_CONVOLUTIONS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Conv1d: ("frames",),
+    nn.Conv2d: ("height", "width"),
+    nn.Conv3d: ("film", "height", "width"),
+    nn.ConvTranspose1d: ("frames",),
+    nn.ConvTranspose2d: ("height", "width"),
+}
+
+
+def _marks(sizes: Sizes, given: set[str]) -> list[tuple[int, int]]:
+    """Return (id, modality) of the placeholders a text needs for the other inputs it is given with."""
+    marks: list[tuple[int, int]] = []
+    for entry in read_facts("inputs.toml")["placeholder"]:
+        token = sizes.find_field(entry["fields"])
+        if given.isdisjoint(entry["partners"]) or not isinstance(token, int):
+            continue
+        first, last = (sizes.find_field([field]) for field in entry["around"])
+        marks += [(first, 0)] if isinstance(first, int) else []
+        marks += [(token, entry["modality"])] * sizes.evaluate(entry["count"])
+        marks += [(last, 0)] if isinstance(last, int) else []
+    return marks
+
+
+def _ids(shape: tuple[int, ...], marks: list[tuple[int, int]]) -> Tensor:
+    del marks
+    return torch.arange(prod(shape)).reshape(shape) % 40 + 3
+
+
+def _tokens(shape: tuple[int, ...], marks: list[tuple[int, int]]) -> Tensor:
+    ids = _ids(shape, marks)
+    ids[..., 2 : 2 + len(marks)] = torch.tensor([token for token, _ in marks], dtype=torch.long)
+    return ids
+
+
+def _modalities(shape: tuple[int, ...], marks: list[tuple[int, int]]) -> Tensor:
+    kinds = torch.zeros(shape, dtype=torch.long)
+    kinds[..., 2 : 2 + len(marks)] = torch.tensor([modality for _, modality in marks], dtype=torch.long)
+    return kinds
+
+
+def _range(shape: tuple[int, ...], marks: list[tuple[int, int]]) -> Tensor:
+    del marks
+    return torch.arange(shape[-1]).expand(shape).clone()
+
+
+_FILLS = {
+    "ids": _ids,
+    "tokens": _tokens,
+    "modalities": _modalities,
+    "range": _range,
+    "ones": lambda shape, _: torch.ones(shape, dtype=torch.long),
+    "zeros": lambda shape, _: torch.zeros(shape, dtype=torch.long),
+    "true": lambda shape, _: torch.ones(shape, dtype=torch.bool),
+    "false": lambda shape, _: torch.zeros(shape, dtype=torch.bool),
+}
