@@ -1,8 +1,8 @@
 """discovery *scans*: it turns an architecture nobody registered into layers, roles, slots and proposals.
 
 Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_library`` (a whole
-library into a file), ``list_architectures``, ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``,
-``CONV_KINDS``.
+library into a file, within ``Bounds``), ``list_architectures``, ``identify`` and the layer facts ``walk``,
+``list_layers``, ``kind_of``, ``CONV_KINDS``.
 """
 
 from ..extras import require
@@ -15,9 +15,11 @@ from .layers import CONV_KINDS, Site, kind_of, list_layers, walk
 from .scanner import scan, scan_module
 from .sources import list_names as list_architectures
 from .sources import quiet_libraries
+from .workers import Bounds
 
 __all__ = [
     "CONV_KINDS",
+    "Bounds",
     "Site",
     "identify",
     "kind_of",

@@ -1,21 +1,41 @@
-"""The catalog: every architecture of a library, one JSON line each, resumable."""
+"""The catalog of a library: every architecture a line, scanned in worker processes, resumable, the same every time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 
+from ..catalog import CatalogEntry, CatalogHeader, catalog_lines
 from ..errors import InvalidRequest, LoradarError
-from ..records import Architecture
-from ..vocabulary import Library
+from ..records import Architecture, Scan
 from . import sources
+from .journal import Journal
 from .scanner import scan
+from .workers import Bounds, work
+
+Summary = Callable[[Scan], CatalogEntry]
+"""Makes the compact form of a scan."""
 
 
-def scan_library(library: str, out: Path) -> tuple[int, int]:
-    """Scan every architecture of ``library`` into ``out``, going on where an earlier run stopped.
+def scan_library(
+    library: str,
+    out: Path,
+    *,
+    method: str = "auto",
+    bounds: Bounds | None = None,
+    compact: tuple[CatalogHeader, Summary] | None = None,
+) -> tuple[int, int]:
+    """Scan every architecture of ``library`` into ``out``, going on where an earlier run was interrupted.
+
+    Args:
+        library: One that can be listed.
+        out: The file: one line per architecture, sorted by name once all are there.
+        method: As for a scan.
+        bounds: How many workers, and what one architecture may take.
+        compact: Write the compact form; a finished file is made anew, and an unfinished one is at ``out`` + ``.part``.
 
     Returns:
         How many lines hold a scan, and how many the reason why there is none.
@@ -25,42 +45,64 @@ def scan_library(library: str, out: Path) -> tuple[int, int]:
         InvalidRequest: If ``out`` holds something else.
     """
     names = sources.list_names(library)
-    done = dict(_read(out))
-    with out.open("a", encoding="utf-8") as lines:
-        missing = [name for name in names if name not in done]
-        for name in track(missing, f"scanning {library}", console=Console(stderr=True)):
-            line = _scan_line(library, name)
-            lines.write(json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n")
-            lines.flush()
-            done[name] = "unscanned" not in line
-    scanned = sum(done.values())
-    return scanned, len(done) - scanned
+    journal = _open_journal(out, compact, method)
+    task = partial(scan_line, library=library, method=method, summary=compact[1] if compact else None)
+    missing = [name for name in names if name not in journal]
+    found = work(task, missing, library, bounds or Bounds()) if missing else iter(())
+    for name, outcome in track(found, f"scanning {library}", len(missing), console=Console(stderr=True)):
+        text, is_scan = (_unscanned_line(library, name, outcome), False) if isinstance(outcome, str) else outcome
+        journal.add(name, text, is_scan=is_scan)
+    _finish(journal, out, compact[0] if compact else None)
+    return journal.counts
 
 
-def _scan_line(library: str, name: str) -> dict[str, object]:
+def _open_journal(out: Path, compact: tuple[CatalogHeader, Summary] | None, method: str) -> Journal:
+    if compact is None:
+        return Journal(out)
+    if out.exists() and not _is_compact(out):
+        message = f"{out} is no compact catalog. Give a new file, or remove it."
+        raise InvalidRequest(message, file=str(out))
+    return Journal(_part(out), _line(compact[0].to_dict() | {"method": method}))
+
+
+def _part(out: Path) -> Path:
+    return out.with_name(out.name + ".part")
+
+
+def _is_compact(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline(1000).startswith(b'{"catalog":')
+
+
+def scan_line(name: str, *, library: str, method: str, summary: Summary | None) -> tuple[str, bool]:
+    """Return the line of one architecture, and whether it holds a scan."""
     try:
-        return scan(f"{library}:{name}").to_dict()
+        found = scan(f"{library}:{name}", method=method)
     except LoradarError as error:
-        architecture = Architecture(_as_library(library), name)
-        return {"architecture": architecture.to_dict(), "unscanned": error.message}
+        return _unscanned_line(library, name, error.message), False
+    return _line((summary(found) if summary else found).to_dict()), True
 
 
-def _as_library(library: str) -> Library:
-    return "timm" if library == "timm" else "transformers"
+def _unscanned_line(library: str, name: str, reason: str) -> str:
+    return _line(
+        {"architecture": Architecture.from_dict({"library": library, "name": name}).to_dict(), "unscanned": reason}
+    )
 
 
-def _read(out: Path) -> Iterator[tuple[str, bool]]:
-    """Yield (name, was scanned) of what an earlier run wrote; a line cut off in the middle is done again."""
-    if not out.exists():
-        return
-    text = out.read_text("utf-8")
-    complete = text[: text.rfind("\n") + 1]
-    if complete != text:
-        out.write_text(complete, "utf-8")
-    for number, line in enumerate(complete.splitlines(), start=1):
-        try:
-            data = json.loads(line)
-            yield data["architecture"]["name"], "unscanned" not in data
-        except (ValueError, KeyError, TypeError):
-            message = f"{out} line {number} is no catalog line. Give a new file, or remove it."
-            raise InvalidRequest(message, file=str(out), line=number) from None
+def _line(data: dict[str, object]) -> str:
+    return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+
+
+def _finish(journal: Journal, out: Path, header: CatalogHeader | None) -> None:
+    """Put the sorted lines in the place of the file, at once."""
+    lines = journal.sorted_lines()
+    new = out.with_name(out.name + ".new")
+    with new.open("w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in (catalog_lines(header, _entries(lines)) if header else lines))
+    new.replace(out)
+    if header:
+        _part(out).unlink()
+
+
+def _entries(lines: Iterator[str]) -> Iterator[CatalogEntry]:
+    return (CatalogEntry.from_dict(json.loads(line)) for line in lines)

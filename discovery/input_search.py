@@ -30,11 +30,11 @@ class Failure:
 class Search:
     """Proposes plans; told how one failed, it goes on from the plan that got furthest."""
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, inputs: Inputs, first: Plan) -> None:
         self._inputs = inputs
         self._tried: list[Plan] = []
         self._best: tuple[int, Plan] | None = None
-        self._moves: Iterator[Plan] = iter([Plan()])
+        self._moves: Iterator[Plan] = iter([first])
 
     def next_plan(self) -> Plan | None:
         """Return a plan not tried yet, or ``None`` if nothing is left to try."""
@@ -83,6 +83,7 @@ def _repairs(inputs: Inputs, plan: Plan, failure: Failure) -> Iterator[Plan]:
         return
     made = inputs.make(plan)
     for name in inputs.given(plan):
-        shape = tuple(getattr(made[name], "shape", ()))
+        value = made[name][0] if isinstance(made[name], list) else made[name]
+        shape = tuple(getattr(value, "shape", ()))
         if shape == failure.shape or (shape and prod(shape) == prod(failure.shape)):
             yield plan.repairing(name, wanted)

@@ -28,12 +28,13 @@ class Sizes:
 
     def __init__(self, model: nn.Module, **given: int) -> None:
         self._parts = tuple(_configurations(model))
+        self._modules = tuple(model.modules())
         self._known = dict(given)
 
     def with_sizes(self, **given: int) -> "Sizes":
         """Return these sizes with some decided otherwise."""
         other = object.__new__(Sizes)
-        other._parts, other._known = self._parts, {**self._known, **given}
+        other._parts, other._modules, other._known = self._parts, self._modules, {**self._known, **given}
         return other
 
     def find_field(self, fields: Sequence[str], scope: str | None = None) -> Any:
@@ -70,6 +71,11 @@ class Sizes:
         for config in self._in_scope(entry.get("scope")):
             for field in entry.get("fields", ()):
                 value = _number(_field(config, field), entry.get("at", [0]))
+                if value:
+                    return value * int(entry.get("times", 1))
+        for module in self._modules if entry.get("scope") == "vision" else ():
+            for field in entry.get("fields", ()):
+                value = _number(module.__dict__.get(field), entry.get("at", [0]))
                 if value:
                     return value * int(entry.get("times", 1))
         return self.evaluate(entry["of"]) if "of" in entry else int(entry["default"])

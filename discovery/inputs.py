@@ -26,6 +26,7 @@ class Spec:
     values: str = "float"
     rows: tuple[tuple[str, ...], ...] = ()
     constant: Any = None
+    is_list: bool = False
 
     @property
     def is_absent(self) -> bool:
@@ -138,10 +139,14 @@ class Inputs:
             return spec.constant
         shape = sizes.shape(spec.shape)
         if spec.values == "float":
-            return torch.empty(shape, dtype=self._dtype, device="meta")
-        if prod(shape) > _LARGEST_ON_CPU:
-            return torch.ones(shape, dtype=torch.long, device="meta")
-        return _FILLS[spec.values](shape, marks)
+            value = torch.empty(shape, dtype=self._dtype, device="meta")
+        elif prod(shape) > _LARGEST_ON_CPU:
+            value = torch.ones(shape, dtype=torch.long, device="meta")
+        elif spec.values in _FILLS:
+            value = _FILLS[spec.values](shape, marks)
+        else:
+            value = torch.full(shape, sizes.evaluate(spec.values))
+        return [value] if spec.is_list else value
 
 
 def _parameters(model: nn.Module) -> dict[str, inspect.Parameter]:
@@ -164,7 +169,8 @@ def _entries(name: str) -> tuple[Mapping[str, Any], ...]:
 
 def _spec(entry: Mapping[str, Any]) -> Spec:
     rows = tuple(tuple(row) for row in entry.get("rows", ()))
-    return Spec(tuple(entry.get("shape", ())), entry.get("values", "float"), rows, entry.get("constant"))
+    values, constant = entry.get("values", "float"), entry.get("constant")
+    return Spec(tuple(entry.get("shape", ())), values, rows, constant, entry.get("list", False))
 
 
 def _guesses(parameter: inspect.Parameter, model: nn.Module) -> tuple[Spec, ...]:
@@ -186,18 +192,23 @@ def _guesses(parameter: inspect.Parameter, model: nn.Module) -> tuple[Spec, ...]
 
 def wanted_by(module: nn.Module, shape: tuple[int, ...] = ()) -> Spec | None:
     """Return what a layer takes, keeping the sizes of ``shape`` that it does not decide; ``None`` if it does not say."""
-    kept = tuple(map(str, shape[1:]))
+    kept = tuple(map(str, shape))
     if isinstance(module, nn.Embedding):
         return Spec(("batch", "tokens"), "ids")
     if isinstance(module, nn.Linear) and isinstance(module.in_features, int):
-        return Spec(("batch", *(kept[:-1] or ("tokens",)), str(module.in_features)))
+        return Spec((*_rows_of(kept), str(module.in_features)))
     if isinstance(module, nn.LayerNorm):
-        return Spec(("batch", *(kept[:-1] or ("tokens",)), *map(str, module.normalized_shape)))
+        return Spec((*_rows_of(kept), *map(str, module.normalized_shape)))
     for kind, spatial in _CONVOLUTIONS.items():
         if isinstance(module, kind):
-            held = kept[1:] if len(kept) == len(spatial) + 1 else spatial
-            return Spec(("batch", str(module.in_channels), *held))
+            held = kept[2:] if len(kept) == len(spatial) + 2 else spatial
+            return Spec((*(kept[:1] or ("batch",)), str(module.in_channels), *held))
     return None
+
+
+def _rows_of(shape: tuple[str, ...]) -> tuple[str, ...]:
+    """Return all dimensions but the features; those of an image become patches."""
+    return shape[:-1] if 1 < len(shape) < 4 else (*(shape[:1] or ("batch",)), "tokens")  # noqa: PLR2004 - an image has 4
 
 
 _CONVOLUTIONS: dict[type[nn.Module], tuple[str, ...]] = {

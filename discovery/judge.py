@@ -5,9 +5,8 @@ from dataclasses import replace
 
 from ..records import Evidence, Layer
 from ..vocabulary import Role
-from .dataflow import Saying
+from .dataflow import Saying, Trace
 from .slots import pattern_of
-from .traced import Trace
 
 DECLARED: frozenset[Role] = frozenset(
     {"head", "norm", "projector", "embedding.token", "embedding.position", "embedding.patch"}
@@ -43,7 +42,7 @@ def _settle(layer: Layer, verdict: Saying | None) -> Layer:
     if layer.role in DECLARED:
         return replace(layer, evidence=(*layer.evidence, flow))
     first, *rest = layer.evidence
-    static = first if role == layer.role or layer.role == "other" else replace(first, says=f"{layer.role}: {first.says}")
+    static = first if layer.role in (role, "other") else replace(first, says=f"{layer.role}: {first.says}")
     return replace(layer, role=role, evidence=(Evidence("dataflow", says), static, *rest))
 
 

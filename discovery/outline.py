@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .layers import KIND_OF_CLASS, kind_of, repeats_blocks
+from .layers import CONV_CLASSES, KIND_OF_CLASS, kind_of, repeats_blocks
 
 LOOKS_UP_OR_NORMALISES = ("embedding", "norm")
 
@@ -16,26 +16,30 @@ class Piece:
 
     Attributes:
         path: Where it stands.
-        widths: What every dense layer inside reads and writes, in module order.
+        class_name: Its class.
+        widths: What every dense layer and convolution inside reads and writes, in module order.
+        is_dense: Whether any of them is dense.
         is_list: Whether it is a list of repeated blocks; the outline ends there.
         has_blocks: Whether it is or holds such a list.
         computes: Whether it owns a weight that is neither looked up by index nor part of a norm.
     """
 
     path: str
+    class_name: str
     widths: tuple[tuple[int, int], ...]
+    is_dense: bool
     is_list: bool
     has_blocks: bool
     computes: bool
 
     @property
     def reads(self) -> int | None:
-        """Width its first dense layer reads."""
+        """Width its first layer reads."""
         return self.widths[0][0] if self.widths else None
 
     @property
     def writes(self) -> int | None:
-        """Width its last dense layer writes."""
+        """Width its last layer writes."""
         return self.widths[-1][1] if self.widths else None
 
 
@@ -50,28 +54,29 @@ def _draw(module: nn.Module, path: str, seen: set[int]) -> list[Piece]:
         return []
     seen.add(id(module))
     if repeats_blocks(module):
-        return [Piece(path, tuple(_widths_inside(module)), is_list=True, has_blocks=True, computes=True)]
-    children = [(f"{path}.{name}" if path else name, child) for name, child in module._modules.items() if child]
+        widths = tuple(width for inner in module.modules() for width in _own_widths(inner))
+        is_dense = any(isinstance(inner, nn.Linear) for inner in module.modules())
+        return [Piece(path, type(module).__name__, widths, is_dense, is_list=True, has_blocks=True, computes=True)]
+    children = [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
     drawn = [_draw(child, below, seen) for below, child in children]
     tops = [pieces[0] for pieces in drawn if pieces]
-    widths = (*_own_widths(module), *(width for top in tops for width in top.widths))
-    has_blocks = any(top.has_blocks for top in tops)
-    computes = _computes(module) or any(top.computes for top in tops)
-    piece = Piece(path, widths, is_list=False, has_blocks=has_blocks, computes=computes)
+    piece = Piece(
+        path=path,
+        class_name=type(module).__name__,
+        widths=(*_own_widths(module), *(width for top in tops for width in top.widths)),
+        is_dense=isinstance(module, nn.Linear) or any(top.is_dense for top in tops),
+        is_list=False,
+        has_blocks=any(top.has_blocks for top in tops),
+        computes=_computes(module) or any(top.computes for top in tops),
+    )
     return [piece, *(below for pieces in drawn for below in pieces)]
 
 
 def _own_widths(module: nn.Module) -> Iterator[tuple[int, int]]:
-    kind = kind_of(module)
-    if isinstance(module, nn.Linear) and kind == "linear":
+    if isinstance(module, nn.Linear):
         yield module.in_features, module.out_features
-    elif kind == "transposed_linear" and isinstance(module.weight, nn.Parameter):
-        yield module.weight.shape[0], module.weight.shape[1]
-
-
-def _widths_inside(module: nn.Module) -> Iterator[tuple[int, int]]:
-    for inner in module.modules():
-        yield from _own_widths(inner)
+    elif isinstance(module, CONV_CLASSES):
+        yield module.in_channels, module.out_channels
 
 
 def _computes(module: nn.Module) -> bool:

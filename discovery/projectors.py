@@ -5,19 +5,37 @@ from collections.abc import Iterable, Iterator
 
 from .facts import ModelFacts
 from .outline import Piece
-from .towers import TowerMap, is_below
+from .tower_map import TowerMap, is_below
 
 SENSES = ("vision", "audio")
 
 
 def list_projectors(facts: ModelFacts, towers: TowerMap) -> list[str]:
     """Return the prefixes of the projectors of a composite model; none where a single tower is all there is."""
-    kinds = {tower for _, tower in towers.prefixes} - {"projector"}
-    if not facts.outline or len(kinds | {towers.outside}) < 2:  # noqa: PLR2004
+    root = facts.sub_models[0] if facts.sub_models else None
+    kinds = {tower for _, tower in towers.prefixes} - {"projector"} | {towers.outside}
+    kinds |= root.towers if root and root.main_tower == "language" else set()
+    if not facts.outline or len(kinds) < 2:  # noqa: PLR2004  # a single tower joins nothing
         return []
     between = list(_between_towers(facts, towers))
-    paths = [path for path, tower in towers.prefixes if tower in SENSES]
+    paths = [path for path, tower in towers.prefixes if tower in SENSES and _serves_language(path, facts, towers)]
     return [*(piece.path for piece in between), *(exit_ for path in paths for exit_ in _exits(facts, path, between))]
+
+
+def _serves_language(path: str, facts: ModelFacts, towers: TowerMap) -> bool:
+    """Tell whether the language of the same composite hears or sees through a tower; a vocoder is in another one."""
+    languages = [prefix for prefix, tower in towers.prefixes if tower == "language"]
+    composite = _composite_around(path, facts)
+    return any(_composite_around(prefix, facts) == composite for prefix in languages) or (
+        not languages and towers.outside == "language"
+    )
+
+
+def _composite_around(path: str, facts: ModelFacts) -> str:
+    """Return the configuration class of the innermost model around another."""
+    own = next((m.config_class for m in facts.sub_models if m.path == path), "")
+    around = [m.config_class for m in facts.sub_models if is_below(path, m.path) and m.config_class != own]
+    return around[-1] if around else ""
 
 
 def _between_towers(facts: ModelFacts, towers: TowerMap) -> Iterator[Piece]:
@@ -89,22 +107,27 @@ def _exits(facts: ModelFacts, tower: str, between: list[Piece]) -> list[str]:
     width = _width(facts.outline, tower)
     if blocks is None or width is None:
         return []
-    arms = [piece for piece in _arms(inside, blocks) if piece.widths]
-    if not arms or not _leaves(arms[-1], width) or _is_read(arms[-1], between):
+    arms = list(_arms(inside, blocks))
+    widths = {width, *(piece.writes for piece in arms if piece.widths and not piece.is_dense)}
+    dense = [piece for piece in arms if piece.is_dense]
+    if not dense or not _leaves(dense[-1], width, widths) or _is_read(dense[-1], between):
         return []
-    exits = [piece for piece in arms if piece.writes == arms[-1].writes and _leaves(piece, width)]
-    return [piece.path for piece in arms if piece in exits or _leads_to(piece, arms, width)]
+    exits = [piece for piece in dense if piece.writes == dense[-1].writes and _leaves(piece, width, widths)]
+    return [piece.path for piece in dense if piece in exits or _leads_to(piece, dense, width)]
 
 
 def _arms(inside: list[Piece], blocks: Piece) -> Iterator[Piece]:
+    """Yield the topmost pieces after the blocks, other lists of blocks included, but no later stage of the tower."""
     after = inside[inside.index(blocks) + 1 :]
-    return _topmost(piece for piece in after if not is_below(blocks.path, piece.path))
+    stages = {piece.class_name for piece in inside if piece is not blocks and is_below(blocks.path, piece.path)}
+    tops = _topmost(piece for piece in after if not is_below(blocks.path, piece.path))
+    return (piece for piece in tops if piece.is_list or piece.class_name not in stages)
 
 
-def _leaves(piece: Piece, width: int) -> bool:
+def _leaves(piece: Piece, width: int, widths: set[int | None]) -> bool:
     """Tell whether a piece reads the tower's width, or several positions of it, and writes something else."""
     reads, writes = piece.reads or 0, piece.writes
-    return reads % width == 0 and (writes != width or reads > width)
+    return any(known and reads % known == 0 for known in widths) and (writes != width or reads > width)
 
 
 def _leads_to(piece: Piece, arms: list[Piece], width: int) -> bool:

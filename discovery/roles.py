@@ -9,12 +9,15 @@ from dataclasses import replace
 
 from ..records import Evidence, Layer
 from ..vocabulary import Role
+from .heads import (
+    Verdict,
+    beyond_the_base_model_is_the_head,
+    declared_head_is_the_head,
+    layer_between_towers_projects,
+)
 from .layers import CONV_KINDS
 from .surroundings import Surroundings
-from .towers import is_below
 
-Verdict = tuple[Role, str, str]
-"""(role, who says it, why)."""
 Rule = Callable[[Layer, Surroundings], Verdict | None]
 
 DENSE_KINDS = ("linear", "transposed_linear")
@@ -30,8 +33,6 @@ def _label(layer: Layer, around: Surroundings) -> Layer:
     verdict = next((found for rule in RULES if (found := rule(layer, around)) is not None), None)
     role, by, says = verdict or ("other", "names", f"nothing known says what {layer.name!r} does")
     tower = around.towers.find(layer.path)
-    if role == "head" and tower == "projector":
-        tower = "language"  # the head of a composite reads what its language tower writes
     live = False if around.context_name(layer) == "indexer" else None
     return replace(layer, tower=tower, live=live).labelled(role, by, says)
 
@@ -40,31 +41,6 @@ def norm_normalises(layer: Layer, around: Surroundings) -> Verdict | None:
     """A norm by class is a norm by role."""
     del around
     return ("norm", "structure", f"its class {layer.class_name} normalises") if layer.kind == "norm" else None
-
-
-def declared_head_is_the_head(layer: Layer, around: Surroundings) -> Verdict | None:
-    """What a model returns as its output embeddings or its classifier is its head."""
-    for path in around.facts.language_heads | around.facts.task_heads:
-        if is_below(layer.path, path):
-            return "head", "structure", f"the model declares {path!r} as its output"
-    return None
-
-
-def beyond_the_base_model_is_the_head(layer: Layer, around: Surroundings) -> Verdict | None:
-    """A task model is its base model and a head, so what the base model does not hold is the head.
-
-    Holds for models inside the model too; a part with a configuration of its own is no head.
-    """
-    owners = [m for m in around.facts.sub_models if is_below(layer.path, m.path)]
-    if not owners:
-        return None
-    owner = owners[-1]
-    roots = [m for m in owners if m.config_class == owner.config_class and m.base_path != m.path]
-    for model in roots:
-        if is_below(model.base_path, model.path) and not is_below(layer.path, model.base_path):
-            says = f"the base model {model.base_path!r} does not hold it"
-            return "head", "structure", says
-    return None
 
 
 def embedding_looks_up(layer: Layer, around: Surroundings) -> Verdict | None:
@@ -166,23 +142,16 @@ def convolution_by_its_kernel(layer: Layer, around: Surroundings) -> Verdict | N
     return "conv.spatial", "structure", f"its kernel is {'x'.join(map(str, layer.shape[2:]))}"
 
 
-def layer_between_towers_projects(layer: Layer, around: Surroundings) -> Verdict | None:
-    """A dense layer that belongs to no tower of a composite carries one tower's output to another."""
-    if layer.kind not in DENSE_KINDS or layer.depth or around.towers.find(layer.path) != "projector":
-        return None
-    return "projector", "structure", "it stands between the towers"
-
-
 RULES: tuple[Rule, ...] = (
     norm_normalises,
     declared_head_is_the_head,
     beyond_the_base_model_is_the_head,
     embedding_looks_up,
+    layer_between_towers_projects,
     first_convolution_makes_patches,
     router_stands_beside_experts,
     multihead_attention_is_fused,
     lookup_and_gate_contexts_are_left_alone,
-    layer_between_towers_projects,
     wide_layer_twice_its_reader_is_gate_and_up,
     name_tells,
     feed_forward_widens_then_narrows,

@@ -3,13 +3,15 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .answers import Answers
@@ -17,7 +19,8 @@ from .input_search import Failure, Search
 from .inputs import Inputs, Plan
 from .untouched import untouched
 
-MOST_ATTEMPTS = 16
+MOST_ATTEMPTS = 20
+FEWER_ATTEMPTS = 6
 Watch = Callable[[], AbstractContextManager[Any]]
 
 
@@ -47,39 +50,72 @@ def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, second
 
     ``watch`` is entered afresh around each attempt and sees the exception of one that fails.
     """
-    runs: list[Run] = []
-    called: set[int] = set()
-    failed: list[tuple[str, tuple[str, ...]]] = []
     with untouched(model), _on_meta(model), _plain_settings(model):
-        for path, part in _parts(model):
-            inputs = Inputs(part)
-            given = path, inputs.given(Plan())
-            if path and (not _has_unreached_blocks(part, called) or _failed_already(given, failed)):
-                continue
-            runs.extend(_run_part(path, part, inputs, watch, called, seconds))
-            if runs[-1].error is not None:
-                failed.append(given)
-    return tuple(runs)
+        session = _Session(watch, time.monotonic() + seconds)
+        session.run_within("", model, MOST_ATTEMPTS)
+    return tuple(session.runs)
 
 
-def _failed_already(part: tuple[str, tuple[str, ...]], failed: list[tuple[str, tuple[str, ...]]]) -> bool:
-    """Tell whether a model around this one failed with the same inputs: that of a head around its base, say."""
-    return any(part[1] == inputs and (not path or part[0].startswith(f"{path}.")) for path, inputs in failed)
+class _Session:
+    """The runs of one model, and what they reached."""
 
+    def __init__(self, watch: Watch, deadline: float) -> None:
+        self.runs: list[Run] = []
+        self._watch = watch
+        self._deadline = deadline
+        self._called: set[int] = set()
+        self._failed: list[tuple[str, tuple[str, ...]]] = []
+        self._worked: dict[type[nn.Module], Plan] = {}
 
-def _run_part(
-    path: str, part: nn.Module, inputs: Inputs, watch: Watch, called: set[int], seconds: float
-) -> Iterator[Run]:
-    search = Search(inputs)
-    for _ in range(MOST_ATTEMPTS):
-        plan = search.next_plan()
-        if plan is None:
+    def run_within(self, path: str, part: nn.Module, attempts: int) -> None:
+        """Run a part; then, while it has blocks that were not reached, the models inside it, else what it is made of."""
+        self._run(path, part, attempts)
+        if not self._is_unfinished(part):
             return
-        failure = _attempt(part, inputs.make(plan), plan, watch, called, seconds)
-        yield Run(path, inputs.given(plan), "meta", failure and _first_line(failure.text))
-        if failure is None:
+        inner = [(at, module) for at, module in part.named_modules() if at and _is_model(module)]
+        for at, module in _outermost(inner) or part.named_children():
+            if self._is_unfinished(module):
+                self.run_within(f"{path}.{at}".lstrip("."), module, attempts if inner else FEWER_ATTEMPTS)
+        if inner:
+            self._run_children(path, part)
+
+    def _run_children(self, path: str, part: nn.Module) -> None:
+        for at, module in part.named_children():
+            if self._is_unfinished(module) and not _is_model(module):
+                self.run_within(f"{path}.{at}".lstrip("."), module, FEWER_ATTEMPTS)
+
+    def _is_unfinished(self, part: nn.Module) -> bool:
+        return time.monotonic() < self._deadline and _has_unreached_blocks(part, self._called)
+
+    def _run(self, path: str, part: nn.Module, attempts: int) -> None:
+        if isinstance(part, nn.ModuleList | nn.ModuleDict):
             return
-        search.learn(failure)
+        inputs = Inputs(part)
+        given = inputs.given(Plan())
+        if any(given == other and (not outer or path.startswith(f"{outer}.")) for outer, other in self._failed):
+            return  # a model around it failed with the same inputs: that of a head around its base, say
+        search = Search(inputs, self._worked.get(type(part), Plan()))
+        for _ in range(attempts):
+            plan = search.next_plan()
+            seconds = self._deadline - time.monotonic()
+            if plan is None or seconds <= 0:
+                break
+            failure = _attempt(part, inputs.make(plan), plan, self._watch, self._called, seconds)
+            self.runs.append(Run(path, inputs.given(plan), "meta", failure and _first_line(failure.text)))
+            if failure is None:
+                self._worked[type(part)] = plan
+                return
+            search.learn(failure)
+        self._failed.append((path, given))
+
+
+def _outermost(parts: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+    """Return the parts that stand in no other of them."""
+    outer: list[tuple[str, nn.Module]] = []
+    for path, part in parts:
+        if not any(path.startswith(f"{above}.") for above, _ in outer):
+            outer.append((path, part))
+    return outer
 
 
 def _attempt(
@@ -123,19 +159,14 @@ class _Trail:
                 self.shape = tuple(arguments[0].shape)
 
 
-def _parts(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the model and the models inside it, parents first."""
-    found = [(path, part) for path, part in model.named_modules() if path and _is_model(part)]
-    return [("", model), *found]
-
-
 def _is_model(part: nn.Module) -> bool:
     return hasattr(type(part), "main_input_name") or hasattr(type(part), "config_name")
 
 
 def _has_unreached_blocks(part: nn.Module, called: set[int]) -> bool:
+    """Tell whether a repeated block of a part was not called, nor anything in it; a single layer is no block."""
     return any(
-        id(block) not in called and not any(id(inner) in called for inner in block.modules())
+        next(block.children(), None) is not None and not any(id(inner) in called for inner in block.modules())
         for held in part.modules()
         if isinstance(held, nn.ModuleList)
         for block in held
@@ -188,12 +219,15 @@ def _plain_settings(model: nn.Module) -> Iterator[None]:
             fields["_experts_implementation_internal"] = "batched_mm"
     checked = os.environ.get("TRANSFORMERS_DISABLE_TORCH_CHECK")
     os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = "1"
+    validated = Distribution._validate_args
+    Distribution.set_default_validate_args(value=False)
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+        Distribution.set_default_validate_args(validated)
         if checked is None:
             del os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"]
         else:

@@ -9,6 +9,7 @@ from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFa
 from ..records import Scan
 from ..references import Reference
 from . import sources
+from .dataflow import trace
 from .facts import collect_facts, is_configuration
 from .judge import judge
 from .layers import list_layers, walk
@@ -16,8 +17,8 @@ from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
 from .roles import label_layers
 from .slots import fingerprint, make_slots
 from .surroundings import Surroundings
-from .towers import TowerMap, is_below, map_towers
-from .traced import trace
+from .tower_map import list_prefixes
+from .towers import map_towers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -38,8 +39,8 @@ def scan(
         model_or_reference: A live module (any device, meta included), a configuration object, or a reference.
         example_inputs: What the forward takes (a tensor, a tuple or a dictionary); made from its signature and
             configuration if not given.
-        method: ``dataflow`` follows tensors through the model's own forward, ``names`` reads names, shapes and structure
-            alone, ``auto`` is dataflow where a forward runs and names where none does.
+        method: ``dataflow`` follows tensors through the model's own forward, ``names`` reads names, shapes and
+            structure alone, ``auto`` is dataflow where a forward runs and names where none does.
 
     Raises:
         InvalidReference: If the reference cannot be parsed or its scheme cannot be scanned.
@@ -75,7 +76,7 @@ def scan_module(model: nn.Module, example_inputs: Any = None, method: str = "aut
         architecture=replace(facts.architecture, fingerprint=fingerprint(layers)),
         method="dataflow" if traced else "names",
         layers=layers,
-        towers=_tower_prefixes(towers, layers),
+        towers=list_prefixes(towers),
         slots=make_slots(layers),
         proposals=propose_all(subject),
         module_paths=module_paths,
@@ -95,20 +96,3 @@ def _resolve(subject: "nn.Module | PreTrainedConfig | str") -> nn.Module:
 
 def _count_parameters(model: nn.Module, paths: tuple[str, ...]) -> int:
     return sum(parameter.numel() for path in paths for parameter in model.get_submodule(path).parameters())
-
-
-def _tower_prefixes(towers: TowerMap, layers: tuple[Any, ...]) -> dict[str, tuple[str, ...]]:
-    """Return the path prefixes of each tower; what joins the towers is named by its own modules."""
-    prefixes: dict[str, list[str]] = {"language": [], "vision": [], "audio": [], "projector": []}
-    for prefix, tower in sorted(towers.prefixes):
-        prefixes.setdefault(tower, []).append(prefix)
-    if not towers.prefixes:
-        prefixes[towers.outside] = [""]
-    loose = [layer.path for layer in layers if layer.role == "projector" and layer.depth == 0]
-    known = [prefix for prefix, _ in towers.prefixes]
-    for path in loose:
-        parent = path.rpartition(".")[0]
-        top = parent if parent and not any(is_below(prefix, parent) for prefix in known) else path
-        if top not in prefixes["projector"]:
-            prefixes["projector"].append(top)
-    return {tower: tuple(paths) for tower, paths in prefixes.items()}

@@ -5,6 +5,7 @@ write, or to reach a database that is no SQLite file: a lookup has half a second
 """
 
 from .ask import lookup, verify
+from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
 from .records import Constant, DatabaseInfo, StoreReport
@@ -16,6 +17,8 @@ __all__ = [
     "PeftConstants",
     "Registry",
     "StoreReport",
+    "catalog_entry",
+    "catalog_header",
     "load_constants",
     "lookup",
     "read_constants",

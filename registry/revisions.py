@@ -1,17 +1,16 @@
 """Mappings are append-only: a changed spec becomes the next revision of its source kind."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import insert, select
 
 from ..mappings import Mapping, Source
-from ..targets import TargetSpec
-from ..vocabulary import Library, Preset, SourceKind
+from ..vocabulary import SourceKind
 from . import tables
-from .canonical import Question, canonical, mapping_id
+from .canonical import canonical
+from .entries import Entry
 from .records import StoreReport
 from .resolve import SELECT_MAPPINGS, latest_revisions, question, to_mapping
 from .write import Write
@@ -22,44 +21,6 @@ Named = tuple[str, str]
 _OF_KIND = SELECT_MAPPINGS + (
     "WHERE s.kind = :kind AND (CAST(:library AS VARCHAR(32)) IS NULL OR (a.library = :library AND a.name = :name))"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A mapping as somebody states it, before it has a revision."""
-
-    library: Library
-    name: str
-    peft_type: str
-    preset: Preset
-    spec: TargetSpec
-    matched: int | None = None
-    trainable: int | None = None
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def question(self) -> Question:
-        """What it answers."""
-        return Question(self.library, self.name, self.peft_type, self.preset)
-
-    def revise(self, source: Source, prior: Mapping | None) -> Mapping:
-        """Return the next revision of this mapping, or ``prior`` itself if it says the same."""
-        if prior and prior.spec == self.spec:
-            return prior
-        revision = prior.revision + 1 if prior else 1
-        return Mapping(
-            id=mapping_id(self.question, source.kind, revision, self.spec),
-            library=self.library,
-            name=self.name,
-            peft_type=self.peft_type,
-            preset=self.preset,
-            spec=self.spec,
-            source=source,
-            revision=revision,
-            matched=self.matched,
-            trainable=self.trainable,
-            reasons=self.reasons,
-        )
 
 
 def add_mappings(write: Write, source: Source, entries: Sequence[Entry]) -> StoreReport:

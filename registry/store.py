@@ -9,18 +9,15 @@ from sqlalchemy import delete, insert, select, update
 
 from ..mappings import Mapping, Source, Verification
 from ..records import Scan
-from ..targets import TargetSpec
 from . import tables
 from .canonical import canonical
 from .constants import PeftConstants
-from .constants_json import peft_type_of
+from .entries import entries_of_constants, entries_of_proposals
 from .records import StoreReport
 from .resolve import OF_ARCHITECTURE, latest_revisions, to_mapping
-from .revisions import Entry, add_mappings, architecture_ids
+from .revisions import add_mappings, architecture_ids
 from .verify import Verifier
 from .write import Write
-
-IA3_FEEDFORWARD_TABLE = "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING"
 
 
 def add_scan(write: Write, scan: Scan) -> StoreReport:
@@ -30,19 +27,13 @@ def add_scan(write: Write, scan: Scan) -> StoreReport:
     _put_architecture(write, architecture_id, scan)
     _put_slots(write, architecture_id, scan)
     source = Source("scanner", metadata.version("loradar"))
-    report = add_mappings(write, source, [*_entries_of_scan(scan)])
+    report = add_mappings(write, source, [*entries_of_proposals(scan.architecture, scan.proposals)])
     verified = _verify_all(write, scan)
     return StoreReport(
         tuple(verified.get(mapping.id, mapping) for mapping in report.added),
         tuple(verified.get(mapping.id, mapping) for mapping in report.unchanged),
         write.outcome,
     )
-
-
-def _entries_of_scan(scan: Scan) -> Iterator[Entry]:
-    library, name = scan.architecture.library, scan.architecture.name
-    for p in scan.proposals:
-        yield Entry(library, name, p.peft_type, p.preset, p.spec, p.matched, p.trainable, p.reasons)
 
 
 def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
@@ -116,7 +107,7 @@ def add_constants(write: Write, constants: PeftConstants) -> StoreReport:
     """Store PEFT's tables raw, and each of their entries as a mapping with source ``peft``."""
     source = Source("peft", constants.version)
     _put_constants(write, source, constants)
-    report = add_mappings(write, source, [*_entries_of_constants(constants)])
+    report = add_mappings(write, source, [*entries_of_constants(constants)])
     return replace(report, serial=write.outcome)
 
 
@@ -137,15 +128,3 @@ def _constant_rows(constants: PeftConstants) -> Iterator[dict[str, str]]:
     for name, value in {**uncertain, **constants.tables, **constants.values}.items():
         conditional = [entry.to_dict() for entry in constants.conditional if entry.name == name]
         yield {"name": name, "value": canonical(value), "conditional": canonical(conditional)}
-
-
-def _entries_of_constants(constants: PeftConstants) -> Iterator[Entry]:
-    feedforward = constants.tables.get(IA3_FEEDFORWARD_TABLE, {})
-    for table in constants.tables:
-        peft_type = peft_type_of(table)
-        for name, targets, condition in constants.entries(table) if peft_type else ():
-            spec = {"target_modules": targets}
-            if peft_type == "IA3":
-                spec["feedforward_modules"] = feedforward.get(name)
-            reasons = (f"PEFT sets it only if {condition}",) if condition else ()
-            yield Entry("transformers", name, str(peft_type), "default", TargetSpec.from_dict(spec), reasons=reasons)

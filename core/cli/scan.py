@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,14 +18,22 @@ def scan(
     reference: Annotated[str | None, typer.Argument(help="llama, timm:resnet50, torch:package.module:Class")] = None,
     *,
     store: Annotated[bool, typer.Option("--store", help="Keep the result in the registry.")] = False,
-    method: Annotated[str, typer.Option(help="auto or names.")] = "auto",
+    method: Annotated[str, typer.Option(help="auto, dataflow or names.")] = "auto",
     every: Annotated[str | None, typer.Option("--all", metavar="LIBRARY", help="Scan a whole library.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where --all writes: one JSON line per architecture.")] = None,
+    compact: Annotated[bool, typer.Option("--compact", help="--all writes slots, not every layer.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes for --all; one per core if not given.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time --all gives to one architecture.")] = 120.0,
+    memory: Annotated[float, typer.Option(help="GiB that --all gives to one worker.")] = 8.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Scan an architecture nobody registered: its layers, roles, slots and the targets proposed for it."""
     if every is not None:
-        _scan_all(every, out, store=store, as_json=as_json)
+        if out is None or store or reference is not None:
+            message = "--all writes to a file and nowhere else: loradar scan --all timm --out timm.jsonl"
+            raise InvalidRequest(message, library=every)
+        bounds = {"seconds": seconds, "memory": memory, **({} if workers is None else {"workers": workers})}
+        _scan_all(every, out, method, bounds, compact=compact, as_json=as_json)
     elif reference is None:
         message = "Nothing to scan. Name an architecture (loradar scan olmo2) or a library (--all timm --out FILE)."
         raise InvalidRequest(message)
@@ -58,14 +66,15 @@ def _store(found: "Scan", *, quietly: bool) -> None:
         typer.echo(f"\nStored: {kept}. Look it up with: loradar lookup {found.architecture.reference}")
 
 
-def _scan_all(library: str, out: Path | None, *, store: bool, as_json: bool) -> None:
-    if out is None or store:
-        message = "--all writes to a file and nowhere else: loradar scan --all timm --out timm.jsonl"
-        raise InvalidRequest(message, library=library)
-    from ..discovery import quiet_libraries, scan_library
+def _scan_all(library: str, out: Path, method: str, bounds: "dict[str, Any]", *, compact: bool, as_json: bool) -> None:
+    from ..discovery import Bounds, list_architectures, quiet_libraries, scan_library
+    from ..registry import catalog_entry, catalog_header
 
     quiet_libraries()
-    scanned, failed = scan_library(library, out)
+    within = Bounds(**bounds)
+    list_architectures(library)  # an unknown library, or one that is not installed, is told of first
+    form = (catalog_header(library), catalog_entry) if compact else None
+    scanned, failed = scan_library(library, out, method=method, bounds=within, compact=form)
     if as_json:
         show.print_json({"file": str(out), "scanned": scanned, "unscanned": failed})
     else:

@@ -14,27 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from .memo import PURE, Memo
+from .memo import Memo
+from .operations import IN_PLACE, LOOKED_AT, PURE, SILENT
 from .tape import Op, Reading, Ref, Tape
 
-NEEDS_ARGUMENTS = frozenset(
-    "__getitem__ chunk split tensor_split unbind narrow select softmax log_softmax sum mean transpose permute swapaxes "
-    "T mT t movedim einsum topk sort argmax max view reshape flatten unflatten squeeze unsqueeze contiguous index_select "
-    "split_with_sizes hsplit softmax_backward_data rearrange cat concat pad glu baddbmm addmm swapdims view_as "
-    "cumsum repeat_interleave expand ravel conv1d conv2d conv3d scaled_dot_product_attention "
-    "multi_head_attention_forward adaptive_avg_pool2d adaptive_avg_pool1d amax roll".split()
-)
-"""Operations whose dimensions or operands the analysis looks at."""
-SILENT = frozenset(
-    "shape dtype device ndim size dim layout is_sparse requires_grad grad grad_fn is_meta is_cuda is_floating_point "
-    "is_complex numel __len__ __repr__ __format__ stride storage_offset is_contiguous is_quantized names type "
-    "data_ptr __hash__ element_size is_nested is_mps is_cpu is_xpu is_leaf _version nelement is_inference retain_grad "
-    "is_mkldnn untyped_storage itemsize nbytes is_same_size is_nonzero is_signed get_device".split()
-)
-"""Questions about a tensor that make no tensor."""
 _WHOSE = "_loradar_value"
 _RUNS = count(1)
-_OWN_FILES = ("torch", "discovery")
 
 
 class Recorder(TorchFunctionMode):
@@ -127,7 +112,7 @@ class Recorder(TorchFunctionMode):
         return result
 
     def _arguments(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        if name not in NEEDS_ARGUMENTS:
+        if name not in LOOKED_AT:
             return ()
         return self._without_tensors(args), self._without_tensors(kwargs), func
 
@@ -247,11 +232,8 @@ def _changed_in_place(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     out = kwargs.get("out")
     if isinstance(out, Tensor):
         return out
-    is_in_place = name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or name in _AUGMENTED
+    is_in_place = name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
     return args[0] if is_in_place and args and isinstance(args[0], Tensor) else None
-
-
-_AUGMENTED = frozenset("__iadd__ __isub__ __imul__ __itruediv__ __idiv__ __ior__ __iand__".split())
 
 
 def _reading_frame(frame: FrameType | None) -> FrameType | None:

@@ -3,18 +3,14 @@
 import torch
 from torch import Tensor
 
-from ..records import Layer
-from .dataflow import Graph
+from ...records import Layer
+from ..slots import pattern_of
 from .flow import Origin, Sources, Way
-from .operations import SLICES, TRANSPOSITIONS
-from .slots import pattern_of
+from .graph import Graph
+from .operations import SLICES, TRANSPOSITIONS, VIEWS
 from .tape import Op, Ref
 
-VIEWS = (
-    SLICES
-    | TRANSPOSITIONS
-    | frozenset("view reshape flatten unflatten squeeze unsqueeze contiguous expand view_as ravel".split())
-)
+_REPLAYED = SLICES | TRANSPOSITIONS | VIEWS
 LARGEST = 1 << 24
 """Elements up to which the views of a projection are replayed."""
 NAMES = {2: "halves", 3: "thirds"}
@@ -95,7 +91,7 @@ def _features_of_parts(graph: Graph, source: int, ops: list[Op]) -> dict[int, li
     replayed: dict[int, Tensor] = {origin.out: numbers}
     features: dict[int, list[int]] = {}
     for op in ops:
-        if op.name in VIEWS and op.inputs and op.inputs[0] in replayed and len(set(op.inputs)) == 1:
+        if op.name in _REPLAYED and op.inputs and op.inputs[0] in replayed and len(set(op.inputs)) == 1:
             for value, tensor in zip(op.outputs, _replay(op, replayed), strict=False):
                 replayed[value] = tensor
                 keys = flow.sources.get(value, {})

@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from ..records import Layer
-from .dataflow import Graph, Saying, tell_roles
-from .flow import follow
+from ...records import Layer
+from ..running import Run, run_model
+from .follow import follow
+from .graph import Graph, Saying
 from .layouts import tell_layouts
 from .recorder import Recorder
-from .running import Run, run_model
 from .tape import Tape
+from .verdicts import tell_roles
 
 
 @dataclass(frozen=True, slots=True)

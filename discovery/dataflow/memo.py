@@ -10,18 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .answers import KNOWN
-
-PURE = frozenset(
-    "linear matmul __matmul__ bmm baddbmm addmm mm einsum add __add__ __radd__ sub __sub__ __rsub__ rsub mul __mul__ "
-    "__rmul__ div __truediv__ __rtruediv__ true_divide pow __pow__ __rpow__ neg __neg__ exp log sqrt rsqrt square abs "
-    "sigmoid tanh gelu silu relu softplus softmax log_softmax mean sum cumsum var std max_pool2d avg_pool2d "
-    "adaptive_avg_pool2d layer_norm rms_norm group_norm batch_norm instance_norm cat concat stack where masked_fill "
-    "clamp scaled_dot_product_attention conv1d conv2d conv3d conv_transpose1d conv_transpose2d dropout pad "
-    "hardswish hardsigmoid relu6 elu leaky_relu cos sin tril triu erf normalize interpolate unfold roll norm amax "
-    "multiply logsigmoid log1p expm1 flip index_select _grouped_mm clamp_min clamp_max maximum minimum glu".split()
-)
-"""Operations that read their arguments, write nothing and never return a view."""
+from ..answers import KNOWN
 
 Made = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 
@@ -34,13 +23,10 @@ class Memo:
 
     def key(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
         """Return what identifies a call, or ``None`` if its result may depend on more than shapes."""
-        parts: list[Any] = [func]
         try:
-            for item in args:
-                parts.append(_signature(item))
-            for name in kwargs:
-                parts.append((name, _signature(kwargs[name])))
-            hash(key := tuple(parts))
+            named = ((name, _signature(value)) for name, value in kwargs.items())
+            key = (func, *map(_signature, args), *named)
+            hash(key)
         except (TypeError, _Unfit):
             return None
         return key
@@ -58,7 +44,7 @@ class Memo:
             self._made[key] = tuple(result.shape), result.stride(), result.dtype
 
 
-class _Unfit(Exception):  # noqa: N818 - a signal, no error
+class _Unfit(Exception):
     """An argument whose value the result may depend on."""
 
 

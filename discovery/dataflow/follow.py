@@ -1,15 +1,9 @@
-"""Where tensors come from: a pass over a tape that tells, for every value, which layers wrote it and how it got here.
-
-A value's *sources* are the origins it was made from by operations that keep features apart (views, norms, activations,
-sums, gates). An origin is what makes new features: a layer that was applied, a product of two activations, an
-attention, or a residual stream, which is the sum of a value and something computed from it.
-"""
+"""A pass over a tape: what each operation makes of the sources of what it reads."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import IntFlag, auto
 from typing import Any
 
+from .flow import MOST_PARTS, Flow, Origin, Ranking, Sources, Way
 from .operations import (
     ACTIVATIONS,
     ADDITIONS,
@@ -30,89 +24,8 @@ from .operations import (
     pools_positions,
     softmax_dim,
 )
+from .streams import find_stream
 from .tape import Op, Ref, Tape
-
-
-class Way(IntFlag):
-    """What happened to a source on its way to a value."""
-
-    NONE = 0
-    ACTIVATED = auto()
-    MULTIPLIED = auto()  # with something from another source
-    SOFTMAXED = auto()
-    FLIPPED = auto()  # last two dimensions exchanged
-    POOLED = auto()
-    DECAYED = auto()  # went through exp or a running sum
-    SCANNED = auto()  # taken apart position by position
-
-
-MOST_PARTS = 24
-Sources = dict[tuple[int, int], Way]
-"""(origin, part) -> its way. Parts tell slices of one origin apart; 0 is the whole."""
-
-
-@dataclass(slots=True)
-class Origin:
-    """What made new features.
-
-    Attributes:
-        kind: ``layer``, ``product``, ``attention`` or ``stream``.
-        op: The operation, by its number on the tape.
-        out: The value it made.
-        reads: Sources of what it reads: one entry for a layer, two for a product (left, right), three for an
-            attention (query, key, value), two for a stream (skipped, branch).
-        read_values: The values themselves, in the same order.
-        layer: (module path, parameter name) of a layer's weight.
-        site: Path of the module whose forward ran it.
-        name: The operation's name.
-    """
-
-    kind: str
-    op: int
-    out: int
-    reads: tuple[Sources, ...]
-    read_values: tuple[int, ...]
-    site: str
-    name: str
-    layer: tuple[str, str] | None = None
-
-
-@dataclass(slots=True)
-class Ranking:
-    """A top-k, maximum or softmax over the last dimension of a layer's output: what a router does."""
-
-    sources: Sources
-    size: int
-    site: str
-    name: str
-
-
-@dataclass(slots=True)
-class Flow:
-    """Everything the pass found.
-
-    Attributes:
-        tape: What it is about.
-        origins: Every origin, in order.
-        rankings: Every ranking of a layer's outputs.
-        sources: Sources of each value.
-        data: Values that depend on the model's inputs.
-    """
-
-    tape: Tape
-    origins: list[Origin] = field(default_factory=list)
-    rankings: list[Ranking] = field(default_factory=list)
-    sources: dict[int, Sources] = field(default_factory=dict)
-    data: set[int] = field(default_factory=set)
-    weight_of: dict[int, tuple[str, str]] = field(default_factory=dict)
-    producer: dict[int, int] = field(default_factory=dict)
-    base: dict[int, int] = field(default_factory=dict)
-    parts: dict[int, dict[tuple[Any, ...], int]] = field(default_factory=dict)
-
-    def layers(self, sources: Iterable[tuple[int, int]]) -> list[Origin]:
-        """Return the layers among sources."""
-        found = (self.origins[origin] for origin, _ in sources)
-        return [origin for origin in found if origin.kind == "layer"]
 
 
 def follow(tape: Tape) -> Flow:
@@ -129,7 +42,7 @@ def _step(flow: Flow, number: int, op: Op) -> None:
     if not flow.data.isdisjoint(op.inputs):
         flow.data.update(op.outputs)
     if op.name == "scaled_dot_product_attention":
-        _attend(flow, number, op, op.inputs[:3])
+        _attend(flow, number, op)
     elif op.name == "multi_head_attention_forward":
         _attend_packed(flow, number, op)
     elif op.name in CONTRACTIONS or op.name in CONVOLUTIONS or op.name in ("embedding", "embedding_bag"):
@@ -148,14 +61,10 @@ def _add_origin(flow: Flow, origin: Origin, outputs: Iterable[int]) -> None:
         flow.sources[value] = {key: Way.NONE}
 
 
-def _read(flow: Flow, value: int) -> Sources:
-    return flow.sources.get(value, {})
-
-
 def _contract(flow: Flow, number: int, op: Op) -> None:
     operands = contracted(op)
     weights = [value for value in operands if value in flow.weight_of and value not in flow.data]
-    if len(operands) == 2 and not weights and all(_read(flow, value) for value in operands):  # noqa: PLR2004
+    if len(operands) == 2 and not weights and all(flow.read(value) for value in operands):  # noqa: PLR2004
         _multiply(flow, number, op, operands)
     elif weights and len(operands) > 1:
         _apply(flow, number, op, _chosen_weight(op, weights), operands)
@@ -165,7 +74,7 @@ def _contract(flow: Flow, number: int, op: Op) -> None:
 
 def _chosen_weight(op: Op, weights: list[int]) -> int:
     """Of two parameters the second is the weight: ``linear(queries, weight)``."""
-    return weights[0] if op.name in ("__rmatmul__",) else weights[-1]
+    return weights[0] if op.name == "__rmatmul__" else weights[-1]
 
 
 def _apply(flow: Flow, number: int, op: Op, weight: int, operands: tuple[int, ...]) -> None:
@@ -174,7 +83,7 @@ def _apply(flow: Flow, number: int, op: Op, weight: int, operands: tuple[int, ..
         kind="layer",
         op=number,
         out=op.outputs[0],
-        reads=(_read(flow, read),),
+        reads=(flow.read(read),),
         read_values=(read,),
         site=op.site,
         name=op.name,
@@ -190,20 +99,20 @@ def _multiply(flow: Flow, number: int, op: Op, operands: tuple[int, ...]) -> Non
         if scores and not _scores(flow, values):
             _attend_softmaxed(flow, number, op, scores, values)
             return
-    reads = tuple(_read(flow, value) for value in operands)
+    reads = tuple(flow.read(value) for value in operands)
     _add_origin(flow, Origin("product", number, op.outputs[0], reads, operands, op.site, op.name), op.outputs)
 
 
 def _scores(flow: Flow, value: int) -> list[tuple[Origin, Way]]:
     """Return the products that a value holds the softmax of."""
-    found = ((flow.origins[origin], way) for (origin, _), way in _read(flow, value).items())
+    found = ((flow.origins[origin], way) for (origin, _), way in flow.read(value).items())
     return [(origin, way) for origin, way in found if origin.kind == "product" and way & Way.SOFTMAXED]
 
 
 def _attend_softmaxed(flow: Flow, number: int, op: Op, scores: list[tuple[Origin, Way]], values: int) -> None:
     pairs = [origin.read_values[::-1] if way & Way.FLIPPED else origin.read_values for origin, way in scores]
     queries, keys = (_operand(flow, [pair[side] for pair in pairs]) for side in (0, 1))
-    reads = (queries, keys, _read(flow, values))
+    reads = (queries, keys, flow.read(values))
     name = f"softmax({scores[0][0].name}), {op.name}"
     origin = Origin("attention", number, op.outputs[0], reads, (*pairs[0], values), op.site, name)
     _add_origin(flow, origin, op.outputs)
@@ -218,15 +127,15 @@ def _operand(flow: Flow, values: list[int]) -> Sources:
     with_data = [value for value in values if value in flow.data]
     merged: Sources = {}
     for value in with_data or values:
-        merged |= _read(flow, value)
+        merged |= flow.read(value)
     return merged
 
 
-def _attend(flow: Flow, number: int, op: Op, operands: tuple[int, ...]) -> None:
+def _attend(flow: Flow, number: int, op: Op) -> None:
     named = {name: item.value for name, item in op.kwargs.items() if isinstance(item, Ref)}
     given = [item.value for item in op.args if isinstance(item, Ref)]
     order = [*given, *(named[name] for name in ("query", "key", "value") if name in named)][:3]
-    reads = tuple(_read(flow, value) for value in order)
+    reads = tuple(flow.read(value) for value in order)
     origin = Origin("attention", number, op.outputs[0], reads, tuple(order), op.site, op.name)
     _add_origin(flow, origin, op.outputs)
 
@@ -239,10 +148,10 @@ def _attend_packed(flow: Flow, number: int, op: Op) -> None:
     reads: list[Sources] = []
     for operand, name in zip(operands, names, strict=True):
         weight = given.get(name)
-        reads.append(_read(flow, operand))
+        reads.append(flow.read(operand))
         if weight is not None and weight in flow.weight_of:
             _apply(flow, number, op, weight, (operand, weight))
-            reads[-1] = dict(_read(flow, op.outputs[0]))
+            reads[-1] = dict(flow.read(op.outputs[0]))
     attention = Origin("attention", number, op.outputs[0], tuple(reads), tuple(operands), op.site, op.name)
     _add_origin(flow, attention, op.outputs[:1])
     if given.get("out_proj_weight") in flow.weight_of:
@@ -262,7 +171,7 @@ def _pass_on(flow: Flow, number: int, op: Op) -> None:
     _keep_weights(flow, op)
     if not sources:
         return
-    if op.name in ADDITIONS and (stream := _residual(flow, number, op)) is not None:
+    if op.name in ADDITIONS and (stream := find_stream(flow, number, op)) is not None:
         _add_origin(flow, stream, op.outputs)
         return
     if op.name in RANKINGS or op.name in SOFTMAXES:
@@ -277,7 +186,7 @@ def _pass_on(flow: Flow, number: int, op: Op) -> None:
 def _merged(flow: Flow, op: Op) -> Sources:
     merged: Sources = {}
     for value in dict.fromkeys(op.inputs[:1] if op.name in LOOKUPS else op.inputs):
-        for key, way in _read(flow, value).items():
+        for key, way in flow.read(value).items():
             merged[key] = merged.get(key, Way.NONE) | way
     return merged
 
@@ -311,7 +220,7 @@ def _way_of(flow: Flow, op: Op) -> Way:
 
 
 def _is_gate(flow: Flow, op: Op) -> bool:
-    read = [_read(flow, value) for value in dict.fromkeys(op.inputs)]
+    read = [flow.read(value) for value in dict.fromkeys(op.inputs)]
     read = [sources for sources in read if sources]
     return len(read) == 2 and read[0].keys().isdisjoint(read[1].keys())  # noqa: PLR2004
 
@@ -324,7 +233,7 @@ def _changed(flow: Flow, op: Op, position: int, sources: Sources, way: Way) -> S
     if op.name in SOFTMAXES:
         return _softmaxed(flow, op, sources)
     if op.name == "glu":
-        return _gated_halves(flow, op, sources)
+        return _gated_halves(flow, sources)
     return {key: known | way for key, known in sources.items()} if way else sources
 
 
@@ -357,7 +266,7 @@ def _part(flow: Flow, origin: int, part: int, what: tuple[Any, ...]) -> int:
     return known.setdefault(key, len(known) + 1)
 
 
-def _gated_halves(flow: Flow, op: Op, sources: Sources) -> Sources:
+def _gated_halves(flow: Flow, sources: Sources) -> Sources:
     """``glu`` splits in two and multiplies one half by the activation of the other."""
     halves: Sources = {}
     for (origin, part), way in sources.items():
@@ -370,44 +279,3 @@ def _rank(flow: Flow, op: Op, sources: Sources) -> None:
     shape = flow.tape.shapes[op.inputs[0]]
     if shape and flow.layers(sources):
         flow.rankings.append(Ranking(sources, shape[-1], op.site, op.name))
-
-
-# --- residual streams -----------------------------------------------------------------------------------------------
-
-
-def _residual(flow: Flow, number: int, op: Op) -> Origin | None:
-    """Return the stream that an addition makes, if it adds a value and something computed from it by a layer."""
-    carriers = [value for value in dict.fromkeys(op.inputs) if flow.sources.get(value)]
-    if len(carriers) != 2:  # noqa: PLR2004
-        return None
-    for skipped, branch in (carriers, carriers[::-1]):
-        if any(flow.origins[origin].kind == "product" for origin, _ in _read(flow, skipped)):
-            continue  # scores and their bias
-        start = flow.base.get(skipped, skipped)
-        if _made_after(flow, branch, start) and _reaches(flow, branch, start):
-            reads = (_read(flow, skipped), _read(flow, branch))
-            return Origin("stream", number, op.outputs[0], reads, (skipped, branch), op.site, op.name)
-    return None
-
-
-def _made_after(flow: Flow, branch: int, start: int) -> bool:
-    origins = (flow.origins[origin] for origin, _ in _read(flow, branch))
-    return any(origin.out > start and origin.kind != "product" for origin in origins)
-
-
-def _reaches(flow: Flow, value: int, start: int) -> bool:
-    """Tell whether ``value`` was computed from ``start``; only what was made since is looked at."""
-    seen = {value}
-    stack = [value]
-    while stack:
-        current = stack.pop()
-        if current == start:
-            return True
-        producer = flow.producer.get(current)
-        if producer is None or current < start:
-            continue
-        for earlier in flow.tape.ops[producer].inputs:
-            if earlier >= start and earlier not in seen:
-                seen.add(earlier)
-                stack.append(earlier)
-    return False

@@ -6,36 +6,29 @@ from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 
+from ..words import read_facts
 from .tape import Op, Ref
 
-CONTRACTIONS = frozenset(
-    "linear matmul __matmul__ __rmatmul__ mm bmm addmm baddbmm addbmm einsum tensordot inner dot mv chain_matmul "
-    "_grouped_mm grouped_mm _scaled_mm bilinear _grouped_linear _batched_linear cdist".split()
-)
-CONVOLUTIONS = frozenset(
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d conv_tbc deform_conv2d".split()
-)
-ADDITIONS = frozenset("add __add__ __radd__ __iadd__ add_".split())
-MULTIPLICATIONS = frozenset("mul __mul__ __rmul__ __imul__ mul_ multiply".split())
-SOFTMAXES = frozenset("softmax _softmax softmax_ entmax15 sparsemax gumbel_softmax log_softmax".split())
-RANKINGS = frozenset("topk sort argsort argmax max".split())
-ACTIVATIONS = frozenset(
-    "gelu relu relu_ relu6 silu silu_ sigmoid sigmoid_ tanh tanh_ softplus elu celu selu hardswish hardsigmoid hardtanh "
-    "mish leaky_relu prelu logsigmoid erf exp softsign rrelu threshold clamp_min expm1".split()
-)
-DECAYS = frozenset("exp cumsum cumprod logcumsumexp softplus fft_fft fft_fftn fft_rfft fft_rfft2".split())
-POOLINGS = frozenset("mean adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d avg_pool2d amax".split())
-SLICES = frozenset(
-    "__getitem__ chunk split split_with_sizes tensor_split hsplit unbind narrow select index_select".split()
-)
-LOOKUPS = frozenset(
-    "__getitem__ grid_sample grid_sampler gather index_select take_along_dim take repeat_interleave reshape_as view_as "
-    "expand_as type_as to new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like".split()
-)
-"""Operations whose other tensors say where to read or what shape to make, not what."""
-TRANSPOSITIONS = frozenset("transpose permute swapaxes swapdims T mT t movedim".split())
+_FAMILIES = {name: frozenset(operations) for name, operations in read_facts("operations.toml").items()}
+"""Sets of operation names, by family; what each family means stands in the file."""
 
-LAST_TWO = (-1, -2)
+CONTRACTIONS = _FAMILIES["contractions"]
+CONVOLUTIONS = _FAMILIES["convolutions"]
+ADDITIONS = _FAMILIES["additions"]
+MULTIPLICATIONS = _FAMILIES["multiplications"]
+SOFTMAXES = _FAMILIES["softmaxes"]
+RANKINGS = _FAMILIES["rankings"]
+ACTIVATIONS = _FAMILIES["activations"]
+DECAYS = _FAMILIES["decays"]
+POOLINGS = _FAMILIES["poolings"]
+SLICES = _FAMILIES["slices"]
+LOOKUPS = _FAMILIES["lookups"]
+TRANSPOSITIONS = _FAMILIES["transpositions"]
+LOOKED_AT = _FAMILIES["looked_at"]
+SILENT = _FAMILIES["silent"]
+IN_PLACE = _FAMILIES["in_place"]
+PURE = _FAMILIES["pure"]
+VIEWS = _FAMILIES["views"]
 
 
 def contracted(op: Op) -> tuple[int, ...]:

@@ -1,0 +1,124 @@
+"""Attention: which layers feed query, key and value, and which one reads the result."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from ...records import Layer
+from ...vocabulary import Role
+from ..towers import is_below
+from .flow import Origin, Sources, Way
+from .graph import DENSE_KINDS, Graph, common_path, is_depthwise
+
+OPERANDS = ("query", "key", "value")
+
+
+def tell_attention(graph: Graph) -> None:
+    """Say which layers feed the operands of attentions, which feed those, and which read the results."""
+    attentions = [(n, o) for n, o in enumerate(graph.flow.origins) if o.kind == "attention"]
+    operands: dict[str, dict[str, str]] = defaultdict(dict)
+    scopes: dict[str, str] = {}
+    projected: set[int] = set()
+    for number, attention in attentions:
+        by_operand = [graph.feeders(reads, graph.unit(number)) for reads in attention.reads]
+        scope = _scope(attention, [layer for layers in by_operand for layer in layers])
+        projected.update([number] if any(by_operand) else [])
+        for operand, layers in zip(OPERANDS, by_operand, strict=True):
+            for layer in layers:
+                operands[layer.path][operand] = attention.name
+                scopes[layer.path] = scope
+    latents = _latents(graph, operands, scopes)
+    for path, found in operands.items():
+        if path not in latents:
+            _say_operands(graph, graph.layers[path], found)
+    for path in latents:
+        graph.say(
+            graph.layers[path],
+            "attention.latent",
+            "what it writes is expanded by another layer on its way to attention",
+        )
+    for number in projected:
+        _tell_readers(graph, number, set(operands) | latents)
+
+
+def _scope(attention: Origin, layers: Iterable[Layer]) -> str:
+    """Return the innermost module that holds an attention and what feeds it."""
+    parents = [attention.site, *(layer.path.rpartition(".")[0] for layer in layers)]
+    return common_path(parents)
+
+
+def _latents(graph: Graph, operands: dict[str, dict[str, str]], scopes: dict[str, str]) -> set[str]:
+    """Layers whose output another layer of the same attention expands: the low-rank half of a projection."""
+    found: set[str] = set()
+    for origin, layer in zip(graph.flow.origins, graph.records, strict=True):
+        if layer is None or layer.path not in operands:
+            continue
+        for before in graph.feeders(origin.reads[0]):
+            inside = scopes[layer.path] and is_below(before.path, scopes[layer.path])
+            if inside and before.path != layer.path and before.kind in DENSE_KINDS:
+                found.add(before.path)
+    return found
+
+
+_ROLE_OF_OPERANDS: dict[frozenset[str], Role] = {
+    frozenset({"query"}): "attention.query",
+    frozenset({"key"}): "attention.key",
+    frozenset({"value"}): "attention.value",
+    frozenset({"key", "value"}): "attention.kv",
+    frozenset({"query", "key"}): "attention.query",
+    frozenset({"query", "value"}): "attention.qkv",
+    frozenset(OPERANDS): "attention.qkv",
+}
+
+
+def _say_operands(graph: Graph, layer: Layer, found: dict[str, str]) -> None:
+    if is_depthwise(layer):
+        return
+    role = _ROLE_OF_OPERANDS[frozenset(found)]
+    named = " and ".join(operand for operand in OPERANDS if operand in found)
+    how = ", ".join(dict.fromkeys(found.values()))
+    graph.say(layer, role, f"reaches the {named} operand of attention ({how})")
+
+
+def _tell_readers(graph: Graph, number: int, operands: set[str]) -> None:
+    """Say what reads the result of an attention: its output, or the low-rank half of it and then its output."""
+    unit, site = graph.unit(number), graph.flow.origins[number].site
+    for reader, _ in graph.readers[number]:
+        layer = graph.records[reader]
+        if layer is None or layer.path in operands or graph.unit(reader) != unit:
+            continue
+        last = _expands_low_rank(graph, reader, site)
+        if last is not None:
+            graph.say(layer, "attention.latent", "what it writes is expanded by another layer that leaves attention")
+        graph.say(last or layer, "attention.output", "is the next layer on the result of attention")
+
+
+def _expands_low_rank(graph: Graph, number: int, site: str) -> Layer | None:
+    """Return the layer of the same attention that alone reads a layer, and that only."""
+    readers = {reader for reader, way in graph.readers[number] if not way}
+    layers = [graph.records[reader] for reader in readers if graph.flow.origins[reader].kind != "stream"]
+    if len(readers) != 1 or not layers or layers[0] is None or not is_below(layers[0].path, site):
+        return None
+    return layers[0] if layers[0].kind in DENSE_KINDS else None
+
+
+def tell_weighted(graph: Graph) -> None:
+    """Values weighted by the softmax of a layer, not of a product: deformable and outlook attention."""
+    for number, origin in enumerate(graph.flow.origins):
+        for reads in origin.reads if origin.kind in ("layer", "product") else ():
+            _tell_weighted_values(graph, number, reads if origin.kind == "layer" else origin.reads[0] | origin.reads[1])
+
+
+def _tell_weighted_values(graph: Graph, number: int, reads: Sources) -> None:
+    unit = graph.unit(number)
+    inside = {s: way for (s, _), way in reads.items() if graph.records[s] is not None and graph.unit(s) == unit}
+    weights = {s for s, way in inside.items() if way & Way.SOFTMAXED and graph.records[s].path not in graph.routers}
+    values = {s for s, way in inside.items() if not way & (Way.SOFTMAXED | Way.ACTIVATED)} - weights
+    is_weighted = graph.flow.origins[number].kind == "product" or any(inside[s] & Way.MULTIPLIED for s in values)
+    if unit is None or not weights or not values or not is_weighted:
+        return
+    for source in values:
+        if graph.records[source].kind in DENSE_KINDS and not graph.is_said(graph.records[source]):
+            graph.say(graph.records[source], "attention.value", "is weighted by the softmax of another layer")
+    ends = [number] if graph.records[number] else [reader for reader, _ in graph.readers[number]]
+    for end in ends:
+        graph.say(graph.records[end], "attention.output", "is the next layer on the weighted values")

@@ -1,0 +1,80 @@
+"""Feed-forward networks and experts, from activation and product."""
+
+from collections import defaultdict
+
+from ...records import Layer
+from .flow import Origin, Way
+from .graph import Graph, is_dense
+
+
+def tell_feed_forward(graph: Graph) -> None:
+    """Say which layers widen, gate and narrow; inside experts they are the experts'."""
+    for number, origin in enumerate(graph.flow.origins):
+        down = graph.records[number]
+        fits = down is not None and is_dense(down) and not _is_told_otherwise(graph, down)
+        if fits and _joins_stream(graph, number):
+            _tell_pair(graph, number, origin, down)
+
+
+def _joins_stream(graph: Graph, number: int) -> bool:
+    """A feed-forward network is a branch of a residual stream, where a model has any in its blocks."""
+    if not graph.has_streams:
+        return True
+    if graph.unit(number) is None:
+        return False
+    readers = (reader for reader, _ in graph.readers[number] if graph.flow.origins[reader].kind == "stream")
+    return any(graph.unit(reader) == graph.unit(number) for reader in readers)
+
+
+def _is_told_otherwise(graph: Graph, layer: Layer) -> bool:
+    said = graph.votes.get(layer.path, ())
+    return any(not role.startswith(("mlp", "expert")) for role, _ in said)
+
+
+def _tell_pair(graph: Graph, number: int, origin: Origin, down: Layer | None) -> None:
+    """Say what a layer and those it reads are, if they are a feed-forward network."""
+    unit = graph.unit(number)
+    sources: dict[int, list[Way]] = defaultdict(list)
+    for (source, _), way in origin.reads[0].items():
+        if graph.records[source] is not None and graph.records[source].path in graph.routers:
+            continue
+        sources[source].append(way)
+    ups = {s: ways for s, ways in sources.items() if _is_up(graph, s, unit)}
+    if not ups or len(ups) < len(sources):
+        return
+    family = "expert" if graph.is_expert(down) else "mlp"
+    said = _gated(ups) or _plain(ups)
+    if said is None:
+        return
+    for source, (part, says) in said.items():
+        graph.say(graph.records[source], f"{family}.{part}", says)
+    graph.say(down, f"{family}.down", "reads what the activation of a feed-forward network leaves")
+
+
+def _is_up(graph: Graph, source: int, unit: str | None) -> bool:
+    layer = graph.records[source]
+    if layer is None or not is_dense(layer) or graph.unit(source) != unit or _is_told_otherwise(graph, layer):
+        return False
+    reads = graph.flow.origins[source].reads[0]
+    return not any(way & Way.POOLED for way in reads.values())
+
+
+def _gated(ups: dict[int, list[Way]]) -> dict[int, tuple[str, str]] | None:
+    """Two layers, or two parts of one, multiplied; the activated one is the gate."""
+    multiplied = {source: [way for way in ways if way & Way.MULTIPLIED] for source, ways in ups.items()}
+    activated = {source for source, ways in multiplied.items() if any(way & Way.ACTIVATED for way in ways)}
+    halved = {source for source in activated if len(multiplied[source]) > 1}
+    if halved:
+        return dict.fromkeys(halved, ("gate_up", "one part of it is activated and multiplied with the other"))
+    plain = {source for source, ways in multiplied.items() if ways} - activated
+    if not activated or not plain:
+        return None
+    told = dict.fromkeys(activated, ("gate", "is activated and multiplied with its sibling"))
+    return told | dict.fromkeys(plain, ("up", "is multiplied with its activated sibling"))
+
+
+def _plain(ups: dict[int, list[Way]]) -> dict[int, tuple[str, str]] | None:
+    activated = {s for s, ways in ups.items() if any(way & Way.ACTIVATED for way in ways)}
+    if len(activated) != len(ups):
+        return None
+    return dict.fromkeys(activated, ("up", "is activated and read by the next layer"))
