@@ -1,15 +1,15 @@
 """discovery *scans*: it turns an architecture nobody registered into layers, roles, slots and proposals.
 
-Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_library`` (a whole
-library into a file, within ``Bounds``), ``list_architectures``, ``identify`` and the layer facts ``walk``,
-``list_layers``, ``kind_of``, ``CONV_KINDS``.
+Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named`` and
+``scan_library`` (one architecture, or every one, of a library, within ``Bounds``), ``list_architectures``,
+``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``.
 """
 
 from ..extras import require
 
 require("scan", "torch")
 
-from .catalog import scan_library
+from .catalog import scan_library, scan_named
 from .facts import identify
 from .layers import CONV_KINDS, Site, kind_of, list_layers, walk
 from .scanner import scan, scan_module
@@ -29,5 +29,6 @@ __all__ = [
     "scan",
     "scan_library",
     "scan_module",
+    "scan_named",
     "walk",
 ]

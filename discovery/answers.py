@@ -14,6 +14,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
+
+from .shortcuts import find_result
+
 KNOWN = "_loradar_known"
 """Attribute of a meta tensor that holds its values, on the CPU."""
 LARGEST = 1 << 17
@@ -28,6 +31,8 @@ _MAKES_TENSORS = frozenset({"T", "mT", "H", "mH", "data", "real", "imag", "grad"
 _RANDOM = frozenset("rand randn randint randperm normal empty bernoulli multinomial rand_like randn_like empty_like "
                     "randint_like new_empty dropout empty_strided new_empty_strided normal_ uniform_ bernoulli_ "
                     "random_ exponential_ trunc_normal_ native_dropout poisson".split())  # fmt: skip
+_SIMPLE = frozenset({int, float, bool, str, type(None), torch.dtype, torch.Size, torch.device, slice})
+_PLAIN = (Tensor, torch.nn.Parameter)
 _IN_PLACE = frozenset("__setitem__ __iadd__ __isub__ __imul__ __itruediv__ __ifloordiv__ __ior__ __iand__ __ixor__ "
                       "__ipow__ __imod__".split())  # fmt: skip
 _MOVES = frozenset({"cpu", "cuda", "xpu", "pin_memory"})
@@ -62,7 +67,10 @@ class Answers(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if func in self._constructors:
             return self._make(func, name, args, kwargs)
-        args, kwargs = _on_meta(args), {key: _on_meta(value) for key, value in kwargs.items()}
+        if any(type(value) not in _SIMPLE and not (type(value) in _PLAIN and value.is_meta) for value in args):
+            args = _on_meta(args)
+        if kwargs:
+            kwargs = {key: _on_meta(value) for key, value in kwargs.items()}
         if name in _MOVES:
             return args[0]
         kwargs.pop("pin_memory", None)
@@ -147,7 +155,9 @@ class Answers(TorchFunctionMode):
         """Call a function on meta, and on the values if all are known."""
         changes = _changes(name, kwargs)
         try:
-            result = func(*args, **kwargs)
+            result = find_result(name, args, kwargs)
+            if result is None:
+                result = func(*args, **kwargs)
         except (NotImplementedError, RuntimeError) as error:
             result = self._otherwise(func, args, kwargs, error)
         if changes:
@@ -175,8 +185,10 @@ class Answers(TorchFunctionMode):
         return argument
 
     def _attach(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        if not self._all_known(args) or not self._all_known(kwargs):
+            return
         made = list(_tensors(result))
-        if not made or any(tensor.numel() > LARGEST for tensor in made) or not self._all_known((args, kwargs)):
+        if not made or any(tensor.numel() > LARGEST for tensor in made):
             return
         try:
             values = list(_tensors(self._with_values(func, args, kwargs)))
@@ -187,6 +199,8 @@ class Answers(TorchFunctionMode):
                 setattr(tensor, KNOWN, value)
 
     def _all_known(self, arguments: Any) -> bool:
+        if type(arguments) is tuple and arguments and type(arguments[0]) in _PLAIN and not hasattr(arguments[0], KNOWN):
+            return False
         return all(self.find_value(tensor) is not None for tensor in _tensors(arguments))
 
     def _change(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

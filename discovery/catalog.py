@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -77,10 +78,20 @@ def _is_compact(path: Path) -> bool:
 def scan_line(name: str, *, library: str, method: str, summary: Summary | None) -> tuple[str, bool]:
     """Return the line of one architecture, and whether it holds a scan."""
     try:
-        found = scan(f"{library}:{name}", method=method)
+        found = scan_named(library, name, method)
     except LoradarError as error:
         return _unscanned_line(library, name, error.message), False
     return _line((summary(found) if summary else found).to_dict()), True
+
+
+def scan_named(library: str, name: str, method: str = "auto") -> Scan:
+    """Scan an architecture under the name asked for: a configuration may call itself by another.
+
+    Raises:
+        LoradarError: As ``scan``.
+    """
+    found = scan(f"{library}:{name}", method=method)
+    return replace(found, architecture=replace(found.architecture, name=name))
 
 
 def _unscanned_line(library: str, name: str, reason: str) -> str:

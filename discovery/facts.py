@@ -31,7 +31,7 @@ class SubModel:
         main_tower: Tower of its main input, if that can be told.
         base_path: Where its headless base stands; equal to ``path`` if it has no head.
         field_tower: Tower named by the field of the outer configuration that holds its own.
-        output_tower: Tower of what it generates, if that is one and not text.
+        outputs: Towers of what it generates; empty if it does not generate.
         heads: Paths of the layers it declares as its output embeddings.
     """
 
@@ -41,7 +41,7 @@ class SubModel:
     main_tower: Tower | None
     base_path: str
     field_tower: Tower | None = None
-    output_tower: Tower | None = None
+    outputs: frozenset[Tower] = frozenset()
     heads: frozenset[str] = frozenset()
 
 
@@ -143,7 +143,7 @@ def _sub_models(model: nn.Module, paths: dict[int, str]) -> Iterator[SubModel]:
             main_tower=_main_tower(module, config),
             base_path=paths.get(id(base), path),
             field_tower=_field_tower(config, [outer for _, outer in reversed(around)]),
-            output_tower=_output_tower(type(module)),
+            outputs=_towers_of(getattr(type(module), "output_modalities", ())),
             heads=frozenset(_paths_of(module, "get_output_embeddings", paths)),
         )
         around.append((path, config))
@@ -154,17 +154,24 @@ def _input_towers(model_class: type) -> frozenset[Tower]:
     """Return the towers of the inputs a class takes.
 
     ``input_modalities`` is inherited from whatever model the class was derived from, and is ``"text"`` on the base
-    class, so several words and that bare word prove less than the parameters of ``forward``.
+    class, so the parameters of ``forward`` prove more; but tokens need not be text where the class says so itself.
     """
     declared = getattr(model_class, "input_modalities", ())
     towers = _towers_of(declared)
     taken = _known_inputs(_parameters(model_class))
-    if len(towers) == 1 and declared != "text":
+    if len(towers) == 1 and declared != "text" and (not taken or towers <= taken or _says_so_itself(model_class)):
         return towers
     if taken or len(towers) > 1:
         return taken or towers
     main_input = _tower_of_main_input(model_class)
     return frozenset({main_input} if main_input and main_input != "language" else ())
+
+
+def _says_so_itself(model_class: type) -> bool:
+    """Tell whether modalities were declared with a main input the class takes, not for an ancestor with another."""
+    names = ("input_modalities", "main_input_name")
+    modality, main = ([name in vars(base) for base in model_class.__mro__].index(True) for name in names)
+    return modality <= main and getattr(model_class, "main_input_name", "") in _parameters(model_class)
 
 
 def _towers_of(words: object) -> frozenset[Tower]:
@@ -183,11 +190,6 @@ def _parameters(model_class: type) -> tuple[str, ...]:
         return tuple(inspect.signature(model_class.forward).parameters)  # type: ignore[attr-defined]  # any module's
     except (TypeError, ValueError):
         return ()  # a forward made outside Python shows no parameters
-
-
-def _output_tower(model_class: type) -> Tower | None:
-    written = _towers_of(getattr(model_class, "output_modalities", ()))
-    return next(iter(written)) if len(written) == 1 and "language" not in written else None
 
 
 def _field_tower(config: Any, outer_configs: list[Any]) -> Tower | None:

@@ -16,7 +16,7 @@ class Piece:
 
     Attributes:
         path: Where it stands.
-        class_name: Its class.
+        class_name: Its class; of a list, the class it repeats.
         widths: What every dense layer and convolution inside reads and writes, in module order.
         is_dense: Whether any of them is dense.
         is_list: Whether it is a list of repeated blocks; the outline ends there.
@@ -56,7 +56,8 @@ def _draw(module: nn.Module, path: str, seen: set[int]) -> list[Piece]:
     if repeats_blocks(module):
         widths = tuple(width for inner in module.modules() for width in _own_widths(inner))
         is_dense = any(isinstance(inner, nn.Linear) for inner in module.modules())
-        return [Piece(path, type(module).__name__, widths, is_dense, is_list=True, has_blocks=True, computes=True)]
+        repeated = type(next(module.children())).__name__
+        return [Piece(path, repeated, widths, is_dense, is_list=True, has_blocks=True, computes=True)]
     children = [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
     drawn = [_draw(child, below, seen) for below, child in children]
     tops = [pieces[0] for pieces in drawn if pieces]

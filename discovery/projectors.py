@@ -99,21 +99,24 @@ def _exits(facts: ModelFacts, tower: str, between: list[Piece]) -> list[str]:
     """Return what stands at the end of a tower and leaves its width.
 
     The last dense piece after the blocks tells the width at which the tower ends. What writes that width too is an
-    exit beside it (features of several depths), as are square layers right before it. If something outside reads
-    that width, the tower merely ends there.
+    exit beside it, as are square layers right before it and lists of the same class (features of several depths).
+    If something outside reads that width, the tower merely ends there.
     """
     inside = [piece for piece in facts.outline if is_below(piece.path, tower)]
     blocks = max((piece for piece in inside if piece.is_list), key=lambda piece: len(piece.widths), default=None)
     width = _width(facts.outline, tower)
     if blocks is None or width is None:
         return []
-    arms = list(_arms(inside, blocks))
+    arms = [piece for piece in _arms(inside, blocks) if not _is_model(piece, tower, facts)]
     widths = {width, *(piece.writes for piece in arms if piece.widths and not piece.is_dense)}
     dense = [piece for piece in arms if piece.is_dense]
     if not dense or not _leaves(dense[-1], width, widths) or _is_read(dense[-1], between):
         return []
     exits = [piece for piece in dense if piece.writes == dense[-1].writes and _leaves(piece, width, widths)]
-    return [piece.path for piece in dense if piece in exits or _leads_to(piece, dense, width)]
+    exits += [piece for piece in dense if piece not in exits and _leads_to(piece, dense, width)]
+    classes = {piece.class_name for piece in exits if len(piece.widths) > 1}
+    alike = [piece for piece in inside if piece.is_list and piece not in exits and piece.class_name in classes]
+    return [piece.path for piece in (*exits, *alike)]
 
 
 def _arms(inside: list[Piece], blocks: Piece) -> Iterator[Piece]:
@@ -122,6 +125,12 @@ def _arms(inside: list[Piece], blocks: Piece) -> Iterator[Piece]:
     stages = {piece.class_name for piece in inside if piece is not blocks and is_below(blocks.path, piece.path)}
     tops = _topmost(piece for piece in after if not is_below(blocks.path, piece.path))
     return (piece for piece in tops if piece.is_list or piece.class_name not in stages)
+
+
+def _is_model(piece: Piece, tower: str, facts: ModelFacts) -> bool:
+    """Tell whether a piece is a model of its own, such as the decoder of a codec."""
+    own = {model.config_class for model in facts.sub_models if model.path == tower}
+    return any(model.path == piece.path and model.config_class not in own for model in facts.sub_models)
 
 
 def _leaves(piece: Piece, width: int, widths: set[int | None]) -> bool:

@@ -74,7 +74,7 @@ class _Session:
             return
         inner = [(at, module) for at, module in part.named_modules() if at and _is_model(module)]
         for at, module in _outermost(inner) or part.named_children():
-            if self._is_unfinished(module):
+            if self._is_unfinished(module) or self._is_lone_block(part, module):
                 self.run_within(f"{path}.{at}".lstrip("."), module, attempts if inner else FEWER_ATTEMPTS)
         if inner:
             self._run_children(path, part)
@@ -83,6 +83,9 @@ class _Session:
         for at, module in part.named_children():
             if self._is_unfinished(module) and not _is_model(module):
                 self.run_within(f"{path}.{at}".lstrip("."), module, FEWER_ATTEMPTS)
+
+    def _is_lone_block(self, holder: nn.Module, block: nn.Module) -> bool:
+        return isinstance(holder, nn.ModuleList) and _is_unreached_block(block, self._called)
 
     def _is_unfinished(self, part: nn.Module) -> bool:
         return time.monotonic() < self._deadline and _has_unreached_blocks(part, self._called)
@@ -165,12 +168,12 @@ def _is_model(part: nn.Module) -> bool:
 
 def _has_unreached_blocks(part: nn.Module, called: set[int]) -> bool:
     """Tell whether a repeated block of a part was not called, nor anything in it; a single layer is no block."""
-    return any(
-        next(block.children(), None) is not None and not any(id(inner) in called for inner in block.modules())
-        for held in part.modules()
-        if isinstance(held, nn.ModuleList)
-        for block in held
-    )
+    lists = (held for held in part.modules() if isinstance(held, nn.ModuleList))
+    return any(_is_unreached_block(block, called) for held in lists for block in held)
+
+
+def _is_unreached_block(block: nn.Module, called: set[int]) -> bool:
+    return next(block.children(), None) is not None and not any(id(inner) in called for inner in block.modules())
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from ...records import Layer
 from ...vocabulary import Role
 from ..towers import is_below
-from .flow import Origin, Sources, Way
+from .flow import Sources, Way
 from .graph import DENSE_KINDS, Graph, common_path, is_depthwise
 
 OPERANDS = ("query", "key", "value")
@@ -20,7 +20,7 @@ def tell_attention(graph: Graph) -> None:
     projected: set[int] = set()
     for number, attention in attentions:
         by_operand = [graph.feeders(reads, graph.unit(number)) for reads in attention.reads]
-        scope = _scope(attention, [layer for layers in by_operand for layer in layers])
+        scope = _scope(graph, number, [layer for layers in by_operand for layer in layers])
         projected.update([number] if any(by_operand) else [])
         for operand, layers in zip(OPERANDS, by_operand, strict=True):
             for layer in layers:
@@ -40,17 +40,18 @@ def tell_attention(graph: Graph) -> None:
         _tell_readers(graph, number, set(operands) | latents)
 
 
-def _scope(attention: Origin, layers: Iterable[Layer]) -> str:
-    """Return the innermost module that holds an attention and what feeds it."""
-    parents = [attention.site, *(layer.path.rpartition(".")[0] for layer in layers)]
-    return common_path(parents)
+def _scope(graph: Graph, number: int, layers: Iterable[Layer]) -> str:
+    """Return the innermost module that holds an attention and what feeds it; keys of another block do not count."""
+    unit = graph.unit(number)
+    parents = (layer.path.rpartition(".")[0] for layer in layers if graph.unit_of(layer) == unit)
+    return common_path([graph.flow.origins[number].site, *parents])
 
 
 def _latents(graph: Graph, operands: dict[str, dict[str, str]], scopes: dict[str, str]) -> set[str]:
     """Layers whose output another layer of the same attention expands: the low-rank half of a projection."""
     found: set[str] = set()
     for origin, layer in zip(graph.flow.origins, graph.records, strict=True):
-        if layer is None or layer.path not in operands:
+        if layer is None or layer.path not in operands or is_depthwise(layer):
             continue
         for before in graph.feeders(origin.reads[0]):
             inside = scopes[layer.path] and is_below(before.path, scopes[layer.path])

@@ -40,7 +40,7 @@ def _tell_pair(graph: Graph, number: int, origin: Origin, down: Layer | None) ->
             continue
         sources[source].append(way)
     ups = {s: ways for s, ways in sources.items() if _is_up(graph, s, unit)}
-    if not ups or len(ups) < len(sources):
+    if not ups or len(ups) < len(sources) or not all(_returns_to(graph.records[s], down) for s in ups):
         return
     family = "expert" if graph.is_expert(down) else "mlp"
     said = _gated(ups) or _plain(ups)
@@ -49,6 +49,12 @@ def _tell_pair(graph: Graph, number: int, origin: Origin, down: Layer | None) ->
     for source, (part, says) in said.items():
         graph.say(graph.records[source], f"{family}.{part}", says)
     graph.say(down, f"{family}.down", "reads what the activation of a feed-forward network leaves")
+
+
+def _returns_to(up: Layer | None, down: Layer | None) -> bool:
+    """A feed-forward network writes as many features as it reads, or it could not join the stream it branched off."""
+    read, written = (up and up.in_features), (down and down.out_features)
+    return read is None or written is None or read == written
 
 
 def _is_up(graph: Graph, source: int, unit: str | None) -> bool:

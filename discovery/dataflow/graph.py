@@ -105,8 +105,14 @@ class Graph:
         return frozenset(path for found in lists for path in found)
 
     def is_expert(self, layer: Layer) -> bool:
-        """Tell whether a layer is fused experts or stands in one of a list of experts."""
-        return layer.kind == "expert_parameter" or any(is_below(layer.path, path) for path in self.expert_lists)
+        """Tell whether a layer is one of the experts a router chooses from; shared experts are not.
+
+        Fused experts no ranking was seen for are taken for experts: their router may choose by a hash.
+        """
+        if any(is_below(layer.path, path) for path in self.expert_lists):
+            return True
+        unit = self.unit_of(layer)
+        return layer.kind == "expert_parameter" and not any(unit and is_below(path, unit) for path in self.routers)
 
     def _experts_beside(self, path: str, size: int) -> frozenset[str]:
         """Return lists of ``size`` modules, or stacks of ``size`` matrices, in the nearest module around a router."""
@@ -163,14 +169,18 @@ class Graph:
         return [layer for layer in fit if layer.depth or unit is None]
 
     def _through_depthwise(self, number: int) -> list[Layer]:
-        """Return the layer an origin is; for a depthwise convolution, which keeps channels apart, what it reads too."""
-        layer = self.records[number]
-        if layer is None:
-            return []
-        if not is_depthwise(layer):
+        """Return the layer an origin is; for a depthwise convolution, which keeps channels apart, what it reads too.
+
+        The convolution may have a residual connection of its own.
+        """
+        origin, layer = self.flow.origins[number], self.records[number]
+        if layer is not None and not is_depthwise(layer):
             return [layer]
-        before = (source for source, _ in self.flow.origins[number].reads[0] if source != number)
-        return [layer, *(known for source in before if (known := self.records[source]) is not None)]
+        branch = [self.records[source] for source, _ in origin.reads[-1]] if origin.kind == "stream" else [layer]
+        if not branch or not all(part is not None and is_depthwise(part) for part in branch):
+            return []
+        before = (self.records[source] for source, _ in origin.reads[0] if source != number)
+        return [part for part in (*branch, *before) if part is not None]
 
 
 def is_depthwise(layer: Layer) -> bool:

@@ -12,9 +12,9 @@ def tell_mixers(graph: Graph) -> None:
     """Say what enters, leaves and stands in every mixer."""
     for members in _branches(graph):
         for scope in _mixing_scopes(graph, members):
-            inside = [n for n in members if _stands_below(graph, n, scope)]
-            if not any(graph.is_said(graph.records[n]) for n in inside):  # weighted values are no mixer
-                _say_mixer(graph, inside, set(members))
+            layers = [n for n in members if graph.records[n] is not None and _stands_below(graph, n, scope)]
+            if not any(graph.is_said(graph.records[n]) for n in layers):  # weighted values are no mixer
+                _say_mixer(graph, scope, layers)
 
 
 def _branches(graph: Graph) -> list[list[int]]:
@@ -76,23 +76,24 @@ FEW = 4
 
 
 def _stands_below(graph: Graph, number: int, scope: str) -> bool:
-    layer = graph.records[number]
-    return layer is not None and is_below(layer.path, scope)
+    layer, origin = graph.records[number], graph.flow.origins[number]
+    return origin.kind != "stream" and is_below(layer.path if layer else origin.site, scope)
 
 
-def _say_mixer(graph: Graph, inside: list[int], branch: set[int]) -> None:
+def _say_mixer(graph: Graph, scope: str, layers: list[int]) -> None:
     """Say what stands in a mixer; a dense layer must enter it and another leave it."""
-    said: dict[int, Saying] = {}
-    for number in inside:
-        reads_branch = any(source in branch for source, _ in graph.flow.origins[number].reads[0])
-        is_read = any(reader in branch for reader, _ in graph.readers[number])
-        if not reads_branch and is_read:
-            said[number] = "mixer.input", "feeds a sequence mixer without softmax"
-        elif reads_branch and not is_read:
-            said[number] = "mixer.output", "is the last layer of a sequence mixer without softmax"
-        else:
-            said[number] = "mixer.state", "stands inside a sequence mixer without softmax"
-    dense = {said[n][0] for n in inside if (layer := graph.records[n]) is not None and layer.kind in DENSE_KINDS}
+    said = {number: _saying(graph, scope, number) for number in layers}
+    dense = {said[n][0] for n in layers if (layer := graph.records[n]) is not None and layer.kind in DENSE_KINDS}
     if {"mixer.input", "mixer.output"} <= dense:
         for number, (role, says) in said.items():
             graph.say(graph.records[number], role, says)
+
+
+def _saying(graph: Graph, scope: str, number: int) -> Saying:
+    reads = any(_stands_below(graph, source, scope) for source, _ in graph.flow.origins[number].reads[0])
+    is_read = any(_stands_below(graph, reader, scope) for reader, _ in graph.readers[number])
+    if is_read and not reads:
+        return "mixer.input", "feeds a sequence mixer without softmax"
+    if reads and not is_read:
+        return "mixer.output", "is the last layer of a sequence mixer without softmax"
+    return "mixer.state", "stands inside a sequence mixer without softmax"

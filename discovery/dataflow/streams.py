@@ -3,6 +3,9 @@
 from .flow import Flow, Origin
 from .tape import Op
 
+PARALLEL_BRANCHES = 3
+"""Branches that may be added to one value one after the other: attention, feed-forward, state space."""
+
 
 def find_stream(flow: Flow, number: int, op: Op) -> Origin | None:
     """Return the stream that an addition makes, if it adds a value and something computed from it by a layer."""
@@ -12,11 +15,26 @@ def find_stream(flow: Flow, number: int, op: Op) -> Origin | None:
     for skipped, branch in (carriers, carriers[::-1]):
         if any(flow.origins[origin].kind == "product" for origin, _ in flow.read(skipped)):
             continue  # scores and their bias
-        start = flow.base.get(skipped, skipped)
-        if _made_after(flow, branch, start) and _reaches(flow, branch, start):
+        if any(_made_after(flow, branch, start) and _reaches(flow, branch, start) for start in _starts(flow, skipped)):
             reads = (flow.read(skipped), flow.read(branch))
             return Origin("stream", number, op.outputs[0], reads, (skipped, branch), op.site, op.name)
     return None
+
+
+def _starts(flow: Flow, skipped: int) -> list[int]:
+    """Return what a branch may have been computed from: the value skipped, or the one its own sum began with.
+
+    Parallel branches read one value and are added one after the other: ``x + attention(x) + mlp(x)``.
+    """
+    starts: list[int] = []
+    value = flow.base.get(skipped, skipped)
+    for _ in range(PARALLEL_BRANCHES):
+        starts.append(value)
+        stream = next((flow.origins[origin] for origin, _ in flow.read(value)), None)
+        if stream is None or stream.kind != "stream" or stream.out != value:
+            break
+        value = flow.base.get(stream.read_values[0], stream.read_values[0])
+    return starts
 
 
 def _made_after(flow: Flow, branch: int, start: int) -> bool:

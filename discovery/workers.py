@@ -1,0 +1,115 @@
+"""Scans in worker processes: forked once the library is imported, each architecture within bounds of its own."""
+
+import gc
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from typing import TypeVar
+
+import torch
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+from ..errors import InvalidRequest, LoradarError
+from .words import read_facts
+
+T = TypeVar("T")
+
+_GIGABYTE = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many workers scan, and what one architecture may take.
+
+    Attributes:
+        workers: Processes that scan at the same time.
+        seconds: Time for one architecture; a worker that takes longer is ended.
+        memory: GiB a worker may allocate beyond what the library takes once imported.
+    """
+
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    seconds: float = 120.0
+    memory: float = 8.0
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "seconds", "memory"):
+            if getattr(self, name) <= 0:
+                message = f"Cannot scan with {name} = {getattr(self, name)}. Give more than 0."
+                raise InvalidRequest(message, **{name: getattr(self, name)})
+
+
+def work(task: Callable[[str], T], names: Sequence[str], library: str, bounds: Bounds) -> Iterator[tuple[str, T | str]]:
+    """Run a task on every name and yield (name, result), or (name, reason) if it had to be ended, as they come.
+
+    Args:
+        task: A function that can be pickled; it runs in a worker.
+        names: What to run it on.
+        library: What is imported before the workers are forked.
+        bounds: For each name.
+    """
+    preload(library)
+    with _pool(bounds) as pool:
+        futures = {pool.schedule(task, (name,), timeout=bounds.seconds): name for name in names}
+        for future in as_completed(futures):
+            yield futures[future], _outcome(future, bounds)
+
+
+def preload(library: str) -> None:
+    """Import what every architecture of a library needs, and keep the collector from touching (copying) it later."""
+    torch.set_num_threads(1)  # a fork of a process whose thread pool has started would wait for those threads for ever
+    for module in read_facts("workers.toml")["preload"].get(library, ()):
+        with suppress(ImportError):
+            import_module(module)
+    gc.collect()
+    gc.freeze()
+
+
+@contextmanager
+def _pool(bounds: Bounds) -> Iterator[ProcessPool]:
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    start = partial(_start_worker, int(bounds.memory * _GIGABYTE))
+    pool = ProcessPool(bounds.workers, initializer=start, context=context)
+    try:
+        yield pool
+    finally:  # all done, or nobody waits for the rest
+        pool.stop()
+        pool.join()
+
+
+def _start_worker(memory: int) -> None:
+    torch.set_num_threads(1)
+    gc.set_threshold(50_000, 20, 20)  # a scan makes many objects and drops them at once
+    with suppress(ImportError, OSError, ValueError):  # a system without such limits has none
+        _limit_memory(memory)
+
+
+def _limit_memory(memory: int) -> None:
+    """Refuse allocations beyond ``memory`` bytes more than there are now; shared libraries do not count."""
+    import resource  # noqa: PLC0415 - POSIX only
+
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - no file, no Path
+        pages = int(file.read().split()[5])
+    limit = pages * resource.getpagesize() + memory
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _outcome(future: "ProcessFuture[T]", bounds: Bounds) -> T | str:
+    error = future.exception()
+    match error:
+        case None:
+            return future.result()
+        case TimeoutError():
+            return f"It was not scanned within {bounds.seconds:g} s."
+        case ProcessExpired():
+            return f"Its worker ended with exit code {error.exitcode} (a worker may take {bounds.memory:g} GiB)."
+        case LoradarError():
+            return error.message
+        case MemoryError():
+            return f"It takes more than {bounds.memory:g} GiB."
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
