@@ -9,6 +9,9 @@ from torch import nn
 
 from .inputs import Inputs, Plan, wanted_by
 
+PATIENCE = 10
+"""Plans in a row that got no further than the best."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -33,11 +36,14 @@ class Search:
     def __init__(self, inputs: Inputs, first: Plan) -> None:
         self._inputs = inputs
         self._tried: list[Plan] = []
+        self._fruitless = 0
         self._best: tuple[int, Plan] | None = None
         self._moves: Iterator[Plan] = iter([first])
 
     def next_plan(self) -> Plan | None:
         """Return a plan not tried yet, or ``None`` if nothing is left to try."""
+        if self._fruitless >= PATIENCE:
+            return None
         plan = next((plan for plan in self._moves if plan not in self._tried), None)
         if plan is not None:
             self._tried.append(plan)
@@ -46,7 +52,9 @@ class Search:
     def learn(self, failure: Failure) -> None:
         """Take in how the last plan failed."""
         plan = self._tried[-1]
+        self._fruitless += 1
         if self._best is None or failure.progress > self._best[0]:
+            self._fruitless = 0
             self._best = failure.progress, plan
             self._moves = self._after(plan, failure)
 
@@ -78,12 +86,22 @@ def _repairs(inputs: Inputs, plan: Plan, failure: Failure) -> Iterator[Plan]:
     """Yield plans in which the input that reached the failing layer has the shape this layer wants."""
     if failure.module is None or failure.shape is None:
         return
-    wanted = wanted_by(failure.module, failure.shape)
-    if wanted is None:
-        return
     made = inputs.make(plan)
-    for name in inputs.given(plan):
-        value = made[name][0] if isinstance(made[name], list) else made[name]
-        shape = tuple(getattr(value, "shape", ()))
-        if shape == failure.shape or (shape and prod(shape) == prod(failure.shape)):
-            yield plan.repairing(name, wanted)
+    shapes = {name: _shape(made[name]) for name in inputs.given(plan)}
+    same = [name for name, shape in shapes.items() if shape and prod(shape) == prod(failure.shape)]
+    near = [name for name, shape in shapes.items() if shape and name not in same and _agree(shape, failure.shape)]
+    for name in (*same, *near):
+        shape = failure.shape if name in same else shapes[name]
+        spec = wanted_by(failure.module, shape)
+        if spec is not None:
+            yield plan.repairing(name, spec)
+
+
+def _agree(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Tell whether two shapes differ in length only, such as by padding."""
+    return len(shape) == len(other) and sum(a != b for a, b in zip(shape, other, strict=True)) <= 1
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    first = value[0] if isinstance(value, list) else value
+    return tuple(getattr(first, "shape", ()))

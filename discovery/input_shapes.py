@@ -23,13 +23,13 @@ class Sizes:
 
     Args:
         model: The model; its configuration and the parts of that are read.
-        given: Sizes that are decided, such as the batch.
+        around: The model it is a part of, whose configuration is read where its own does not say.
     """
 
-    def __init__(self, model: nn.Module, **given: int) -> None:
-        self._parts = tuple(_configurations(model))
+    def __init__(self, model: nn.Module, around: nn.Module | None = None) -> None:
+        self._parts = (*_configurations(model), *(_configurations(around) if around is not None else ()))
         self._modules = tuple(model.modules())
-        self._known = dict(given)
+        self._known: dict[str, int] = {}
 
     def with_sizes(self, **given: int) -> "Sizes":
         """Return these sizes with some decided otherwise."""

@@ -26,12 +26,12 @@ class Spec:
     values: str = "float"
     rows: tuple[tuple[str, ...], ...] = ()
     constant: Any = None
-    is_list: bool = False
+    repeat: int = 0
 
     @property
     def is_absent(self) -> bool:
         """Whether the argument is not given."""
-        return not self.shape and not self.rows and self.constant is None
+        return not self.shape and not self.rows and self.constant is None and self.values != "none"
 
 
 ABSENT = Spec()
@@ -74,10 +74,10 @@ class Inputs:
         choices: Specs for each argument, in the order to try them.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, around: nn.Module | None = None) -> None:
         self._model = model
         self._parameters = _parameters(model)
-        self._sizes = Sizes(model)
+        self._sizes = Sizes(model, around)
         self._dtype = _dtype(model)
         given: set[str] = set()
         self.choices = {name: self._choices(name, given) for name in self._parameters}
@@ -116,17 +116,18 @@ class Inputs:
             return (ABSENT,)
         if parameter.default is inspect.Parameter.empty:
             given.add(name)
-            return (*specs, *(() if specs else _guesses(parameter, self._model)))
+            return tuple(specs) or _guesses(parameter, self._model)
         if any(self._is_offered(entry, given) for entry in entries):
             given.add(name)
             return (*specs, ABSENT)
         return (ABSENT, *specs)
 
     def _holds(self, entry: Mapping[str, Any]) -> bool:
-        beside, fields = entry.get("beside", ()), entry.get("fields", ())
-        return (not beside or any(name in self._parameters for name in beside)) and all(
-            self._sizes.find_field([one]) is not None for one in fields
-        )
+        beside, unless = entry.get("beside", ()), entry.get("unless", ())
+        fits = not beside or any(name in self._parameters for name in beside)
+        if not fits or any(name in self._parameters for name in unless):
+            return False
+        return all(self._sizes.find_field([field]) is not None for field in entry.get("fields", ()))
 
     def _is_offered(self, entry: Mapping[str, Any], given: set[str]) -> bool:
         give = entry.get("give")
@@ -146,7 +147,7 @@ class Inputs:
             value = _FILLS[spec.values](shape, marks)
         else:
             value = torch.full(shape, sizes.evaluate(spec.values))
-        return [value] if spec.is_list else value
+        return [value] * spec.repeat if spec.repeat else value
 
 
 def _parameters(model: nn.Module) -> dict[str, inspect.Parameter]:
@@ -169,8 +170,7 @@ def _entries(name: str) -> tuple[Mapping[str, Any], ...]:
 
 def _spec(entry: Mapping[str, Any]) -> Spec:
     rows = tuple(tuple(row) for row in entry.get("rows", ()))
-    values, constant = entry.get("values", "float"), entry.get("constant")
-    return Spec(tuple(entry.get("shape", ())), values, rows, constant, entry.get("list", False))
+    return Spec(tuple(entry.get("shape", ())), entry.get("values", "float"), rows, repeat=entry.get("repeat", 0))
 
 
 def _guesses(parameter: inspect.Parameter, model: nn.Module) -> tuple[Spec, ...]:
@@ -186,6 +186,7 @@ def _guesses(parameter: inspect.Parameter, model: nn.Module) -> tuple[Spec, ...]
         Spec(("batch", "channels", "height", "width")),
         Spec(("batch", "tokens"), "ids"),
         Spec(("batch", "hidden")),
+        Spec(("batch", "1")),
     )
     return (*((first,) if first else ()), *usual)
 

@@ -82,7 +82,7 @@ def _own_widths(module: nn.Module) -> Iterator[tuple[int, int]]:
 
 def _computes(module: nn.Module) -> bool:
     """Tell whether a module's own parameters take part in a product; a lone vector is a scale or a learned token."""
-    if not module._parameters or kind_of(module) in LOOKS_UP_OR_NORMALISES:
+    own = list(module.parameters(recurse=False))
+    if not own or kind_of(module) in LOOKS_UP_OR_NORMALISES:
         return False
-    is_known = isinstance(module, tuple(KIND_OF_CLASS))
-    return is_known or any(p is not None and p.ndim > 1 for p in module._parameters.values())
+    return isinstance(module, tuple(KIND_OF_CLASS)) or any(parameter.ndim > 1 for parameter in own)

@@ -19,8 +19,8 @@ from .input_search import Failure, Search
 from .inputs import Inputs, Plan
 from .untouched import untouched
 
-MOST_ATTEMPTS = 20
-FEWER_ATTEMPTS = 6
+MOST_ATTEMPTS = 24
+FEWER_ATTEMPTS = 10
 Watch = Callable[[], AbstractContextManager[Any]]
 
 
@@ -52,7 +52,7 @@ def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, second
     """
     with untouched(model), _on_meta(model), _plain_settings(model):
         session = _Session(watch, time.monotonic() + seconds)
-        session.run_within("", model, MOST_ATTEMPTS)
+        session.run_within("", model, model, MOST_ATTEMPTS)
     return tuple(session.runs)
 
 
@@ -67,22 +67,19 @@ class _Session:
         self._failed: list[tuple[str, tuple[str, ...]]] = []
         self._worked: dict[type[nn.Module], Plan] = {}
 
-    def run_within(self, path: str, part: nn.Module, attempts: int) -> None:
-        """Run a part; then, while it has blocks that were not reached, the models inside it, else what it is made of."""
-        self._run(path, part, attempts)
+    def run_within(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
+        """Run a part; then, while it has blocks that were not reached, the models inside it, then its children."""
+        self._run(path, part, around, attempts)
         if not self._is_unfinished(part):
             return
-        inner = [(at, module) for at, module in part.named_modules() if at and _is_model(module)]
-        for at, module in _outermost(inner) or part.named_children():
-            if self._is_unfinished(module) or self._is_lone_block(part, module):
-                self.run_within(f"{path}.{at}".lstrip("."), module, attempts if inner else FEWER_ATTEMPTS)
-        if inner:
-            self._run_children(path, part)
-
-    def _run_children(self, path: str, part: nn.Module) -> None:
-        for at, module in part.named_children():
-            if self._is_unfinished(module) and not _is_model(module):
-                self.run_within(f"{path}.{at}".lstrip("."), module, FEWER_ATTEMPTS)
+        around = part if "config" in part.__dict__ else around
+        models = [(at, inner) for at, inner in part.named_modules() if at and _is_model(inner)]
+        for at, inner in _outermost(models):
+            if self._is_unfinished(inner):
+                self.run_within(f"{path}.{at}".lstrip("."), inner, around, attempts)
+        for at, child in part.named_children():
+            if (self._is_unfinished(child) or self._is_lone_block(part, child)) and not _is_model(child):
+                self.run_within(f"{path}.{at}".lstrip("."), child, around, FEWER_ATTEMPTS)
 
     def _is_lone_block(self, holder: nn.Module, block: nn.Module) -> bool:
         return isinstance(holder, nn.ModuleList) and _is_unreached_block(block, self._called)
@@ -90,10 +87,10 @@ class _Session:
     def _is_unfinished(self, part: nn.Module) -> bool:
         return time.monotonic() < self._deadline and _has_unreached_blocks(part, self._called)
 
-    def _run(self, path: str, part: nn.Module, attempts: int) -> None:
+    def _run(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
         if isinstance(part, nn.ModuleList | nn.ModuleDict):
             return
-        inputs = Inputs(part)
+        inputs = Inputs(part, around)
         given = inputs.given(Plan())
         if any(given == other and (not outer or path.startswith(f"{outer}.")) for outer, other in self._failed):
             return  # a model around it failed with the same inputs: that of a head around its base, say

@@ -55,11 +55,11 @@ def _towers_of(model: SubModel, models: tuple[SubModel, ...], around: Tower) -> 
 def _own_tower(model: SubModel, around: Tower, root: SubModel) -> Tower:
     """Return the tower of a model: what its field names, what it writes, its only input, its main one, as around it.
 
-    What it writes tells a part from the rest only in a model that writes text too.
+    What it writes tells a part from the rest only in a model that writes that and text.
     """
-    writes = set(model.outputs) if "language" in root.outputs else set()
-    if model.field_tower or (len(writes) == 1 and "language" not in writes):
-        return model.field_tower or writes.pop()
+    speaks = len(model.outputs) == 1 and model.outputs <= root.outputs and "language" in root.outputs - model.outputs
+    if model.field_tower or speaks:
+        return model.field_tower or next(iter(model.outputs))
     taken = model.towers & root.towers or model.towers
     return next(iter(taken)) if len(taken) == 1 else model.main_tower or around
 

@@ -43,10 +43,11 @@ def _branches(graph: Graph) -> list[list[int]]:
 
 def _mixing_scopes(graph: Graph, members: list[int]) -> list[str]:
     """Return the modules in which a branch mixes positions without a softmax, behind a dense layer."""
-    if any(graph.flow.origins[n].kind == "attention" for n in members):
-        return []
     scopes = {scope for n in members if (scope := _mixing_scope(graph, n)) is not None}
-    return sorted(s for s in scopes if not any(s != other and is_below(s, other) for other in scopes))
+    deeper = scopes - {graph.unit(members[0])} or scopes  # a block may also mix its own residual streams
+    outermost = (s for s in deeper if not any(s != other and is_below(s, other) for other in deeper))
+    attentions = [graph.flow.origins[n].site for n in members if graph.flow.origins[n].kind == "attention"]
+    return sorted(s for s in outermost if not any(is_below(site, s) for site in attentions))
 
 
 def _mixing_scope(graph: Graph, number: int) -> str | None:
