@@ -139,7 +139,7 @@ def _sub_models(model: nn.Module, paths: dict[int, str]) -> Iterator[SubModel]:
         yield SubModel(
             path=path,
             config_class=type(config).__name__,
-            towers=_input_towers(type(module)),
+            towers=_input_towers(module.__class__),
             main_tower=_main_tower(module, config),
             base_path=paths.get(id(base), path),
             field_tower=_field_tower(config, [outer for _, outer in reversed(around)]),

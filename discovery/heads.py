@@ -40,9 +40,9 @@ def beyond_the_base_model_is_the_head(layer: Layer, around: Surroundings) -> Ver
 
 
 def _writes_output(model: SubModel, around: Surroundings) -> bool:
-    """The whole model writes the output; a part does if it generates, or declares what writes its own."""
-    root = around.facts.sub_models[0]
-    return model.config_class == root.config_class or bool(model.heads) or bool(model.outputs)
+    """An outermost model writes the output; one inside it does if it generates, or declares what writes its own."""
+    is_inside = any(other is not model and is_below(model.path, other.path) for other in around.facts.sub_models)
+    return not is_inside or bool(model.heads) or bool(model.outputs)
 
 
 def layer_between_towers_projects(layer: Layer, around: Surroundings) -> Verdict | None:

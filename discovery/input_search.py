@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from .guesses import Guess
 from .inputs import Inputs, Plan, wanted_by
 
 PATIENCE = 10
@@ -69,11 +70,11 @@ class Search:
         given = self._inputs.given(plan)
         for name in given:
             yield from self._other_choices(plan, name)
-        yield replace(plan, wide=False)
-        yield replace(plan, number=2)
-        yield replace(plan, flag=True)
+        yield replace(plan, guess=Guess(wide=False))
+        yield replace(plan, guess=Guess(number=2))
+        yield replace(plan, guess=Guess(flag=True))
         yield replace(plan, batch=1)
-        yield replace(plan, number=0)
+        yield replace(plan, guess=Guess(number=0))
         for name in names:
             yield from self._other_choices(plan, name)
 

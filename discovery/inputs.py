@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .guesses import Guess
 from .input_shapes import Sizes
 from .words import read_facts
 
@@ -45,17 +46,13 @@ class Plan:
         picks: The argument's choice, by name; the first where it is not named.
         repairs: Specs that stand for an argument's choices, learnt from a forward that failed.
         batch: Samples.
-        number: What an unknown number is taken for, see :class:`Answers`.
-        flag: What an unknown truth value is taken for.
-        wide: Whether an unknown selection takes everything.
+        guess: What values nobody knows are taken for.
     """
 
     picks: Mapping[str, int] = field(default_factory=dict)
     repairs: Mapping[str, Spec] = field(default_factory=dict)
     batch: int = 2
-    number: int = 1
-    flag: bool = False
-    wide: bool = True
+    guess: Guess = Guess()
 
     def picking(self, name: str, choice: int) -> "Plan":
         """Return this plan with another choice for one argument."""
@@ -97,7 +94,9 @@ class Inputs:
         given = set(self.given(plan))
         for name in self.choices:
             entries = _entries(name)
-            if name not in given and any(e.get("give") == "asked" and not given.isdisjoint(e["partners"]) for e in entries):
+            if name not in given and any(
+                e.get("give") == "asked" and not given.isdisjoint(e["partners"]) for e in entries
+            ):
                 yield name
 
     def make(self, plan: Plan) -> dict[str, Any]:

@@ -115,8 +115,8 @@ def _exits(facts: ModelFacts, tower: str, between: list[Piece]) -> list[str]:
     exits = [piece for piece in dense if piece.writes == dense[-1].writes and _leaves(piece, width, widths)]
     exits += [piece for piece in dense if piece not in exits and _leads_to(piece, dense, width)]
     classes = {piece.class_name for piece in exits if len(piece.widths) > 1}
-    alike = [piece for piece in inside if piece.is_list and piece not in exits and piece.class_name in classes]
-    return [piece.path for piece in (*exits, *alike)]
+    alike = [piece for piece in inside if piece.is_list and piece is not blocks and piece.class_name in classes]
+    return list(dict.fromkeys(piece.path for piece in (*exits, *alike)))
 
 
 def _arms(inside: list[Piece], blocks: Piece) -> Iterator[Piece]:

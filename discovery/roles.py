@@ -6,9 +6,9 @@ The first rule that answers decides.
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..records import Evidence, Layer
-from ..vocabulary import Role
 from .heads import (
     Verdict,
     beyond_the_base_model_is_the_head,
@@ -17,6 +17,9 @@ from .heads import (
 )
 from .layers import CONV_KINDS
 from .surroundings import Surroundings
+
+if TYPE_CHECKING:
+    from ..vocabulary import Role
 
 Rule = Callable[[Layer, Surroundings], Verdict | None]
 

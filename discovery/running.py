@@ -1,27 +1,33 @@
 """Runs a model's own forward on the meta device, with inputs made for it, so that a watcher can follow it."""
 
-import os
-import signal
-import threading
+import inspect
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from .answers import Answers
+from .conditions import plain_settings, time_limit, weights_on_cpu, weights_on_meta
 from .input_search import Failure, Search
 from .inputs import Inputs, Plan
+from .known_values import on_meta
 from .untouched import untouched
 
-MOST_ATTEMPTS = 24
-FEWER_ATTEMPTS = 10
 Watch = Callable[[], AbstractContextManager[Any]]
+
+MOST_ATTEMPTS = 24
+"""Sets of inputs tried for a model."""
+FEWER_ATTEMPTS = 10
+"""Sets of inputs tried for something in a model that is none of its own."""
+CPU_ATTEMPTS = 3
+MOST_BYTES = 4 << 30
+"""Weights in half precision up to which a model that meta refuses is run on the CPU."""
+SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +37,7 @@ class Run:
     Attributes:
         path: The sub-model that was run; empty for the whole model.
         inputs: Names of the inputs it was given.
-        device: ``meta`` or ``cpu``.
+        device: ``meta`` or ``cpu``; with example inputs that do not run on meta, where the model is.
         error: Why it did not finish, in one line; ``None`` if it did.
     """
 
@@ -41,18 +47,28 @@ class Run:
     error: str | None
 
 
-class OutOfTime(BaseException):
-    """Raised inside a forward that takes too long; no ``except Exception`` of the model's swallows it."""
+def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float = SECONDS) -> tuple[Run, ...]:
+    """Run the forward of ``model``, then of whatever in it has repeated blocks that were not reached.
 
+    ``watch`` is entered afresh around each attempt and sees the exception of one that fails. The model is left as it was
+    found, and its weights are not computed with unless example inputs do not run on meta.
 
-def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float = 20.0) -> tuple[Run, ...]:
-    """Run the forward of ``model``, then of each model inside it that was not reached.
-
-    ``watch`` is entered afresh around each attempt and sees the exception of one that fails.
+    Args:
+        model: On any device, meta included.
+        watch: What to enter around each attempt.
+        example_inputs: A tensor, a tuple of positional or a mapping of named inputs, instead of made ones.
+        seconds: Time for everything; a forward that takes longer is interrupted.
     """
-    with untouched(model), _on_meta(model), _plain_settings(model):
-        session = _Session(watch, time.monotonic() + seconds)
-        session.run_within("", model, model, MOST_ATTEMPTS)
+    session = _Session(watch, time.monotonic() + seconds)
+    with untouched(model), plain_settings(model):
+        ran = example_inputs is not None and session.run_examples(model, example_inputs)
+        with weights_on_meta(model):
+            if not ran:
+                session.run("", model, model, MOST_ATTEMPTS)
+            session.run_inside("", model, model)
+        if not session.has_finished and _bytes(model) <= MOST_BYTES:
+            with weights_on_cpu(model):
+                session.run_on_cpu(model)
     return tuple(session.runs)
 
 
@@ -67,83 +83,126 @@ class _Session:
         self._failed: list[tuple[str, tuple[str, ...]]] = []
         self._worked: dict[type[nn.Module], Plan] = {}
 
-    def run_within(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
-        """Run a part; then, while it has blocks that were not reached, the models inside it, then its children."""
-        self._run(path, part, around, attempts)
+    @property
+    def has_finished(self) -> bool:
+        """Whether any forward finished."""
+        return any(run.error is None for run in self.runs)
+
+    def run_inside(self, path: str, part: nn.Module, around: nn.Module) -> None:
+        """Run the outermost models in a part that has blocks which were not reached, then its children."""
         if not self._is_unfinished(part):
             return
         around = part if "config" in part.__dict__ else around
-        models = [(at, inner) for at, inner in part.named_modules() if at and _is_model(inner)]
-        for at, inner in _outermost(models):
+        for at, inner in _outermost([(at, inner) for at, inner in part.named_modules() if at and _is_model(inner)]):
             if self._is_unfinished(inner):
-                self.run_within(f"{path}.{at}".lstrip("."), inner, around, attempts)
+                self._run_within(f"{path}.{at}".lstrip("."), inner, around, MOST_ATTEMPTS)
         for at, child in part.named_children():
-            if (self._is_unfinished(child) or self._is_lone_block(part, child)) and not _is_model(child):
-                self.run_within(f"{path}.{at}".lstrip("."), child, around, FEWER_ATTEMPTS)
+            is_lone = isinstance(part, nn.ModuleList) and _is_unreached_block(child, self._called)
+            if (is_lone or self._is_unfinished(child)) and not _is_model(child):
+                self._run_within(f"{path}.{at}".lstrip("."), child, around, FEWER_ATTEMPTS)
 
-    def _is_lone_block(self, holder: nn.Module, block: nn.Module) -> bool:
-        return isinstance(holder, nn.ModuleList) and _is_unreached_block(block, self._called)
+    def _run_within(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
+        self.run(path, part, around, attempts)
+        self.run_inside(path, part, around)
 
     def _is_unfinished(self, part: nn.Module) -> bool:
         return time.monotonic() < self._deadline and _has_unreached_blocks(part, self._called)
 
-    def _run(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
+    def run(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
+        """Try sets of inputs on a part until its forward finishes."""
         if isinstance(part, nn.ModuleList | nn.ModuleDict):
             return
-        inputs = Inputs(part, around)
+        inputs = self._inputs(path, part, around)
+        if inputs is None:
+            return
         given = inputs.given(Plan())
         if any(given == other and (not outer or path.startswith(f"{outer}.")) for outer, other in self._failed):
             return  # a model around it failed with the same inputs: that of a head around its base, say
         search = Search(inputs, self._worked.get(type(part), Plan()))
         for _ in range(attempts):
             plan = search.next_plan()
-            seconds = self._deadline - time.monotonic()
-            if plan is None or seconds <= 0:
+            if plan is None or time.monotonic() >= self._deadline:
                 break
-            failure = _attempt(part, inputs.make(plan), plan, self._watch, self._called, seconds)
-            self.runs.append(Run(path, inputs.given(plan), "meta", failure and _first_line(failure.text)))
+            failure = self._attempt(_Call(path, part, inputs.given(plan), named=inputs.make(plan)), plan)
             if failure is None:
                 self._worked[type(part)] = plan
                 return
             search.learn(failure)
         self._failed.append((path, given))
 
+    def _inputs(self, path: str, part: nn.Module, around: nn.Module) -> Inputs | None:
+        """Return what a part can be given, or ``None``, with the reason recorded, if that cannot be told."""
+        reason = f"{type(part).__name__} has no forward."
+        if type(part).forward is not nn.Module.forward:
+            try:
+                return Inputs(part, around)
+            except Exception as error:  # noqa: BLE001 - signatures and configurations of others may raise anything
+                reason = _first_line(error)
+        if not path or _is_model(part):
+            self.runs.append(Run(path, (), "meta", reason))
+        return None
 
-def _outermost(parts: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """Return the parts that stand in no other of them."""
-    outer: list[tuple[str, nn.Module]] = []
-    for path, part in parts:
-        if not any(path.startswith(f"{above}.") for above, _ in outer):
-            outer.append((path, part))
-    return outer
+    def run_examples(self, model: nn.Module, example_inputs: Any) -> bool:
+        """Run a model with a user's inputs, on meta, else for real; tell whether that finished."""
+        call = _example_call(model, example_inputs)
+        with weights_on_meta(model):
+            if self._attempt(call, Plan()) is None:
+                return True
+        devices = {parameter.device for parameter in model.parameters()} or {torch.device("cpu")}
+        if torch.device("meta") in devices:
+            return False
+        return self._attempt(call, None, str(next(iter(devices)))) is None
+
+    def run_on_cpu(self, model: nn.Module) -> None:
+        """Try the likeliest inputs of a model that meta refused, on the CPU."""
+        inputs = self._inputs("", model, model)
+        if inputs is None:
+            return
+        search = Search(inputs, Plan(batch=1))
+        for _ in range(CPU_ATTEMPTS):
+            plan = search.next_plan()
+            if plan is None or time.monotonic() >= self._deadline:
+                return
+            named = {name: _on_cpu(value) for name, value in inputs.make(plan).items()}
+            failure = self._attempt(_Call("", model, inputs.given(plan), named=named), None, "cpu")
+            if failure is None:
+                return
+            search.learn(failure)
+
+    def _attempt(self, call: "_Call", plan: Plan | None, device: str = "meta") -> Failure | None:
+        """Call a part once, on meta with the answers of a plan, or as it is if there is none."""
+        answers = Answers(plan.guess) if plan is not None else None
+        args, named = (on_meta(call.args), on_meta(call.named)) if answers else (call.args, call.named)
+        trail, failure = _Trail(), None
+        hook = register_module_forward_pre_hook(trail.enter)
+        try:
+            with time_limit(self._deadline - time.monotonic()), answers or nullcontext(), self._watch():
+                call.part(*args, **named)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a forward may raise anything, and OutOfTime is none of Exception
+            failure = Failure(_text(error), answers.calls if answers else 0, trail.module, trail.shape)
+        finally:
+            hook.remove()
+        self.runs.append(Run(call.path, call.names, device, failure and _first_line(failure.text)))
+        if failure is None:
+            self._called |= trail.called
+        return failure
 
 
-def _attempt(
-    part: nn.Module, values: dict[str, Any], plan: Plan, watch: Watch, called: set[int], seconds: float
-) -> Failure | None:
-    answers = Answers(plan.number, flag=plan.flag, wide=plan.wide)
-    taken = answers.take(values)
-    trail = _Trail()
-    hook = register_module_forward_pre_hook(trail.enter)
-    try:
-        with _time_limit(seconds), answers, watch():
-            part(**taken)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 - a forward may raise anything, our own OutOfTime included
-        return Failure(f"{type(error).__name__}: {error}", answers.calls, trail.module, trail.shape)
-    finally:
-        hook.remove()
-    called |= trail.called
-    return None
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A forward and what it is given."""
 
-
-def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0][:300]
+    path: str
+    part: nn.Module
+    names: tuple[str, ...]
+    args: tuple[Any, ...] = ()
+    named: dict[str, Any] = field(default_factory=dict)
 
 
 class _Trail:
-    """Which modules a forward entered, and the last of them."""
+    """Which modules a forward entered, the last of them and the shape of its input."""
 
     def __init__(self) -> None:
         self.called: set[int] = set()
@@ -151,6 +210,7 @@ class _Trail:
         self.shape: tuple[int, ...] | None = None
 
     def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """Note a module whose forward begins."""
         self.called.add(id(module))
         self.module = module
         self.shape = None
@@ -159,76 +219,63 @@ class _Trail:
                 self.shape = tuple(arguments[0].shape)
 
 
+def _example_call(model: nn.Module, example_inputs: Any) -> _Call:
+    if isinstance(example_inputs, Mapping):
+        return _Call("", model, tuple(example_inputs), named=dict(example_inputs))
+    args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+    try:
+        names = tuple(inspect.signature(model.forward).parameters)[: len(args)]
+    except (TypeError, ValueError):
+        names = ()
+    return _Call("", model, names or tuple(f"input {place}" for place in range(len(args))), args)
+
+
+def _on_cpu(value: Any) -> Any:
+    """Return an input with numbers for what was only a shape."""
+    if isinstance(value, list):
+        return [_on_cpu(item) for item in value]
+    if not isinstance(value, Tensor):
+        return value
+    numbers = torch.zeros(value.shape, dtype=value.dtype) if value.is_meta else value
+    return numbers.to(torch.bfloat16) if numbers.is_floating_point() else numbers
+
+
+def _bytes(model: nn.Module) -> int:
+    return 2 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}".strip()
+    except Exception:  # noqa: BLE001 - the message of a foreign error may raise as well
+        return type(error).__name__
+
+
+def _first_line(error: BaseException | str) -> str:
+    text = error if isinstance(error, str) else _text(error)
+    return text.partition("\n")[0][:300]
+
+
+def _outermost(parts: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
+    """Return the parts that stand in no other of them, the largest first."""
+    outer: list[tuple[str, nn.Module]] = []
+    for path, part in parts:
+        if not outer or not path.startswith(f"{outer[-1][0]}."):
+            outer.append((path, part))
+    return sorted(outer, key=lambda item: -sum(parameter.numel() for parameter in item[1].parameters()))
+
+
 def _is_model(part: nn.Module) -> bool:
+    """Tell whether something is a model of its own: of transformers or diffusers, or made like one."""
     return hasattr(type(part), "main_input_name") or hasattr(type(part), "config_name")
 
 
 def _has_unreached_blocks(part: nn.Module, called: set[int]) -> bool:
-    """Tell whether a repeated block of a part was not called, nor anything in it; a single layer is no block."""
+    """Tell whether a repeated block of a part was not called, nor anything in it."""
     lists = (held for held in part.modules() if isinstance(held, nn.ModuleList))
     return any(_is_unreached_block(block, called) for held in lists for block in held)
 
 
 def _is_unreached_block(block: nn.Module, called: set[int]) -> bool:
+    """A single layer is no block: in lists they are often read, not called."""
     return next(block.children(), None) is not None and not any(id(inner) in called for inner in block.modules())
-
-
-@contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise OutOfTime(f"The forward did not end within {seconds:g} s.")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextmanager
-def _on_meta(model: nn.Module) -> Iterator[None]:
-    """Replace parameters and buffers by meta tensors; ``untouched`` puts them back."""
-    made: dict[int, Tensor] = {}
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            for name, tensor in held.items():
-                if tensor is not None and not tensor.is_meta:
-                    held[name] = made.setdefault(id(tensor), _as_meta(tensor))
-    yield
-
-
-def _as_meta(tensor: Tensor) -> Tensor:
-    empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-    return nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-
-
-@contextmanager
-def _plain_settings(model: nn.Module) -> Iterator[None]:
-    configs = {id(c): c for m in model.modules() if (c := m.__dict__.get("config")) is not None and hasattr(c, "model_type")}
-    for config in configs.values():
-        fields = vars(config)
-        if fields.get("_attn_implementation_internal") not in (None, "eager", "sdpa"):
-            fields["_attn_implementation_internal"] = "sdpa"
-        if "_experts_implementation_internal" in fields:
-            fields["_experts_implementation_internal"] = "batched_mm"
-    checked = os.environ.get("TRANSFORMERS_DISABLE_TORCH_CHECK")
-    os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = "1"
-    validated = Distribution._validate_args
-    Distribution.set_default_validate_args(value=False)
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-        Distribution.set_default_validate_args(validated)
-        if checked is None:
-            del os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"]
-        else:
-            os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = checked

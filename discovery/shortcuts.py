@@ -38,7 +38,6 @@ def _like(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty(tensor.shape, dtype=dtype or tensor.dtype, device=_META)
 
 
-
 def _binary(left: Any, right: Any) -> Tensor | None:
     return _joined(left, right, torch.result_type(left, right))
 
@@ -141,7 +140,9 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0, **named: Any) -> Tensor | None
     first = tensors[0]
     place = dim % first.dim()
     rest = [(*tensor.shape[:place], *tensor.shape[place + 1 :]) for tensor in tensors]
-    if named or any(shape != rest[0] or tensor.dtype != first.dtype for shape, tensor in zip(rest, tensors, strict=True)):
+    if named or any(
+        shape != rest[0] or tensor.dtype != first.dtype for shape, tensor in zip(rest, tensors, strict=True)
+    ):
         return None
     size = sum(tensor.shape[place] for tensor in tensors)
     return torch.empty((*first.shape[:place], size, *first.shape[place + 1 :]), dtype=first.dtype, device=_META)

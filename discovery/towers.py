@@ -58,8 +58,10 @@ def _own_tower(model: SubModel, around: Tower, root: SubModel) -> Tower:
     What it writes tells a part from the rest only in a model that writes that and text.
     """
     speaks = len(model.outputs) == 1 and model.outputs <= root.outputs and "language" in root.outputs - model.outputs
-    if model.field_tower or speaks:
-        return model.field_tower or next(iter(model.outputs))
+    if model.field_tower is not None:
+        return model.field_tower
+    if speaks:
+        return next(iter(model.outputs))
     taken = model.towers & root.towers or model.towers
     return next(iter(taken)) if len(taken) == 1 else model.main_tower or around
 

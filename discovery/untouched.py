@@ -76,9 +76,7 @@ def _same(held: Any, before: Any) -> bool:
     """Tell whether two dicts hold the same objects in the same order (a tensor must not be compared by value)."""
     if isinstance(held, set):
         return held == before
-    return len(held) == len(before) and all(
-        a is b and held[a] is before[b] for a, b in zip(held, before, strict=True)
-    )
+    return len(held) == len(before) and all(a is b and held[a] is before[b] for a, b in zip(held, before, strict=True))
 
 
 def _buffers(modules: list[nn.Module]) -> list[Tensor]:

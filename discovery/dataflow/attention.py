@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ...records import Layer
 from ...vocabulary import Role
@@ -12,16 +13,36 @@ from .graph import DENSE_KINDS, Graph, common_path, is_depthwise
 OPERANDS = ("query", "key", "value")
 
 
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """An attention on the flow.
+
+    Attributes:
+        number: The origin that is its result.
+        reads: Sources of query, key and value.
+        name: How it is computed.
+    """
+
+    number: int
+    reads: tuple[Sources, ...]
+    name: str
+
+
 def tell_attention(graph: Graph) -> None:
     """Say which layers feed the operands of attentions, which feed those, and which read the results."""
-    attentions = [(n, o) for n, o in enumerate(graph.flow.origins) if o.kind == "attention"]
+    origins = enumerate(graph.flow.origins)
+    say_attentions(graph, [Attention(n, o.reads, o.name) for n, o in origins if o.kind == "attention"])
+
+
+def say_attentions(graph: Graph, attentions: Iterable[Attention]) -> None:
+    """Say what the layers around attentions do."""
     operands: dict[str, dict[str, str]] = defaultdict(dict)
     scopes: dict[str, str] = {}
     projected: set[int] = set()
-    for number, attention in attentions:
-        by_operand = [graph.feeders(reads, graph.unit(number)) for reads in attention.reads]
-        scope = _scope(graph, number, [layer for layers in by_operand for layer in layers])
-        projected.update([number] if any(by_operand) else [])
+    for attention in attentions:
+        by_operand = [graph.feeders(reads, graph.unit(attention.number)) for reads in attention.reads]
+        scope = _scope(graph, attention.number, [layer for layers in by_operand for layer in layers])
+        projected.update([attention.number] if any(by_operand) else [])
         for operand, layers in zip(OPERANDS, by_operand, strict=True):
             for layer in layers:
                 operands[layer.path][operand] = attention.name
@@ -31,11 +52,8 @@ def tell_attention(graph: Graph) -> None:
         if path not in latents:
             _say_operands(graph, graph.layers[path], found)
     for path in latents:
-        graph.say(
-            graph.layers[path],
-            "attention.latent",
-            "what it writes is expanded by another layer on its way to attention",
-        )
+        says = "what it writes is expanded by another layer on its way to attention"
+        graph.say(graph.layers[path], "attention.latent", says)
     for number in projected:
         _tell_readers(graph, number, set(operands) | latents)
 
@@ -117,9 +135,10 @@ def _tell_weighted_values(graph: Graph, number: int, reads: Sources) -> None:
     is_weighted = graph.flow.origins[number].kind == "product" or any(inside[s] & Way.MULTIPLIED for s in values)
     if unit is None or not weights or not values or not is_weighted:
         return
-    for source in values:
-        if graph.records[source].kind in DENSE_KINDS and not graph.is_said(graph.records[source]):
-            graph.say(graph.records[source], "attention.value", "is weighted by the softmax of another layer")
+    told = [graph.records[source] for source in values if graph.records[source].kind in DENSE_KINDS]
+    told = [layer for layer in told if not graph.is_said(layer)]
+    for layer in told:
+        graph.say(layer, "attention.value", "is weighted by the softmax of another layer")
     ends = [number] if graph.records[number] else [reader for reader, _ in graph.readers[number]]
-    for end in ends:
+    for end in ends if told else ():
         graph.say(graph.records[end], "attention.output", "is the next layer on the weighted values")

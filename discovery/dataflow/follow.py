@@ -27,6 +27,8 @@ from .operations import (
 from .streams import find_stream
 from .tape import Op, Ref, Tape
 
+MOST_HEADS = 128
+
 
 def follow(tape: Tape) -> Flow:
     """Run over a tape once."""
@@ -90,6 +92,19 @@ def _apply(flow: Flow, number: int, op: Op, weight: int, operands: tuple[int, ..
         layer=flow.weight_of[weight],
     )
     _add_origin(flow, origin, op.outputs)
+    if _mixes_heads(flow, read, flow.tape.shapes[weight]):
+        flow.sources[op.outputs[0]] = flow.read(read)
+
+
+def _mixes_heads(flow: Flow, read: int, shape: tuple[int, ...]) -> bool:
+    """A small square layer on the scores of an attention mixes its heads; they are scores still (arXiv:2003.02436)."""
+    sources = [flow.origins[origin] for origin, _ in flow.read(read)]
+    is_scores = all(s.kind == "product" and not _reads_product(flow, s) for s in sources)
+    return bool(sources) and is_scores and len(set(shape)) == 1 and shape[0] <= MOST_HEADS
+
+
+def _reads_product(flow: Flow, origin: Origin) -> bool:
+    return any(flow.origins[source].kind == "product" for reads in origin.reads for source, _ in reads)
 
 
 def _multiply(flow: Flow, number: int, op: Op, operands: tuple[int, ...]) -> None:
@@ -216,7 +231,16 @@ def _way_of(flow: Flow, op: Op) -> Way:
         return Way.POOLED
     if op.name in MULTIPLICATIONS and _is_gate(flow, op):
         return Way.MULTIPLIED
+    if op.name in MULTIPLICATIONS and _is_decay(flow, op):
+        return Way.DECAYED
     return Way.NONE
+
+
+def _is_decay(flow: Flow, op: Op) -> bool:
+    """A product scaled position by position by numbers that depend on no input: a decay fixed in advance."""
+    fixed = [v for v in op.inputs if v not in flow.data and len(flow.tape.shapes[v]) > 1]
+    products = (o for v in op.inputs for o, _ in flow.read(v) if flow.origins[o].kind == "product")
+    return bool(fixed) and any(products)
 
 
 def _is_gate(flow: Flow, op: Op) -> bool:

@@ -83,6 +83,30 @@ class Graph:
         return frozenset(b for b in known if b.rpartition(".")[0] not in experts)
 
     @cached_property
+    def branches(self) -> list[list[int]]:
+        """Groups of origins that pass features to one another within a block, residual streams cut."""
+        leader = list(range(len(self.flow.origins)))
+
+        def find(number: int) -> int:
+            while leader[number] != number:
+                leader[number] = leader[leader[number]]
+                number = leader[number]
+            return number
+
+        for number, origin in enumerate(self.flow.origins):
+            if origin.kind == "stream":
+                continue
+            for reads in origin.reads:
+                for source, _ in reads:
+                    if self.flow.origins[source].kind != "stream" and self.unit(source) == self.unit(number):
+                        leader[find(number)] = find(source)
+        groups: dict[int, list[int]] = defaultdict(list)
+        for number, origin in enumerate(self.flow.origins):
+            if origin.kind != "stream" and self.unit(number) is not None:
+                groups[find(number)].append(number)
+        return list(groups.values())
+
+    @cached_property
     def has_streams(self) -> bool:
         """Whether any block holds a residual stream."""
         return any(o.kind == "stream" and self.unit(n) for n, o in enumerate(self.flow.origins))

@@ -13,8 +13,8 @@ from ...errors import InvalidReference, LoradarError, ScanFailed, UnknownLibrary
 from ...extras import require
 from ...references import Reference
 
-BUILDABLE = ("transformers", "timm", "torch")
-LISTABLE = ("transformers", "timm")
+BUILDABLE = ("transformers", "timm", "diffusers", "torch")
+LISTABLE = ("transformers", "timm", "diffusers")
 
 
 @contextmanager

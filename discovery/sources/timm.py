@@ -1,10 +1,10 @@
 """timm: an architecture name -> its model on meta, without weights."""
 
-import torch
 from torch import nn
 
 from ...errors import UnknownArchitecture
 from . import explained
+from .unfilled import move_to_meta, unfilled
 
 
 def list_names() -> list[str]:
@@ -26,6 +26,7 @@ def build(name: str) -> nn.Module:
 
     if not timm.is_model(name):
         raise UnknownArchitecture(name, list_names(), "List what is known with: loradar list timm")
-    with explained(f"timm:{name}"), torch.device("meta"):
+    with explained(f"timm:{name}"), unfilled():
         model: nn.Module = timm.create_model(name, pretrained=False)
+        move_to_meta(model)
     return model

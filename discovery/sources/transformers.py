@@ -1,15 +1,16 @@
 """transformers: a model type or a config object -> the model a user would load, on meta, without weights."""
 
 import copy
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch
+from torch import nn
 
 from ...errors import ScanFailed, UnknownArchitecture
 from ..words import read_facts
 from . import explained
+from .overrides import find_override, refuse_unbuilt
+from .parts import build_part, find_part_class
+from .unfilled import move_to_meta, unfilled
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -22,8 +23,10 @@ def list_names() -> list[str]:
     return sorted(CONFIG_MAPPING_NAMES)
 
 
-def build(model_type: str) -> "PreTrainedModel":
+def build(model_type: str) -> nn.Module:
     """Build the model of a type's default config on the meta device, at full depth.
+
+    Where the default config does not build, or leaves a tower out, ``data/build_overrides.toml`` completes it.
 
     Raises:
         UnknownArchitecture: If transformers has no such model type.
@@ -34,25 +37,36 @@ def build(model_type: str) -> "PreTrainedModel":
     known = list_names()
     if model_type not in known:
         raise UnknownArchitecture(model_type, known, "List what is known with: loradar list transformers")
+    override = find_override("transformers", model_type)
+    refuse_unbuilt(override, f"transformers:{model_type}")
     with explained(f"transformers:{model_type}"):
-        config = AutoConfig.for_model(model_type)
-    return build_config(config, model_type)
+        config = AutoConfig.for_model(model_type, **copy.deepcopy(override.config))
+    return _build(config, model_type, override.model_class)
 
 
-def build_config(config: "PreTrainedConfig", model_type: str | None = None) -> "PreTrainedModel":
+def build_config(config: "PreTrainedConfig", model_type: str | None = None) -> nn.Module:
     """Build the model of a config object on the meta device; the config is left as it was.
 
     Raises:
         ScanFailed: If no model class takes the config, or the config does not build.
     """
-    model_type = model_type or config.model_type
+    return _build(copy.deepcopy(config), model_type or config.model_type)
+
+
+def _build(config: Any, model_type: str, class_name: str | None = None) -> nn.Module:
+    """Build the model of a config object that nobody else holds."""
+    import transformers
+
     reference = f"transformers:{model_type}"
-    with explained(reference), torch.device("meta"):
-        model_class = _task_class(model_type) or _part_class(type(config))
-        if model_class is None:
+    with explained(reference), unfilled():
+        named = getattr(transformers, class_name) if class_name else None
+        model_class = named or _task_class(model_type) or find_part_class(type(config))
+        model: nn.Module | None = model_class(config) if model_class else build_part(config)
+        if model is None:
             message = f"{reference} has no model class of its own: it configures a part of other models."
             raise ScanFailed(message, reference=reference)
-        return model_class(copy.deepcopy(config))
+        move_to_meta(model)
+    return model
 
 
 def _task_class(model_type: str) -> "type[PreTrainedModel] | None":
@@ -62,28 +76,8 @@ def _task_class(model_type: str) -> "type[PreTrainedModel] | None":
 
     for mapping_name in read_facts("transformers.toml")["tasks"]:
         entry = getattr(modeling_auto, mapping_name, {}).get(model_type)
-        if entry is not None:
-            found: type[PreTrainedModel] = getattr(transformers, entry if isinstance(entry, str) else entry[0])
+        name = entry if entry is None or isinstance(entry, str) else entry[0]
+        if name is not None and hasattr(transformers, name):  # a few mappings name classes that are not there
+            found: type[PreTrainedModel] = getattr(transformers, name)
             return found
     return None
-
-
-def _part_class(config_class: "type[PreTrainedConfig]") -> "type[PreTrainedModel] | None":
-    """Return the class of a part no auto mapping knows, such as a text tower: the one that names this config class.
-
-    Of several the most whole one stands for it, by ``data/transformers.toml``.
-    """
-    from transformers import PreTrainedModel
-
-    modeling = config_class.__module__.replace(".configuration_", ".modeling_")
-    if find_spec(modeling) is None:
-        return None
-    items = vars(import_module(modeling)).values()
-    models: list[type[PreTrainedModel]] = [m for m in items if isinstance(m, type) and issubclass(m, PreTrainedModel)]
-    own = [m for m in models if m.config_class is config_class and not m.__name__.endswith("PreTrainedModel")]
-    return min(own, key=_wholeness, default=None)
-
-
-def _wholeness(model_class: type) -> int:
-    marks: list[str] = read_facts("transformers.toml")["part_classes"]
-    return next((rank for rank, mark in enumerate(marks) if mark in model_class.__name__), len(marks))
