@@ -252,7 +252,7 @@ def _arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tupl
     if any(type(value) not in _SIMPLE and not (type(value) in _PLAIN and value.is_meta) for value in args):
         args = on_meta(args)
     if name == "to":
-        args = (args[0], *(META if isinstance(value, str | torch.device | int) else value for value in args[1:]))
+        args = (args[0], *(META if type(value) in (str, torch.device, int) else value for value in args[1:]))
     if not kwargs:
         return args, kwargs
     named = {key: on_meta(value) for key, value in kwargs.items() if key != "pin_memory"}
@@ -266,7 +266,8 @@ def _changes(name: str, kwargs: dict[str, Any]) -> bool:
 
 
 def _storage(value: Tensor) -> int:
-    return value.untyped_storage()._cdata
+    address: int = value.untyped_storage()._cdata  # noqa: SLF001 - data_ptr is the same for all that are empty
+    return address
 
 
 def _is_mask(index: Any) -> bool:

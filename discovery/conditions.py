@@ -49,7 +49,7 @@ def _replaced(model: nn.Module, replacement: Callable[[Tensor], Tensor]) -> Iter
     """Replace every tensor of a model inside; one that is shared stays shared."""
     made: dict[int, Tensor] = {}
     before: list[tuple[dict[str, Any], str, Tensor]] = []
-    registries = (held for module in model.modules() for held in (module._parameters, module._buffers))
+    registries = (held for module in model.modules() for held in (module._parameters, module._buffers))  # noqa: SLF001
     try:
         for held in registries:
             for name, tensor in held.items():
@@ -93,7 +93,8 @@ def plain_settings(model: nn.Module) -> Iterator[None]:
             fields["_attn_implementation_internal"] = "sdpa"
         if "_experts_implementation_internal" in fields:
             fields["_experts_implementation_internal"] = EXPERTS
-    checked, validated = os.environ.get("TRANSFORMERS_DISABLE_TORCH_CHECK"), Distribution._validate_args
+    checked = os.environ.get("TRANSFORMERS_DISABLE_TORCH_CHECK")
+    validated = Distribution._validate_args  # noqa: SLF001 - there is a setter only
     fast = torch.backends.mha.get_fastpath_enabled()
     os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = "1"
     Distribution.set_default_validate_args(value=False)

@@ -52,7 +52,7 @@ class Plan:
     picks: Mapping[str, int] = field(default_factory=dict)
     repairs: Mapping[str, Spec] = field(default_factory=dict)
     batch: int = 2
-    guess: Guess = Guess()
+    guess: Guess = field(default_factory=Guess)
 
     def picking(self, name: str, choice: int) -> "Plan":
         """Return this plan with another choice for one argument."""
@@ -191,7 +191,7 @@ def _guesses(parameter: inspect.Parameter, model: nn.Module) -> tuple[Spec, ...]
 
 
 def wanted_by(module: nn.Module, shape: tuple[int, ...] = ()) -> Spec | None:
-    """Return what a layer takes, keeping the sizes of ``shape`` that it does not decide; ``None`` if it does not say."""
+    """Return what a layer takes, with the sizes of ``shape`` that it does not decide; ``None`` if it does not say."""
     kept = tuple(map(str, shape))
     if isinstance(module, nn.Embedding):
         return Spec(("batch", "tokens"), "ids")

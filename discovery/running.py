@@ -50,8 +50,8 @@ class Run:
 def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float = SECONDS) -> tuple[Run, ...]:
     """Run the forward of ``model``, then of whatever in it has repeated blocks that were not reached.
 
-    ``watch`` is entered afresh around each attempt and sees the exception of one that fails. The model is left as it was
-    found, and its weights are not computed with unless example inputs do not run on meta.
+    ``watch`` is entered afresh around each attempt and sees the exception of one that fails. The model is left as it
+    was found, and its weights are not computed with unless example inputs do not run on meta.
 
     Args:
         model: On any device, meta included.
@@ -215,7 +215,7 @@ class _Trail:
         self.module = module
         self.shape = None
         if arguments and isinstance(arguments[0], Tensor):
-            with torch._C.DisableTorchFunction():
+            with torch._C.DisableTorchFunction():  # noqa: SLF001 - torch's public name for it enters no context
                 self.shape = tuple(arguments[0].shape)
 
 

@@ -1,8 +1,8 @@
 """What the commonest functions return on the meta device, without torch's own way there.
 
 Torch finds the shape of a sum or an attention on meta by decompositions written in Python, 0.2 to 2 ms each and most of
-the time of a forward. Every shortcut here returns a tensor of the same shape and dtype, or ``None`` where it is not sure;
-then torch is asked, which also raises the error if the arguments do not fit.
+the time of a forward. Every shortcut here returns a tensor of the same shape and dtype, or ``None`` where it is not
+sure; then torch is asked, which also raises the error if the arguments do not fit.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ _NUMBERS = (int, float, bool)
 def find_result(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor | None:
     """Return what a function of this name makes of meta tensors, or ``None`` if torch has to tell."""
     shortcut = _SHORTCUTS.get(name)
-    if shortcut is None or torch._C._functorch.peek_interpreter_stack() is not None:
+    if shortcut is None or _in_transform():
         return None
     if not all(value is None or type(value) in _PLAIN or isinstance(value, _HARMLESS) for value in args):
         return None
@@ -29,6 +29,11 @@ def find_result(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Tenso
         return shortcut(*args, **kwargs)
     except (TypeError, IndexError, AttributeError, RuntimeError):
         return None  # arguments the shortcut does not know
+
+
+def _in_transform() -> bool:
+    """Tell whether ``vmap`` and the like are at work: what they hand around are no plain tensors."""
+    return torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001 - there is no public name
 
 
 _HARMLESS = (*_NUMBERS, str, tuple, list, torch.dtype)
@@ -84,7 +89,7 @@ def _matmul(left: Tensor, right: Tensor) -> Tensor | None:
     return torch.empty((*lead, left.shape[-2], right.shape[-1]), dtype=left.dtype, device=_META)
 
 
-def _attention(  # noqa: PLR0913 - torch's own signature
+def _attention(  # noqa: PLR0913, PLR0917 - torch's own signature
     query: Tensor,
     key: Tensor,
     value: Tensor,

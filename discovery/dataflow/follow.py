@@ -218,7 +218,7 @@ def _keep_weights(flow: Flow, op: Op) -> None:
 
 def _keep_base(flow: Flow, op: Op, value: int) -> None:
     carriers = [v for v in op.inputs if v in flow.data]
-    if len(carriers) == 1:
+    if len(carriers) == 1 and op.name not in SLICES:
         flow.base[value] = flow.base.get(carriers[0], carriers[0])
 
 
@@ -253,7 +253,7 @@ def _changed(flow: Flow, op: Op, position: int, sources: Sources, way: Way) -> S
     if op.name in SLICES:
         return _sliced(flow, op, position, sources)
     if op.name in TRANSPOSITIONS and flips_last_dims(op, flow.tape.shapes):
-        return {key: known ^ Way.FLIPPED for key, known in sources.items()}
+        return {key: known if known & Way.SOFTMAXED else known ^ Way.FLIPPED for key, known in sources.items()}
     if op.name in SOFTMAXES:
         return _softmaxed(flow, op, sources)
     if op.name == "glu":

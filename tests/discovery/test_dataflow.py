@@ -1,0 +1,171 @@
+"""Dataflow: what a layer does follows from where its output goes, whatever anything is called."""
+
+import flow_zoo as zoo
+import pytest
+import torch
+from torch import nn
+
+from loradar.discovery import scan
+from loradar.errors import ScanFailed
+
+ATTENTION = {"b": "attention.query", "d": "attention.key", "a": "attention.value", "c": "attention.output"}
+FEED_FORWARD = {"b": "mlp.up", "a": "mlp.down"}
+
+
+def scanned(block):
+    """Scan two blocks on a residual stream."""
+    model = block if isinstance(block, nn.Module) else zoo.Stack(block)
+    return scan(model, torch.zeros(2, zoo.LENGTH, zoo.WIDTH), method="dataflow")
+
+
+def layers_of(found, prefix="u.1.f."):
+    """Return the layers of the second block by what follows its prefix."""
+    return {x.path.removeprefix(prefix): x for x in found.layers if x.path.startswith(prefix) and x.kind != "norm"}
+
+
+def roles(block, prefix="u.1.f."):
+    """Return the roles of the second block's layers."""
+    return {name: layer.role for name, layer in layers_of(scanned(block), prefix).items()}
+
+
+@pytest.mark.parametrize("block", [zoo.Fused, zoo.Eager, zoo.Einsum, zoo.Transposed, zoo.Kernel, zoo.Functional])
+def test_operands_tell_query_key_and_value(block):
+    """One function, two products, letters, keys in rows, no softmax at all, or weights given away."""
+    assert roles(block) == ATTENTION
+
+
+def test_layers_that_mix_heads_are_no_operands():
+    """Talking heads (arXiv:2003.02436): a linear on the scores leaves them scores."""
+    assert roles(zoo.TalkingHeads) == {**ATTENTION, "e": "other", "g": "other"}
+
+
+def test_projected_positions_are_no_keys():
+    """A product of queries with positions biases the scores."""
+    assert roles(zoo.Positions) == {**ATTENTION, "e": "other"}
+
+
+def test_a_gate_on_the_result_is_no_output():
+    """What scales the attended values is neither value nor output."""
+    assert roles(zoo.Gated) == {**ATTENTION, "e": "other"}
+
+
+@pytest.mark.parametrize(
+    ("block", "layout"), [(zoo.Thirds, "thirds"), (zoo.Interleaved, "interleaved"), (zoo.Grouped, "unequal")]
+)
+def test_fused_projections_have_a_layout(block, layout):
+    """The views of the projection are replayed on the numbers of its features."""
+    layers = layers_of(scanned(block))
+    assert (layers["a"].role, layers["a"].layout) == ("attention.qkv", layout)
+    assert (layers["b"].role, layers["b"].layout) == ("attention.output", None)
+
+
+def test_what_is_expanded_on_its_way_is_latent():
+    """Multi-head latent attention: the low-rank half is no query."""
+    expected = {"a": "latent", "b": "latent", "c": "query", "d": "kv", "e": "output"}
+    assert roles(zoo.Latent) == {name: f"attention.{role}" for name, role in expected.items()}
+
+
+@pytest.mark.parametrize("block", [zoo.Plain, zoo.OwnGelu])
+def test_an_activation_between_two_layers_is_a_feed_forward_network(block):
+    """An activation that multiplies its input with itself is no gate."""
+    assert roles(block) == FEED_FORWARD
+
+
+def test_the_activated_factor_is_the_gate():
+    """Gate and up are told apart by the activation."""
+    assert roles(zoo.GatedUnit) == {"b": "mlp.gate", "c": "mlp.up", "a": "mlp.down"}
+
+
+@pytest.mark.parametrize(("block", "layout"), [(zoo.Halves, "halves"), (zoo.Alternating, "interleaved")])
+def test_gate_and_up_in_one_weight(block, layout):
+    """One part of a layer activated and multiplied with the other."""
+    layers = layers_of(scanned(block))
+    assert (layers["b"].role, layers["b"].layout) == ("mlp.gate_up", layout)
+    assert layers["a"].role == "mlp.down"
+
+
+def test_a_convolution_inside_leaves_it_a_feed_forward_network():
+    """The mix of segformer: a depthwise convolution over the image between widening and narrowing."""
+    assert roles(zoo.MixedFeedForward) == {**FEED_FORWARD, "c": "conv.depthwise"}
+
+
+def test_fused_experts_router_and_shared_expert():
+    """Four outputs ranked beside four matrices; what scales the shared expert routes as well."""
+    layers = layers_of(scanned(zoo.Experts))
+    shared = {"h.b": "mlp.gate", "h.c": "mlp.up", "h.a": "mlp.down"}
+    expected = {"a": "moe.router", "s.e": "expert.gate_up", "s.f": "expert.down", "g": "moe.router", **shared}
+    assert {name: layer.role for name, layer in layers.items()} == expected
+    assert (layers["s.e"].layout, layers["s.f"].layout) == ("in_out", "in_out")
+
+
+def test_experts_in_a_list():
+    """As many modules in a list as the router has outputs."""
+    found = roles(zoo.ExpertList)
+    assert found.pop("a") == "moe.router"
+    assert found == {f"x.{n}.{name}": f"expert.{role}" for n in range(4) for name, role in (("a", "down"), ("b", "up"))}
+
+
+def test_a_gated_convolution_along_the_sequence_is_a_mixer():
+    """Nothing is softmaxed, so it is no attention."""
+    assert roles(zoo.ShortConv) == {"a": "mixer.input", "b": "mixer.output", "c": "mixer.state"}
+
+
+def test_a_loop_over_positions_is_a_mixer():
+    """A state carried from position to position looks like a gated unit but is none."""
+    assert roles(zoo.Recurrence) == {"a": "mixer.input", "b": "mixer.input", "c": "mixer.output"}
+
+
+def test_parallel_branches_stand_on_one_stream():
+    """Attention and feed-forward network of one sum."""
+    model = nn.Sequential(zoo.Parallel(), zoo.Parallel())
+    assert roles(model, "1.f.") == ATTENTION
+    assert roles(model, "1.g.") == FEED_FORWARD
+
+
+def test_a_weight_read_directly_is_bypassed():
+    """An adapter there would never run; where it is read is said."""
+    for layer in layers_of(scanned(zoo.Functional)).values():
+        assert layer.called is False
+        assert layer.bypassed.startswith("flow_zoo.py:")
+    assert not scanned(zoo.Functional).proposals
+
+
+def test_a_weight_used_as_a_table_is_bypassed():
+    """A linear is not called only because its weight is used; one that nobody uses is not known to be called."""
+    layers = layers_of(scanned(zoo.Table))
+    assert layers["a"].called is False
+    assert (layers["b"].called, layers["b"].bypassed) == (None, None)
+    assert layers["f.b"].called is True
+
+
+def test_both_verdicts_are_kept_and_differences_shown():
+    """Names would have said something else, and the layer says so."""
+
+    class Misnamed(zoo.Fused):
+        def __init__(self):
+            super().__init__()
+            self.q_proj, self.v_proj = self.a, self.b
+            del self.a, self.b
+
+        def forward(self, x):
+            self.__dict__.update(a=self.q_proj, b=self.v_proj)
+            return super().forward(x)
+
+    layer = layers_of(scanned(Misnamed))["q_proj"]
+    assert (layer.role, layer.confidence) == ("attention.value", "high")
+    assert [item.by for item in layer.evidence] == ["dataflow", "names"]
+    assert layer.evidence[1].says.startswith("attention.query: ")
+
+
+def test_a_forward_that_does_not_run_leaves_the_names():
+    """``auto`` falls back and says which method it was; ``dataflow`` refuses."""
+
+    class Broken(zoo.Stack):
+        def forward(self, x):
+            raise RuntimeError("no")
+
+    model = Broken(zoo.Fused)
+    assert scan(model).method == "names"
+    assert {layer.called for layer in scan(model).layers} == {None}
+    with pytest.raises(ScanFailed, match="Give example_inputs"):
+        scan(model, method="dataflow")
