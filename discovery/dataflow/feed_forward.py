@@ -34,7 +34,7 @@ def _is_told_otherwise(graph: Graph, layer: Layer) -> bool:
 def _tell_pair(graph: Graph, number: int, origin: Origin, down: Layer | None) -> None:
     """Say what a layer and those it reads are, if they are a feed-forward network."""
     unit = graph.unit(number)
-    sources: dict[int, list[Way]] = defaultdict(list)
+    sources: dict[int, list[int]] = defaultdict(list)
     for (source, _), way in origin.reads[0].items():
         if graph.records[source] is not None and graph.records[source].path in graph.routers:
             continue
@@ -65,7 +65,7 @@ def _is_up(graph: Graph, source: int, unit: str | None) -> bool:
     return not any(way & Way.POOLED for way in reads.values())
 
 
-def _gated(ups: dict[int, list[Way]]) -> dict[int, tuple[str, str]] | None:
+def _gated(ups: dict[int, list[int]]) -> dict[int, tuple[str, str]] | None:
     """Two layers, or two parts of one, multiplied; the activated one is the gate."""
     multiplied = {source: [way for way in ways if way & Way.MULTIPLIED] for source, ways in ups.items()}
     activated = {source for source, ways in multiplied.items() if any(way & Way.ACTIVATED for way in ways)}
@@ -79,7 +79,7 @@ def _gated(ups: dict[int, list[Way]]) -> dict[int, tuple[str, str]] | None:
     return told | dict.fromkeys(plain, ("up", "is multiplied with its activated sibling"))
 
 
-def _plain(ups: dict[int, list[Way]]) -> dict[int, tuple[str, str]] | None:
+def _plain(ups: dict[int, list[int]]) -> dict[int, tuple[str, str]] | None:
     activated = {s for s, ways in ups.items() if any(way & Way.ACTIVATED for way in ways)}
     if len(activated) != len(ups):
         return None

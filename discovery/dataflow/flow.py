@@ -7,27 +7,29 @@ attention, or a residual stream, which is the sum of a value and something compu
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import IntFlag, auto
-from typing import Any
+from typing import Any, Final
 
 from .tape import Tape
 
 
-class Way(IntFlag):
-    """What happened to a source on its way to a value."""
+class Way:
+    """What happened to a source on its way to a value: bits of a number, because millions of them are combined."""
 
-    NONE = 0
-    ACTIVATED = auto()
-    MULTIPLIED = auto()  # with something from another source
-    SOFTMAXED = auto()
-    FLIPPED = auto()  # last two dimensions exchanged
-    POOLED = auto()
-    DECAYED = auto()  # went through exp or a running sum
-    SCANNED = auto()  # taken apart position by position
+    NONE: Final = 0
+    ACTIVATED: Final = 1
+    MULTIPLIED: Final = 2  # with something from another source
+    SOFTMAXED: Final = 4
+    FLIPPED: Final = 8  # last two dimensions exchanged
+    POOLED: Final = 16
+    DECAYED: Final = 32  # went through exp or a running sum
+    SCANNED: Final = 64  # taken apart position by position
 
 
 MOST_PARTS = 24
-Sources = dict[tuple[int, int], Way]
+"""Slices of one origin told apart; one that is taken apart further is taken apart by position."""
+MOST_SOURCES = 128
+"""Sources of one value; what is made of more is a stream, whatever joins them."""
+Sources = dict[tuple[int, int], int]
 """(origin, part) -> its way. Parts tell slices of one origin apart; 0 is the whole."""
 
 

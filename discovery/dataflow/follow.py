@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from .flow import MOST_PARTS, Flow, Origin, Ranking, Sources, Way
+from .flow import MOST_PARTS, MOST_SOURCES, Flow, Origin, Ranking, Sources, Way
 from .operations import (
     ACTIVATIONS,
     ADDITIONS,
@@ -118,13 +118,13 @@ def _multiply(flow: Flow, number: int, op: Op, operands: tuple[int, ...]) -> Non
     _add_origin(flow, Origin("product", number, op.outputs[0], reads, operands, op.site, op.name), op.outputs)
 
 
-def _scores(flow: Flow, value: int) -> list[tuple[Origin, Way]]:
+def _scores(flow: Flow, value: int) -> list[tuple[Origin, int]]:
     """Return the products that a value holds the softmax of."""
     found = ((flow.origins[origin], way) for (origin, _), way in flow.read(value).items())
     return [(origin, way) for origin, way in found if origin.kind == "product" and way & Way.SOFTMAXED]
 
 
-def _attend_softmaxed(flow: Flow, number: int, op: Op, scores: list[tuple[Origin, Way]], values: int) -> None:
+def _attend_softmaxed(flow: Flow, number: int, op: Op, scores: list[tuple[Origin, int]], values: int) -> None:
     pairs = [origin.read_values[::-1] if way & Way.FLIPPED else origin.read_values for origin, way in scores]
     queries, keys = (_operand(flow, [pair[side] for pair in pairs]) for side in (0, 1))
     reads = (queries, keys, flow.read(values))
@@ -186,7 +186,10 @@ def _pass_on(flow: Flow, number: int, op: Op) -> None:
     _keep_weights(flow, op)
     if not sources:
         return
-    if op.name in ADDITIONS and (stream := find_stream(flow, number, op)) is not None:
+    stream = find_stream(flow, number, op) if op.name in ADDITIONS else None
+    if stream is None and len(sources) > MOST_SOURCES:
+        stream = Origin("stream", number, op.outputs[0], ({}, sources), (op.inputs[0],) * 2, op.site, op.name)
+    if stream is not None:
         _add_origin(flow, stream, op.outputs)
         return
     if op.name in RANKINGS or op.name in SOFTMAXES:
@@ -222,7 +225,7 @@ def _keep_base(flow: Flow, op: Op, value: int) -> None:
         flow.base[value] = flow.base.get(carriers[0], carriers[0])
 
 
-def _way_of(flow: Flow, op: Op) -> Way:
+def _way_of(flow: Flow, op: Op) -> int:
     if op.name in ACTIVATIONS:
         return Way.ACTIVATED | (Way.DECAYED if op.name in DECAYS else Way.NONE)
     if op.name in DECAYS:
@@ -249,7 +252,7 @@ def _is_gate(flow: Flow, op: Op) -> bool:
     return len(read) == 2 and read[0].keys().isdisjoint(read[1].keys())  # noqa: PLR2004
 
 
-def _changed(flow: Flow, op: Op, position: int, sources: Sources, way: Way) -> Sources:
+def _changed(flow: Flow, op: Op, position: int, sources: Sources, way: int) -> Sources:
     if op.name in SLICES:
         return _sliced(flow, op, position, sources)
     if op.name in TRANSPOSITIONS and flips_last_dims(op, flow.tape.shapes):

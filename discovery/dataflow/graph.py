@@ -43,9 +43,9 @@ class Graph:
         return [self.layer(origin) for origin in self.flow.origins]
 
     @cached_property
-    def readers(self) -> dict[int, list[tuple[int, Way]]]:
+    def readers(self) -> dict[int, list[tuple[int, int]]]:
         """For each origin, the origins that read it, and the way it came."""
-        found: dict[int, list[tuple[int, Way]]] = defaultdict(list)
+        found: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for number, origin in enumerate(self.flow.origins):
             for reads in origin.reads:
                 for (source, _), way in reads.items():
@@ -218,7 +218,7 @@ def is_dense(layer: Layer) -> bool:
     return layer.kind in DENSE_KINDS or pointwise
 
 
-def is_gate(way: Way) -> bool:
+def is_gate(way: int) -> bool:
     """Tell whether a source came as an activated factor: it scales, it is not what is read."""
     return bool(way & Way.MULTIPLIED and way & (Way.ACTIVATED | Way.SOFTMAXED))
 

@@ -39,7 +39,7 @@ def _starts(flow: Flow, skipped: int) -> list[int]:
 
 def _made_after(flow: Flow, branch: int, start: int) -> bool:
     origins = (flow.origins[origin] for origin, _ in flow.read(branch))
-    return any(origin.out > start and origin.kind != "product" for origin in origins)
+    return any(origin.out > start for origin in origins)
 
 
 def _reaches(flow: Flow, value: int, start: int) -> bool:

@@ -57,7 +57,7 @@ def move_to_meta(model: nn.Module) -> None:
     """Move what a constructor put on another device by its old type (``torch.FloatTensor``) to meta; ties stay ties."""
     made: dict[int, Tensor] = {}
     for module in model.modules():
-        for held in (module._parameters, module._buffers):
+        for held in (module._parameters, module._buffers):  # noqa: SLF001  # the public setters refuse a swap of kind
             for name, tensor in held.items():
                 if tensor is not None and not tensor.is_meta:
                     held[name] = made.setdefault(id(tensor), _as_meta(tensor))  # type: ignore[assignment]
