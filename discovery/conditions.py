@@ -49,7 +49,9 @@ def _replaced(model: nn.Module, replacement: Callable[[Tensor], Tensor]) -> Iter
     """Replace every tensor of a model inside; one that is shared stays shared."""
     made: dict[int, Tensor] = {}
     before: list[tuple[dict[str, Any], str, Tensor]] = []
-    registries = (held for module in model.modules() for held in (module._parameters, module._buffers))  # noqa: SLF001
+    modules = list(model.modules())
+    registries: list[dict[str, Any]] = [module._parameters for module in modules]  # noqa: SLF001
+    registries += [module._buffers for module in modules]  # noqa: SLF001
     try:
         for held in registries:
             for name, tensor in held.items():

@@ -79,8 +79,10 @@ class Search:
             yield from self._other_choices(plan, name)
 
     def _other_choices(self, plan: Plan, name: str) -> Iterator[Plan]:
+        """Yield plans with another choice for one argument; the one it has is another only if it was repaired."""
         for choice in range(len(self._inputs.choices[name])):
-            yield plan.picking(name, choice)
+            if name in plan.repairs or choice != plan.picks.get(name, 0):
+                yield plan.picking(name, choice)
 
 
 def _repairs(inputs: Inputs, plan: Plan, failure: Failure) -> Iterator[Plan]:

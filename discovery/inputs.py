@@ -1,7 +1,7 @@
 """Makes inputs for a model's forward: from its signature, its configuration and ``data/inputs.toml``."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from math import prod
@@ -256,7 +256,7 @@ def _range(shape: tuple[int, ...], marks: list[tuple[int, int]]) -> Tensor:
     return torch.arange(shape[-1]).expand(shape).clone()
 
 
-_FILLS = {
+_FILLS: dict[str, Callable[[tuple[int, ...], list[tuple[int, int]]], Tensor]] = {
     "ids": _ids,
     "tokens": _tokens,
     "modalities": _modalities,

@@ -184,7 +184,7 @@ class _Session:
             failure = Failure(_text(error), answers.calls if answers else 0, trail.module, trail.shape)
         finally:
             hook.remove()
-        self.runs.append(Run(call.path, call.names, device, failure and _first_line(failure.text)))
+        self.runs.append(Run(call.path, call.names, device, _first_line(failure.text) if failure else None))
         if failure is None:
             self._called |= trail.called
         return failure

@@ -63,7 +63,7 @@ def _joined(left: Any, right: Any, dtype: torch.dtype) -> Tensor | None:
         return _like(right, dtype)
     if dtype.is_complex:
         return None
-    shape = left.shape if left.shape == right.shape else torch.broadcast_shapes(left.shape, right.shape)
+    shape = left.shape if left.shape == right.shape else _broadcast(left.shape, right.shape)
     return torch.empty(shape, dtype=dtype, device=_META)
 
 
@@ -71,6 +71,11 @@ def _unary(tensor: Tensor, *options: Any, **named: Any) -> Tensor | None:
     if not tensor.dtype.is_floating_point or named.pop("inplace", False) or any(value is True for value in options):
         return None
     return _like(tensor)
+
+
+def _broadcast(shape: torch.Size, other: torch.Size) -> torch.Size:
+    joined: torch.Size = torch.broadcast_shapes(shape, other)  # type: ignore[no-untyped-call]
+    return joined
 
 
 def _linear(tensor: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
@@ -85,7 +90,7 @@ def _matmul(left: Tensor, right: Tensor) -> Tensor | None:
         return None
     lead = left.shape[:-2]
     if lead != right.shape[:-2]:
-        lead = torch.broadcast_shapes(lead, right.shape[:-2])
+        lead = _broadcast(lead, right.shape[:-2])
     return torch.empty((*lead, left.shape[-2], right.shape[-1]), dtype=left.dtype, device=_META)
 
 

@@ -75,7 +75,7 @@ def _put_back(held: Any, before: Any) -> None:
 def _same(held: Any, before: Any) -> bool:
     """Tell whether two dicts hold the same objects in the same order (a tensor must not be compared by value)."""
     if isinstance(held, set):
-        return held == before
+        return bool(held == before)
     return len(held) == len(before) and all(a is b and held[a] is before[b] for a, b in zip(held, before, strict=True))
 
 
@@ -90,7 +90,7 @@ def _parameters(modules: list[nn.Module]) -> list[Tensor]:
 
 
 def _random_states() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     return torch.get_rng_state(), random.getstate(), np.random.get_state(), cuda  # noqa: NPY002 - the global one
 
 
