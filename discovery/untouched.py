@@ -37,12 +37,10 @@ class _Kept:
     def __init__(self, model: nn.Module) -> None:
         self.modules = list(model.modules())
         self._attributes = [(module.__dict__, module.__dict__.copy()) for module in self.modules]
-        self._contents = [
-            (content, content.copy())
-            for held, _ in self._attributes
-            for content in held.values()
-            if isinstance(content, _MUTABLE)
-        ]
+        found = (held for module in self.modules for held in module.__dict__.values() if isinstance(held, _MUTABLE))
+        contents = {id(content): content for content in found}.values()
+        self._empty = [content for content in contents if not content]
+        self._contents = [(content, content.copy()) for content in contents if content]
         configs = {id(held["config"]): held["config"] for held, _ in self._attributes if "config" in held}
         self._configs = [(vars(c), vars(c).copy()) for c in configs.values() if hasattr(c, "__dict__")]
         self._buffers = [(b, b.clone()) for b in _buffers(self.modules) if not b.is_meta]
@@ -52,6 +50,9 @@ class _Kept:
 
     def restore(self) -> None:
         """Put everything back."""
+        for content in self._empty:
+            if content:
+                content.clear()
         for held, before in (*self._contents, *self._attributes, *self._configs):
             _put_back(held, before)
         with torch.no_grad():
@@ -67,16 +68,14 @@ class _Kept:
 def _put_back(held: Any, before: Any) -> None:
     if isinstance(held, list):
         held[:] = before
-    elif held is not before and not _same(held, before):
+    elif isinstance(held, set) or not _same(held, before):
         held.clear()
         held.update(before)
 
 
-def _same(held: Any, before: Any) -> bool:
-    """Tell whether two dicts hold the same objects in the same order (a tensor must not be compared by value)."""
-    if isinstance(held, set):
-        return bool(held == before)
-    return len(held) == len(before) and all(a is b and held[a] is before[b] for a, b in zip(held, before, strict=True))
+def _same(held: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    """Tell whether two dicts hold the same objects; tensors must not be compared by value."""
+    return held.keys() == before.keys() and list(map(id, held.values())) == list(map(id, before.values()))
 
 
 def _buffers(modules: list[nn.Module]) -> list[Tensor]:

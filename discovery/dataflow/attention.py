@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...records import Layer
 from ...vocabulary import Role
+from ..slots import pattern_of
 from ..towers import is_below
 from .flow import Sources, Way
 from .graph import DENSE_KINDS, Graph, common_path, is_depthwise
@@ -40,6 +41,8 @@ def say_attentions(graph: Graph, attentions: Iterable[Attention]) -> None:
     scopes: dict[str, str] = {}
     projected: set[int] = set()
     for attention in attentions:
+        if _attends_to_depth(graph, attention):
+            continue
         by_operand = [graph.feeders(reads, graph.unit(attention.number)) for reads in attention.reads]
         scope = _scope(graph, attention.number, [layer for layers in by_operand for layer in layers])
         projected.update([attention.number] if any(by_operand) else [])
@@ -48,14 +51,22 @@ def say_attentions(graph: Graph, attentions: Iterable[Attention]) -> None:
                 operands[layer.path][operand] = attention.name
                 scopes[layer.path] = scope
     latents = _latents(graph, operands, scopes)
+    keys = {pattern_of(path) for path, found in operands.items() if set(found) == {"key"}}
     for path, found in operands.items():
         if path not in latents:
-            _say_operands(graph, graph.layers[path], found)
+            _say_operands(graph, graph.layers[path], found, is_key=pattern_of(path) in keys)
     for path in latents:
         says = "what it writes is expanded by another layer on its way to attention"
         graph.say(graph.layers[path], "attention.latent", says)
     for number in projected:
         _tell_readers(graph, number, set(operands) | latents)
+
+
+def _attends_to_depth(graph: Graph, attention: Attention) -> bool:
+    """Tell whether the values are what other attentions wrote: a choice among blocks, which projects nothing."""
+    layers = (source for source, _ in attention.reads[2] if graph.records[source] is not None)
+    read = (source for layer in layers for source, _ in graph.flow.origins[layer].reads[0])
+    return any(graph.flow.origins[source].kind == "attention" for source in read)
 
 
 def _scope(graph: Graph, number: int, layers: Iterable[Layer]) -> str:
@@ -89,10 +100,11 @@ _ROLE_OF_OPERANDS: dict[frozenset[str], Role] = {
 }
 
 
-def _say_operands(graph: Graph, layer: Layer, found: dict[str, str]) -> None:
+def _say_operands(graph: Graph, layer: Layer, found: dict[str, str], *, is_key: bool) -> None:
+    """Say what a layer feeds; a key that also serves as value in some blocks of a model is a key in all of them."""
     if is_depthwise(layer):
         return
-    role = _ROLE_OF_OPERANDS[frozenset(found)]
+    role = "attention.key" if is_key else _ROLE_OF_OPERANDS[frozenset(found)]
     named = " and ".join(operand for operand in OPERANDS if operand in found)
     how = ", ".join(dict.fromkeys(found.values()))
     graph.say(layer, role, f"reaches the {named} operand of attention ({how})")

@@ -36,7 +36,7 @@ def _tell_pair(graph: Graph, number: int, origin: Origin, down: Layer | None) ->
     unit = graph.unit(number)
     sources: dict[int, list[int]] = defaultdict(list)
     for (source, _), way in origin.reads[0].items():
-        if graph.records[source] is not None and graph.records[source].path in graph.routers:
+        if graph.is_router(source):
             continue
         sources[source].append(way)
     ups = {s: ways for s, ways in sources.items() if _is_up(graph, s, unit)}

@@ -221,7 +221,7 @@ def _keep_weights(flow: Flow, op: Op) -> None:
 
 def _keep_base(flow: Flow, op: Op, value: int) -> None:
     carriers = [v for v in op.inputs if v in flow.data]
-    if len(carriers) == 1 and op.name not in SLICES:
+    if len(carriers) == 1 and op.name not in SLICES and op.name not in CONTRACTIONS:
         flow.base[value] = flow.base.get(carriers[0], carriers[0])
 
 

@@ -122,6 +122,11 @@ class Graph:
                     found[layer.path] = ranking.size
         return found
 
+    def is_router(self, number: int) -> bool:
+        """Tell whether an origin is a router."""
+        layer = self.records[number]
+        return layer is not None and layer.path in self.routers
+
     @cached_property
     def expert_lists(self) -> frozenset[str]:
         """Paths of lists of experts: as many modules as the router beside them ranks."""

@@ -20,8 +20,8 @@ def tell_kernel_attention(graph: Graph) -> None:
 def _pairs_of_products(graph: Graph, numbers: list[int]) -> Iterator[Attention]:
     for number in numbers:
         outer = graph.flow.origins[number]
-        if outer.kind != "product":
-            continue
+        if outer.kind != "product" or not any(graph.records[reader] for reader, _ in graph.readers[number]):
+            continue  # what only picks positions, as an indexer does, attends to nothing
         for side in (0, 1):
             inner = next((graph.flow.origins[o] for o, _ in outer.reads[side]), None)
             if inner is not None and inner.kind == "product" and not any(_products(graph, r) for r in inner.reads):

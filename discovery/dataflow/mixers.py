@@ -17,7 +17,7 @@ def tell_mixers(graph: Graph) -> None:
             inside = [n for n in members if stands_below(graph, n, scope)]
             layers = [n for n in inside if graph.records[n] is not None]
             is_told = any(graph.is_said(graph.records[n]) for n in layers)
-            if not is_told and any(is_recurrent(graph, n) for n in inside):
+            if not is_told and any(_leaves_recurrence(graph, n) for n in layers):
                 _say_mixer(graph, scope, layers)
 
 
@@ -48,9 +48,17 @@ def is_recurrent(graph: Graph, number: int) -> bool:
     origin, layer = graph.flow.origins[number], graph.records[number]
     if layer is not None and layer.kind == "conv1d" and max(layer.shape[2:]) > 1:
         return True
-    ways = [(source, way) for reads in origin.reads for (source, _), way in reads.items()]
+    ways = [(s, way) for reads in origin.reads for (s, _), way in reads.items() if not graph.is_router(s)]
     scanned = Counter(source for source, way in ways if way & Way.SCANNED)
     return max(scanned.values(), default=0) > FEW or any(way & Way.DECAYED for _, way in ways)
+
+
+def _leaves_recurrence(graph: Graph, number: int) -> bool:
+    """Tell whether a dense layer reads what a recurrence made: a convolution behind everything makes no mixer."""
+    layer, origin = graph.records[number], graph.flow.origins[number]
+    if layer is None or layer.kind not in DENSE_KINDS:
+        return False
+    return is_recurrent(graph, number) or any(is_recurrent(graph, source) for source, _ in origin.reads[0])
 
 
 def stands_below(graph: Graph, number: int, scope: str) -> bool:
