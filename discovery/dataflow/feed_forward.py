@@ -12,7 +12,7 @@ def tell_feed_forward(graph: Graph) -> None:
     for number, origin in enumerate(graph.flow.origins):
         down = graph.records[number]
         fits = down is not None and is_dense(down) and not _is_told_otherwise(graph, down)
-        if fits and _joins_stream(graph, number):
+        if fits and (graph.is_expert(down) or _joins_stream(graph, number)):
             _tell_pair(graph, number, origin, down)
 
 
@@ -40,15 +40,15 @@ def _tell_pair(graph: Graph, number: int, origin: Origin, down: Layer | None) ->
             continue
         sources[source].append(way)
     ups = {s: ways for s, ways in sources.items() if _is_up(graph, s, unit)}
-    if not ups or len(ups) < len(sources) or not all(_returns_to(graph.records[s], down) for s in ups):
-        return
+    ups = (
+        {s: ways for s, ways in ups.items() if _returns_to(graph.records[s], down)} if len(ups) == len(sources) else {}
+    )
     family = "expert" if graph.is_expert(down) else "mlp"
-    said = _gated(ups) or _plain(ups)
-    if said is None:
-        return
+    said = _gated(ups) or _plain(ups) or {}
     for source, (part, says) in said.items():
         graph.say(graph.records[source], f"{family}.{part}", says)
-    graph.say(down, f"{family}.down", "reads what the activation of a feed-forward network leaves")
+    if said:
+        graph.say(down, f"{family}.down", "reads what the activation of a feed-forward network leaves")
 
 
 def _returns_to(up: Layer | None, down: Layer | None) -> bool:

@@ -38,8 +38,9 @@ def _starts(flow: Flow, skipped: int) -> list[int]:
 
 
 def _made_after(flow: Flow, branch: int, start: int) -> bool:
+    """Tell whether a branch holds new features; a product does only if it mixes what was skipped, as scores do not."""
     origins = (flow.origins[origin] for origin, _ in flow.read(branch))
-    return any(origin.out > start for origin in origins)
+    return any(o.out > start and (o.kind != "product" or flow.read(start) in o.reads) for o in origins)
 
 
 def _reaches(flow: Flow, value: int, start: int) -> bool:
