@@ -34,10 +34,10 @@ unit: $(VENV)/.installed  ## the tests
 	$(BIN)/pytest -n 2 --dist loadfile
 
 ## Measure
-catalog: $(VENV)/.installed  ## scan every architecture of every library into .cache/catalog
-	mkdir -p .cache/catalog
-	$(BIN)/loradar scan --all transformers --out .cache/catalog/transformers.jsonl
-	$(BIN)/loradar scan --all timm --out .cache/catalog/timm.jsonl
+catalog: $(VENV)/.installed  ## scan every architecture of every library into data/catalog; go on if interrupted
+	mkdir -p data/catalog
+	for library in transformers timm diffusers; do \
+		$(BIN)/loradar scan --all $$library --compact --out data/catalog/$$library.jsonl || exit 1; done
 
 bench: $(VENV)/.installed  ## ratios against the alternatives, in one run each
 	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done

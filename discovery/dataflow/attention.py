@@ -141,14 +141,14 @@ def tell_weighted(graph: Graph) -> None:
 
 def _tell_weighted_values(graph: Graph, number: int, reads: Sources) -> None:
     unit = graph.unit(number)
-    inside = {s: way for (s, _), way in reads.items() if graph.records[s] is not None and graph.unit(s) == unit}
-    weights = {s for s, way in inside.items() if way & Way.SOFTMAXED and graph.records[s].path not in graph.routers}
+    layers = {s: layer for s, _ in reads if (layer := graph.records[s]) is not None and graph.unit(s) == unit}
+    inside = {s: way for (s, _), way in reads.items() if s in layers}
+    weights = {s for s, way in inside.items() if way & Way.SOFTMAXED and not graph.is_router(s)}
     values = {s for s, way in inside.items() if not way & (Way.SOFTMAXED | Way.ACTIVATED)} - weights
     is_weighted = graph.flow.origins[number].kind == "product" or any(inside[s] & Way.MULTIPLIED for s in values)
     if unit is None or not weights or not values or not is_weighted:
         return
-    told = [graph.records[source] for source in values if graph.records[source].kind in DENSE_KINDS]
-    told = [layer for layer in told if not graph.is_said(layer)]
+    told = [layers[s] for s in values if layers[s].kind in DENSE_KINDS and not graph.is_said(layers[s])]
     for layer in told:
         graph.say(layer, "attention.value", "is weighted by the softmax of another layer")
     ends = [number] if graph.records[number] else [reader for reader, _ in graph.readers[number]]

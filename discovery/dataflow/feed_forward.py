@@ -1,18 +1,24 @@
 """Feed-forward networks and experts, from activation and product."""
 
 from collections import defaultdict
+from typing import cast
 
 from ...records import Layer
+from ...vocabulary import Role
 from .flow import Origin, Way
 from .graph import Graph, is_dense
+
+_PARTS = ("gate", "up", "gate_up", "down")
+_ROLES: dict[tuple[str, str], Role] = {(f, p): cast("Role", f"{f}.{p}") for f in ("mlp", "expert") for p in _PARTS}
 
 
 def tell_feed_forward(graph: Graph) -> None:
     """Say which layers widen, gate and narrow; inside experts they are the experts'."""
     for number, origin in enumerate(graph.flow.origins):
         down = graph.records[number]
-        fits = down is not None and is_dense(down) and not _is_told_otherwise(graph, down)
-        if fits and (graph.is_expert(down) or _joins_stream(graph, number)):
+        if down is None or not is_dense(down) or _is_told_otherwise(graph, down):
+            continue
+        if graph.is_expert(down) or _joins_stream(graph, number):
             _tell_pair(graph, number, origin, down)
 
 
@@ -31,29 +37,31 @@ def _is_told_otherwise(graph: Graph, layer: Layer) -> bool:
     return any(not role.startswith(("mlp", "expert")) for role, _ in said)
 
 
-def _tell_pair(graph: Graph, number: int, origin: Origin, down: Layer | None) -> None:
+def _tell_pair(graph: Graph, number: int, origin: Origin, down: Layer) -> None:
     """Say what a layer and those it reads are, if they are a feed-forward network."""
-    unit = graph.unit(number)
-    sources: dict[int, list[int]] = defaultdict(list)
-    for (source, _), way in origin.reads[0].items():
-        if graph.is_router(source):
-            continue
-        sources[source].append(way)
-    ups = {s: ways for s, ways in sources.items() if _is_up(graph, s, unit)}
-    ups = (
-        {s: ways for s, ways in ups.items() if _returns_to(graph.records[s], down)} if len(ups) == len(sources) else {}
-    )
     family = "expert" if graph.is_expert(down) else "mlp"
+    ups = _ups(graph, number, origin, down)
     said = _gated(ups) or _plain(ups) or {}
     for source, (part, says) in said.items():
-        graph.say(graph.records[source], f"{family}.{part}", says)
+        graph.say(graph.records[source], _ROLES[family, part], says)
     if said:
-        graph.say(down, f"{family}.down", "reads what the activation of a feed-forward network leaves")
+        graph.say(down, _ROLES[family, "down"], "reads what the activation of a feed-forward network leaves")
 
 
-def _returns_to(up: Layer | None, down: Layer | None) -> bool:
+def _ups(graph: Graph, number: int, origin: Origin, down: Layer) -> dict[int, list[int]]:
+    """Return what a layer reads and the ways it came, if all of it may be the wide half of a feed-forward network."""
+    sources: dict[int, list[int]] = defaultdict(list)
+    for (source, _), way in origin.reads[0].items():
+        if not graph.is_router(source):
+            sources[source].append(way)
+    if not all(_is_up(graph, source, graph.unit(number)) for source in sources):
+        return {}
+    return {source: ways for source, ways in sources.items() if _returns_to(graph.records[source], down)}
+
+
+def _returns_to(up: Layer | None, down: Layer) -> bool:
     """A feed-forward network writes as many features as it reads, or it could not join the stream it branched off."""
-    read, written = (up and up.in_features), (down and down.out_features)
+    read, written = (up and up.in_features), down.out_features
     return read is None or written is None or read == written
 
 

@@ -96,7 +96,7 @@ def _features_of_parts(graph: Graph, source: int, ops: list[Op]) -> dict[int, li
                 replayed[value] = tensor
                 keys = flow.sources.get(value, {})
                 if len(keys) == 1:
-                    features.setdefault(next(iter(keys))[1], tensor.unique().tolist())
+                    features.setdefault(next(iter(keys))[1], torch.unique(tensor).tolist())
     return features
 
 

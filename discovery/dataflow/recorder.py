@@ -53,11 +53,11 @@ class Recorder(TorchFunctionMode):
                     self._owners.setdefault(id(parameter), []).append((path, name, module))
         self._cleanup.callback(register_module_forward_pre_hook(self._enter_module).remove)
         self._cleanup.callback(register_module_forward_hook(self._leave_module, always_call=True).remove)
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]  # torch annotates neither
         return self
 
     def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)  # type: ignore[arg-type]  # torch's own signature is as loose
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._cleanup.close()
         self._kept.clear()
         self._owners.clear()

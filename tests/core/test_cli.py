@@ -50,7 +50,7 @@ def test_what_is_scanned_and_stored_is_looked_up(run, seeded_settings, reference
 
 def test_a_scan_shows_slots_and_reasons(run):
     """A person reads what was found and why."""
-    code, out, _ = run("scan", "olmo2")
+    code, out, _ = run("scan", "olmo2", "--method", "names")
     assert code == 0
     assert "transformers:olmo2 · Olmo2ForCausalLM · by names" in out
     assert "model.layers.*.self_attn.q_proj" in out
@@ -91,7 +91,7 @@ BAD = [
     (("scan", "olmo2", "--method", "magic"), "method 'magic'"),
     (("scan",), "Nothing to scan"),
     (("scan", "--all", "timm"), "--out"),
-    (("lookup", "olmo2"), "loradar scan olmo2 --store"),
+    (("lookup", "my_own"), "loradar scan my_own --store"),
     (("lookup", "lama"), "'llama'"),
     (("lookup", "llama", "--preset", "defualt"), "Unknown preset 'defualt'. Closest: 'default'"),
     (("lookup", "llama", "--peft-type", "LORRA"), "Unknown PEFT type 'LORRA'. Closest: 'LORA'"),
@@ -152,12 +152,12 @@ def test_the_database_is_made_on_first_use(run, home):
 def test_constants_are_imported_and_exported(run, tmp_path):
     """A contributor's constants.py adds what it has beyond the seeded one."""
     source = tmp_path / "constants.py"
-    source.write_text('TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING = {"olmo2": ["q_proj"]}\n')
+    source.write_text('TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING = {"my_own": ["q_proj"]}\n')
     assert "1 new mappings" in run("db", "import-constants", str(source), "--version", "0.99")[1]
-    assert json.loads(run("lookup", "olmo2", "--json")[1])["source"] == {"kind": "peft", "version": "0.99"}
+    assert json.loads(run("lookup", "my_own", "--json")[1])["source"] == {"kind": "peft", "version": "0.99"}
     out = tmp_path / "facts.json"
     assert run("db", "export-constants", str(out), str(source), "--version", "0.99")[0] == 0
-    assert "olmo2" in out.read_text()
+    assert "my_own" in out.read_text()
 
 
 def test_names_are_listed(run):
@@ -208,9 +208,24 @@ def test_a_whole_library_is_counted_as_json(run, tmp_path, monkeypatch):
     """Standard output holds the JSON alone; the progress bar goes to standard error."""
     monkeypatch.setattr("loradar.discovery.sources.list_names", lambda _: ["olmo2", "autoformer"])
     out = tmp_path / "catalog.jsonl"
-    code, printed, _ = run("scan", "--all", "transformers", "--out", str(out), "--json")
-    assert code == 0
-    assert json.loads(printed) == {"file": str(out), "scanned": 1, "unscanned": 1}
+    bounds = ("--method", "names", "--workers", "1", "--seconds", "60", "--memory", "4")
+    for form in ((), ("--compact",)):
+        out.unlink(missing_ok=True)
+        code, printed, _ = run("scan", "--all", "transformers", "--out", str(out), "--json", *bounds, *form)
+        assert code == 0
+        assert json.loads(printed) == {"file": str(out), "scanned": 1, "unscanned": 1}
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [(("--workers", "0"), "workers = 0"), (("--seconds", "-1"), "seconds = -1"), (("--store",), "nowhere else")],
+)
+def test_a_whole_library_needs_bounds_and_a_file(run, tmp_path, option, words):
+    """Refused before anything is scanned or written."""
+    out = tmp_path / "catalog.jsonl"
+    code, _, err = run("scan", "--all", "transformers", "--out", str(out), *option)
+    assert (code, out.exists()) == (2, False)
+    assert words in err
 
 
 def test_exported_constants_are_reported_as_json(run, tmp_path):

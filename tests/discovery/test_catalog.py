@@ -1,17 +1,24 @@
-"""The catalog of a library: every name a line, resumable."""
+"""The catalog of a library: every name a line, in worker processes, within bounds, resumable."""
 
 import json
+import os
+import time
 
 import pytest
 
-from loradar.discovery import list_architectures, scan_library, sources
+from loradar.discovery import Bounds, catalog, list_architectures, scan_library, sources
 from loradar.errors import InvalidRequest, UnknownLibrary
+from loradar.registry import catalog_entry, catalog_header
+
+ONE = Bounds(workers=1, seconds=60)
+NAMES = ["olmo2", "autoformer", "phi3"]
+BY_NAME = [("autoformer", False), ("olmo2", True), ("phi3", True)]
 
 
 @pytest.fixture
 def three_names(monkeypatch):
     """Pretend transformers knew three types, one of which does not build."""
-    monkeypatch.setattr("loradar.discovery.sources.list_names", lambda _: ["olmo2", "autoformer", "phi3"])
+    monkeypatch.setattr("loradar.discovery.sources.list_names", lambda _: NAMES)
 
 
 def lines(path):
@@ -20,12 +27,47 @@ def lines(path):
     return [(line["architecture"]["name"], "unscanned" not in line) for line in found]
 
 
+def compact():
+    """Return what makes the compact form."""
+    return catalog_header("transformers"), catalog_entry
+
+
+def hang(reference, **_method):
+    """Stand in for a scan that never ends, for one name, and dies, for another."""
+    if reference.endswith("olmo2"):
+        time.sleep(600)
+    if reference.endswith("phi3"):
+        os._exit(7)
+    message = "not even an error of ours"
+    raise ZeroDivisionError(message)
+
+
+def hoard(_reference, **_method):
+    """Stand in for a scan that takes more memory than there is."""
+    return bytearray(64 << 30)
+
+
 @pytest.mark.usefixtures("three_names")
 def test_every_name_is_a_line_with_a_scan_or_a_reason(tmp_path):
-    """What does not build is listed with its reason, never dropped."""
+    """What does not build is listed with its reason, never dropped; lines are sorted."""
     out = tmp_path / "catalog.jsonl"
-    assert scan_library("transformers", out) == (2, 1)
-    assert lines(out) == [("olmo2", True), ("autoformer", False), ("phi3", True)]
+    assert scan_library("transformers", out, method="names", bounds=ONE) == (2, 1)
+    assert lines(out) == BY_NAME
+    assert "layers" in json.loads(out.read_text().splitlines()[1])
+
+
+@pytest.mark.usefixtures("three_names")
+@pytest.mark.parametrize("form", [None, "compact"])
+def test_any_number_of_workers_writes_the_same_bytes(tmp_path, form):
+    """Whoever comes first."""
+    written = []
+    for workers in (1, 3):
+        out = tmp_path / f"{workers}.jsonl"
+        bounds = Bounds(workers=workers)
+        scan_library("transformers", out, method="names", bounds=bounds, compact=compact() if form else None)
+        written.append(out.read_bytes())
+    assert written[0] == written[1]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.usefixtures("three_names")
@@ -34,23 +76,99 @@ def test_an_interrupted_run_goes_on(tmp_path):
     out = tmp_path / "catalog.jsonl"
     kept = json.dumps({"architecture": {"name": "olmo2"}, "mark": "kept"})
     out.write_text(kept + "\n" + '{"architecture": {"na')
-    assert scan_library("transformers", out) == (2, 1)
-    assert lines(out) == [("olmo2", True), ("autoformer", False), ("phi3", True)]
-    assert out.read_text().startswith(kept)
+    assert scan_library("transformers", out, method="names", bounds=ONE) == (2, 1)
+    assert lines(out) == BY_NAME
+    assert kept in out.read_text().splitlines()
+
+
+def interrupt(monkeypatch):
+    """Let every run stop after its first line."""
+
+    def work_once(*arguments):
+        found = real(*arguments)
+        yield next(found)
+        found.close()
+        raise KeyboardInterrupt
+
+    real = catalog.work
+    monkeypatch.setattr(catalog, "work", work_once)
 
 
 @pytest.mark.usefixtures("three_names")
-def test_a_file_of_something_else_is_refused_and_kept(tmp_path):
+def test_an_interrupted_compact_run_goes_on_with_the_same_outcome(tmp_path, monkeypatch):
+    """The lines so far are beside the file, which appears whole."""
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "catalog.jsonl"
+    scan_library("transformers", whole, method="names", bounds=ONE, compact=compact())
+    with monkeypatch.context() as patch:
+        interrupt(patch)
+        with pytest.raises(KeyboardInterrupt):
+            scan_library("transformers", out, method="names", bounds=ONE, compact=compact())
+    assert not out.exists()
+    assert len((tmp_path / "catalog.jsonl.part").read_text().splitlines()) == 2
+    scan_library("transformers", out, method="names", bounds=ONE, compact=compact())
+    assert out.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "catalog.jsonl.part").exists()
+
+
+@pytest.mark.usefixtures("three_names")
+def test_a_compact_run_does_not_go_on_from_another_method(tmp_path):
+    """Lines of an older loradar, library or method are made again."""
+    out = tmp_path / "catalog.jsonl"
+    part = tmp_path / "catalog.jsonl.part"
+    part.write_text('{"catalog":1,"method":"magic"}\n{"architecture":{"name":"olmo2"},"mark":"old"}\n')
+    assert scan_library("transformers", out, method="names", bounds=ONE, compact=compact()) == (2, 1)
+    assert "mark" not in out.read_text()
+
+
+@pytest.mark.usefixtures("three_names")
+@pytest.mark.parametrize("form", [None, "compact"])
+def test_a_file_of_something_else_is_refused_and_kept(tmp_path, form):
     """A wrong --out destroys nothing."""
     out = tmp_path / "notes.txt"
     out.write_text("shopping list\n")
-    with pytest.raises(InvalidRequest, match="line 1 is no catalog line"):
-        scan_library("transformers", out)
+    with pytest.raises(InvalidRequest, match=r"line 1 is no catalog line|no compact catalog"):
+        scan_library("transformers", out, compact=compact() if form else None)
     assert out.read_text() == "shopping list\n"
 
 
+@pytest.mark.usefixtures("three_names")
+def test_what_never_ends_or_dies_is_given_up_and_the_rest_goes_on(tmp_path, monkeypatch):
+    """Each in a worker of its own, each with its reason."""
+    monkeypatch.setattr(catalog, "scan", hang)
+    out = tmp_path / "catalog.jsonl"
+    assert scan_library("transformers", out, bounds=Bounds(workers=2, seconds=2)) == (0, 3)
+    reasons = [json.loads(line)["unscanned"] for line in out.read_text().splitlines()]
+    assert reasons[0] == "ZeroDivisionError: not even an error of ours"
+    assert reasons[1] == "It was not scanned within 2 s."
+    assert reasons[2] == "Its worker ended with exit code 7 (a worker may take 8 GiB)."
+
+
+@pytest.mark.usefixtures("three_names")
+def test_what_takes_too_much_memory_is_given_up(tmp_path, monkeypatch):
+    """The allocation is refused before the machine suffers."""
+    monkeypatch.setattr(catalog, "scan", hoard)
+    out = tmp_path / "catalog.jsonl"
+    assert scan_library("transformers", out, bounds=Bounds(workers=1, memory=0.5)) == (0, 3)
+    assert json.loads(out.read_text().splitlines()[0])["unscanned"] == "It takes more than 0.5 GiB."
+
+
+@pytest.mark.parametrize("bound", ["workers", "seconds", "memory"])
+def test_bounds_are_positive(bound):
+    """Nothing can be scanned in no time."""
+    with pytest.raises(InvalidRequest, match=f"with {bound} = 0"):
+        Bounds(**{bound: 0})
+
+
+def test_a_line_is_named_for_what_was_asked(tmp_path, monkeypatch):
+    """Transformers has gpt-sw3 for checkpoints whose configuration says gpt2."""
+    monkeypatch.setattr("loradar.discovery.sources.list_names", lambda _: ["gpt2", "gpt-sw3"])
+    out = tmp_path / "catalog.jsonl"
+    assert scan_library("transformers", out, method="names", bounds=ONE) == (2, 0)
+    assert lines(out) == [("gpt-sw3", True), ("gpt2", True)]
+
+
 def test_libraries_that_can_be_listed():
-    """Two for now; any other is answered with their names."""
+    """Any other is answered with their names."""
     assert "olmo2" in list_architectures("transformers")
     assert "resnet50" in list_architectures("timm")
     with pytest.raises(UnknownLibrary, match=r"Unknown library 'tim'. Closest: 'timm'"):

@@ -1,8 +1,14 @@
 """Sources: which class stands for a model type, and that nothing but meta is used."""
 
+import contextlib
+import gc
+
 import pytest
+import torch
+from torch import nn
 
 from loradar.discovery import sources
+from loradar.discovery.words import read_facts
 from loradar.errors import ScanFailed
 from loradar.references import Reference
 
@@ -37,7 +43,60 @@ def test_models_are_built_on_meta(reference):
     assert {parameter.device.type for parameter in build(reference).parameters()} == {"meta"}
 
 
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "dbrx",  # an override of a sub-configuration's field
+        "musicgen",  # a composite whose parts have no default
+        "sam_mask_decoder",  # a plain module that is in no mapping
+        "voxtral_realtime_text",  # its mapping names a class that is not there
+        "diffusers:UNet2DConditionModel",
+        "diffusers:MultiControlNetModel",  # made of other models
+    ],
+)
+def test_what_a_default_configuration_alone_does_not_build(reference):
+    """Overrides, parts and composites build too, on meta as all do."""
+    assert {parameter.device.type for parameter in build(reference).parameters()} == {"meta"}
+
+
 def test_a_part_without_a_class_says_so():
-    """SAM builds its mask decoder itself."""
-    with pytest.raises(ScanFailed, match="sam_mask_decoder has no model class of its own"):
-        build("sam_mask_decoder")
+    """No constructor asks for this configuration."""
+    with pytest.raises(ScanFailed, match="vibevoice_diffusion has no model class of its own"):
+        build("vibevoice_diffusion")
+
+
+def test_a_missing_package_is_a_reason():
+    """What cannot be built says why in one line."""
+    with pytest.raises(ScanFailed, match=r"layoutlmv2 cannot be built: .*detectron2"):
+        build("layoutlmv2")
+
+
+def test_a_composite_has_its_towers():
+    """A composite holds a model of each of its parts' configurations."""
+    kinds = {type(module.config).__name__ for module in build("musicgen").modules() if hasattr(module, "config")}
+    assert {"T5Config", "EncodecConfig", "MusicgenDecoderConfig"} <= kinds
+
+
+@pytest.mark.parametrize("library", sources.LISTABLE)
+def test_every_override_is_used_and_has_a_reason(library):
+    """An override names what its library lists."""
+    overrides = read_facts("build_overrides.toml").get(library, {})
+    assert set(overrides) <= set(sources.list_names(library))
+    assert all(override["reason"] for override in overrides.values())
+
+
+@pytest.mark.parametrize("library", sources.LISTABLE)
+def test_every_library_lists(library):
+    """Names are there before anything is built."""
+    assert len(sources.list_names(library)) > 100
+
+
+@pytest.mark.parametrize("reference", ["olmo2", "timm:resnet18", "layoutlmv2", "qwen4_exp"])
+def test_building_leaves_nothing_behind(reference):
+    """Weights outside are filled as ever and garbage is collected, also after a failure."""
+    original = nn.init.normal_
+    with contextlib.suppress(ScanFailed):
+        build(reference)
+    assert nn.init.normal_ is original
+    assert gc.isenabled()
+    assert nn.init.constant_(torch.empty(3), 2.0).tolist() == [2.0, 2.0, 2.0]

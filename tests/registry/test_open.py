@@ -64,7 +64,7 @@ def test_two_first_uses_at_once_both_succeed(home):
     processes = [run(), run()]
     assert {output_of(process)[0] for process in processes} == {"('q_proj', 'v_proj') 1"}
     with closing(sqlite3.connect(home / "registry.sqlite3")) as connection:
-        assert connection.execute("SELECT COUNT(*) FROM sources").fetchone() == (1,)
+        assert connection.execute("SELECT COUNT(*) FROM sources WHERE kind = 'peft'").fetchone() == (1,)
 
 
 @pytest.mark.usefixtures("seeded_settings")

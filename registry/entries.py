@@ -1,0 +1,72 @@
+"""Mappings as somebody states them, before they have a revision: a scan's proposals, or PEFT's tables."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..mappings import Mapping, Source
+from ..records import Architecture, Proposal
+from ..targets import TargetSpec
+from ..vocabulary import Library, Preset
+from .canonical import Question, mapping_id
+from .constants import PeftConstants
+from .constants_json import peft_type_of
+
+IA3_FEEDFORWARD_TABLE = "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A mapping as somebody states it, before it has a revision."""
+
+    library: Library
+    name: str
+    peft_type: str
+    preset: Preset
+    spec: TargetSpec
+    matched: int | None = None
+    trainable: int | None = None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def question(self) -> Question:
+        """What it answers."""
+        return Question(self.library, self.name, self.peft_type, self.preset)
+
+    def revise(self, source: Source, prior: Mapping | None) -> Mapping:
+        """Return the next revision of this mapping, or ``prior`` itself if it says the same."""
+        if prior and prior.spec == self.spec:
+            return prior
+        revision = prior.revision + 1 if prior else 1
+        return Mapping(
+            id=mapping_id(self.question, source.kind, revision, self.spec),
+            library=self.library,
+            name=self.name,
+            peft_type=self.peft_type,
+            preset=self.preset,
+            spec=self.spec,
+            source=source,
+            revision=revision,
+            matched=self.matched,
+            trainable=self.trainable,
+            reasons=self.reasons,
+        )
+
+
+def entries_of_proposals(architecture: Architecture, proposals: Iterable[Proposal]) -> Iterator[Entry]:
+    """Yield what a scan proposes for an architecture."""
+    for p in proposals:
+        named = (architecture.library, architecture.name)
+        yield Entry(*named, p.peft_type, p.preset, p.spec, p.matched, p.trainable, p.reasons)
+
+
+def entries_of_constants(constants: PeftConstants) -> Iterator[Entry]:
+    """Yield every entry of PEFT's tables of targets."""
+    feedforward = constants.tables.get(IA3_FEEDFORWARD_TABLE, {})
+    for table in constants.tables:
+        peft_type = peft_type_of(table)
+        for name, targets, condition in constants.entries(table) if peft_type else ():
+            spec = {"target_modules": targets}
+            if peft_type == "IA3":
+                spec["feedforward_modules"] = feedforward.get(name)
+            reasons = (f"PEFT sets it only if {condition}",) if condition else ()
+            yield Entry("transformers", name, str(peft_type), "default", TargetSpec.from_dict(spec), reasons=reasons)

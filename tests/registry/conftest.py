@@ -1,0 +1,24 @@
+"""What the registry does is tested on PEFT's entries and scans made by hand; the catalog has tests of its own."""
+
+import pytest
+
+from loradar.registry import Registry
+from loradar.settings import Settings
+
+LIST_CATALOGS = "loradar.registry.seed.list_catalogs"
+
+
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory):
+    """A registry file seeded from PEFT's tables alone."""
+    path = tmp_path_factory.mktemp("seeded-by-peft") / "registry.sqlite3"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LIST_CATALOGS, list)
+        Registry.open(Settings(path.parent, f"sqlite:///{path}")).close()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def catalogs(monkeypatch):
+    """Seed a registry that a test makes from PEFT's tables alone."""
+    monkeypatch.setattr(LIST_CATALOGS, list)

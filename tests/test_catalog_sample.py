@@ -1,0 +1,60 @@
+"""A sample of every library, scanned again: the catalog says what this scanner says of this library."""
+
+from importlib import metadata
+
+import pytest
+
+from loradar.catalog import list_catalogs, read_catalog
+from loradar.discovery import scan_named
+from loradar.errors import LoradarError
+from loradar.registry import catalog_entry
+
+STEPS = {"transformers": 40, "timm": 105, "diffusers": 12}
+"""Every how manieth architecture is scanned again; about 40 in all."""
+
+WAY_OUT = "If the scanner or the library has changed, `make catalog` renews the catalog."
+CATALOGS = [read_catalog(file) for file in list_catalogs()]
+SAMPLE = [entry for catalog in CATALOGS for entry in catalog.entries[:: STEPS[catalog.header.library]]]
+
+
+def differences(kept, found, where=""):
+    """Yield each field in which two JSON values differ, with both."""
+    if isinstance(kept, dict) and isinstance(found, dict):
+        for name in sorted({*kept, *found}):
+            yield from differences(kept.get(name), found.get(name), f"{where}.{name}" if where else name)
+    elif isinstance(kept, list) and isinstance(found, list) and len(kept) == len(found):
+        for number, (one, other) in enumerate(zip(kept, found, strict=True)):
+            yield from differences(one, other, f"{where}[{number}]")
+    elif kept != found:
+        yield f"{where}: the catalog has {shortened(kept)}, the scan {shortened(found)}"
+
+
+def shortened(value):
+    """Return a value as text that fits into a message."""
+    text = repr(value)
+    return text if len(text) <= 300 else text[:300] + "..."
+
+
+def rescan(architecture):
+    """Return the JSON form of the entry a new scan would make."""
+    try:
+        return catalog_entry(scan_named(architecture.library, architecture.name)).to_dict()
+    except LoradarError as error:
+        return {"unscanned": error.message}
+
+
+@pytest.mark.parametrize("catalog", CATALOGS, ids=lambda catalog: catalog.header.library)
+def test_the_catalog_is_of_the_installed_library(catalog):
+    """A catalog of another version cannot be compared."""
+    versions = (catalog.header.library_version, metadata.version(catalog.header.library))
+    assert versions[0] == versions[1], WAY_OUT
+
+
+@pytest.mark.parametrize("entry", SAMPLE, ids=lambda entry: entry.architecture.reference)
+def test_a_scan_says_what_the_catalog_says(entry):
+    """Roles, towers, slots, proposals, reasons and what PEFT's entries hit."""
+    kept, found = entry.to_dict(), rescan(entry.architecture)
+    if entry.unscanned is not None:
+        found.setdefault("architecture", kept["architecture"])
+    different = list(differences(kept, found))
+    assert not different, "\n".join([f"{entry.architecture.reference} differs.", *different[:20], WAY_OUT])
