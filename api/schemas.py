@@ -124,6 +124,8 @@ class SlotBody(_Shape):
     kind: Kind
     pattern: str
     count: int
+    layout: str | None = Field(description="thirds, halves, unequal or interleaved; out_in or in_out for fused experts")
+    bypassed: str | None = Field(description="Where the weight is read without calling the layer")
 
 
 class SummaryBody(_Shape):

@@ -147,13 +147,20 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """All layers of one tower with the same role, kind and path pattern (``*`` stands for an index)."""
+    """All layers of one tower with the same role, kind and path pattern (``*`` stands for an index).
+
+    Attributes:
+        layout: How a fused projection or a stack of experts is laid out; see ``Layer``.
+        bypassed: Where the weight is read without calling the layer, if that is so; see ``Layer``.
+    """
 
     tower: Tower
     role: Role
     kind: Kind
     pattern: str
     count: int
+    layout: str | None = None
+    bypassed: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -163,6 +170,8 @@ class Slot:
             "kind": self.kind,
             "pattern": self.pattern,
             "count": self.count,
+            "layout": self.layout,
+            "bypassed": self.bypassed,
         }
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ..records import Layer, Slot
 
@@ -14,8 +15,12 @@ def pattern_of(path: str) -> str:
 
 def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
     """Group labelled layers into slots, in the order in which the model holds them."""
-    counts = Counter((layer.tower, layer.role, layer.kind, pattern_of(layer.path)) for layer in layers)
-    return tuple(Slot(*key, count) for key, count in counts.items())
+    counts = Counter(map(_slot, layers))
+    return tuple(replace(slot, count=count) for slot, count in counts.items())
+
+
+def _slot(layer: Layer) -> Slot:
+    return Slot(layer.tower, layer.role, layer.kind, pattern_of(layer.path), 0, layer.layout, layer.bypassed)
 
 
 def fingerprint(layers: Iterable[Layer]) -> str:

@@ -37,7 +37,7 @@ WHERE m.yanked_at IS NULL
 _ONE = _COLUMNS + ", a.method, a.towers FROM architectures a WHERE a.library = :library AND a.name = :name"
 
 _SLOTS = """
-SELECT s.tower, s.role, s.kind, s.pattern, s.count
+SELECT s.tower, s.role, s.kind, s.pattern, s.count, s.layout, s.bypassed
 FROM slots s JOIN architectures a ON a.id = s.architecture_id
 WHERE a.library = :library AND a.name = :name
 ORDER BY s.position

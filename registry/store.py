@@ -1,14 +1,14 @@
 """What is written: the outcome of a scan, with a check of every mapping against it, and PEFT's tables."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib import metadata
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
 
 from ..mappings import Mapping, Source, Verification
-from ..records import Scan
+from ..records import Scan, Slot
 from . import tables
 from .canonical import canonical
 from .constants import PeftConstants
@@ -53,8 +53,8 @@ def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
 def _put_slots(write: Write, architecture_id: int, scan: Scan) -> None:
     table = tables.slots
     is_ours = table.c.architecture_id == architecture_id
-    columns = [table.c[name] for name in ("tower", "role", "kind", "pattern", "count")]
     slots = [slot.to_dict() for slot in scan.slots]
+    columns = [table.c[field.name] for field in fields(Slot)]
     if write.select(select(*columns).where(is_ours).order_by(table.c.position)) == slots:
         return
     write.change(delete(table).where(is_ours))

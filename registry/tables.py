@@ -66,6 +66,8 @@ slots = Table(
     Column("kind", String(32), nullable=False),
     Column("pattern", Text, nullable=False),
     Column("count", Integer, nullable=False),
+    Column("layout", String(16)),
+    Column("bypassed", String(255)),
     UniqueConstraint("architecture_id", "position"),
 )
 
