@@ -4,7 +4,7 @@ No torch and no SQL in here, so that every folder can speak of them.
 """
 
 from collections.abc import Mapping as Json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from .errors import UnknownPeftType, UnknownPreset, quoted
@@ -115,10 +115,6 @@ class Layer:
     def confidence(self) -> str:
         """``high`` if dataflow or structure decided the role, ``low`` if names did."""
         return "low" if not self.evidence or self.evidence[0].by == "names" else "high"
-
-    def labelled(self, role: Role, by: str, says: str) -> Self:
-        """Return a copy with this role and one more piece of evidence."""
-        return replace(self, role=role, evidence=(*self.evidence, Evidence(by, says)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

@@ -17,7 +17,21 @@ DECLARED: frozenset[Role] = frozenset(
 def judge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
     """Return the layers with the role the trace gives them, where it gives one, and whether they were called."""
     verdicts = _verdicts(layers, trace)
-    return tuple(_mark(_settle(layer, verdicts.get(layer.path)), trace) for layer in layers)
+    return tuple(_judged(layer, verdicts.get(layer.path), trace) for layer in layers)
+
+
+def _judged(layer: Layer, verdict: Saying | None, trace: Trace) -> Layer:
+    role, evidence = _settle(layer, verdict) if verdict else (layer.role, layer.evidence)
+    was_called = _was_called(layer, trace)
+    bypassed = None if was_called else trace.bypassed.get(layer.path)
+    return replace(
+        layer,
+        role=role,
+        evidence=evidence,
+        called=True if was_called else False if bypassed else None,
+        bypassed=bypassed,
+        layout=trace.layouts.get(layer.path),
+    )
 
 
 def _verdicts(layers: tuple[Layer, ...], trace: Trace) -> dict[str, Saying]:
@@ -34,23 +48,14 @@ def _verdicts(layers: tuple[Layer, ...], trace: Trace) -> dict[str, Saying]:
     return told
 
 
-def _settle(layer: Layer, verdict: Saying | None) -> Layer:
-    if verdict is None:
-        return layer
+def _settle(layer: Layer, verdict: Saying) -> tuple[Role, tuple[Evidence, ...]]:
+    """Return the role and the evidence, what decided first; a verdict that lost says what it would have said."""
     role, says = verdict
-    flow = Evidence("dataflow", says if role == layer.role else f"{role}: {says}")
     if layer.role in DECLARED:
-        return replace(layer, evidence=(*layer.evidence, flow))
+        return layer.role, (*layer.evidence, Evidence("dataflow", says if role == layer.role else f"{role}: {says}"))
     first, *rest = layer.evidence
     static = first if layer.role in (role, "other") else replace(first, says=f"{layer.role}: {first.says}")
-    return replace(layer, role=role, evidence=(Evidence("dataflow", says), static, *rest))
-
-
-def _mark(layer: Layer, trace: Trace) -> Layer:
-    called = True if _was_called(layer, trace) else None
-    bypassed = None if called else trace.bypassed.get(layer.path)
-    layout = trace.layouts.get(layer.path)
-    return replace(layer, called=False if bypassed else called, bypassed=bypassed, layout=layout)
+    return role, (Evidence("dataflow", says), static, *rest)
 
 
 def _was_called(layer: Layer, trace: Trace) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
 from ..targets import Targets
+from .slots import pattern_of
 
 MAX_SUFFIXES = 12
 """A list longer than this is harder to read than a regex."""
@@ -26,7 +27,7 @@ def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Target
     they make one regex, which is linear: literals, ``\d+`` between dots, plain alternatives and one leading ``.*``.
     A suffix never is a bare index: ``0`` hits whatever else is numbered.
     """
-    names = _Names(tuple(wanted), tuple(module_paths))
+    names = _Names(wanted, module_paths)
     tails = {path: names.find(path) for path in wanted}
     plain = dict.fromkeys(".".join(tail) for tail in tails.values() if tail and OPEN not in tail)
     if all(tail and OPEN not in tail for tail in tails.values()) and len(plain) <= MAX_SUFFIXES:
@@ -37,24 +38,49 @@ def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Target
 class _Names:
     """Which tails of paths belong to wanted modules alone."""
 
-    def __init__(self, wanted: tuple[str, ...], every: tuple[str, ...]) -> None:
+    def __init__(self, wanted: Collection[str], every: Sequence[str]) -> None:
         self._wanted = wanted
         self._every = every
+        self._counts: dict[int, tuple[Counter[Tail], Counter[Tail]]] = {}
+        self._found: dict[str, Tail | None] = {}
 
     def find(self, path: str) -> Tail | None:
         """Return the best name for a path; ``None`` if nothing but its indices tells it apart."""
-        plain = (tail for tail in _tails(path, 0) if OPEN not in tail and self._is_exact(tail, 0))
+        pattern = pattern_of(path)
+        if pattern not in self._found:
+            self._found[pattern] = self._find_open(pattern)
+        found = self._found[pattern]
+        if found is not None:
+            return found
         indices = sum(map(str.isdecimal, path.split(".")))
-        indexed = (t for named in range(indices + 1) for t in _tails(path, named) if self._is_exact(t, named))
-        return next(plain, None) or next(indexed, None)
+        indexed = (t for named in range(1, indices + 1) for t in _tails(path, named) if self._is_exact(t, named))
+        return next(indexed, None)
+
+    def _find_open(self, pattern: str) -> Tail | None:
+        """Return the best name that leaves every index open; it is that of every path of the pattern."""
+        exact = [tail for tail in _tails(pattern, 0) if self._is_exact(tail, 0)]
+        plain = (tail for tail in exact if OPEN not in tail)
+        return next(plain, None) or next(iter(exact), None)
 
     def _is_exact(self, tail: Tail, named: int) -> bool:
-        return _count_tails(self._wanted, named)[tail] == _count_tails(self._every, named)[tail]
+        if named not in self._counts:
+            self._counts[named] = _count_tails(self._wanted, named), _count_every(tuple(self._every), named)
+        wanted, every = self._counts[named]
+        return wanted[tail] == every[tail]
 
 
-@lru_cache(maxsize=32)  # the presets of one model are named among the same modules
-def _count_tails(paths: tuple[str, ...], named: int) -> Counter[Tail]:
-    return Counter(tail for path in paths for tail in _tails(path, named))
+@lru_cache(maxsize=8)  # the presets of one model are named among the same modules
+def _count_every(paths: tuple[str, ...], named: int) -> Counter[Tail]:
+    return _count_tails(paths, named)
+
+
+def _count_tails(paths: Iterable[str], named: int) -> Counter[Tail]:
+    """Count the tails of paths; where every index is open, those of one pattern are counted at once."""
+    counts: Counter[Tail] = Counter()
+    for path, count in Counter(map(pattern_of, paths) if named == 0 else paths).items():
+        for tail in _tails(path, named):
+            counts[tail] += count
+    return counts
 
 
 def _tails(path: str, named: int) -> list[Tail]:

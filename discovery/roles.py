@@ -37,7 +37,7 @@ def _label(layer: Layer, around: Surroundings) -> Layer:
     role, by, says = verdict or ("other", "names", f"nothing known says what {layer.name!r} does")
     tower = around.towers.find(layer.path)
     live = False if around.context_name(layer) == "indexer" else None
-    return replace(layer, tower=tower, live=live).labelled(role, by, says)
+    return replace(layer, tower=tower, live=live, role=role, evidence=(Evidence(by, says),))
 
 
 def norm_normalises(layer: Layer, around: Surroundings) -> Verdict | None:
