@@ -11,7 +11,7 @@ from .operations import SLICES, TRANSPOSITIONS, VIEWS
 from .tape import Op, Ref
 
 _REPLAYED = SLICES | TRANSPOSITIONS | VIEWS
-LARGEST = 1 << 24
+LARGEST = 1 << 22
 """Elements up to which the views of a projection are replayed."""
 NAMES = {2: "halves", 3: "thirds"}
 
@@ -68,20 +68,19 @@ def _split(graph: Graph, source: int, reader: int, parts: list[set[int]]) -> str
     ops = graph.flow.tape.ops[origin.op + 1 : graph.flow.origins[reader].op]
     if any(op.name == "glu" and source in {o for o, _ in graph.flow.sources.get(op.inputs[0], {})} for op in ops):
         return NAMES[2]
-    features = _features_of_parts(graph, source, ops)
-    groups = [[feature for part in group for feature in features.get(part, ())] for group in parts]
+    features = _features_of_parts(graph, source, ops, set().union(*parts))
+    groups = [set().union(*(features.get(part, ()) for part in group)) for group in parts]
     return _name_of(groups) if all(groups) else None
 
 
-def _name_of(groups: list[list[int]]) -> str:
-    sets = [set(group) for group in groups]
-    if any(max(group) - min(group) + 1 != len(group) for group in sets):
+def _name_of(groups: list[set[int]]) -> str:
+    if any(max(group) - min(group) + 1 != len(group) for group in groups):
         return "interleaved"
-    return NAMES[len(sets)] if len({len(group) for group in sets}) == 1 else "unequal"
+    return NAMES[len(groups)] if len({len(group) for group in groups}) == 1 else "unequal"
 
 
-def _features_of_parts(graph: Graph, source: int, ops: list[Op]) -> dict[int, list[int]]:
-    """Replay the views of a layer's output on the numbers of its features; return which features each part holds."""
+def _features_of_parts(graph: Graph, source: int, ops: list[Op], wanted: set[int]) -> dict[int, list[int]]:
+    """Replay the views of a layer's output on the numbers of its features; return which features wanted parts hold."""
     flow = graph.flow
     origin = flow.origins[source]
     shape = flow.tape.shapes[origin.out]
@@ -94,9 +93,9 @@ def _features_of_parts(graph: Graph, source: int, ops: list[Op]) -> dict[int, li
         if op.name in _REPLAYED and op.inputs and op.inputs[0] in replayed and len(set(op.inputs)) == 1:
             for value, tensor in zip(op.outputs, _replay(op, replayed), strict=False):
                 replayed[value] = tensor
-                keys = flow.sources.get(value, {})
-                if len(keys) == 1:
-                    features.setdefault(next(iter(keys))[1], torch.unique(tensor).tolist())
+                part = next(iter(flow.read(value)), (source, -1))[1]
+                if part in wanted and part not in features:
+                    features[part] = torch.bincount(tensor.reshape(-1)).nonzero().flatten().tolist()
     return features
 
 

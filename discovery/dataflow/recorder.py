@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import PurePath
@@ -19,6 +19,7 @@ from .operations import IN_PLACE, LOOKED_AT, PURE, SILENT
 from .tape import Op, Reading, Ref, Tape
 
 _WHOSE = "_loradar_value"
+_NOBODY = (0, 0)
 _RUNS = count(1)
 
 
@@ -95,7 +96,8 @@ class Recorder(TorchFunctionMode):
         if name is None:
             name = self._names[func] = _name_of(func)
         if name in SILENT:
-            return func(*args, **kwargs)
+            with torch._C.DisableTorchFunction():  # no mode below has anything to say either
+                return func(*args, **kwargs)
         with torch._C.DisableTorchFunction():  # looking at a tensor is no operation
             read = [self._value(tensor) for tensor in _tensors((args, kwargs) if kwargs else args)]
             arguments = self._arguments(func, name, args, kwargs)
@@ -144,7 +146,7 @@ class Recorder(TorchFunctionMode):
         kept = self._kept.get(id(tensor))
         if kept is not None:
             return kept
-        run, value = tensor.__dict__.get(_WHOSE, (0, 0)) if not isinstance(tensor, nn.Parameter) else (0, 0)
+        run, value = tensor.__dict__.get(_WHOSE, _NOBODY)
         return value if run == self._run else None
 
     def _value(self, tensor: Tensor) -> int:
@@ -208,15 +210,21 @@ class Recorder(TorchFunctionMode):
             tensor.__dict__[_WHOSE] = (self._run, value)
 
 
-def _tensors(item: Any) -> Iterator[Tensor]:
-    if isinstance(item, Tensor):
-        yield item
-    elif isinstance(item, tuple | list):
-        for part in item:
-            yield from _tensors(part)
-    elif isinstance(item, dict):
-        for part in item.values():
-            yield from _tensors(part)
+def _tensors(item: Any) -> list[Tensor]:
+    """Return the tensors in arguments or results, in order."""
+    found: list[Tensor] = []
+    _collect((item,), found)
+    return found
+
+
+def _collect(items: Iterable[Any], found: list[Tensor]) -> None:
+    for item in items:
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, tuple | list):
+            _collect(item, found)
+        elif isinstance(item, dict):
+            _collect(item.values(), found)
 
 
 def _name_of(func: Any) -> str:
