@@ -206,6 +206,7 @@ class Scan:
 
     Attributes:
         method: ``names`` or ``dataflow``.
+        untraced: Towers whose roles rest on names, because no forward ran through them; all of them by ``names``.
         module_paths: Every module path of the model: the universe a target spec is matched against.
         towers: Path prefixes of the sub-models of each tower.
     """
@@ -217,6 +218,7 @@ class Scan:
     slots: tuple[Slot, ...]
     proposals: tuple[Proposal, ...]
     module_paths: tuple[str, ...] = field(repr=False)
+    untraced: tuple[Tower, ...] = ()
 
     def propose(self, peft_type: str = "LORA", preset: str = "default") -> Proposal:
         """Return the proposal for a PEFT method and preset.
@@ -238,6 +240,7 @@ class Scan:
         return {
             "architecture": self.architecture.to_dict(),
             "method": self.method,
+            "untraced": list(self.untraced),
             "layers": [layer.to_dict() for layer in self.layers],
             "towers": {name: list(prefixes) for name, prefixes in self.towers.items()},
             "slots": [slot.to_dict() for slot in self.slots],

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 
 from ..records import Evidence, Layer
-from ..vocabulary import Role
+from ..vocabulary import Role, Tower
 from .dataflow import Saying, Trace
 from .slots import pattern_of
 
@@ -18,6 +18,15 @@ def judge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
     """Return the layers with the role the trace gives them, where it gives one, and whether they were called."""
     verdicts = _verdicts(layers, trace)
     return tuple(_judged(layer, verdicts.get(layer.path), trace) for layer in layers)
+
+
+def list_untraced(layers: tuple[Layer, ...]) -> tuple[Tower, ...]:
+    """Return the towers no forward ran through: most of their weights in blocks were neither called nor told of."""
+    seen: dict[Tower, list[bool]] = defaultdict(list)
+    for layer in layers:
+        if layer.depth and layer.role not in DECLARED:
+            seen[layer.tower].append(layer.called is not None or layer.evidence[0].by == "dataflow")
+    return tuple(sorted(tower for tower, reached in seen.items() if 2 * sum(reached) <= len(reached)))
 
 
 def _judged(layer: Layer, verdict: Saying | None, trace: Trace) -> Layer:

@@ -108,8 +108,10 @@ def _reasons_left_out(tower: Tower, layers: Sequence[Layer], *, has_blocks: bool
     left = Counter(layer.role for layer in layers if layer.role in NEVER and layer.kind in ADAPTABLE_KINDS)
     left += Counter(layer.role for layer in layers if layer.role == "moe.router" and layer.kind == "other")
     reasons += [f"left out: {_layers(count, role)}" for role, count in sorted(left.items())]
-    dead = Counter(layer.evidence[-1].says for layer in layers if layer.live is False and layer.tower == tower)
-    reasons += [f"left out: {_layers(count)}, because {says}" for says, count in sorted(dead.items())]
+    dead = sum(layer.live is False and layer.tower == tower and layer.kind in ADAPTABLE_KINDS for layer in layers)
+    reasons += [f"left out: {_layers(dead)} known to get no gradient"] if dead else []
+    read = Counter(layer.bypassed for layer in layers if layer.bypassed and layer.tower == tower)
+    reasons += [f"left out: {_layers(n)} never called, whose weight is read at {at}" for at, n in sorted(read.items())]
     grouped = sum(layer.role == "conv.spatial" and RANK % layer.groups > 0 for layer in layers)
     reasons += [f"left out: {_layers(grouped)} whose groups do not divide rank {RANK}"] if grouped else []
     heads = sum(layer.kind == "multihead_attention" and layer.tower == tower for layer in layers)
@@ -133,8 +135,8 @@ def default_layers(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], str]:
     """PEFT's convention is query and value, or the projection that holds both; else the nearest thing there is."""
     ladder: tuple[tuple[frozenset[Role], str], ...] = (
         (QUERY_VALUE, "query and value, or the projection that holds them (PEFT's convention)"),
-        (MIXER_INPUT, "no attention: what enters the mixers"),
-        (MLP | EXPERT, "no attention and no mixer: the feed-forward networks"),
+        (MIXER_INPUT, "no attention to adapt: what enters the mixers"),
+        (MLP | EXPERT, "neither attention nor mixer to adapt: the feed-forward networks"),
     )
     for roles, why in ladder:
         found = _with_roles(layers, roles)

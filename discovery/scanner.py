@@ -11,7 +11,7 @@ from ..references import Reference
 from . import sources
 from .dataflow import trace
 from .facts import collect_facts, is_configuration
-from .judge import judge
+from .judge import judge, list_untraced
 from .layers import list_layers, walk
 from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
 from .roles import label_layers
@@ -80,6 +80,7 @@ def scan_module(model: nn.Module, example_inputs: Any = None, method: str = "aut
         slots=make_slots(layers),
         proposals=propose_all(subject),
         module_paths=module_paths,
+        untraced=list_untraced(layers),
     )
 
 

@@ -59,13 +59,19 @@ def print_scan(scan: Scan) -> None:
     """Print what a scan found: towers, slots that carry adapters, and every proposal with its reasons."""
     from rich.table import Table
 
-    typer.echo(f"{scan.architecture.reference} · {scan.architecture.class_name} · by {scan.method}")
+    by = (
+        scan.method
+        if scan.method == "names" or not scan.untraced
+        else f"{scan.method}, {' and '.join(scan.untraced)} by names"
+    )
+    typer.echo(f"{scan.architecture.reference} · {scan.architecture.class_name} · by {by}")
     _print_rows([(tower, ", ".join(p or "(root)" for p in paths)) for tower, paths in scan.towers.items() if paths])
-    slots = Table("role", "layers", "kind", "tower", title="Slots", title_justify="left")
+    _print_rows([("bypassed", f"{s.count} {s.pattern}: read at {s.bypassed}") for s in scan.slots if s.bypassed])
+    slots = Table("role", "layers", "kind", "tower", "layout", title="Slots", title_justify="left")
     slots.add_column("pattern", overflow="fold")
     for slot in scan.slots:
         if slot.role != "norm":
-            slots.add_row(slot.role, str(slot.count), slot.kind, slot.tower, slot.pattern)
+            slots.add_row(slot.role, str(slot.count), slot.kind, slot.tower, slot.layout or "", slot.pattern)
     print_table(slots)
     for proposal in scan.proposals:
         typer.echo(
