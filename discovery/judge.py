@@ -14,10 +14,31 @@ DECLARED: frozenset[Role] = frozenset(
 """Roles a model declares by its structure; what flows through a head looks like a feed-forward network."""
 
 
+FAMILIES = {"attention": "attention", "mixer": "attention", "mlp": "feed-forward network"}
+
+
 def judge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
     """Return the layers with the role the trace gives them, where it gives one, and whether they were called."""
     verdicts = _verdicts(layers, trace)
-    return tuple(_judged(layer, verdicts.get(layer.path), trace) for layer in layers)
+    understood = _understood(layers, verdicts)
+    return tuple(
+        _judged(layer, verdicts.get(layer.path) or _unmet(layer, understood, trace), trace) for layer in layers
+    )
+
+
+def _understood(layers: tuple[Layer, ...], verdicts: dict[str, Saying]) -> set[tuple[str | None, str]]:
+    """Return the (block, family) of which dataflow told some role: there no other layer goes by its name."""
+    told = ((layer.block, verdicts[layer.path][0]) for layer in layers if layer.path in verdicts)
+    return {(block, FAMILIES.get(role.partition(".")[0], "")) for block, role in told}
+
+
+def _unmet(layer: Layer, understood: set[tuple[str | None, str]], trace: Trace) -> Saying | None:
+    """A layer whose name promises what dataflow knows it does not do."""
+    family = FAMILIES.get(layer.role.partition(".")[0])
+    is_named = layer.evidence[0].by == "names" and layer.depth and _was_called(layer, trace)
+    if family is None or not is_named or (layer.block, family) not in understood:
+        return None
+    return "other", f"is no part of the {family} of its block"
 
 
 def list_untraced(layers: tuple[Layer, ...]) -> tuple[Tower, ...]:
@@ -30,8 +51,16 @@ def list_untraced(layers: tuple[Layer, ...]) -> tuple[Tower, ...]:
 
 
 def _judged(layer: Layer, verdict: Saying | None, trace: Trace) -> Layer:
-    role, evidence = _settle(layer, verdict) if verdict else (layer.role, layer.evidence)
     was_called = _was_called(layer, trace)
+    role, evidence = _settle(layer, verdict) if verdict else (layer.role, layer.evidence)
+    if layer.path in trace.shared:
+        evidence = (
+            *evidence,
+            Evidence("dataflow", f"shared x {trace.shared[layer.path]}: one weight for as many runs"),
+        )
+    if layer.path in trace.read_elsewhere and was_called:
+        where = trace.read_elsewhere[layer.path]
+        evidence = (*evidence, Evidence("source", f"another path, as for a fused kernel, reads its weight at {where}"))
     bypassed = None if was_called else trace.bypassed.get(layer.path)
     return replace(
         layer,

@@ -99,19 +99,20 @@ def list_layers(model: nn.Module) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def describe(site: Site) -> Iterator[tuple[Layer, nn.Parameter]]:
-    """Yield the layers a single module owns, each with its weight: none, one, or one per expert parameter."""
+def describe(site: Site) -> Iterator[tuple[Layer, object]]:
+    """Yield the layers a single module owns, each with what its weight is known by: none, one, or one per stack."""
     module = site.module
     kind = kind_of(module)
     class_name = type(module).__name__
     for name, weight in _weights(module, kind):
         is_bare = kind == "expert_parameter"
-        read, written = _features(module, kind, tuple(weight.shape))
+        shape = tuple(weight.shape) if weight is not None else (module.out_features, module.in_features)
+        read, written = _features(module, kind, shape)
         layer = Layer(
             path=f"{site.path}.{name}" if is_bare else site.path,
             kind=kind,
             class_name=class_name,
-            shape=tuple(weight.shape),
+            shape=shape,
             in_features=read,
             out_features=written,
             groups=module.groups if isinstance(module, CONV_CLASSES) else 1,
@@ -119,13 +120,14 @@ def describe(site: Site) -> Iterator[tuple[Layer, nn.Parameter]]:
             block=site.block,
             depth=site.depth,
         )
-        yield layer, weight
+        yield layer, module if weight is None else weight
 
 
 def kind_of(module: nn.Module) -> Kind:
     """Return what an adapter on this module would have to imitate; ``other`` if it owns no weight we know.
 
-    Quantised linears subclass ``nn.Linear``. A parametrised layer (weight norm) recomputes its weight, so there is
+    Quantised linears subclass ``nn.Linear``, or are known by their features: their weight is packed under other names
+    (GPTQ, AWQ, HQQ). A parametrised layer (weight norm) recomputes its weight, so there is
     nothing to adapt in place.
     """
     kind = next((kind for base, kind in KIND_OF_CLASS.items() if isinstance(module, base)), None)
@@ -133,7 +135,15 @@ def kind_of(module: nn.Module) -> Kind:
         return kind if "weight" in module._parameters else "other"
     if kind is not None:
         return kind
+    if _is_packed_linear(module):
+        return "linear"
     return _kind_by_name(module) or ("expert_parameter" if _holds_experts(module) else "other")
+
+
+def _is_packed_linear(module: nn.Module) -> bool:
+    sizes = (module.__dict__.get(name) for name in ("in_features", "out_features"))
+    own = module._parameters.get("weight") is None and not module._modules and (module._buffers or module._parameters)
+    return bool(own) and all(isinstance(size, int) for size in sizes)
 
 
 def _kind_by_name(module: nn.Module) -> Kind | None:
@@ -157,11 +167,14 @@ def _holds_experts(module: nn.Module) -> bool:
     return len(stacks) > 1 or "Expert" in type(module).__name__
 
 
-def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str, nn.Parameter]]:
+def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str, nn.Parameter | None]]:
     """Yield (name, weight) of what makes the module a layer; a bare router owns a 2-D ``weight`` too."""
     parameters = module._parameters
     if kind == "expert_parameter":
         yield from ((name, p) for name, p in parameters.items() if p is not None and p.ndim == 3)  # noqa: PLR2004
+        return
+    if kind == "linear" and "weight" not in parameters:
+        yield "", None
         return
     names = ("in_proj_weight", "q_proj_weight") if kind == "multihead_attention" else ("weight",)
     found = [(name, weight) for name in names if (weight := parameters.get(name)) is not None]
@@ -170,7 +183,7 @@ def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str, nn.Parameter]
 
 
 def _features(module: nn.Module, kind: Kind, shape: tuple[int, ...]) -> tuple[int | None, int | None]:
-    if isinstance(module, nn.Linear):
+    if kind == "linear":
         return module.in_features, module.out_features
     if isinstance(module, CONV_CLASSES):
         return module.in_channels, module.out_channels

@@ -5,6 +5,7 @@ from typing import cast
 
 from ...records import Layer
 from ...vocabulary import Role
+from ..towers import is_below
 from .flow import Origin, Way
 from .graph import Graph, is_dense
 
@@ -28,8 +29,14 @@ def _joins_stream(graph: Graph, number: int) -> bool:
         return True
     if graph.unit(number) is None:
         return False
-    readers = (reader for reader, _ in graph.readers[number] if graph.flow.origins[reader].kind == "stream")
-    return any(graph.unit(reader) == graph.unit(number) for reader in readers)
+    own = [(reader, way) for reader, way in graph.readers[number] if graph.unit(reader) == graph.unit(number)]
+    return any(graph.flow.origins[reader].kind == "stream" or _projects(graph, reader, way) for reader, way in own)
+
+
+def _projects(graph: Graph, number: int, way: int) -> bool:
+    """Tell whether a layer carries what a feed-forward network wrote to another width, with nothing in between."""
+    layer = graph.records[number]
+    return layer is not None and is_dense(layer) and not way and len(graph.flow.origins[number].reads[0]) == 1
 
 
 def _is_told_otherwise(graph: Graph, layer: Layer) -> bool:
@@ -65,12 +72,17 @@ def _returns_to(up: Layer | None, down: Layer) -> bool:
     return read is None or written is None or read == written
 
 
+def _is_in_unit(graph: Graph, number: int, unit: str | None) -> bool:
+    own = graph.unit(number)
+    return own == unit or (own is not None and unit is not None and is_below(own, unit))
+
+
 def _is_up(graph: Graph, source: int, unit: str | None) -> bool:
     layer = graph.records[source]
-    if layer is None or not is_dense(layer) or graph.unit(source) != unit or _is_told_otherwise(graph, layer):
+    if layer is None or not is_dense(layer) or not _is_in_unit(graph, source, unit) or _is_told_otherwise(graph, layer):
         return False
     reads = graph.flow.origins[source].reads[0]
-    return not any(way & Way.POOLED for way in reads.values())
+    return not reads or not all(way & Way.POOLED for way in reads.values())
 
 
 def _gated(ups: dict[int, list[int]]) -> dict[int, tuple[str, str]] | None:

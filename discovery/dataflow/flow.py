@@ -38,7 +38,7 @@ class Origin:
     """What made new features.
 
     Attributes:
-        kind: ``layer``, ``product``, ``attention`` or ``stream``.
+        kind: ``layer``, ``product``, ``attention``, ``stream`` or ``input`` (a float given to the forward).
         op: The operation, by its number on the tape.
         out: The value it made.
         reads: Sources of what it reads: one entry for a layer, two for a product (left, right), three for an

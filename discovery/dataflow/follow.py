@@ -33,6 +33,8 @@ MOST_HEADS = 128
 def follow(tape: Tape) -> Flow:
     """Run over a tape once."""
     flow = Flow(tape, data=set(tape.inputs), weight_of=dict(tape.parameters))
+    for value in sorted(tape.inputs - tape.counts):
+        _add_origin(flow, Origin("input", -1, value, (), (), tape.root, "input"), (value,))
     for number, op in enumerate(tape.ops):
         _step(flow, number, op)
     return flow
@@ -248,7 +250,7 @@ def _is_decay(flow: Flow, op: Op) -> bool:
 
 def _is_gate(flow: Flow, op: Op) -> bool:
     read = [flow.read(value) for value in dict.fromkeys(op.inputs)]
-    read = [sources for sources in read if sources]
+    read = [sources for sources in read if any(flow.origins[origin].kind != "input" for origin, _ in sources)]
     return len(read) == 2 and read[0].keys().isdisjoint(read[1].keys())  # noqa: PLR2004
 
 
@@ -261,7 +263,17 @@ def _changed(flow: Flow, op: Op, position: int, sources: Sources, way: int) -> S
         return _softmaxed(flow, op, sources)
     if op.name == "glu":
         return _gated_halves(flow, sources)
+    if op.name == "exp":
+        return _exponentiated(flow, sources)
     return {key: known | way for key, known in sources.items()} if way else sources
+
+
+def _exponentiated(flow: Flow, sources: Sources) -> Sources:
+    """An exponential of scores is a softmax somebody normalises by hand; of anything else, a decay."""
+    of_scores = Way.SOFTMAXED
+    other = Way.ACTIVATED | Way.DECAYED
+    is_scores = {key: flow.origins[key[0]].kind == "product" for key in sources}
+    return {key: way | (of_scores if is_scores[key] else other) for key, way in sources.items()}
 
 
 def _softmaxed(flow: Flow, op: Op, sources: Sources) -> Sources:

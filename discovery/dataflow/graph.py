@@ -12,6 +12,8 @@ from ..towers import is_below
 from .flow import Flow, Origin, Sources, Way
 
 DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")
+ENDS = ("stream", "input")
+"""Kinds of origin at which a branch ends."""
 Saying = tuple[Role, str]
 """(role, why)."""
 
@@ -94,15 +96,15 @@ class Graph:
             return number
 
         for number, origin in enumerate(self.flow.origins):
-            if origin.kind == "stream":
+            if origin.kind in ENDS:
                 continue
             for reads in origin.reads:
                 for source, _ in reads:
-                    if self.flow.origins[source].kind != "stream" and self.unit(source) == self.unit(number):
+                    if self.flow.origins[source].kind not in ENDS and self.unit(source) == self.unit(number):
                         leader[find(number)] = find(source)
         groups: dict[int, list[int]] = defaultdict(list)
         for number, origin in enumerate(self.flow.origins):
-            if origin.kind != "stream" and self.unit(number) is not None:
+            if origin.kind not in ENDS and self.unit(number) is not None:
                 groups[find(number)].append(number)
         return list(groups.values())
 

@@ -13,6 +13,7 @@ from .tape import Op, Ref
 _REPLAYED = SLICES | TRANSPOSITIONS | VIEWS
 LARGEST = 1 << 22
 """Elements up to which the views of a projection are replayed."""
+STACK = "expert_parameter"
 NAMES = {2: "halves", 3: "thirds"}
 
 
@@ -102,7 +103,7 @@ def _features_of_parts(graph: Graph, source: int, ops: list[Op], wanted: set[int
 def _feature_numbers(shape: tuple[int, ...], layer: Layer | None) -> Tensor:
     is_channels_first = layer is not None and layer.kind.startswith("conv")
     dim = 1 if is_channels_first and len(shape) > 1 else len(shape) - 1
-    numbers = torch.arange(shape[dim], dtype=torch.int32)
+    numbers = torch.arange(shape[dim], dtype=torch.int32, device="cpu")
     return numbers.view([-1 if position == dim else 1 for position in range(len(shape))]).expand(shape).contiguous()
 
 
@@ -119,18 +120,20 @@ def _replay(op: Op, known: dict[int, Tensor]) -> tuple[Tensor, ...]:
 def _filled(item: object, known: dict[int, Tensor]) -> object:
     if isinstance(item, Ref):
         return known[item.value]
-    if isinstance(item, tuple):
-        return tuple(_filled(part, known) for part in item)
+    if isinstance(item, tuple | list):
+        return type(item)(_filled(part, known) for part in item)
     return item
 
 
 def _expert_layouts(graph: Graph) -> dict[str, str]:
+    """Tell which dimension of a stack is read; a square one goes by the others of its module."""
     layouts: dict[str, str] = {}
-    for origin, layer in zip(graph.flow.origins, graph.records, strict=True):
-        if layer is None or layer.kind != "expert_parameter":
-            continue
+    stacks = [(o, x) for o, x in zip(graph.flow.origins, graph.records, strict=True) if x and x.kind == STACK]
+    for origin, layer in stacks:
         first, second = layer.shape[1:]
         read = set(graph.flow.tape.shapes[origin.read_values[0]][-2:])
         if first != second and (first in read) != (second in read):
             layouts[layer.path] = "in_out" if first in read else "out_in"
-    return layouts
+    of_module = {path.rpartition(".")[0]: layout for path, layout in layouts.items()}
+    beside = {layer.path: of_module.get(layer.path.rpartition(".")[0]) for _, layer in stacks}
+    return {path: layout for path, layout in beside.items() if layout} | layouts

@@ -4,7 +4,7 @@ from collections import Counter
 
 from ..towers import is_below
 from .flow import Way
-from .graph import DENSE_KINDS, Graph, Saying, common_path, is_dense
+from .graph import DENSE_KINDS, ENDS, Graph, Saying, common_path, is_dense
 
 FEW = 4
 """Parts a layer's output may be unpacked into by number: query, key, value and gate. More of them are positions."""
@@ -64,7 +64,7 @@ def _leaves_recurrence(graph: Graph, number: int) -> bool:
 def stands_below(graph: Graph, number: int, scope: str) -> bool:
     """Tell whether an origin stands in a module."""
     layer, origin = graph.records[number], graph.flow.origins[number]
-    return origin.kind != "stream" and is_below(layer.path if layer else origin.site, scope)
+    return origin.kind not in ENDS and is_below(layer.path if layer else origin.site, scope)
 
 
 def _say_mixer(graph: Graph, scope: str, layers: list[int]) -> None:

@@ -61,7 +61,7 @@ def flips_last_dims(op: Op, shapes: list[tuple[int, ...]]) -> bool:
     if op.name in ("T", "mT", "t"):
         return True
     if op.name == "permute":
-        order = op.args[1] if len(op.args) == 2 and isinstance(op.args[1], tuple) else op.args[1:]  # noqa: PLR2004
+        order = op.args[1] if len(op.args) == 2 and isinstance(op.args[1], tuple | list) else op.args[1:]  # noqa: PLR2004
         order = order or op.kwargs.get("dims", ())
         return dims > 1 and tuple(d % dims for d in order[-2:]) == (dims - 1, dims - 2)
     pair = [d for d in op.args[1:3] if isinstance(d, int)] or [d for d in op.kwargs.values() if isinstance(d, int)]
@@ -80,5 +80,5 @@ def pools_positions(op: Op, shapes: list[tuple[int, ...]]) -> bool:
         return True
     dim = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else None)
     dims = len(shapes[op.inputs[0]])
-    over = dim if isinstance(dim, tuple) else (dim,)
+    over = dim if isinstance(dim, tuple | list) else (dim,)
     return any(isinstance(d, int) and d % dims != dims - 1 for d in over) if dims else False

@@ -73,7 +73,7 @@ class Recorder(TorchFunctionMode):
         if path is None:
             path = self._stack[-1][0]
         else:
-            self.tape.called.add(path)
+            self.tape.called[path] += 1
         self._stack.append((path, module))
 
     def _leave_module(self, module: nn.Module, arguments: tuple[Any, ...], result: object) -> None:
@@ -136,7 +136,9 @@ class Recorder(TorchFunctionMode):
     def _without_tensors(self, item: Any) -> Any:
         if isinstance(item, Tensor):
             return Ref(self._value(item))
-        if isinstance(item, tuple | list):
+        if isinstance(item, list):
+            return [*map(self._without_tensors, item)]
+        if isinstance(item, tuple):
             return tuple(map(self._without_tensors, item))
         if isinstance(item, dict):
             return {name: self._without_tensors(value) for name, value in item.items()}

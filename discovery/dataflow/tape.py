@@ -1,5 +1,6 @@
 """The tape: what one forward did to which tensors, as plain records. No tensor is kept."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +62,7 @@ class Tape:
         parameters: For each value that is a parameter: (module path, parameter name).
         inputs: Values that came from outside and are neither parameters nor buffers.
         outputs: Values the forward returned.
-        called: Paths of modules whose forward ran.
+        called: Paths of modules whose forward ran, and how often.
         readings: Parameters read outside their own module's forward.
     """
 
@@ -72,5 +73,5 @@ class Tape:
     parameters: dict[int, tuple[str, str]] = field(default_factory=dict)
     inputs: set[int] = field(default_factory=set)
     outputs: frozenset[int] = frozenset()
-    called: set[str] = field(default_factory=set)
+    called: Counter[str] = field(default_factory=Counter)
     readings: dict[tuple[str, str], Reading] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ...records import Layer
+from ..readings import list_readings
 from ..running import Run, run_model
 from .follow import follow
 from .graph import Graph, Saying
@@ -28,6 +29,8 @@ class Trace:
         called: Paths of modules whose forward ran.
         bypassed: For each layer whose weight is read outside its own forward: where.
         layouts: For each fused projection: how its output is split.
+        shared: For each layer in a block whose weight serves several times in one forward: how often.
+        read_elsewhere: For each layer whose weight some path of the code reads without calling it: where.
     """
 
     runs: tuple[Run, ...]
@@ -35,6 +38,8 @@ class Trace:
     called: frozenset[str]
     bypassed: dict[str, str]
     layouts: dict[str, str]
+    shared: dict[str, int]
+    read_elsewhere: dict[str, str]
 
     def verdict(self, path: str) -> Saying | None:
         """Return what most forwards say of a layer, or ``None`` if none says anything."""
@@ -55,11 +60,17 @@ def trace(
         tapes.append(recorder.tape)  # only of a forward that did not raise
 
     runs = run_model(model, watch, example_inputs)
-    return _put_together(runs, tapes, {layer.path: layer for layer in layers}, module_paths) if tapes else None
+    if not tapes:
+        return None
+    return _put_together(runs, tapes, {layer.path: layer for layer in layers}, module_paths, list_readings(model))
 
 
 def _put_together(
-    runs: tuple[Run, ...], tapes: list[Tape], layers: dict[str, Layer], module_paths: tuple[str, ...]
+    runs: tuple[Run, ...],
+    tapes: list[Tape],
+    layers: dict[str, Layer],
+    module_paths: tuple[str, ...],
+    read_elsewhere: dict[str, str],
 ) -> Trace:
     votes: dict[str, Counter[Saying]] = defaultdict(Counter)
     layouts: dict[str, str] = {}
@@ -71,4 +82,17 @@ def _put_together(
     readings = (reading for tape in tapes for reading in tape.readings.values())
     bypassed = {reading.path: reading.where for reading in readings if reading.parameter == "weight"}
     called = frozenset[str]().union(*(tape.called for tape in tapes))
-    return Trace(runs, dict(votes), called, bypassed, layouts)
+    shared = _count_shared(tapes, layers)
+    return Trace(runs, dict(votes), called, bypassed, layouts, shared, read_elsewhere)
+
+
+def _count_shared(tapes: list[Tape], layers: dict[str, Layer]) -> dict[str, int]:
+    """Return how often a weight in a block serves: a module run several times, or one weight in several modules."""
+    tied = Counter(layer.tied_to or path for path, layer in layers.items())
+    shared: dict[str, int] = {}
+    for path, layer in layers.items():
+        runs = max(tape.called[path] for tape in tapes) * (not layer.tied_to)
+        times = max(runs, tied[layer.tied_to or path])
+        if times > 1 and layer.depth and layer.kind not in ("embedding", "norm"):
+            shared[path] = times
+    return shared

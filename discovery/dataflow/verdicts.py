@@ -2,9 +2,10 @@
 
 from collections import Counter
 
+from ..layers import CONV_KINDS
 from .attention import tell_attention, tell_weighted
 from .feed_forward import tell_feed_forward
-from .graph import Graph, Saying
+from .graph import Graph, Saying, is_dense
 from .kernels import tell_kernel_attention
 from .mixers import tell_mixers
 from .routers import tell_routers
@@ -18,4 +19,13 @@ def tell_roles(graph: Graph) -> dict[str, Counter[Saying]]:
     tell_weighted(graph)
     tell_mixers(graph)
     tell_feed_forward(graph)
+    tell_convolutions(graph)
     return graph.votes
+
+
+def tell_convolutions(graph: Graph) -> None:
+    """Say of pointwise convolutions in blocks that nothing else was said of what they are: one position each."""
+    for layer in graph.records:
+        is_pointwise = layer is not None and layer.kind in CONV_KINDS and layer.depth and is_dense(layer)
+        if is_pointwise and not graph.is_said(layer):
+            graph.say(layer, "conv.pointwise", "mixes the channels of one position, outside a feed-forward network")
