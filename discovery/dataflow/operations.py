@@ -24,11 +24,11 @@ POOLINGS = _FAMILIES["poolings"]
 SLICES = _FAMILIES["slices"]
 LOOKUPS = _FAMILIES["lookups"]
 TRANSPOSITIONS = _FAMILIES["transpositions"]
-LOOKED_AT = _FAMILIES["looked_at"]
 SILENT = _FAMILIES["silent"]
 IN_PLACE = _FAMILIES["in_place"]
 PURE = _FAMILIES["pure"]
 VIEWS = _FAMILIES["views"]
+LOOKED_AT = _FAMILIES["looked_at"] | VIEWS | SLICES | TRANSPOSITIONS
 
 
 def contracted(op: Op) -> tuple[int, ...]:

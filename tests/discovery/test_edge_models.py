@@ -33,11 +33,11 @@ from loradar.errors import InvalidReference, LoradarError
 @pytest.mark.parametrize(
     ("name", "language", "vision"),
     [
-        ("llama4", "language_model.model", "vision_model"),
+        ("llama4", "language_model", "vision_model"),
         ("gemma3", "model.language_model", "model.vision_tower"),
         ("llava", "model.language_model", "model.vision_tower"),
         ("siglip", "text_model", "vision_model"),
-        ("blip-2", "language_model.model", "vision_model"),
+        ("blip-2", "language_model", "vision_model"),
         ("gemma4 with towers", "model.language_model", "model.vision_tower"),
     ],
 )
@@ -322,7 +322,7 @@ def test_paths_are_those_of_the_installed_version():
     assert all(found(name).data["architecture"]["library_version"] for name in ("vit", "mixtral", "gpt_neox", "llava"))
 
 
-@pytest.mark.parametrize(("name", "role"), [("dbrx", "expert."), ("llama4", "expert."), ("autoformer", "attention.")])
+@pytest.mark.parametrize(("name", "role"), [("dbrx", "attention."), ("llama4", "expert."), ("autoformer", "attention.")])
 def test_what_does_not_build_from_a_bare_configuration_is_helped(name, role):
     """A bare dbrx lacks rope_theta, autoformer prediction_length: the smallest fix makes them build (edge case 40)."""
     assert found(name).with_role(role)

@@ -28,13 +28,14 @@ def test_the_json_is_the_contract():
     assert data["architecture"]["library"] == "transformers"
     assert data["architecture"]["class"] == "Olmo2ForCausalLM"
     assert data["architecture"]["fingerprint"].startswith("sha256:")
-    assert data["method"] == "names"
+    assert (data["method"], data["untraced"]) == ("dataflow", [])
     assert data["towers"] == {"language": ["model"], "vision": [], "audio": [], "projector": []}
     layer = next(entry for entry in data["layers"] if entry["path"] == "model.layers.0.self_attn.q_proj")
     assert layer["kind"] == "linear"
     assert layer["shape"] == [4096, 4096]
-    assert (layer["role"], layer["tower"], layer["called"]) == ("attention.query", "language", None)
-    assert layer["evidence"][0]["by"] == "names"
+    assert (layer["role"], layer["tower"], layer["called"]) == ("attention.query", "language", True)
+    assert [item["by"] for item in layer["evidence"]] == ["dataflow", "names"]
+    assert (layer["confidence"], layer["layout"], layer["bypassed"]) == ("high", None, None)
     default = data["proposals"][0]
     assert (default["peft_type"], default["preset"]) == ("LORA", "default")
     assert default["target_modules"] == ["q_proj", "v_proj"]
@@ -114,16 +115,21 @@ def test_bad_subjects_are_refused_in_one_line(subject, error, words):
 
 def test_a_configuration_that_does_not_build_names_its_cause():
     """The first line of the library's own error is passed on."""
-    with pytest.raises(ScanFailed, match=r"transformers:autoformer could not be built .*prediction_length"):
-        scan("autoformer")
+    with pytest.raises(ScanFailed, match=r"transformers:llama could not be built .*no such activation"):
+        scan(LlamaConfig(hidden_act="no such activation"))
 
 
-def test_what_cannot_be_done_yet_is_refused():
-    """Tracing is asked for in vain, not ignored."""
-    with pytest.raises(InvalidRequest, match="method 'dataflow'"):
-        scan("olmo2", method="dataflow")
-    with pytest.raises(InvalidRequest, match="example_inputs"):
-        scan(MLP(), example_inputs=(torch.zeros(1, 20),))
+def test_an_unknown_method_is_refused():
+    """The message lists those there are."""
+    with pytest.raises(InvalidRequest, match="Unknown method 'magic'. Methods: 'auto', 'dataflow', 'names'"):
+        scan("olmo2", method="magic")
+
+
+def test_names_run_nothing():
+    """By names, no layer is known to be called, and every verdict says it is of low confidence or declared."""
+    found = scan("olmo2", method="names")
+    assert (found.method, found.untraced) == ("names", ("language",))
+    assert {layer.called for layer in found.layers} == {None}
 
 
 def test_the_public_name_is_the_scanner():
