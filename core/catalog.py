@@ -17,7 +17,7 @@ from .errors import InvalidRequest
 from .mappings import Verification
 from .records import Architecture, Proposal, Slot
 from .targets import TargetSpec
-from .vocabulary import Library
+from .vocabulary import Library, Tower
 
 FORMAT = 1
 _ID_LENGTH = 12
@@ -61,6 +61,7 @@ class CatalogEntry:
 
     Attributes:
         method: How the scan told roles.
+        untraced: Towers whose roles rest on names.
         checks: What each proposal hits, in the order of the proposals.
         peft: What PEFT's own entry hits, by PEFT type.
         unscanned: The reason why there is no scan.
@@ -68,6 +69,7 @@ class CatalogEntry:
 
     architecture: Architecture
     method: str | None = None
+    untraced: tuple[Tower, ...] = ()
     towers: dict[str, tuple[str, ...]] | None = None
     slots: tuple[Slot, ...] = ()
     proposals: tuple[Proposal, ...] = ()
@@ -82,6 +84,7 @@ class CatalogEntry:
         return {
             "architecture": self.architecture.to_dict(),
             "method": self.method,
+            "untraced": list(self.untraced),
             "towers": {tower: list(prefixes) for tower, prefixes in (self.towers or {}).items()},
             "slots": [slot.to_dict() for slot in self.slots],
             "proposals": [proposal.to_dict() for proposal in self.proposals],
@@ -98,6 +101,7 @@ class CatalogEntry:
         return cls(
             architecture=architecture,
             method=data["method"],
+            untraced=tuple(data["untraced"]),
             towers={tower: tuple(prefixes) for tower, prefixes in data["towers"].items()},
             slots=tuple(Slot(**slot) for slot in data["slots"]),
             proposals=tuple(_to_proposal(proposal) for proposal in data["proposals"]),
@@ -196,6 +200,7 @@ def _own(entry: CatalogEntry) -> dict[str, Any]:
         "name": entry.architecture.name,
         "class": entry.architecture.class_name,
         "method": entry.method,
+        **({"untraced": list(entry.untraced)} if entry.untraced else {}),
         "counts": [slot.count for slot in entry.slots],
         "reasons": reasons,
         "proposals": [
@@ -250,6 +255,7 @@ def _unpacked(header: CatalogHeader, data: dict[str, Any], structures: dict[str,
     return CatalogEntry(
         architecture=Architecture(header.library, data["name"], data["class"], version, shared.fingerprint),
         method=data["method"],
+        untraced=tuple(data.get("untraced", ())),
         towers=shared.towers,
         slots=tuple(replace(slot, count=n) for slot, n in zip(shared.slots, data["counts"], strict=True)),
         proposals=tuple(

@@ -30,6 +30,7 @@ def catalog_entry(scan: Scan) -> CatalogEntry:
     return CatalogEntry(
         architecture=scan.architecture,
         method=scan.method,
+        untraced=scan.untraced,
         towers=scan.towers,
         slots=scan.slots,
         proposals=scan.proposals,

@@ -117,7 +117,9 @@ def small_detr() -> nn.Module:
 SPECIAL: dict[str, Callable[[], Any]] = {
     "phi3 with grouped heads": lambda: hf.Phi3Config(num_key_value_heads=8),
     "falcon with many heads": lambda: hf.FalconConfig(multi_query=False),
-    "falcon with groups": lambda: hf.FalconConfig(new_decoder_architecture=True, num_kv_heads=8),
+    "falcon with groups": lambda: hf.FalconConfig(
+        new_decoder_architecture=True, hidden_size=4096, num_attention_heads=64, num_kv_heads=8
+    ),
     "gemma4 with towers": lambda: Gemma4Config(vision_config=Gemma4VisionConfig(), audio_config=Gemma4AudioConfig()),
     "gemma4 reusing k": lambda: Gemma4Config(text_config=Gemma4TextConfig(attention_k_eq_v=True)),
     "blip-2 on t5": lambda: hf.Blip2Config(text_config=hf.T5Config()),

@@ -322,7 +322,9 @@ def test_paths_are_those_of_the_installed_version():
     assert all(found(name).data["architecture"]["library_version"] for name in ("vit", "mixtral", "gpt_neox", "llava"))
 
 
-@pytest.mark.parametrize(("name", "role"), [("dbrx", "attention."), ("llama4", "expert."), ("autoformer", "attention.")])
+@pytest.mark.parametrize(
+    ("name", "role"), [("dbrx", "attention."), ("llama4", "expert."), ("autoformer", "attention.")]
+)
 def test_what_does_not_build_from_a_bare_configuration_is_helped(name, role):
     """A bare dbrx lacks rope_theta, autoformer prediction_length: the smallest fix makes them build (edge case 40)."""
     assert found(name).with_role(role)
