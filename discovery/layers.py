@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import cast
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -106,7 +107,7 @@ def describe(site: Site) -> Iterator[tuple[Layer, object]]:
     class_name = type(module).__name__
     for name, weight in _weights(module, kind):
         is_bare = kind == "expert_parameter"
-        shape = tuple(weight.shape) if weight is not None else (module.out_features, module.in_features)
+        shape = tuple(weight.shape) if weight is not None else _features_of(module)[::-1]
         read, written = _features(module, kind, shape)
         layer = Layer(
             path=f"{site.path}.{name}" if is_bare else site.path,
@@ -184,7 +185,7 @@ def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str, nn.Parameter 
 
 def _features(module: nn.Module, kind: Kind, shape: tuple[int, ...]) -> tuple[int | None, int | None]:
     if kind == "linear":
-        return module.in_features, module.out_features
+        return _features_of(module)
     if isinstance(module, CONV_CLASSES):
         return module.in_channels, module.out_channels
     if isinstance(module, nn.MultiheadAttention):
@@ -192,3 +193,8 @@ def _features(module: nn.Module, kind: Kind, shape: tuple[int, ...]) -> tuple[in
     if kind in ("transposed_linear", "embedding"):
         return shape[0], shape[1]
     return None, None
+
+
+def _features_of(module: nn.Module) -> tuple[int, int]:
+    """Return what a linear reads and writes; both were found to be numbers before."""
+    return cast("int", module.in_features), cast("int", module.out_features)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
@@ -54,9 +54,9 @@ def work(task: Callable[[str], T], names: Sequence[str], library: str, bounds: B
     """
     preload(library)
     with _pool(bounds) as pool:
-        futures = {pool.schedule(task, (name,), timeout=bounds.seconds): name for name in names}
+        futures: dict[Any, str] = {pool.schedule(task, (name,), timeout=bounds.seconds): name for name in names}
         for future in as_completed(futures):
-            yield futures[future], _outcome(future, bounds)
+            yield futures[future], _outcome(cast("ProcessFuture[T | str]", future), bounds)
 
 
 def preload(library: str) -> None:
@@ -78,7 +78,7 @@ def _pool(bounds: Bounds) -> Iterator[ProcessPool]:
     try:
         yield pool
     finally:  # all done, or nobody waits for the rest
-        pool.stop()
+        pool.stop()  # type: ignore[no-untyped-call]
         pool.join()
 
 

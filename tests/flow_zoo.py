@@ -57,7 +57,7 @@ class Fused(Letters):
     """Scaled dot-product attention by torch's function."""
 
     def forward(self, x):
-        """b asks, d answers with a, c leaves."""
+        """Ask with b, answer with a where d fits, leave by c."""
         return self.c(join(F.scaled_dot_product_attention(split(self.b(x)), split(self.d(x)), split(self.a(x)))))
 
 

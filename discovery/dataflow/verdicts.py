@@ -5,6 +5,7 @@ from collections import Counter
 from ..layers import CONV_KINDS
 from .attention import tell_attention, tell_weighted
 from .feed_forward import tell_feed_forward
+from .flow import Way
 from .graph import Graph, Saying, is_dense
 from .kernels import tell_kernel_attention
 from .mixers import tell_mixers
@@ -19,8 +20,22 @@ def tell_roles(graph: Graph) -> dict[str, Counter[Saying]]:
     tell_weighted(graph)
     tell_mixers(graph)
     tell_feed_forward(graph)
+    tell_pooled(graph)
     tell_convolutions(graph)
     return graph.votes
+
+
+def tell_pooled(graph: Graph) -> None:
+    """Say of layers in blocks that see one pooled vector per image what they are not (squeeze-and-excite gates)."""
+    pooled: set[int] = set()
+    for number, (origin, layer) in enumerate(zip(graph.flow.origins, graph.records, strict=True)):
+        if layer is None or not layer.depth:
+            continue
+        reads = origin.reads[0].items()
+        if reads and all(way & Way.POOLED or source in pooled for (source, _), way in reads):
+            pooled.add(number)
+            if not graph.is_said(layer):
+                graph.say(layer, "other", "sees one pooled vector per image")
 
 
 def tell_convolutions(graph: Graph) -> None:

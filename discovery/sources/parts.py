@@ -35,7 +35,7 @@ def build_part(config: "PreTrainedConfig") -> nn.Module | None:
     parts = [taker(config) for taker in takers]
     part = max(parts, key=_size, default=None)
     if part is not None and not hasattr(part, "config"):
-        part.config = config  # type: ignore[assignment]
+        part.config = config
     return part
 
 

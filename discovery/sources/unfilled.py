@@ -37,7 +37,7 @@ class OnMeta(DeviceContext):
             tensor = args[0] if args else (kwargs or {}).get("tensor")
             if isinstance(tensor, Tensor) and tensor.is_meta:
                 return tensor
-        return super().__torch_function__(func, types, args, kwargs)
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 
 
 @contextmanager

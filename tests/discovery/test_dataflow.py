@@ -162,7 +162,7 @@ def test_a_forward_that_does_not_run_leaves_the_names():
 
     class Broken(zoo.Stack):
         def forward(self, x):
-            raise RuntimeError("no")
+            raise RuntimeError(f"no {x.shape}")
 
     model = Broken(zoo.Fused)
     assert scan(model).method == "names"

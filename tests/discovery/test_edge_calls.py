@@ -11,7 +11,6 @@ import torch
 from edge_zoo import PRESETS, Found, Stack, found, source_line
 from torch import nn
 
-
 # --- layers that are there and not run ------------------------------------------------------------------------------
 
 
@@ -151,7 +150,7 @@ def test_a_wrapped_linear_is_found_inside():
 
 
 def test_a_slot_may_be_missing_on_some_layers():
-    """gemma4 reusing k: five global layers have no v_proj, and their k_proj says it is both (edge case 19; peft#3658)."""
+    """gemma4 reusing k: five global layers have no v_proj, their k_proj says it is both (edge case 19; peft#3658)."""
     seen = found("gemma4 reusing k")
     keys = seen.layers("language_model.layers.*.self_attn.k_proj")
     assert len(seen.layers("language_model.layers.*.self_attn.v_proj")) == 25

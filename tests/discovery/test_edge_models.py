@@ -26,7 +26,6 @@ from torch import nn
 from loradar.discovery import scan
 from loradar.errors import InvalidReference, LoradarError
 
-
 # --- towers and compositions ----------------------------------------------------------------------------------------
 
 

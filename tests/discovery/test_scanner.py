@@ -121,7 +121,7 @@ def test_a_configuration_that_does_not_build_names_its_cause():
 
 def test_an_unknown_method_is_refused():
     """The message lists those there are."""
-    with pytest.raises(InvalidRequest, match="Unknown method 'magic'. Methods: 'auto', 'dataflow', 'names'"):
+    with pytest.raises(InvalidRequest, match=r"Unknown method 'magic'\. Methods: 'auto', 'dataflow', 'names'"):
         scan("olmo2", method="magic")
 
 
