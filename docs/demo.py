@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import Olmo2Config, Olmo2ForCausalLM
+import torchvision
 
 import loradar
 from loradar.api import running
@@ -17,9 +17,11 @@ from loradar.errors import NotRegistered
 from loradar.registry import Registry
 from loradar.settings import Settings
 
-STEPS = 20
+STEPS = 8
 TOLERANCE = 1e-4
-NAME = "olmo2"
+REFERENCE = "torch:torchvision.models:maxvit_t"
+NAME = "torchvision.models.maxvit.MaxVit"
+"""torchvision's models are in no catalog: to the scanner they are a user's own classes."""
 
 
 def main() -> None:
@@ -39,15 +41,18 @@ def register(settings: Settings) -> None:
     """Show that the registry does not know the architecture, then scan and store it."""
     with Registry.open(settings) as registry:
         state = registry.info()
-        say("registry", f"{state.counts['mappings']:,} mappings from PEFT, in {Path(settings.home).name}/")
+        held = f"{state.counts['architectures']:,} architectures, {state.counts['mappings']:,} mappings"
+        say("registry", f"{held}, in {Path(settings.home).name}/")
         try:
-            registry.lookup(NAME)
+            registry.lookup(NAME, library="torch")
         except NotRegistered as error:
             say("lookup", error.message)
         else:
             check(held=False, message=f"{NAME} is registered already")
-        found = loradar.scan(NAME)
-        say("scan", f"{len(found.layers)} layers; default targets {list(found.propose().spec.target_modules or ())}")
+        found = loradar.scan(REFERENCE)
+        say("scan", f"{REFERENCE} by {found.method}: default targets {list(found.propose().spec.target_modules or ())}")
+        fused = next(layer for layer in found.layers if layer.role == "attention.qkv")
+        say("", f"{fused.path}: {fused.evidence[0].says}; in {fused.layout}")
         for reason in found.propose().reasons:
             say("", reason)
         report = registry.add_scan(found)
@@ -57,35 +62,34 @@ def register(settings: Settings) -> None:
 def look_up(url: str) -> None:
     """Ask the running service for what was just stored."""
     with loradar.Client(url) as client:
-        mapping = client.targets(NAME)
+        mapping = client.targets(NAME, library="torch")
     targets = list(mapping.spec.target_modules or ())
     say("serve", f"GET {url}/v1/targets/{NAME} -> {targets} ({mapping.source.kind}, revision {mapping.revision})")
-    check(held=targets == ["q_proj", "v_proj"], message=f"unexpected targets {targets}")
+    check(held=targets == ["to_qkv"], message=f"unexpected targets {targets}")
 
 
 def adapt_and_train() -> None:
-    """Adapt a small random model without any configuration, train it on a fixed batch, and merge."""
+    """Adapt the randomly filled model without any configuration, train it on a fixed batch, and merge."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
-    tokens = {"vocab_size": 512, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    model = loradar.get_peft_model(Olmo2ForCausalLM(Olmo2Config(**sizes, **tokens)))
+    model = loradar.get_peft_model(torchvision.models.maxvit_t(num_classes=4))
     decision = model.decision
     check(held=decision is not None and decision.step == "registry", message=f"decided by {decision}")
-    say("adapt", f"{len(model.targeted_module_names)} layers of a small random {NAME}, by the {decision.says}")
+    say("adapt", f"{len(model.targeted_module_names)} layers, by the {decision.says}")
     model.print_trainable_parameters()
-    batch = torch.randint(0, 512, (8, 32))
-    losses = train(model, batch)
+    images, labels = torch.randn(4, 3, 224, 224), torch.arange(4)
+    losses = train(model, images, labels)
     say("train", f"loss {losses[0]:.4f} -> {losses[-1]:.4f} in {STEPS} steps")
     check(held=losses[-1] < losses[0], message="the loss did not fall")
-    merge(model, batch)
+    merge(model, images)
 
 
-def train(model: loradar.PeftModel, batch: torch.Tensor) -> list[float]:
-    """Return the loss of each step on ``batch``, shape (sequences, tokens)."""
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-2)
+def train(model: loradar.PeftModel, images: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    """Return the loss of each step on a batch of ``images``, shape (images, channels, height, width)."""
+    model.eval()  # without dropped paths and with batch norm at rest, so that a few steps show
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
     losses = []
     for _ in range(STEPS):
-        loss = model(input_ids=batch, labels=batch).loss
+        loss = torch.nn.functional.cross_entropy(model(images), labels)
         losses.append(loss.item())
         loss.backward()
         optimizer.step()
@@ -94,11 +98,11 @@ def train(model: loradar.PeftModel, batch: torch.Tensor) -> list[float]:
 
 
 @torch.no_grad()
-def merge(model: loradar.PeftModel, batch: torch.Tensor) -> None:
+def merge(model: loradar.PeftModel, images: torch.Tensor) -> None:
     """Merge the adapter into the weights and check that the plain model answers the same."""
-    before = model.eval()(input_ids=batch).logits
+    before = model(images)
     plain = model.merge_and_unload()
-    difference = (plain(input_ids=batch).logits - before).abs().max().item()
+    difference = (plain(images) - before).abs().max().item()
     check(held=difference < TOLERANCE, message=f"merging changed the output by {difference:.1e}")
     say("merge", f"a plain {type(plain).__name__} again; its output moved by {difference:.1e}")
 
