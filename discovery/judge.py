@@ -1,12 +1,12 @@
 """The last word on every role: dataflow outranks names; both verdicts are kept, and where they differ it shows."""
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 
 from ..records import Evidence, Layer
 from ..vocabulary import Role, Tower
 from .dataflow import Saying, Trace
-from .slots import pattern_of
 
 DECLARED: frozenset[Role] = frozenset(
     {"head", "norm", "projector", "embedding.token", "embedding.position", "embedding.patch"}
@@ -77,13 +77,18 @@ def _verdicts(layers: tuple[Layer, ...], trace: Trace) -> dict[str, Saying]:
     told = {layer.path: said for layer in layers if (said := trace.verdict(layer.path)) is not None}
     by_pattern: dict[str, Counter[Saying]] = defaultdict(Counter)
     for path, said in told.items():
-        by_pattern[pattern_of(path)][said] += 1
+        by_pattern[_alike(path)][said] += 1
     for layer in layers:
-        siblings = by_pattern.get(pattern_of(layer.path))
+        siblings = by_pattern.get(_alike(layer.path))
         if layer.path not in told and siblings and not _was_called(layer, trace):
             role, says = siblings.most_common(1)[0][0]
             told[layer.path] = role, f"its siblings: {says}"
     return told
+
+
+def _alike(path: str) -> str:
+    """Return a path with every number in it replaced: ``expert_3`` stands beside ``expert_4``."""
+    return re.sub(r"\d+", "*", path)
 
 
 def _settle(layer: Layer, verdict: Saying) -> tuple[Role, tuple[Evidence, ...]]:

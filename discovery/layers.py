@@ -158,14 +158,18 @@ def _kind_by_name(module: nn.Module) -> Kind | None:
 
 
 def _holds_experts(module: nn.Module) -> bool:
-    """Fused experts are stacks of matrices that agree on their first dimension, the number of experts."""
+    """Fused experts are stacks of matrices that agree on their first dimension, the number of experts.
+
+    A single stack counts if it is its module's whole weight: experts of one layer each, or one matrix per codebook.
+    """
     if isinstance(module, ParametrizationList):
         return False
     stacks = [p for p in module._parameters.values() if p is not None and p.ndim == 3]  # noqa: PLR2004
     counts = {stack.shape[0] for stack in stacks}
     if len(counts) != 1 or any(1 in stack.shape for stack in stacks):
         return False
-    return len(stacks) > 1 or "Expert" in type(module).__name__
+    is_one_weight = "weight" in module._parameters and not module._modules and not isinstance(module, nn.Bilinear)
+    return len(stacks) > 1 or is_one_weight
 
 
 def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str, nn.Parameter | None]]:
@@ -185,7 +189,9 @@ def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str, nn.Parameter 
 
 def _features(module: nn.Module, kind: Kind, shape: tuple[int, ...]) -> tuple[int | None, int | None]:
     if kind == "linear":
-        return _features_of(module)
+        sizes = _features_of(module)
+        # A size worked out by torch while it builds is no number; the weight has it.
+        return sizes if all(isinstance(size, int) for size in sizes) else (shape[1], shape[0])
     if isinstance(module, CONV_CLASSES):
         return module.in_channels, module.out_channels
     if isinstance(module, nn.MultiheadAttention):

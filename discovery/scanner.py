@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
-from ..records import Scan
+from ..records import Architecture, Scan
 from ..references import Reference
 from . import sources
-from .dataflow import trace
+from .dataflow import Trace, trace
 from .facts import collect_facts, is_configuration
 from .judge import judge, list_untraced
-from .layers import list_layers, walk
+from .layers import Site, list_layers, walk
 from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
 from .roles import label_layers
 from .slots import fingerprint, make_slots
@@ -57,21 +57,28 @@ def scan(
 
 def scan_module(model: nn.Module, example_inputs: Any = None, method: str = "auto") -> Scan:
     """Scan a live module; see :func:`scan`."""
+    try:
+        return _scan_module(model, example_inputs, method)
+    except RuntimeError as error:  # attributes of a user's module may be properties that fail, or recur for ever
+        cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+        message = f"{type(model).__name__} could not be read ({cause}). Scan it without what fails, or by a reference."
+        raise ScanFailed(message, reference=type(model).__name__, cause=cause) from error
+
+
+def _scan_module(model: nn.Module, example_inputs: Any, method: str) -> Scan:
     facts = collect_facts(model)
-    module_paths = tuple(site.path for site in walk(model))
+    sites = [*walk(model)]
+    module_paths = tuple(site.path for site in sites)
     towers = map_towers(facts)
     layers = label_layers(Surroundings(facts, towers, module_paths, list_layers(model)))
     if not any(layer.kind in ADAPTABLE_KINDS for layer in layers):
         message = f"{facts.architecture.reference} has no layer an adapter could sit on ({len(module_paths)} modules)."
         raise NoAdaptableLayers(message, reference=facts.architecture.reference)
     traced = trace(model, layers, module_paths, example_inputs) if method != "names" else None
-    if traced is None and method == "dataflow":
-        message = f"No forward of {facts.architecture.reference} runs. Give example_inputs, or scan it by names."
-        raise ScanFailed(message, reference=facts.architecture.reference)
+    _check_traced(traced, method, facts.architecture)
     layers = judge(layers, traced) if traced else layers
     saved = saved_heads(layers, facts)
-    parameter_paths = tuple(name for name, _ in model.named_parameters(remove_duplicate=False))
-    subject = Subject(layers, module_paths, parameter_paths, saved, _count_parameters(model, saved))
+    subject = Subject(layers, module_paths, _parameter_paths(sites), saved, _count_parameters(model, saved))
     return Scan(
         architecture=replace(facts.architecture, fingerprint=fingerprint(layers)),
         method="dataflow" if traced else "names",
@@ -82,6 +89,17 @@ def scan_module(model: nn.Module, example_inputs: Any = None, method: str = "aut
         module_paths=module_paths,
         untraced=list_untraced(layers),
     )
+
+
+def _check_traced(traced: Trace | None, method: str, architecture: Architecture) -> None:
+    if traced is None and method == "dataflow":
+        message = f"No forward of {architecture.reference} runs. Give example_inputs, or scan it by names."
+        raise ScanFailed(message, reference=architecture.reference)
+
+
+def _parameter_paths(sites: list[Site]) -> tuple[str, ...]:
+    own = ((site.path, name) for site in sites for name, p in site.module._parameters.items() if p is not None)
+    return tuple(f"{path}.{name}" if path else name for path, name in own)
 
 
 def _resolve(subject: "nn.Module | PreTrainedConfig | str") -> nn.Module:
