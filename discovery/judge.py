@@ -94,7 +94,8 @@ def _alike(path: str) -> str:
 def _settle(layer: Layer, verdict: Saying) -> tuple[Role, tuple[Evidence, ...]]:
     """Return the role and the evidence, what decided first; a verdict that lost says what it would have said."""
     role, says = verdict
-    if layer.role in DECLARED:
+    is_no_head = layer.role == "head" and role == "embedding.patch"  # a base model may hold less than its class does
+    if layer.role in DECLARED and not is_no_head:
         return layer.role, (*layer.evidence, Evidence("dataflow", says if role == layer.role else f"{role}: {says}"))
     first, *rest = layer.evidence
     static = first if layer.role in (role, "other") else replace(first, says=f"{layer.role}: {first.says}")

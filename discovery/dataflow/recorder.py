@@ -96,8 +96,7 @@ class Recorder(TorchFunctionMode):
         if name is None:
             name = self._names[func] = _name_of(func)
         if name in SILENT:
-            with torch._C.DisableTorchFunction():  # no mode below has anything to say either
-                return func(*args, **kwargs)
+            return func(*args, **kwargs)
         with torch._C.DisableTorchFunction():  # looking at a tensor is no operation
             read = [self._value(tensor) for tensor in _tensors((args, kwargs) if kwargs else args)]
             arguments = self._arguments(func, name, args, kwargs)

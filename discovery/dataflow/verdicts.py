@@ -20,9 +20,20 @@ def tell_roles(graph: Graph) -> dict[str, Counter[Saying]]:
     tell_weighted(graph)
     tell_mixers(graph)
     tell_feed_forward(graph)
+    tell_patches(graph)
     tell_pooled(graph)
     tell_convolutions(graph)
     return graph.votes
+
+
+def tell_patches(graph: Graph) -> None:
+    """Say which layers outside the blocks turn what the model is given into what the blocks read."""
+    for number, (origin, layer) in enumerate(zip(graph.flow.origins, graph.records, strict=True)):
+        if layer is None or layer.depth or layer.kind in ("embedding", "norm") or not origin.reads[0]:
+            continue
+        is_raw = all(graph.flow.origins[source].kind == "input" for source, _ in origin.reads[0])
+        if is_raw and any(graph.unit(reader) for reader, _ in graph.readers[number]):
+            graph.say(layer, "embedding.patch", "reads what the model is given, and the blocks read it")
 
 
 def tell_pooled(graph: Graph) -> None:
