@@ -272,7 +272,7 @@ def _is_model(part: nn.Module) -> bool:
 
 def _has_unreached_blocks(part: nn.Module, called: set[int]) -> bool:
     """Tell whether a repeated block of a part was not called, nor anything in it."""
-    lists = (held for held in part.modules() if isinstance(held, nn.ModuleList))
+    lists = (held for held in part.modules() if isinstance(held, nn.ModuleList | nn.Sequential))
     return any(_is_unreached_block(block, called) for held in lists for block in held if block is not None)
 
 
