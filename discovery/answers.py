@@ -238,6 +238,8 @@ class Answers(TorchFunctionMode):
             for item in index:
                 flat.extend(self._selected(item) if _is_mask(item) else (self._unmasked(item),))
             return tuple(flat)
+        if isinstance(index, Tensor) and not index.ndim and not _is_mask(index):
+            return self._numbers(index)  # torch asks a lone index for its value
         return self._selected(index) if _is_mask(index) else index
 
     def _selected(self, mask: Tensor) -> tuple[Tensor, ...]:
