@@ -3,8 +3,8 @@
     python bench/scanning.py [--workers N] [--json FILE]
 
 The plain way builds every architecture on meta with its library's own constructor, in one process, and lists its
-layers. Only architectures that the plain way can build are scanned, by names and traced. Every arm runs in a process of its own, import included. One architecture: scanned twice in one process, the
-second time counted, in processor time.
+layers. Only architectures that the plain way can build are scanned, by names and traced. Every arm runs in a process
+of its own, import included. One architecture: scanned twice in one process, the second time counted, in processor time.
 """
 
 import argparse
