@@ -1,5 +1,6 @@
 """Finds inputs a forward runs with: the likeliest first, then what the last failure suggests."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -10,6 +11,7 @@ from torch import nn
 from .guesses import Guess
 from .inputs import Inputs, Plan, wanted_by
 
+_UNPACKED = re.compile(r"values to unpack \(expected (\d+)")
 PATIENCE = 10
 """Plans in a row that got no further than the best."""
 
@@ -61,6 +63,7 @@ class Search:
 
     def _after(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
         yield from _repairs(self._inputs, plan, failure)
+        yield from self._other_ranks(plan, failure)
         names = sorted(self._inputs.choices, key=lambda name: name not in failure.text)
         mentioned = [name for name in names if name in failure.text]
         for name in mentioned:
@@ -77,6 +80,14 @@ class Search:
         yield replace(plan, guess=Guess(number=0))
         for name in names:
             yield from self._other_choices(plan, name)
+
+    def _other_ranks(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
+        """Yield plans in which an input has as many dimensions as the forward unpacks."""
+        found = _UNPACKED.search(failure.text)
+        for name in self._inputs.given(plan) if found else ():
+            for choice, spec in enumerate(self._inputs.choices[name]):
+                if len(spec.shape) == int(found[1]) != len(self._inputs.spec(plan, name).shape):
+                    yield plan.picking(name, choice)
 
     def _other_choices(self, plan: Plan, name: str) -> Iterator[Plan]:
         """Yield plans with another choice for one argument; the one it has is another only if it was repaired."""

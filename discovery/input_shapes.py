@@ -16,6 +16,7 @@ _OPERATIONS = {
     "-": lambda left, right: left - right,
 }
 _DEEPEST = 4
+_HOLDERS = ("config", "pretrained_cfg", "default_cfg")
 
 
 class Sizes:
@@ -70,7 +71,8 @@ class Sizes:
     def _find(self, entry: Mapping[str, Any]) -> int:
         for config in self._in_scope(entry.get("scope")):
             for field in entry.get("fields", ()):
-                value = _number(_field(config, field), entry.get("at", [0]))
+                held = _field(config, field)
+                value = _length(held) if entry.get("count") else _number(held, entry.get("at", [0]))
                 if value:
                     return value * int(entry.get("times", 1))
         for module in self._modules if entry.get("scope") == "vision" else ():
@@ -90,12 +92,23 @@ class Sizes:
 
 def _configurations(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield (name, configuration) of a model and of the parts its configuration has, outer ones first."""
-    waiting = [(name, held, 0) for name in ("config", "pretrained_cfg", "default_cfg") if (held := _held(model, name))]
+    waiting = [(name, held, 0) for name, held in _first_held(model)]
     while waiting:
         name, config, level = waiting.pop(0)
         yield name, config
         if level < _DEEPEST:
             waiting.extend((key, value, level + 1) for key, value in _fields(config) if _is_configuration(value))
+
+
+def _first_held(model: nn.Module) -> list[tuple[str, Any]]:
+    """Return the configurations of a model; a composite that has none has those of the first model in it."""
+    for module in model.modules():
+        found = [(name, held) for name in _HOLDERS if (held := _held(module, name))]
+        if found:
+            return found
+        if not hasattr(type(model), "config_name"):
+            break
+    return []
 
 
 def _held(model: nn.Module, name: str) -> Any:
@@ -117,6 +130,10 @@ def _fields(config: Any) -> list[tuple[str, Any]]:
 
 def _field(config: Any, name: str) -> Any:
     return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
+def _length(value: Any) -> int | None:
+    return len(value) if isinstance(value, list | tuple) else None
 
 
 def _number(value: Any, at: Sequence[int | str]) -> int | None:

@@ -21,18 +21,29 @@ _LARGEST_ON_CPU = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """One way to make the value of an argument; without a shape the argument is left out."""
+    """One way to make the value of an argument; without a shape the argument is left out.
+
+    Attributes:
+        shape: Its dimensions, in expressions.
+        values: What it holds, as ``data/inputs.toml`` words it.
+        rows: Its very values for each sample, instead of a shape.
+        parts: Named tensors of these shapes, as a mapping, instead of one; nameless ones as a tuple.
+        constant: The very value, instead of a tensor.
+        repeat: A list of so many of it.
+    """
 
     shape: tuple[str, ...] = ()
     values: str = "float"
     rows: tuple[tuple[str, ...], ...] = ()
+    parts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     constant: Any = None
     repeat: int = 0
 
     @property
     def is_absent(self) -> bool:
         """Whether the argument is not given."""
-        return not self.shape and not self.rows and self.constant is None and self.values != "none"
+        is_made = self.shape or self.rows or self.parts or self.constant is not None
+        return not is_made and self.values not in ("none", "scalar")
 
 
 ABSENT = Spec()
@@ -71,9 +82,9 @@ class Inputs:
         choices: Specs for each argument, in the order to try them.
     """
 
-    def __init__(self, model: nn.Module, around: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module, around: nn.Module | None = None, method: str = "forward") -> None:
         self._model = model
-        self._parameters = _parameters(model)
+        self._parameters = _parameters(getattr(model, method))
         self._sizes = Sizes(model, around)
         self._dtype = _dtype(model)
         given: set[str] = set()
@@ -110,7 +121,7 @@ class Inputs:
     def _choices(self, name: str, given: set[str]) -> tuple[Spec, ...]:
         parameter = self._parameters[name]
         entries = [entry for entry in _entries(name) if self._holds(entry)]
-        specs = [_spec(entry) for entry in entries]
+        specs = [_listed(_spec(entry), parameter) for entry in entries]
         if name in _SWITCHES:
             return (ABSENT,)
         if parameter.default is inspect.Parameter.empty:
@@ -126,6 +137,8 @@ class Inputs:
         fits = not beside or any(name in self._parameters for name in beside)
         if not fits or any(name in self._parameters for name in unless):
             return False
+        if not all(self._sizes.find_field([field]) for field in entry.get("enabled", ())):
+            return False
         return all(self._sizes.find_field([field]) is not None for field in entry.get("fields", ()))
 
     def _is_offered(self, entry: Mapping[str, Any], given: set[str]) -> bool:
@@ -133,25 +146,36 @@ class Inputs:
         return give == "always" or (give == "with" and not given.isdisjoint(entry["partners"]))
 
     def _value(self, spec: Spec, sizes: Sizes, marks: list[tuple[int, int]]) -> Any:
-        if spec.rows:
-            return torch.tensor([sizes.shape(row) for row in spec.rows] * sizes.get_size("batch"))
-        if not spec.shape:
-            return spec.constant
-        shape = sizes.shape(spec.shape)
-        if spec.values == "float":
-            value = torch.empty(shape, dtype=self._dtype, device="meta")
-        elif prod(shape) > _LARGEST_ON_CPU:
-            value = torch.ones(shape, dtype=torch.long, device="meta")
-        elif spec.values in _FILLS:
-            value = _FILLS[spec.values](shape, marks)
-        else:
-            value = torch.full(shape, sizes.evaluate(spec.values))
+        value = self._single(spec, sizes, marks)
         return [value] * spec.repeat if spec.repeat else value
 
+    def _single(self, spec: Spec, sizes: Sizes, marks: list[tuple[int, int]]) -> Any:
+        if spec.rows:
+            rows = [sizes.shape(row) for row in spec.rows]
+            return [rows] * sizes.get_size("batch") if spec.values == "rows" else torch.tensor(rows * sizes.get_size("batch"))
+        if spec.parts:
+            parts = [(name, self._tensor(shape, spec.values, sizes, marks)) for name, shape in spec.parts]
+            return dict(parts) if parts[0][0] else tuple(part for _, part in parts)
+        if spec.values == "scalar":
+            return 1
+        return self._tensor(spec.shape, spec.values, sizes, marks) if spec.shape else spec.constant
 
-def _parameters(model: nn.Module) -> dict[str, inspect.Parameter]:
+    def _tensor(self, dims: tuple[str, ...], values: str, sizes: Sizes, marks: list[tuple[int, int]]) -> Tensor:
+        shape = sizes.shape(dims)
+        if values == "float":
+            return torch.empty(shape, dtype=self._dtype, device="meta")
+        if values == "complex":
+            return torch.empty(shape, dtype=torch.complex64, device="meta")
+        if prod(shape) > _LARGEST_ON_CPU:
+            return torch.ones(shape, dtype=torch.long, device="meta")
+        if values in _FILLS:
+            return _FILLS[values](shape, marks)
+        return torch.full(shape, sizes.evaluate(values))
+
+
+def _parameters(method: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
-        found = inspect.signature(model.forward).parameters
+        found = inspect.signature(method).parameters
     except (TypeError, ValueError):
         return {}
     return {name: parameter for name, parameter in found.items() if parameter.kind not in _REST}
@@ -169,7 +193,22 @@ def _entries(name: str) -> tuple[Mapping[str, Any], ...]:
 
 def _spec(entry: Mapping[str, Any]) -> Spec:
     rows = tuple(tuple(row) for row in entry.get("rows", ()))
-    return Spec(tuple(entry.get("shape", ())), entry.get("values", "float"), rows, repeat=entry.get("repeat", 0))
+    held = entry.get("parts", {})
+    parts = held.items() if isinstance(held, dict) else (("", shape) for shape in held)
+    return Spec(
+        shape=tuple(entry.get("shape", ())),
+        values=entry.get("values", "float"),
+        rows=rows,
+        parts=tuple((name, tuple(shape)) for name, shape in parts),
+        repeat=entry.get("repeat", 0),
+    )
+
+
+def _listed(spec: Spec, parameter: inspect.Parameter) -> Spec:
+    """Return a list of one for an argument that is declared as a list and nothing else."""
+    note = str(parameter.annotation).lower().removeprefix("typing.")
+    is_list = note.startswith("list[") and "|" not in note
+    return replace(spec, repeat=1) if is_list and spec.shape and not spec.repeat else spec
 
 
 def _guesses(parameter: inspect.Parameter, model: nn.Module) -> tuple[Spec, ...]:
@@ -178,7 +217,9 @@ def _guesses(parameter: inspect.Parameter, model: nn.Module) -> tuple[Spec, ...]
     if "bool" in note and "Tensor" not in note:
         return (Spec(constant=False),)
     if "int" in note and "Tensor" not in note:
-        return (Spec(constant=1),)
+        return (Spec(constant=[0] if "list[" in note.lower() else 1),)
+    if "float" in note and "tensor" not in note.lower():
+        return (Spec(constant=[1.0] if "list[" in note.lower() else 1.0),)
     first = next((spec for module in model.modules() if (spec := wanted_by(module))), None)
     usual = (
         Spec(("batch", "tokens", "hidden")),

@@ -1,11 +1,12 @@
 """Runs a model's own forward on the meta device, with inputs made for it, so that a watcher can follow it."""
 
 import inspect
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,9 @@ from .input_search import Failure, Search
 from .inputs import Inputs, Plan
 from .known_values import on_meta
 from .untouched import untouched
+from .words import read_facts
 
+_INDEX = re.compile(r"\d+")
 Watch = Callable[[], AbstractContextManager[Any]]
 
 MOST_ATTEMPTS = 24
@@ -25,6 +28,10 @@ MOST_ATTEMPTS = 24
 FEWER_ATTEMPTS = 10
 """Sets of inputs tried for something in a model that is none of its own."""
 CPU_ATTEMPTS = 3
+MOST_FAILURES = 60
+"""Attempts that may fail before the rest of a model is given up."""
+MOST_WASTE = 6.0
+"""Seconds of computing that may go into attempts that fail."""
 MOST_BYTES = 4 << 30
 """Weights in half precision up to which a model that meta refuses is run on the CPU."""
 SECONDS = 20.0
@@ -81,7 +88,9 @@ class _Session:
         self._deadline = deadline
         self._called: set[int] = set()
         self._failed: list[tuple[str, tuple[str, ...]]] = []
-        self._worked: dict[type[nn.Module], Plan] = {}
+        self._worked: dict[tuple[type[nn.Module], str], Plan] = {}
+        self._alike: set[tuple[str, frozenset[tuple[str, type[nn.Module]]]]] = set()
+        self._failures, self._waste = 0, 0.0
 
     @property
     def has_finished(self) -> bool:
@@ -102,44 +111,61 @@ class _Session:
                 self._run_within(f"{path}.{at}".lstrip("."), child, around, FEWER_ATTEMPTS)
 
     def _run_within(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
+        """Run a part, and what is in it; one of several that differ by their number only stands for all."""
+        key = _INDEX.sub("*", path), frozenset((_INDEX.sub("*", at), type(held)) for at, held in part.named_modules())
+        if key in self._alike:
+            return
+        self._alike.add(key)
         self.run(path, part, around, attempts)
         self.run_inside(path, part, around)
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether no time is left, or enough was tried in vain."""
+        is_hopeless = self._failures >= MOST_FAILURES or self._waste >= MOST_WASTE
+        return is_hopeless or time.monotonic() >= self._deadline
+
     def _is_unfinished(self, part: nn.Module) -> bool:
-        return time.monotonic() < self._deadline and _has_unreached_blocks(part, self._called)
+        return not self._is_over and _has_unreached_blocks(part, self._called)
 
     def run(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
-        """Try sets of inputs on a part until its forward finishes."""
+        """Try sets of inputs on a part until its forward finishes, or what it has instead of one."""
         if isinstance(part, nn.ModuleList | nn.ModuleDict):
             return
-        inputs = self._inputs(path, part, around)
+        methods = _list_methods(part)
+        if not methods and (not path or _is_model(part)):
+            self.runs.append(Run(path, (), "meta", f"{type(part).__name__} has no forward."))
+        for method in methods:
+            self._run_method(path, part, method, around, attempts)
+
+    def _run_method(self, path: str, part: nn.Module, method: str, around: nn.Module, attempts: int) -> None:
+        inputs = self._inputs(path, part, method, around)
         if inputs is None:
             return
         given = inputs.given(Plan())
         if any(given == other and (not outer or path.startswith(f"{outer}.")) for outer, other in self._failed):
             return  # a model around it failed with the same inputs: that of a head around its base, say
-        search = Search(inputs, self._worked.get(type(part), Plan()))
+        search = Search(inputs, self._worked.get((type(part), method), Plan()))
         for _ in range(attempts):
             plan = search.next_plan()
-            if plan is None or time.monotonic() >= self._deadline:
+            if plan is None or self._is_over:
                 break
-            failure = self._attempt(_Call(path, part, inputs.given(plan), named=inputs.make(plan)), plan)
+            failure = self._attempt(
+                _Call(path, _callable(part, method), inputs.given(plan), named=inputs.make(plan)), plan
+            )
             if failure is None:
-                self._worked[type(part)] = plan
+                self._worked[type(part), method] = plan
                 return
             search.learn(failure)
         self._failed.append((path, given))
 
-    def _inputs(self, path: str, part: nn.Module, around: nn.Module) -> Inputs | None:
+    def _inputs(self, path: str, part: nn.Module, method: str, around: nn.Module) -> Inputs | None:
         """Return what a part can be given, or ``None``, with the reason recorded, if that cannot be told."""
-        reason = f"{type(part).__name__} has no forward."
-        if type(part).forward is not nn.Module.forward:
-            try:
-                return Inputs(part, around)
-            except Exception as error:  # noqa: BLE001 - signatures and configurations of others may raise anything
-                reason = _first_line(error)
-        if not path or _is_model(part):
-            self.runs.append(Run(path, (), "meta", reason))
+        try:
+            return Inputs(part, around, method)
+        except Exception as error:  # noqa: BLE001 - signatures and configurations of others may raise anything
+            if not path or _is_model(part):
+                self.runs.append(Run(path, (), "meta", _first_line(error)))
         return None
 
     def run_examples(self, model: nn.Module, example_inputs: Any) -> bool:
@@ -155,16 +181,18 @@ class _Session:
 
     def run_on_cpu(self, model: nn.Module) -> None:
         """Try the likeliest inputs of a model that meta refused, on the CPU."""
-        inputs = self._inputs("", model, model)
+        methods = _list_methods(model)
+        inputs = self._inputs("", model, methods[0], model) if methods else None
         if inputs is None:
             return
         search = Search(inputs, Plan(batch=1))
         for _ in range(CPU_ATTEMPTS):
             plan = search.next_plan()
-            if plan is None or time.monotonic() >= self._deadline:
+            if plan is None or self._is_over:
                 return
             named = {name: _on_cpu(value) for name, value in inputs.make(plan).items()}
-            failure = self._attempt(_Call("", model, inputs.given(plan), named=named), None, "cpu")
+            call = _Call("", _callable(model, methods[0]), inputs.given(plan), named=named)
+            failure = self._attempt(call, None, "cpu")
             if failure is None:
                 return
             search.learn(failure)
@@ -175,18 +203,22 @@ class _Session:
         args, named = (on_meta(call.args), on_meta(call.named)) if answers else (call.args, call.named)
         trail, failure = _Trail(), None
         hook = register_module_forward_pre_hook(trail.enter)
+        started = time.thread_time()
         try:
             with time_limit(self._deadline - time.monotonic()), answers or nullcontext(), self._watch():
-                call.part(*args, **named)
+                call.forward(*args, **named)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a forward may raise anything, and OutOfTime is none of Exception
             failure = Failure(_text(error), answers.calls if answers else 0, trail.module, trail.shape)
         finally:
             hook.remove()
-        self.runs.append(Run(call.path, call.names, device, _first_line(failure.text) if failure else None))
         if failure is None:
             self._called |= trail.called
+        else:
+            self._failures += 1
+            self._waste += time.thread_time() - started
+        self.runs.append(Run(call.path, call.names, device, _first_line(failure.text) if failure else None))
         return failure
 
 
@@ -195,7 +227,7 @@ class _Call:
     """A forward and what it is given."""
 
     path: str
-    part: nn.Module
+    forward: Callable[..., Any]
     names: tuple[str, ...]
     args: tuple[Any, ...] = ()
     named: dict[str, Any] = field(default_factory=dict)
@@ -265,6 +297,18 @@ def _outermost(parts: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]
     return sorted(outer, key=lambda item: -sum(parameter.numel() for parameter in item[1].parameters()))
 
 
+def _list_methods(part: nn.Module) -> tuple[str, ...]:
+    """Return what a part is run by: its forward, or what a class without one has instead."""
+    if type(part).forward is not nn.Module.forward:
+        return ("forward",)
+    return tuple(name for name in read_facts("inputs.toml")["methods"] if callable(getattr(type(part), name, None)))
+
+
+def _callable(part: nn.Module, method: str) -> Callable[..., Any]:
+    """Return what calls a method; a forward is called through the module, so that its hooks see it."""
+    return part if method == "forward" else cast("Callable[..., Any]", getattr(part, method))
+
+
 def _is_model(part: nn.Module) -> bool:
     """Tell whether something is a model of its own: of transformers or diffusers, or made like one."""
     return hasattr(type(part), "main_input_name") or hasattr(type(part), "config_name")
@@ -273,9 +317,11 @@ def _is_model(part: nn.Module) -> bool:
 def _has_unreached_blocks(part: nn.Module, called: set[int]) -> bool:
     """Tell whether a repeated block of a part was not called, nor anything in it."""
     lists = (held for held in part.modules() if isinstance(held, nn.ModuleList | nn.Sequential))
-    return any(_is_unreached_block(block, called) for held in lists for block in held if block is not None)
+    return any(_is_unreached_block(block, called) for held in lists for block in held)
 
 
-def _is_unreached_block(block: nn.Module, called: set[int]) -> bool:
-    """A single layer is no block: in lists they are often read, not called."""
+def _is_unreached_block(block: nn.Module | None, called: set[int]) -> bool:
+    """A single layer is no block, in lists they are often read, not called; nor is a ``None`` among them."""
+    if block is None:
+        return False
     return next(block.children(), None) is not None and not any(id(inner) in called for inner in block.modules())

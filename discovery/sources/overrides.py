@@ -25,6 +25,12 @@ class Override:
     model_class: str | None = None
     unbuilt: bool = False
 
+    def find_class(self) -> Any:
+        """Return the named class of transformers, if one is named."""
+        import transformers
+
+        return getattr(transformers, self.model_class) if self.model_class else None
+
 
 NONE = Override(reason="")
 

@@ -1,70 +1,80 @@
-"""Parts of transformers models that no auto mapping knows: text towers, mask decoders, connectors."""
+"""Parts of transformers models that no auto mapping knows: text towers, mask decoders, connectors.
 
-import inspect
-import pkgutil
+A part with model classes of its own is the largest of them. One without is cut out of the model that holds it, as the
+largest module below it whose constructor reads the part's configuration: who reads it is built by it.
+"""
+
+import sys
 from collections.abc import Iterator
-from importlib import import_module
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from ..words import read_facts
+from .classes import find_task_class, list_composites, list_own_classes
+from .overrides import find_override
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
-
-
-def find_part_class(config_class: "type[PreTrainedConfig]") -> "type[PreTrainedModel] | None":
-    """Return the model class that names this config class as its own, anywhere in that model's package.
-
-    Of several the most whole one stands for the part, by ``data/transformers.toml``.
-    """
-    from transformers import PreTrainedModel
-
-    models: list[type[PreTrainedModel]] = [m for m in _modules_beside(config_class) if issubclass(m, PreTrainedModel)]
-    own = [m for m in models if m.config_class is config_class and not m.__name__.endswith("PreTrainedModel")]
-    return min(own, key=_wholeness, default=None)
+    from transformers import PreTrainedConfig
 
 
 def build_part(config: "PreTrainedConfig") -> nn.Module | None:
-    """Build the largest plain module whose constructor asks for just this config; to be called on meta.
+    """Build the most whole module a config stands for; to be called on meta."""
+    own = [model_class(config) for model_class in list_own_classes(type(config))]
+    filled = [model for model in own if _size(model) > 1]  # a package's base class has no layer
+    return max(filled, key=_size) if filled else _cut_out(config)
+
+
+def _cut_out(config: "PreTrainedConfig") -> nn.Module | None:
+    """Build the first composite that holds this config, and return the module built by the config.
 
     It is given the config as an attribute, as a model class would keep it, so that it can say what it is.
     """
-    takers = [module for module in _modules_beside(type(config)) if _asks_for(module, type(config))]
-    parts = [taker(config) for taker in takers]
-    part = max(parts, key=_size, default=None)
-    if part is not None and not hasattr(part, "config"):
-        part.config = config
-    return part
+    for composite_class in list_composites(type(config)):
+        override = find_override("transformers", composite_class.model_type)
+        keys = [key for key, held in composite_class.sub_configs.items() if held is type(config)]
+        composite = composite_class(**{**override.config, **dict.fromkeys(keys, config)})
+        model_class = override.find_class() or find_task_class(composite_class.model_type)
+        if model_class is None:
+            continue
+        with _watching([getattr(composite, key) for key in keys]) as readers:
+            model = model_class(composite)
+        below = [m for m in model.modules() if m in readers and type(getattr(m, "config", None)) is not composite_class]
+        part = max(below, key=_size, default=None)
+        if part is not None and not hasattr(part, "config"):
+            part.config = config
+        return part
+    return None
 
 
-def _modules_beside(config_class: type) -> Iterator[type[nn.Module]]:
-    """Yield the module classes defined in the modeling files of a config class's package."""
-    package = config_class.__module__.rpartition(".")[0]
-    for entry in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
-        if entry.name.rpartition(".")[2].startswith("modeling_"):
-            modeling = import_module(entry.name)
-            own = (item for item in vars(modeling).values() if getattr(item, "__module__", None) == entry.name)
-            yield from (item for item in own if isinstance(item, type) and issubclass(item, nn.Module))
+@contextmanager
+def _watching(configs: list[Any]) -> Iterator[set[nn.Module]]:
+    """Collect the modules whose constructors read one of these configs inside this context."""
+    readers: set[nn.Module] = set()
+    own_class = type(configs[0])
+
+    def read(config: Any, name: str) -> Any:
+        readers.update(_modules_under_construction())
+        return own_class.__getattribute__(config, name)
+
+    watched = type(own_class.__name__, (own_class,), {"__getattribute__": read, "__module__": own_class.__module__})
+    for config in configs:
+        config.__class__ = watched
+    try:
+        yield readers
+    finally:
+        for config in configs:
+            config.__class__ = own_class
 
 
-def _asks_for(module_class: type[nn.Module], config_class: type) -> bool:
-    """Tell whether a constructor needs one argument only, annotated with this config class."""
-    parameters = list(inspect.signature(module_class.__init__).parameters.values())[1:]
-    required = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    return len(required) == 1 and _annotation(required[0]) == config_class.__name__
-
-
-def _annotation(parameter: inspect.Parameter) -> str:
-    annotation: Any = parameter.annotation
-    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+def _modules_under_construction() -> Iterator[nn.Module]:
+    """Yield the modules whose constructors are running, innermost first."""
+    frame = sys._getframe(1)  # noqa: SLF001  # the one way to see who asks
+    while frame is not None:
+        if frame.f_code.co_name == "__init__" and isinstance(module := frame.f_locals.get("self"), nn.Module):
+            yield module
+        frame = frame.f_back
 
 
 def _size(module: nn.Module) -> int:
     return sum(1 for _ in module.modules())
-
-
-def _wholeness(model_class: type) -> int:
-    marks: list[str] = read_facts("transformers.toml")["part_classes"]
-    return next((rank for rank, mark in enumerate(marks) if mark in model_class.__name__), len(marks))
