@@ -31,7 +31,7 @@ types: $(VENV)/.installed  ## mypy, strict
 	MYPYPATH=.cache/types $(BIN)/mypy --cache-dir .cache/mypy -p loradar
 
 unit: $(VENV)/.installed  ## the tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 ## Measure
 catalog: $(VENV)/.installed  ## scan every architecture of every library into data/catalog; go on if interrupted

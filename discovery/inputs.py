@@ -152,7 +152,11 @@ class Inputs:
     def _single(self, spec: Spec, sizes: Sizes, marks: list[tuple[int, int]]) -> Any:
         if spec.rows:
             rows = [sizes.shape(row) for row in spec.rows]
-            return [rows] * sizes.get_size("batch") if spec.values == "rows" else torch.tensor(rows * sizes.get_size("batch"))
+            return (
+                [rows] * sizes.get_size("batch")
+                if spec.values == "rows"
+                else torch.tensor(rows * sizes.get_size("batch"))
+            )
         if spec.parts:
             parts = [(name, self._tensor(shape, spec.values, sizes, marks)) for name, shape in spec.parts]
             return dict(parts) if parts[0][0] else tuple(part for _, part in parts)

@@ -14,31 +14,27 @@ DECLARED: frozenset[Role] = frozenset(
 """Roles a model declares by its structure; what flows through a head looks like a feed-forward network."""
 
 
-FAMILIES = {"attention": "attention", "mixer": "attention", "mlp": "feed-forward network"}
+NAMED_FOR = ("attention.", "mixer.", "mlp.")
 
 
 def judge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
     """Return the layers with the role the trace gives them, where it gives one, and whether they were called."""
     verdicts = _verdicts(layers, trace)
-    understood = _understood(layers, verdicts)
-    return tuple(
-        _judged(layer, verdicts.get(layer.path) or _unmet(layer, understood, trace), trace) for layer in layers
-    )
+    filled = _filled(layers, verdicts)
+    return tuple(_judged(layer, verdicts.get(layer.path) or _unmet(layer, filled, trace), trace) for layer in layers)
 
 
-def _understood(layers: tuple[Layer, ...], verdicts: dict[str, Saying]) -> set[tuple[str | None, str]]:
-    """Return the (block, family) of which dataflow told some role: there no other layer goes by its name."""
-    told = ((layer.block, verdicts[layer.path][0]) for layer in layers if layer.path in verdicts)
-    return {(block, FAMILIES.get(role.partition(".")[0], "")) for block, role in told}
+def _filled(layers: tuple[Layer, ...], verdicts: dict[str, Saying]) -> set[tuple[str | None, Role]]:
+    """Return the (block, role) that dataflow gave to some layer: no other layer of the block has it by its name."""
+    return {(layer.block, verdicts[layer.path][0]) for layer in layers if layer.path in verdicts}
 
 
-def _unmet(layer: Layer, understood: set[tuple[str | None, str]], trace: Trace) -> Saying | None:
-    """A layer whose name promises what dataflow knows it does not do."""
-    family = FAMILIES.get(layer.role.partition(".")[0])
-    is_named = layer.evidence[0].by == "names" and layer.depth and _was_called(layer, trace)
-    if family is None or not is_named or (layer.block, family) not in understood:
+def _unmet(layer: Layer, filled: set[tuple[str | None, Role]], trace: Trace) -> Saying | None:
+    """A layer whose name promises what dataflow knows another one does."""
+    is_named = layer.evidence[0].by == "names" and layer.depth and layer.role.startswith(NAMED_FOR)
+    if not is_named or not _was_called(layer, trace) or (layer.block, layer.role) not in filled:
         return None
-    return "other", f"is no part of the {family} of its block"
+    return "other", f"another layer of its block is the {layer.role}"
 
 
 def list_untraced(layers: tuple[Layer, ...]) -> tuple[Tower, ...]:

@@ -43,7 +43,7 @@ def say_attentions(graph: Graph, attentions: Iterable[Attention]) -> None:
     for attention in attentions:
         if _attends_to_depth(graph, attention):
             continue
-        by_operand = [graph.feeders(reads, graph.unit(attention.number)) for reads in attention.reads]
+        by_operand = [_operand_layers(graph, attention.number, reads) for reads in attention.reads]
         scope = _scope(graph, attention.number, [layer for layers in by_operand for layer in layers])
         projected.update([attention.number] if any(by_operand) else [])
         for operand, layers in zip(OPERANDS, by_operand, strict=True):
@@ -60,6 +60,20 @@ def say_attentions(graph: Graph, attentions: Iterable[Attention]) -> None:
         graph.say(graph.layers[path], "attention.latent", says)
     for number in projected:
         _tell_readers(graph, number, set(operands) | latents)
+
+
+def _operand_layers(graph: Graph, number: int, reads: Sources) -> list[Layer]:
+    """Return the layers that feed an operand; those inside another module of the same block belong to that one."""
+    unit, site = graph.unit(number), graph.flow.origins[number].site
+    layers = graph.feeders(reads, unit)
+    if unit is None or site == unit:
+        return layers
+    return [layer for layer in layers if not _stands_apart(layer, site, unit)]
+
+
+def _stands_apart(layer: Layer, site: str, unit: str) -> bool:
+    parent = layer.path.rpartition(".")[0]
+    return parent != unit and is_below(parent, unit) and common_path([parent, site]) == unit
 
 
 def _attends_to_depth(graph: Graph, attention: Attention) -> bool:

@@ -26,7 +26,9 @@ def explained(reference: str) -> Iterator[None]:
         ScanFailed: If the architecture does not build; the first line of the cause is in the message.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a library warns of while it builds is nothing a scan can mend
+            yield
     except LoradarError:
         raise
     except Exception as error:  # model code of others may raise anything

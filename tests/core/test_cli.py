@@ -206,7 +206,7 @@ def test_a_partial_entry_says_what_each_target_hits(run):
 
 def test_a_whole_library_is_counted_as_json(run, tmp_path, monkeypatch):
     """Standard output holds the JSON alone; the progress bar goes to standard error."""
-    monkeypatch.setattr("loradar.discovery.sources.list_names", lambda _: ["olmo2", "autoformer"])
+    monkeypatch.setattr("loradar.discovery.sources.list_names", lambda _: ["olmo2", "dinat"])
     out = tmp_path / "catalog.jsonl"
     bounds = ("--method", "names", "--workers", "1", "--seconds", "60", "--memory", "4")
     for form in ((), ("--compact",)):

@@ -70,10 +70,10 @@ def test_a_mapping_comes_back_as_the_registry_gives_it(client, registry):
 
 def test_architectures_are_fetched_page_by_page(client, registry, monkeypatch):
     """All of them, whatever the size of a page; filters are passed on."""
-    monkeypatch.setattr(client_module, "PAGE", 7)
+    monkeypatch.setattr(client_module, "PAGE", 97)
     assert client.architectures() == registry.list_architectures()
     assert client.architectures("transformers", "LLA") == registry.list_architectures("transformers", "LLA")
-    assert client.architectures("timm") == ()
+    assert client.architectures("torch") == ()
 
 
 def test_an_architecture_comes_back_whole(client, registry):

@@ -58,11 +58,17 @@ def outcome(make, **options):
     return result.method, [layer.path for layer in result.layers]
 
 
+def in_one_thread(make, **options):
+    """The outcome in a forked child: threads of the parent's pool do not come along, and must not be waited for."""
+    torch.set_num_threads(1)
+    return outcome(make, **options)
+
+
 def in_time(make, *, seconds=MOST_SECONDS, **options):
     """Return the outcome of a scan in a process of its own, which is ended when its time is up."""
     context = multiprocessing.get_context("fork")
     answer, sender = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sender.send(outcome(make, **options)), daemon=True)
+    child = context.Process(target=lambda: sender.send(in_one_thread(make, **options)), daemon=True)
     child.start()
     sender.close()
     try:

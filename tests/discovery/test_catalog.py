@@ -11,8 +11,8 @@ from loradar.errors import InvalidRequest, UnknownLibrary
 from loradar.registry import catalog_entry, catalog_header
 
 ONE = Bounds(workers=1, seconds=60)
-NAMES = ["olmo2", "autoformer", "phi3"]
-BY_NAME = [("autoformer", False), ("olmo2", True), ("phi3", True)]
+NAMES = ["olmo2", "dinat", "phi3"]
+BY_NAME = [("dinat", False), ("olmo2", True), ("phi3", True)]
 
 
 @pytest.fixture
