@@ -97,18 +97,30 @@ def plain_settings(model: nn.Module) -> Iterator[None]:
             fields["_experts_implementation_internal"] = EXPERTS
     checked = os.environ.get("TRANSFORMERS_DISABLE_TORCH_CHECK")
     validated = Distribution._validate_args  # noqa: SLF001 - there is a setter only
+    start = torch.autocast.__init__
     fast = torch.backends.mha.get_fastpath_enabled()
     os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = "1"
     Distribution.set_default_validate_args(value=False)
     torch.backends.mha.set_fastpath_enabled(value=False)
+    torch.autocast.__init__ = _started_on_cpu(start)  # type: ignore[method-assign]
     try:
         yield
     finally:
+        torch.autocast.__init__ = start  # type: ignore[method-assign]
         torch.backends.mha.set_fastpath_enabled(fast)
         Distribution.set_default_validate_args(validated)
         os.environ.pop("TRANSFORMERS_DISABLE_TORCH_CHECK", None)
         if checked is not None:
             os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = checked
+
+
+def _started_on_cpu(start: Callable[..., None]) -> Callable[..., None]:
+    """Return a constructor of ``torch.autocast`` that knows meta, where nothing is cast anyway."""
+
+    def begin(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        start(self, "cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
+    return begin
 
 
 def _configurations(model: nn.Module) -> Iterator[Any]:

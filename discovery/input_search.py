@@ -11,7 +11,13 @@ from torch import nn
 from .guesses import Guess
 from .inputs import Inputs, Plan, wanted_by
 
-_UNPACKED = re.compile(r"values to unpack \(expected (\d+)")
+_RANKS = (
+    re.compile(r"values to unpack \(expected (\d+)"),
+    re.compile(r"is not equal to len\(dims\) = (\d+)"),
+    re.compile(r"or (\d+)D \(batched\) input to conv"),
+    re.compile(r"Expected (\d+)-D tensors"),
+    re.compile(r"but got (\d+)-D for tensor"),
+)
 PATIENCE = 10
 """Plans in a row that got no further than the best."""
 
@@ -82,12 +88,12 @@ class Search:
             yield from self._other_choices(plan, name)
 
     def _other_ranks(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
-        """Yield plans in which an input has as many dimensions as the forward unpacks."""
-        found = _UNPACKED.search(failure.text)
-        for name in self._inputs.given(plan) if found else ():
-            for choice, spec in enumerate(self._inputs.choices[name]):
-                if len(spec.shape) == int(found[1]) != len(self._inputs.spec(plan, name).shape):
-                    yield plan.picking(name, choice)
+        """Yield plans in which an input has as many dimensions as the error asks for."""
+        for rank in [int(found[1]) for pattern in _RANKS if (found := pattern.search(failure.text))]:
+            for name in self._inputs.given(plan):
+                for choice, spec in enumerate(self._inputs.choices[name]):
+                    if len(spec.shape) == rank != len(self._inputs.spec(plan, name).shape):
+                        yield plan.picking(name, choice)
 
     def _other_choices(self, plan: Plan, name: str) -> Iterator[Plan]:
         """Yield plans with another choice for one argument; the one it has is another only if it was repaired."""

@@ -29,7 +29,8 @@ class Spec:
         rows: Its very values for each sample, instead of a shape.
         parts: Named tensors of these shapes, as a mapping, instead of one; nameless ones as a tuple.
         constant: The very value, instead of a tensor.
-        repeat: A list of so many of it.
+        number: A number of Python, in an expression.
+        repeat: A list of so many of it, in an expression.
     """
 
     shape: tuple[str, ...] = ()
@@ -37,13 +38,14 @@ class Spec:
     rows: tuple[tuple[str, ...], ...] = ()
     parts: tuple[tuple[str, tuple[str, ...]], ...] = ()
     constant: Any = None
-    repeat: int = 0
+    number: str = ""
+    repeat: str = ""
 
     @property
     def is_absent(self) -> bool:
         """Whether the argument is not given."""
-        is_made = self.shape or self.rows or self.parts or self.constant is not None
-        return not is_made and self.values not in ("none", "scalar")
+        is_made = self.shape or self.rows or self.parts or self.number or self.constant is not None
+        return not is_made and self.values != "none"
 
 
 ABSENT = Spec()
@@ -147,7 +149,7 @@ class Inputs:
 
     def _value(self, spec: Spec, sizes: Sizes, marks: list[tuple[int, int]]) -> Any:
         value = self._single(spec, sizes, marks)
-        return [value] * spec.repeat if spec.repeat else value
+        return [value] * sizes.evaluate(spec.repeat) if spec.repeat else value
 
     def _single(self, spec: Spec, sizes: Sizes, marks: list[tuple[int, int]]) -> Any:
         if spec.rows:
@@ -160,8 +162,8 @@ class Inputs:
         if spec.parts:
             parts = [(name, self._tensor(shape, spec.values, sizes, marks)) for name, shape in spec.parts]
             return dict(parts) if parts[0][0] else tuple(part for _, part in parts)
-        if spec.values == "scalar":
-            return 1
+        if spec.number:
+            return sizes.evaluate(spec.number)
         return self._tensor(spec.shape, spec.values, sizes, marks) if spec.shape else spec.constant
 
     def _tensor(self, dims: tuple[str, ...], values: str, sizes: Sizes, marks: list[tuple[int, int]]) -> Tensor:
@@ -204,7 +206,8 @@ def _spec(entry: Mapping[str, Any]) -> Spec:
         values=entry.get("values", "float"),
         rows=rows,
         parts=tuple((name, tuple(shape)) for name, shape in parts),
-        repeat=entry.get("repeat", 0),
+        number=entry.get("number", ""),
+        repeat=str(entry.get("repeat", "")),
     )
 
 
@@ -212,7 +215,7 @@ def _listed(spec: Spec, parameter: inspect.Parameter) -> Spec:
     """Return a list of one for an argument that is declared as a list and nothing else."""
     note = str(parameter.annotation).lower().removeprefix("typing.")
     is_list = note.startswith("list[") and "|" not in note
-    return replace(spec, repeat=1) if is_list and spec.shape and not spec.repeat else spec
+    return replace(spec, repeat="1") if is_list and spec.shape and not spec.repeat else spec
 
 
 def _guesses(parameter: inspect.Parameter, model: nn.Module) -> tuple[Spec, ...]:

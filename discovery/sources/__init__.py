@@ -1,9 +1,10 @@
 """One file per place a model can come from; each turns a name into a module, on meta, without weights."""
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
 from typing import Any
 
@@ -26,7 +27,7 @@ def explained(reference: str) -> Iterator[None]:
         ScanFailed: If the architecture does not build; the first line of the cause is in the message.
     """
     try:
-        with warnings.catch_warnings():
+        with redirect_stdout(sys.stderr), warnings.catch_warnings():  # some print when they are imported
             warnings.simplefilter("ignore")  # what a library warns of while it builds is nothing a scan can mend
             yield
     except LoradarError:

@@ -3,16 +3,27 @@
 import pkgutil
 from collections.abc import Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ..words import read_facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+_Class = TypeVar("_Class")
 
-def find_task_class(model_type: str) -> "type[PreTrainedModel] | None":
-    """Return the class a user would load a checkpoint of this type with, by ``data/transformers.toml``."""
+
+def find_task_class(config_class: "type[PreTrainedConfig]") -> "type[PreTrainedModel] | None":
+    """Return the class a user would load a checkpoint of this type with, by ``data/transformers.toml``.
+
+    A class that takes this configuration whole comes before one that takes a part of it: a few mappings lend a type
+    the class of another.
+    """
+    known = list(_mapped_classes(config_class.model_type))
+    return next((model for model in known if model.config_class is config_class), next(iter(known), None))
+
+
+def _mapped_classes(model_type: str) -> "Iterator[type[PreTrainedModel]]":
     import transformers
     from transformers.models.auto import modeling_auto
 
@@ -20,17 +31,14 @@ def find_task_class(model_type: str) -> "type[PreTrainedModel] | None":
         entry = getattr(modeling_auto, mapping_name, {}).get(model_type)
         name = entry if entry is None or isinstance(entry, str) else entry[0]
         if name is not None and hasattr(transformers, name):  # a few mappings name classes that are not there
-            found: type[PreTrainedModel] = getattr(transformers, name)
-            return found
-    return None
+            yield getattr(transformers, name)
 
 
 def list_own_classes(config_class: "type[PreTrainedConfig]") -> "list[type[PreTrainedModel]]":
     """Return the model classes that name this config class as their own, anywhere in its package."""
     from transformers import PreTrainedModel
 
-    package = config_class.__module__.rpartition(".")[0]
-    models = (item for item in _classes_in(package, "modeling_") if issubclass(item, PreTrainedModel))
+    models = _classes_beside(config_class, "modeling_", PreTrainedModel)
     return [model for model in models if model.config_class is config_class]
 
 
@@ -38,14 +46,15 @@ def list_composites(config_class: "type[PreTrainedConfig]") -> "list[type[PreTra
     """Return the config classes of the same package that hold this one as a sub-configuration."""
     from transformers import PreTrainedConfig
 
-    package = config_class.__module__.rpartition(".")[0]
-    configs = (item for item in _classes_in(package, "configuration_") if issubclass(item, PreTrainedConfig))
+    configs = _classes_beside(config_class, "configuration_", PreTrainedConfig)
     return [config for config in configs if config_class in (config.sub_configs or {}).values()]
 
 
-def _classes_in(package: str, start: str) -> Iterator[type]:
-    """Yield the classes defined in the files of a package whose names start like this, in the order of the files."""
+def _classes_beside(config_class: type, start: str, base: type[_Class]) -> Iterator[type[_Class]]:
+    """Yield the classes derived from ``base`` in the files of a config class's package whose names start like this."""
+    package = config_class.__module__.rpartition(".")[0]
     for entry in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
         if entry.name.rpartition(".")[2].startswith(start):
             items = vars(import_module(entry.name)).values()
-            yield from (item for item in items if isinstance(item, type) and item.__module__ == entry.name)
+            own = (item for item in items if isinstance(item, type) and item.__module__ == entry.name)
+            yield from (item for item in own if issubclass(item, base))

@@ -1,9 +1,11 @@
 """Parts of transformers models that no auto mapping knows: text towers, mask decoders, connectors.
 
-A part with model classes of its own is the largest of them. One without is cut out of the model that holds it, as the
-largest module below it whose constructor reads the part's configuration: who reads it is built by it.
+A part with model classes of its own is the largest of those that no other holds. One without is cut out of the model
+that holds it, as the largest module below it whose constructor reads the part's configuration: who reads it is built
+by it.
 """
 
+import copy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +17,17 @@ from .classes import find_task_class, list_composites, list_own_classes
 from .overrides import find_override
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from transformers import PreTrainedConfig
 
 
 def build_part(config: "PreTrainedConfig") -> nn.Module | None:
     """Build the most whole module a config stands for; to be called on meta."""
     own = [model_class(config) for model_class in list_own_classes(type(config))]
-    filled = [model for model in own if _size(model) > 1]  # a package's base class has no layer
-    return max(filled, key=_size) if filled else _cut_out(config)
+    inner = {type(module) for model in own for module in model.modules() if module is not model}
+    outer = [model for model in own if type(model) not in inner and _size(model) > 1]  # a base class has no layer
+    return max(outer, key=_size) if outer else _cut_out(config)
 
 
 def _cut_out(config: "PreTrainedConfig") -> nn.Module | None:
@@ -33,8 +38,8 @@ def _cut_out(config: "PreTrainedConfig") -> nn.Module | None:
     for composite_class in list_composites(type(config)):
         override = find_override("transformers", composite_class.model_type)
         keys = [key for key, held in composite_class.sub_configs.items() if held is type(config)]
-        composite = composite_class(**{**override.config, **dict.fromkeys(keys, config)})
-        model_class = override.find_class() or find_task_class(composite_class.model_type)
+        composite = composite_class(**{**copy.deepcopy(override.config), **dict.fromkeys(keys, config)})
+        model_class = override.find_class() or find_task_class(composite_class)
         if model_class is None:
             continue
         with _watching([getattr(composite, key) for key in keys]) as readers:
@@ -51,7 +56,7 @@ def _cut_out(config: "PreTrainedConfig") -> nn.Module | None:
 def _watching(configs: list[Any]) -> Iterator[set[nn.Module]]:
     """Collect the modules whose constructors read one of these configs inside this context."""
     readers: set[nn.Module] = set()
-    own_class = type(configs[0])
+    own_class: Any = type(configs[0])
 
     def read(config: Any, name: str) -> Any:
         readers.update(_modules_under_construction())
@@ -69,7 +74,7 @@ def _watching(configs: list[Any]) -> Iterator[set[nn.Module]]:
 
 def _modules_under_construction() -> Iterator[nn.Module]:
     """Yield the modules whose constructors are running, innermost first."""
-    frame = sys._getframe(1)  # noqa: SLF001  # the one way to see who asks
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the one way to see who asks
     while frame is not None:
         if frame.f_code.co_name == "__init__" and isinstance(module := frame.f_locals.get("self"), nn.Module):
             yield module

@@ -57,7 +57,7 @@ def _build(config: Any, model_type: str, model_class: Any = None) -> nn.Module:
     """Build the model of a config object that nobody else holds."""
     reference = f"transformers:{model_type}"
     with explained(reference), unfilled():
-        known_class = model_class or find_task_class(model_type)
+        known_class = model_class or find_task_class(type(config))
         model: nn.Module | None = known_class(config) if known_class else build_part(config)
         if model is None:
             message = f"{reference} has no model class of its own: it configures a part of other models."

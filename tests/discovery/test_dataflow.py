@@ -169,3 +169,30 @@ def test_a_forward_that_does_not_run_leaves_the_names():
     assert {layer.called for layer in scan(model).layers} == {None}
     with pytest.raises(ScanFailed, match="Give example_inputs"):
         scan(model, method="dataflow")
+
+
+def test_remembered_shapes_change_nothing(monkeypatch):
+    """What an operation made before is made again without running it; the scan is the same either way."""
+    remembered = scanned(zoo.Experts).to_dict()
+    monkeypatch.setattr("loradar.discovery.dataflow.recorder.PURE", frozenset())
+    assert scanned(zoo.Experts).to_dict() == remembered
+
+
+def test_a_layer_named_for_what_another_does_is_something_else():
+    """The bottleneck.attention.dense of mobilebert is not the output of the attention: that is another layer's role."""
+    found = scan("mobilebert")
+    layer = next(layer for layer in found.layers if layer.path.endswith("layer.0.bottleneck.attention.dense"))
+    assert (layer.role, layer.evidence[0].by) == ("other", "dataflow")
+    assert layer.evidence[1].says.startswith("attention.output: ")
+
+
+def test_blocks_the_whole_never_reaches_run_by_themselves():
+    """Nothing is left to names only because one forward takes another path."""
+
+    class Idle(zoo.Stack):
+        def forward(self, x):
+            return x * self.u[0].n.weight
+
+    found = scanned(Idle(zoo.Fused))
+    assert (found.method, found.untraced) == ("dataflow", ())
+    assert {name: layer.role for name, layer in layers_of(found).items()} == ATTENTION
