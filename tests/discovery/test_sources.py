@@ -6,6 +6,7 @@ import gc
 import pytest
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from loradar.discovery import sources
 from loradar.discovery.words import read_facts
@@ -60,9 +61,13 @@ def test_what_a_default_configuration_alone_does_not_build(reference):
 
 
 def test_a_part_without_a_class_says_so():
-    """No constructor asks for this configuration."""
-    with pytest.raises(ScanFailed, match="vibevoice_diffusion has no model class of its own"):
-        build("vibevoice_diffusion")
+    """No class and no constructor asks for this configuration."""
+
+    class Lone(PreTrainedConfig):
+        model_type = "lone_part"
+
+    with pytest.raises(ScanFailed, match="lone_part"):
+        sources.build_config(Lone())
 
 
 def test_a_missing_package_is_a_reason():
