@@ -166,7 +166,20 @@ def test_every_entry_can_be_made(entry):
     sizes = Sizes(nn.Linear(1, 1)).with_sizes(tokens=17)
     assert all(size > 0 for size in sizes.shape(entry.get("shape", ())))
     assert all(size > 0 for row in entry.get("rows", ()) for size in sizes.shape(row))
-    known = {"float", "ids", "tokens", "modalities", "ones", "zeros", "range", "true", "false", "none"}
+    known = {
+        "rows",
+        "complex",
+        "float",
+        "ids",
+        "tokens",
+        "modalities",
+        "ones",
+        "zeros",
+        "range",
+        "true",
+        "false",
+        "none",
+    }
     assert entry.get("values", "float") in known or sizes.evaluate(entry["values"])
     assert set(entry) <= {
         "names",
@@ -179,6 +192,9 @@ def test_every_entry_can_be_made(entry):
         "fields",
         "give",
         "partners",
+        "number",
+        "parts",
+        "enabled",
     }
     assert entry.get("give", "always") in ("always", "with", "asked")
     assert ("partners" in entry) == (entry.get("give") in ("with", "asked"))
