@@ -34,7 +34,7 @@ for model_type in sorted(CONFIG_MAPPING_NAMES):
         [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
     except Exception:
         continue
-    print(model_type)
+    print("built", model_type)
 """,
     "timm": """
 import timm, torch
@@ -42,7 +42,7 @@ for name in timm.list_models():
     with torch.device("meta"):
         model = timm.create_model(name)
     [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    print(name)
+    print("built", name)
 """,
 }
 SCAN = """
@@ -63,14 +63,18 @@ ONE = """
 import json, sys, time
 import torch
 from loradar.discovery import quiet_libraries, scan_module, sources
+from loradar.errors import LoradarError
 from loradar.references import Reference
 torch.set_num_threads(1)
 quiet_libraries()
 library, method = sys.argv[1], sys.argv[2]
 seconds = []
 for name in sys.stdin.read().split():
-    model = sources.build(Reference.parse(f"{library}:{name}"))
-    scan_module(model, method=method)
+    try:
+        model = sources.build(Reference.parse(f"{library}:{name}"))
+        scan_module(model, method=method)
+    except LoradarError:  # nothing to adapt
+        continue
     start = time.process_time()
     found = scan_module(model, method=method)
     seconds.append(time.process_time() - start)
@@ -96,7 +100,8 @@ def run(code: str, *arguments: str, names: list[str] | None = None) -> tuple[str
 def cover(library: str, workers: int) -> dict[str, Any]:
     """Return the figures of one library."""
     printed, plain = run(PLAIN[library])
-    names = printed.split()
+    lines = (line.split() for line in printed.splitlines())  # a library may print too
+    names = [words[1] for words in lines if len(words) == 2 and words[0] == "built"]  # noqa: PLR2004
     report: dict[str, Any] = {"architectures": len(names), "plain_seconds": round(plain, 1)}
     for method in ("names", "auto"):
         printed, seconds = run(SCAN, library, method, str(workers), names=names)
