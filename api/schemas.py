@@ -22,12 +22,14 @@ MAPPING_EXAMPLE: dict[str, Any] = {
     "revision": 1,
     "matched": None,
     "trainable": None,
+    "formula": None,
     "reasons": [],
     "verification": {
         "status": "unproven",
         "library_version": "5.23.0",
         "counts": {"q_proj": {"linear": 32}, "v_proj": {"linear": 32}},
         "reached": 0.165803,
+        "findings": [],
     },
 }
 
@@ -92,6 +94,14 @@ class VerificationBody(_Shape):
     library_version: str
     counts: dict[str, dict[str, int]] = Field(description="Layers matched, by target and kind of layer")
     reached: float = Field(ge=0, le=1, description="Share of the block parameters that the matched layers own")
+    findings: list[str] = Field(description="What is wrong with the mapping, in words")
+
+
+class FormulaBody(_Shape):
+    """Parameters an adapter of rank r trains: ``per_rank`` x r + ``fixed``."""
+
+    per_rank: int
+    fixed: int
 
 
 class MappingBody(_Shape):
@@ -112,6 +122,7 @@ class MappingBody(_Shape):
     revision: int = Field(ge=1)
     matched: int | None
     trainable: int | None
+    formula: FormulaBody | None
     reasons: list[str]
     verification: VerificationBody | None
 
@@ -126,6 +137,9 @@ class SlotBody(_Shape):
     count: int
     layout: str | None = Field(description="thirds, halves, unequal or interleaved; out_in or in_out for fused experts")
     bypassed: str | None = Field(description="Where the weight is read without calling the layer")
+    kernel: str | None = Field(description="Where a path not taken here, such as a fused kernel's, reads the weight")
+    live: bool | None = Field(description="Whether an adapter there receives a gradient; null if that is unproven")
+    proof: str | None = Field(description="Why it is not known to be live")
 
 
 class SummaryBody(_Shape):
@@ -156,6 +170,7 @@ class DetailBody(_Shape):
 
     architecture: ArchitectureBody
     method: str | None
+    proof: str | None = Field(description="How its layers were proved live, or why they could not be")
     towers: dict[Tower, list[str]]
     slots: list[SlotBody]
     mappings: list[MappingBody] = Field(description="The recommended mapping per PEFT type and preset")

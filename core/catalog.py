@@ -62,6 +62,7 @@ class CatalogEntry:
     Attributes:
         method: How the scan told roles.
         untraced: Towers whose roles rest on names.
+        proof: As for a scan.
         checks: What each proposal hits, in the order of the proposals.
         peft: What PEFT's own entry hits, by PEFT type.
         unscanned: The reason why there is no scan.
@@ -76,6 +77,7 @@ class CatalogEntry:
     checks: tuple[Verification, ...] = ()
     peft: tuple[tuple[str, Verification], ...] = ()
     unscanned: str | None = None
+    proof: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, whole: nothing is shared with other architectures."""
@@ -85,6 +87,7 @@ class CatalogEntry:
             "architecture": self.architecture.to_dict(),
             "method": self.method,
             "untraced": list(self.untraced),
+            "proof": self.proof,
             "towers": {tower: list(prefixes) for tower, prefixes in (self.towers or {}).items()},
             "slots": [slot.to_dict() for slot in self.slots],
             "proposals": [proposal.to_dict() for proposal in self.proposals],
@@ -105,8 +108,9 @@ class CatalogEntry:
             towers={tower: tuple(prefixes) for tower, prefixes in data["towers"].items()},
             slots=tuple(Slot(**slot) for slot in data["slots"]),
             proposals=tuple(_to_proposal(proposal) for proposal in data["proposals"]),
-            checks=tuple(Verification(**check) for check in data["checks"]),
-            peft=tuple((peft_type, Verification(**check)) for peft_type, check in data["peft"]),
+            checks=tuple(map(Verification.from_dict, data["checks"])),
+            peft=tuple((peft_type, Verification.from_dict(check)) for peft_type, check in data["peft"]),
+            proof=data["proof"],
         )
 
 
@@ -201,16 +205,19 @@ def _own(entry: CatalogEntry) -> dict[str, Any]:
         "class": entry.architecture.class_name,
         "method": entry.method,
         **({"untraced": list(entry.untraced)} if entry.untraced else {}),
+        **({"proof": entry.proof} if entry.proof else {}),
         "counts": [slot.count for slot in entry.slots],
         "reasons": reasons,
         "proposals": [
             {
                 "matched": proposal.matched,
-                "trainable": proposal.trainable,
+                "per_rank": proposal.per_rank,
+                **({"fixed": proposal.fixed} if proposal.fixed else {}),
                 "reasons": [reasons.index(reason) for reason in proposal.reasons],
                 "hits": check.counts,
                 "reached": check.reached,
                 **({} if check.status == "unproven" else {"status": check.status}),
+                **({"findings": list(check.findings)} if check.findings else {}),
             }
             for proposal, check in zip(entry.proposals, entry.checks, strict=True)
         ],
@@ -224,7 +231,7 @@ def _grouped(checks: Iterable[tuple[str, Verification]]) -> list[dict[str, Any]]
     for peft_type, check in checks:
         groups.setdefault(_text(check.to_dict()), (check, []))[1].append(peft_type)
     return [
-        {"for": types, "status": check.status, "hits": check.counts, "reached": check.reached}
+        {"for": types, **_without(check.to_dict(), "library_version", "counts"), "hits": check.counts}
         for check, types in groups.values()
     ]
 
@@ -259,18 +266,28 @@ def _unpacked(header: CatalogHeader, data: dict[str, Any], structures: dict[str,
         towers=shared.towers,
         slots=tuple(replace(slot, count=n) for slot, n in zip(shared.slots, data["counts"], strict=True)),
         proposals=tuple(
-            Proposal(*spec, own["matched"], own["trainable"], tuple(data["reasons"][n] for n in own["reasons"]))
+            Proposal(
+                *spec,
+                own["matched"],
+                own["per_rank"],
+                own.get("fixed", 0),
+                tuple(data["reasons"][n] for n in own["reasons"]),
+            )
             for spec, own in zip(shared.specs, data["proposals"], strict=True)
         ),
         checks=tuple(_to_check(own, version) for own in data["proposals"]),
         peft=tuple((name, _to_check(own, version)) for own in data.get("peft", ()) for name in own["for"]),
+        proof=data.get("proof"),
     )
 
 
 def _to_check(data: dict[str, Any], library_version: str) -> Verification:
-    return Verification(data.get("status", "unproven"), library_version, data["hits"], data["reached"])
+    findings = tuple(data.get("findings", ()))
+    return Verification(data.get("status", "unproven"), library_version, data["hits"], data["reached"], findings)
 
 
 def _to_proposal(data: Json[str, Any]) -> Proposal:
-    own = (data["matched"], data["trainable"], tuple(data["reasons"]))
-    return Proposal(data["peft_type"], data["preset"], TargetSpec.from_dict(data), *own)
+    size, reasons = data["formula"], tuple(data["reasons"])
+    spec = TargetSpec.from_dict(data)
+    own = (data["matched"], size["per_rank"], size["fixed"])
+    return Proposal(data["peft_type"], data["preset"], spec, *own, reasons)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from .targets import TargetSpec
-from .vocabulary import Library, SourceKind, Status
+from .vocabulary import RANK, Library, SourceKind, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,14 @@ class Verification:
     Attributes:
         counts: Per target, the layers it matched, by kind: ``{"q_proj": {"linear": 32}}``.
         reached: Share of the parameters in the blocks that the matched layers own, 0 to 1.
+        findings: What is wrong with it, in words; empty if nothing is.
     """
 
     status: Status
     library_version: str
     counts: dict[str, dict[str, int]]
     reached: float
+    findings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -41,7 +43,13 @@ class Verification:
             "library_version": self.library_version,
             "counts": self.counts,
             "reached": self.reached,
+            "findings": list(self.findings),
         }
+
+    @classmethod
+    def from_dict(cls, data: Json[str, Any]) -> Self:
+        """Build a verification from its JSON form."""
+        return cls(**{**data, "findings": tuple(data.get("findings", ()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class Mapping:
         id: ``sha256:`` digest of the revision's canonical JSON.
         revision: Number of this revision within its source, from 1.
         matched: Layers the scan that proposed it hit; ``None`` for entries nobody scanned.
+        per_rank: Parameters each rank of an adapter adds; ``None`` as for ``matched``.
+        fixed: Parameters trained whatever the rank; ``None`` as for ``matched``.
     """
 
     id: str
@@ -63,9 +73,17 @@ class Mapping:
     source: Source
     revision: int
     matched: int | None = None
-    trainable: int | None = None
+    per_rank: int | None = None
+    fixed: int | None = None
     reasons: tuple[str, ...] = ()
     verification: Verification | None = None
+
+    @property
+    def trainable(self) -> int | None:
+        """Parameters trained at rank 8, or ``None`` for entries nobody scanned."""
+        if self.per_rank is None or self.fixed is None:
+            return None
+        return RANK * self.per_rank + self.fixed
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of ``loradar lookup --json`` and ``GET /v1/targets``."""
@@ -79,6 +97,7 @@ class Mapping:
             "revision": self.revision,
             "matched": self.matched,
             "trainable": self.trainable,
+            "formula": None if self.per_rank is None else {"per_rank": self.per_rank, "fixed": self.fixed},
             "reasons": list(self.reasons),
             "verification": self.verification.to_dict() if self.verification else None,
         }
@@ -86,7 +105,7 @@ class Mapping:
     @classmethod
     def from_dict(cls, data: Json[str, Any]) -> Self:
         """Build a mapping from its JSON form."""
-        verification = data["verification"]
+        verification, formula = data["verification"], data["formula"] or {}
         return cls(
             id=data["id"],
             library=data["architecture"]["library"],
@@ -97,7 +116,8 @@ class Mapping:
             source=Source(**data["source"]),
             revision=data["revision"],
             matched=data["matched"],
-            trainable=data["trainable"],
+            per_rank=formula.get("per_rank"),
+            fixed=formula.get("fixed"),
             reasons=tuple(data["reasons"]),
-            verification=Verification(**verification) if verification else None,
+            verification=Verification.from_dict(verification) if verification else None,
         )

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from .errors import UnknownPeftType, UnknownPreset, quoted
 from .targets import TargetSpec
-from .vocabulary import PRESETS, Kind, Library, Preset, Role, Tower
+from .vocabulary import PRESETS, RANK, Kind, Library, Preset, Role, Tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,9 @@ class Layer:
         called: Whether a traced forward ran it; ``False`` if its weight was read without it; ``None`` when no forward
             came by.
         bypassed: Where its weight is read outside its own forward, such as ``modeling_wavlm.py:210``.
+        kernel: Where a path not taken here, such as a fused kernel's, reads its weight without calling it.
         live: Whether an adapter on it receives a gradient; ``None`` when that is unproven.
+        proof: Why ``live`` is not true: what was seen instead of a gradient, or why nothing could be.
         evidence: Why the role is what it is: first what decided, then what else was said.
     """
 
@@ -103,7 +105,9 @@ class Layer:
     layout: str | None = None
     called: bool | None = None
     bypassed: str | None = None
+    kernel: str | None = None
     live: bool | None = None
+    proof: str | None = None
     evidence: tuple[Evidence, ...] = ()
 
     @property
@@ -135,8 +139,10 @@ class Layer:
             "layout": self.layout,
             "called": self.called,
             "bypassed": self.bypassed,
+            "kernel": self.kernel,
             "confidence": self.confidence,
             "live": self.live,
+            "proof": self.proof,
             "evidence": [{"by": item.by, "says": item.says} for item in self.evidence],
         }
 
@@ -145,9 +151,7 @@ class Layer:
 class Slot:
     """All layers of one tower with the same role, kind and path pattern (``*`` stands for an index).
 
-    Attributes:
-        layout: How a fused projection or a stack of experts is laid out; see ``Layer``.
-        bypassed: Where the weight is read without calling the layer, if that is so; see ``Layer``.
+    What else they share is told as for a ``Layer``: ``layout``, ``bypassed``, ``kernel``, ``live`` and ``proof``.
     """
 
     tower: Tower
@@ -157,6 +161,9 @@ class Slot:
     count: int
     layout: str | None = None
     bypassed: str | None = None
+    kernel: str | None = None
+    live: bool | None = None
+    proof: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -168,6 +175,9 @@ class Slot:
             "count": self.count,
             "layout": self.layout,
             "bypassed": self.bypassed,
+            "kernel": self.kernel,
+            "live": self.live,
+            "proof": self.proof,
         }
 
 
@@ -177,7 +187,8 @@ class Proposal:
 
     Attributes:
         matched: Layers it hits on the scanned build.
-        trainable: Parameters a rank-8 adapter there would train, saved modules included.
+        per_rank: Parameters each rank of the adapter adds; 0 for a method without ranks.
+        fixed: Parameters trained whatever the rank, saved modules included.
         reasons: Why these layers, in words.
     """
 
@@ -185,8 +196,14 @@ class Proposal:
     preset: Preset
     spec: TargetSpec
     matched: int
-    trainable: int
+    per_rank: int
+    fixed: int
     reasons: tuple[str, ...]
+
+    @property
+    def trainable(self) -> int:
+        """Parameters trained at rank 8, PEFT's default."""
+        return RANK * self.per_rank + self.fixed
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -196,6 +213,7 @@ class Proposal:
             **self.spec.to_dict(),
             "matched": self.matched,
             "trainable": self.trainable,
+            "formula": {"per_rank": self.per_rank, "fixed": self.fixed},
             "reasons": list(self.reasons),
         }
 
@@ -209,6 +227,7 @@ class Scan:
         untraced: Towers whose roles rest on names, because no forward ran through them; all of them by ``names``.
         module_paths: Every module path of the model: the universe a target spec is matched against.
         towers: Path prefixes of the sub-models of each tower.
+        proof: How the layers that are ``live`` were proved so, or why they could not be; ``None`` if nobody tried.
     """
 
     architecture: Architecture
@@ -219,6 +238,7 @@ class Scan:
     proposals: tuple[Proposal, ...]
     module_paths: tuple[str, ...] = field(repr=False)
     untraced: tuple[Tower, ...] = ()
+    proof: str | None = None
 
     def propose(self, peft_type: str = "LORA", preset: str = "default") -> Proposal:
         """Return the proposal for a PEFT method and preset.
@@ -241,6 +261,7 @@ class Scan:
             "architecture": self.architecture.to_dict(),
             "method": self.method,
             "untraced": list(self.untraced),
+            "proof": self.proof,
             "layers": [layer.to_dict() for layer in self.layers],
             "towers": {name: list(prefixes) for name, prefixes in self.towers.items()},
             "slots": [slot.to_dict() for slot in self.slots],

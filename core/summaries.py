@@ -45,6 +45,7 @@ class ArchitectureDetail:
 
     Attributes:
         method: How its latest scan told roles, or ``None`` if nobody scanned it.
+        proof: How its latest scan proved layers live, or why it could not.
         towers: Path prefixes of the sub-models of each tower.
         mappings: The recommended mapping for each PEFT type and preset.
         revisions: Every revision of every mapping, oldest first, yanked ones left out.
@@ -52,6 +53,7 @@ class ArchitectureDetail:
 
     architecture: Architecture
     method: str | None
+    proof: str | None
     towers: dict[str, tuple[str, ...]]
     slots: tuple[Slot, ...]
     mappings: tuple[Mapping, ...]
@@ -62,6 +64,7 @@ class ArchitectureDetail:
         return {
             "architecture": self.architecture.to_dict(),
             "method": self.method,
+            "proof": self.proof,
             "towers": {name: list(prefixes) for name, prefixes in self.towers.items()},
             "slots": [slot.to_dict() for slot in self.slots],
             "mappings": [mapping.to_dict() for mapping in self.mappings],
@@ -74,6 +77,7 @@ class ArchitectureDetail:
         return cls(
             architecture=Architecture.from_dict(data["architecture"]),
             method=data["method"],
+            proof=data["proof"],
             towers={name: tuple(prefixes) for name, prefixes in data["towers"].items()},
             slots=tuple(Slot(**slot) for slot in data["slots"]),
             mappings=tuple(Mapping.from_dict(mapping) for mapping in data["mappings"]),

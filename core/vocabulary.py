@@ -54,5 +54,8 @@ Preset = Literal["default", "attention", "mlp", "all-linear", "experts"]
 PRESETS: tuple[Preset, ...] = ("default", "attention", "mlp", "all-linear")
 """The presets a scan proposes. ``experts`` joins them with the expert adapters."""
 
+RANK = 8
+"""PEFT's default rank, at which sizes are told."""
+
 SourceKind = Literal["community", "peft", "scanner"]
 Status = Literal["live", "partial", "dead", "unproven"]

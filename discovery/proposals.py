@@ -8,7 +8,7 @@ from typing import get_args
 
 from ..records import Layer, Proposal
 from ..targets import TargetSpec
-from ..vocabulary import PRESETS, Preset, Role, Tower
+from ..vocabulary import PRESETS, RANK, Preset, Role, Tower
 from .facts import ModelFacts
 from .layers import CONV_KINDS
 from .patterns import name_targets
@@ -16,7 +16,6 @@ from .slots import pattern_of
 from .towers import is_below
 
 ROLE_ORDER: dict[str, int] = {role: position for position, role in enumerate(get_args(Role))}
-RANK = 8
 PEFT_TYPE = "LORA"
 ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter")
 DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")
@@ -183,8 +182,9 @@ def _propose(preset: Preset, hit: tuple[Layer, ...], reasons: tuple[str, ...], s
         modules_to_save=subject.saved or None,
         target_parameters=_name_parameters(parameters, subject.parameter_paths) if parameters else None,
     )
-    trainable = sum(map(adapter_size, hit)) + subject.saved_parameters
-    return Proposal(PEFT_TYPE, preset, spec, len(hit), trainable, (*_reasons_hit(ordered), *reasons))
+    per_rank = sum(map(size_per_rank, hit))
+    why = (*_reasons_hit(ordered), *reasons)
+    return Proposal(PEFT_TYPE, preset, spec, len(hit), per_rank, subject.saved_parameters, why)
 
 
 def _name_parameters(paths: Sequence[str], parameter_paths: Sequence[str]) -> tuple[str, ...]:
@@ -207,17 +207,17 @@ def _layers(count: int, role: str = "") -> str:
     return " ".join(filter(None, (str(count), role, "layer" if count == 1 else "layers")))
 
 
-def adapter_size(layer: Layer, rank: int = RANK) -> int:
-    """Return how many parameters a LoRA adapter of ``rank`` on ``layer`` trains.
+def size_per_rank(layer: Layer) -> int:
+    """Return how many parameters each rank of a LoRA adapter on ``layer`` adds.
 
     A convolution's A keeps its kernel and its groups (as PEFT 0.21.2 builds it); fused experts have one adapter each.
     """
     if layer.kind == "expert_parameter":
         experts, first, second = layer.shape
-        return rank * experts * (first + second)
+        return experts * (first + second)
     read, written = layer.in_features or 0, layer.out_features or 0
     kernel = math.prod(layer.shape[2:])
-    return rank * (read * kernel + written) // layer.groups
+    return (read * kernel + written) // layer.groups
 
 
 def saved_heads(layers: Sequence[Layer], facts: ModelFacts) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
 
 
 def _slot(layer: Layer) -> Slot:
-    return Slot(layer.tower, layer.role, layer.kind, pattern_of(layer.path), 0, layer.layout, layer.bypassed)
+    where = (layer.tower, layer.role, layer.kind, pattern_of(layer.path), 0)
+    return Slot(*where, layer.layout, layer.bypassed, layer.kernel, layer.live, layer.proof)
 
 
 def fingerprint(layers: Iterable[Layer]) -> str:

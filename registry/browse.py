@@ -34,10 +34,10 @@ WHERE m.yanked_at IS NULL
   AND (a.library < :last_library OR (a.library = :last_library AND a.name <= :last_name))
 """
 
-_ONE = _COLUMNS + ", a.method, a.towers FROM architectures a WHERE a.library = :library AND a.name = :name"
+_ONE = _COLUMNS + ", a.method, a.proof, a.towers FROM architectures a WHERE a.library = :library AND a.name = :name"
 
 _SLOTS = """
-SELECT s.tower, s.role, s.kind, s.pattern, s.count, s.layout, s.bypassed
+SELECT s.tower, s.role, s.kind, s.pattern, s.count, s.layout, s.bypassed, s.kernel, s.live, s.proof
 FROM slots s JOIN architectures a ON a.id = s.architecture_id
 WHERE a.library = :library AND a.name = :name
 ORDER BY s.position
@@ -111,11 +111,17 @@ def get_architecture(reader: Reader, library: str, name: str) -> ArchitectureDet
     return ArchitectureDetail(
         architecture=_to_architecture(found[0]),
         method=found[0]["method"],
+        proof=found[0]["proof"],
         towers={tower: tuple(prefixes) for tower, prefixes in towers.items()},
-        slots=tuple(Slot(**row) for row in reader.rows(_SLOTS, library=library, name=name)),
+        slots=tuple(map(_to_slot, reader.rows(_SLOTS, library=library, name=name))),
         mappings=_recommended(revisions),
         revisions=revisions,
     )
+
+
+def _to_slot(row: dict[str, Any]) -> Slot:
+    """SQLite has no booleans: it returns 0 and 1."""
+    return Slot(**{**row, "live": None if row["live"] is None else bool(row["live"])})
 
 
 def _recommended(revisions: tuple[Mapping, ...]) -> tuple[Mapping, ...]:

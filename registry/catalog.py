@@ -31,6 +31,7 @@ def catalog_entry(scan: Scan) -> CatalogEntry:
         architecture=scan.architecture,
         method=scan.method,
         untraced=scan.untraced,
+        proof=scan.proof,
         towers=scan.towers,
         slots=scan.slots,
         proposals=scan.proposals,

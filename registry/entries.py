@@ -24,7 +24,8 @@ class Entry:
     preset: Preset
     spec: TargetSpec
     matched: int | None = None
-    trainable: int | None = None
+    per_rank: int | None = None
+    fixed: int | None = None
     reasons: tuple[str, ...] = ()
 
     @property
@@ -47,7 +48,8 @@ class Entry:
             source=source,
             revision=revision,
             matched=self.matched,
-            trainable=self.trainable,
+            per_rank=self.per_rank,
+            fixed=self.fixed,
             reasons=self.reasons,
         )
 
@@ -56,7 +58,7 @@ def entries_of_proposals(architecture: Architecture, proposals: Iterable[Proposa
     """Yield what a scan proposes for an architecture."""
     for p in proposals:
         named = (architecture.library, architecture.name)
-        yield Entry(*named, p.peft_type, p.preset, p.spec, p.matched, p.trainable, p.reasons)
+        yield Entry(*named, p.peft_type, p.preset, p.spec, p.matched, p.per_rank, p.fixed, p.reasons)
 
 
 def entries_of_constants(constants: PeftConstants) -> Iterator[Entry]:

@@ -17,8 +17,8 @@ _DEMOTED = {"partial": 1, "dead": 2}
 """How far a verdict sets a mapping back, whoever it is from."""
 
 SELECT_MAPPINGS = """
-SELECT a.library, a.name, m.id, m.peft_type, m.preset, m.revision, m.spec, m.matched, m.trainable, m.reasons,
-       s.kind, s.version, v.status, v.library_version, v.counts, v.reached
+SELECT a.library, a.name, m.id, m.peft_type, m.preset, m.revision, m.spec, m.matched, m.per_rank, m.fixed, m.reasons,
+       s.kind, s.version, v.status, v.library_version, v.counts, v.reached, v.findings
 FROM mappings m
 JOIN architectures a ON a.id = m.architecture_id
 JOIN sources s ON s.id = m.source_id
@@ -89,12 +89,13 @@ def to_mapping(row: dict[str, Any]) -> Mapping:
         source=Source(row["kind"], row["version"]),
         revision=row["revision"],
         matched=row["matched"],
-        trainable=row["trainable"],
+        per_rank=row["per_rank"],
+        fixed=row["fixed"],
         reasons=tuple(json.loads(row["reasons"])),
         verification=_to_verification(row) if row["status"] else None,
     )
 
 
 def _to_verification(row: dict[str, Any]) -> Verification:
-    counts = json.loads(row["counts"])
-    return Verification(row["status"], row["library_version"], counts, row["reached"])
+    counts, findings = json.loads(row["counts"]), tuple(json.loads(row["findings"]))
+    return Verification(row["status"], row["library_version"], counts, row["reached"], findings)

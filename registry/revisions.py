@@ -63,7 +63,8 @@ def _row(mapping: Mapping) -> dict[str, Any]:
         "revision": mapping.revision,
         "spec": canonical(mapping.spec.to_dict()),
         "matched": mapping.matched,
-        "trainable": mapping.trainable,
+        "per_rank": mapping.per_rank,
+        "fixed": mapping.fixed,
         "reasons": canonical(mapping.reasons),
     }
 

@@ -53,6 +53,7 @@ def _architecture_row(entry: CatalogEntry) -> dict[str, Any]:
         "library_version": seen.library_version,
         "fingerprint": seen.fingerprint,
         "method": entry.method,
+        "proof": entry.proof,
         "towers": canonical(entry.towers),
     }
 
@@ -78,7 +79,9 @@ def _add_peft_checks(write: Write, stated: Iterable[Mapping], catalogs: Iterable
 
 def _add_checks(write: Write, checked: Iterable[tuple[Mapping, Verification]]) -> None:
     rows = [
-        check.to_dict() | {"counts": canonical(check.counts), "mapping_id": mapping.id, "serial": write.serial}
+        check.to_dict()
+        | {"counts": canonical(check.counts), "findings": canonical(check.findings)}
+        | {"mapping_id": mapping.id, "serial": write.serial}
         for mapping, check in checked
     ]
     write.change(insert(tables.verifications), rows)

@@ -43,6 +43,7 @@ def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
         "library_version": scan.architecture.library_version,
         "fingerprint": scan.architecture.fingerprint,
         "method": scan.method,
+        "proof": scan.proof,
         "towers": canonical(scan.towers),
     }
     columns = [table.c[name] for name in values]
@@ -95,7 +96,11 @@ def _settled(mapping: Mapping, found: Verification) -> Verification:
 
 def _write_verification(write: Write, mapping: Mapping, found: Verification) -> None:
     table = tables.verifications
-    values: dict[str, Any] = found.to_dict() | {"counts": canonical(found.counts), "serial": write.serial}
+    values: dict[str, Any] = found.to_dict() | {
+        "counts": canonical(found.counts),
+        "findings": canonical(found.findings),
+        "serial": write.serial,
+    }
     if mapping.verification:
         is_same = (table.c.mapping_id == mapping.id) & (table.c.library_version == found.library_version)
         write.change(update(table).where(is_same).values(**values))

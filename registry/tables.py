@@ -7,6 +7,7 @@ canonical JSON text: the hash over a spec identifies a mapping, so its bytes mus
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -51,6 +52,7 @@ architectures = Table(
     Column("library_version", String(64)),
     Column("fingerprint", String(71), index=True),
     Column("method", String(16)),
+    Column("proof", Text),
     Column("towers", Text, nullable=False, server_default="{}"),
     UniqueConstraint("library", "name"),
 )
@@ -68,6 +70,9 @@ slots = Table(
     Column("count", Integer, nullable=False),
     Column("layout", String(16)),
     Column("bypassed", String(255)),
+    Column("kernel", String(255)),
+    Column("live", Boolean),
+    Column("proof", Text),
     UniqueConstraint("architecture_id", "position"),
 )
 
@@ -84,7 +89,8 @@ mappings = Table(
     Column("revision", Integer, nullable=False),
     Column("spec", Text, nullable=False),
     Column("matched", Integer),
-    Column("trainable", BigInteger),
+    Column("per_rank", BigInteger),
+    Column("fixed", BigInteger),
     Column("reasons", Text, nullable=False),
     Column("serial", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
@@ -103,6 +109,7 @@ verifications = Table(
     Column("status", String(16), nullable=False),
     Column("counts", Text, nullable=False),
     Column("reached", Float, nullable=False),
+    Column("findings", Text, nullable=False, server_default="[]"),
     Column("serial", Integer, nullable=False),
     UniqueConstraint("mapping_id", "library_version"),
     CheckConstraint("status IN ('live', 'partial', 'dead', 'unproven')", name="status"),

@@ -36,7 +36,7 @@ def block_layers(blocks: int = 2) -> list[Layer]:
 def proposal(*targets: str, preset: str = "default", peft_type: str = "LORA") -> Proposal:
     """Return a proposal for these suffixes."""
     spec = TargetSpec(target_modules=targets)
-    return Proposal(peft_type, preset, spec, matched=4, trainable=128, reasons=("query and value by name",))
+    return Proposal(peft_type, preset, spec, matched=4, per_rank=16, fixed=0, reasons=("query and value by name",))
 
 
 def paths_of(layers: list[Layer]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ def entry(name="olmo2", layers=32, target="q_proj"):
     hits = {target: {"linear": layers}}
     check = Verification("unproven", "5.23.0", hits, 0.25)
     proposals = tuple(
-        Proposal("LORA", preset, spec, layers, 8 * layers, (why, "only layers in the blocks"))
+        Proposal("LORA", preset, spec, layers, layers, 0, (why, "only layers in the blocks"))
         for preset, why in (("default", "by convention"), ("attention", "every projection"))
     )
     return CatalogEntry(

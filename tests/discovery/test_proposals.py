@@ -8,7 +8,7 @@ from torch import nn
 from zoo import MLP
 
 from loradar.discovery import scan
-from loradar.discovery.proposals import adapter_size
+from loradar.discovery.proposals import size_per_rank
 from loradar.errors import UnknownPeftType, UnknownPreset
 from loradar.records import Layer
 from loradar.targets import TargetMatcher
@@ -113,15 +113,15 @@ def test_a_model_with_a_vocabulary_head_saves_nothing():
 @pytest.mark.parametrize(
     ("layer", "size"),
     [
-        (Layer("a", "linear", "Linear", (6, 4), 4, 6), 8 * 10),
-        (Layer("a", "conv2d", "Conv2d", (6, 4, 3, 3), 4, 6), 8 * 9 * 4 + 8 * 6),
-        (Layer("a", "conv2d", "Conv2d", (6, 2, 3, 3), 4, 6, groups=2), (8 * 9 * 4 + 8 * 6) // 2),
-        (Layer("a", "expert_parameter", "Experts", (3, 6, 4)), 8 * 3 * 10),
+        (Layer("a", "linear", "Linear", (6, 4), 4, 6), 10),
+        (Layer("a", "conv2d", "Conv2d", (6, 4, 3, 3), 4, 6), 9 * 4 + 6),
+        (Layer("a", "conv2d", "Conv2d", (6, 2, 3, 3), 4, 6, groups=2), (9 * 4 + 6) // 2),
+        (Layer("a", "expert_parameter", "Experts", (3, 6, 4)), 3 * 10),
     ],
 )
-def test_adapter_size_counts_what_would_train(layer, size):
-    """Rank 8 on every kind of layer."""
-    assert adapter_size(layer) == size
+def test_size_per_rank_counts_what_each_rank_adds(layer, size):
+    """On every kind of layer."""
+    assert size_per_rank(layer) == size
 
 
 def test_unknown_preset_and_peft_type_name_what_there_is():

@@ -54,8 +54,8 @@ def test_every_scan_of_the_catalog_is_registered(registry):
         assert (detail.architecture, detail.method) == (entry.architecture, entry.method)
         assert (detail.slots, detail.towers) == (entry.slots, entry.towers)
         own = [mapping for mapping in detail.revisions if mapping.source.kind == "scanner"]
-        assert {m.preset: (m.spec, m.reasons, m.matched, m.trainable) for m in own} == {
-            p.preset: (p.spec, p.reasons, p.matched, p.trainable) for p in entry.proposals
+        assert {m.preset: (m.spec, m.reasons, m.matched, m.per_rank, m.fixed) for m in own} == {
+            p.preset: (p.spec, p.reasons, p.matched, p.per_rank, p.fixed) for p in entry.proposals
         }
         assert {m.preset: m.verification for m in own} == {
             p.preset: check for p, check in zip(entry.proposals, entry.checks, strict=True)

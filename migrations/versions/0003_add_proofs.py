@@ -1,0 +1,41 @@
+"""Keep what proved a slot live, what is wrong with a mapping, and its size as a formula in the rank."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0003"
+down_revision: str | None = "0002"
+
+
+def upgrade() -> None:
+    """Add the columns, empty: what was scanned before was not proved. A size at rank 8 cannot be taken apart."""
+    with op.batch_alter_table("architectures") as table:
+        table.add_column(sa.Column("proof", sa.Text()))
+    with op.batch_alter_table("slots") as table:
+        table.add_column(sa.Column("kernel", sa.String(255)))
+        table.add_column(sa.Column("live", sa.Boolean()))
+        table.add_column(sa.Column("proof", sa.Text()))
+    with op.batch_alter_table("verifications") as table:
+        table.add_column(sa.Column("findings", sa.Text(), nullable=False, server_default="[]"))
+    with op.batch_alter_table("mappings") as table:
+        table.add_column(sa.Column("per_rank", sa.BigInteger()))
+        table.add_column(sa.Column("fixed", sa.BigInteger()))
+    op.drop_column("mappings", "trainable")  # no batch: SQLite would have to see the table, which offline it cannot
+
+
+def downgrade() -> None:
+    """Put the size at rank 8 back, and drop the rest."""
+    with op.batch_alter_table("mappings") as table:
+        table.add_column(sa.Column("trainable", sa.BigInteger()))
+    op.execute("UPDATE mappings SET trainable = 8 * per_rank + fixed")
+    with op.batch_alter_table("mappings") as table:
+        table.drop_column("fixed")
+        table.drop_column("per_rank")
+    with op.batch_alter_table("verifications") as table:
+        table.drop_column("findings")
+    with op.batch_alter_table("slots") as table:
+        table.drop_column("proof")
+        table.drop_column("live")
+        table.drop_column("kernel")
+    with op.batch_alter_table("architectures") as table:
+        table.drop_column("proof")
