@@ -28,7 +28,7 @@ class Failure:
 
     Attributes:
         text: The error, whole.
-        progress: Functions called before it.
+        progress: Functions called before it, or modules entered.
         module: The module that was entered last, if any.
         shape: The shape of its first input, if it had one.
     """

@@ -179,6 +179,19 @@ class Inputs:
         return torch.full(shape, sizes.evaluate(values))
 
 
+def as_real(value: Any) -> Any:
+    """Return an input with numbers for what is only a shape: from 0 to 1, as of an image, a mask or a box."""
+    if isinstance(value, tuple | list):
+        return type(value)([as_real(item) for item in value])
+    if isinstance(value, dict):
+        return {name: as_real(item) for name, item in value.items()}
+    if not isinstance(value, Tensor) or not value.is_meta:
+        return value
+    if value.is_floating_point() or value.is_complex():
+        return torch.rand(value.shape, dtype=value.dtype)
+    return torch.ones(value.shape, dtype=value.dtype)
+
+
 def _parameters(method: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         found = inspect.signature(method).parameters

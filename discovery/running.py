@@ -4,8 +4,9 @@ import inspect
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,13 +16,14 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from .answers import Answers
 from .conditions import plain_settings, time_limit, weights_on_cpu, weights_on_meta
 from .input_search import Failure, Search
-from .inputs import Inputs, Plan
+from .inputs import Inputs, Plan, as_real
 from .known_values import on_meta
 from .untouched import untouched
 from .words import read_facts
 
 _INDEX = re.compile(r"\d+")
-Watch = Callable[[], AbstractContextManager[Any]]
+Watch = Callable[[Callable[[], Any]], None]
+"""Calls the forward it is given, once or more often, and sees what happens."""
 
 MOST_ATTEMPTS = 24
 """Sets of inputs tried for a model."""
@@ -57,12 +59,12 @@ class Run:
 def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float = SECONDS) -> tuple[Run, ...]:
     """Run the forward of ``model``, then of whatever in it has repeated blocks that were not reached.
 
-    ``watch`` is entered afresh around each attempt and sees the exception of one that fails. The model is left as it
-    was found, and its weights are not computed with unless example inputs do not run on meta.
+    ``watch`` is given the forward of each attempt, which raises what the model's does. The model is left as it was
+    found, and its weights are not computed with unless example inputs do not run on meta.
 
     Args:
         model: On any device, meta included.
-        watch: What to enter around each attempt.
+        watch: What calls the forward of each attempt.
         example_inputs: A tensor, a tuple of positional or a mapping of named inputs, instead of made ones.
         seconds: Time for everything; a forward that takes longer is interrupted.
     """
@@ -79,11 +81,24 @@ def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, second
     return tuple(session.runs)
 
 
-class _Session:
-    """The runs of one model, and what they reached."""
+def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> tuple[Run, ...]:
+    """Run a model on the CPU as ``run_model`` does on meta: with its own weights, and with numbers for inputs.
 
-    def __init__(self, watch: Watch, deadline: float) -> None:
+    The model may be changed by it: this is for builds that are thrown away.
+    """
+    session = _Session(watch, time.monotonic() + seconds, device="cpu")
+    with plain_settings(model):
+        session.run("", model, model, MOST_ATTEMPTS)
+        session.run_inside("", model, model)
+    return tuple(session.runs)
+
+
+class _Session:
+    """The runs of one model, and what they reached; on the CPU they compute, with the weights there are."""
+
+    def __init__(self, watch: Watch, deadline: float, device: str = "meta") -> None:
         self.runs: list[Run] = []
+        self._device = device
         self._watch = watch
         self._deadline = deadline
         self._called: set[int] = set()
@@ -150,9 +165,10 @@ class _Session:
             plan = search.next_plan()
             if plan is None or self._is_over:
                 break
-            failure = self._attempt(
-                _Call(path, _callable(part, method), inputs.given(plan), named=inputs.make(plan)), plan
-            )
+            made = inputs.make(plan)
+            named = made if self._device == "meta" else {name: as_real(value) for name, value in made.items()}
+            call = _Call(path, _callable(part, method), inputs.given(plan), named=named)
+            failure = self._attempt(call, plan if self._device == "meta" else None, self._device)
             if failure is None:
                 self._worked[type(part), method] = plan
                 return
@@ -205,12 +221,13 @@ class _Session:
         hook = register_module_forward_pre_hook(trail.enter)
         started = time.thread_time()
         try:
-            with time_limit(self._deadline - time.monotonic()), answers or nullcontext(), self._watch():
-                call.forward(*args, **named)
+            with time_limit(self._deadline - time.monotonic()), answers or nullcontext():
+                self._watch(partial(call.forward, *args, **named))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a forward may raise anything, and OutOfTime is none of Exception
-            failure = Failure(_text(error), answers.calls if answers else 0, trail.module, trail.shape)
+            progress = answers.calls if answers else trail.entered
+            failure = Failure(_text(error), progress, trail.module, trail.shape)
         finally:
             hook.remove()
         if failure is None:
@@ -238,12 +255,14 @@ class _Trail:
 
     def __init__(self) -> None:
         self.called: set[int] = set()
+        self.entered = 0
         self.module: nn.Module | None = None
         self.shape: tuple[int, ...] | None = None
 
     def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         """Note a module whose forward begins."""
         self.called.add(id(module))
+        self.entered += 1
         self.module = module
         self.shape = None
         if arguments and isinstance(arguments[0], Tensor):

@@ -1,8 +1,7 @@
 """A traced model: what its forwards say of every layer, put together from as many runs as it took."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +52,9 @@ def trace(
     """Run ``model`` and follow its tensors; ``None`` if no forward of it or of a model inside it finishes."""
     tapes: list[Tape] = []
 
-    @contextmanager
-    def watch() -> Iterator[Recorder]:
+    def watch(forward: Callable[[], Any]) -> None:
         with Recorder(model) as recorder:
-            yield recorder
+            forward()
         tapes.append(recorder.tape)  # only of a forward that did not raise
 
     runs = run_model(model, watch, example_inputs)

@@ -1,0 +1,245 @@
+"""Probes: a rank-one LoRA adapter on each layer of a model that is thrown away, beside the layer's own forward.
+
+A probe stands where PEFT's adapter would (``module.forward``), so a layer whose weight is read without it has a probe
+that sees nothing. Source of the method: arXiv:2106.09685.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...records import Layer
+from ..layers import CONV_KINDS
+
+_SHARE = 0.1
+"""Size of an update beside what the layer writes: seen through rounding, and too small to change what a model does."""
+_CONVOLVE: dict[str, Callable[..., Tensor]] = {
+    "conv1d": functional.conv1d,
+    "conv2d": functional.conv2d,
+    "conv3d": functional.conv3d,
+}
+
+
+class Probe(ABC):
+    """An adapter on one layer.
+
+    Attributes:
+        path: Where the layer stands.
+        calls: How often the layer's forward ran.
+    """
+
+    def __init__(self, path: str, module: nn.Module) -> None:
+        self.path = path
+        self.module = module
+        self.calls = 0
+
+    @property
+    @abstractmethod
+    def parameters(self) -> Sequence[Tensor]:
+        """What it trains."""
+
+    @abstractmethod
+    def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what the adapted layer returns; ``inner`` is the forward it stands before."""
+
+    def attach(self) -> None:
+        """Stand before the layer's forward."""
+        self.module.__dict__["forward"] = partial(self._count, self.module.forward)
+
+    def _count(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self.calls += 1
+        return self.forward(inner, *args, **kwargs)
+
+
+class Trained(Probe):
+    """A layer that is trained itself, such as a norm."""
+
+    def __init__(self, path: str, module: nn.Module) -> None:
+        super().__init__(path, module)
+        self._own = [p.requires_grad_() for p in module._parameters.values() if p is not None and _is_real(p)]
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        return self._own
+
+    def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return inner(*args, **kwargs)
+
+
+class Factored(Probe):
+    """A layer with an update of two factors: ``a`` reads, ``b`` writes."""
+
+    def __init__(self, path: str, module: nn.Module, read: tuple[int, ...], write: tuple[int, ...]) -> None:
+        super().__init__(path, module)
+        fan_in = max(1, torch.Size(read[1:]).numel())
+        weight = self.weight.detach()
+        spread = float(weight.float().std()) if weight.numel() > 1 else 0.0
+        self.a = (torch.randn(read) * fan_in**-0.5).requires_grad_()
+        self.b = (torch.randn(write) * _SHARE * fan_in**0.5 * (spread or 1.0)).requires_grad_()
+        self.is_merged = False
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        return self.a, self.b
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's own weight."""
+        return cast("Tensor", self.module.weight)
+
+    def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        written = inner(*args, **kwargs)
+        if self.is_merged:
+            return written
+        update = self.update(args[0] if args else next(iter(kwargs.values()))).to(written.dtype)
+        if update.shape != written.shape:  # a convolution that pads by itself, say
+            shapes = f"an adapter writes {list(update.shape)}, {type(self.module).__name__} {list(written.shape)}"
+            raise Unfitting(self.path, shapes)
+        return written + update
+
+    @abstractmethod
+    def update(self, read: Tensor) -> Tensor:
+        """Return what the adapter adds for what the layer read."""
+
+    @property
+    @abstractmethod
+    def delta(self) -> Tensor:
+        """What merging adds to the weight."""
+
+    def merge(self, sign: int = 1) -> None:
+        """Put the update into the weight, or take it out again."""
+        with torch.no_grad():
+            self.weight.data += sign * self.delta.to(self.weight.dtype)
+        self.is_merged = sign > 0
+
+
+class Dense(Factored):
+    """On a linear, whichever way round its weight stands."""
+
+    def __init__(self, path: str, module: nn.Module, layer: Layer) -> None:
+        read, written = layer.in_features or 1, layer.out_features or 1
+        super().__init__(path, module, (1, read), (written, 1))
+        self._is_transposed = layer.kind == "transposed_linear"
+
+    def update(self, read: Tensor) -> Tensor:
+        return (read.to(self.a.dtype) @ self.a.t()) @ self.b.t()
+
+    @property
+    def delta(self) -> Tensor:
+        product = self.b @ self.a
+        return product.t() if self._is_transposed else product
+
+
+class Lookup(Factored):
+    """On an embedding."""
+
+    def __init__(self, path: str, module: nn.Module) -> None:
+        weight = cast("Tensor", module.weight)
+        super().__init__(path, module, (weight.shape[0], 1), (1, weight.shape[1]))
+
+    def update(self, read: Tensor) -> Tensor:
+        return functional.embedding(read, self.a) @ self.b
+
+    @property
+    def delta(self) -> Tensor:
+        return self.a @ self.b
+
+
+class Convolution(Factored):
+    """On a convolution: one rank for each of its groups (PEFT 0.21.2 builds it so too)."""
+
+    def __init__(self, path: str, module: nn.Module, layer: Layer) -> None:
+        weight = cast("Tensor", module.weight)
+        self._groups, self._convolve = layer.groups, _CONVOLVE[layer.kind]
+        ones = (1,) * (weight.ndim - 2)
+        super().__init__(path, module, (layer.groups, *weight.shape[1:]), (weight.shape[0], 1, *ones))
+
+    def update(self, read: Tensor) -> Tensor:
+        module: Any = self.module
+        padding = module.padding
+        if module.padding_mode != "zeros":
+            read = functional.pad(read, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+            padding = 0
+        inner = self._convolve(
+            read.to(self.a.dtype), self.a, None, module.stride, padding, module.dilation, self._groups
+        )
+        return self._convolve(inner, self.b, None, groups=self._groups)
+
+    @property
+    def delta(self) -> Tensor:
+        rows = self.weight.shape[0] // self._groups
+        per_row = self.a.repeat_interleave(rows, dim=0)
+        return self.b * per_row
+
+
+class Stacked(Factored):
+    """On a stack of matrices, such as fused experts; its owner's forward sees the sum."""
+
+    def __init__(self, path: str, module: nn.Module, name: str) -> None:
+        self._name = name
+        experts, first, second = cast("Tensor", module._parameters[name]).shape
+        super().__init__(path, module, (experts, 1, second), (experts, first, 1))
+
+    @property
+    def weight(self) -> Tensor:
+        return cast("Tensor", self.module._parameters[self._name])
+
+    def update(self, read: Tensor) -> Tensor:
+        raise NotImplementedError  # its forward asks for none
+
+    @property
+    def delta(self) -> Tensor:
+        return self.b @ self.a
+
+    def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self.is_merged:
+            return inner(*args, **kwargs)
+        held: dict[str, Any] = self.module._parameters
+        own = held[self._name]
+        held[self._name] = own + self.delta.to(own.dtype)
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            held[self._name] = own
+
+
+class Unfitting(Exception):
+    """An adapter made as PEFT makes it does not fit the layer."""
+
+    def __init__(self, path: str, says: str) -> None:
+        super().__init__(f"{path}: {says}")
+        self.path = path
+        self.says = says
+
+
+def make_probes(model: nn.Module, layers: Iterable[Layer]) -> list[Probe]:
+    """Return a probe for every layer an adapter of some method could sit on, none attached."""
+    modules = dict(model.named_modules())
+    found = (_make_probe(layer, modules) for layer in layers)
+    return [probe for probe in found if probe is not None]
+
+
+def _make_probe(layer: Layer, modules: dict[str, nn.Module]) -> Probe | None:
+    if layer.kind == "expert_parameter":
+        owner, _, name = layer.path.rpartition(".")
+        return Stacked(layer.path, modules[owner], name)
+    module = modules[layer.path]
+    weight = module._parameters.get("weight")
+    if layer.kind == "norm":
+        return Trained(layer.path, module)
+    if weight is None or not _is_real(weight):
+        return None
+    if layer.kind in ("linear", "transposed_linear"):
+        return Dense(layer.path, module, layer)
+    if layer.kind in CONV_KINDS:
+        return Convolution(layer.path, module, layer)
+    return Lookup(layer.path, module) if layer.kind == "embedding" else None
+
+
+def _is_real(tensor: Tensor) -> bool:
+    return tensor.is_floating_point()

@@ -1,0 +1,137 @@
+"""prove: a small real build and the layers of the full model -> which of them an adapter learns on, and how it is known."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from ...records import Evidence, Layer
+from ..layers import list_layers
+from ..running import Run, compute_model
+from ..slots import pattern_of
+from .experiment import TOLERANCE, Experiment
+from .probes import Probe, make_probes
+from .quiet import quiet
+
+SECONDS = 20.0
+"""Time for the forwards and backwards of one build."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of an adapter on a layer.
+
+    Attributes:
+        live: Whether it received a gradient; ``None`` if that could not be seen.
+        says: Why ``live`` is not true; else what merging changed, if it changed anything.
+    """
+
+    live: bool | None
+    says: str | None = None
+
+
+LIVE = Verdict(live=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What came of adapters on every layer.
+
+    Attributes:
+        says: How it was seen, or why nothing was.
+        verdicts: By path of the layers that were tried.
+    """
+
+    says: str
+    verdicts: Mapping[str, Verdict]
+
+
+def prove(model: nn.Module, says: str, mergeable: Collection[str]) -> Proof:
+    """Put an adapter on every layer of a small real build and see which receive a gradient.
+
+    One forward and one backward in train mode, without dropout, over every floating output; eval mode where train mode
+    does not run. Then the adapters are merged, which must not change the outputs by more than 1e-4 (fp32, relative).
+
+    Args:
+        model: On the CPU, with real weights; it is thrown away.
+        says: What kind of build it is, in words.
+        mergeable: Patterns of the layers an adapter may be proposed for, whose merging is checked.
+    """
+    layers = list_layers(model)
+    tied = {layer.tied_to for layer in layers}
+    paths = {
+        layer.path
+        for layer in layers
+        if pattern_of(layer.path) in mergeable and not layer.tied_to and layer.path not in tied
+    }
+    probes = make_probes(model, layers)
+    quiet(model)
+    experiment = Experiment(probes, paths)
+    runs = compute_model(model, experiment, SECONDS)
+    if not _finished(runs):
+        model.eval()
+        again = compute_model(model, experiment, SECONDS)
+        runs, says = (again, f"{says}, in eval mode") if _finished(again) else (runs, says)
+    return Proof(_tell(says, runs, experiment), _verdicts(probes, experiment))
+
+
+def apply_proof(layers: Iterable[Layer], proof: Proof) -> tuple[Layer, ...]:
+    """Return the layers of the full model with what the proof says of them; liveness outranks every other evidence."""
+    by_pattern: dict[str, list[Verdict]] = defaultdict(list)
+    for path, verdict in proof.verdicts.items():
+        by_pattern[pattern_of(path)].append(verdict)
+    return tuple(_proved(layer, proof, by_pattern.get(pattern_of(layer.path), [])) for layer in layers)
+
+
+def _proved(layer: Layer, proof: Proof, siblings: Sequence[Verdict]) -> Layer:
+    verdict = _verdict_on(layer, proof.verdicts.get(layer.path), siblings)
+    if verdict is None:
+        return layer
+    if layer.bypassed and verdict.live is not True:
+        verdict = Verdict(live=False, says=f"its weight is read at {layer.bypassed}, without calling it")
+    evidence = (*layer.evidence, Evidence("liveness", verdict.says)) if verdict.says else layer.evidence
+    return replace(layer, live=verdict.live, proof=verdict.says, evidence=evidence)
+
+
+def _verdict_on(layer: Layer, own: Verdict | None, siblings: Sequence[Verdict]) -> Verdict | None:
+    """Return the verdict on a layer: its own, else that of its siblings; experts no token came to share theirs."""
+    live = next((sibling for sibling in siblings if sibling.live), None)
+    if own is not None and not (live and layer.role.startswith("expert.")):
+        return own
+    if live is not None:
+        return live
+    return own or next(iter(siblings), None)
+
+
+def _verdicts(probes: Iterable[Probe], experiment: Experiment) -> dict[str, Verdict]:
+    return {probe.path: _judge(probe, experiment) for probe in probes}
+
+
+def _judge(probe: Probe, experiment: Experiment) -> Verdict:
+    path = probe.path
+    if path in experiment.unfitting:
+        return Verdict(live=None, says=experiment.unfitting[path])
+    if path not in experiment.gradients:
+        reason = experiment.error if probe.calls else None
+        return Verdict(live=None, says=f"no backward: {reason}" if reason else "no forward called it")
+    size = experiment.gradients[path]
+    if size != size:  # noqa: PLR0124 - nan
+        return Verdict(live=None, says="its gradient is no number")
+    if size == 0:
+        return Verdict(live=False, says="it is called, but what it writes reaches no output")
+    shift = experiment.shifts.get(path)
+    return LIVE if shift is None else Verdict(live=True, says=f"merging changes the outputs by {shift:.0e}")
+
+
+def _finished(runs: Iterable[Run]) -> bool:
+    return any(run.error is None for run in runs)
+
+
+def _tell(says: str, runs: Sequence[Run], experiment: Experiment) -> str:
+    if not _finished(runs):
+        return f"{says}: {runs[0].error if runs else 'nothing to run'}"
+    parts = [run.path for run in runs if run.error is None and run.path]
+    whole = "" if any(run.error is None and not run.path for run in runs) else f", part by part ({len(parts)})"
+    merged = "merged within" if not experiment.shifts else "merged, but for those it says, within"
+    return f"{says}{whole}: forward, backward, {merged} {TOLERANCE:.0e}"
