@@ -54,16 +54,18 @@ def _judged(layer: Layer, verdict: Saying | None, trace: Trace) -> Layer:
             *evidence,
             Evidence("dataflow", f"shared x {trace.shared[layer.path]}: one weight for as many runs"),
         )
-    if layer.path in trace.read_elsewhere and was_called:
-        where = trace.read_elsewhere[layer.path]
-        evidence = (*evidence, Evidence("source", f"another path, as for a fused kernel, reads its weight at {where}"))
-    bypassed = None if was_called else trace.bypassed.get(layer.path)
+    elsewhere = trace.read_elsewhere.get(layer.path) if was_called else None
+    if elsewhere:
+        reader = elsewhere.kernel or "another path"
+        evidence = (*evidence, Evidence("source", f"{reader} reads its weight at {elsewhere.where}"))
+    bypassed = None if was_called else trace.bypassed.get(layer.path, layer.bypassed)
     return replace(
         layer,
         role=role,
         evidence=evidence,
         called=True if was_called else False if bypassed else None,
         bypassed=bypassed,
+        kernel=f"{elsewhere.kernel} at {elsewhere.where}" if elsewhere and elsewhere.kernel else None,
         layout=trace.layouts.get(layer.path),
     )
 

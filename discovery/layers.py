@@ -24,6 +24,7 @@ KIND_OF_CLASS: dict[type[nn.Module], Kind] = {
     nn.modules.batchnorm._NormBase: "norm",
 }
 CONV_KINDS: tuple[Kind, ...] = ("conv1d", "conv2d", "conv3d")
+_READS_ITS_PARTS = "torch.nn.functional.multi_head_attention_forward"
 WEIGHT_KINDS: tuple[Kind, ...] = ("linear", *CONV_KINDS, "embedding")
 
 
@@ -83,18 +84,17 @@ def repeats_blocks(module: nn.Module) -> bool:
 def list_layers(model: nn.Module) -> tuple[Layer, ...]:
     """Return one record per adaptable layer of ``model`` (live or on meta), in module order.
 
-    What ``nn.MultiheadAttention`` holds is part of it: its ``out_proj`` is a linear by class, but its weight is
-    read directly and its forward never runs.
+    ``out_proj`` of ``nn.MultiheadAttention`` is a linear by class, but its weight is read directly and its forward
+    never runs.
     """
     layers: list[Layer] = []
     first_with_weight: dict[int, str] = {}
-    hidden: set[int] = set()
+    unheard: set[int] = set()
     for site in walk(model):
-        if isinstance(site.module, nn.MultiheadAttention):
-            hidden.update(id(child) for child in site.module.children())
-        if id(site.module) in hidden:
-            continue
-        for layer, weight in describe(site):
+        if getattr(type(site.module), "forward", None) is nn.MultiheadAttention.forward:
+            unheard.update(id(child) for child in site.module.children())
+        for found, weight in describe(site):
+            layer = replace(found, bypassed=_READS_ITS_PARTS) if id(site.module) in unheard else found
             first = first_with_weight.setdefault(id(weight), layer.path)
             layers.append(layer if first == layer.path else replace(layer, tied_to=first))
     return tuple(layers)

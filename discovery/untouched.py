@@ -31,6 +31,16 @@ def untouched(model: nn.Module) -> Iterator[None]:
         kept.restore()
 
 
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Put the random states back as they were, whatever was drawn inside."""
+    states = _random_states()
+    try:
+        yield
+    finally:
+        _set_random_states(states)
+
+
 class _Kept:
     """What has to be put back."""
 

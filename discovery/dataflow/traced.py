@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ...records import Layer
-from ..readings import list_readings
+from ..readings import Reading, list_readings
 from ..running import Run, run_model
 from .follow import follow
 from .graph import Graph, Saying
@@ -29,7 +29,7 @@ class Trace:
         bypassed: For each layer whose weight is read outside its own forward: where.
         layouts: For each fused projection: how its output is split.
         shared: For each layer in a block whose weight serves several times in one forward: how often.
-        read_elsewhere: For each layer whose weight some path of the code reads without calling it: where.
+        read_elsewhere: For each layer whose weight some path of the code reads without calling it: where and how.
     """
 
     runs: tuple[Run, ...]
@@ -38,7 +38,7 @@ class Trace:
     bypassed: dict[str, str]
     layouts: dict[str, str]
     shared: dict[str, int]
-    read_elsewhere: dict[str, str]
+    read_elsewhere: dict[str, Reading]
 
     def verdict(self, path: str) -> Saying | None:
         """Return what most forwards say of a layer, or ``None`` if none says anything."""
@@ -68,7 +68,7 @@ def _put_together(
     tapes: list[Tape],
     layers: dict[str, Layer],
     module_paths: tuple[str, ...],
-    read_elsewhere: dict[str, str],
+    read_elsewhere: dict[str, Reading],
 ) -> Trace:
     votes: dict[str, Counter[Saying]] = defaultdict(Counter)
     layouts: dict[str, str] = {}

@@ -106,9 +106,7 @@ class Experiment:
                 waiting += [group[:half], group[half:]]
         self.shifts |= {probe.path: float("inf") for group in waiting for slot in group for probe in slot}
 
-    def _merged_change(
-        self, forward: Callable[[], Any], group: list[list[Factored]], expected: list[Tensor]
-    ) -> float:
+    def _merged_change(self, forward: Callable[[], Any], group: list[list[Factored]], expected: list[Tensor]) -> float:
         probes = [probe for slot in group for probe in slot]
         for probe in probes:
             probe.merge()

@@ -4,12 +4,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import nn
 
 from ...records import Evidence, Layer
 from ..layers import list_layers
 from ..running import Run, compute_model
 from ..slots import pattern_of
+from ..untouched import random_states_kept
 from .experiment import TOLERANCE, Experiment
 from .probes import Probe, make_probes
 from .quiet import quiet
@@ -65,14 +67,16 @@ def prove(model: nn.Module, says: str, mergeable: Collection[str]) -> Proof:
         for layer in layers
         if pattern_of(layer.path) in mergeable and not layer.tied_to and layer.path not in tied
     }
-    probes = make_probes(model, layers)
-    quiet(model)
-    experiment = Experiment(probes, paths)
-    runs = compute_model(model, experiment, SECONDS)
-    if not _finished(runs):
-        model.eval()
-        again = compute_model(model, experiment, SECONDS)
-        runs, says = (again, f"{says}, in eval mode") if _finished(again) else (runs, says)
+    with random_states_kept():
+        torch.manual_seed(0)
+        probes = make_probes(model, layers)
+        quiet(model)
+        experiment = Experiment(probes, paths)
+        runs = compute_model(model, experiment, SECONDS)
+        if not _finished(runs):
+            model.eval()
+            again = compute_model(model, experiment, SECONDS)
+            runs, says = (again, f"{says}, in eval mode") if _finished(again) else (runs, says)
     return Proof(_tell(says, runs, experiment), _verdicts(probes, experiment))
 
 
@@ -133,5 +137,10 @@ def _tell(says: str, runs: Sequence[Run], experiment: Experiment) -> str:
         return f"{says}: {runs[0].error if runs else 'nothing to run'}"
     parts = [run.path for run in runs if run.error is None and run.path]
     whole = "" if any(run.error is None and not run.path for run in runs) else f", part by part ({len(parts)})"
-    merged = "merged within" if not experiment.shifts else "merged, but for those it says, within"
-    return f"{says}{whole}: forward, backward, {merged} {TOLERANCE:.0e}"
+    return f"{says}{whole}: forward, backward, {_tell_merging(experiment)}"
+
+
+def _tell_merging(experiment: Experiment) -> str:
+    if experiment.is_random:
+        return "not merged: its forward is random"
+    return f"merged{', but for those it says,' if experiment.shifts else ''} within {TOLERANCE:.0e}"

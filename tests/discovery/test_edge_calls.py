@@ -61,15 +61,17 @@ def test_a_layer_some_path_of_the_code_reads_directly_says_so(name):
         ("phi4_multimodal", "img_processor.head.attention"),
     ],
 )
-def test_the_parts_of_a_multihead_attention_are_no_layers(name, tail):
+def test_the_output_of_a_multihead_attention_is_bypassed(name, tail):
     """In siglip and others out_proj of nn.MultiheadAttention is a Linear and never called (edge case 16)."""
     seen = found(name)
     heads = [layer for layer in seen.layers(tail) if layer["kind"] == "multihead_attention"]
     assert heads
     assert {layer["role"] for layer in heads} == {"attention.qkv"}
-    inside = [f"{layer['path']}.out_proj" for layer in heads]
-    assert not set(inside) & {layer["path"] for layer in seen.data["layers"]}
-    assert not set(inside) & {path for preset in PRESETS for path in seen.hits(preset)}
+    inside = {f"{layer['path']}.out_proj" for layer in heads}
+    bypassed = {layer["path"]: layer["bypassed"] for layer in seen.data["layers"] if layer["path"] in inside}
+    assert set(bypassed) == inside
+    assert all(bypassed.values())
+    assert not inside & {path for preset in PRESETS for path in seen.hits(preset)}
 
 
 def test_an_encoder_layer_of_torch_is_traced_through():

@@ -78,11 +78,17 @@ def test_expert_stacks_are_layers_of_their_own():
     assert (stack.kind, stack.shape, stack.owner) == ("expert_parameter", (4, 16, 8), "Experts")
 
 
-def test_parts_of_multihead_attention_are_no_layers():
-    """Its out_proj is a linear by class, but its forward never runs."""
-    model = nn.TransformerEncoderLayer(8, 2, 16)
-    assert "self_attn.out_proj" not in by_path(model)
-    assert by_path(model)["self_attn"].kind == "multihead_attention"
+def test_the_output_of_multihead_attention_is_bypassed():
+    """Its out_proj is a linear by class, but its forward never runs, unless a class has one that calls it."""
+
+    class Calls(nn.MultiheadAttention):
+        def forward(self, x):
+            return self.out_proj(x)
+
+    layers = by_path(nn.TransformerEncoderLayer(8, 2, 16))
+    assert layers["self_attn"].kind == "multihead_attention"
+    assert layers["self_attn.out_proj"].bypassed == "torch.nn.functional.multi_head_attention_forward"
+    assert by_path(nn.ModuleDict({"attn": Calls(8, 2)}))["attn.out_proj"].bypassed is None
 
 
 def test_a_sequence_of_plain_layers_is_no_list_of_blocks():
