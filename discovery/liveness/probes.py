@@ -65,9 +65,11 @@ class Trained(Probe):
 
     @property
     def parameters(self) -> Sequence[Tensor]:
+        """What it trains."""
         return self._own
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what the adapted layer returns."""
         return inner(*args, **kwargs)
 
 
@@ -85,6 +87,7 @@ class Factored(Probe):
 
     @property
     def parameters(self) -> Sequence[Tensor]:
+        """What it trains."""
         return self.a, self.b
 
     @property
@@ -93,6 +96,7 @@ class Factored(Probe):
         return cast("Tensor", self.module.weight)
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what the adapted layer returns."""
         written = inner(*args, **kwargs)
         if self.is_merged:
             return written
@@ -127,11 +131,13 @@ class Dense(Factored):
         self._is_transposed = layer.kind == "transposed_linear"
 
     def update(self, read: Tensor) -> Tensor:
-        return (read.to(self.a.dtype) @ self.a.t()) @ self.b.t()
+        """Return what the adapter adds for what the layer read."""
+        return functional.linear(functional.linear(read.to(self.a.dtype), self.a), self.b)
 
     @property
     def delta(self) -> Tensor:
-        product = self.b @ self.a
+        """What merging adds to the weight."""
+        product = torch.mm(self.b, self.a)
         return product.t() if self._is_transposed else product
 
 
@@ -143,11 +149,13 @@ class Lookup(Factored):
         super().__init__(path, module, (weight.shape[0], 1), (1, weight.shape[1]))
 
     def update(self, read: Tensor) -> Tensor:
-        return functional.embedding(read, self.a) @ self.b
+        """Return what the adapter adds for what the layer read."""
+        return torch.matmul(functional.embedding(read, self.a), self.b)
 
     @property
     def delta(self) -> Tensor:
-        return self.a @ self.b
+        """What merging adds to the weight."""
+        return torch.mm(self.a, self.b)
 
 
 class Convolution(Factored):
@@ -160,6 +168,7 @@ class Convolution(Factored):
         super().__init__(path, module, (layer.groups, *weight.shape[1:]), (weight.shape[0], 1, *ones))
 
     def update(self, read: Tensor) -> Tensor:
+        """Return what the adapter adds for what the layer read."""
         module: Any = self.module
         padding = module.padding
         if module.padding_mode != "zeros":
@@ -168,13 +177,14 @@ class Convolution(Factored):
         inner = self._convolve(
             read.to(self.a.dtype), self.a, None, module.stride, padding, module.dilation, self._groups
         )
-        return self._convolve(inner, self.b, None, groups=self._groups)
+        written: Tensor = self._convolve(inner, self.b, None, groups=self._groups)
+        return written
 
     @property
     def delta(self) -> Tensor:
+        """What merging adds to the weight."""
         rows = self.weight.shape[0] // self._groups
-        per_row = self.a.repeat_interleave(rows, dim=0)
-        return self.b * per_row
+        return torch.mul(self.b, self.a.repeat_interleave(rows, dim=0))
 
 
 class Stacked(Factored):
@@ -190,13 +200,16 @@ class Stacked(Factored):
         return cast("Tensor", self.module._parameters[self._name])
 
     def update(self, read: Tensor) -> Tensor:
+        """Return what the adapter adds for what the layer read."""
         raise NotImplementedError  # its forward asks for none
 
     @property
     def delta(self) -> Tensor:
-        return self.b @ self.a
+        """What merging adds to the weight."""
+        return torch.bmm(self.b, self.a)
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return what the adapted layer returns."""
         if self.is_merged:
             return inner(*args, **kwargs)
         held: dict[str, Any] = self.module._parameters

@@ -1,4 +1,4 @@
-"""prove: a small real build and the layers of the full model -> which of them an adapter learns on, and how it is known."""
+"""prove: a small real build -> on which of its layers an adapter learns, and how that is known."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
