@@ -95,6 +95,21 @@ class Factored(Probe):
         """The layer's own weight."""
         return cast("Tensor", self.module.weight)
 
+    @property
+    @abstractmethod
+    def delta(self) -> Tensor:
+        """What merging adds to the weight."""
+
+    def merge(self, sign: int = 1) -> None:
+        """Put the update into the weight, or take it out again."""
+        with torch.no_grad():
+            self.weight.data += sign * self.delta.to(self.weight.dtype)
+        self.is_merged = sign > 0
+
+
+class Added(Factored):
+    """An update beside what the layer writes."""
+
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return what the adapted layer returns."""
         written = inner(*args, **kwargs)
@@ -110,19 +125,8 @@ class Factored(Probe):
     def update(self, read: Tensor) -> Tensor:
         """Return what the adapter adds for what the layer read."""
 
-    @property
-    @abstractmethod
-    def delta(self) -> Tensor:
-        """What merging adds to the weight."""
 
-    def merge(self, sign: int = 1) -> None:
-        """Put the update into the weight, or take it out again."""
-        with torch.no_grad():
-            self.weight.data += sign * self.delta.to(self.weight.dtype)
-        self.is_merged = sign > 0
-
-
-class Dense(Factored):
+class Dense(Added):
     """On a linear, whichever way round its weight stands."""
 
     def __init__(self, path: str, module: nn.Module, layer: Layer) -> None:
@@ -141,7 +145,7 @@ class Dense(Factored):
         return product.t() if self._is_transposed else product
 
 
-class Lookup(Factored):
+class Lookup(Added):
     """On an embedding."""
 
     def __init__(self, path: str, module: nn.Module) -> None:
@@ -158,7 +162,7 @@ class Lookup(Factored):
         return torch.mm(self.a, self.b)
 
 
-class Convolution(Factored):
+class Convolution(Added):
     """On a convolution: one rank for each of its groups (PEFT 0.21.2 builds it so too)."""
 
     def __init__(self, path: str, module: nn.Module, layer: Layer) -> None:
@@ -199,10 +203,6 @@ class Stacked(Factored):
     def weight(self) -> Tensor:
         return cast("Tensor", self.module._parameters[self._name])
 
-    def update(self, read: Tensor) -> Tensor:
-        """Return what the adapter adds for what the layer read."""
-        raise NotImplementedError  # its forward asks for none
-
     @property
     def delta(self) -> Tensor:
         """What merging adds to the weight."""
@@ -210,6 +210,7 @@ class Stacked(Factored):
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return what the adapted layer returns."""
+        """Return what the owner returns with the sum in the place of its weight."""
         if self.is_merged:
             return inner(*args, **kwargs)
         held: dict[str, Any] = self.module._parameters

@@ -11,7 +11,7 @@ def quiet(model: nn.Module) -> None:
     """Put a model that is thrown away in train mode, with every dropout at zero."""
     model.train()
     for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):  # noqa: SLF001 - what all dropouts share
+        if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
         _silence(module.__dict__)
         config = module.__dict__.get("config")
