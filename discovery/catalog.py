@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import track
@@ -21,11 +22,22 @@ Summary = Callable[[Scan], CatalogEntry]
 """Makes the compact form of a scan."""
 
 
+class How(NamedTuple):
+    """How each architecture is scanned; see :func:`~loradar.discovery.scan`."""
+
+    method: str = "auto"
+    proved: bool = False
+
+
+HOW = How()
+
+
 def scan_library(
     library: str,
     out: Path,
     *,
     method: str = "auto",
+    proved: bool = False,
     bounds: Bounds | None = None,
     compact: tuple[CatalogHeader, Summary] | None = None,
 ) -> tuple[int, int]:
@@ -35,6 +47,7 @@ def scan_library(
         library: One that can be listed.
         out: The file: one line per architecture, sorted by name once all are there.
         method: As for a scan.
+        proved: As for a scan.
         bounds: How many workers, and what one architecture may take.
         compact: Write the compact form; a finished file is made anew, and an unfinished one is at ``out`` + ``.part``.
 
@@ -46,8 +59,9 @@ def scan_library(
         InvalidRequest: If ``out`` holds something else.
     """
     names = sources.list_names(library)
-    journal = _open_journal(out, compact, method)
-    task = partial(scan_line, library=library, method=method, summary=compact[1] if compact else None)
+    how = How(method, proved)
+    journal = _open_journal(out, compact, how)
+    task = partial(scan_line, library=library, how=how, summary=compact[1] if compact else None)
     missing = [name for name in names if name not in journal]
     found = work(task, missing, library, bounds or Bounds()) if missing else iter(())
     for name, outcome in track(found, f"scanning {library}", len(missing), console=Console(stderr=True)):
@@ -57,13 +71,13 @@ def scan_library(
     return journal.counts
 
 
-def _open_journal(out: Path, compact: tuple[CatalogHeader, Summary] | None, method: str) -> Journal:
+def _open_journal(out: Path, compact: tuple[CatalogHeader, Summary] | None, how: How) -> Journal:
     if compact is None:
         return Journal(out)
     if out.exists() and not _is_compact(out):
         message = f"{out} is no compact catalog. Give a new file, or remove it."
         raise InvalidRequest(message, file=str(out))
-    return Journal(_part(out), _line(compact[0].to_dict() | {"method": method}))
+    return Journal(_part(out), _line(compact[0].to_dict() | how._asdict()))
 
 
 def _part(out: Path) -> Path:
@@ -75,22 +89,22 @@ def _is_compact(path: Path) -> bool:
         return file.readline(1000).startswith(b'{"catalog":')
 
 
-def scan_line(name: str, *, library: str, method: str, summary: Summary | None) -> tuple[str, bool]:
+def scan_line(name: str, *, library: str, how: How, summary: Summary | None) -> tuple[str, bool]:
     """Return the line of one architecture, and whether it holds a scan."""
     try:
-        found = scan_named(library, name, method)
+        found = scan_named(library, name, how)
     except LoradarError as error:
         return _unscanned_line(library, name, error.message), False
     return _line((summary(found) if summary else found).to_dict()), True
 
 
-def scan_named(library: str, name: str, method: str = "auto") -> Scan:
+def scan_named(library: str, name: str, how: How = HOW) -> Scan:
     """Scan an architecture under the name asked for: a configuration may call itself by another.
 
     Raises:
         LoradarError: As ``scan``.
     """
-    found = scan(f"{library}:{name}", method=method)
+    found = scan(f"{library}:{name}", method=how.method, proved=how.proved)
     return replace(found, architecture=replace(found.architecture, name=name))
 
 

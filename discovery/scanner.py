@@ -1,21 +1,23 @@
 """scan: a model or a reference -> everything the scanner finds about it."""
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
-from ..records import Architecture, Scan
+from ..records import Architecture, Layer, Scan
 from ..references import Reference
 from . import sources
 from .dataflow import Trace, trace
 from .facts import collect_facts, is_configuration
 from .judge import judge, list_untraced
 from .layers import Site, list_layers, walk
-from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
+from .liveness import Builds, apply_proof, list_builds, prove_any
+from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
 from .roles import label_layers
-from .slots import fingerprint, make_slots
+from .slots import fingerprint, make_slots, pattern_of
 from .surroundings import Surroundings
 from .tower_map import list_prefixes
 from .towers import map_towers
@@ -30,6 +32,8 @@ def scan(
     model_or_reference: "nn.Module | PreTrainedConfig | str",
     example_inputs: Any = None,
     method: str = "auto",
+    *,
+    proved: bool = False,
 ) -> Scan:
     """Scan a model, a transformers configuration, or a reference such as ``timm:resnet50``.
 
@@ -41,6 +45,8 @@ def scan(
             configuration if not given.
         method: ``dataflow`` follows tensors through the model's own forward, ``names`` reads names, shapes and
             structure alone, ``auto`` is dataflow where a forward runs and names where none does.
+        proved: Also try an adapter on every layer of a small real build, and leave the dead ones out. Of a live model
+            that is a copy, if it has real weights; a reference is built smaller, with every slot of the full model.
 
     Raises:
         InvalidReference: If the reference cannot be parsed or its scheme cannot be scanned.
@@ -52,20 +58,29 @@ def scan(
     if method not in METHODS:
         message = f"Unknown method {method!r}. Methods: {quoted(METHODS)}."
         raise InvalidRequest(message, method=method)
-    return scan_module(_resolve(model_or_reference), example_inputs, method)
+    model = _resolve(model_or_reference)
+    builds = partial(list_builds, model_or_reference, model) if proved else None
+    return scan_module(model, example_inputs, method, builds)
 
 
-def scan_module(model: nn.Module, example_inputs: Any = None, method: str = "auto") -> Scan:
-    """Scan a live module; see :func:`scan`."""
+def scan_module(model: nn.Module, example_inputs: Any = None, method: str = "auto", builds: Builds | None = None) -> Scan:
+    """Scan a live module; see :func:`scan`.
+
+    Args:
+        model: The module.
+        example_inputs: As for ``scan``.
+        method: As for ``scan``.
+        builds: Makes small real builds of the model, given its layers, to prove them on.
+    """
     try:
-        return _scan_module(model, example_inputs, method)
+        return _scan_module(model, example_inputs, method, builds)
     except RuntimeError as error:  # attributes of a user's module may be properties that fail, or recur for ever
         cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
         message = f"{type(model).__name__} could not be read ({cause}). Scan it without what fails, or by a reference."
         raise ScanFailed(message, reference=type(model).__name__, cause=cause) from error
 
 
-def _scan_module(model: nn.Module, example_inputs: Any, method: str) -> Scan:
+def _scan_module(model: nn.Module, example_inputs: Any, method: str, builds: Builds | None) -> Scan:
     facts = collect_facts(model)
     sites = [*walk(model)]
     module_paths = tuple(site.path for site in sites)
@@ -77,6 +92,8 @@ def _scan_module(model: nn.Module, example_inputs: Any, method: str) -> Scan:
     traced = trace(model, layers, module_paths, example_inputs) if method != "names" else None
     _check_traced(traced, method, facts.architecture)
     layers = judge(layers, traced) if traced else layers
+    proof = prove_any(builds(layers), _mergeable(layers)) if builds else None
+    layers = apply_proof(layers, proof) if proof else layers
     saved = saved_heads(layers, facts)
     subject = Subject(layers, module_paths, _parameter_paths(sites), saved, _count_parameters(model, saved))
     return Scan(
@@ -88,7 +105,13 @@ def _scan_module(model: nn.Module, example_inputs: Any, method: str) -> Scan:
         proposals=propose_all(subject),
         module_paths=module_paths,
         untraced=list_untraced(layers),
+        proof=proof.says if proof else None,
     )
+
+
+def _mergeable(layers: tuple[Layer, ...]) -> frozenset[str]:
+    """Return the patterns of the layers that something may be proposed for."""
+    return frozenset(pattern_of(layer.path) for layer in layers if is_adaptable(layer))
 
 
 def _check_traced(traced: Trace | None, method: str, architecture: Architecture) -> None:

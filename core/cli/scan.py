@@ -19,6 +19,9 @@ def scan(
     *,
     store: Annotated[bool, typer.Option("--store", help="Keep the result in the registry.")] = False,
     method: Annotated[str, typer.Option(help="auto, dataflow or names.")] = "auto",
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Try an adapter on every layer of a small real build, and leave out the dead.")
+    ] = False,
     every: Annotated[str | None, typer.Option("--all", metavar="LIBRARY", help="Scan a whole library.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where --all writes: one JSON line per architecture.")] = None,
     compact: Annotated[bool, typer.Option("--compact", help="--all writes slots, not every layer.")] = False,
@@ -33,21 +36,21 @@ def scan(
             message = "--all writes to a file and nowhere else: loradar scan --all timm --out timm.jsonl"
             raise InvalidRequest(message, library=every)
         bounds = {"seconds": seconds, "memory": memory, **({} if workers is None else {"workers": workers})}
-        _scan_all(every, out, method, bounds, compact=compact, as_json=as_json)
+        _scan_all(every, out, {"method": method, "proved": prove}, bounds, compact=compact, as_json=as_json)
     elif reference is None:
         message = "Nothing to scan. Name an architecture (loradar scan olmo2) or a library (--all timm --out FILE)."
         raise InvalidRequest(message)
     else:
-        _scan_one(reference, method, store=store, as_json=as_json)
+        _scan_one(reference, {"method": method, "proved": prove}, store=store, as_json=as_json)
 
 
-def _scan_one(reference: str, method: str, *, store: bool, as_json: bool) -> None:
+def _scan_one(reference: str, how: "dict[str, Any]", *, store: bool, as_json: bool) -> None:
     from ..discovery import quiet_libraries
     from ..discovery import scan as scan_reference
 
     quiet_libraries()
     sys.path.append(os.getcwd())  # noqa: PTH109 - a path entry is a string; `torch:module:Class` may stand right here
-    found = scan_reference(reference, method=method)
+    found = scan_reference(reference, **how)
     if as_json:
         show.print_json(found.to_dict())
     else:
@@ -66,7 +69,9 @@ def _store(found: "Scan", *, quietly: bool) -> None:
         typer.echo(f"\nStored: {kept}. Look it up with: loradar lookup {found.architecture.reference}")
 
 
-def _scan_all(library: str, out: Path, method: str, bounds: "dict[str, Any]", *, compact: bool, as_json: bool) -> None:
+def _scan_all(
+    library: str, out: Path, how: "dict[str, Any]", bounds: "dict[str, Any]", *, compact: bool, as_json: bool
+) -> None:
     from ..discovery import Bounds, list_architectures, quiet_libraries, scan_library
     from ..registry import catalog_entry, catalog_header
 
@@ -74,7 +79,7 @@ def _scan_all(library: str, out: Path, method: str, bounds: "dict[str, Any]", *,
     within = Bounds(**bounds)
     list_architectures(library)  # an unknown library, or one that is not installed, is told of first
     form = (catalog_header(library), catalog_entry) if compact else None
-    scanned, failed = scan_library(library, out, method=method, bounds=within, compact=form)
+    scanned, failed = scan_library(library, out, **how, bounds=within, compact=form)
     if as_json:
         show.print_json({"file": str(out), "scanned": scanned, "unscanned": failed})
     else:

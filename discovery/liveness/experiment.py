@@ -86,10 +86,6 @@ class Experiment:
     def _check_merging(self, forward: Callable[[], Any], probes: list[Factored], adapted: list[Tensor]) -> None:
         """Merge, compare, take out again; if the outputs changed, find the slots that did it."""
         expected = [output.detach() for output in adapted]
-        with torch.no_grad():
-            self.is_random |= max(map(_difference, expected, _outputs_of(forward)), default=0.0) > TOLERANCE
-        if self.is_random:
-            return
         slots: dict[str, list[Factored]] = {}
         for probe in probes:
             slots.setdefault(pattern_of(probe.path), []).append(probe)
@@ -99,6 +95,8 @@ class Experiment:
             change, forwards = self._merged_change(forward, group, expected), forwards + 1
             if change <= TOLERANCE:
                 self.worst = max(self.worst, change)
+            elif forwards == 1 and self._merged_change(forward, [], expected) > TOLERANCE:
+                self.is_random = True
             elif len(group) == 1:
                 self.shifts |= {probe.path: change for probe in group[0]}
             else:

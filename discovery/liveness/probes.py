@@ -201,6 +201,7 @@ class Stacked(Factored):
 
     @property
     def weight(self) -> Tensor:
+        """The stack."""
         return cast("Tensor", self.module._parameters[self._name])
 
     @property
@@ -209,7 +210,6 @@ class Stacked(Factored):
         return torch.bmm(self.b, self.a)
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what the adapted layer returns."""
         """Return what the owner returns with the sum in the place of its weight."""
         if self.is_merged:
             return inner(*args, **kwargs)

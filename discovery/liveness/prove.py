@@ -3,19 +3,25 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from torch import nn
 
+from ...errors import ScanFailed
 from ...records import Evidence, Layer
+from ..conditions import OutOfTime
 from ..layers import list_layers
 from ..running import Run, compute_model
+from ..shrink import SmallBuild
 from ..slots import pattern_of
 from ..untouched import random_states_kept
 from .experiment import TOLERANCE, Experiment
 from .probes import Probe, make_probes
 from .quiet import quiet
 
+MOST_BUILDS = 3
+"""Builds tried, from the smallest."""
 SECONDS = 20.0
 """Time for the forwards and backwards of one build."""
 
@@ -73,11 +79,37 @@ def prove(model: nn.Module, says: str, mergeable: Collection[str]) -> Proof:
         quiet(model)
         experiment = Experiment(probes, paths)
         runs = compute_model(model, experiment, SECONDS)
-        if not _finished(runs):
+        if not _finished(runs) and not _is_out_of_time(runs):
             model.eval()
             again = compute_model(model, experiment, SECONDS)
             runs, says = (again, f"{says}, in eval mode") if _finished(again) else (runs, says)
     return Proof(_tell(says, runs, experiment), _verdicts(probes, experiment))
+
+
+def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof:
+    """Prove on the first build on which everything can be seen that something may be proposed for; else on the best.
+
+    Where there is no build at all, the proof says why and holds no verdict.
+    """
+    best = Proof("nothing to build", {})
+    most = -1
+    try:
+        for build in islice(builds, MOST_BUILDS):
+            proof = prove(build.model, build.says, mergeable)
+            open_ones = _count_open(proof, mergeable)
+            if most < 0 or open_ones < most:
+                best, most = proof, open_ones
+            if not open_ones:
+                break
+    except ScanFailed as error:
+        return best if most >= 0 else Proof(error.message, {})
+    return best
+
+
+def _count_open(proof: Proof, mergeable: Collection[str]) -> int:
+    """Return how many of the slots that matter nothing was seen of."""
+    seen = {pattern_of(path) for path, verdict in proof.verdicts.items() if verdict.live is not None}
+    return sum(pattern not in seen for pattern in mergeable)
 
 
 def apply_proof(layers: Iterable[Layer], proof: Proof) -> tuple[Layer, ...]:
@@ -130,6 +162,10 @@ def _judge(probe: Probe, experiment: Experiment) -> Verdict:
 
 def _finished(runs: Iterable[Run]) -> bool:
     return any(run.error is None for run in runs)
+
+
+def _is_out_of_time(runs: Sequence[Run]) -> bool:
+    return bool(runs) and str(runs[-1].error).startswith(OutOfTime.__name__)
 
 
 def _tell(says: str, runs: Sequence[Run], experiment: Experiment) -> str:
