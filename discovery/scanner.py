@@ -63,7 +63,9 @@ def scan(
     return scan_module(model, example_inputs, method, builds)
 
 
-def scan_module(model: nn.Module, example_inputs: Any = None, method: str = "auto", builds: Builds | None = None) -> Scan:
+def scan_module(
+    model: nn.Module, example_inputs: Any = None, method: str = "auto", builds: Builds | None = None
+) -> Scan:
     """Scan a live module; see :func:`scan`.
 
     Args:

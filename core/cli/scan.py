@@ -20,7 +20,8 @@ def scan(
     store: Annotated[bool, typer.Option("--store", help="Keep the result in the registry.")] = False,
     method: Annotated[str, typer.Option(help="auto, dataflow or names.")] = "auto",
     prove: Annotated[
-        bool, typer.Option("--prove", help="Try an adapter on every layer of a small real build, and leave out the dead.")
+        bool,
+        typer.Option("--prove", help="Try an adapter on every layer of a small real build, and leave out the dead."),
     ] = False,
     every: Annotated[str | None, typer.Option("--all", metavar="LIBRARY", help="Scan a whole library.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where --all writes: one JSON line per architecture.")] = None,

@@ -1,7 +1,7 @@
 """Where the real builds to prove something on come from: a reference built small, or a copy of a live model."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from torch import nn
@@ -9,17 +9,16 @@ from torch import nn
 from ...errors import ScanFailed
 from ...records import Layer
 from ...references import Reference
-from ..facts import is_configuration
-from ..shrink import SmallBuild, small_builds
+from ..small import SmallBuild, small_builds
 from ..untouched import random_states_kept
 
-Builds = Callable[[Iterable[Layer]], Iterator[SmallBuild]]
+Builds = Callable[[Collection[Layer]], Iterator[SmallBuild]]
 """Makes real builds of a model with these layers, the smallest first."""
 MOST_BYTES = 2 << 30
 """Weights up to which a live model is copied."""
 
 
-def list_builds(subject: Any, model: nn.Module, layers: Iterable[Layer]) -> Iterator[SmallBuild]:
+def list_builds(subject: Any, model: nn.Module, layers: Collection[Layer]) -> Iterator[SmallBuild]:
     """Yield real builds of what is scanned, the smallest first.
 
     Args:
@@ -32,8 +31,6 @@ def list_builds(subject: Any, model: nn.Module, layers: Iterable[Layer]) -> Iter
     """
     if isinstance(subject, str) and Reference.parse(subject).scheme != "torch":
         return small_builds(Reference.parse(subject), layers)
-    if is_configuration(subject):
-        return small_builds(subject, layers)
     return _copies(model)
 
 
@@ -44,7 +41,8 @@ def _copies(model: nn.Module) -> Iterator[SmallBuild]:
         raise ScanFailed(message, reference=name)
     size = sum(parameter.nbytes for parameter in model.parameters())
     if size > MOST_BYTES:
-        message = f"{name} holds {size >> 20} MiB, more than the {MOST_BYTES >> 20} MiB that are copied to prove something."
+        limit = f"{MOST_BYTES >> 20} MiB that are copied to prove something"
+        message = f"{name} holds {size >> 20} MiB, more than the {limit}."
         raise ScanFailed(message, reference=name)
     with random_states_kept():
-        yield SmallBuild(copy.deepcopy(model).cpu().float(), "as it is")
+        yield SmallBuild(copy.deepcopy(model).cpu().float(), "as it is", None)

@@ -13,7 +13,7 @@ from ...records import Evidence, Layer
 from ..conditions import OutOfTime
 from ..layers import list_layers
 from ..running import Run, compute_model
-from ..shrink import SmallBuild
+from ..small import SmallBuild
 from ..slots import pattern_of
 from ..untouched import random_states_kept
 from .experiment import TOLERANCE, Experiment
@@ -55,7 +55,7 @@ class Proof:
     verdicts: Mapping[str, Verdict]
 
 
-def prove(model: nn.Module, says: str, mergeable: Collection[str]) -> Proof:
+def prove(model: nn.Module, says: str, mergeable: Collection[str], image: tuple[int, int, int] | None = None) -> Proof:
     """Put an adapter on every layer of a small real build and see which receive a gradient.
 
     One forward and one backward in train mode, without dropout, over every floating output; eval mode where train mode
@@ -65,7 +65,10 @@ def prove(model: nn.Module, says: str, mergeable: Collection[str]) -> Proof:
         model: On the CPU, with real weights; it is thrown away.
         says: What kind of build it is, in words.
         mergeable: Patterns of the layers an adapter may be proposed for, whose merging is checked.
+        image: Channels, height and width of the images it is given, if it is a model of timm.
     """
+    if image:
+        model.__dict__["pretrained_cfg"] = {"input_size": image}
     layers = list_layers(model)
     tied = {layer.tied_to for layer in layers}
     paths = {
@@ -95,7 +98,7 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
     most = -1
     try:
         for build in islice(builds, MOST_BUILDS):
-            proof = prove(build.model, build.says, mergeable)
+            proof = prove(build.model, build.says, mergeable, build.input_size)
             open_ones = _count_open(proof, mergeable)
             if most < 0 or open_ones < most:
                 best, most = proof, open_ones

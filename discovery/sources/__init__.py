@@ -6,13 +6,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ...errors import InvalidReference, LoradarError, ScanFailed, UnknownLibrary, quoted
 from ...extras import require
 from ...references import Reference
+
+if TYPE_CHECKING:
+    from .recipes import Recipe
 
 BUILDABLE = ("transformers", "timm", "diffusers", "torch")
 LISTABLE = ("transformers", "timm", "diffusers")
@@ -54,6 +57,23 @@ def build(reference: Reference) -> nn.Module:
     source = import_module(f".{reference.scheme}", __name__)
     model: nn.Module = source.build(reference.name)
     return model
+
+
+def find_recipe(reference: Reference) -> "Recipe":
+    """Return what the model a reference names is built from.
+
+    Raises:
+        InvalidReference: If it names nothing in a library.
+        MissingExtra: If the library is not installed.
+        UnknownArchitecture: If the library does not know the name.
+        ScanFailed: If it does not build.
+    """
+    if reference.scheme not in LISTABLE:
+        message = f"Only architectures of {quoted(LISTABLE)} have a recipe; {reference} is none."
+        raise InvalidReference(message, reference=str(reference), schemes=list(LISTABLE))
+    require("scan", reference.scheme)
+    found: Recipe = import_module(f".{reference.scheme}", __name__).find_recipe(reference.name)
+    return found
 
 
 def list_names(library: str) -> list[str]:

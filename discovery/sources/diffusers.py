@@ -1,14 +1,14 @@
 """diffusers: a model class -> its model from the default configuration, on meta, without weights."""
 
-from functools import cache
+import inspect
+from functools import cache, partial
 from typing import Any
 
 from torch import nn
 
 from ...errors import UnknownArchitecture
-from . import explained
 from .overrides import find_override, refuse_unbuilt
-from .unfilled import move_to_meta, unfilled
+from .recipes import Change, Recipe
 
 
 def list_names() -> list[str]:
@@ -23,21 +23,35 @@ def build(name: str) -> nn.Module:
         UnknownArchitecture: If diffusers has no such model class.
         ScanFailed: If it does not build.
     """
+    return find_recipe(name).build_on_meta()
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return what a model class is built from: every argument it has a default or an override for.
+
+    Raises:
+        UnknownArchitecture: If diffusers has no such model class.
+        ScanFailed: If it is known not to build.
+    """
     known = _model_classes()
     if name not in known:
         raise UnknownArchitecture(name, sorted(known), "List what is known with: loradar list diffusers")
     refuse_unbuilt(find_override("diffusers", name), f"diffusers:{name}")
-    with explained(f"diffusers:{name}"), unfilled():
-        model = _construct(name)
-        move_to_meta(model)
-    return model
+    return Recipe(f"diffusers:{name}", _settings(name), partial(_construct, name))
 
 
-def _construct(name: str) -> nn.Module:
-    """Call a class with its override; models it is made of are made the same way."""
-    override = find_override("diffusers", name)
-    parts = {argument: [_construct(part) for part in names] for argument, names in override.models.items()}
-    model: nn.Module = _model_classes()[name](**override.config, **parts)
+def _settings(name: str) -> dict[str, Any]:
+    """Return the arguments of a class, as its override has them or by default."""
+    parameters = inspect.signature(_model_classes()[name].__init__).parameters
+    defaults = {key: held.default for key, held in parameters.items() if held.default is not held.empty}
+    return {**defaults, **find_override("diffusers", name).config}
+
+
+def _construct(name: str, settings: dict[str, Any], change: Change) -> nn.Module:
+    """Call a class with its arguments; models it is made of are made the same way."""
+    models = find_override("diffusers", name).models
+    parts = {key: [_construct(part, _settings(part), change) for part in names] for key, names in models.items()}
+    model: nn.Module = _model_classes()[name](**change(settings), **parts)
     return model
 
 

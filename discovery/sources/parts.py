@@ -15,6 +15,7 @@ from torch import nn
 
 from .classes import find_task_class, list_composites, list_own_classes
 from .overrides import find_override
+from .recipes import Change
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -22,15 +23,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-def build_part(config: "PreTrainedConfig") -> nn.Module | None:
-    """Build the most whole module a config stands for; to be called on meta."""
-    own = [model_class(config) for model_class in list_own_classes(type(config))]
+def build_part(config: "PreTrainedConfig", change: Change) -> nn.Module | None:
+    """Build the most whole module a config stands for, from what ``change`` makes of the config."""
+    changed: PreTrainedConfig = change(config)
+    own = [model_class(changed) for model_class in list_own_classes(type(config))]
     inner = {type(module) for model in own for module in model.modules() if module is not model}
     outer = [model for model in own if type(model) not in inner and _size(model) > 1]  # a base class has no layer
-    return max(outer, key=_size) if outer else _cut_out(config)
+    return max(outer, key=_size) if outer else _cut_out(config, change)
 
 
-def _cut_out(config: "PreTrainedConfig") -> nn.Module | None:
+def _cut_out(config: "PreTrainedConfig", change: Change) -> nn.Module | None:
     """Build the first composite that holds this config, and return the module built by the config.
 
     It is given the config as an attribute, as a model class would keep it, so that it can say what it is.
@@ -38,16 +40,17 @@ def _cut_out(config: "PreTrainedConfig") -> nn.Module | None:
     for composite_class in list_composites(type(config)):
         override = find_override("transformers", composite_class.model_type)
         keys = [key for key, held in composite_class.sub_configs.items() if held is type(config)]
-        composite = composite_class(**{**copy.deepcopy(override.config), **dict.fromkeys(keys, config)})
+        composite = change(composite_class(**{**copy.deepcopy(override.config), **dict.fromkeys(keys, config)}))
         model_class = override.find_class() or find_task_class(composite_class)
         if model_class is None:
             continue
-        with _watching([getattr(composite, key) for key in keys]) as readers:
+        parts = [getattr(composite, key) for key in keys]
+        with _watching(parts) as readers:
             model = model_class(composite)
         below = [m for m in model.modules() if m in readers and type(getattr(m, "config", None)) is not composite_class]
         part = max(below, key=_size, default=None)
         if part is not None and not hasattr(part, "config"):
-            part.config = config
+            part.config = parts[0]
         return part
     return None
 

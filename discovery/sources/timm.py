@@ -1,10 +1,15 @@
-"""timm: an architecture name -> its model on meta, without weights."""
+"""timm: an architecture name -> its model on meta, without weights; and what its class is called with."""
+
+import sys
+from functools import partial
+from typing import Any
 
 from torch import nn
 
-from ...errors import UnknownArchitecture
+from ...errors import ScanFailed, UnknownArchitecture
 from . import explained
-from .unfilled import move_to_meta, unfilled
+from .recipes import Change, Recipe
+from .unfilled import OnMeta, move_to_meta, unfilled
 
 
 def list_names() -> list[str]:
@@ -24,9 +29,79 @@ def build(name: str) -> nn.Module:
     """
     import timm
 
-    if not timm.is_model(name):
-        raise UnknownArchitecture(name, list_names(), "List what is known with: loradar list timm")
+    _check_known(name)
     with explained(f"timm:{name}"), unfilled():
         model: nn.Module = timm.create_model(name, pretrained=False)
         move_to_meta(model)
     return model
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return what an architecture's class is called with, its entry in timm's registry having chosen everything.
+
+    Raises:
+        UnknownArchitecture: If timm has no such model.
+        ScanFailed: If it does not build.
+    """
+    import timm
+
+    _check_known(name)
+    with explained(f"timm:{name}"):
+        try:
+            with _Listening():
+                timm.create_model(name, pretrained=False)
+        except _Heard as heard:
+            return Recipe(f"timm:{name}", heard.settings, partial(_construct, heard.model_class, heard.variant))
+    message = f"timm:{name} makes no tensor when it is built, so its arguments cannot be told."
+    raise ScanFailed(message, reference=f"timm:{name}")
+
+
+def _check_known(name: str) -> None:
+    import timm
+
+    if not timm.is_model(name):
+        raise UnknownArchitecture(name, list_names(), "List what is known with: loradar list timm")
+
+
+def _construct(model_class: Any, variant: str, settings: dict[str, Any], change: Change) -> nn.Module:
+    """Build a class as timm does: with a data config, which says what input it takes."""
+    from timm.models import build_model_with_cfg
+
+    given = change(settings)
+    size = given.get("img_size")
+    sizes = {"pretrained_cfg_overlay": {"input_size": (given.get("in_chans", 3), *_pair(size))}} if size else {}
+    model: nn.Module = build_model_with_cfg(model_class, variant, pretrained=False, **sizes, **given)
+    return model
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+class _Heard(BaseException):
+    """Ends a build as soon as it is known what the class is called with; no ``except Exception`` swallows it."""
+
+    def __init__(self, model_class: Any, variant: str, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.model_class = model_class
+        self.variant = variant
+        self.settings = settings
+
+
+class _Listening(OnMeta):
+    """Raises :class:`_Heard` when a model's constructor makes its first tensor."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Look up the call that builds the model, in whose frame its class and arguments stand."""
+        from timm.models import build_model_with_cfg
+
+        frame = sys._getframe(1)  # noqa: SLF001  # the one way to see who asks
+        while frame.f_back is not None and frame.f_code is not build_model_with_cfg.__code__:
+            frame = frame.f_back
+        if frame.f_code is build_model_with_cfg.__code__:
+            held = frame.f_locals
+            chosen = {} if held["model_cfg"] is None else {"model_cfg": held["model_cfg"]}
+            raise _Heard(held["model_cls"], held["variant"], {**held["kwargs"], **chosen})
+        return super().__torch_function__(func, types, args, kwargs)

@@ -1,7 +1,7 @@
 """transformers: a model type or a config object -> the model a user would load, on meta, without weights."""
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
@@ -10,7 +10,7 @@ from . import explained
 from .classes import find_task_class
 from .overrides import find_override, refuse_unbuilt
 from .parts import build_part
-from .unfilled import move_to_meta, unfilled
+from .recipes import Change, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -32,6 +32,16 @@ def build(model_type: str) -> nn.Module:
         UnknownArchitecture: If transformers has no such model type.
         ScanFailed: If its default config does not build.
     """
+    return find_recipe(model_type).build_on_meta()
+
+
+def find_recipe(model_type: str) -> Recipe:
+    """Return what the model of a type is built from: its default config, completed.
+
+    Raises:
+        UnknownArchitecture: If transformers has no such model type.
+        ScanFailed: If its default config does not build.
+    """
     from transformers import AutoConfig
 
     known = list_names()
@@ -41,7 +51,7 @@ def build(model_type: str) -> nn.Module:
     refuse_unbuilt(override, f"transformers:{model_type}")
     with explained(f"transformers:{model_type}"):
         config = AutoConfig.for_model(model_type, **copy.deepcopy(override.config))
-    return _build(config, model_type, override.find_class())
+    return _recipe(config, model_type, override.find_class())
 
 
 def build_config(config: "PreTrainedConfig", model_type: str | None = None) -> nn.Module:
@@ -50,17 +60,19 @@ def build_config(config: "PreTrainedConfig", model_type: str | None = None) -> n
     Raises:
         ScanFailed: If no model class takes the config, or the config does not build.
     """
-    return _build(copy.deepcopy(config), model_type or config.model_type)
+    return _recipe(copy.deepcopy(config), model_type or config.model_type).build_on_meta()
 
 
-def _build(config: Any, model_type: str, model_class: Any = None) -> nn.Module:
-    """Build the model of a config object that nobody else holds."""
+def _recipe(config: Any, model_type: str, model_class: Any = None) -> Recipe:
+    """Return the recipe of a config object that nobody else holds."""
     reference = f"transformers:{model_type}"
-    with explained(reference), unfilled():
-        known_class = model_class or find_task_class(type(config))
-        model: nn.Module | None = known_class(config) if known_class else build_part(config)
+
+    def make(settings: Any, change: Change) -> nn.Module:
+        known_class = model_class or find_task_class(type(settings))
+        model = known_class(change(settings)) if known_class else build_part(settings, change)
         if model is None:
             message = f"{reference} has no model class of its own: it configures a part of other models."
             raise ScanFailed(message, reference=reference)
-        move_to_meta(model)
-    return model
+        return cast("nn.Module", model)
+
+    return Recipe(reference, config, make)
