@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -82,23 +82,43 @@ def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, second
 
 
 def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> tuple[Run, ...]:
-    """Run a model on the CPU as ``run_model`` does on meta: with its own weights, and with numbers for inputs.
+    """Find out on meta what a model and its parts run with, then run them so on the CPU, with numbers for inputs.
 
     The model may be changed by it: this is for builds that are thrown away.
+
+    Args:
+        model: On the CPU, with weights to compute with.
+        watch: What calls each forward that computes.
+        seconds: Time for everything.
     """
-    session = _Session(watch, time.monotonic() + seconds, device="cpu")
+    deadline = time.monotonic() + seconds
+    found = _Session(lambda forward: forward(), deadline)
+    with untouched(model), plain_settings(model), weights_on_meta(model):
+        found.run("", model, model, MOST_ATTEMPTS)
+        found.run_inside("", model, model)
+    session = _Session(watch, deadline)
     with plain_settings(model):
-        session.run("", model, model, MOST_ATTEMPTS)
-        session.run_inside("", model, model)
-    return tuple(session.runs)
+        for success in found.successes:
+            session.compute(success)
+    return tuple(session.runs if found.successes else found.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Success:
+    """A forward that ran on meta, and with what."""
+
+    path: str
+    forward: Callable[..., Any]
+    inputs: Inputs
+    plan: Plan
 
 
 class _Session:
-    """The runs of one model, and what they reached; on the CPU they compute, with the weights there are."""
+    """The runs of one model, and what they reached."""
 
-    def __init__(self, watch: Watch, deadline: float, device: str = "meta") -> None:
+    def __init__(self, watch: Watch, deadline: float) -> None:
         self.runs: list[Run] = []
-        self._device = device
+        self.successes: list[_Success] = []
         self._watch = watch
         self._deadline = deadline
         self._called: set[int] = set()
@@ -165,15 +185,22 @@ class _Session:
             plan = search.next_plan()
             if plan is None or self._is_over:
                 break
-            made = inputs.make(plan)
-            named = made if self._device == "meta" else {name: as_real(value) for name, value in made.items()}
-            call = _Call(path, _callable(part, method), inputs.given(plan), named=named)
-            failure = self._attempt(call, plan if self._device == "meta" else None, self._device)
+            call = _Call(path, _callable(part, method), inputs.given(plan), named=inputs.make(plan))
+            failure = self._attempt(call, plan)
             if failure is None:
                 self._worked[type(part), method] = plan
+                self.successes.append(_Success(path, call.forward, inputs, plan))
                 return
             search.learn(failure)
         self._failed.append((path, given))
+
+    def compute(self, success: _Success) -> None:
+        """Run on the CPU what ran on meta: with a single sample, which is enough, else with as many as there."""
+        for plan in (replace(success.plan, batch=1), success.plan):
+            named = {name: as_real(value) for name, value in success.inputs.make(plan).items()}
+            call = _Call(success.path, success.forward, success.inputs.given(plan), named=named)
+            if self._is_over or self._attempt(call, None, "cpu") is None:
+                return
 
     def _inputs(self, path: str, part: nn.Module, method: str, around: nn.Module) -> Inputs | None:
         """Return what a part can be given, or ``None``, with the reason recorded, if that cannot be told."""

@@ -23,7 +23,7 @@ class Experiment:
     """Watches the forwards of one model; what it learns of each layer adds up over them.
 
     Args:
-        probes: One for every layer; they are attached.
+        probes: One for every layer; they are attached while a forward runs.
         mergeable: Paths of the layers whose merging is to be checked.
 
     Attributes:
@@ -44,12 +44,19 @@ class Experiment:
         self.is_random = False
         self._probes = {probe.path: probe for probe in probes}
         self._mergeable = mergeable
-        for probe in probes:
-            probe.attach()
 
     def __call__(self, forward: Callable[[], Any]) -> None:
         """Run one forward with its backward, and again merged; what the forward raises is raised."""
         before = {path: probe.calls for path, probe in self._probes.items()}
+        for probe in self._probes.values():
+            probe.attach()
+        try:
+            self._run(forward, before)
+        finally:
+            for probe in self._probes.values():
+                probe.detach()
+
+    def _run(self, forward: Callable[[], Any], before: Mapping[str, int]) -> None:
         with torch.enable_grad():
             outputs = self._adapted(forward)
             written = [output for output in outputs if output.requires_grad]
@@ -65,8 +72,7 @@ class Experiment:
                 return _outputs_of(forward)
             except Unfitting as error:
                 self.unfitting[error.path] = error.says
-                probe = self._probes.pop(error.path)
-                probe.module.__dict__.pop("forward", None)
+                self._probes.pop(error.path).is_silent = True
 
     def _learn(self, called: list[str], outputs: list[Tensor]) -> None:
         """Note the gradient of every adapter whose layer was called."""

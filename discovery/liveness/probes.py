@@ -31,12 +31,14 @@ class Probe(ABC):
     Attributes:
         path: Where the layer stands.
         calls: How often the layer's forward ran.
+        is_silent: Whether it adds nothing, because it is merged or does not fit.
     """
 
     def __init__(self, path: str, module: nn.Module) -> None:
         self.path = path
         self.module = module
         self.calls = 0
+        self.is_silent = False
 
     @property
     @abstractmethod
@@ -50,6 +52,10 @@ class Probe(ABC):
     def attach(self) -> None:
         """Stand before the layer's forward."""
         self.module.__dict__["forward"] = partial(self._count, self.module.forward)
+
+    def detach(self) -> None:
+        """Leave the layer's forward as it was."""
+        self.module.__dict__.pop("forward", None)
 
     def _count(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.calls += 1
@@ -83,7 +89,6 @@ class Factored(Probe):
         spread = float(weight.float().std()) if weight.numel() > 1 else 0.0
         self.a = (torch.randn(read) * fan_in**-0.5).requires_grad_()
         self.b = (torch.randn(write) * _SHARE * fan_in**0.5 * (spread or 1.0)).requires_grad_()
-        self.is_merged = False
 
     @property
     def parameters(self) -> Sequence[Tensor]:
@@ -104,7 +109,7 @@ class Factored(Probe):
         """Put the update into the weight, or take it out again."""
         with torch.no_grad():
             self.weight.data += sign * self.delta.to(self.weight.dtype)
-        self.is_merged = sign > 0
+        self.is_silent = sign > 0
 
 
 class Added(Factored):
@@ -113,13 +118,22 @@ class Added(Factored):
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return what the adapted layer returns."""
         written = inner(*args, **kwargs)
-        if self.is_merged:
+        if self.is_silent:
             return written
-        update = self.update(args[0] if args else next(iter(kwargs.values()))).to(written.dtype)
+        return written + self._fitting(args[0] if args else next(iter(kwargs.values())), written)
+
+    def _fitting(self, read: Any, written: Any) -> Tensor:
+        """Return the update for what was written; a class of its own may read and write something else altogether."""
+        name = type(self.module).__name__
+        if not isinstance(read, Tensor) or not isinstance(written, Tensor):
+            raise Unfitting(self.path, f"{name} does not turn one tensor into another")
+        try:
+            update = self.update(read).to(written.dtype)
+        except RuntimeError as error:
+            raise Unfitting(self.path, f"no adapter fits {name}: {str(error).partition(chr(10))[0][:120]}") from error
         if update.shape != written.shape:  # a convolution that pads by itself, say
-            shapes = f"an adapter writes {list(update.shape)}, {type(self.module).__name__} {list(written.shape)}"
-            raise Unfitting(self.path, shapes)
-        return written + update
+            raise Unfitting(self.path, f"an adapter writes {list(update.shape)}, {name} {list(written.shape)}")
+        return update
 
     @abstractmethod
     def update(self, read: Tensor) -> Tensor:
@@ -211,7 +225,7 @@ class Stacked(Factored):
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return what the owner returns with the sum in the place of its weight."""
-        if self.is_merged:
+        if self.is_silent:
             return inner(*args, **kwargs)
         held: dict[str, Any] = self.module._parameters
         own = held[self._name]

@@ -13,8 +13,8 @@ from ...records import Evidence, Layer
 from ..conditions import OutOfTime
 from ..layers import list_layers
 from ..running import Run, compute_model
-from ..small import SmallBuild
 from ..slots import pattern_of
+from ..small import SmallBuild
 from ..untouched import random_states_kept
 from .experiment import TOLERANCE, Experiment
 from .probes import Probe, make_probes
