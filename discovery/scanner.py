@@ -11,6 +11,7 @@ from ..references import Reference
 from . import sources
 from .dataflow import Trace, trace
 from .facts import collect_facts, is_configuration
+from .prompt_facts import tell_prompt_facts
 from .judge import judge, list_untraced
 from .layers import Site, list_layers, walk
 from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
@@ -78,7 +79,8 @@ def _scan_module(model: nn.Module, example_inputs: Any, method: str) -> Scan:
     _check_traced(traced, method, facts.architecture)
     layers = judge(layers, traced) if traced else layers
     saved = saved_heads(layers, facts)
-    subject = Subject(layers, module_paths, _parameter_paths(sites), saved, _count_parameters(model, saved))
+    norms = {layer.path: _count_parameters(model, (layer.path,)) for layer in layers if layer.kind == "norm"}
+    subject = Subject(layers, module_paths, _parameter_paths(sites), norms, saved, _count_parameters(model, saved))
     return Scan(
         architecture=replace(facts.architecture, fingerprint=fingerprint(layers)),
         method="dataflow" if traced else "names",
@@ -88,6 +90,7 @@ def _scan_module(model: nn.Module, example_inputs: Any, method: str) -> Scan:
         proposals=propose_all(subject),
         module_paths=module_paths,
         untraced=list_untraced(layers),
+        prompt_facts=tell_prompt_facts(facts.configuration, layers),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...records import Layer
 from ...vocabulary import Role
-from ..slots import pattern_of
+from ...patterns import pattern_of
 from ..towers import is_below
 from .flow import Sources, Way
 from .graph import DENSE_KINDS, Graph, common_path, is_depthwise

@@ -1,0 +1,11 @@
+"""Proposals: which layers each family of PEFT's methods adapts, by which names, at what cost.
+
+Used by the scanner: ``propose_all`` (a ``Subject`` -> proposals), ``saved_heads`` and ``ADAPTABLE_KINDS``.
+"""
+
+from .families import Subject, propose_all
+from .heads import saved_heads
+from .rules import ADAPTABLE_KINDS
+from .sizes import size_per_rank
+
+__all__ = ["ADAPTABLE_KINDS", "Subject", "propose_all", "saved_heads", "size_per_rank"]

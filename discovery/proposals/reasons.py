@@ -1,0 +1,42 @@
+"""What proposals hit, in words."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from ...patterns import pattern_of
+from ...records import Layer
+from ...vocabulary import Role
+from .left_out import count_layers
+from .specs import Choice
+
+WAYS = {"in_out": "input first (transposed)", "out_in": "output first"}
+
+
+def tell_hit(choice: Choice) -> list[str]:
+    """Return a reason per slot that a choice hits."""
+    scaled = set(choice.feedforward)
+    slots = Counter((x.role, pattern_of(x.path), x in scaled) for x in choice.ordered)
+    return [_tell_slot(role, pattern, n, is_scaled=at_input) for (role, pattern, at_input), n in slots.items()]
+
+
+def _tell_slot(role: Role, pattern: str, count: int, *, is_scaled: bool) -> str:
+    known = "" if role == "other" else f" is {role}"
+    return f"{pattern}{known} ({count_layers(count)}{', scaled at the input' if is_scaled else ''})"
+
+
+def tell_experts(experts: Sequence[Layer], parameter_paths: Collection[str]) -> list[str]:
+    """Return a reason per stack of fused experts: how many, which way round, what is fused, whether with a bias."""
+    by_pattern = {pattern_of(layer.path): layer for layer in experts}
+    return [_tell_stack(pattern, layer, parameter_paths) for pattern, layer in by_pattern.items()]
+
+
+def _tell_stack(pattern: str, layer: Layer, parameter_paths: Collection[str]) -> str:
+    owner, _, leaf = layer.path.rpartition(".")
+    has_bias = any(f"{owner}.{name}" in parameter_paths for name in (f"{leaf}_bias", f"{leaf}_b", "bias"))
+    facts = (
+        f"{layer.shape[0]} experts in one parameter",
+        WAYS.get(layer.layout or "", ""),
+        "gate and up in one, adapted together" if layer.role == "expert.gate_up" else "",
+        "with a bias, which is left alone" if has_bias else "",
+    )
+    return f"{pattern}: {', '.join(filter(None, facts))}"
