@@ -40,8 +40,8 @@ def _of_family(scan: "Scan", method: Method, preset: str) -> "Proposal":
         if any_proposal is None:
             raise nothing_for(method, scan.architecture.reference, "it has no layer that is adapted at all")
         facts = explain_facts(method, name, scan.prompt_facts)
-        bare = {"matched": 0, "per_rank": None, "fixed": None, "coverage": (), "reached": 0.0, "spec": TargetSpec()}
-        return replace(any_proposal, **bare, peft_type=method.name, preset="default", reasons=facts)
+        named = replace(any_proposal, peft_type=method.name, preset="default", spec=TargetSpec(), reasons=facts)
+        return replace(named, matched=0, per_rank=None, fixed=None, coverage=(), reached=0.0)
     found = {p.preset: p for p in scan.proposals if p.peft_type == method.family}
     if not found:
         raise nothing_for(method, scan.architecture.reference, f"no layer of it is one that {method.family} is for")

@@ -105,8 +105,9 @@ def _methods() -> dict[str, Method]:
 
 
 def _to_method(name: str, facts: dict[str, Any]) -> Method:
-    lists = {field: tuple(facts[field]) for field in ("needs", "only") if field in facts}
-    return Method(name, **{**facts, **lists, "kinds": frozenset(facts.get("kinds", ()))})
+    lists: dict[str, Any] = {field: tuple(facts[field]) for field in ("needs", "only") if field in facts}
+    lists["kinds"] = frozenset(facts.get("kinds", ()))
+    return Method(name, **{**facts, **lists})
 
 
 @cache

@@ -249,7 +249,7 @@ class Scan:
     module_paths: tuple[str, ...] = field(repr=False)
     untraced: tuple[Tower, ...] = ()
     proof: str | None = None
-    prompt_facts: PromptFacts = PromptFacts()
+    prompt_facts: PromptFacts = field(default_factory=PromptFacts)
 
     def propose(self, peft_type: str = "LORA", preset: str = "default") -> Proposal:
         """Return the proposal for a PEFT method and preset; methods that share targets share proposals.

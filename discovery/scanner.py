@@ -11,9 +11,9 @@ from ..references import Reference
 from . import sources
 from .dataflow import Trace, trace
 from .facts import collect_facts, is_configuration
-from .prompt_facts import tell_prompt_facts
 from .judge import judge, list_untraced
 from .layers import Site, list_layers, walk
+from .prompt_facts import tell_prompt_facts
 from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
 from .roles import label_layers
 from .slots import fingerprint, make_slots

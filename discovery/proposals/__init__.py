@@ -5,7 +5,7 @@ Used by the scanner: ``propose_all`` (a ``Subject`` -> proposals), ``saved_heads
 
 from .families import Subject, propose_all
 from .heads import saved_heads
-from .rules import ADAPTABLE_KINDS
+from .left_out import ADAPTABLE_KINDS
 from .sizes import size_per_rank
 
 __all__ = ["ADAPTABLE_KINDS", "Subject", "propose_all", "saved_heads", "size_per_rank"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from ...records import Layer
 from ...vocabulary import RANK, Role, Tower
+from ...wording import count_layers
 from ..layers import CONV_KINDS
 
 ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter")
@@ -25,7 +26,8 @@ def tell_left_out(tower: Tower, layers: Sequence[Layer], *, has_blocks: bool) ->
     dead = sum(layer.live is False and layer.tower == tower and layer.kind in ADAPTABLE_KINDS for layer in layers)
     reasons += [f"left out: {count_layers(dead)} known to get no gradient"] if dead else []
     read = Counter(layer.bypassed for layer in layers if layer.bypassed and layer.tower == tower)
-    reasons += [f"left out: {count_layers(n)} never called, whose weight is read at {at}" for at, n in sorted(read.items())]
+    never = "never called, whose weight is read at"
+    reasons += [f"left out: {count_layers(n)} {never} {at}" for at, n in sorted(read.items())]
     fused = Counter((layer.kernel, layer.role) for layer in layers if layer.kernel and layer.tower == tower)
     reasons += [f"left out: {count_layers(n, role)} bypassed under {at}" for (at, role), n in sorted(fused.items())]
     grouped = sum(layer.role == "conv.spatial" and RANK % layer.groups > 0 for layer in layers)
@@ -34,8 +36,3 @@ def tell_left_out(tower: Tower, layers: Sequence[Layer], *, has_blocks: bool) ->
     if heads:
         reasons.append(f"left out: {heads} nn.MultiheadAttention modules, whose parts are never called")
     return reasons
-
-
-def count_layers(count: int, role: str = "") -> str:
-    """Return a number of layers in words: ``1 head layer``."""
-    return " ".join(filter(None, (str(count), role, "layer" if count == 1 else "layers")))

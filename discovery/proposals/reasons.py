@@ -5,8 +5,7 @@ from collections.abc import Collection, Sequence
 
 from ...patterns import pattern_of
 from ...records import Layer
-from ...vocabulary import Role
-from .left_out import count_layers
+from ...wording import tell_slot
 from .specs import Choice
 
 WAYS = {"in_out": "input first (transposed)", "out_in": "output first"}
@@ -14,14 +13,8 @@ WAYS = {"in_out": "input first (transposed)", "out_in": "output first"}
 
 def tell_hit(choice: Choice) -> list[str]:
     """Return a reason per slot that a choice hits."""
-    scaled = set(choice.feedforward)
-    slots = Counter((x.role, pattern_of(x.path), x in scaled) for x in choice.ordered)
-    return [_tell_slot(role, pattern, n, is_scaled=at_input) for (role, pattern, at_input), n in slots.items()]
-
-
-def _tell_slot(role: Role, pattern: str, count: int, *, is_scaled: bool) -> str:
-    known = "" if role == "other" else f" is {role}"
-    return f"{pattern}{known} ({count_layers(count)}{', scaled at the input' if is_scaled else ''})"
+    slots = Counter((pattern_of(layer.path), layer.role) for layer in choice.ordered)
+    return [tell_slot(pattern, role, count) for (pattern, role), count in slots.items()]
 
 
 def tell_experts(experts: Sequence[Layer], parameter_paths: Collection[str]) -> list[str]:

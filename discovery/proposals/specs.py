@@ -63,9 +63,7 @@ def _name_modules(
     return name_targets(modules, module_paths), None, None
 
 
-def _name_scaled(
-    choice: Choice, modules: Sequence[str], module_paths: Sequence[str]
-) -> tuple[Targets, None, Targets]:
+def _name_scaled(choice: Choice, modules: Sequence[str], module_paths: Sequence[str]) -> tuple[Targets, None, Targets]:
     """Name IA3's layers so that its feed-forward names are among its targets, as PEFT demands of two lists."""
     second = [layer.path for layer in choice.feedforward]
     first = [path for path in modules if path not in second]
@@ -76,7 +74,7 @@ def _name_scaled(
 
 
 def _told_apart(feedforward: tuple[str, ...], first: Sequence[str], second: Sequence[str]) -> Targets:
-    """Return names or a regex: PEFT takes a feed-forward name for the end of a path, be it in the midst of a segment."""
+    """Return names or a regex: PEFT takes a feed-forward name for the end of a path, within a segment too."""
     return name_targets(second, [*first, *second]) if any(p.endswith(feedforward) for p in first) else feedforward
 
 
