@@ -64,6 +64,12 @@ def entries_of_proposals(architecture: Architecture, proposals: Iterable[Proposa
         yield Entry(*named, p.peft_type, p.preset, p.spec, p.matched, p.per_rank, p.fixed, p.reasons, p.coverage)
 
 
+def peft_mappings(constants: PeftConstants) -> list[tuple[str, str, TargetSpec]]:
+    """Return (model type, PEFT type, spec) of every entry of PEFT's tables of targets, sorted."""
+    entries = entries_of_constants(constants)
+    return sorted(((e.name, e.peft_type, e.spec) for e in entries), key=lambda entry: entry[:2])
+
+
 def entries_of_constants(constants: PeftConstants) -> Iterator[Entry]:
     """Yield every entry of PEFT's tables of targets."""
     feedforward = constants.tables.get(IA3_FEEDFORWARD_TABLE, {})

@@ -100,23 +100,25 @@ def norms_between_the_layers(candidates: Candidates, layers: Sequence[Layer]) ->
         if layer.role == "norm" and layer.kind == "norm" and layer.tower == candidates.tower and is_reached(layer)
     ]
     between = [layer for layer in norms if layer.depth and layer.path.rpartition(".")[0] not in inside]
-    behind = _paths_behind_blocks(candidates, layers)
-    last = [layer for layer in norms if layer.path in behind and not _is_of_embedding(layer)]
+    around = _paths_around_blocks(candidates, layers)
+    last = [layer for layer in norms if layer.path in around and not _stands_before(layer)]
     why = "the norms between the layers of the blocks, and the one behind the last block"
     yield from _chosen("LN_TUNING", [layer for layer in norms if layer in (*between, *last)], why)
 
 
-def _paths_behind_blocks(candidates: Candidates, layers: Sequence[Layer]) -> set[str]:
-    """Return the layers outside the blocks that follow a block in a module around it."""
+def _paths_around_blocks(candidates: Candidates, layers: Sequence[Layer]) -> set[str]:
+    """Return the layers beside a list of blocks, and those that follow it in a module around it."""
+    stacks = {layer.block.rpartition(".")[0] for layer in candidates.layers if layer.block}
+    beside = {stack.rpartition(".")[0] for stack in stacks}
     around: set[str] = set()
-    behind: set[str] = set()
-    blocks = {layer.block for layer in candidates.layers}
+    found: set[str] = set()
     for layer in layers:
-        if layer.block in blocks and layer.block:
+        owner = layer.path.rpartition(".")[0]
+        if layer.block and layer.block.rpartition(".")[0] in stacks:
             around.update(_owners(layer.block))
-        elif not layer.depth and layer.path.rpartition(".")[0] in around:
-            behind.add(layer.path)
-    return behind
+        elif not layer.depth and owner in around | beside:
+            found.add(layer.path)
+    return found
 
 
 def _owners(path: str) -> set[str]:
@@ -124,9 +126,10 @@ def _owners(path: str) -> set[str]:
     return {".".join(segments[:end]) for end in range(len(segments) - 1)}
 
 
-def _is_of_embedding(norm: Layer) -> bool:
+def _stands_before(norm: Layer) -> bool:
     words = norm.name.lower().split("_")
-    return any(word.startswith(read_facts("methods.toml")["families"]["LN_TUNING"]["unless"]) for word in words)
+    starts: list[str] = read_facts("methods.toml")["families"]["LN_TUNING"]["unless"]
+    return any(word.startswith(tuple(starts)) for word in words)
 
 
 def every_matrix_with_singular_values(layers: Sequence[Layer]) -> Iterator[Choice]:
