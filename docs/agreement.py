@@ -125,8 +125,8 @@ def render() -> str:
 
 HEAD = """# Agreement with PEFT's tables
 Written by `docs/agreement.py`; do not edit. Each entry of PEFT 0.21.2's tables for LORA, IA3, LN_TUNING and OSF is
-compared layer by layer with the default that the scanner proposes for the same architecture of transformers 5.23.0. The scanner
-never reads those tables.
+compared layer by layer with the default that the scanner proposes for the same architecture of transformers 5.23.0. The
+scanner never reads those tables.
 
 | family | entries compared | the same layers |
 | --- | --- | --- |
