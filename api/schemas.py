@@ -23,6 +23,8 @@ MAPPING_EXAMPLE: dict[str, Any] = {
     "matched": None,
     "trainable": None,
     "formula": None,
+    "coverage": [],
+    "prompt_facts": None,
     "reasons": [],
     "verification": {
         "status": "unproven",
@@ -104,6 +106,24 @@ class FormulaBody(_Shape):
     fixed: int
 
 
+class CoverageBody(_Shape):
+    """How many blocks of one kind a mapping reaches."""
+
+    block: str = Field(description="Where they stand, and the classes that tell them from other kinds there")
+    hit: int
+    of: int
+
+
+class PromptFactsBody(_Shape):
+    """What methods that name no layers need to know; null where nothing tells."""
+
+    num_layers: int | None
+    num_attention_heads: int | None
+    token_dim: int | None
+    num_key_value_heads: int | None
+    key_value_dim: int | None = Field(description="Width of all cached heads together")
+
+
 class MappingBody(_Shape):
     """The recommended mapping: a target spec in PEFT's fields, and what speaks for it."""
 
@@ -123,6 +143,8 @@ class MappingBody(_Shape):
     matched: int | None
     trainable: int | None
     formula: FormulaBody | None
+    coverage: list[CoverageBody] = Field(description="Blocks reached, by kind of block; empty if nobody scanned it")
+    prompt_facts: PromptFactsBody | None
     reasons: list[str]
     verification: VerificationBody | None
 
@@ -171,6 +193,7 @@ class DetailBody(_Shape):
     architecture: ArchitectureBody
     method: str | None
     proof: str | None = Field(description="How its layers were proved live, or why they could not be")
+    prompt_facts: PromptFactsBody | None
     towers: dict[Tower, list[str]]
     slots: list[SlotBody]
     mappings: list[MappingBody] = Field(description="The recommended mapping per PEFT type and preset")

@@ -1,26 +1,28 @@
 """The catalog: what the scans of a whole library found, kept as compact JSON lines. No torch and no SQL in here.
 
 A file starts with a header line. Each architecture is a line, sorted by name; what several have in common (slots
-without their counts, towers, target specs: a *structure*) is a line of its own, before the first of them.
+without their counts, towers, target specs: a *structure*; and each *reason*) is a line of its own, before the first of
+them. ``catalog_lines`` packs and unpacks; here is what there is to pack.
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from collections.abc import Mapping as Json
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, Self
 
+from .catalog_lines import Packer, Unpacker, to_text
+from .coverage import Coverage
 from .errors import InvalidRequest
 from .mappings import Verification
+from .prompts import PromptFacts
 from .records import Architecture, Proposal, Slot
 from .targets import TargetSpec
 from .vocabulary import Library, Tower
 
-FORMAT = 1
-_ID_LENGTH = 12
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class CatalogEntry:
         method: How the scan told roles.
         untraced: Towers whose roles rest on names.
         proof: As for a scan.
+        prompt_facts: As for a scan.
         checks: What each proposal hits, in the order of the proposals.
         peft: What PEFT's own entry hits, by PEFT type.
         unscanned: The reason why there is no scan.
@@ -78,6 +81,7 @@ class CatalogEntry:
     peft: tuple[tuple[str, Verification], ...] = ()
     unscanned: str | None = None
     proof: str | None = None
+    prompt_facts: PromptFacts = field(default_factory=PromptFacts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, whole: nothing is shared with other architectures."""
@@ -88,6 +92,7 @@ class CatalogEntry:
             "method": self.method,
             "untraced": list(self.untraced),
             "proof": self.proof,
+            "prompt_facts": self.prompt_facts.to_dict(),
             "towers": {tower: list(prefixes) for tower, prefixes in (self.towers or {}).items()},
             "slots": [slot.to_dict() for slot in self.slots],
             "proposals": [proposal.to_dict() for proposal in self.proposals],
@@ -111,7 +116,23 @@ class CatalogEntry:
             checks=tuple(map(Verification.from_dict, data["checks"])),
             peft=tuple((peft_type, Verification.from_dict(check)) for peft_type, check in data["peft"]),
             proof=data["proof"],
+            prompt_facts=PromptFacts.from_dict(data["prompt_facts"]),
         )
+
+
+def _to_proposal(data: Json[str, Any]) -> Proposal:
+    size = data["formula"] or {"per_rank": None, "fixed": None}
+    return Proposal(
+        data["peft_type"],
+        data["preset"],
+        TargetSpec.from_dict(data),
+        data["matched"],
+        size["per_rank"],
+        size["fixed"],
+        tuple(data["reasons"]),
+        tuple(map(Coverage.from_dict, data["coverage"])),
+        data["reached"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +163,14 @@ def read_catalog(file: Traversable) -> Catalog:
 
 
 def _read(numbered: "Iterator[tuple[int, str]]", file: str) -> Catalog:
-    number, structures, entries = 1, dict[str, Any](), list[CatalogEntry]()
+    number, entries = 1, list[CatalogEntry]()
     try:
         header = CatalogHeader.from_dict(json.loads(next(numbered)[1]))
+        unpacker = Unpacker(header.library, header.library_version)
         for number, line in numbered:  # noqa: B007 - the message names it
-            data = json.loads(line)
-            if "structure" in data and "name" not in data:
-                structures[data["structure"]] = _Structure.from_dict(data)
-            else:
-                entries.append(_unpacked(header, data, structures))
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+            found = unpacker.read(json.loads(line))
+            entries += [CatalogEntry(**found)] if found else []
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
         message = f"{file} line {number} is no catalog line ({type(error).__name__}: {error})."
         raise InvalidRequest(message, file=file, line=number) from error
     return Catalog(header, tuple(entries))
@@ -164,130 +183,10 @@ def catalog_lines(header: CatalogHeader, entries: Iterable[CatalogEntry]) -> Ite
         header: What the entries were made from.
         entries: Sorted by name.
     """
-    yield _text(header.to_dict())
-    known: set[str] = set()
+    yield to_text(header.to_dict())
+    packer = Packer()
     for entry in entries:
         if entry.unscanned is not None:
-            yield _text({"name": entry.architecture.name, "unscanned": entry.unscanned})
-            continue
-        shared = _text(_shared(entry))
-        identity = sha256(shared.encode()).hexdigest()[:_ID_LENGTH]
-        if identity not in known:
-            known.add(identity)
-            yield _text({"structure": identity, **json.loads(shared)})
-        yield _text(_own(entry) | {"structure": identity})
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def _shared(entry: CatalogEntry) -> dict[str, Any]:
-    """Return what goes into the structure of an entry."""
-    return {
-        "fingerprint": entry.architecture.fingerprint,
-        "towers": entry.towers,
-        "slots": [_without(slot.to_dict(), "count") for slot in entry.slots],
-        "specs": [{"for": [p.peft_type, p.preset], **_without(p.spec.to_dict())} for p in entry.proposals],
-    }
-
-
-def _without(values: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Return a dict without these names and without what is not set."""
-    return {name: value for name, value in values.items() if value is not None and name not in names}
-
-
-def _own(entry: CatalogEntry) -> dict[str, Any]:
-    """Return what is an entry's own; a reason that several proposals give stands there once."""
-    reasons = list(dict.fromkeys(reason for proposal in entry.proposals for reason in proposal.reasons))
-    return {
-        "name": entry.architecture.name,
-        "class": entry.architecture.class_name,
-        "method": entry.method,
-        **({"untraced": list(entry.untraced)} if entry.untraced else {}),
-        **({"proof": entry.proof} if entry.proof else {}),
-        "counts": [slot.count for slot in entry.slots],
-        "reasons": reasons,
-        "proposals": [
-            {
-                "matched": proposal.matched,
-                "per_rank": proposal.per_rank,
-                **({"fixed": proposal.fixed} if proposal.fixed else {}),
-                "reasons": [reasons.index(reason) for reason in proposal.reasons],
-                "hits": check.counts,
-                "reached": check.reached,
-                **({} if check.status == "unproven" else {"status": check.status}),
-                **({"findings": list(check.findings)} if check.findings else {}),
-            }
-            for proposal, check in zip(entry.proposals, entry.checks, strict=True)
-        ],
-        **({"peft": _grouped(entry.peft)} if entry.peft else {}),
-    }
-
-
-def _grouped(checks: Iterable[tuple[str, Verification]]) -> list[dict[str, Any]]:
-    """Return the checks of PEFT's entries, those with the same outcome together."""
-    groups: dict[str, tuple[Verification, list[str]]] = {}
-    for peft_type, check in checks:
-        groups.setdefault(_text(check.to_dict()), (check, []))[1].append(peft_type)
-    return [
-        {"for": types, **_without(check.to_dict(), "library_version", "counts"), "hits": check.counts}
-        for check, types in groups.values()
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Structure:
-    """A structure line, read."""
-
-    fingerprint: str | None
-    towers: dict[str, tuple[str, ...]]
-    slots: tuple[Slot, ...]
-    specs: tuple[tuple[Any, Any, TargetSpec], ...]
-
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        return cls(
-            data["fingerprint"],
-            {tower: tuple(prefixes) for tower, prefixes in data["towers"].items()},
-            tuple(Slot(**slot, count=0) for slot in data["slots"]),
-            tuple((*spec["for"], TargetSpec.from_dict(spec)) for spec in data["specs"]),
-        )
-
-
-def _unpacked(header: CatalogHeader, data: dict[str, Any], structures: dict[str, _Structure]) -> CatalogEntry:
-    if "unscanned" in data:
-        return CatalogEntry(Architecture(header.library, data["name"]), unscanned=data["unscanned"])
-    shared, version = structures[data["structure"]], header.library_version
-    return CatalogEntry(
-        architecture=Architecture(header.library, data["name"], data["class"], version, shared.fingerprint),
-        method=data["method"],
-        untraced=tuple(data.get("untraced", ())),
-        towers=shared.towers,
-        slots=tuple(replace(slot, count=n) for slot, n in zip(shared.slots, data["counts"], strict=True)),
-        proposals=tuple(
-            Proposal(
-                *spec,
-                own["matched"],
-                own["per_rank"],
-                own.get("fixed", 0),
-                tuple(data["reasons"][n] for n in own["reasons"]),
-            )
-            for spec, own in zip(shared.specs, data["proposals"], strict=True)
-        ),
-        checks=tuple(_to_check(own, version) for own in data["proposals"]),
-        peft=tuple((name, _to_check(own, version)) for own in data.get("peft", ()) for name in own["for"]),
-        proof=data.get("proof"),
-    )
-
-
-def _to_check(data: dict[str, Any], library_version: str) -> Verification:
-    findings = tuple(data.get("findings", ()))
-    return Verification(data.get("status", "unproven"), library_version, data["hits"], data["reached"], findings)
-
-
-def _to_proposal(data: Json[str, Any]) -> Proposal:
-    size, reasons = data["formula"], tuple(data["reasons"])
-    spec = TargetSpec.from_dict(data)
-    own = (data["matched"], size["per_rank"], size["fixed"])
-    return Proposal(data["peft_type"], data["preset"], spec, *own, reasons)
+            yield to_text({"name": entry.architecture.name, "unscanned": entry.unscanned})
+        else:
+            yield from packer.lines(entry)

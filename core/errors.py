@@ -12,6 +12,7 @@
     │   └── UnknownPeftType
     ├── ScanFailed            an architecture that could not be built or read
     │   └── NoAdaptableLayers     a model with nothing an adapter could sit on
+    ├── MethodDoesNotFit      a PEFT method that can adapt nothing of an architecture
     ├── InvalidConfig         an adapter configuration with an impossible value
     │   └── TargetsNotFound       targets that match no layer of this model
     ├── AdapterUnreadable     an adapter folder that cannot be loaded
@@ -131,6 +132,13 @@ class NoAdaptableLayers(ScanFailed):
     """A model that owns no layer an adapter could sit on."""
 
     code = "no_adaptable_layers"
+
+
+class MethodDoesNotFit(LoradarError):
+    """A PEFT method that can adapt nothing of what it would have to adapt in an architecture."""
+
+    code = "method_does_not_fit"
+    status = 422
 
 
 class InvalidConfig(LoradarError, ValueError):

@@ -4,6 +4,8 @@ from collections.abc import Mapping as Json
 from dataclasses import dataclass
 from typing import Any, Self
 
+from .coverage import Coverage
+from .prompts import PromptFacts
 from .targets import TargetSpec
 from .vocabulary import RANK, Library, SourceKind, Status
 
@@ -62,6 +64,8 @@ class Mapping:
         matched: Layers the scan that proposed it hit; ``None`` for entries nobody scanned.
         per_rank: Parameters each rank of an adapter adds; ``None`` as for ``matched``.
         fixed: Parameters trained whatever the rank; ``None`` as for ``matched``.
+        coverage: Which blocks it reaches, by kind of block; empty for entries nobody scanned.
+        prompt_facts: What methods that name no layers need to know; ``None`` if nobody scanned the architecture.
     """
 
     id: str
@@ -77,6 +81,8 @@ class Mapping:
     fixed: int | None = None
     reasons: tuple[str, ...] = ()
     verification: Verification | None = None
+    coverage: tuple[Coverage, ...] = ()
+    prompt_facts: PromptFacts | None = None
 
     @property
     def trainable(self) -> int | None:
@@ -98,6 +104,8 @@ class Mapping:
             "matched": self.matched,
             "trainable": self.trainable,
             "formula": None if self.per_rank is None else {"per_rank": self.per_rank, "fixed": self.fixed},
+            "coverage": [coverage.to_dict() for coverage in self.coverage],
+            "prompt_facts": self.prompt_facts.to_dict() if self.prompt_facts else None,
             "reasons": list(self.reasons),
             "verification": self.verification.to_dict() if self.verification else None,
         }
@@ -120,4 +128,6 @@ class Mapping:
             fixed=formula.get("fixed"),
             reasons=tuple(data["reasons"]),
             verification=Verification.from_dict(verification) if verification else None,
+            coverage=tuple(map(Coverage.from_dict, data["coverage"])),
+            prompt_facts=PromptFacts.from_dict(data["prompt_facts"]) if data["prompt_facts"] else None,
         )

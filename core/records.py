@@ -7,9 +7,11 @@ from collections.abc import Mapping as Json
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from .errors import UnknownPeftType, UnknownPreset, quoted
+from .answers import answer
+from .coverage import Coverage
+from .prompts import PromptFacts
 from .targets import TargetSpec
-from .vocabulary import PRESETS, RANK, Kind, Library, Preset, Role, Tower
+from .vocabulary import RANK, Kind, Library, Preset, Role, Tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,23 +189,28 @@ class Proposal:
 
     Attributes:
         matched: Layers it hits on the scanned build.
-        per_rank: Parameters each rank of the adapter adds; 0 for a method without ranks.
-        fixed: Parameters trained whatever the rank, saved modules included.
+        per_rank: Parameters each rank of the adapter adds; 0 for a method without ranks, ``None`` for one of whose
+            size nothing is known but that it shares another's targets.
+        fixed: Parameters trained whatever the rank, saved modules included; ``None`` as for ``per_rank``.
         reasons: Why these layers, in words.
+        coverage: Which blocks it reaches, by kind of block.
+        reached: Share of the weights in the blocks that the layers hit own, 0 to 1.
     """
 
     peft_type: str
     preset: Preset
     spec: TargetSpec
     matched: int
-    per_rank: int
-    fixed: int
+    per_rank: int | None
+    fixed: int | None
     reasons: tuple[str, ...]
+    coverage: tuple[Coverage, ...] = ()
+    reached: float = 0.0
 
     @property
-    def trainable(self) -> int:
-        """Parameters trained at rank 8, PEFT's default."""
-        return RANK * self.per_rank + self.fixed
+    def trainable(self) -> int | None:
+        """Parameters trained at rank 8, PEFT's default; ``None`` as for ``per_rank``."""
+        return None if self.per_rank is None or self.fixed is None else RANK * self.per_rank + self.fixed
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -213,7 +220,9 @@ class Proposal:
             **self.spec.to_dict(),
             "matched": self.matched,
             "trainable": self.trainable,
-            "formula": {"per_rank": self.per_rank, "fixed": self.fixed},
+            "formula": None if self.per_rank is None else {"per_rank": self.per_rank, "fixed": self.fixed},
+            "coverage": [coverage.to_dict() for coverage in self.coverage],
+            "reached": self.reached,
             "reasons": list(self.reasons),
         }
 
@@ -228,6 +237,7 @@ class Scan:
         module_paths: Every module path of the model: the universe a target spec is matched against.
         towers: Path prefixes of the sub-models of each tower.
         proof: How the layers that are ``live`` were proved so, or why they could not be; ``None`` if nobody tried.
+        prompt_facts: What methods that name no layers need to know.
     """
 
     architecture: Architecture
@@ -239,21 +249,17 @@ class Scan:
     module_paths: tuple[str, ...] = field(repr=False)
     untraced: tuple[Tower, ...] = ()
     proof: str | None = None
+    prompt_facts: PromptFacts = field(default_factory=PromptFacts)
 
     def propose(self, peft_type: str = "LORA", preset: str = "default") -> Proposal:
-        """Return the proposal for a PEFT method and preset.
+        """Return the proposal for a PEFT method and preset; methods that share targets share proposals.
 
         Raises:
-            UnknownPeftType: If no proposal is made for ``peft_type``.
-            UnknownPreset: If there is none for ``preset``.
+            UnknownPeftType: If PEFT has no such method.
+            UnknownPreset: If nothing is proposed for ``preset``.
+            MethodDoesNotFit: If the method can adapt nothing of what would have to be adapted.
         """
-        types = {proposal.peft_type for proposal in self.proposals}
-        if self.proposals and peft_type.upper() not in types:
-            raise UnknownPeftType(peft_type, types, f"A scan proposes for: {quoted(sorted(types))}.")
-        found: dict[str, Proposal] = {p.preset: p for p in self.proposals if p.peft_type == peft_type.upper()}
-        if preset not in found:
-            raise UnknownPreset(preset, PRESETS, f"{self.architecture.reference} has: {quoted(found)}.")
-        return found[preset]
+        return answer(self, peft_type, preset)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of ``loradar scan --json``."""
@@ -265,5 +271,6 @@ class Scan:
             "layers": [layer.to_dict() for layer in self.layers],
             "towers": {name: list(prefixes) for name, prefixes in self.towers.items()},
             "slots": [slot.to_dict() for slot in self.slots],
+            "prompt_facts": self.prompt_facts.to_dict(),
             "proposals": [proposal.to_dict() for proposal in self.proposals],
         }

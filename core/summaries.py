@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from .mappings import Mapping
+from .prompts import PromptFacts
 from .records import Architecture, Slot
 
 
@@ -46,6 +47,7 @@ class ArchitectureDetail:
     Attributes:
         method: How its latest scan told roles, or ``None`` if nobody scanned it.
         proof: How its latest scan proved layers live, or why it could not.
+        prompt_facts: What methods that name no layers need to know; ``None`` as for ``method``.
         towers: Path prefixes of the sub-models of each tower.
         mappings: The recommended mapping for each PEFT type and preset.
         revisions: Every revision of every mapping, oldest first, yanked ones left out.
@@ -54,6 +56,7 @@ class ArchitectureDetail:
     architecture: Architecture
     method: str | None
     proof: str | None
+    prompt_facts: PromptFacts | None
     towers: dict[str, tuple[str, ...]]
     slots: tuple[Slot, ...]
     mappings: tuple[Mapping, ...]
@@ -65,6 +68,7 @@ class ArchitectureDetail:
             "architecture": self.architecture.to_dict(),
             "method": self.method,
             "proof": self.proof,
+            "prompt_facts": self.prompt_facts.to_dict() if self.prompt_facts else None,
             "towers": {name: list(prefixes) for name, prefixes in self.towers.items()},
             "slots": [slot.to_dict() for slot in self.slots],
             "mappings": [mapping.to_dict() for mapping in self.mappings],
@@ -78,6 +82,7 @@ class ArchitectureDetail:
             architecture=Architecture.from_dict(data["architecture"]),
             method=data["method"],
             proof=data["proof"],
+            prompt_facts=PromptFacts.from_dict(data["prompt_facts"]) if data["prompt_facts"] else None,
             towers={name: tuple(prefixes) for name, prefixes in data["towers"].items()},
             slots=tuple(Slot(**slot) for slot in data["slots"]),
             mappings=tuple(Mapping.from_dict(mapping) for mapping in data["mappings"]),

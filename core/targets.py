@@ -1,12 +1,15 @@
 """Target specs: what a PEFT method needs to know about where it goes, with PEFT's matching semantics."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from .records import Layer
 
 Targets = tuple[str, ...] | str
 """A tuple of path suffixes, or one regex matched against the whole path."""
@@ -78,3 +81,33 @@ class TargetSpec:
         """Build a spec from its JSON form; fields it does not know are left out."""
         values = ((field.name, data.get(field.name)) for field in fields(cls))
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values})
+
+
+def find_hits(spec: TargetSpec, layers: "Iterable[Layer]") -> tuple["Layer", ...]:
+    """Return the layers a spec hits, by PEFT's rule: what is excluded is left alone, whatever else matches it."""
+    modules, excluded = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.exclude_modules or ())
+    parameters = TargetMatcher(spec.target_parameters or ())
+    return tuple(
+        layer
+        for layer in layers
+        if (
+            parameters.find(layer.path)
+            if layer.kind == "expert_parameter"
+            else excluded.find(layer.path) is None and modules.find(layer.path)
+        )
+    )
+
+
+def without_exclusion(spec: TargetSpec) -> TargetSpec:
+    """Return a spec that hits the same for a PEFT method whose configuration has no ``exclude_modules``."""
+    if spec.exclude_modules is None or spec.target_modules is None:
+        return spec
+    targets = f"(?!{as_regex(spec.exclude_modules)}$){as_regex(spec.target_modules)}"
+    return replace(spec, target_modules=targets, exclude_modules=None)
+
+
+def as_regex(targets: Targets) -> str:
+    """Return the regex that matches the same whole paths as these targets."""
+    if isinstance(targets, str):
+        return f"(?:{targets})"
+    return rf"(?:.*\.)?(?:{'|'.join(map(re.escape, targets))})"

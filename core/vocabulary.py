@@ -51,8 +51,8 @@ Role = Literal[
 
 Tower = Literal["language", "vision", "audio", "projector", "main"]
 Preset = Literal["default", "attention", "mlp", "all-linear", "experts"]
-PRESETS: tuple[Preset, ...] = ("default", "attention", "mlp", "all-linear")
-"""The presets a scan proposes. ``experts`` joins them with the expert adapters."""
+PRESETS: tuple[Preset, ...] = ("default", "attention", "mlp", "all-linear", "experts")
+"""The presets a scan proposes, each where there is something to hit."""
 
 RANK = 8
 """PEFT's default rank, at which sizes are told."""

@@ -6,7 +6,7 @@ may use the same names for anything.
 
 import inspect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -57,6 +57,7 @@ class ModelFacts:
         containers: Paths of lists and dictionaries of modules, which are never called themselves.
         is_vision_library: Whether everything its library holds is a vision model.
         outline: What stands outside the repeated blocks, if several models are inside; else nothing.
+        configuration: The values of its configuration, by name; empty if it has none.
     """
 
     architecture: Architecture
@@ -66,6 +67,7 @@ class ModelFacts:
     containers: frozenset[str]
     is_vision_library: bool
     outline: tuple[Piece, ...] = ()
+    configuration: dict[str, Any] = field(default_factory=dict)
 
 
 def collect_facts(model: nn.Module) -> ModelFacts:
@@ -82,6 +84,7 @@ def collect_facts(model: nn.Module) -> ModelFacts:
         containers=frozenset(p for p, m in model.named_modules() if isinstance(m, nn.ModuleList | nn.ModuleDict)),
         is_vision_library=architecture.library == "timm",
         outline=draw_outline(model) if is_composite else (),
+        configuration=_values(getattr(model, "config", None)),
     )
 
 
@@ -98,6 +101,14 @@ def identify(model: nn.Module) -> Architecture:
 def is_configuration(subject: object) -> bool:
     """Tell whether something is a transformers configuration; a user's own may leave its model type empty."""
     return isinstance(getattr(subject, "model_type", None), str)
+
+
+def _values(config: Any) -> dict[str, Any]:
+    """Return the values of a transformers configuration; its depth may be a property, which is no value of it."""
+    if not is_configuration(config) or not callable(getattr(config, "to_dict", None)):
+        return {}
+    depth = getattr(config, "num_hidden_layers", None)
+    return {**config.to_dict(), **({} if depth is None else {"num_hidden_layers": depth})}
 
 
 def _identity(model: nn.Module) -> tuple[Library, str]:

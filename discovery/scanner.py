@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
+from ..patterns import pattern_of
 from ..records import Architecture, Layer, Scan
 from ..references import Reference
 from . import sources
@@ -15,9 +16,10 @@ from .facts import collect_facts, is_configuration
 from .judge import judge, list_untraced
 from .layers import Site, list_layers, walk
 from .liveness import Builds, apply_proof, list_builds, prove_any
+from .prompt_facts import tell_prompt_facts
 from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
 from .roles import label_layers
-from .slots import fingerprint, make_slots, pattern_of
+from .slots import fingerprint, make_slots
 from .surroundings import Surroundings
 from .tower_map import list_prefixes
 from .towers import map_towers
@@ -97,7 +99,8 @@ def _scan_module(model: nn.Module, example_inputs: Any, method: str, builds: Bui
     proof = prove_any(builds(layers), _mergeable(layers)) if builds else None
     layers = apply_proof(layers, proof) if proof else layers
     saved = saved_heads(layers, facts)
-    subject = Subject(layers, module_paths, _parameter_paths(sites), saved, _count_parameters(model, saved))
+    norms = {layer.path: _count_parameters(model, (layer.path,)) for layer in layers if layer.kind == "norm"}
+    subject = Subject(layers, module_paths, _parameter_paths(sites), norms, saved, _count_parameters(model, saved))
     return Scan(
         architecture=replace(facts.architecture, fingerprint=fingerprint(layers)),
         method="dataflow" if traced else "names",
@@ -108,6 +111,7 @@ def _scan_module(model: nn.Module, example_inputs: Any, method: str, builds: Bui
         module_paths=module_paths,
         untraced=list_untraced(layers),
         proof=proof.says if proof else None,
+        prompt_facts=tell_prompt_facts(facts.configuration, layers),
     )
 
 

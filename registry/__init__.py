@@ -8,6 +8,7 @@ from .ask import lookup, verify
 from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
+from .entries import peft_mappings
 from .records import Constant, DatabaseInfo, StoreReport
 from .registry import Registry
 
@@ -21,6 +22,7 @@ __all__ = [
     "catalog_header",
     "load_constants",
     "lookup",
+    "peft_mappings",
     "read_constants",
     "verify",
     "write_constants_json",

@@ -9,7 +9,7 @@ from ..mappings import Mapping, Source
 from ..records import Architecture, Slot
 from ..summaries import ArchitectureDetail, ArchitectureSummary
 from .records import Constant
-from .resolve import SELECT_MAPPINGS, best, question, to_mapping
+from .resolve import SELECT_MAPPINGS, best, question, to_mapping, to_prompt_facts
 from .schema import Reader
 
 _COLUMNS = "SELECT a.library, a.name, a.class_name, a.library_version, a.fingerprint"
@@ -34,7 +34,10 @@ WHERE m.yanked_at IS NULL
   AND (a.library < :last_library OR (a.library = :last_library AND a.name <= :last_name))
 """
 
-_ONE = _COLUMNS + ", a.method, a.proof, a.towers FROM architectures a WHERE a.library = :library AND a.name = :name"
+_ONE = (
+    _COLUMNS
+    + ", a.method, a.proof, a.prompt_facts, a.towers FROM architectures a WHERE a.library = :library AND a.name = :name"
+)
 
 _SLOTS = """
 SELECT s.tower, s.role, s.kind, s.pattern, s.count, s.layout, s.bypassed, s.kernel, s.live, s.proof
@@ -112,6 +115,7 @@ def get_architecture(reader: Reader, library: str, name: str) -> ArchitectureDet
         architecture=_to_architecture(found[0]),
         method=found[0]["method"],
         proof=found[0]["proof"],
+        prompt_facts=to_prompt_facts(found[0]["prompt_facts"]),
         towers={tower: tuple(prefixes) for tower, prefixes in towers.items()},
         slots=tuple(map(_to_slot, reader.rows(_SLOTS, library=library, name=name))),
         mappings=_recommended(revisions),
@@ -153,12 +157,6 @@ def list_names(reader: Reader, library: str) -> list[str]:
     """Return the names of all architectures of a library, sorted."""
     sql = "SELECT name FROM architectures WHERE library = :library ORDER BY name"
     return [row["name"] for row in reader.rows(sql, library=library)]
-
-
-def list_peft_types(reader: Reader) -> list[str]:
-    """Return every PEFT type there is a mapping for, sorted."""
-    rows = reader.rows("SELECT DISTINCT peft_type FROM mappings ORDER BY peft_type")
-    return [row["peft_type"] for row in rows]
 
 
 def list_answers(reader: Reader, library: str, name: str) -> dict[str, list[str]]:

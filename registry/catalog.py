@@ -32,6 +32,7 @@ def catalog_entry(scan: Scan) -> CatalogEntry:
         method=scan.method,
         untraced=scan.untraced,
         proof=scan.proof,
+        prompt_facts=scan.prompt_facts,
         towers=scan.towers,
         slots=scan.slots,
         proposals=scan.proposals,

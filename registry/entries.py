@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from ..coverage import Coverage
 from ..mappings import Mapping, Source
 from ..records import Architecture, Proposal
 from ..targets import TargetSpec
@@ -27,6 +28,7 @@ class Entry:
     per_rank: int | None = None
     fixed: int | None = None
     reasons: tuple[str, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
 
     @property
     def question(self) -> Question:
@@ -51,6 +53,7 @@ class Entry:
             per_rank=self.per_rank,
             fixed=self.fixed,
             reasons=self.reasons,
+            coverage=self.coverage,
         )
 
 
@@ -58,7 +61,13 @@ def entries_of_proposals(architecture: Architecture, proposals: Iterable[Proposa
     """Yield what a scan proposes for an architecture."""
     for p in proposals:
         named = (architecture.library, architecture.name)
-        yield Entry(*named, p.peft_type, p.preset, p.spec, p.matched, p.per_rank, p.fixed, p.reasons)
+        yield Entry(*named, p.peft_type, p.preset, p.spec, p.matched, p.per_rank, p.fixed, p.reasons, p.coverage)
+
+
+def peft_mappings(constants: PeftConstants) -> list[tuple[str, str, TargetSpec]]:
+    """Return (model type, PEFT type, spec) of every entry of PEFT's tables of targets, sorted."""
+    entries = entries_of_constants(constants)
+    return sorted(((e.name, e.peft_type, e.spec) for e in entries), key=lambda entry: entry[:2])
 
 
 def entries_of_constants(constants: PeftConstants) -> Iterator[Entry]:

@@ -1,10 +1,13 @@
 """Why a lookup found nothing, in one sentence with the way out."""
 
-from ..errors import NotRegistered, UnknownPeftType, UnknownPreset, quoted
+from ..answers import nothing_for
+from ..errors import LoradarError, NotRegistered, UnknownPreset, quoted
+from ..methods import UNTARGETED, Method, get_method
 from ..vocabulary import PRESETS
 from . import browse
 from .canonical import Question
 from .schema import Reader
+from .shared import stored_under
 
 
 def check_preset(preset: str) -> None:
@@ -13,11 +16,21 @@ def check_preset(preset: str) -> None:
         raise UnknownPreset(preset, PRESETS, f"Presets: {quoted(PRESETS)}.")
 
 
-def check_peft_type(reader: Reader, peft_type: str) -> None:
-    """Raise ``UnknownPeftType`` unless some architecture has a mapping of this PEFT type."""
-    known = browse.list_peft_types(reader)
-    if peft_type.upper() not in known:
-        raise UnknownPeftType(peft_type, known, f"Known: {quoted(known)}.")
+def unanswered(reader: Reader, question: Question) -> LoradarError:
+    """Return the error for a question without an answer, though its family may have one that does not fit."""
+    method = get_method(question.peft_type)
+    has = browse.list_answers(reader, question.library, question.name)
+    if question.preset in has.get(stored_under(method), ()):
+        why = _misfit(method)
+        return nothing_for(method, f"{question.library}:{question.name}", why)
+    return not_registered(reader, question)
+
+
+def _misfit(method: Method) -> str:
+    if method.family in UNTARGETED:
+        return f"its facts are not known ({', '.join(method.needs)}), or PEFT has it for other types"
+    kinds = ", ".join(sorted(method.kinds))
+    return f"what is registered for {method.family} is not of the kinds it adapts ({kinds})"
 
 
 def not_registered(reader: Reader, question: Question) -> NotRegistered:

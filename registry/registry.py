@@ -106,13 +106,14 @@ class Registry:
         version the newest verification known counts.
 
         Raises:
-            UnknownPeftType: If the registry has no mapping of this PEFT type for any architecture.
+            UnknownPeftType: If PEFT has no such method.
             UnknownPreset: If ``preset`` is no preset.
+            MethodDoesNotFit: If the method can adapt nothing of what is registered for its family.
             NotRegistered: If there is no such mapping; says what there is instead, and the scan command.
         """
         found = self.find(name, peft_type, preset, library, library_version)
         if found is None:
-            raise misses.not_registered(self._reader, Question(library, name, peft_type.upper(), preset))
+            raise misses.unanswered(self._reader, Question(library, name, peft_type.upper(), preset))
         return found
 
     def find(
@@ -131,18 +132,12 @@ class Registry:
         """
         misses.check_preset(preset)
         question = Question(library, name, peft_type.upper(), preset)
-        found = resolve.find_mapping(self._reader, question, library_version)
-        if found is None:
-            misses.check_peft_type(self._reader, peft_type)
-        return found
+        return resolve.find_mapping(self._reader, question, library_version)
 
     def find_by_fingerprint(self, fingerprint: str, peft_type: str = "LORA", preset: str = "default") -> Mapping | None:
         """Return the mapping of an architecture with this structure, or ``None``."""
         misses.check_preset(preset)
-        found = resolve.find_by_fingerprint(self._reader, fingerprint, peft_type.upper(), preset)
-        if found is None:
-            misses.check_peft_type(self._reader, peft_type)
-        return found
+        return resolve.find_by_fingerprint(self._reader, fingerprint, peft_type, preset)
 
     def list_architectures(
         self,

@@ -4,11 +4,15 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from ..coverage import Coverage
 from ..mappings import Mapping, Source, Verification
+from ..methods import Method, get_method
+from ..prompts import PromptFacts
 from ..targets import TargetSpec
 from ..vocabulary import SourceKind
 from .canonical import Question
 from .schema import Reader
+from .shared import fit, stored_under
 
 PRECEDENCE: tuple[SourceKind, ...] = ("community", "peft", "scanner")
 """Who is believed first, all else being equal."""
@@ -17,8 +21,8 @@ _DEMOTED = {"partial": 1, "dead": 2}
 """How far a verdict sets a mapping back, whoever it is from."""
 
 SELECT_MAPPINGS = """
-SELECT a.library, a.name, m.id, m.peft_type, m.preset, m.revision, m.spec, m.matched, m.per_rank, m.fixed, m.reasons,
-       s.kind, s.version, v.status, v.library_version, v.counts, v.reached, v.findings
+SELECT a.library, a.name, m.id, m.peft_type, m.preset, m.revision, m.spec, m.matched, m.per_rank, m.fixed, m.coverage,
+       m.reasons, a.prompt_facts, s.kind, s.version, v.status, v.library_version, v.counts, v.reached, v.findings
 FROM mappings m
 JOIN architectures a ON a.id = m.architecture_id
 JOIN sources s ON s.id = m.source_id
@@ -31,24 +35,31 @@ LEFT JOIN verifications v ON v.id = (
 """Mappings with their verification for one library version, or with the newest one if the version is NULL."""
 
 OF_ARCHITECTURE = SELECT_MAPPINGS + "WHERE a.library = :library AND a.name = :name AND m.yanked_at IS NULL"
-OF_PRESET = OF_ARCHITECTURE + " AND m.peft_type = :peft_type AND m.preset = :preset"
-OF_FINGERPRINT = SELECT_MAPPINGS + (
-    "WHERE a.fingerprint = :fingerprint AND m.yanked_at IS NULL AND m.peft_type = :peft_type AND m.preset = :preset"
-)
+_OF_FAMILY = " AND m.peft_type IN (:peft_type, :family) AND m.preset = :preset"
+OF_PRESET = OF_ARCHITECTURE + _OF_FAMILY
+OF_FINGERPRINT = SELECT_MAPPINGS + "WHERE a.fingerprint = :fingerprint AND m.yanked_at IS NULL" + _OF_FAMILY
 
 
 def find_mapping(reader: Reader, asked: Question, library_version: str | None) -> Mapping | None:
     """Return the mapping to use, or ``None`` if none is known."""
-    rows = reader.rows(OF_PRESET, **asked._asdict(), library_version=library_version)
-    return best(to_mapping(row) for row in rows)
+    method = get_method(asked.peft_type)
+    rows = reader.rows(OF_PRESET, **asked._asdict(), family=stored_under(method), library_version=library_version)
+    return best_for(method, map(to_mapping, rows))
 
 
 def find_by_fingerprint(reader: Reader, fingerprint: str, peft_type: str, preset: str) -> Mapping | None:
     """Return the mapping to use for a structure, whatever the architecture is called, or ``None``."""
-    rows = reader.rows(
-        OF_FINGERPRINT, fingerprint=fingerprint, peft_type=peft_type, preset=preset, library_version=None
-    )
-    return best(to_mapping(row) for row in rows)
+    method = get_method(peft_type)
+    asked = {"fingerprint": fingerprint, "peft_type": method.name, "preset": preset}
+    rows = reader.rows(OF_FINGERPRINT, **asked, family=stored_under(method), library_version=None)
+    return best_for(method, map(to_mapping, rows))
+
+
+def best_for(method: Method, candidates: Iterable[Mapping]) -> Mapping | None:
+    """Return the first by precedence of what answers for a method; of one source its own comes before its family's."""
+    latest = sorted(latest_revisions(candidates), key=lambda mapping: mapping.peft_type != method.name)
+    fitted = (fit(mapping, method) for mapping in latest)
+    return min((mapping for mapping in fitted if mapping), key=_rank, default=None)
 
 
 def best(candidates: Iterable[Mapping]) -> Mapping | None:
@@ -93,7 +104,14 @@ def to_mapping(row: dict[str, Any]) -> Mapping:
         fixed=row["fixed"],
         reasons=tuple(json.loads(row["reasons"])),
         verification=_to_verification(row) if row["status"] else None,
+        coverage=tuple(map(Coverage.from_dict, json.loads(row["coverage"]))),
+        prompt_facts=to_prompt_facts(row["prompt_facts"]),
     )
+
+
+def to_prompt_facts(text: str | None) -> PromptFacts | None:
+    """Return the facts as they are stored; ``None`` if nobody scanned the architecture."""
+    return None if text is None else PromptFacts.from_dict(json.loads(text))
 
 
 def _to_verification(row: dict[str, Any]) -> Verification:

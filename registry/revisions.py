@@ -65,6 +65,7 @@ def _row(mapping: Mapping) -> dict[str, Any]:
         "matched": mapping.matched,
         "per_rank": mapping.per_rank,
         "fixed": mapping.fixed,
+        "coverage": canonical([coverage.to_dict() for coverage in mapping.coverage]),
         "reasons": canonical(mapping.reasons),
     }
 

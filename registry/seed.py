@@ -54,6 +54,7 @@ def _architecture_row(entry: CatalogEntry) -> dict[str, Any]:
         "fingerprint": seen.fingerprint,
         "method": entry.method,
         "proof": entry.proof,
+        "prompt_facts": canonical(entry.prompt_facts.to_dict()),
         "towers": canonical(entry.towers),
     }
 

@@ -44,6 +44,7 @@ def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
         "fingerprint": scan.architecture.fingerprint,
         "method": scan.method,
         "proof": scan.proof,
+        "prompt_facts": canonical(scan.prompt_facts.to_dict()),
         "towers": canonical(scan.towers),
     }
     columns = [table.c[name] for name in values]

@@ -53,6 +53,7 @@ architectures = Table(
     Column("fingerprint", String(71), index=True),
     Column("method", String(16)),
     Column("proof", Text),
+    Column("prompt_facts", Text),
     Column("towers", Text, nullable=False, server_default="{}"),
     UniqueConstraint("library", "name"),
 )
@@ -91,6 +92,7 @@ mappings = Table(
     Column("matched", Integer),
     Column("per_rank", BigInteger),
     Column("fixed", BigInteger),
+    Column("coverage", Text, nullable=False, server_default="[]"),
     Column("reasons", Text, nullable=False),
     Column("serial", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),

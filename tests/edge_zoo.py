@@ -11,8 +11,8 @@ from torch import nn
 from transformers.models.gemma4 import Gemma4AudioConfig, Gemma4Config, Gemma4TextConfig, Gemma4VisionConfig
 
 from loradar.discovery import scan
-from loradar.discovery.slots import pattern_of
 from loradar.errors import UnknownPreset
+from loradar.patterns import pattern_of
 from loradar.records import Layer
 from loradar.targets import TargetMatcher
 

@@ -19,7 +19,7 @@ PresetQuery = Annotated[
     Query(
         pattern=r"^[\w-]+$",
         max_length=32,
-        description="`default`, `attention`, `mlp` or `all-linear`",
+        description="`default`, `attention`, `mlp`, `all-linear` or `experts`",
         examples=["default"],
     ),
 ]

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..coverage import Coverage
 from ..mappings import Mapping
-from ..records import Scan
+from ..records import Proposal, Scan
 from ..targets import TargetSpec
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def print_mapping(mapping: Mapping) -> None:
         *describe_spec(mapping.spec),
         ("source", f"{mapping.source.kind} {mapping.source.version}, revision {mapping.revision}"),
         *(("verified", line) for line in _describe_verification(mapping)),
+        *((("size", _describe_size(mapping)),) if mapping.per_rank is not None else ()),
+        *(("covers", line) for line in _describe_coverage(mapping.coverage)),
         *(("reason", reason) for reason in mapping.reasons),
     ]
     typer.echo(f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}")
@@ -75,9 +78,25 @@ def print_scan(scan: Scan) -> None:
     print_table(slots)
     for proposal in scan.proposals:
         typer.echo(
-            f"\n{proposal.peft_type} {proposal.preset}: {proposal.matched} layers, r=8 trains {proposal.trainable:,}"
+            f"\n{proposal.peft_type} {proposal.preset}: {proposal.matched} layers, {_describe_size(proposal)}, "
+            f"{proposal.reached:.1%} of the blocks"
         )
-        _print_rows([*describe_spec(proposal.spec), *(("reason", reason) for reason in proposal.reasons)])
+        covered = [("covers", line) for line in _describe_coverage(proposal.coverage)]
+        _print_rows([*describe_spec(proposal.spec), *covered, *(("reason", reason) for reason in proposal.reasons)])
+
+
+def _describe_size(sized: "Proposal | Mapping") -> str:
+    """Return the formula of the parameters trained: ``r x 524,288``."""
+    if sized.per_rank is None or sized.fixed is None:
+        return "size not told"
+    parts = [f"r x {sized.per_rank:,}"] * bool(sized.per_rank) + [f"{sized.fixed:,}"] * bool(sized.fixed)
+    return f"trains {' + '.join(parts) or 0}"
+
+
+def _describe_coverage(coverage: tuple[Coverage, ...]) -> list[str]:
+    """Return a line per kind of block, if any is not reached whole."""
+    is_partial = any(kind.hit < kind.of for kind in coverage)
+    return [f"{kind.hit} of {kind.of} {kind.block}" for kind in coverage] if is_partial else []
 
 
 def _print_rows(rows: list[tuple[str, str]]) -> None:

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ...patterns import pattern_of
 from ...records import Layer
 from ...vocabulary import Role
-from ..slots import pattern_of
 from ..towers import is_below
 from .flow import Sources, Way
 from .graph import DENSE_KINDS, Graph, common_path, is_depthwise

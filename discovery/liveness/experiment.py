@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..slots import pattern_of
+from ...patterns import pattern_of
 from .probes import Factored, Probe, Unfitting
 
 TOLERANCE = 1e-4

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from ...errors import ScanFailed
+from ...patterns import pattern_of
 from ...records import Evidence, Layer
 from ..conditions import OutOfTime
 from ..layers import list_layers
 from ..running import Run, compute_model
-from ..slots import pattern_of
 from ..small import SmallBuild
 from ..untouched import random_states_kept
 from .experiment import TOLERANCE, Experiment

@@ -9,11 +9,11 @@ from typing import Any
 from torch import nn
 
 from ...errors import ScanFailed
+from ...patterns import pattern_of
 from ...records import Layer
 from ...references import Reference
 from .. import sources
 from ..layers import list_layers
-from ..slots import pattern_of
 from ..sources.recipes import Change, Recipe
 from .depths import fewer_experts, shallowed
 from .settings import list_sections, replaced

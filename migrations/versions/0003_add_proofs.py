@@ -1,4 +1,4 @@
-"""Keep what proved a slot live, what is wrong with a mapping, and its size as a formula in the rank."""
+"""Keep what proved a slot live, what a mapping covers and misses, its size, and prompt learning's facts."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,6 +11,7 @@ def upgrade() -> None:
     """Add the columns, empty: what was scanned before was not proved. A size at rank 8 cannot be taken apart."""
     with op.batch_alter_table("architectures") as table:
         table.add_column(sa.Column("proof", sa.Text()))
+        table.add_column(sa.Column("prompt_facts", sa.Text()))
     with op.batch_alter_table("slots") as table:
         table.add_column(sa.Column("kernel", sa.String(255)))
         table.add_column(sa.Column("live", sa.Boolean()))
@@ -20,6 +21,7 @@ def upgrade() -> None:
     with op.batch_alter_table("mappings") as table:
         table.add_column(sa.Column("per_rank", sa.BigInteger()))
         table.add_column(sa.Column("fixed", sa.BigInteger()))
+        table.add_column(sa.Column("coverage", sa.Text(), nullable=False, server_default="[]"))
     op.drop_column("mappings", "trainable")  # no batch: SQLite would have to see the table, which offline it cannot
 
 
@@ -29,6 +31,7 @@ def downgrade() -> None:
         table.add_column(sa.Column("trainable", sa.BigInteger()))
     op.execute("UPDATE mappings SET trainable = 8 * per_rank + fixed")
     with op.batch_alter_table("mappings") as table:
+        table.drop_column("coverage")
         table.drop_column("fixed")
         table.drop_column("per_rank")
     with op.batch_alter_table("verifications") as table:
@@ -38,4 +41,5 @@ def downgrade() -> None:
         table.drop_column("live")
         table.drop_column("kernel")
     with op.batch_alter_table("architectures") as table:
+        table.drop_column("prompt_facts")
         table.drop_column("proof")

@@ -10,8 +10,10 @@ import typer
 
 from loradar import __version__
 from loradar.api import running
-from loradar.cli import app, main
+from loradar.cli import app, main, show
+from loradar.mappings import Mapping, Source, Verification
 from loradar.registry import Registry
+from loradar.targets import TargetSpec
 
 ACCEPTED = ["olmo2", "phi3", "vit", "whisper", "modernbert", "timm:resnet50", "timm:vit_base_patch16_224"]
 
@@ -54,7 +56,7 @@ def test_a_scan_shows_slots_and_reasons(run):
     assert code == 0
     assert "transformers:olmo2 · Olmo2ForCausalLM · by names" in out
     assert "model.layers.*.self_attn.q_proj" in out
-    assert "LORA default: 64 layers, r=8 trains 4,194,304" in out
+    assert "LORA default: 64 layers, trains r x 524,288, 16.6% of the blocks" in out
     assert "q_proj, v_proj" in out
 
 
@@ -194,14 +196,25 @@ def test_a_lookup_imports_no_torch():
     assert json.loads(done.stdout)["target_modules"] == ["q_proj", "v_proj"]
 
 
-@pytest.mark.usefixtures("seeded_settings")
-def test_a_partial_entry_says_what_each_target_hits(run):
+def test_a_partial_entry_says_what_each_target_hits(capsys):
     """PEFT's IA3 entry for mixtral names w2, which transformers 5 no longer has."""
-    run("scan", "mixtral", "--store", "--json")
-    out = run("lookup", "mixtral", "--peft-type", "ia3")[1]
+    counts = {"k_proj": {"linear": 32}, "w2": {}}
+    spec = TargetSpec(target_modules=("k_proj", "w2"), feedforward_modules=("w2",))
+    check = Verification("partial", "5.23.0", counts, 0.1)
+    named = ("sha256:0", "transformers", "mixtral", "IA3", "default")
+    show.print_mapping(Mapping(*named, spec, Source("peft", "0.21.2"), 1, verification=check))
+    out = capsys.readouterr().out
     assert "partial on transformers" in out
     assert "w2 hits nothing" in out
     assert "k_proj hits 32 linear" in out
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_a_method_without_targets_is_answered_with_its_facts(run):
+    """And a method that shares targets says whose."""
+    run("scan", "olmo2", "--store", "--json")
+    assert "num_layers = 32" in run("lookup", "olmo2", "--peft-type", "prefix_tuning")[1]
+    assert "LOHA shares LORA's targets" in run("lookup", "olmo2", "--peft-type", "loha")[1]
 
 
 def test_a_whole_library_is_counted_as_json(run, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from loradar.discovery import scan
 from loradar.discovery.proposals import size_per_rank
 from loradar.errors import UnknownPeftType, UnknownPreset
 from loradar.records import Layer
-from loradar.targets import TargetMatcher
+from loradar.targets import TargetMatcher, find_hits
 from loradar.vocabulary import PRESETS
 
 # The architectures the first issue names, and a few that catch naive scanners.
@@ -43,8 +43,11 @@ def test_no_proposal_hits_a_head_a_router_or_a_layer_outside_the_blocks(name):
     found = scan(name)
     layers = {layer.path: layer for layer in found.layers}
     for proposal in found.proposals:
+        if proposal.peft_type == "LN_TUNING":
+            continue  # it is for norms
         matcher = TargetMatcher(proposal.spec.target_modules or ())
-        hit = [layers[path] for path in found.module_paths if matcher.find(path)]
+        excluded = TargetMatcher(proposal.spec.exclude_modules or ())
+        hit = [layers[path] for path in found.module_paths if matcher.find(path) and not excluded.find(path)]
         assert not [layer.path for layer in hit if layer.role in ("head", "moe.router", "norm") or not layer.depth]
         assert len({layer.tower for layer in hit}) <= 1
         stacks = [
@@ -61,10 +64,10 @@ def is_named(layer, spec):
 def test_a_vision_language_model_is_adapted_in_its_language_tower_only():
     """And the proposal says what it leaves alone."""
     found = scan("llava")
-    matcher = TargetMatcher(found.propose().spec.target_modules)
-    hit = [path for path in found.module_paths if matcher.find(path)]
+    hit = [layer.path for layer in find_hits(found.propose().spec, found.layers)]
     assert len(hit) == 64
     assert all(path.startswith("model.language_model.layers.") for path in hit)
+    assert found.propose().spec.exclude_modules == r"model\.vision_tower\..*"
     assert "only the language tower is adapted; left alone: projector, vision" in found.propose().reasons
 
 
@@ -77,14 +80,15 @@ def test_the_plain_mlp_of_the_guide():
 def test_every_preset_of_a_decoder():
     """Each preset has its layers, named as shortly as can be."""
     found = scan(Decoder())
-    targets = {proposal.preset: proposal.spec.target_modules for proposal in found.proposals}
+    lora = [proposal for proposal in found.proposals if proposal.peft_type == "LORA"]
+    targets = {proposal.preset: proposal.spec.target_modules for proposal in lora}
     assert targets == {
         "default": ("q_proj", "v_proj"),
         "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
         "mlp": ("alpha", "beta"),
         "all-linear": ("q_proj", "k_proj", "v_proj", "o_proj", "alpha", "beta"),
     }
-    assert set(targets) == set(PRESETS)
+    assert set(targets) == set(PRESETS) - {"experts"}
 
 
 def test_experts_are_parameters_to_target():
@@ -92,6 +96,8 @@ def test_experts_are_parameters_to_target():
     spec = scan(SparseDecoder()).propose(preset="all-linear").spec
     assert spec.target_parameters == ("gate_up_proj", "down_proj")
     assert "gate" not in spec.target_modules
+    experts = scan(SparseDecoder()).propose(preset="experts")
+    assert (experts.spec.target_modules, experts.spec.target_parameters) == (None, ("gate_up_proj", "down_proj"))
 
 
 def test_a_convolutional_network_is_adapted_in_its_pointwise_convolutions():
@@ -115,7 +121,7 @@ def test_a_model_with_a_vocabulary_head_saves_nothing():
     [
         (Layer("a", "linear", "Linear", (6, 4), 4, 6), 10),
         (Layer("a", "conv2d", "Conv2d", (6, 4, 3, 3), 4, 6), 9 * 4 + 6),
-        (Layer("a", "conv2d", "Conv2d", (6, 2, 3, 3), 4, 6, groups=2), (9 * 4 + 6) // 2),
+        (Layer("a", "conv2d", "Conv2d", (6, 2, 3, 3), 4, 6, groups=2), 9 * 4 + 6 // 2),
         (Layer("a", "expert_parameter", "Experts", (3, 6, 4)), 3 * 10),
     ],
 )

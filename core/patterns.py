@@ -5,8 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 
-from ..targets import Targets
-from .slots import pattern_of
+from .targets import Targets
 
 MAX_SUFFIXES = 12
 """A list longer than this is harder to read than a regex."""
@@ -16,6 +15,12 @@ OPEN = "*"
 
 Tail = tuple[str, ...]
 """The last segments of a path, some indices left open."""
+
+
+@lru_cache(maxsize=1 << 15)  # every step asks for the same paths
+def pattern_of(path: str) -> str:
+    """Return a path with every index replaced by ``*``."""
+    return ".".join(OPEN if segment.isdecimal() else segment for segment in path.split("."))
 
 
 def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Targets:
@@ -33,6 +38,42 @@ def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Target
     if all(tail and OPEN not in tail for tail in tails.values()) and len(plain) <= MAX_SUFFIXES:
         return tuple(plain)
     return _join(_render(tail or path.split("."), anywhere=tail is not None) for path, tail in tails.items())
+
+
+def name_with_exclusion(wanted: Collection[str], module_paths: Sequence[str]) -> tuple[Targets, Targets | None]:
+    """Return targets and exclusions that match exactly ``wanted``: none excluded unless that is shorter.
+
+    The shorter way names the last segments of the layers wanted, and excludes what else has them: by its names, or
+    by the parts of the model in which nothing is wanted.
+    """
+    exact = name_targets(wanted, module_paths)
+    leaves = tuple(dict.fromkeys(path.rpartition(".")[2] for path in wanted))
+    is_known = set(wanted)
+    others = [p for p in module_paths if p not in is_known and p.rpartition(".")[2] in leaves]
+    if not others or not all(map(_is_name, leaves)) or len(leaves) > MAX_SUFFIXES:
+        return exact, None
+    ways = (name_targets(others, module_paths), _name_parts(others, wanted))
+    excluded = min((way for way in ways if way), key=_length)
+    return (leaves, excluded) if _length(leaves) + _length(excluded) < _length(exact) else (exact, None)
+
+
+def _name_parts(unwanted: Collection[str], wanted: Iterable[str]) -> str:
+    """Return a regex of the largest parts that hold something unwanted and nothing wanted; empty if there is none."""
+    held = {part for path in wanted for part in _parts(path)}
+    parts = dict.fromkeys(next((part for part in _parts(path) if part not in held), path) for path in unwanted)
+    if any(part.rpartition(".")[2].isdecimal() for part in parts):
+        return ""
+    named = _either(tuple(map(re.escape, parts)))
+    return named + (r"(?:\..*)?" if parts.keys() & set(unwanted) else r"\..*")
+
+
+def _parts(path: str) -> list[str]:
+    segments = path.split(".")
+    return [".".join(segments[:end]) for end in range(1, len(segments) + 1)]
+
+
+def _length(targets: Targets) -> int:
+    return len(targets) if isinstance(targets, str) else sum(len(name) + 2 for name in targets)
 
 
 class _Names:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loradar.discovery.patterns import MAX_SUFFIXES, name_targets
+from loradar.patterns import MAX_SUFFIXES, name_targets
 from loradar.targets import TargetMatcher
 
 

@@ -1,0 +1,14 @@
+"""Sentences that several parts of loradar say in the same words."""
+
+from .vocabulary import Role
+
+
+def count_layers(count: int, role: str = "") -> str:
+    """Return a number of layers in words: ``1 head layer``."""
+    return " ".join(filter(None, (str(count), role, "layer" if count == 1 else "layers")))
+
+
+def tell_slot(pattern: str, role: Role, count: int) -> str:
+    """Return what a proposal hits, slot by slot: ``model.layers.*.q_proj is attention.query (32 layers)``."""
+    known = "" if role == "other" else f" is {role}"
+    return f"{pattern}{known} ({count_layers(count)})"

@@ -1,0 +1,12 @@
+"""Proposals: which layers each family of PEFT's methods adapts, by which names, at what cost.
+
+Used by the scanner: ``propose_all`` (a ``Subject`` -> proposals), ``saved_heads``, ``is_adaptable`` and ``ADAPTABLE_KINDS``.
+"""
+
+from .families import Subject, propose_all
+from .heads import saved_heads
+from .left_out import ADAPTABLE_KINDS
+from .rules import is_adaptable
+from .sizes import size_per_rank
+
+__all__ = ["ADAPTABLE_KINDS", "Subject", "is_adaptable", "propose_all", "saved_heads", "size_per_rank"]

@@ -1,0 +1,151 @@
+"""Writes docs/peft-agreement.md: the scanner's defaults beside PEFT's tables, and why they differ.
+
+    python docs/agreement.py
+
+The scanner never reads PEFT's tables; the two are compared layer by layer. A difference is explained by a rule of
+data/agreement.toml, which is for a kind of difference and never for one architecture.
+"""
+
+import tomllib
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from loradar.discovery import quiet_libraries, scan_named
+from loradar.errors import LoradarError, MethodDoesNotFit
+from loradar.methods import get_method
+from loradar.records import Layer, Scan
+from loradar.registry import load_constants, peft_mappings
+from loradar.targets import TargetSpec, find_hits
+
+FAMILIES = ("LORA", "IA3", "LN_TUNING", "OSF")
+OUT = Path(__file__).parent / "peft-agreement.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One of PEFT's entries beside the scan's answer: the layers that only one of the two adapts."""
+
+    name: str
+    peft_type: str
+    theirs: frozenset[Layer]
+    ours: frozenset[Layer]
+    towers: frozenset[str]
+
+
+def compare_all() -> Iterator[Comparison | str]:
+    """Yield a comparison for each of PEFT's entries, or a line on one whose architecture there is not."""
+    for name, peft_type, spec in peft_mappings(load_constants()):
+        if peft_type in FAMILIES:
+            found = scan_once(name)
+            yield compare(found, name, peft_type, spec) if found else f"`{name}` ({peft_type})"
+
+
+@cache
+def scan_once(name: str) -> Scan | None:
+    """Return the scan of an architecture, or nothing if transformers has none of this name."""
+    try:
+        return scan_named("transformers", name)
+    except LoradarError:
+        return None
+
+
+def compare(found: Scan, name: str, peft_type: str, spec: TargetSpec) -> Comparison:
+    """Compare the layers that PEFT's spec hits with those that the scan's answer hits."""
+    theirs = frozenset(find_hits(spec, found.layers))
+    try:
+        ours = frozenset(find_hits(found.propose(peft_type).spec, found.layers))
+    except MethodDoesNotFit:
+        ours = frozenset()
+    towers = frozenset(layer.tower for layer in find_hits(found.propose().spec, found.layers))
+    return Comparison(name, peft_type, theirs - ours, ours - theirs, towers)
+
+
+def explain(comparison: Comparison) -> tuple[list[str], list[Layer]]:
+    """Return the lines that explain a comparison, and the layers that none explains."""
+    lines: dict[str, list[Layer]] = {}
+    unexplained = []
+    for only, layers in (("peft", comparison.theirs), ("scan", comparison.ours)):
+        for layer in sorted(layers, key=lambda layer: layer.path):
+            rule = next((rule for rule in rules() if applies(rule, layer, only, comparison)), None)
+            if rule is None:
+                unexplained.append(layer)
+            else:
+                lines.setdefault(rule["says"], []).append(layer)
+    return [says.format(roles=_roles(found), towers=_towers(found)) for says, found in lines.items()], unexplained
+
+
+def applies(rule: dict[str, Any], layer: Layer, only: str, comparison: Comparison) -> bool:
+    """Tell whether a rule is for a layer that one side alone adapts."""
+    if rule["only"] != only or comparison.peft_type not in rule.get("in", FAMILIES):
+        return False
+    if rule.get("other_tower"):
+        return layer.tower not in comparison.towers
+    if rule.get("kind"):
+        return comparison.peft_type == "OSF" and not get_method("OSF").fits(layer.kind)
+    return layer.role in rule["roles"]
+
+
+@cache
+def rules() -> list[dict[str, Any]]:
+    """Return the rules, in the order in which they are asked."""
+    text = (resources.files("loradar.data") / "agreement.toml").read_text("utf-8")
+    found: list[dict[str, Any]] = tomllib.loads(text)["difference"]
+    return found
+
+
+def _roles(layers: list[Layer]) -> str:
+    return ", ".join(sorted({f"`{layer.role}`" for layer in layers}))
+
+
+def _towers(layers: list[Layer]) -> str:
+    return " and ".join(sorted({layer.tower for layer in layers}))
+
+
+def render() -> str:
+    """Return the page."""
+    found = [*compare_all()]
+    compared = [item for item in found if isinstance(item, Comparison)]
+    absent = [item for item in found if isinstance(item, str)]
+    of = Counter(item.peft_type for item in compared)
+    agreeing = Counter(item.peft_type for item in compared if not item.theirs and not item.ours)
+    table = [f"| {family} | {of[family]} | {agreeing[family]} |" for family in FAMILIES]
+    rows = [
+        f"| `{item.name}` | {item.peft_type} | {'; '.join(explain(item)[0])} |"
+        for item in sorted(compared, key=lambda item: (FAMILIES.index(item.peft_type), item.name))
+        if item.theirs or item.ours
+    ]
+    return HEAD + "\n".join(table) + MIDDLE + "\n".join(rows) + END.format(absent=", ".join(absent))
+
+
+HEAD = """# Agreement with PEFT's tables
+Written by `docs/agreement.py`; do not edit. Each entry of PEFT 0.21.2's tables for LORA, IA3, LN_TUNING and OSF is
+compared layer by layer with the default that the scanner proposes for the same architecture of transformers 5.23.0. The
+scanner never reads those tables.
+
+| family | entries compared | the same layers |
+| --- | --- | --- |
+"""
+MIDDLE = """
+
+## Every difference
+Each line follows from a rule of `data/agreement.toml` about roles, towers and kinds of layers, none about one name.
+
+| architecture | family | why |
+| --- | --- | --- |
+"""
+END = """
+
+Not compared, because transformers has no such model type: {absent}.
+"""
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    quiet_libraries()
+    OUT.write_text(render(), "utf-8")
