@@ -3,13 +3,19 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 from .errors import InvalidConfig
 
 Targets = tuple[str, ...] | str
 """A tuple of path suffixes, or one regex matched against the whole path."""
+
+
+@lru_cache(maxsize=1 << 15)  # every step asks for the same paths
+def pattern_of(path: str) -> str:
+    """Return a path with every index replaced by ``*``."""
+    return ".".join("*" if segment.isdecimal() else segment for segment in path.split("."))
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,9 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
 
 from ..records import Layer, Slot
-
-
-@lru_cache(maxsize=1 << 15)  # every step asks for the same paths
-def pattern_of(path: str) -> str:
-    """Return a path with every index replaced by ``*``."""
-    return ".".join("*" if segment.isdecimal() else segment for segment in path.split("."))
+from ..targets import pattern_of
 
 
 def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
