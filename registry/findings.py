@@ -108,7 +108,7 @@ def _modules_own_no_weight(target: str, hits: list[Hit]) -> Iterator[Finding]:
     bare = [hit for hit in hits if hit.kind == NOT_A_LAYER and not hit.layers]
     if bare:
         where = _patterns(hit.path for hit in bare)
-        yield Finding(f"{target} hits {_count(len(bare), 'module')} no adapter can sit on: {where}")
+        yield Finding(f"{target} hits {_count(len(bare), 'module')} no adapter can live on: {where}")
 
 
 def _kinds_do_not_fit(target: str, hits: list[Hit], peft_type: str) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
-from ..mappings import Verification
+from ..mappings import Mapping, Verification
 from ..records import Layer, Proposal, Scan
 from ..targets import TargetSpec
 from ..vocabulary import Status
@@ -39,6 +39,10 @@ class Verifier:
         status = _status(hits, peft_type, findings)
         says = tuple(finding.says for finding in findings)
         return Verification(status, version, counts, self._reached(hits), says)
+
+    def check(self, mapping: Mapping) -> Verification:
+        """Return what a mapping does on the scanned architecture."""
+        return self.verify(mapping.spec, mapping.peft_type, mapping.preset)
 
     def _case(self, spec: TargetSpec, peft_type: str, preset: str) -> Case:
         proposals = self._proposals(peft_type)
