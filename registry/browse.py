@@ -138,9 +138,7 @@ def _to_architecture(row: dict[str, Any]) -> Architecture:
     return Architecture(row["library"], row["name"], row["class_name"], row["library_version"], row["fingerprint"])
 
 
-def list_mappings(
-    reader: Reader, library: str, source: str | None, library_version: str | None
-) -> tuple[Mapping, ...]:
+def list_mappings(reader: Reader, library: str, source: str | None, library_version: str | None) -> tuple[Mapping, ...]:
     """Return the latest revisions of a library, each with its verification for a version, by what they answer."""
     rows = reader.rows(_OF_LIBRARY, library=library, library_version=library_version)
     found = (mapping for mapping in latest_revisions(map(to_mapping, rows)) if source in (None, mapping.source.kind))

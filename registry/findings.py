@@ -75,7 +75,7 @@ class Case:
         return found
 
     def is_stray(self, target: str, layer: Layer) -> bool:
-        """Tell whether a target that goes where it should hits ``layer`` besides; one that goes there alone means to."""
+        """Tell whether a target that goes where it should hits ``layer`` besides; one that goes only there means to."""
         return any(self._is_at_home(other) for hit in self.by_target[target] for other in hit.layers if other != layer)
 
     def _is_at_home(self, layer: Layer) -> bool:
@@ -178,17 +178,24 @@ def _layers_of_a_role_are_missed(case: Case) -> Iterator[Finding]:
 
 
 def _blocks_are_skipped(case: Case) -> Iterator[Finding]:
-    """A hybrid has its attention in a few blocks only; that is a defect if the scan's own answer goes further."""
-    every, reached = _blocks(case.reachable), _blocks(case.layers.values()) & _blocks(case.reachable)
-    if case.preset in WHOLE_MODEL and 0 < len(reached) < len(every):
+    """A hybrid has its attention in a few blocks of a list; that is a defect if the scan's own answer goes further."""
+    reached = _blocks(case.reachable) & _blocks(case.layers.values())
+    expected = _blocks(case.expected)
+    lists = {_parent(block) for block in reached}
+    every = expected | {block for block in _blocks(case.reachable) if _parent(block) in lists}
+    if case.preset in WHOLE_MODEL and reached and every - reached:
         others = Counter(layer.role for layer in case.reachable if _block(layer) in every - reached)
         held = _some([f"{role} ({count})" for role, count in others.items()])
         share = f"reaches {len(reached)} of {_count(len(every), 'block')}"
-        yield Finding(f"{share}; the others hold {held}", bool(_blocks(case.expected) - reached))
+        yield Finding(f"{share}; the others hold {held}", bool(expected - reached))
 
 
 def _blocks(layers: Iterable[Layer]) -> frozenset[str]:
     return frozenset(block for layer in layers if (block := _block(layer)))
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]
 
 
 def _block(layer: Layer) -> str | None:

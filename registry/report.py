@@ -5,12 +5,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..targets import TargetSpec
-from .constants_json import load_constants, peft_type_of
+from .constants_json import TARGETS_TABLE, load_constants, peft_type_of
 from .entries import IA3_FEEDFORWARD_TABLE
 from .records import Outcome
 
 VERDICTS = ("live", "unproven", "partial", "dead", "unscanned", "unknown")
 WRONG = ("dead", "partial")
+NAMED_AT_MOST = 3
+"""How many tables are named before only their pattern is."""
 
 Group = Sequence[Outcome]
 
@@ -30,10 +32,11 @@ def peft_report(outcomes: Sequence[Outcome], library: str, library_version: str)
 def _introduction(outcomes: Sequence[Outcome], library: str, library_version: str) -> list[str]:
     totals = Counter(outcome.verdict for outcome in outcomes)
     counted = ", ".join(f"{totals[verdict]:,} {verdict}" for verdict in VERDICTS if totals[verdict])
+    tables = f"the target tables in peft {load_constants().version} (`peft/utils/constants.py`)"
     return [
         "# PEFT's target tables, audited",
         "",
-        f"Every entry of the target tables in peft {load_constants().version} (`peft/utils/constants.py`) on the default",
+        f"Every entry of {tables} on the default",
         f"configuration of its model type in {library} {library_version}: {len(outcomes):,} entries, {counted}.",
         "Made by `make audit` from the checks in the catalog; `loradar audit --source peft --rescan` makes them anew.",
         "",
@@ -71,7 +74,7 @@ def _wrong(outcomes: Iterable[Outcome]) -> list[str]:
 def _told(group: Group) -> Iterator[str]:
     """Yield the facts of an entry: what it says, what that hits, what is wrong, and what to write instead."""
     mapping = group[0].mapping
-    yield "In " + ", ".join(f"`{table}`" for table in _tables(group))
+    yield f"In {_tables(group)}"
     yield from (f"Entry: {line}" for line in _entry(mapping.name, mapping.spec))
     if mapping.verification:
         hits = mapping.verification.counts.items()
@@ -81,12 +84,14 @@ def _told(group: Group) -> Iterator[str]:
         yield from (f"Suggested: {line}" for line in _entry(mapping.name, group[0].suggestion))
 
 
-def _tables(group: Group) -> list[str]:
-    """Return the names of the tables that hold an entry; of many alike, their pattern."""
+def _tables(group: Group) -> str:
+    """Return the names of the tables that hold an entry; of many, their pattern and what it stands for."""
     types = {outcome.mapping.peft_type for outcome in group}
     names = [table for table in load_constants().tables if peft_type_of(table) in types]
     names += [IA3_FEEDFORWARD_TABLE] if "IA3" in types else []
-    return names
+    if len(names) <= NAMED_AT_MOST:
+        return ", ".join(f"`{name}`" for name in names)
+    return f"`{TARGETS_TABLE.format('*')}` of {', '.join(sorted(types))}"
 
 
 def _entry(name: str, spec: TargetSpec) -> Iterator[str]:
@@ -133,4 +138,4 @@ def _groups(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
 
 def _methods(group: Group) -> str:
     types = sorted({outcome.mapping.peft_type for outcome in group})
-    return ", ".join(types) if len(types) <= 3 else f"{len(types)} tables"  # noqa: PLR2004 - so many can be read
+    return ", ".join(types) if len(types) <= NAMED_AT_MOST else f"{len(types)} tables"

@@ -32,7 +32,7 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check stored mappings against the installed library, and store how each one fares."""
-    from ..discovery import list_architectures, quiet_libraries
+    from ..discovery import Bounds, list_architectures, quiet_libraries, scan_each
     from ..registry import Registry
 
     _check(source, markdown)
@@ -41,8 +41,8 @@ def audit(
     with Registry.open() as registry:
         mappings = _select(registry, library, source, name or (), peft_type)
         due = sorted({m.name for m in mappings if (rescan or m.verification is None) and m.name in known})
-        bounds = {} if workers is None else {"workers": workers}
-        outcomes = _run(registry, library, mappings, due, known, bounds)
+        bounds = Bounds() if workers is None else Bounds(workers)
+        outcomes = registry.audit(mappings, scan_each(library, due, bounds=bounds), known)
     if markdown:
         _write_report(markdown, outcomes, library)
     about = {"library": library, "library_version": metadata.version(library), "source": source}
@@ -71,19 +71,6 @@ def _select(
         message = f"No such mapping is registered for: {quoted(missing)}. Scan one with: loradar scan NAME --store"
         raise InvalidRequest(message, names=missing)
     return tuple(wanted)
-
-
-def _run(
-    registry: "Registry",
-    library: str,
-    mappings: "Sequence[Mapping]",
-    due: list[str],
-    known: Collection[str],
-    bounds: dict[str, int],
-) -> "tuple[Outcome, ...]":
-    from ..discovery import Bounds, scan_each
-
-    return registry.audit(mappings, scan_each(library, due, bounds=Bounds(**bounds)), known)
 
 
 def _write_report(path: Path, outcomes: "Sequence[Outcome]", library: str) -> None:
