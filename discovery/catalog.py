@@ -100,8 +100,11 @@ def scan_each(
     yield from track(found, f"scanning {library}", len(names), console=Console(stderr=True))
 
 
-def _scan_task(name: str, *, library: str, method: str) -> Scan:
-    return scan_named(library, name, method)
+def _scan_task(name: str, *, library: str, method: str) -> Scan | str:
+    try:
+        return scan_named(library, name, method)
+    except LoradarError as error:  # its message is told here: not every error of ours survives being pickled
+        return error.message
 
 
 def scan_named(library: str, name: str, method: str = "auto") -> Scan:

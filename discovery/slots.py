@@ -8,6 +8,8 @@ from dataclasses import replace
 from ..records import Layer, Slot
 from ..targets import pattern_of
 
+__all__ = ["fingerprint", "make_slots", "pattern_of"]
+
 
 def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
     """Group labelled layers into slots, in the order in which the model holds them."""

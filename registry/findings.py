@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import get_args
 
 from ..records import Layer
 from ..targets import TargetSpec, pattern_of
@@ -16,6 +17,8 @@ from .hits import NOT_A_LAYER, Hit, is_dead, targets_of
 
 NAMED_AT_MOST = 3
 """How many patterns or roles a finding names before it only counts the rest."""
+
+ROLE_ORDER = get_args(Role)
 
 OUTSIDE: dict[Role, str] = {
     "head": "head",
@@ -185,7 +188,9 @@ def _blocks_are_skipped(case: Case) -> Iterator[Finding]:
     every = expected | {block for block in _blocks(case.reachable) if _parent(block) in lists}
     if case.preset in WHOLE_MODEL and reached and every - reached:
         others = Counter(layer.role for layer in case.reachable if _block(layer) in every - reached)
-        held = _some([f"{role} ({count})" for role, count in others.items()])
+        common = {layer.role for layer in case.reachable if _block(layer) in reached}
+        ordered = sorted(others, key=lambda role: (role in common, ROLE_ORDER.index(role)))
+        held = _some([f"{role} ({others[role]})" for role in ordered])
         share = f"reaches {len(reached)} of {_count(len(every), 'block')}"
         yield Finding(f"{share}; the others hold {held}", bool(expected - reached))
 

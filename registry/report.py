@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..targets import TargetSpec
 from .constants_json import TARGETS_TABLE, load_constants, peft_type_of
 from .entries import IA3_FEEDFORWARD_TABLE
-from .records import Outcome
+from .records import Outcome, Verdict
 
-VERDICTS = ("live", "unproven", "partial", "dead", "unscanned", "unknown")
+VERDICTS: tuple[Verdict, ...] = ("live", "unproven", "partial", "dead", "unscanned", "unknown")
 WRONG = ("dead", "partial")
 NAMED_AT_MOST = 3
 """How many tables are named before only their pattern is."""
@@ -56,7 +56,7 @@ def _summary(outcomes: Sequence[Outcome]) -> list[str]:
         if own:
             totals = Counter(outcome.verdict for outcome in own)
             counts = " | ".join(str(totals[verdict]) for verdict in VERDICTS)
-            wrong = ", ".join(f"`{outcome.mapping.name}`" for outcome in own if outcome.verdict in WRONG)
+            wrong = ", ".join(sorted(f"`{outcome.mapping.name}`" for outcome in own if outcome.verdict in WRONG))
             lines.append(f"| `{table}` | {len(own)} | {counts} | {wrong} |")
     return lines
 

@@ -26,8 +26,9 @@ def put_scans(write: Write, catalog: Catalog) -> None:
     known = _known(write, catalog.header.library)
     entries = [entry for entry in catalog.entries if entry.unscanned is None and _is_due(entry, known)]
     ids = _put_architectures(write, entries, known)
-    _put_slots(write, entries, ids)
-    _put_mappings(write, catalog.header.loradar, entries, ids)
+    stale = {owner for name, owner in ids.items() if name in known}
+    _put_slots(write, entries, ids, stale)
+    _put_mappings(write, catalog.header.loradar, entries, stale)
 
 
 def _known(write: Write, library: str) -> dict[str, dict[str, Any]]:
@@ -68,10 +69,10 @@ def _architecture_row(entry: CatalogEntry) -> dict[str, Any]:
     }
 
 
-def _put_slots(write: Write, entries: Sequence[CatalogEntry], ids: dict[str, int]) -> None:
+def _put_slots(write: Write, entries: Sequence[CatalogEntry], ids: dict[str, int], stale: set[int]) -> None:
     table = tables.slots
-    owners = [{"owner": owner} for owner in ids.values()]
-    write.change(delete(table).where(table.c.architecture_id == bindparam("owner")), owners)
+    is_stale = table.c.architecture_id == bindparam("owner")
+    write.change(delete(table).where(is_stale), [{"owner": owner} for owner in stale])
     write.change(insert(table), [*_slot_rows(entries, ids)])
 
 
@@ -82,12 +83,13 @@ def _slot_rows(entries: Iterable[CatalogEntry], ids: dict[str, int]) -> Iterator
             yield {**slot.to_dict(), "architecture_id": owner, "position": position}
 
 
-def _put_mappings(write: Write, loradar: str, entries: Sequence[CatalogEntry], ids: dict[str, int]) -> None:
+def _put_mappings(write: Write, loradar: str, entries: Sequence[CatalogEntry], stale: set[int]) -> None:
     proposed = [p for entry in entries for p in entries_of_proposals(entry.architecture, entry.proposals)]
     report = add_mappings(write, Source("scanner", loradar), proposed)
     current = {question(mapping): mapping for mapping in (*report.added, *report.unchanged)}
     _refresh(write, proposed, {question(mapping): mapping for mapping in report.unchanged})
-    _yank_the_rest(write, loradar, ids, {mapping.id for mapping in current.values()})
+    if stale:
+        _yank_the_rest(write, loradar, stale, {mapping.id for mapping in current.values()})
     checks = (check for entry in entries for check in entry.checks)
     put_checks(write, [(current[entry.question], check) for entry, check in zip(proposed, checks, strict=True)])
 
@@ -109,12 +111,12 @@ def _refresh(write: Write, proposed: Iterable[Entry], unchanged: dict[Question, 
     write.change(update(table).where(table.c.id == bindparam("at")), rows)
 
 
-def _yank_the_rest(write: Write, loradar: str, ids: dict[str, int], current: set[str]) -> None:
+def _yank_the_rest(write: Write, loradar: str, stale: set[int], current: set[str]) -> None:
     """Take back what an older scanner proposed, where this one proposes nothing for the same question."""
     table = tables.mappings
     is_ours = (table.c.source_kind == "scanner") & table.c.yanked_at.is_(None)
     columns = (table.c.id, table.c.architecture_id, table.c.peft_type, table.c.preset)
-    mine = [row for row in write.select(select(*columns).where(is_ours)) if row["architecture_id"] in {*ids.values()}]
+    mine = [row for row in write.select(select(*columns).where(is_ours)) if row["architecture_id"] in stale]
     answered = {_asked(row) for row in mine if row["id"] in current}
     gone = [{"at": row["id"]} for row in mine if _asked(row) not in answered]
     reason = {"yanked_at": datetime.now(UTC), "yank_reason": f"loradar {loradar} does not propose it any more"}

@@ -9,9 +9,9 @@ import typer
 from . import show
 
 if TYPE_CHECKING:
-    from ..registry import Outcome
+    from ..registry import Outcome, Verdict
 
-ORDER = ("dead", "partial", "unproven", "live", "unscanned", "unknown")
+ORDER: "tuple[Verdict, ...]" = ("dead", "partial", "unproven", "live", "unscanned", "unknown")
 NAMED_AT_MOST = 3
 """How many PEFT methods a row names before it only counts the rest."""
 
