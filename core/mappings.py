@@ -29,7 +29,7 @@ class Verification:
     Attributes:
         counts: Per target, the layers it matched, by kind: ``{"q_proj": {"linear": 32}}``.
         reached: Share of the parameters in the blocks that the matched layers own, 0 to 1.
-        findings: What is wrong with it, in words; empty if nothing is.
+        findings: What is wrong with it or worth knowing, in words; empty if nothing is.
     """
 
     status: Status

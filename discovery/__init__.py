@@ -1,7 +1,7 @@
 """discovery *scans*: it turns an architecture nobody registered into layers, roles, slots and proposals.
 
-Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named`` and
-``scan_library`` (one architecture, or every one, of a library, within ``Bounds``), ``list_architectures``,
+Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named``, ``scan_each``
+and ``scan_library`` (one architecture, some, or every one, of a library, within ``Bounds``), ``list_architectures``,
 ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``.
 """
 
@@ -9,7 +9,7 @@ from ..extras import require
 
 require("scan", "torch")
 
-from .catalog import scan_library, scan_named
+from .catalog import scan_each, scan_library, scan_named
 from .facts import identify
 from .layers import CONV_KINDS, Site, kind_of, list_layers, walk
 from .scanner import scan, scan_module
@@ -27,6 +27,7 @@ __all__ = [
     "list_layers",
     "quiet_libraries",
     "scan",
+    "scan_each",
     "scan_library",
     "scan_module",
     "scan_named",

@@ -1,7 +1,7 @@
 """The catalog of a library: every architecture a line, scanned in worker processes, resumable, the same every time."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -96,6 +96,29 @@ def scan_line(name: str, *, library: str, how: How, summary: Summary | None) -> 
     except LoradarError as error:
         return _unscanned_line(library, name, error.message), False
     return _line((summary(found) if summary else found).to_dict()), True
+
+
+def scan_each(
+    library: str, names: Sequence[str], *, how: How = HOW, bounds: Bounds | None = None
+) -> Iterator[tuple[str, Scan | str]]:
+    """Scan some architectures of a library in worker processes, and yield each scan, or why there is none.
+
+    Args:
+        library: One that can be listed.
+        names: Which of its architectures.
+        how: How each is scanned.
+        bounds: How many workers, and what one architecture may take.
+    """
+    task = partial(_scan_task, library=library, how=how)
+    found = work(task, names, library, bounds or Bounds()) if names else iter(())
+    yield from track(found, f"scanning {library}", len(names), console=Console(stderr=True))
+
+
+def _scan_task(name: str, *, library: str, how: How) -> Scan | str:
+    try:
+        return scan_named(library, name, how)
+    except LoradarError as error:  # its message is told here: not every error of ours survives being pickled
+        return error.message
 
 
 def scan_named(library: str, name: str, how: How = HOW) -> Scan:

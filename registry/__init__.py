@@ -9,20 +9,24 @@ from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
 from .entries import peft_mappings
-from .records import Constant, DatabaseInfo, StoreReport
+from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .registry import Registry
+from .report import peft_report
 
 __all__ = [
     "Constant",
     "DatabaseInfo",
+    "Outcome",
     "PeftConstants",
     "Registry",
     "StoreReport",
+    "Verdict",
     "catalog_entry",
     "catalog_header",
     "load_constants",
     "lookup",
     "peft_mappings",
+    "peft_report",
     "read_constants",
     "verify",
     "write_constants_json",

@@ -9,7 +9,7 @@ from ..mappings import Mapping, Source
 from ..records import Architecture, Slot
 from ..summaries import ArchitectureDetail, ArchitectureSummary
 from .records import Constant
-from .resolve import SELECT_MAPPINGS, best, question, to_mapping, to_prompt_facts
+from .resolve import SELECT_MAPPINGS, best, latest_revisions, question, to_mapping, to_prompt_facts
 from .schema import Reader
 
 _COLUMNS = "SELECT a.library, a.name, a.class_name, a.library_version, a.fingerprint"
@@ -50,6 +50,8 @@ _REVISIONS = SELECT_MAPPINGS + (
     "WHERE a.library = :library AND a.name = :name AND m.yanked_at IS NULL "
     "ORDER BY m.peft_type, m.preset, s.kind, m.revision"
 )
+
+_OF_LIBRARY = SELECT_MAPPINGS + "WHERE a.library = :library AND m.yanked_at IS NULL"
 
 _CONSTANT = """
 SELECT c.name, c.value, c.conditional, s.kind, s.version
@@ -138,6 +140,13 @@ def _recommended(revisions: tuple[Mapping, ...]) -> tuple[Mapping, ...]:
 
 def _to_architecture(row: dict[str, Any]) -> Architecture:
     return Architecture(row["library"], row["name"], row["class_name"], row["library_version"], row["fingerprint"])
+
+
+def list_mappings(reader: Reader, library: str, source: str | None, library_version: str | None) -> tuple[Mapping, ...]:
+    """Return the latest revisions of a library, each with its verification for a version, by what they answer."""
+    rows = reader.rows(_OF_LIBRARY, library=library, library_version=library_version)
+    found = (mapping for mapping in latest_revisions(map(to_mapping, rows)) if source in (None, mapping.source.kind))
+    return tuple(sorted(found, key=lambda mapping: (question(mapping), mapping.source.kind)))
 
 
 def find_constant(reader: Reader, name: str, version: str | None) -> Constant | None:

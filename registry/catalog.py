@@ -1,7 +1,6 @@
 """A scan as an entry of the catalog: with a check of its proposals and of what PEFT says of the architecture."""
 
 from collections import defaultdict
-from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, cast
@@ -24,8 +23,7 @@ def catalog_header(library: str) -> CatalogHeader:
 def catalog_entry(scan: Scan) -> CatalogEntry:
     """Return what the registry would store of a scan."""
     verifier = Verifier(scan)
-    # The scanner does not judge its own proposals; a gradient would.
-    checks = tuple(replace(verifier.verify(p.spec, p.peft_type), status="unproven") for p in scan.proposals)
+    checks = tuple(verifier.verify(p.spec, p.peft_type, p.preset) for p in scan.proposals)
     stated = _peft_entries().get((scan.architecture.library, scan.architecture.name), ())
     return CatalogEntry(
         architecture=scan.architecture,

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from .constants import PeftConstants
 
 SEED_VERSION = "0.21.2"
 """The PEFT version whose facts a new registry starts with."""
+
+
+TARGETS_TABLE = "TRANSFORMERS_MODELS_TO_{}_TARGET_MODULES_MAPPING"
+"""Name of the table of targets for one PEFT method."""
 
 
 def write_constants_json(constants: PeftConstants, path: Path) -> None:
@@ -25,7 +30,7 @@ def load_constants(path: Path | None = None, *, version: str = SEED_VERSION) -> 
     Raises:
         ConstantsUnreadable: If the file is missing or is not one of ours.
     """
-    source = path or files("loradar.data") / "constants" / f"peft-{version}.json"
+    source = path or constants_file(version)
     try:
         return PeftConstants.from_dict(json.loads(source.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -36,10 +41,16 @@ def load_constants(path: Path | None = None, *, version: str = SEED_VERSION) -> 
         raise ConstantsUnreadable(message, path=str(source)) from error
 
 
+def constants_file(version: str = SEED_VERSION) -> Traversable:
+    """Return the file with the facts of a PEFT version that comes with loradar; it may not be there."""
+    return files("loradar.data") / "constants" / f"peft-{version}.json"
+
+
 def peft_type_of(table: str) -> str | None:
     """Return the PEFT type a table of targets is for, or ``None`` for a table of something else."""
-    tag = table.removeprefix("TRANSFORMERS_MODELS_TO_").removesuffix("_TARGET_MODULES_MAPPING")
-    if f"TRANSFORMERS_MODELS_TO_{tag}_TARGET_MODULES_MAPPING" != table:
+    start, _, end = TARGETS_TABLE.partition("{}")
+    tag = table.removeprefix(start).removesuffix(end)
+    if TARGETS_TABLE.format(tag) != table:
         return None
     return _aliases().get(tag, tag)
 

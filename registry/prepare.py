@@ -1,4 +1,4 @@
-"""First use: makes the database a migrated, seeded registry, or says why it cannot be one."""
+"""First use, of a database or of a loradar: makes it a migrated, seeded registry, or says why it cannot be one."""
 
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ def prepare(url: str) -> "Engine":
 def _bring_up(connection: "Connection", state: State) -> None:
     if state in ("empty", "behind"):
         migrate(connection)
-    if state in ("empty", "unseeded"):
+    if state != "ready":
         add_seed(connection)
 
 

@@ -1,9 +1,13 @@
 """What only the registry has to tell: the outcome of a write, the state of its database, a PEFT constant."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ..mappings import Mapping, Source
+from ..targets import TargetSpec
+
+Verdict = Literal["dead", "partial", "unproven", "live", "unscanned", "unknown"]
+"""The status of a verification; or there is none, because no scan was possible or the library knows no such name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +84,31 @@ class DatabaseInfo:
             "counts": self.counts,
             "sources": [source.to_dict() for source in self.sources],
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one mapping fared in an audit.
+
+    Attributes:
+        mapping: With its verification for the version audited, if there is one.
+        reason: Why there is no verification.
+        suggestion: What the scanner would put in the place of a mapping that is dead or partial.
+    """
+
+    mapping: Mapping
+    verdict: Verdict
+    reason: str | None = None
+    suggestion: TargetSpec | None = None
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What was found, or why nothing could be."""
+        if self.reason:
+            return (self.reason,)
+        return self.mapping.verification.findings if self.mapping.verification else ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: the mapping's, with these."""
+        suggestion = self.suggestion.to_dict() if self.suggestion else None
+        return {**self.mapping.to_dict(), "verdict": self.verdict, "reason": self.reason, "suggestion": suggestion}

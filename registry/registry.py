@@ -1,6 +1,7 @@
 """The registry as others see it: open, look up, browse, add. Writing imports SQLAlchemy, reading does not."""
 
 import sys
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -10,12 +11,15 @@ from ..mappings import Mapping, Source
 from ..records import Scan
 from ..settings import Settings
 from ..summaries import ArchitectureDetail, ArchitectureSummary
+from ..vocabulary import SourceKind
 from . import browse, misses, resolve
+from .audit import Audit
 from .canonical import Question
 from .constants import PeftConstants
 from .reader import SqliteReader
-from .records import Constant, DatabaseInfo, StoreReport
+from .records import Constant, DatabaseInfo, Outcome, StoreReport
 from .schema import Reader, find_revision, serial_of, usable_state
+from .suggestions import suggestions_on_record
 from .urls import masked, sqlite_file
 
 if TYPE_CHECKING:
@@ -164,6 +168,18 @@ class Registry:
         """
         return browse.get_architecture(self._reader, library, name)
 
+    def list_mappings(
+        self, library: str, source: SourceKind | None = None, library_version: str | None = None
+    ) -> tuple[Mapping, ...]:
+        """Return the latest revision of every mapping of a library, sorted.
+
+        Args:
+            library: Whose architectures.
+            source: Only those of this kind of source.
+            library_version: Each carries its verification for this version, or none; else its newest one.
+        """
+        return browse.list_mappings(self._reader, library, source, library_version)
+
     def constant(self, name: str, version: str | None = None) -> Constant:
         """Return one of PEFT's constants, such as ``SEQ_CLS_HEAD_NAMES``, with the version it is from.
 
@@ -188,6 +204,26 @@ class Registry:
 
         with self._writing() as write:
             return add_constants(write, constants)
+
+    def audit(
+        self, mappings: Sequence[Mapping], scans: Iterable[tuple[str, Scan | str]], known: Collection[str]
+    ) -> tuple[Outcome, ...]:
+        """Check mappings against scans, store each outcome as a verification, and return how every one fared.
+
+        Args:
+            mappings: Of one library, with what is on record for the version scanned (``list_mappings``).
+            scans: A scan by name, or why there is none; mappings of other names keep what is on record.
+            known: Every name the library knows; mappings of others are ``unknown``.
+        """
+        from .store import put_verification  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+
+        libraries = {mapping.library for mapping in mappings}
+        proposed = [mapping for library in libraries for mapping in self.list_mappings(library, "scanner")]
+        audit = Audit(known, suggestions_on_record(proposed))
+        checks = audit.check(mappings, scans)  # takes minutes: no other writer should wait for it
+        with self._writing() as write:
+            current = [put_verification(write, m, checks[m.id]) if m.id in checks else m for m in mappings]
+        return tuple(map(audit.outcome, current))
 
     @contextmanager
     def _writing(self) -> "Iterator[Write]":

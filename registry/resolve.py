@@ -103,7 +103,7 @@ def to_mapping(row: dict[str, Any]) -> Mapping:
         per_rank=row["per_rank"],
         fixed=row["fixed"],
         reasons=tuple(json.loads(row["reasons"])),
-        verification=_to_verification(row) if row["status"] else None,
+        verification=to_verification(row) if row["status"] else None,
         coverage=tuple(map(Coverage.from_dict, json.loads(row["coverage"]))),
         prompt_facts=to_prompt_facts(row["prompt_facts"]),
     )
@@ -114,6 +114,7 @@ def to_prompt_facts(text: str | None) -> PromptFacts | None:
     return None if text is None else PromptFacts.from_dict(json.loads(text))
 
 
-def _to_verification(row: dict[str, Any]) -> Verification:
+def to_verification(row: dict[str, Any]) -> Verification:
+    """Return the record of a verification in a row."""
     counts, findings = json.loads(row["counts"]), tuple(json.loads(row["findings"]))
     return Verification(row["status"], row["library_version"], counts, row["reached"], findings)

@@ -2,6 +2,7 @@
 
 from typing import Any, Literal, Protocol
 
+from .seed_files import seed_digest
 from .urls import unusable
 
 HEAD = "0003"
@@ -11,6 +12,7 @@ VERSION_TABLE = "alembic_version"
 OUR_TABLES = frozenset({"architectures", "mappings", "serial"})
 
 State = Literal["empty", "behind", "unseeded", "ready", "newer", "foreign"]
+"""``unseeded``: never seeded, or not from what this loradar brings along."""
 
 
 class Reader(Protocol):
@@ -36,7 +38,12 @@ def state_of(reader: Reader) -> State:
         return "foreign"
     if int(revision) != int(HEAD):
         return "newer" if int(revision) > int(HEAD) else "behind"
-    return "ready" if serial_of(reader) else "unseeded"
+    return "ready" if is_seeded(reader) else "unseeded"
+
+
+def is_seeded(reader: Reader) -> bool:
+    """Tell whether what this loradar brings along was loaded into a registry of the newest schema."""
+    return bool(reader.rows("SELECT id FROM seeds WHERE digest = :digest", digest=seed_digest()))
 
 
 def find_revision(reader: Reader) -> str | None:

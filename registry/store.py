@@ -77,36 +77,37 @@ def _verify_all(write: Write, scan: Scan) -> dict[str, Mapping]:
     if version is None:  # a user's own class: there is no version the outcome would hold for
         return {mapping.id: mapping for mapping in mappings}
     verifier = Verifier(scan)
-    return {mapping.id: _put_verification(write, verifier, mapping) for mapping in mappings}
+    return {mapping.id: put_verification(write, mapping, verifier.check(mapping)) for mapping in mappings}
 
 
-def _put_verification(write: Write, verifier: Verifier, mapping: Mapping) -> Mapping:
-    found = _settled(mapping, verifier.verify(mapping.spec, mapping.peft_type))
-    if found != mapping.verification:
-        _write_verification(write, mapping, found)
-    return replace(mapping, verification=found)
+def put_verification(write: Write, mapping: Mapping, found: Verification) -> Mapping:
+    """Store how a mapping fared, unless that is what it carries: what is on record for the same version."""
+    settled = settle(mapping.verification, found)
+    if settled != mapping.verification:
+        _write_verification(write, mapping, settled)
+    return replace(mapping, verification=settled)
 
 
-def _settled(mapping: Mapping, found: Verification) -> Verification:
-    """Return what to record: a proof by gradient stands, and the scanner does not judge its own proposals."""
-    known = mapping.verification
-    if known and known.status == "live" and found.status == "unproven":
-        return replace(found, status="live")
-    return replace(found, status="unproven") if mapping.source.kind == "scanner" else found
+def settle(known: Verification | None, found: Verification) -> Verification:
+    """Return what to record: a proof by gradient stands where a later scan could not repeat it."""
+    is_proved = known and known.status == "live" and found.status == "unproven"
+    return replace(found, status="live") if is_proved else found
 
 
 def _write_verification(write: Write, mapping: Mapping, found: Verification) -> None:
     table = tables.verifications
-    values: dict[str, Any] = found.to_dict() | {
-        "counts": canonical(found.counts),
-        "findings": canonical(found.findings),
-        "serial": write.serial,
-    }
+    values = verification_row(write, found)
     if mapping.verification:
         is_same = (table.c.mapping_id == mapping.id) & (table.c.library_version == found.library_version)
         write.change(update(table).where(is_same).values(**values))
     else:
         write.change(insert(table).values(mapping_id=mapping.id, **values))
+
+
+def verification_row(write: Write, found: Verification) -> dict[str, Any]:
+    """Return a verification as it is stored."""
+    texts = {"counts": canonical(found.counts), "findings": canonical(found.findings)}
+    return found.to_dict() | texts | {"serial": write.serial}
 
 
 def add_constants(write: Write, constants: PeftConstants) -> StoreReport:

@@ -128,6 +128,15 @@ constants = Table(
     UniqueConstraint("source_id", "name"),
 )
 
+seeds = Table(
+    "seeds",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("digest", String(71), nullable=False, unique=True),
+    Column("loradar", String(64), nullable=False),
+    Column("serial", Integer, nullable=False),
+)
+
 serial = Table(
     "serial",
     metadata,

@@ -1,37 +1,20 @@
-"""Static verification: what one target spec hits on the layers of one scan, and what that says about it."""
+"""Static verification: what one target spec does on the layers of one scan, as a status with its findings."""
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
-from ..mappings import Verification
-from ..records import Layer, Scan
-from ..targets import TargetMatcher, TargetSpec
-from ..vocabulary import Kind, Status, Tower
+from ..mappings import Mapping, Verification
+from ..records import Layer, Proposal, Scan
+from ..targets import TargetSpec
+from ..vocabulary import Status
+from .findings import Case, Finding, judge
+from .hits import Hit, Hits, is_dead, targets_of
 
-NOT_A_LAYER = "module"
-"""Counted as the kind of a match that owns no weight of its own."""
-
-_WEIGHTS: frozenset[Kind] = frozenset(
-    {"linear", "transposed_linear", "conv1d", "conv2d", "conv3d", "embedding", "multihead_attention"}
-)
-_ADAPTABLE: dict[str, frozenset[Kind]] = {"LN_TUNING": _WEIGHTS | {"norm"}}
-"""Kinds a PEFT type can adapt, where not just ``_WEIGHTS``: LN_TUNING trains whatever it is given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A path that a target matches, and the layer there, if there is one."""
-
-    target: str
-    layer: Layer | None
-
-    @property
-    def kind(self) -> str:
-        """What was hit."""
-        return self.layer.kind if self.layer else NOT_A_LAYER
+CONVENTION = "LORA"
+"""Whose proposals tell what can be reached where the scan makes none for a method."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +22,47 @@ class Verifier:
     """Checks target specs against one scan."""
 
     scan: Scan
+    _hits: dict[tuple[TargetSpec, str], tuple[Hit, ...]] = field(default_factory=dict, repr=False, compare=False)
 
-    def verify(self, spec: TargetSpec, peft_type: str) -> Verification:
-        """Return what ``spec`` hits on the scanned architecture.
+    def verify(self, spec: TargetSpec, peft_type: str, preset: str = "default") -> Verification:
+        """Return what ``spec`` does on the scanned architecture.
 
-        The status is ``dead`` if it hits nothing adaptable; ``partial`` if a target hits nothing, or
-        something not adaptable, never called, or in a tower the scan's own default leaves alone; else
-        ``unproven``: only a gradient proves ``live``.
+        The status is ``dead`` if no layer it hits can be adapted and is alive; ``partial`` if there is a defect among
+        the findings; ``live`` if every layer hit has been seen to get a gradient; else ``unproven``.
         """
-        hits = [*self._hits(spec)]
-        counts = {target: dict[str, int]() for target in _targets(spec)}
+        hits = self._find(spec, peft_type)
+        counts = {target: dict[str, int]() for target in targets_of(spec)}
         for (target, kind), count in sorted(Counter((hit.target, hit.kind) for hit in hits).items()):
             counts[target][kind] = count
-        is_complete = all(counts.values())
-        status = self._status(hits, peft_type, is_complete=is_complete)
+        findings = [*judge(self._case(spec, peft_type, preset))]
         version = self.scan.architecture.library_version or ""
-        return Verification(status, version, counts, self._reached(hits))
+        status = _status(hits, peft_type, findings)
+        says = tuple(finding.says for finding in findings)
+        return Verification(status, version, counts, self._reached(hits), says)
 
-    @cached_property
-    def _layers(self) -> dict[str, Layer]:
-        return {layer.path: layer for layer in self.scan.layers}
+    def check(self, mapping: Mapping) -> Verification:
+        """Return what a mapping does on the scanned architecture."""
+        return self.verify(mapping.spec, mapping.peft_type, mapping.preset)
 
-    @cached_property
-    def _default_towers(self) -> frozenset[Tower]:
-        """The towers the scan's own default LORA proposal goes to; empty if it makes none."""
-        defaults = (p.spec for p in self.scan.proposals if (p.peft_type, p.preset) == ("LORA", "default"))
-        return frozenset(hit.layer.tower for spec in defaults for hit in self._hits(spec) if hit.layer)
+    def _case(self, spec: TargetSpec, peft_type: str, preset: str) -> Case:
+        proposals = self._proposals(peft_type)
+        expected = self._layers_of(p for p in proposals if p.preset == preset)
+        return Case(spec, peft_type, preset, self._find(spec, peft_type), expected, self._layers_of(proposals))
+
+    def _proposals(self, peft_type: str) -> tuple[Proposal, ...]:
+        """Return the scan's own proposals for a method, or those of the convention."""
+        own = tuple(p for p in self.scan.proposals if p.peft_type == peft_type)
+        return own or tuple(p for p in self.scan.proposals if p.peft_type == CONVENTION)
+
+    def _layers_of(self, proposals: Iterable[Proposal]) -> tuple[Layer, ...]:
+        hits = (hit for p in proposals for hit in self._find(p.spec, p.peft_type))
+        return tuple({layer.path: layer for hit in hits for layer in hit.layers}.values())
+
+    def _find(self, spec: TargetSpec, peft_type: str) -> tuple[Hit, ...]:
+        """Return what a spec hits; the scan's proposals are asked for again and again."""
+        if (spec, peft_type) not in self._hits:
+            self._hits[spec, peft_type] = tuple(Hits(self.scan, peft_type).find(spec))
+        return self._hits[spec, peft_type]
 
     @cached_property
     def _block_weights(self) -> dict[str, int]:
@@ -72,41 +70,18 @@ class Verifier:
         blocks = (layer for layer in self.scan.layers if layer.depth and layer.tied_to is None)
         return {layer.path: prod(layer.shape) for layer in blocks}
 
-    def _hits(self, spec: TargetSpec) -> Iterator[Hit]:
-        matcher = TargetMatcher(spec.target_modules or ())
-        excluded = TargetMatcher(spec.exclude_modules or ())
-        for path in self.scan.module_paths:
-            target = matcher.find(path)
-            if target is not None and excluded.find(path) is None:
-                yield Hit(target, self._layers.get(path))
-        parameters = TargetMatcher(spec.target_parameters or ())
-        for layer in self.scan.layers:
-            if layer.kind == "expert_parameter" and (name := parameters.find(layer.path)):
-                yield Hit(name, layer)
-
-    def _status(self, hits: list[Hit], peft_type: str, *, is_complete: bool) -> Status:
-        good = [hit for hit in hits if _is_adaptable(hit, peft_type)]
-        if not good:
-            return "dead"
-        towers = {hit.layer.tower for hit in good if hit.layer}
-        has_strays = bool(self._default_towers) and not towers <= self._default_towers
-        return "partial" if has_strays or len(good) < len(hits) or not is_complete else "unproven"
-
-    def _reached(self, hits: list[Hit]) -> float:
+    def _reached(self, hits: Iterable[Hit]) -> float:
         """Return the share of the weights in repeated blocks that the layers hit own."""
         total = sum(self._block_weights.values())
-        paths = {hit.layer.path for hit in hits if hit.layer}
+        paths = {layer.path for hit in hits for layer in hit.layers}
         reached = sum(self._block_weights.get(path, 0) for path in paths)
         return round(reached / total, 6) if total else 0.0
 
 
-def _targets(spec: TargetSpec) -> list[str]:
-    """Return every target by name; a regex is one target."""
-    modules = spec.target_modules or ()
-    return [*([modules] if isinstance(modules, str) else modules), *(spec.target_parameters or ())]
-
-
-def _is_adaptable(hit: Hit, peft_type: str) -> bool:
-    if hit.layer is None or hit.layer.called is False:
-        return False
-    return hit.kind == "expert_parameter" or hit.kind in _ADAPTABLE.get(peft_type, _WEIGHTS)
+def _status(hits: Iterable[Hit], peft_type: str, findings: Iterable[Finding]) -> Status:
+    good = [layer for hit in hits if hit.is_fit(peft_type) for layer in hit.layers if not is_dead(layer)]
+    if not good:
+        return "dead"
+    if any(finding.is_defect for finding in findings):
+        return "partial"
+    return "live" if all(layer.live for layer in good) else "unproven"

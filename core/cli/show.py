@@ -47,15 +47,11 @@ def print_mapping(mapping: Mapping) -> None:
 
 
 def _describe_verification(mapping: Mapping) -> list[str]:
-    """Return the verdict, and what each target hits if the verdict is bad."""
+    """Return the verdict, and what was found."""
     check = mapping.verification
     if check is None:
         return ["never checked"]
-    lines = [f"{check.status} on {mapping.library} {check.library_version}"]
-    for target, kinds in check.counts.items() if check.status in ("partial", "dead") else ():
-        hit = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
-        lines.append(f"{target} hits {hit}")
-    return lines
+    return [f"{check.status} on {mapping.library} {check.library_version}", *check.findings]
 
 
 def print_scan(scan: Scan) -> None:

@@ -1,4 +1,4 @@
-"""Keep what proved a slot live, what a mapping covers and misses, its size, and prompt learning's facts."""
+"""Keep what proved a slot live, what a mapping covers and misses, and which seeds were loaded."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,11 +22,21 @@ def upgrade() -> None:
         table.add_column(sa.Column("per_rank", sa.BigInteger()))
         table.add_column(sa.Column("fixed", sa.BigInteger()))
         table.add_column(sa.Column("coverage", sa.Text(), nullable=False, server_default="[]"))
+    op.create_table(
+        "seeds",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(71), nullable=False),
+        sa.Column("loradar", sa.String(64), nullable=False),
+        sa.Column("serial", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_seeds")),
+        sa.UniqueConstraint("digest", name=op.f("uq_seeds_digest")),
+    )
     op.drop_column("mappings", "trainable")  # no batch: SQLite would have to see the table, which offline it cannot
 
 
 def downgrade() -> None:
     """Put the size at rank 8 back, and drop the rest."""
+    op.drop_table("seeds")
     with op.batch_alter_table("mappings") as table:
         table.add_column(sa.Column("trainable", sa.BigInteger()))
     op.execute("UPDATE mappings SET trainable = 8 * per_rank + fixed")

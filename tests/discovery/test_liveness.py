@@ -6,7 +6,7 @@ from torch import nn
 
 from loradar.discovery.layers import list_layers
 from loradar.discovery.liveness import apply_proof, prove
-from loradar.discovery.slots import pattern_of
+from loradar.patterns import pattern_of
 from tests import live_zoo as zoo
 
 

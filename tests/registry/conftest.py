@@ -5,7 +5,7 @@ import pytest
 from loradar.registry import Registry
 from loradar.settings import Settings
 
-LIST_CATALOGS = "loradar.registry.seed.list_catalogs"
+LIST_CATALOGS = "loradar.registry.seed_files.list_catalogs"
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ def given_catalog(tmp_path, monkeypatch):
     def give(*scans, header=HEADER):
         path = tmp_path / "transformers.jsonl"
         path.write_text("".join(line + "\n" for line in catalog_lines(header, map(catalog_entry, scans))), "utf-8")
-        monkeypatch.setattr("loradar.registry.seed.list_catalogs", lambda: [path])
+        monkeypatch.setattr("loradar.registry.seed_files.list_catalogs", lambda: [path])
 
     return give
 
