@@ -39,6 +39,7 @@ ARCHITECTURE_EXAMPLE: dict[str, Any] = {
     "class": "LlamaForCausalLM",
     "library_version": "5.23.0",
     "fingerprint": "sha256:0f3b5d1c",
+    "structure": "sha256:a8aa960f",
 }
 
 SUMMARY_EXAMPLE: dict[str, Any] = {
@@ -77,7 +78,8 @@ class ArchitectureBody(_Shape):
     name: str
     class_name: str | None = Field(alias="class")
     library_version: str | None
-    fingerprint: str | None
+    fingerprint: str | None = Field(description="Digest of the structure with its names")
+    structure: str | None = Field(description="Digest of the structure without names; null unless it was traced")
 
 
 class SourceBody(_Shape):

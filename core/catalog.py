@@ -186,6 +186,7 @@ def _shared(entry: CatalogEntry) -> dict[str, Any]:
     """Return what goes into the structure of an entry."""
     return {
         "fingerprint": entry.architecture.fingerprint,
+        **({"nameless": entry.architecture.structure} if entry.architecture.structure else {}),
         "towers": entry.towers,
         "slots": [_without(slot.to_dict(), "count") for slot in entry.slots],
         "specs": [{"for": [p.peft_type, p.preset], **_without(p.spec.to_dict())} for p in entry.proposals],
@@ -241,6 +242,7 @@ class _Structure:
     """A structure line, read."""
 
     fingerprint: str | None
+    nameless: str | None
     towers: dict[str, tuple[str, ...]]
     slots: tuple[Slot, ...]
     specs: tuple[tuple[Any, Any, TargetSpec], ...]
@@ -249,6 +251,7 @@ class _Structure:
     def from_dict(cls, data: Json[str, Any]) -> Self:
         return cls(
             data["fingerprint"],
+            data.get("nameless"),
             {tower: tuple(prefixes) for tower, prefixes in data["towers"].items()},
             tuple(Slot(**slot, count=0) for slot in data["slots"]),
             tuple((*spec["for"], TargetSpec.from_dict(spec)) for spec in data["specs"]),
@@ -259,8 +262,9 @@ def _unpacked(header: CatalogHeader, data: dict[str, Any], structures: dict[str,
     if "unscanned" in data:
         return CatalogEntry(Architecture(header.library, data["name"]), unscanned=data["unscanned"])
     shared, version = structures[data["structure"]], header.library_version
+    seen = (data["name"], data["class"], version, shared.fingerprint, shared.nameless)
     return CatalogEntry(
-        architecture=Architecture(header.library, data["name"], data["class"], version, shared.fingerprint),
+        architecture=Architecture(header.library, *seen),
         method=data["method"],
         untraced=tuple(data.get("untraced", ())),
         towers=shared.towers,

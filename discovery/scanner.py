@@ -11,11 +11,12 @@ from ..references import Reference
 from . import sources
 from .dataflow import Trace, trace
 from .facts import collect_facts, is_configuration
+from .fingerprint import fingerprint, structure
 from .judge import judge, list_untraced
 from .layers import Site, list_layers, walk
 from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
 from .roles import label_layers
-from .slots import fingerprint, make_slots
+from .slots import make_slots
 from .surroundings import Surroundings
 from .tower_map import list_prefixes
 from .towers import map_towers
@@ -78,16 +79,21 @@ def _scan_module(model: nn.Module, example_inputs: Any, method: str) -> Scan:
     _check_traced(traced, method, facts.architecture)
     layers = judge(layers, traced) if traced else layers
     saved = saved_heads(layers, facts)
+    untraced = list_untraced(layers)
     subject = Subject(layers, module_paths, _parameter_paths(sites), saved, _count_parameters(model, saved))
     return Scan(
-        architecture=replace(facts.architecture, fingerprint=fingerprint(layers)),
+        architecture=replace(
+            facts.architecture,
+            fingerprint=fingerprint(layers),
+            structure=structure(layers) if traced and not untraced else None,
+        ),
         method="dataflow" if traced else "names",
         layers=layers,
         towers=list_prefixes(towers),
         slots=make_slots(layers),
         proposals=propose_all(subject),
         module_paths=module_paths,
-        untraced=list_untraced(layers),
+        untraced=untraced,
     )
 
 

@@ -12,7 +12,7 @@ from .records import Constant
 from .resolve import SELECT_MAPPINGS, best, question, to_mapping
 from .schema import Reader
 
-_COLUMNS = "SELECT a.library, a.name, a.class_name, a.library_version, a.fingerprint"
+_COLUMNS = "SELECT a.library, a.name, a.class_name, a.library_version, a.fingerprint, a.structure"
 
 _LIST = (
     _COLUMNS
@@ -133,7 +133,8 @@ def _recommended(revisions: tuple[Mapping, ...]) -> tuple[Mapping, ...]:
 
 
 def _to_architecture(row: dict[str, Any]) -> Architecture:
-    return Architecture(row["library"], row["name"], row["class_name"], row["library_version"], row["fingerprint"])
+    seen = ("library", "name", "class_name", "library_version", "fingerprint", "structure")
+    return Architecture(*(row[column] for column in seen))
 
 
 def find_constant(reader: Reader, name: str, version: str | None) -> Constant | None:
