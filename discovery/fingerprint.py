@@ -13,8 +13,19 @@ from ..vocabulary import Role
 from .slots import pattern_of
 
 READS_STREAM: frozenset[Role] = frozenset(
-    {"attention.query", "attention.qkv", "attention.latent", "mlp.gate", "mlp.up", "mlp.gate_up", "moe.router"}
-    | {"mixer.input", "expert.gate", "expert.up", "expert.gate_up"}
+    {
+        "attention.query",
+        "attention.qkv",
+        "attention.latent",
+        "mixer.input",
+        "mlp.gate",
+        "mlp.up",
+        "mlp.gate_up",
+        "moe.router",
+        "expert.gate",
+        "expert.up",
+        "expert.gate_up",
+    }
 )
 WRITES_STREAM: frozenset[Role] = frozenset({"attention.output", "mlp.down", "mixer.output", "expert.down"})
 """Roles at whose one end the width of the model stands. That at the other (of heads, of the intermediate) is free."""
