@@ -2,7 +2,8 @@
 
 Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named`` and
 ``scan_library`` (one architecture, or every one, of a library, within ``Bounds``), ``list_architectures``,
-``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``.
+``identify``, the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``, and how layers are named:
+``name_targets`` and ``pattern_of``.
 """
 
 from ..extras import require
@@ -12,7 +13,9 @@ require("scan", "torch")
 from .catalog import scan_library, scan_named
 from .facts import identify
 from .layers import CONV_KINDS, Site, kind_of, list_layers, walk
+from .patterns import name_targets
 from .scanner import scan, scan_module
+from .slots import pattern_of
 from .sources import list_names as list_architectures
 from .sources import quiet_libraries
 from .workers import Bounds
@@ -25,6 +28,8 @@ __all__ = [
     "kind_of",
     "list_architectures",
     "list_layers",
+    "name_targets",
+    "pattern_of",
     "quiet_libraries",
     "scan",
     "scan_library",

@@ -92,7 +92,7 @@ def _to_summary(row: dict[str, Any], answers: list[dict[str, Any]]) -> Architect
     kinds, peft_types, presets = (
         tuple(sorted({answer[column] for answer in answers})) for column in ("source_kind", "peft_type", "preset")
     )
-    return ArchitectureSummary(_to_architecture(row), kinds, peft_types, presets)
+    return ArchitectureSummary(to_architecture(row), kinds, peft_types, presets)
 
 
 def get_architecture(reader: Reader, library: str, name: str) -> ArchitectureDetail:
@@ -109,7 +109,7 @@ def get_architecture(reader: Reader, library: str, name: str) -> ArchitectureDet
     rows = reader.rows(_REVISIONS, library=library, name=name, library_version=None)
     revisions = tuple(to_mapping(row) for row in rows)
     return ArchitectureDetail(
-        architecture=_to_architecture(found[0]),
+        architecture=to_architecture(found[0]),
         method=found[0]["method"],
         proof=found[0]["proof"],
         towers={tower: tuple(prefixes) for tower, prefixes in towers.items()},
@@ -132,7 +132,8 @@ def _recommended(revisions: tuple[Mapping, ...]) -> tuple[Mapping, ...]:
     return tuple(mapping for mapping in found if mapping)
 
 
-def _to_architecture(row: dict[str, Any]) -> Architecture:
+def to_architecture(row: dict[str, Any]) -> Architecture:
+    """Return the record of a row with an architecture's columns."""
     seen = ("library", "name", "class_name", "library_version", "fingerprint", "structure")
     return Architecture(*(row[column] for column in seen))
 

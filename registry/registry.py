@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import UnknownName
 from ..mappings import Mapping, Source
-from ..records import Scan
+from ..records import Architecture, Scan
 from ..settings import Settings
 from ..summaries import ArchitectureDetail, ArchitectureSummary
-from . import browse, misses, resolve
+from . import alike, browse, misses, resolve
 from .canonical import Question
 from .constants import PeftConstants
 from .reader import SqliteReader
@@ -143,6 +143,17 @@ class Registry:
         if found is None:
             misses.check_peft_type(self._reader, peft_type)
         return found
+
+    def list_by_structure(
+        self, structure: str, peft_type: str = "LORA", preset: str = "default"
+    ) -> tuple[Mapping, ...]:
+        """Return the mapping of each architecture with this structure, whatever its layers are called, best first."""
+        misses.check_preset(preset)
+        return alike.list_by_structure(self._reader, structure, peft_type.upper(), preset)
+
+    def list_alike(self, architecture: Architecture) -> tuple[Architecture, ...]:
+        """Return the other architectures with its fingerprint, then those with its structure under other names."""
+        return alike.list_alike(self._reader, architecture)
 
     def list_architectures(
         self,

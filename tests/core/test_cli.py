@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import entry_points
 
 import pytest
@@ -11,6 +12,7 @@ import typer
 from loradar import __version__
 from loradar.api import running
 from loradar.cli import app, main
+from loradar.discovery import scan
 from loradar.registry import Registry
 
 ACCEPTED = ["olmo2", "phi3", "vit", "whisper", "modernbert", "timm:resnet50", "timm:vit_base_patch16_224"]
@@ -56,6 +58,27 @@ def test_a_scan_shows_slots_and_reasons(run):
     assert "model.layers.*.self_attn.q_proj" in out
     assert "LORA default: 64 layers, r=8 trains 4,194,304" in out
     assert "q_proj, v_proj" in out
+
+
+def test_a_scan_names_what_is_built_the_same(run, registry):
+    """As long as the architecture itself is not registered: those with the same names, those with other names."""
+    found = scan("torch:discovery_zoo:Decoder")
+    for name, fingerprint in (("twin", found.architecture.fingerprint), ("cousin", "sha256:1"), ("uncle", "sha256:2")):
+        registry.add_scan(replace(found, architecture=replace(found.architecture, name=name, fingerprint=fingerprint)))
+    out = run("scan", "torch:discovery_zoo:Decoder")[1]
+    assert "Not registered, but built like torch:twin: the same layers under the same names." in out
+    assert "Not registered, but built like torch:cousin and 1 more: the same layers under other names." in out
+    registry.add_scan(found)
+    assert "Not registered" not in run("scan", "torch:discovery_zoo:Decoder")[1]
+
+
+def test_a_scan_goes_without_a_registry_that_cannot_be_used(run, home):
+    """It needs none; the reason is told on standard error."""
+    home.mkdir()
+    (home / "registry.sqlite3").write_bytes(b"somebody's notes" * 100)
+    code, out, err = run("scan", "torch:discovery_zoo:Decoder")
+    assert (code, "Slots" in out) == (0, True)
+    assert "The registry is not asked: " in err
 
 
 @pytest.mark.usefixtures("seeded_settings")
