@@ -62,14 +62,14 @@ def test_a_scan_shows_slots_and_reasons(run):
 
 def test_a_scan_names_what_is_built_the_same(run, registry):
     """As long as the architecture itself is not registered: those with the same names, those with other names."""
-    found = scan("torch:discovery_zoo:Decoder")
+    found = scan("torch:zoo:MLP")
     for name, fingerprint in (("twin", found.architecture.fingerprint), ("cousin", "sha256:1"), ("uncle", "sha256:2")):
         registry.add_scan(replace(found, architecture=replace(found.architecture, name=name, fingerprint=fingerprint)))
-    out = run("scan", "torch:discovery_zoo:Decoder")[1]
+    out = run("scan", "torch:zoo:MLP")[1]
     assert "Not registered, but built like torch:twin: the same layers under the same names." in out
     assert "Not registered, but built like torch:cousin and 1 more: the same layers under other names." in out
     registry.add_scan(found)
-    assert "Not registered" not in run("scan", "torch:discovery_zoo:Decoder")[1]
+    assert "Not registered" not in run("scan", "torch:zoo:MLP")[1]
 
 
 def test_a_scan_goes_without_a_registry_that_cannot_be_used(run, home):
