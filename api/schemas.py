@@ -49,6 +49,17 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
     "presets": ["all-linear", "attention", "default", "mlp"],
 }
 
+SIMILAR_EXAMPLE: dict[str, Any] = {
+    "similar": [
+        {
+            "architecture": ARCHITECTURE_EXAMPLE | {"name": "qwen3", "class": "Qwen3ForCausalLM"},
+            "similarity": 0.8462,
+            "also": ["transformers:qwen3_text"],
+            "differences": ["has norms in its attention: q_norm and k_norm"],
+        }
+    ]
+}
+
 ERROR_EXAMPLE: dict[str, Any] = {
     "error": {
         "code": "not_registered",
@@ -177,6 +188,23 @@ class DetailBody(_Shape):
     slots: list[SlotBody]
     mappings: list[MappingBody] = Field(description="The recommended mapping per PEFT type and preset")
     revisions: list[MappingBody] = Field(description="Every revision of every mapping, oldest first")
+
+
+class NeighbourBody(_Shape):
+    """An architecture near the one asked for."""
+
+    architecture: ArchitectureBody
+    similarity: float = Field(ge=0, le=1, description="Share of what their slots are that both have")
+    also: list[str] = Field(description="Others with its fingerprint, of which the same holds")
+    differences: list[str] = Field(description="How it differs from the architecture asked for, in words")
+
+
+class SimilarBody(_Shape):
+    """The nearest architectures by what their slots are, nearest first."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [SIMILAR_EXAMPLE]})
+
+    similar: list[NeighbourBody]
 
 
 class HealthBody(_Shape):

@@ -113,10 +113,15 @@ def get_architecture(reader: Reader, library: str, name: str) -> ArchitectureDet
         method=found[0]["method"],
         proof=found[0]["proof"],
         towers={tower: tuple(prefixes) for tower, prefixes in towers.items()},
-        slots=tuple(map(_to_slot, reader.rows(_SLOTS, library=library, name=name))),
+        slots=list_slots(reader, library, name),
         mappings=_recommended(revisions),
         revisions=revisions,
     )
+
+
+def list_slots(reader: Reader, library: str, name: str) -> tuple[Slot, ...]:
+    """Return the slots of an architecture in the order of its model; none if nobody scanned it."""
+    return tuple(map(_to_slot, reader.rows(_SLOTS, library=library, name=name)))
 
 
 def _to_slot(row: dict[str, Any]) -> Slot:

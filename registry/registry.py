@@ -9,13 +9,14 @@ from ..errors import UnknownName
 from ..mappings import Mapping, Source
 from ..records import Architecture, Scan
 from ..settings import Settings
-from ..summaries import ArchitectureDetail, ArchitectureSummary
+from ..summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
 from . import alike, browse, misses, resolve
 from .canonical import Question
 from .constants import PeftConstants
 from .reader import SqliteReader
 from .records import Constant, DatabaseInfo, StoreReport
 from .schema import Reader, find_revision, serial_of, usable_state
+from .similar import Similarity
 from .urls import masked, sqlite_file
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Registry:
         self.url = url
         self._reader = reader
         self._engine = engine
+        self._similarity = Similarity(reader)
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
@@ -179,6 +181,17 @@ class Registry:
             UnknownArchitecture: If the registry has never heard of it.
         """
         return browse.get_architecture(self._reader, library, name)
+
+    def list_similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
+        """Return the nearest architectures by what their slots are, nearest first, with what differs in words.
+
+        Those with one fingerprint are told together.
+
+        Raises:
+            UnknownArchitecture: If the registry has never heard of it.
+            NotRegistered: If it has, but nobody scanned it.
+        """
+        return self._similarity.list_similar(library, name, limit)
 
     def constant(self, name: str, version: str | None = None) -> Constant:
         """Return one of PEFT's constants, such as ``SEQ_CLS_HEAD_NAMES``, with the version it is from.

@@ -10,7 +10,11 @@ from ..records import Scan
 from ..targets import TargetSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.table import Table
+
+    from ..summaries import Neighbour
 
 
 def print_json(data: Any) -> None:
@@ -53,6 +57,15 @@ def _describe_verification(mapping: Mapping) -> list[str]:
         hit = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
         lines.append(f"{target} hits {hit}")
     return lines
+
+
+def print_similar(found: "Iterable[Neighbour]") -> None:
+    """Print the nearest architectures, each with its differences."""
+    for neighbour in found:
+        more = f" and {len(neighbour.also)} more" if neighbour.also else ""
+        typer.echo(f"{neighbour.similarity:4.0%}  {neighbour.architecture.reference}{more}")
+        for difference in neighbour.differences or ("the same slots",):
+            typer.echo(f"      {difference}")
 
 
 def print_scan(scan: Scan) -> None:

@@ -106,6 +106,23 @@ def test_a_lookup_over_rest_gives_the_same(run, seeded_settings):
         assert run("lookup", "llama", "--json", "--url", url) == here
 
 
+@pytest.mark.usefixtures("seeded_settings")
+def test_the_nearest_are_listed_with_their_differences(run):
+    """For a person in words, for a program as JSON."""
+    out = run("similar", "qwen3", "--limit", "20")[1]
+    assert "has no norms in its attention where qwen3 has q_norm and k_norm" in out
+    assert len([line for line in out.splitlines() if not line.startswith("      ")]) == 20
+    assert "the same slots" in run("similar", "timm:resnet50", "--limit", "1")[1]
+
+
+def test_the_nearest_over_rest_are_the_same(run, seeded_settings):
+    """With --url the service answers in the registry's place."""
+    here = run("similar", "llama", "--json", "--limit", "3")
+    assert len(json.loads(here[1])["similar"]) == 3
+    with running(seeded_settings) as url:
+        assert run("similar", "llama", "--json", "--limit", "3", "--url", url) == here
+
+
 BAD = [
     (("scan", "olmo22"), "Unknown architecture 'olmo22'. Closest: 'olmo2'"),
     (("scan", "timm:resnet51"), "'resnet50'"),
@@ -119,6 +136,8 @@ BAD = [
     (("lookup", "llama", "--preset", "defualt"), "Unknown preset 'defualt'. Closest: 'default'"),
     (("lookup", "llama", "--peft-type", "LORRA"), "Unknown PEFT type 'LORRA'. Closest: 'LORA'"),
     (("lookup", "llama", "--url", "http://127.0.0.1:9"), "http://127.0.0.1:9"),
+    (("similar", "lama"), "Closest: 'llama'"),
+    (("similar", "chatglm"), "loradar scan chatglm --store"),
     (("list", "tim"), "Unknown library 'tim'. Closest: 'timm'"),
     (("serve", "--port", "99999"), "99999"),
     (("db", "import-constants", "/no/such/constants.py"), "/no/such/constants.py"),
