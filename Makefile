@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu demo test lint types unit serve catalog bench clean
+.PHONY: menu demo test lint types unit serve catalog matrix bench clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -38,6 +38,9 @@ catalog: $(VENV)/.installed  ## scan every architecture of every library into da
 	mkdir -p data/catalog
 	for library in transformers timm diffusers; do \
 		$(BIN)/loradar scan --all $$library --compact --out data/catalog/$$library.jsonl || exit 1; done
+
+matrix: $(VENV)/.installed  ## write docs/support-matrix.md and its picture from data/catalog
+	$(BIN)/python docs/support_matrix.py
 
 bench: $(VENV)/.installed  ## ratios against the alternatives, in one run each
 	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
