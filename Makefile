@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu demo test lint types unit serve catalog audit bench clean
+.PHONY: menu demo test lint types unit serve catalog audit matrix bench clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -43,6 +43,9 @@ catalog: $(VENV)/.installed  ## scan every architecture of every library into da
 audit: $(VENV)/.installed  ## write docs/peft-audit.md from the catalog: what is wrong with PEFT's tables
 	@rm -rf .cache/audit
 	LORADAR_HOME=.cache/audit $(BIN)/loradar audit --source peft --markdown docs/peft-audit.md
+
+matrix: $(VENV)/.installed  ## write docs/support-matrix.md and its picture from data/catalog
+	$(BIN)/python docs/support_matrix.py
 
 bench: $(VENV)/.installed  ## ratios against the alternatives, in one run each
 	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done

@@ -1,4 +1,4 @@
-"""Where an adapter goes when nobody says: registry, registry by structure, live scan, in that order."""
+"""Where an adapter goes when nobody says: registry by name, by fingerprint, by structure, live scan, in that order."""
 
 import logging
 import warnings
@@ -13,10 +13,11 @@ from ..mappings import Mapping
 from ..records import Scan
 from ..registry import Registry, verify
 from ..targets import TargetSpec
+from .translate import translate
 
 logger = logging.getLogger("loradar")
 
-Step = Literal["config", "registry", "fingerprint", "scan"]
+Step = Literal["config", "registry", "fingerprint", "structure", "scan"]
 PEFT_TYPE = "LORA"
 
 
@@ -25,14 +26,17 @@ class Decision:
     """Where an adapter goes and which step decided it.
 
     Attributes:
-        step: ``config`` (given), ``registry`` (by name), ``fingerprint`` (registry by structure) or ``scan`` (live).
+        step: ``config`` (given), ``registry`` (by name), ``fingerprint`` (the registry's entry of an architecture with
+            the same layers under the same names), ``structure`` (the same under other names) or ``scan`` (live).
         spec: The targets decided on.
         says: The decision in words.
+        reasons: Why these layers, in words.
     """
 
     step: Step
     spec: TargetSpec
     says: str
+    reasons: tuple[str, ...] = ()
 
 
 def decide(model: nn.Module, preset: str = "default") -> Decision:
@@ -58,10 +62,11 @@ def expand_shorthand(model: nn.Module, shorthand: str) -> TargetSpec:
 
 
 def _from_registry(found: Scan, preset: str) -> Decision | None:
-    """Return the registry's answer by name or by structure, if it has one that fits."""
+    """Return the registry's answer by name, by fingerprint or by structure, if it has one that fits."""
     try:
         with Registry.open() as registry:
-            return _by_name(registry, found, preset) or _by_structure(registry, found, preset)
+            steps = (_by_name, _by_fingerprint, _by_structure)
+            return next(filter(None, (step(registry, found, preset) for step in steps)), None)
     except DatabaseUnusable as error:
         warnings.warn(f"The registry is not asked: {error.message}", stacklevel=4)
         return None
@@ -80,25 +85,41 @@ def _by_name(registry: Registry, found: Scan, preset: str) -> Decision | None:
     return _fitting("registry", mapping, found, f"registry entry of {_named(mapping)}")
 
 
-def _by_structure(registry: Registry, found: Scan, preset: str) -> Decision | None:
+def _by_fingerprint(registry: Registry, found: Scan, preset: str) -> Decision | None:
     mapping = registry.find_by_fingerprint(found.architecture.fingerprint or "", PEFT_TYPE, preset)
     if mapping is None or _misfit(mapping, found):
         return None
-    says = f"registry entry of {_named(mapping)}, whose blocks have the same structure"
+    says = f"registry entry of {_named(mapping)}, whose blocks have the same structure and names"
     return _fitting("fingerprint", mapping, found, says)
+
+
+def _by_structure(registry: Registry, found: Scan, preset: str) -> Decision | None:
+    """Take the first mapping of an architecture so built that can be said in this model's names and fits it."""
+    structure = found.architecture.structure
+    for mapping in registry.list_by_structure(structure, PEFT_TYPE, preset) if structure else ():
+        slots = registry.get_architecture(mapping.library, mapping.name).slots
+        translation = translate(mapping.spec, slots, found)
+        if translation is None:
+            continue
+        said = replace(mapping, spec=translation.spec, reasons=translation.reasons)
+        if not _misfit(said, found):
+            says = f"registry entry of {_named(mapping)}, whose blocks have the same structure under other names"
+            return _fitting("structure", said, found, says)
+    return None
 
 
 def _fitting(step: Step, mapping: Mapping, found: Scan, says: str) -> Decision:
     """Take the layers from the registry and the heads to save from this model, which may be another task's class."""
     own = found.proposals[0].spec.modules_to_save if found.proposals else None
-    return Decision(step, replace(mapping.spec, modules_to_save=own), says)
+    return Decision(step, replace(mapping.spec, modules_to_save=own), says, mapping.reasons)
 
 
 def _from_scan(found: Scan, preset: str) -> Decision:
     if not found.proposals:
         message = f"{found.architecture.reference} has no layer that LoRA can adapt. It holds: {_classes(found)}."
         raise NoAdaptableLayers(message, reference=found.architecture.reference)
-    return Decision("scan", found.propose(PEFT_TYPE, preset).spec, f"live scan, preset {preset!r}")
+    proposal = found.propose(PEFT_TYPE, preset)
+    return Decision("scan", proposal.spec, f"live scan, preset {preset!r}", proposal.reasons)
 
 
 def _adaptable_now(spec: TargetSpec, preset: str) -> TargetSpec:

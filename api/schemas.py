@@ -41,6 +41,7 @@ ARCHITECTURE_EXAMPLE: dict[str, Any] = {
     "class": "LlamaForCausalLM",
     "library_version": "5.23.0",
     "fingerprint": "sha256:0f3b5d1c",
+    "structure": "sha256:a8aa960f",
 }
 
 SUMMARY_EXAMPLE: dict[str, Any] = {
@@ -48,6 +49,17 @@ SUMMARY_EXAMPLE: dict[str, Any] = {
     "sources": ["peft", "scanner"],
     "peft_types": ["IA3", "LORA"],
     "presets": ["all-linear", "attention", "default", "mlp"],
+}
+
+SIMILAR_EXAMPLE: dict[str, Any] = {
+    "similar": [
+        {
+            "architecture": ARCHITECTURE_EXAMPLE | {"name": "qwen3", "class": "Qwen3ForCausalLM"},
+            "similarity": 0.8462,
+            "also": ["transformers:qwen3_text"],
+            "differences": ["has norms in its attention: q_norm and k_norm"],
+        }
+    ]
 }
 
 ERROR_EXAMPLE: dict[str, Any] = {
@@ -79,7 +91,8 @@ class ArchitectureBody(_Shape):
     name: str
     class_name: str | None = Field(alias="class")
     library_version: str | None
-    fingerprint: str | None
+    fingerprint: str | None = Field(description="Digest of the structure with its names")
+    structure: str | None = Field(description="Digest of the structure without names; null unless it was traced")
 
 
 class SourceBody(_Shape):
@@ -198,6 +211,23 @@ class DetailBody(_Shape):
     slots: list[SlotBody]
     mappings: list[MappingBody] = Field(description="The recommended mapping per PEFT type and preset")
     revisions: list[MappingBody] = Field(description="Every revision of every mapping, oldest first")
+
+
+class NeighbourBody(_Shape):
+    """An architecture near the one asked for."""
+
+    architecture: ArchitectureBody
+    similarity: float = Field(ge=0, le=1, description="Share of what their slots are that both have")
+    also: list[str] = Field(description="Others with its fingerprint, of which the same holds")
+    differences: list[str] = Field(description="How it differs from the architecture asked for, in words")
+
+
+class SimilarBody(_Shape):
+    """The nearest architectures by what their slots are, nearest first."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [SIMILAR_EXAMPLE]})
+
+    similar: list[NeighbourBody]
 
 
 class HealthBody(_Shape):

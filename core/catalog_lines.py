@@ -71,6 +71,7 @@ def _shared(entry: "CatalogEntry") -> dict[str, Any]:
     unique = [spec for place, spec in enumerate(specs) if spec not in specs[:place]]
     return {
         "fingerprint": entry.architecture.fingerprint,
+        **({"nameless": entry.architecture.structure} if entry.architecture.structure else {}),
         "towers": entry.towers,
         "slots": [_slot_values(slot) for slot in entry.slots],
         "blocks": [coverage.block for coverage in entry.proposals[0].coverage] if entry.proposals else [],
@@ -164,6 +165,7 @@ class _Structure:
     """A structure line, read."""
 
     fingerprint: str | None
+    nameless: str | None
     towers: dict[str, tuple[str, ...]]
     slots: tuple[Slot, ...]
     blocks: tuple[str, ...]
@@ -174,6 +176,7 @@ class _Structure:
         specs = [TargetSpec.from_dict(spec) for spec in data["specs"]]
         return cls(
             data["fingerprint"],
+            data.get("nameless"),
             {tower: tuple(prefixes) for tower, prefixes in data["towers"].items()},
             tuple(Slot(**dict(zip(_SLOT, slot, strict=False)), count=0) for slot in data["slots"]),
             tuple(data["blocks"]),
@@ -208,7 +211,7 @@ class Unpacker:
         if "unscanned" in data:
             return {"architecture": Architecture(self._library, data["name"]), "unscanned": data["unscanned"]}
         shared = self._structures[data["structure"]]
-        named = (self._library, data["name"], data["class"], self._version, shared.fingerprint)
+        named = (self._library, data["name"], data["class"], self._version, shared.fingerprint, shared.nameless)
         slots = tuple(replace(slot, count=n) for slot, n in zip(shared.slots, data["counts"], strict=True))
         reasons = [*map(to_slot_reason, slots), *(self._reasons[reason] for reason in data["reasons"])]
         own = [*zip(shared.specs, data["proposals"], strict=True)]

@@ -9,7 +9,7 @@ import httpx2
 
 from .errors import LoradarError, ServiceUnreachable, UnknownName
 from .mappings import Mapping
-from .summaries import ArchitectureDetail, ArchitectureSummary
+from .summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
 
 Record = TypeVar("Record")
 
@@ -91,6 +91,18 @@ class Client:
         path = f"/v1/architectures/{_quoted(library)}/{_quoted(name)}"
         return self._get(ArchitectureDetail.from_dict, path, {})
 
+    def similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
+        """Return the nearest architectures by what their slots are, nearest first.
+
+        Raises:
+            UnknownArchitecture: If the service has never heard of the one asked for.
+            NotRegistered: If nobody scanned it.
+            InvalidRequest: If ``limit`` is out of bounds.
+            ServiceUnreachable: If there is no usable answer.
+        """
+        path = f"/v1/architectures/{_quoted(library)}/{_quoted(name)}/similar"
+        return self._get(_to_neighbours, path, {"limit": str(limit)})
+
     def _get(self, read: Callable[[Json[str, Any]], Record], path: str, query: Json[str, str | None]) -> Record:
         """Return what ``read`` makes of the JSON at ``path``."""
         try:
@@ -113,6 +125,10 @@ class Client:
 
 def _to_page(body: Json[str, Any]) -> tuple[tuple[ArchitectureSummary, ...], str | None]:
     return tuple(ArchitectureSummary.from_dict(item) for item in body["architectures"]), body["next"]
+
+
+def _to_neighbours(body: Json[str, Any]) -> tuple[Neighbour, ...]:
+    return tuple(Neighbour.from_dict(item) for item in body["similar"])
 
 
 def to_error(body: Json[str, Any]) -> LoradarError:

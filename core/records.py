@@ -23,7 +23,8 @@ class Architecture:
         name: ``model_type``, timm architecture without tag, class name or qualified name.
         class_name: The model class that was scanned.
         library_version: Version of the library it came from.
-        fingerprint: ``sha256:`` digest of the structure, the same for every width and depth.
+        fingerprint: ``sha256:`` digest of the structure with its names, the same for every width and depth.
+        structure: The same without names, so that a renamed copy has it too; ``None`` unless the scan was traced.
     """
 
     library: Library
@@ -31,6 +32,7 @@ class Architecture:
     class_name: str | None = None
     library_version: str | None = None
     fingerprint: str | None = None
+    structure: str | None = None
 
     @property
     def reference(self) -> str:
@@ -45,12 +47,13 @@ class Architecture:
             "class": self.class_name,
             "library_version": self.library_version,
             "fingerprint": self.fingerprint,
+            "structure": self.structure,
         }
 
     @classmethod
     def from_dict(cls, data: Json[str, Any]) -> Self:
         """Build an architecture from its JSON form; only library and name are required."""
-        optional = (data.get(name) for name in ("class", "library_version", "fingerprint"))
+        optional = (data.get(name) for name in ("class", "library_version", "fingerprint", "structure"))
         return cls(data["library"], data["name"], *optional)
 
 

@@ -24,6 +24,11 @@ class Reference:
     name: str
     tag: str | None = None
 
+    @property
+    def registered_name(self) -> str:
+        """The name in the registry: ``torch:package.module:Class`` is kept by its qualified name."""
+        return self.name.replace(":", ".")
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse ``SCHEME:NAME``; a bare word means ``transformers:``.

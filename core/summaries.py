@@ -88,3 +88,34 @@ class ArchitectureDetail:
             mappings=tuple(Mapping.from_dict(mapping) for mapping in data["mappings"]),
             revisions=tuple(Mapping.from_dict(mapping) for mapping in data["revisions"]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An architecture near the one asked for.
+
+    Attributes:
+        similarity: Share of what their slots are that both have, 0 to 1.
+        also: References of others with its fingerprint, of which the same holds.
+        differences: What it has and the one asked for has not, or the other way round, in words.
+    """
+
+    architecture: Architecture
+    similarity: float
+    also: tuple[str, ...]
+    differences: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "architecture": self.architecture.to_dict(),
+            "similarity": self.similarity,
+            "also": list(self.also),
+            "differences": list(self.differences),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Json[str, Any]) -> Self:
+        """Build a neighbour from its JSON form."""
+        architecture = Architecture.from_dict(data["architecture"])
+        return cls(architecture, data["similarity"], tuple(data["also"]), tuple(data["differences"]))

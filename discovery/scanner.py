@@ -13,13 +13,14 @@ from ..references import Reference
 from . import sources
 from .dataflow import Trace, trace
 from .facts import collect_facts, is_configuration
+from .fingerprint import fingerprint, structure
 from .judge import judge, list_untraced
 from .layers import Site, list_layers, walk
 from .liveness import Builds, apply_proof, list_builds, prove_any
 from .prompt_facts import tell_prompt_facts
 from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
 from .roles import label_layers
-from .slots import fingerprint, make_slots
+from .slots import make_slots
 from .surroundings import Surroundings
 from .tower_map import list_prefixes
 from .towers import map_towers
@@ -101,15 +102,20 @@ def _scan_module(model: nn.Module, example_inputs: Any, method: str, builds: Bui
     saved = saved_heads(layers, facts)
     norms = {layer.path: _count_parameters(model, (layer.path,)) for layer in layers if layer.kind == "norm"}
     subject = Subject(layers, module_paths, _parameter_paths(sites), norms, saved, _count_parameters(model, saved))
+    untraced = list_untraced(layers)
     return Scan(
-        architecture=replace(facts.architecture, fingerprint=fingerprint(layers)),
+        architecture=replace(
+            facts.architecture,
+            fingerprint=fingerprint(layers),
+            structure=structure(layers) if traced and not untraced else None,
+        ),
         method="dataflow" if traced else "names",
         layers=layers,
         towers=list_prefixes(towers),
         slots=make_slots(layers),
         proposals=propose_all(subject),
         module_paths=module_paths,
-        untraced=list_untraced(layers),
+        untraced=untraced,
         proof=proof.says if proof else None,
         prompt_facts=tell_prompt_facts(facts.configuration, layers),
     )

@@ -1,6 +1,5 @@
-"""Slots: role -> layer-path patterns, per tower and kind, with counts; and the fingerprint they amount to."""
+"""Slots: role -> layer-path patterns, per tower and kind, with counts."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,15 +17,3 @@ def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
 def _slot(layer: Layer) -> Slot:
     where = (layer.tower, layer.role, layer.kind, pattern_of(layer.path), 0)
     return Slot(*where, layer.layout, layer.bypassed, layer.kernel, layer.live, layer.proof)
-
-
-def fingerprint(layers: Iterable[Layer]) -> str:
-    """Return a ``sha256:`` digest of the structure: kinds and path patterns of what stands in the blocks.
-
-    Width, depth, class names and the head do not enter, so a small build, a renamed class and another task class of
-    the same architecture have the same fingerprint. A model without blocks is digested whole.
-    """
-    known = tuple(layers)
-    blocks = [layer for layer in known if layer.depth] or known
-    lines = sorted({f"{layer.kind} {pattern_of(layer.path)}" for layer in blocks})
-    return f"sha256:{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()}"

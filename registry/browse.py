@@ -12,7 +12,7 @@ from .records import Constant
 from .resolve import SELECT_MAPPINGS, best, latest_revisions, question, to_mapping, to_prompt_facts
 from .schema import Reader
 
-_COLUMNS = "SELECT a.library, a.name, a.class_name, a.library_version, a.fingerprint"
+_COLUMNS = "SELECT a.library, a.name, a.class_name, a.library_version, a.fingerprint, a.structure"
 
 _LIST = (
     _COLUMNS
@@ -97,7 +97,7 @@ def _to_summary(row: dict[str, Any], answers: list[dict[str, Any]]) -> Architect
     kinds, peft_types, presets = (
         tuple(sorted({answer[column] for answer in answers})) for column in ("source_kind", "peft_type", "preset")
     )
-    return ArchitectureSummary(_to_architecture(row), kinds, peft_types, presets)
+    return ArchitectureSummary(to_architecture(row), kinds, peft_types, presets)
 
 
 def get_architecture(reader: Reader, library: str, name: str) -> ArchitectureDetail:
@@ -114,15 +114,20 @@ def get_architecture(reader: Reader, library: str, name: str) -> ArchitectureDet
     rows = reader.rows(_REVISIONS, library=library, name=name, library_version=None)
     revisions = tuple(to_mapping(row) for row in rows)
     return ArchitectureDetail(
-        architecture=_to_architecture(found[0]),
+        architecture=to_architecture(found[0]),
         method=found[0]["method"],
         proof=found[0]["proof"],
         prompt_facts=to_prompt_facts(found[0]["prompt_facts"]),
         towers={tower: tuple(prefixes) for tower, prefixes in towers.items()},
-        slots=tuple(map(_to_slot, reader.rows(_SLOTS, library=library, name=name))),
+        slots=list_slots(reader, library, name),
         mappings=_recommended(revisions),
         revisions=revisions,
     )
+
+
+def list_slots(reader: Reader, library: str, name: str) -> tuple[Slot, ...]:
+    """Return the slots of an architecture in the order of its model; none if nobody scanned it."""
+    return tuple(map(_to_slot, reader.rows(_SLOTS, library=library, name=name)))
 
 
 def _to_slot(row: dict[str, Any]) -> Slot:
@@ -138,8 +143,10 @@ def _recommended(revisions: tuple[Mapping, ...]) -> tuple[Mapping, ...]:
     return tuple(mapping for mapping in found if mapping)
 
 
-def _to_architecture(row: dict[str, Any]) -> Architecture:
-    return Architecture(row["library"], row["name"], row["class_name"], row["library_version"], row["fingerprint"])
+def to_architecture(row: dict[str, Any]) -> Architecture:
+    """Return the record of a row with an architecture's columns."""
+    seen = ("library", "name", "class_name", "library_version", "fingerprint", "structure")
+    return Architecture(*(row[column] for column in seen))
 
 
 def list_mappings(reader: Reader, library: str, source: str | None, library_version: str | None) -> tuple[Mapping, ...]:

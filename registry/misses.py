@@ -4,7 +4,7 @@ from ..answers import nothing_for
 from ..errors import LoradarError, NotRegistered, UnknownPreset, quoted
 from ..methods import UNTARGETED, Method, get_method
 from ..vocabulary import PRESETS
-from . import browse
+from . import alike, browse
 from .canonical import Question
 from .schema import Reader
 from .shared import stored_under
@@ -42,12 +42,18 @@ def not_registered(reader: Reader, question: Question) -> NotRegistered:
         known = []
         what = (
             f"{library}:{name} has no {peft_type} mapping for preset {preset!r}. It has one {_listed(has, peft_type)}."
+            f"{_answering(reader, question)}"
         )
     else:
         known = browse.list_names(reader, library)
         what = f"Nothing is registered for {library}:{name}.{_elsewhere(reader, name)}"
     message = f"{what} Scan it with: {command}."
     return NotRegistered(name, known, message, library=library, command=command, has=has)
+
+
+def _answering(reader: Reader, question: Question) -> str:
+    other = alike.find_answering(reader, question)
+    return f" {other!r} has it, and the same layers under the same names." if other else ""
 
 
 def _listed(has: dict[str, list[str]], peft_type: str) -> str:

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Self
 
 from ..errors import UnknownName
 from ..mappings import Mapping, Source
-from ..records import Scan
+from ..records import Architecture, Scan
 from ..settings import Settings
-from ..summaries import ArchitectureDetail, ArchitectureSummary
+from ..summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
 from ..vocabulary import SourceKind
-from . import browse, misses, resolve
+from . import alike, browse, misses, resolve
 from .audit import Audit
 from .canonical import Question
 from .constants import PeftConstants
 from .reader import SqliteReader
 from .records import Constant, DatabaseInfo, Outcome, StoreReport
 from .schema import Reader, find_revision, serial_of, usable_state
+from .similar import Similarity
 from .suggestions import suggestions_on_record
 from .urls import masked, sqlite_file
 
@@ -43,6 +44,7 @@ class Registry:
         self.url = url
         self._reader = reader
         self._engine = engine
+        self._similarity = Similarity(reader)
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
@@ -143,6 +145,17 @@ class Registry:
         misses.check_preset(preset)
         return resolve.find_by_fingerprint(self._reader, fingerprint, peft_type, preset)
 
+    def list_by_structure(
+        self, structure: str, peft_type: str = "LORA", preset: str = "default"
+    ) -> tuple[Mapping, ...]:
+        """Return the mapping of each architecture with this structure, whatever its layers are called, best first."""
+        misses.check_preset(preset)
+        return alike.list_by_structure(self._reader, structure, peft_type.upper(), preset)
+
+    def list_alike(self, architecture: Architecture) -> tuple[Architecture, ...]:
+        """Return the other architectures with its fingerprint, then those with its structure under other names."""
+        return alike.list_alike(self._reader, architecture)
+
     def list_architectures(
         self,
         library: str | None = None,
@@ -179,6 +192,17 @@ class Registry:
             library_version: Each carries its verification for this version, or none; else its newest one.
         """
         return browse.list_mappings(self._reader, library, source, library_version)
+
+    def list_similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
+        """Return the nearest architectures by what their slots are, nearest first, with what differs in words.
+
+        Those with one fingerprint are told together.
+
+        Raises:
+            UnknownArchitecture: If the registry has never heard of it.
+            NotRegistered: If it has, but nobody scanned it.
+        """
+        return self._similarity.list_similar(library, name, limit)
 
     def constant(self, name: str, version: str | None = None) -> Constant:
         """Return one of PEFT's constants, such as ``SEQ_CLS_HEAD_NAMES``, with the version it is from.

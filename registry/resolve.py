@@ -59,7 +59,7 @@ def best_for(method: Method, candidates: Iterable[Mapping]) -> Mapping | None:
     """Return the first by precedence of what answers for a method; of one source its own comes before its family's."""
     latest = sorted(latest_revisions(candidates), key=lambda mapping: mapping.peft_type != method.name)
     fitted = (fit(mapping, method) for mapping in latest)
-    return min((mapping for mapping in fitted if mapping), key=_rank, default=None)
+    return min((mapping for mapping in fitted if mapping), key=rank, default=None)
 
 
 def best(candidates: Iterable[Mapping]) -> Mapping | None:
@@ -67,7 +67,7 @@ def best(candidates: Iterable[Mapping]) -> Mapping | None:
 
     A mapping verified ``dead`` or ``partial`` never wins over one that is not, and dead loses to partial.
     """
-    return min(latest_revisions(candidates), key=_rank, default=None)
+    return min(latest_revisions(candidates), key=rank, default=None)
 
 
 def latest_revisions(mappings: Iterable[Mapping]) -> list[Mapping]:
@@ -83,7 +83,8 @@ def question(mapping: Mapping) -> Question:
     return Question(mapping.library, mapping.name, mapping.peft_type, mapping.preset)
 
 
-def _rank(mapping: Mapping) -> tuple[int, int, str]:
+def rank(mapping: Mapping) -> tuple[int, int, str]:
+    """Return what mappings are sorted by, the best first: the verdict, the source, the name."""
     status = mapping.verification.status if mapping.verification else "unproven"
     return _DEMOTED.get(status, 0), PRECEDENCE.index(mapping.source.kind), mapping.name
 

@@ -63,6 +63,7 @@ def _architecture_row(entry: CatalogEntry) -> dict[str, Any]:
         "class_name": seen.class_name,
         "library_version": seen.library_version,
         "fingerprint": seen.fingerprint,
+        "structure": seen.structure,
         "method": entry.method,
         "proof": entry.proof,
         "prompt_facts": canonical(entry.prompt_facts.to_dict()),

@@ -42,6 +42,7 @@ def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
         "class_name": scan.architecture.class_name,
         "library_version": scan.architecture.library_version,
         "fingerprint": scan.architecture.fingerprint,
+        "structure": scan.architecture.structure,
         "method": scan.method,
         "proof": scan.proof,
         "prompt_facts": canonical(scan.prompt_facts.to_dict()),

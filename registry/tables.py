@@ -51,6 +51,7 @@ architectures = Table(
     Column("class_name", String(255)),
     Column("library_version", String(64)),
     Column("fingerprint", String(71), index=True),
+    Column("structure", String(71), index=True),
     Column("method", String(16)),
     Column("proof", Text),
     Column("prompt_facts", Text),

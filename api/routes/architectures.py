@@ -8,11 +8,12 @@ from starlette.responses import JSONResponse
 from ...errors import InvalidRequest
 from ...vocabulary import Library
 from ..deps import NAME_LENGTH, NAME_PATTERN, Name, OpenRegistry
-from ..schemas import NOT_FOUND, DetailBody, PageBody
+from ..schemas import NOT_FOUND, DetailBody, PageBody, SimilarBody
 
 router = APIRouter(prefix="/v1", tags=["architectures"])
 
 MAX_PAGE = 200
+MAX_SIMILAR = 50
 
 PartQuery = Annotated[
     str,
@@ -59,3 +60,15 @@ def _parse_after(after: str | None) -> tuple[str, str] | None:
 def get_architecture(registry: OpenRegistry, library: Library, name: Name) -> JSONResponse:
     """Return everything known about an architecture: slots, towers, mappings and their revisions."""
     return JSONResponse(registry.get_architecture(library, name).to_dict())
+
+
+@router.get("/architectures/{library}/{name}/similar", responses={200: {"model": SimilarBody}, **NOT_FOUND})
+def list_similar(
+    registry: OpenRegistry,
+    library: Library,
+    name: Name,
+    limit: Annotated[int, Query(ge=1, le=MAX_SIMILAR, description="Architectures at most")] = 10,
+) -> JSONResponse:
+    """Return the nearest architectures by what their slots are, with the differences in words."""
+    found = registry.list_similar(library, name, limit)
+    return JSONResponse({"similar": [neighbour.to_dict() for neighbour in found]})

@@ -12,6 +12,7 @@ LINKS = {
     "targets": "/v1/targets/{model_type}",
     "architectures": "/v1/architectures",
     "architecture": "/v1/architectures/{library}/{name}",
+    "similar": "/v1/architectures/{library}/{name}/similar",
     "openapi": "/openapi.json",
     "health": "/healthz",
     "ready": "/readyz",

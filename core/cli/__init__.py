@@ -1,4 +1,4 @@
-"""The command line: ``loradar scan|lookup|audit|list|serve|db``. Each command loads what it needs when it runs."""
+"""The command line: ``loradar scan|lookup|similar|audit|list|serve|db``. Each loads what it needs when it runs."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, catalog, db, lookup, scan, serve
+from . import audit, catalog, db, lookup, scan, serve, similar
 
 app = typer.Typer(
     name="loradar",
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("scan")(scan.scan)
 app.command("lookup")(lookup.lookup)
 app.command("audit")(audit.audit)
+app.command("similar")(similar.similar)
 app.command("list")(catalog.list_names)
 app.command("serve")(serve.serve)
 app.add_typer(db.app, name="db")

@@ -29,7 +29,7 @@ def lookup(
 
 
 def _ask(reference: Reference, peft_type: str, preset: str, library_version: str | None, url: str | None) -> "Mapping":
-    name = reference.name.replace(":", ".")  # torch:package.module:Class is registered by its qualified name
+    name = reference.registered_name
     if url:
         from ..client import Client
 

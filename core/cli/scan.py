@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InvalidRequest
+from ..errors import DatabaseUnusable, InvalidRequest
 from . import show
 
 if TYPE_CHECKING:
@@ -56,8 +56,31 @@ def _scan_one(reference: str, how: "dict[str, Any]", *, store: bool, as_json: bo
         show.print_json(found.to_dict())
     else:
         show.print_scan(found)
+        _tell_alike(found)
     if store:
         _store(found, quietly=as_json)
+
+
+def _tell_alike(found: "Scan") -> None:
+    """Name what is registered and built the same, if this architecture itself is not."""
+    from ..registry import Registry
+
+    seen = found.architecture
+    try:
+        with Registry.open() as registry:
+            if registry.find(seen.name, library=seen.library) is not None:
+                return
+            alike = registry.list_alike(seen)
+    except DatabaseUnusable as error:
+        typer.echo(f"\nThe registry is not asked: {error.message}", err=True)
+        return
+    for what, others in (
+        ("the same names", [other.reference for other in alike if other.fingerprint == seen.fingerprint]),
+        ("other names", [other.reference for other in alike if other.fingerprint != seen.fingerprint]),
+    ):
+        if others:
+            more = f" and {len(others) - 1} more" if others[1:] else ""
+            typer.echo(f"\nNot registered, but built like {others[0]}{more}: the same layers under {what}.")
 
 
 def _store(found: "Scan", *, quietly: bool) -> None:

@@ -11,7 +11,11 @@ from ..records import Proposal, Scan
 from ..targets import TargetSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.table import Table
+
+    from ..summaries import Neighbour
 
 
 def print_json(data: Any) -> None:
@@ -52,6 +56,15 @@ def _describe_verification(mapping: Mapping) -> list[str]:
     if check is None:
         return ["never checked"]
     return [f"{check.status} on {mapping.library} {check.library_version}", *check.findings]
+
+
+def print_similar(found: "Iterable[Neighbour]") -> None:
+    """Print the nearest architectures, each with its differences."""
+    for neighbour in found:
+        more = f" and {len(neighbour.also)} more" if neighbour.also else ""
+        typer.echo(f"{neighbour.similarity:4.0%}  {neighbour.architecture.reference}{more}")
+        for difference in neighbour.differences or ("the same slots",):
+            typer.echo(f"      {difference}")
 
 
 def print_scan(scan: Scan) -> None:

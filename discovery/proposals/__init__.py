@@ -1,6 +1,7 @@
 """Proposals: which layers each family of PEFT's methods adapts, by which names, at what cost.
 
-Used by the scanner: ``propose_all`` (a ``Subject`` -> proposals), ``saved_heads``, ``is_adaptable`` and ``ADAPTABLE_KINDS``.
+Used by the scanner: ``propose_all`` (a ``Subject`` -> proposals), ``saved_heads``, ``is_adaptable`` and
+``ADAPTABLE_KINDS``.
 """
 
 from .families import Subject, propose_all

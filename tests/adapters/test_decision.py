@@ -1,10 +1,13 @@
 """``get_peft_model`` without a configuration: who decides, and that a wrong answer is never used silently."""
 
 import logging
+import sqlite3
+import sys
 
 import peft
 import pytest
 import torch
+from anonymise import anonymise
 from discovery_zoo import Decoder, NoLayers, SparseDecoder
 from torch import nn
 from transformers import (
@@ -76,15 +79,51 @@ def test_the_registry_decides_once_a_scan_is_stored(registry):
 
 def test_the_registry_decides_by_structure_for_a_renamed_architecture(registry):
     """A model type nobody knows, built like one that is registered."""
-
-    class RenamedConfig(LlamaConfig):
-        model_type = "renamed_llama"
-
     registry.add_scan(loradar.scan("llama"))
     adapted = get_peft_model(LlamaForCausalLM(RenamedConfig(**SMALL)))
     assert adapted.decision.step == "fingerprint"
     assert "registry entry of transformers:" in adapted.decision.says
     assert len(adapted.targeted_module_names) == 4
+
+
+class RenamedConfig(LlamaConfig):
+    """llama under a model type nobody knows."""
+
+    model_type = "renamed_llama"
+
+
+def nameless_llama():
+    """A small llama in which every module and parameter has another name."""
+    original = LlamaForCausalLM(RenamedConfig(**SMALL))
+    return anonymise(sys.modules[LlamaForCausalLM.__module__], 1).build_like(original)
+
+
+def test_the_registry_decides_by_structure_alone_where_names_differ(registry):
+    """Llama's entry is said in the copy's names, slot by slot, and the decision tells whose it was."""
+    registry.add_scan(loradar.scan("llama"))
+    adapted = get_peft_model(nameless_llama())
+    decision = adapted.decision
+    assert decision.step == "structure"
+    assert "registry entry of transformers:llama (peft 0.21.2)" in decision.says
+    assert "the same structure under other names" in decision.says
+    assert "stands for model.layers.*.self_attn.q_proj (attention.query)" in decision.reasons[0]
+    assert len(adapted.targeted_module_names) == 4
+    targeted = set(adapted.targeted_module_names)
+    roles = {layer.role for layer in loradar.scan(adapted.unload()).layers if layer.path in targeted}
+    assert roles == {"attention.query", "attention.value"}
+
+
+def test_a_refuted_entry_decides_for_nobody_else(registry):
+    """What is partial where it was stated is not said in another's names: the scan decides."""
+    registry.add_scan(loradar.scan("llama"))
+    with sqlite3.connect(registry.url.removeprefix("sqlite:///")) as connection:
+        connection.execute("UPDATE verifications SET status = 'partial'")
+    assert get_peft_model(nameless_llama()).decision.step == "scan"
+
+
+def test_every_step_gives_its_reasons():
+    """A scan's proposal says why, and so does a registered one."""
+    assert any("every dense layer" in reason for reason in get_peft_model(MLP()).decision.reasons)
 
 
 def test_an_entry_that_does_not_fit_is_named_and_not_used(registry):
@@ -99,7 +138,7 @@ def test_an_entry_that_does_not_fit_is_named_and_not_used(registry):
 def store(registry, name, *targets):
     """Register targets that a scan of something else found."""
     found = loradar.scan(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=8))
-    wrong = Proposal("LORA", "default", TargetSpec(targets), 1, 1, ("a test says so",))
+    wrong = Proposal("LORA", "default", TargetSpec(targets), 1, 1, 0, ("a test says so",))
     architecture = Architecture("transformers", name, "X", "0.1", "sha256:" + "1" * 64)
     registry.add_scan(type(found)(architecture, "names", found.layers, found.towers, (), (wrong,), found.module_paths))
 

@@ -3,7 +3,7 @@
 import pytest
 from records_zoo import make_scan
 
-from loradar.api.schemas import DetailBody, PageBody
+from loradar.api.schemas import DetailBody, PageBody, SimilarBody
 
 
 def test_pages_follow_each_other(client, registry):
@@ -65,3 +65,29 @@ def test_an_unknown_architecture_lists_near_names(client):
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_architecture")
     assert "gpt2" in answer.json()["error"]["details"]["near"]
     assert client.get("/v1/architectures/keras/gpt2").json()["error"]["code"] == "invalid_request"
+
+
+def test_the_nearest_are_the_registry_s(client, registry):
+    """Up to the limit, in the shape OpenAPI documents."""
+    registry.add_scan(make_scan("llama"))
+    for n in range(3):
+        registry.add_scan(make_scan(f"near{n}", fingerprint=f"sha256:{n}"))
+    body = client.get("/v1/architectures/transformers/llama/similar?limit=2").json()
+    assert SimilarBody.model_validate(body)
+    assert body["similar"] == [one.to_dict() for one in registry.list_similar("transformers", "llama", 2)]
+    assert len(body["similar"]) == 2
+
+
+@pytest.mark.parametrize("limit", ["0", "51", "x"])
+def test_the_number_of_the_nearest_is_bounded(client, limit):
+    """As every list is."""
+    answer = client.get(f"/v1/architectures/transformers/llama/similar?limit={limit}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_request")
+
+
+def test_nothing_is_near_what_nobody_scanned(client):
+    """404 with the command that would help, and for a name nobody knows the near ones."""
+    known = client.get("/v1/architectures/transformers/chatglm/similar")
+    assert (known.status_code, known.json()["error"]["code"]) == (404, "not_registered")
+    unknown = client.get("/v1/architectures/transformers/lama/similar")
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "unknown_architecture")

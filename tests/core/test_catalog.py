@@ -27,7 +27,9 @@ def entry(name="olmo2", layers=32, target="q_proj"):
         for preset, why in (("default", "by convention"), ("attention", "every projection"))
     )
     return CatalogEntry(
-        architecture=Architecture("transformers", name, "Olmo2ForCausalLM", "5.23.0", "sha256:" + "0" * 64),
+        architecture=Architecture(
+            "transformers", name, "Olmo2ForCausalLM", "5.23.0", "sha256:" + "0" * 64, "sha256:" + "1" * 64
+        ),
         method="dataflow",
         towers={"language": ("model",), "vision": ()},
         slots=(Slot("language", "attention.query", "linear", f"model.layers.*.{target}", layers),),

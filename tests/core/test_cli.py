@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import entry_points
 
 import pytest
@@ -11,6 +12,7 @@ import typer
 from loradar import __version__
 from loradar.api import running
 from loradar.cli import app, main, show
+from loradar.discovery import scan
 from loradar.mappings import Mapping, Source, Verification
 from loradar.registry import Registry
 from loradar.targets import TargetSpec
@@ -60,6 +62,27 @@ def test_a_scan_shows_slots_and_reasons(run):
     assert "q_proj, v_proj" in out
 
 
+def test_a_scan_names_what_is_built_the_same(run, registry):
+    """As long as the architecture itself is not registered: those with the same names, those with other names."""
+    found = scan("torch:zoo:MLP")
+    for name, fingerprint in (("twin", found.architecture.fingerprint), ("cousin", "sha256:1"), ("uncle", "sha256:2")):
+        registry.add_scan(replace(found, architecture=replace(found.architecture, name=name, fingerprint=fingerprint)))
+    out = run("scan", "torch:zoo:MLP")[1]
+    assert "Not registered, but built like torch:twin: the same layers under the same names." in out
+    assert "Not registered, but built like torch:cousin and 1 more: the same layers under other names." in out
+    registry.add_scan(found)
+    assert "Not registered" not in run("scan", "torch:zoo:MLP")[1]
+
+
+def test_a_scan_goes_without_a_registry_that_cannot_be_used(run, home):
+    """It needs none; the reason is told on standard error."""
+    home.mkdir()
+    (home / "registry.sqlite3").write_bytes(b"somebody's notes" * 100)
+    code, out, err = run("scan", "torch:discovery_zoo:Decoder")
+    assert (code, "Slots" in out) == (0, True)
+    assert "The registry is not asked: " in err
+
+
 @pytest.mark.usefixtures("seeded_settings")
 def test_a_lookup_shows_source_and_verification(run):
     """PEFT's entry says that it is PEFT's."""
@@ -85,6 +108,23 @@ def test_a_lookup_over_rest_gives_the_same(run, seeded_settings):
         assert run("lookup", "llama", "--json", "--url", url) == here
 
 
+@pytest.mark.usefixtures("seeded_settings")
+def test_the_nearest_are_listed_with_their_differences(run):
+    """For a person in words, for a program as JSON."""
+    out = run("similar", "qwen3", "--limit", "20")[1]
+    assert "has no norms in its attention where qwen3 has q_norm and k_norm" in out
+    assert len([line for line in out.splitlines() if not line.startswith("      ")]) == 20
+    assert "the same slots" in run("similar", "timm:resnet50", "--limit", "1")[1]
+
+
+def test_the_nearest_over_rest_are_the_same(run, seeded_settings):
+    """With --url the service answers in the registry's place."""
+    here = run("similar", "llama", "--json", "--limit", "3")
+    assert len(json.loads(here[1])["similar"]) == 3
+    with running(seeded_settings) as url:
+        assert run("similar", "llama", "--json", "--limit", "3", "--url", url) == here
+
+
 BAD = [
     (("scan", "olmo22"), "Unknown architecture 'olmo22'. Closest: 'olmo2'"),
     (("scan", "timm:resnet51"), "'resnet50'"),
@@ -98,6 +138,8 @@ BAD = [
     (("lookup", "llama", "--preset", "defualt"), "Unknown preset 'defualt'. Closest: 'default'"),
     (("lookup", "llama", "--peft-type", "LORRA"), "Unknown PEFT type 'LORRA'. Closest: 'LORA'"),
     (("lookup", "llama", "--url", "http://127.0.0.1:9"), "http://127.0.0.1:9"),
+    (("similar", "lama"), "Closest: 'llama'"),
+    (("similar", "chatglm"), "loradar scan chatglm --store"),
     (("list", "tim"), "Unknown library 'tim'. Closest: 'timm'"),
     (("serve", "--port", "99999"), "99999"),
     (("db", "import-constants", "/no/such/constants.py"), "/no/such/constants.py"),

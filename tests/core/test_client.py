@@ -68,6 +68,13 @@ def test_a_mapping_comes_back_as_the_registry_gives_it(client, registry):
     assert client.targets("llama", "IA3", library_version=VERSION) == registry.lookup("llama", "IA3")
 
 
+def test_the_nearest_come_back_as_the_registry_gives_them(client, registry):
+    """With their differences; the limit is passed on."""
+    assert client.similar("timm", "resnet50", 3) == registry.list_similar("timm", "resnet50", 3)
+    with pytest.raises(NotRegistered, match="Nobody scanned transformers:chatglm"):
+        client.similar("transformers", "chatglm")
+
+
 def test_architectures_are_fetched_page_by_page(client, registry, monkeypatch):
     """All of them, whatever the size of a page; filters are passed on."""
     monkeypatch.setattr(client_module, "PAGE", 97)

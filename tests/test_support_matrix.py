@@ -1,0 +1,124 @@
+"""The support matrix: as committed it is what the catalog says, and it reads whatever a catalog may say."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from loradar.catalog import Catalog, CatalogEntry, CatalogHeader, list_catalogs, read_catalog
+from loradar.mappings import Verification
+from loradar.records import Architecture, Proposal
+from loradar.targets import TargetSpec
+
+DOCS = Path(__file__).parent.parent / "docs"
+MOST_BYTES = 400_000
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    """The script as a module; it finds its neighbour as it does when run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(DOCS), *sys.path])
+        yield import_module("support_matrix")
+
+
+@pytest.fixture(scope="module")
+def catalogs(matrix):
+    """The catalogs in the order of the page."""
+    found = {catalog.header.library: catalog for catalog in map(read_catalog, list_catalogs())}
+    return [found[library] for library in matrix.LIBRARIES]
+
+
+def test_the_page_is_what_the_catalog_says(matrix, catalogs):
+    """Whoever changes the catalog runs `make matrix`."""
+    assert (DOCS / "support-matrix.md").read_text("utf-8") == matrix.document(catalogs)
+    assert (DOCS / "support-matrix.svg").read_text("utf-8") == matrix.picture(catalogs)
+
+
+def test_the_script_writes_both_files(matrix, catalogs, tmp_path, monkeypatch):
+    """As `make matrix` runs it."""
+    monkeypatch.setattr(sys, "argv", ["support_matrix.py", "--out", str(tmp_path)])
+    matrix.main()
+    assert (tmp_path / "support-matrix.md").read_text("utf-8") == matrix.document(catalogs)
+    assert (tmp_path / "support-matrix.svg").read_text("utf-8") == matrix.picture(catalogs)
+
+
+def test_every_architecture_is_there_once(matrix, catalogs):
+    """Scanned or not, alone or in a line with others; and the page stays readable."""
+    page = matrix.document(catalogs)
+    assert len(page.encode()) <= MOST_BYTES
+    for catalog in catalogs:
+        rows, grouped = matrix.list_rows(catalog), matrix.group(matrix.list_rows(catalog))
+        left = sum(entry.unscanned is not None for entry in catalog.entries)
+        assert len(rows) + left == len(catalog.entries)
+        assert sorted(row.name for alike in grouped for row in alike) == sorted(row.name for row in rows)
+    assert page.count("| `llama` |") == 1
+    assert "resnet50," in page
+
+
+def entry(name, status="live", layers=64, peft=None, methods=("LORA",)):
+    """Return an entry whose default fared so."""
+    spec, check = TargetSpec(("q",)), Verification(status, "1.0", {"q": {"linear": layers}}, 0.5)
+    proposals = tuple(Proposal(method, "default", spec, layers, 8, 0, ("why",)) for method in methods)
+    return CatalogEntry(
+        Architecture("timm", name, "Net", "1.0", "sha256:0"),
+        method="dataflow",
+        towers={},
+        proposals=proposals,
+        checks=tuple(check for _ in proposals),
+        peft=(("LORA", Verification(peft, "1.0", {}, 0.1)),) if peft else (),
+    )
+
+
+def catalog_of(library, *entries):
+    """Return a catalog of these entries."""
+    return Catalog(CatalogHeader(library, "1.0", "0.1.0", "0.21.2"), entries)
+
+
+MIXED = (
+    entry("a"),
+    entry("b", "partial", peft="dead"),
+    entry("c", "dead", methods=("IA3", "LORA")),
+    entry("d", "unproven", 12),
+    CatalogEntry(Architecture("timm", "e"), unscanned="It needs\na package | more."),
+)
+
+
+def test_every_outcome_has_its_mark(matrix):
+    """In the line of its architecture, with the layers; what was not scanned is named with its reason."""
+    text = matrix.document([catalog_of("transformers", *MIXED)])
+    for line in (
+        "| `a` | ● 64 | - | - | - | - | A | - |",
+        "| `b` | ◐ 64 | - | - | - | - | A | ✕ |",
+        "| `c` | ✕ 64 | - | - | - | - | B | - |",
+        "| `d` | ○ 12 | - | - | - | - | A | - |",
+        "- A: LORA\n- B: IA3, LORA\n",
+        "- `e`: It needs a package | more.",
+        "| `default` live | 1 (20.0%) |",
+        "| PEFT has a LoRA entry | 1 (20.0%) |",
+        "| PEFT's entry is dead | 1 (20.0%) |",
+    ):
+        assert line in text
+
+
+def test_alike_architectures_share_a_line(matrix):
+    """Those of one class that fared alike; the layers from least to most."""
+    alike = catalog_of("timm", entry("small", layers=4), entry("large", layers=8), entry("odd", "dead"))
+    text = matrix.document([alike])
+    assert "| `Net`, 2 | ● 4 to 8 | - | - | - | - | A | - |" in text
+    assert "| `Net`, 1 | ✕ 64 |" in text
+    assert "- `Net`: small, large" in text
+
+
+def test_a_bar_is_as_long_as_its_share(matrix):
+    """Widths of the parts, ours above PEFT's, and the share in words."""
+    root = ET.fromstring(matrix.picture([catalog_of("timm", *MIXED[:4])]))  # noqa: S314 - ours
+    name = "{http://www.w3.org/2000/svg}"
+    bars = [one for one in root.iter(f"{name}rect") if one.get("height") == "22"]
+    full = float(bars[0].get("width"))
+    assert [float(one.get("width")) / full for one in bars] == pytest.approx([1, 0.25, 0.25, 0.5, 1, 0.25])
+    texts = [one.text for one in root.iter(f"{name}text")]
+    assert "25.0% live" in texts
+    assert "none" in texts
