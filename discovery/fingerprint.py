@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
+from ..patterns import pattern_of
 from ..records import Layer
 from ..vocabulary import Role
-from .slots import pattern_of
 
 READS_STREAM: frozenset[Role] = frozenset(
     {
