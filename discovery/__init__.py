@@ -1,15 +1,15 @@
 """discovery *scans*: it turns an architecture nobody registered into layers, roles, slots and proposals.
 
 Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named``, ``scan_each``
-and ``scan_library`` (one architecture, some, or every one, of a library, within ``Bounds``), ``list_architectures``,
-``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``.
+and ``scan_library`` (one architecture, some, or every one, of a library, within ``Bounds``, as a ``How`` says),
+``list_architectures``, ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``.
 """
 
 from ..extras import require
 
 require("scan", "torch")
 
-from .catalog import scan_each, scan_library, scan_named
+from .catalog import How, scan_each, scan_library, scan_named
 from .facts import identify
 from .layers import CONV_KINDS, Site, kind_of, list_layers, walk
 from .scanner import scan, scan_module
@@ -20,6 +20,7 @@ from .workers import Bounds
 __all__ = [
     "CONV_KINDS",
     "Bounds",
+    "How",
     "Site",
     "identify",
     "kind_of",

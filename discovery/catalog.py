@@ -36,8 +36,7 @@ def scan_library(
     library: str,
     out: Path,
     *,
-    method: str = "auto",
-    proved: bool = False,
+    how: How = HOW,
     bounds: Bounds | None = None,
     compact: tuple[CatalogHeader, Summary] | None = None,
 ) -> tuple[int, int]:
@@ -46,8 +45,7 @@ def scan_library(
     Args:
         library: One that can be listed.
         out: The file: one line per architecture, sorted by name once all are there.
-        method: As for a scan.
-        proved: As for a scan.
+        how: How each is scanned.
         bounds: How many workers, and what one architecture may take.
         compact: Write the compact form; a finished file is made anew, and an unfinished one is at ``out`` + ``.part``.
 
@@ -59,7 +57,6 @@ def scan_library(
         InvalidRequest: If ``out`` holds something else.
     """
     names = sources.list_names(library)
-    how = How(method, proved)
     journal = _open_journal(out, compact, how)
     task = partial(scan_line, library=library, how=how, summary=compact[1] if compact else None)
     missing = [name for name in names if name not in journal]

@@ -96,14 +96,14 @@ def _store(found: "Scan", *, quietly: bool) -> None:
 def _scan_all(
     library: str, out: Path, how: "dict[str, Any]", bounds: "dict[str, Any]", *, compact: bool, as_json: bool
 ) -> None:
-    from ..discovery import Bounds, list_architectures, quiet_libraries, scan_library
+    from ..discovery import Bounds, How, list_architectures, quiet_libraries, scan_library
     from ..registry import catalog_entry, catalog_header
 
     quiet_libraries()
     within = Bounds(**bounds)
     list_architectures(library)  # an unknown library, or one that is not installed, is told of first
     form = (catalog_header(library), catalog_entry) if compact else None
-    scanned, failed = scan_library(library, out, **how, bounds=within, compact=form)
+    scanned, failed = scan_library(library, out, how=How(**how), bounds=within, compact=form)
     if as_json:
         show.print_json({"file": str(out), "scanned": scanned, "unscanned": failed})
     else:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from loradar.discovery import Bounds, catalog, list_architectures, scan_library, sources
+from loradar.discovery import Bounds, How, catalog, list_architectures, scan_library, sources
 from loradar.errors import InvalidRequest, UnknownLibrary
 from loradar.registry import catalog_entry, catalog_header
 
@@ -51,7 +51,7 @@ def hoard(_reference, **_method):
 def test_every_name_is_a_line_with_a_scan_or_a_reason(tmp_path):
     """What does not build is listed with its reason, never dropped; lines are sorted."""
     out = tmp_path / "catalog.jsonl"
-    assert scan_library("transformers", out, method="names", bounds=ONE) == (2, 1)
+    assert scan_library("transformers", out, how=How("names"), bounds=ONE) == (2, 1)
     assert lines(out) == BY_NAME
     assert "layers" in json.loads(out.read_text().splitlines()[1])
 
@@ -64,7 +64,7 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path, form):
     for workers in (1, 3):
         out = tmp_path / f"{workers}.jsonl"
         bounds = Bounds(workers=workers)
-        scan_library("transformers", out, method="names", bounds=bounds, compact=compact() if form else None)
+        scan_library("transformers", out, how=How("names"), bounds=bounds, compact=compact() if form else None)
         written.append(out.read_bytes())
     assert written[0] == written[1]
     assert len(list(tmp_path.iterdir())) == 2
@@ -76,7 +76,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
     out = tmp_path / "catalog.jsonl"
     kept = json.dumps({"architecture": {"name": "olmo2"}, "mark": "kept"})
     out.write_text(kept + "\n" + '{"architecture": {"na')
-    assert scan_library("transformers", out, method="names", bounds=ONE) == (2, 1)
+    assert scan_library("transformers", out, how=How("names"), bounds=ONE) == (2, 1)
     assert lines(out) == BY_NAME
     assert kept in out.read_text().splitlines()
 
@@ -98,14 +98,14 @@ def interrupt(monkeypatch):
 def test_an_interrupted_compact_run_goes_on_with_the_same_outcome(tmp_path, monkeypatch):
     """The lines so far are beside the file, which appears whole."""
     whole, out = tmp_path / "whole.jsonl", tmp_path / "catalog.jsonl"
-    scan_library("transformers", whole, method="names", bounds=ONE, compact=compact())
+    scan_library("transformers", whole, how=How("names"), bounds=ONE, compact=compact())
     with monkeypatch.context() as patch:
         interrupt(patch)
         with pytest.raises(KeyboardInterrupt):
-            scan_library("transformers", out, method="names", bounds=ONE, compact=compact())
+            scan_library("transformers", out, how=How("names"), bounds=ONE, compact=compact())
     assert not out.exists()
     assert len((tmp_path / "catalog.jsonl.part").read_text().splitlines()) == 2
-    scan_library("transformers", out, method="names", bounds=ONE, compact=compact())
+    scan_library("transformers", out, how=How("names"), bounds=ONE, compact=compact())
     assert out.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "catalog.jsonl.part").exists()
 
@@ -116,7 +116,7 @@ def test_a_compact_run_does_not_go_on_from_another_method(tmp_path):
     out = tmp_path / "catalog.jsonl"
     part = tmp_path / "catalog.jsonl.part"
     part.write_text('{"catalog":1,"method":"magic"}\n{"architecture":{"name":"olmo2"},"mark":"old"}\n')
-    assert scan_library("transformers", out, method="names", bounds=ONE, compact=compact()) == (2, 1)
+    assert scan_library("transformers", out, how=How("names"), bounds=ONE, compact=compact()) == (2, 1)
     assert "mark" not in out.read_text()
 
 
@@ -163,7 +163,7 @@ def test_a_line_is_named_for_what_was_asked(tmp_path, monkeypatch):
     """Transformers has gpt-sw3 for checkpoints whose configuration says gpt2."""
     monkeypatch.setattr("loradar.discovery.sources.list_names", lambda _: ["gpt2", "gpt-sw3"])
     out = tmp_path / "catalog.jsonl"
-    assert scan_library("transformers", out, method="names", bounds=ONE) == (2, 0)
+    assert scan_library("transformers", out, how=How("names"), bounds=ONE) == (2, 0)
     assert lines(out) == [("gpt-sw3", True), ("gpt2", True)]
 
 
