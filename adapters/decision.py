@@ -65,8 +65,8 @@ def _from_registry(found: Scan, preset: str) -> Decision | None:
     """Return the registry's answer by name, by fingerprint or by structure, if it has one that fits."""
     try:
         with Registry.open() as registry:
-            steps = (_by_name, _by_fingerprint, _by_structure)
-            return next(filter(None, (step(registry, found, preset) for step in steps)), None)
+            by_name = _by_name(registry, found, preset)
+            return by_name or _by_fingerprint(registry, found, preset) or _by_structure(registry, found, preset)
     except DatabaseUnusable as error:
         warnings.warn(f"The registry is not asked: {error.message}", stacklevel=4)
         return None
