@@ -64,7 +64,7 @@ def _choices(candidates: Candidates, subject: Subject) -> Iterator[Choice]:
         layers, why = choose_layers(candidates.layers, preset)
         yield from _chosen("LORA", layers, why, preset=preset)
     yield from keys_values_and_what_enters_the_second_layer(candidates.layers)
-    yield from norms_between_the_layers(candidates, subject.layers)
+    yield from norms_between_the_layers(candidates, [x for x in subject.layers if not _is_saved(x, subject.saved)])
     yield from every_matrix_with_singular_values(candidates.layers)
     yield from biases_of_the_values(candidates.layers)
 
@@ -72,6 +72,11 @@ def _choices(candidates: Candidates, subject: Subject) -> Iterator[Choice]:
 def _chosen(family: str, layers: Sequence[Layer], why: str, **more: object) -> Iterator[Choice]:
     if layers:
         yield Choice(family, tuple(layers), why, **more)  # type: ignore[arg-type]
+
+
+def _is_saved(layer: Layer, saved: Sequence[str]) -> bool:
+    """Tell whether PEFT leaves a layer to ``modules_to_save``: its path holds the name of a module saved, anywhere."""
+    return any(f".{name}." in f".{layer.path}." for name in saved)
 
 
 def keys_values_and_what_enters_the_second_layer(layers: Sequence[Layer]) -> Iterator[Choice]:

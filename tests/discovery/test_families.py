@@ -53,8 +53,7 @@ def counted(model, proposal, rank):
             adapted = peft.get_peft_model(model, config, low_cpu_mem_usage=proposal.peft_type == "LORA")
         except ValueError as error:
             return str(error)
-    used = getattr(adapted.peft_config["default"], "target_parameters", None) or ()
-    if set(used) != set(proposal.spec.target_parameters or ()):
+    if getattr(adapted.peft_config["default"], "rank_pattern", None):  # no rank was asked for by layer
         return "rewritten"
     return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 
