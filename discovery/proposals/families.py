@@ -19,7 +19,7 @@ from .rules import (
     is_reached,
     with_roles,
 )
-from .sizes import count_fixed, count_per_rank
+from .sizes import count_fixed, count_gains, count_per_rank
 from .specs import Choice, make_spec
 
 KEY_VALUE: frozenset[Role] = frozenset({"attention.key", "attention.value", "attention.qkv", "attention.kv"})
@@ -153,14 +153,15 @@ def biases_of_the_values(layers: Sequence[Layer]) -> Iterator[Choice]:
 
 def _propose(choice: Choice, candidates: Candidates, subject: Subject, blocks: Blocks) -> Proposal:
     experts = [layer for layer in choice.layers if layer.role in EXPERT and layer.kind == "expert_parameter"]
+    gains = count_gains(choice.layers, subject.parameter_paths)
     why = (*tell_hit(choice), choice.why, *tell_experts(experts, subject.parameter_paths), *candidates.reasons)
     return Proposal(
         choice.family,
         choice.preset,
         make_spec(choice, subject.module_paths, subject.parameter_paths, subject.saved),
         matched=len(choice.layers),
-        per_rank=count_per_rank(choice),
-        fixed=count_fixed(choice, subject.norm_sizes) + subject.saved_parameters,
+        per_rank=count_per_rank(choice, gains),
+        fixed=count_fixed(choice, subject.norm_sizes, gains) + subject.saved_parameters,
         reasons=why,
         coverage=blocks.cover(choice.layers),
         reached=blocks.share(choice.layers),

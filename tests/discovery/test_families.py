@@ -24,7 +24,7 @@ TRANSFORMERS = [
 TIMM = [
     *("resnet18", "resnet50", "vit_tiny_patch16_224", "convnext_atto", "swin_tiny_patch4_window7_224", "levit_128"),
     *("mobilenetv3_small_100", "efficientnet_b0", "poolformer_s12", "maxvit_tiny_tf_224", "mixer_s16_224"),
-    *("regnetx_002", "beit_base_patch16_224", "densenet121", "edgenext_xx_small", "volo_d1_224"),
+    *("regnetx_002", "beit_base_patch16_224", "densenet121", "edgenext_xx_small", "volo_d1_224", "nf_resnet26"),
 ]
 GUARDED = ("incompatible with Mamba-based models",)
 """PEFT refuses out_proj and conv1d by name, whether a fused kernel bypasses them or not."""
