@@ -40,9 +40,8 @@ def config_of(proposal: Proposal, rank: int) -> Any:
 def count_trained(model: Any, proposal: Proposal, rank: int) -> tuple[int, bool]:
     """Return how many parameters PEFT trains in ``model``, and whether it took the targets as they are."""
     adapted = peft.get_peft_model(model, config_of(proposal, rank), low_cpu_mem_usage=proposal.peft_type == "LORA")
-    stated = set(proposal.spec.target_parameters or ())
-    used = set(getattr(adapted.peft_config["default"], "target_parameters", None) or ())
-    return sum(p.numel() for p in adapted.parameters() if p.requires_grad), stated == used
+    is_rewritten = bool(getattr(adapted.peft_config["default"], "rank_pattern", None))  # no rank was asked for by layer
+    return sum(p.numel() for p in adapted.parameters() if p.requires_grad), not is_rewritten
 
 
 def judge(reference: str, proposal: Proposal, rank: int) -> tuple[str, str]:

@@ -83,12 +83,25 @@ def _read_weights(owner: ast.ClassDef) -> Iterator[tuple[str, int, str | None]]:
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     asked |= {id(a) for call in calls if _HARMLESS_CALLS & {*ast.unparse(call.func).split(".")} for a in call.args}
     handed = {id(held): _kernel(call) for call in calls for held in _list_handed(call)}
-    methods = (n for n in owner.body if isinstance(n, ast.FunctionDef) and not n.name.startswith(("__", "_init")))
-    for node in (inner for method in methods for inner in ast.walk(method)):
+    for node in (inner for method in _list_running(owner) for inner in ast.walk(method)):
         match node:
             case ast.Attribute(attr="weight", value=ast.Attribute(attr=name, value=ast.Name(id="self"))):
                 if id(node) not in asked:
                     yield name, node.lineno, handed.get(id(node))
+
+
+def _list_running(owner: ast.ClassDef) -> list[ast.FunctionDef]:
+    """Return the methods that run with a forward: it, and whatever of its own it names; all if it is inherited."""
+    methods = {node.name: node for node in owner.body if isinstance(node, ast.FunctionDef)}
+    if "forward" not in methods:
+        return [method for name, method in methods.items() if not name.startswith(("__", "_init"))]
+    running, waiting = dict[str, ast.FunctionDef](), ["forward"]
+    while waiting:
+        name = waiting.pop()
+        if name in methods and name not in running:
+            running[name] = methods[name]
+            waiting += [node.attr for node in ast.walk(methods[name]) if isinstance(node, ast.Attribute)]
+    return list(running.values())
 
 
 def _list_handed(call: ast.Call) -> Iterator[ast.expr]:

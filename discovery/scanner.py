@@ -101,7 +101,7 @@ def _scan_module(model: nn.Module, example_inputs: Any, method: str, builds: Bui
     layers = apply_proof(layers, proof) if proof else layers
     saved = saved_heads(layers, facts)
     norms = {layer.path: _count_parameters(model, (layer.path,)) for layer in layers if layer.kind == "norm"}
-    subject = Subject(layers, module_paths, _parameter_paths(sites), norms, saved, _count_parameters(model, saved))
+    subject = Subject(layers, module_paths, _parameter_paths(sites), norms, saved, _count_saved(model, saved))
     untraced = list_untraced(layers)
     return Scan(
         architecture=replace(
@@ -146,6 +146,12 @@ def _resolve(subject: "nn.Module | PreTrainedConfig | str") -> nn.Module:
         return sources.build_config(subject)
     message = f"Cannot scan a {type(subject).__name__}. Give a torch module, a transformers config or a reference."
     raise InvalidReference(message, type=type(subject).__name__)
+
+
+def _count_saved(model: nn.Module, names: tuple[str, ...]) -> int:
+    """Count what PEFT saves by these names: it takes every module whose path ends with one, even within a segment."""
+    found = [module for path, module in model.named_modules() if names and path.endswith(names)]
+    return sum({id(p): p.numel() for module in found for p in module.parameters()}.values())
 
 
 def _count_parameters(model: nn.Module, paths: tuple[str, ...]) -> int:

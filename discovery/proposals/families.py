@@ -19,7 +19,7 @@ from .rules import (
     is_reached,
     with_roles,
 )
-from .sizes import count_fixed, count_per_rank
+from .sizes import count_fixed, count_gains, count_per_rank
 from .specs import Choice, make_spec
 
 KEY_VALUE: frozenset[Role] = frozenset({"attention.key", "attention.value", "attention.qkv", "attention.kv"})
@@ -64,7 +64,7 @@ def _choices(candidates: Candidates, subject: Subject) -> Iterator[Choice]:
         layers, why = choose_layers(candidates.layers, preset)
         yield from _chosen("LORA", layers, why, preset=preset)
     yield from keys_values_and_what_enters_the_second_layer(candidates.layers)
-    yield from norms_between_the_layers(candidates, subject.layers)
+    yield from norms_between_the_layers(candidates, [x for x in subject.layers if not _is_saved(x, subject.saved)])
     yield from every_matrix_with_singular_values(candidates.layers)
     yield from biases_of_the_values(candidates.layers)
 
@@ -72,6 +72,11 @@ def _choices(candidates: Candidates, subject: Subject) -> Iterator[Choice]:
 def _chosen(family: str, layers: Sequence[Layer], why: str, **more: object) -> Iterator[Choice]:
     if layers:
         yield Choice(family, tuple(layers), why, **more)  # type: ignore[arg-type]
+
+
+def _is_saved(layer: Layer, saved: Sequence[str]) -> bool:
+    """Tell whether PEFT leaves a layer to ``modules_to_save``: its path holds the name of a module saved, anywhere."""
+    return any(f".{name}." in f".{layer.path}." for name in saved)
 
 
 def keys_values_and_what_enters_the_second_layer(layers: Sequence[Layer]) -> Iterator[Choice]:
@@ -148,14 +153,15 @@ def biases_of_the_values(layers: Sequence[Layer]) -> Iterator[Choice]:
 
 def _propose(choice: Choice, candidates: Candidates, subject: Subject, blocks: Blocks) -> Proposal:
     experts = [layer for layer in choice.layers if layer.role in EXPERT and layer.kind == "expert_parameter"]
+    gains = count_gains(choice.layers, subject.parameter_paths)
     why = (*tell_hit(choice), choice.why, *tell_experts(experts, subject.parameter_paths), *candidates.reasons)
     return Proposal(
         choice.family,
         choice.preset,
         make_spec(choice, subject.module_paths, subject.parameter_paths, subject.saved),
         matched=len(choice.layers),
-        per_rank=count_per_rank(choice),
-        fixed=count_fixed(choice, subject.norm_sizes) + subject.saved_parameters,
+        per_rank=count_per_rank(choice, gains),
+        fixed=count_fixed(choice, subject.norm_sizes, gains) + subject.saved_parameters,
         reasons=why,
         coverage=blocks.cover(choice.layers),
         reached=blocks.share(choice.layers),

@@ -17,7 +17,13 @@ def saved_heads(layers: Sequence[Layer], facts: ModelFacts) -> tuple[str, ...]:
     heads = [layer for layer in layers if layer.role == "head"]
     if facts.language_heads or any(head.tied_to or head.out_features == vocabulary for head in heads):
         return ()
-    return tuple(dict.fromkeys(_topmost(head.path, facts) for head in heads))
+    named = dict.fromkeys(_topmost(head.path, facts) for head in heads)
+    return tuple(name for name in named if not _also_names_a_container(name, facts))
+
+
+def _also_names_a_container(name: str, facts: ModelFacts) -> bool:
+    """PEFT takes what ends with a name for it, even within a segment, and refuses a list of modules it so finds."""
+    return any(path.endswith(name) and path != name for path in facts.containers)
 
 
 def _topmost(path: str, facts: ModelFacts) -> str:

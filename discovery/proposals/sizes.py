@@ -1,15 +1,28 @@
 """How many parameters a choice trains: so many per rank, and so many whatever the rank (as peft 0.21.2 builds them)."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from ...records import Layer
+from ..layers import CONV_KINDS
 from .specs import Choice
 
 
-def count_per_rank(choice: Choice) -> int:
+def count_per_rank(choice: Choice, gains: Mapping[str, int]) -> int:
     """Return the parameters each rank adds; none for a method without ranks."""
-    return sum(map(size_per_rank, choice.layers)) if choice.family == "LORA" else 0
+    if choice.family != "LORA":
+        return 0
+    return sum(size_per_rank(layer) + gains.get(layer.path, 0) for layer in choice.layers)
+
+
+def count_gains(layers: Iterable[Layer], parameter_paths: Iterable[str]) -> dict[str, int]:
+    """Return how many values per channel each convolution trains beside weight and bias, such as a scaled one's gain.
+
+    PEFT makes both factors of a convolution's adapter of the convolution's own class, so each has as many.
+    """
+    owners = Counter(path.rpartition(".")[0] for path in parameter_paths if not path.endswith((".weight", ".bias")))
+    return {layer.path: owners[layer.path] for layer in layers if layer.kind in CONV_KINDS and owners[layer.path]}
 
 
 def size_per_rank(layer: Layer) -> int:
@@ -25,8 +38,10 @@ def size_per_rank(layer: Layer) -> int:
     return read * math.prod(layer.shape[2:]) + written // layer.groups
 
 
-def count_fixed(choice: Choice, norm_sizes: Mapping[str, int]) -> int:
+def count_fixed(choice: Choice, norm_sizes: Mapping[str, int], gains: Mapping[str, int]) -> int:
     """Return the parameters trained whatever the rank, heads aside."""
+    if choice.family == "LORA":
+        return sum(gains.get(layer.path, 0) * (layer.out_features or 0) for layer in choice.layers)
     if choice.family == "IA3":
         scaled = set(choice.feedforward)
         return sum((x.in_features if x in scaled else x.out_features) or 0 for x in choice.layers)

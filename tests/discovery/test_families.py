@@ -24,7 +24,7 @@ TRANSFORMERS = [
 TIMM = [
     *("resnet18", "resnet50", "vit_tiny_patch16_224", "convnext_atto", "swin_tiny_patch4_window7_224", "levit_128"),
     *("mobilenetv3_small_100", "efficientnet_b0", "poolformer_s12", "maxvit_tiny_tf_224", "mixer_s16_224"),
-    *("regnetx_002", "beit_base_patch16_224", "densenet121", "edgenext_xx_small"),
+    *("regnetx_002", "beit_base_patch16_224", "densenet121", "edgenext_xx_small", "volo_d1_224", "nf_resnet26"),
 ]
 GUARDED = ("incompatible with Mamba-based models",)
 """PEFT refuses out_proj and conv1d by name, whether a fused kernel bypasses them or not."""
@@ -53,8 +53,7 @@ def counted(model, proposal, rank):
             adapted = peft.get_peft_model(model, config, low_cpu_mem_usage=proposal.peft_type == "LORA")
         except ValueError as error:
             return str(error)
-    used = getattr(adapted.peft_config["default"], "target_parameters", None) or ()
-    if set(used) != set(proposal.spec.target_parameters or ()):
+    if getattr(adapted.peft_config["default"], "rank_pattern", None):  # no rank was asked for by layer
         return "rewritten"
     return sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
 

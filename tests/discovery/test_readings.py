@@ -27,6 +27,10 @@ class Mixer(nn.Module):
         """Fill a weight, which is no reading of it."""
         nn.init.zeros_(self.made.weight)
 
+    def resize(self):
+        """Change a weight, which no forward does."""
+        return fused_kernel(0, self.called.weight, None)
+
     def forward(self, x):
         """Take the one path or the other."""
         if x.is_cuda:
