@@ -10,15 +10,22 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The fields of one configuration: those of a sub-configuration are a section of their own."""
+    """The fields of one configuration: those of a sub-configuration are a section of their own.
+
+    Attributes:
+        path: Where it stands in the settings.
+        fields: Values by name.
+        is_part: Whether it is a dictionary in a configuration, and so tells of the same model.
+    """
 
     path: Path
     fields: dict[str, Any]
+    is_part: bool
 
 
 def list_sections(settings: Any) -> list[Section]:
     """Return the sections of settings, the outermost first."""
-    return [Section(path, _fields(holder)) for path, holder in _holders((), settings)]
+    return [Section(path, _fields(held), bool(path) and isinstance(held, dict)) for path, held in _holders((), settings)]
 
 
 def replaced(settings: Any, changes: dict[Path, Any]) -> Any:
