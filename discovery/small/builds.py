@@ -19,6 +19,7 @@ from .depths import DEPTHS, fewer_experts, shallowed
 from .settings import list_sections, replaced
 from .vocabularies import fewer_tokens
 from .widths import narrowed
+from .words import find_limit
 
 LIMITS = ((64, True), (64, False), (10, True), (8, True), (5, True), (4, True), (2, False), (1, False))
 """Factors by which widths are divided at most, and whether vocabularies shrink; the smallest model first."""
@@ -137,7 +138,8 @@ class _Search:
             yield copy.deepcopy, "as it is"
             return
         self._sizes.clear()
-        for most, is_terse in LIMITS:
+        limit = find_limit(self.recipe.reference) or LIMITS[0][0]
+        for most, is_terse in dict.fromkeys((min(limit, most), is_terse) for most, is_terse in LIMITS):
             depths = (Shrink(most, depth, is_terse) for depth in (*DEPTHS, None))
             shrink = next(filter(self._fits, depths), None)
             if shrink is not None:

@@ -38,7 +38,9 @@ def _cut(section: Section, depth: int) -> dict[str, Any]:
     cut = {value for value in numbers.values() if is_number(value) and value > depth}
     if cut:
         others = {name: value for name, value in section.fields.items() if name not in numbers}
-        followed = _Cut(max(cut), depth, max((v for n, v in others.items() if meaning_of(n) == "last" and v), default=0))
+        followed = _Cut(
+            max(cut), depth, max((v for n, v in others.items() if meaning_of(n) == "last" and v), default=0)
+        )
         fewer |= {name: followed.follow(name, value) for name, value in others.items()}
     return {name: value for name, value in fewer.items() if value is not section.fields[name]}
 
@@ -60,21 +62,21 @@ class _Cut:
     def follow(self, name: str, value: Any) -> Any:
         """Return what a field that tells something of each layer, or of some, is with fewer of them."""
         if isinstance(value, list | tuple) and len(value) == self.old:
-            return self._first(name, value)
+            return self._first(value)
         meaning = meaning_of(name)
         if meaning in ("special", "last") and is_number(value) and self.depth <= value < self.old:
             raise _TooFew
         if meaning == "special" and isinstance(value, list | tuple) and value and all(map(is_number, value)):
-            return self._renumbered(name, value)
+            return self._renumbered(value)
         return value
 
-    def _first(self, name: str, value: Any) -> Any:
+    def _first(self, value: Any) -> Any:
         """Return what a per-layer list says of the first layers, if every value in it is among them."""
         if {*map(repr, value[: self.depth - self.last])} != {*map(repr, value)}:
             raise _TooFew
         return value[: self.depth]
 
-    def _renumbered(self, name: str, indices: Any) -> Any:
+    def _renumbered(self, indices: Any) -> Any:
         """Return indices of layers as far along as they were, if there is a layer for each and for none of them."""
         if min(indices) < 0 or max(indices) > self.old:
             return indices

@@ -25,18 +25,20 @@ class Section:
 
 def list_sections(settings: Any) -> list[Section]:
     """Return the sections of settings, the outermost first."""
-    return [Section(path, _fields(held), bool(path) and isinstance(held, dict)) for path, held in _holders((), settings)]
+    return [
+        Section(path, _fields(held), bool(path) and isinstance(held, dict)) for path, held in _holders((), settings)
+    ]
 
 
 def replaced(settings: Any, changes: dict[Path, Any]) -> Any:
     """Return a copy of settings with other values at some paths; validation that runs on assignment is left out."""
     changed = copy.deepcopy(settings)
-    for *path, name in changes:
+    for (*path, name), value in changes.items():
         holder = changed
         for step in path:
             holder = _get(holder, step)
         fields = holder if isinstance(holder, dict) else vars(holder)
-        fields[name] = changes[*path, name]
+        fields[name] = value
     return changed
 
 
@@ -83,4 +85,5 @@ def _fields(holder: Any) -> dict[str, Any]:
 
 
 def _get(holder: Any, step: str | int) -> Any:
-    return holder[step] if isinstance(holder, dict | list | tuple) else vars(holder)[step]
+    held = holder if isinstance(holder, dict | list | tuple) else vars(holder)
+    return held[step]  # type: ignore[index]  # a number where it is a list, a name elsewhere

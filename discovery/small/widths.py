@@ -114,7 +114,8 @@ def _parts(section: Section) -> list[tuple[str, Any]]:
 
 
 def _keeps_parts(parts: Any, unit: int, factor: int) -> bool:
-    return sum(parts) % (factor * unit) == 0 and sum(parts) // factor >= len(parts) * unit
+    total: int = sum(parts)
+    return total % (factor * unit) == 0 and total // factor >= len(parts) * unit
 
 
 def _divided(section: Section, factor: int) -> dict[Path, Any]:

@@ -54,7 +54,7 @@ def list_composites(config_class: "type[PreTrainedConfig]") -> "list[type[PreTra
 
 
 def find_written_default(config_class: "type[PreTrainedConfig]", name: str) -> Any:
-    """Return the literal that model code takes where a dictionary of the config has no ``name``; ``None`` if it is none.
+    """Return the literal that model code takes where a dictionary of the config has no ``name``, if there is one.
 
     Code such as ``config.rope_parameters.get("mrope_section", [16, 24, 24])`` has a setting that no configuration
     shows. It is looked up in the source of the config's package.
