@@ -80,9 +80,11 @@ class _Cut:
         """Return indices of layers as far along as they were, if there is a layer for each and for none of them."""
         if min(indices) < 0 or max(indices) > self.old:
             return indices
+        if [*indices] == [*range(self.old)]:
+            return indices[: self.depth]
         fewer = [self.depth if i == self.old else max(0, (i + 1) * self.depth // self.old - 1) for i in indices]
         marked = len({*indices})
-        if len({*fewer}) < marked or marked == self.depth < self.old:
+        if len({*fewer}) < marked or marked == self.depth:
             raise _TooFew
         return type(indices)(fewer)
 
