@@ -15,13 +15,14 @@ from ...references import Reference
 from .. import sources
 from ..layers import list_layers
 from ..sources.recipes import Change, Recipe
-from .depths import fewer_experts, shallowed
+from .depths import DEPTHS, fewer_experts, shallowed
 from .settings import list_sections, replaced
+from .vocabularies import fewer_tokens
 from .widths import narrowed
+from .words import find_limit
 
-LIMITS = (64, 8, 4, 2, 1)
-"""Factors by which widths are divided at most, the smallest model first."""
-DEPTHS = (2, 3, 4, 6, 8, 12, 16, 24)
+LIMITS = ((64, True), (64, False), (10, True), (8, True), (5, True), (4, True), (2, False), (1, False))
+"""Factors by which widths are divided at most, and whether vocabularies shrink; the smallest model first."""
 MOST_PARAMETERS = 375_000_000
 """1.5 GB of weights in single precision."""
 SMALL = 20_000_000
@@ -52,28 +53,27 @@ class Shrink:
 
     Attributes:
         most: By what widths are divided at most.
-        depth: How many layers a stack keeps; all of them if ``None``.
+        depth: How many layers a stack keeps, unless it needs more; all of them if ``None``.
+        is_terse: Whether vocabularies shrink.
     """
 
     most: int
     depth: int | None
+    is_terse: bool
 
     def __call__(self, settings: Any) -> Any:
-        """Return smaller settings.
-
-        Raises:
-            ScanFailed: If a kind of layer would be lost.
-        """
+        """Return smaller settings."""
         sections = list_sections(settings)
         shallow = shallowed(sections, self.depth) if self.depth else {}
         narrow, _ = narrowed(sections, self.most)
-        return replaced(settings, {**fewer_experts(sections), **narrow, **shallow})
+        terse = fewer_tokens(sections) if self.is_terse else {}
+        return replaced(settings, {**terse, **fewer_experts(sections), **narrow, **shallow})
 
     def describe(self, settings: Any) -> str:
         """Say in words how much of the full model is left."""
         _, factors = narrowed(list_sections(settings), self.most)
         widths = " and ".join(f"1/{factor}" for factor in sorted(factors))
-        depth = f"at most {self.depth} layers of each stack" if self.depth else "at full depth"
+        depth = f"{self.depth} layers of each stack, or as many as it has kinds" if self.depth else "at full depth"
         return f"{widths} of its widths, {depth}" if factors else f"at full width, {depth}"
 
 
@@ -134,11 +134,17 @@ class _Search:
 
     def candidates(self, *, is_small: bool) -> Iterator[tuple[Change, str]]:
         """Yield changes whose models have every slot, with what they leave in words."""
-        for most in () if is_small else LIMITS:
-            shrink = next(filter(self._fits, (Shrink(most, depth) for depth in (*DEPTHS, None))), None)
+        if is_small and self._fits(copy.deepcopy) and max(self._sizes)[0] <= SMALL:
+            yield copy.deepcopy, "as it is"
+            return
+        self._sizes.clear()
+        limit = find_limit(self.recipe.reference) or LIMITS[0][0]
+        for most, is_terse in dict.fromkeys((min(limit, most), is_terse) for most, is_terse in LIMITS):
+            depths = (Shrink(most, depth, is_terse) for depth in (*DEPTHS, None))
+            shrink = next(filter(self._fits, depths), None)
             if shrink is not None:
                 yield shrink, shrink.describe(self.recipe.settings)
-            deep = Shrink(most, None)
+            deep = Shrink(most, None, is_terse)
             if shrink is not None and shrink.depth and self._fits(deep):
                 yield deep, deep.describe(self.recipe.settings)
         if self._fits(copy.deepcopy):

@@ -1,66 +1,92 @@
 """Shallow settings: fewer layers in every stack, with the per-layer lists that go with them; and fewer experts."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from ...errors import ScanFailed
 from .settings import Path, Section, each_number, is_number, list_numbers
 from .words import meaning_of
 
 FEW_EXPERTS = 4
 
 
-def shallowed(sections: list[Section], depth: int) -> dict[Path, Any]:
-    """Return what to change so that no stack has more than ``depth`` layers.
+DEPTHS = (2, 3, 4, 6, 8, 12, 16, 24)
+"""Numbers of layers that are tried, before a stack is left as deep as it is."""
 
-    Raises:
-        ScanFailed: If that would lose a kind of layer that a list tells of, or what marks some of the layers.
-    """
-    changes = ((section.path, name, value) for section in sections for name, value in _cut(section, depth).items())
+
+def shallowed(sections: list[Section], depth: int) -> dict[Path, Any]:
+    """Return what to change so that a stack has ``depth`` layers, or as many as hold every kind of layer known of."""
+    changes = ((section.path, name, value) for section in sections for name, value in _shallow(section, depth).items())
     return {(*path, name): value for path, name, value in changes}
+
+
+def _shallow(section: Section, depth: int) -> dict[str, Any]:
+    for enough in DEPTHS[DEPTHS.index(depth) :]:
+        try:
+            return _cut(section, enough)
+        except _TooFew:
+            continue
+    return {}
+
+
+class _TooFew(Exception):
+    """So few layers would lose a kind that a list tells of, or what marks some of them."""
 
 
 def _cut(section: Section, depth: int) -> dict[str, Any]:
     numbers = {name: value for name, value in section.fields.items() if meaning_of(name) == "depth"}
     fewer = {name: each_number(value, lambda number: min(number, depth)) for name, value in numbers.items()}
-    cut = {numbers[name] for name in fewer if fewer[name] != numbers[name] and is_number(numbers[name])}
+    cut = {value for value in numbers.values() if is_number(value) and value > depth}
     if cut:
         others = {name: value for name, value in section.fields.items() if name not in numbers}
-        fewer |= {name: _follow(name, value, cut, depth) for name, value in others.items()}
-    return {name: value for name, value in fewer.items() if value != section.fields[name]}
+        followed = _Cut(
+            max(cut), depth, max((v for n, v in others.items() if meaning_of(n) == "last" and v), default=0)
+        )
+        fewer |= {name: followed.follow(name, value) for name, value in others.items()}
+    return {name: value for name, value in fewer.items() if value is not section.fields[name]}
 
 
-def _follow(name: str, value: Any, cut: set[int], depth: int) -> Any:
-    """Return what a field that tells something of each layer, or of some, is with fewer of them."""
-    meaning = meaning_of(name)
-    if isinstance(value, list | tuple) and len(value) in cut:
-        return _first(name, value, depth)
-    if meaning == "layer_number" and is_number(value) and depth <= value < max(cut):
-        raise _lost(name, value, depth)
-    if meaning == "indices" and isinstance(value, list | tuple) and value and all(map(is_number, value)):
-        return _renumbered(name, value, max(cut), depth)
-    return value
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A stack cut to its first layers.
 
+    Attributes:
+        old: How many layers it had.
+        depth: How many it has.
+        last: How many of the last depend on those before them, which have to be of every kind then.
+    """
 
-def _first(name: str, value: Any, depth: int) -> Any:
-    """Return what a per-layer list says of the first layers, if every value in it is among them."""
-    if {*map(repr, value[:depth])} != {*map(repr, value)}:
-        raise _lost(name, value, depth)
-    return value[:depth]
+    old: int
+    depth: int
+    last: int
 
+    def follow(self, name: str, value: Any) -> Any:
+        """Return what a field that tells something of each layer, or of some, is with fewer of them."""
+        if isinstance(value, list | tuple) and len(value) == self.old:
+            return self._first(value)
+        meaning = meaning_of(name)
+        if meaning in ("special", "last") and is_number(value) and self.depth <= value < self.old:
+            raise _TooFew
+        if meaning == "special" and isinstance(value, list | tuple) and value and all(map(is_number, value)):
+            return self._renumbered(value)
+        return value
 
-def _renumbered(name: str, indices: Any, old: int, depth: int) -> Any:
-    """Return indices of layers as far along as they were, if there is a layer for each and for none of them."""
-    if min(indices) < 0 or max(indices) > old:
-        return indices
-    fewer = [depth if index == old else max(0, (index + 1) * depth // old - 1) for index in indices]
-    marked = len({*indices})
-    if len({*fewer}) < marked or marked == depth < old:
-        raise _lost(name, indices, depth)
-    return type(indices)(fewer)
+    def _first(self, value: Any) -> Any:
+        """Return what a per-layer list says of the first layers, if every value in it is among them."""
+        if {*map(repr, value[: self.depth - self.last])} != {*map(repr, value)}:
+            raise _TooFew
+        return value[: self.depth]
 
-
-def _lost(name: str, value: Any, depth: int) -> ScanFailed:
-    return ScanFailed(f"{depth} layers are too few for {name} = {value}; give it more.", field=name, depth=depth)
+    def _renumbered(self, indices: Any) -> Any:
+        """Return indices of layers as far along as they were, if there is a layer for each and for none of them."""
+        if min(indices) < 0 or max(indices) > self.old:
+            return indices
+        if [*indices] == [*range(self.old)]:
+            return indices[: self.depth]
+        fewer = [self.depth if i == self.old else max(0, (i + 1) * self.depth // self.old - 1) for i in indices]
+        marked = len({*indices})
+        if len({*fewer}) < marked or marked == self.depth:
+            raise _TooFew
+        return type(indices)(fewer)
 
 
 def fewer_experts(sections: list[Section]) -> dict[Path, Any]:

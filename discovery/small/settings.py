@@ -10,26 +10,35 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The fields of one configuration: those of a sub-configuration are a section of their own."""
+    """The fields of one configuration: those of a sub-configuration are a section of their own.
+
+    Attributes:
+        path: Where it stands in the settings.
+        fields: Values by name.
+        is_part: Whether it is a dictionary in a configuration, and so tells of the same model.
+    """
 
     path: Path
     fields: dict[str, Any]
+    is_part: bool
 
 
 def list_sections(settings: Any) -> list[Section]:
     """Return the sections of settings, the outermost first."""
-    return [Section(path, _fields(holder)) for path, holder in _holders((), settings)]
+    return [
+        Section(path, _fields(held), bool(path) and isinstance(held, dict)) for path, held in _holders((), settings)
+    ]
 
 
 def replaced(settings: Any, changes: dict[Path, Any]) -> Any:
     """Return a copy of settings with other values at some paths; validation that runs on assignment is left out."""
     changed = copy.deepcopy(settings)
-    for *path, name in changes:
+    for (*path, name), value in changes.items():
         holder = changed
         for step in path:
             holder = _get(holder, step)
         fields = holder if isinstance(holder, dict) else vars(holder)
-        fields[name] = changes[*path, name]
+        fields[name] = value
     return changed
 
 
@@ -76,4 +85,5 @@ def _fields(holder: Any) -> dict[str, Any]:
 
 
 def _get(holder: Any, step: str | int) -> Any:
-    return holder[step] if isinstance(holder, dict | list | tuple) else vars(holder)[step]
+    held = holder if isinstance(holder, dict | list | tuple) else vars(holder)
+    return held[step]  # type: ignore[index]  # a number where it is a list, a name elsewhere

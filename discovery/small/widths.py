@@ -1,134 +1,159 @@
 """Narrow settings: every width divided by one factor, so that what divides or adds up goes on doing so."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 from .settings import Path, Section, each_number, list_numbers
 from .words import meaning_of
 
-FACTORS = (64, 48, 40, 32, 24, 20, 16, 14, 12, 10, 8, 7, 6, 5, 4, 3, 2)
+FACTORS = (64, 48, 40, 32, 24, 20, 18, 16, 14, 12, 10, 9, 8, 7, 6, 5, 4, 3, 2)
 """What widths are divided by, if it suits them."""
 NARROW = 16
 """Widths up to this are left alone."""
 HEAD = 8
 """What a head keeps of its width."""
+WIDE = 64
+"""Widths from this keep as much as a head: with fewer channels a rectifier may let nothing through."""
 _QUARTERS = 4
 _FEW = 4
+_UNITS = {"axes": 2, "rotations": 1}
+"""Parts of a head that rotate on their own: an axis has sines and cosines, of rotations there are half as many."""
 
 
 @dataclass(slots=True)
 class Family:
     """Sections that share a width, and so have to be divided by the same factor."""
 
-    sections: list[Section] = field(default_factory=list)
-    widths: set[int] = field(default_factory=set)
+    sections: list[Section]
+    widths: set[int]
 
 
 def narrowed(sections: Iterable[Section], most: int) -> tuple[dict[Path, Any], set[int]]:
     """Return what to change so that widths shrink by a factor of at most ``most``, and the factors found."""
+    known = [section for section in sections if not _has_coefficient(section)]
+    factor_of: dict[int, int] = {}
     changes: dict[Path, Any] = {}
     factors: set[int] = set()
-    for family in _families(sections):
+    for family in _families(known):
         factor = _find_factor(family, most)
-        if factor > 1 and family.widths:
-            factors.add(factor)
-            changes.update(_divided(family, factor))
+        factors |= {factor} if factor > 1 and family.widths else set()
+        factor_of |= dict.fromkeys(family.widths, factor)
+        for section in family.sections:
+            changes.update(_divided(section, factor))
+    apart = max(factors, default=1)
+    for section in known:
+        for name, value in _fields(section, "outer"):
+            changes[*section.path, name] = each_number(value, lambda width: _divide(width, factor_of.get(width, apart)))
     return changes, factors
 
 
 def _families(sections: Iterable[Section]) -> list[Family]:
     families: list[Family] = []
     for section in sections:
-        widths = {number for number in _numbers(section, ("width", "head")) if number > NARROW}
-        joined = Family([section], widths)
+        joined = Family([section], {width for width in _numbers(section, "width", "model", "head") if width > NARROW})
         apart = []
         for other in families:
-            if other.widths & widths:
-                joined.sections[:0], joined.widths = other.sections, joined.widths | other.widths
+            if other.widths & joined.widths or (section.is_part and _holds(other, section)):
+                joined = Family([*other.sections, *joined.sections], joined.widths | other.widths)
             else:
                 apart.append(other)
         families = [*apart, joined]
     return families
 
 
-def _numbers(section: Section, meanings: tuple[str, ...]) -> Iterator[int]:
-    for name, value in section.fields.items():
-        if meaning_of(name) in meanings:
-            yield from list_numbers(value)
+def _holds(family: Family, part: Section) -> bool:
+    return any(section.path == part.path[:-1] for section in family.sections)
+
+
+def _fields(section: Section, *meanings: str) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in section.fields.items() if meaning_of(name) in meanings and value]
+
+
+def _has_coefficient(section: Section) -> bool:
+    return any(meaning_of(name) == "coefficient" for name in section.fields)
+
+
+def _numbers(section: Section, *meanings: str) -> set[int]:
+    """Return the positive numbers of fields with these meanings."""
+    return {number for _, value in _fields(section, *meanings) for number in list_numbers(value) if number > 0}
 
 
 def _find_factor(family: Family, most: int) -> int:
-    """Return the largest factor that suits every width; if that is small, the largest that suits those of heads."""
+    """Return the largest factor of every wide width; if that is small, the largest that suits those of heads."""
+    wide = [width for width in family.widths if width >= WIDE]
     suited = [factor for factor in FACTORS if factor <= most and all(_suits(s, factor) for s in family.sections)]
-    exact = next((factor for factor in suited if not any(width % factor for width in family.widths)), 1)
+    exact = next((factor for factor in suited if not any(width % factor for width in wide)), 1)
     return exact if exact >= min(_FEW, most) or not suited else suited[0]
 
 
 def _suits(section: Section, factor: int) -> bool:
-    """Tell whether heads and groups still divide what they divided, and a head keeps a fair width."""
-    heads = {number for number in _numbers(section, ("heads",)) if number > 0}
-    own = [number for number in _numbers(section, ("head",)) if number > 0]
-    parts = {(width, 1) for width in own}
-    widths = {width for width in _numbers(section, ("width",)) if width > NARROW}
-    if not own:
-        parts |= {(width, count) for width in widths for count in heads if width % count == 0}
-    groups = {number for number in _numbers(section, ("groups",)) if number > 1}
-    is_whole = not any(width % group == 0 and width % (group * factor) for width in widths for group in groups)
-    return (
-        is_whole
-        and all(_keeps_heads(width, count, factor) for width, count in parts)
-        and _keeps_sections(section, factor)
+    """Tell whether heads go on dividing what they divided, and keep a fair width."""
+    own = {width for width in _numbers(section, "head") if width > HEAD}
+    widths = {width for width in _numbers(section, "model") if width > NARROW}
+    pairs = {(width, count) for width in widths for count in _numbers(section, "heads") if width % count == 0}
+    heads = {(width, 1) for width in own} or pairs
+    if any(width // factor < HEAD for width in _numbers(section, "width", "model") if width >= WIDE):
+        return False
+    return all(_keeps_head(*head, factor) for head in heads) and all(
+        _keeps_parts(value, _UNITS[meaning_of(name)], factor) for name, value in _parts(section)
     )
 
 
-def _keeps_heads(width: int, count: int, factor: int) -> bool:
-    each = width // count
-    if each <= HEAD:
-        return width % (count * factor) == 0 or count == 1
+def _keeps_head(width: int, count: int, factor: int) -> bool:
+    """Tell whether a head stays whole, a multiple of four where it was one, else even where it was."""
     if width % (count * factor):
         return False
-    left = each // factor
-    return left >= HEAD and (left % _QUARTERS == 0 or each % _QUARTERS != 0) and (left % 2 == 0 or each % 2 != 0)
+    each, left = width // count, width // count // factor
+    return left >= min(HEAD, each) and not any(left % part for part in (2, 4) if each % part == 0)
 
 
-def _keeps_sections(section: Section, factor: int) -> bool:
-    sums = [
-        sum(list_numbers(value)) for name, value in section.fields.items() if meaning_of(name) == "section" and value
-    ]
-    return not any(total % factor for total in sums)
+def _parts(section: Section) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in _fields(section, "axes", "rotations") if isinstance(value, list | tuple)]
 
 
-def _divided(family: Family, factor: int) -> dict[Path, Any]:
-    changes: dict[Path, Any] = {}
-    for section in family.sections:
-        for name, value in section.fields.items():
-            meaning = meaning_of(name)
-            if meaning in ("width", "free"):
-                changes[*section.path, name] = each_number(value, lambda number: _divide(number, factor))
-            elif meaning == "head":
-                changes[*section.path, name] = each_number(value, lambda number: _divide_head(number, factor))
-            elif meaning == "section" and value:
-                changes[*section.path, name] = _shared(value, factor)
-    return {path: value for path, value in changes.items() if value is not None}
+def _keeps_parts(parts: Any, unit: int, factor: int) -> bool:
+    total: int = sum(parts)
+    return total % (factor * unit) == 0 and total // factor >= len(parts) * unit
 
 
-def _divide(number: int, factor: int) -> int:
-    if number <= NARROW:
-        return number
-    if number % factor == 0 and number // factor >= HEAD:
-        return number // factor
-    return max(HEAD, -(-number // (factor * HEAD)) * HEAD)
+def _divided(section: Section, factor: int) -> dict[Path, Any]:
+    """Return the fields of a section divided; what is a group for each of them stays one."""
+    changes: dict[str, Any] = {}
+    for name, value in _fields(section, "width", "model", "free"):
+        changes[name] = each_number(value, lambda width: _divide(width, factor))
+    for name, value in _fields(section, "head"):
+        changes[name] = each_number(value, lambda width: width if width <= HEAD else width // factor)
+    for name, value in _parts(section):
+        changes[name] = _shared(value, factor, _UNITS[meaning_of(name)])
+    widths = _numbers(section, "width", "model")
+    for name, value in _fields(section, "groups"):
+        changes[name] = each_number(value, lambda count: _fewer_groups(count, widths, factor))
+    return {(*section.path, name): value for name, value in changes.items()}
 
 
-def _divide_head(number: int, factor: int) -> int:
-    return number if number <= HEAD else number // factor
+def _fewer_groups(count: int, widths: set[int], factor: int) -> int:
+    """Return few enough groups to divide what so many groups divided, and halves and quarters of it."""
+    narrow = [_divide(width, factor) for width in widths if count > 0 and width % count == 0]
+    return max(1, gcd(count, *narrow) // _QUARTERS) if factor > 1 and narrow else count
 
 
-def _shared(parts: Any, factor: int) -> Any:
-    """Divide the sum, and share it among the parts as evenly as they shared it before."""
-    total = sum(parts) // factor
-    shares = [max(1, part // factor) for part in parts]
-    for place in range(total - sum(shares)):
-        shares[place % len(shares)] += 1
-    return type(parts)(shares)
+def _divide(width: int, factor: int) -> int:
+    """Return a width divided; one that does not divide becomes a multiple of eight."""
+    if width <= NARROW:
+        return width
+    if width % factor == 0 and width // factor > 1:
+        return width // factor
+    return -(-width // (factor * HEAD)) * HEAD
+
+
+def _shared(parts: Any, factor: int, unit: int) -> Any:
+    """Divide the sum, and share it among the parts in whole units; what is left goes to one unlike the others."""
+    total = sum(parts) // factor // unit
+    shares = [max(1, total * part // sum(parts)) for part in parts]
+    odd = next((place for place, part in enumerate(parts) if [*parts].count(part) == 1), 0)
+    while sum(shares) > total:
+        shares[shares.index(max(shares))] -= 1
+    shares[odd] += total - sum(shares)
+    return type(parts)([share * unit for share in shares])

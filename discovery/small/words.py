@@ -13,6 +13,12 @@ def meaning_of(name: str) -> str:
     return next(found, "")
 
 
+def find_limit(reference: str) -> int | None:
+    """Return by what the widths of an architecture can be divided at most, if its code has widths of its own."""
+    limit: int | None = read_facts("shrink.toml")["architecture"].get(reference, {}).get("most")
+    return limit
+
+
 @cache
 def _patterns() -> dict[str, re.Pattern[str]]:
     words = read_facts("shrink.toml")["words"]

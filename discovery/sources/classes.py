@@ -1,9 +1,12 @@
 """Which classes of transformers stand for a model type or for a configuration class."""
 
+import ast
+import inspect
 import pkgutil
+import re
 from collections.abc import Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..words import read_facts
 
@@ -48,6 +51,22 @@ def list_composites(config_class: "type[PreTrainedConfig]") -> "list[type[PreTra
 
     configs = _classes_beside(config_class, "configuration_", PreTrainedConfig)
     return [config for config in configs if config_class in (config.sub_configs or {}).values()]
+
+
+def find_written_default(config_class: "type[PreTrainedConfig]", name: str) -> Any:
+    """Return the literal that model code takes where a dictionary of the config has no ``name``, if there is one.
+
+    Code such as ``config.rope_parameters.get("mrope_section", [16, 24, 24])`` has a setting that no configuration
+    shows. It is looked up in the source of the config's package.
+    """
+    package = config_class.__module__.rpartition(".")[0]
+    call = re.compile(rf"""\.get\("{name}", (\[[\d, ]+\])\)""")
+    for entry in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+        if entry.name.rpartition(".")[2].startswith("modeling_"):
+            found = call.search(inspect.getsource(import_module(entry.name)))
+            if found:
+                return ast.literal_eval(found[1])
+    return None
 
 
 def _classes_beside(config_class: type, start: str, base: type[_Class]) -> Iterator[type[_Class]]:

@@ -6,7 +6,7 @@ the spread that the model asked for. A torch function mode does it, so no foreig
 
 import gc
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -23,6 +23,7 @@ _SMALL = 0.02
 """The spread of what a model leaves at zero: that of most models' initial weights."""
 _ABSURD = 1e4
 """What no initial weight reaches; memory that was never filled may."""
+_SAMPLE = 256
 _EMPTY = frozenset([torch.empty, torch.empty_like, torch.empty_strided, Tensor.new_empty])
 
 
@@ -40,24 +41,28 @@ class Filling(TorchFunctionMode):
         named = kwargs or {}
         if func in _EMPTY:
             return func(*args, **named).zero_()
-        fill = _FILLS.get(func)
+        fill = _FILLS.get(getattr(func, "__name__", ""))
         if fill is None:
             return func(*args, **named)
         tensor = named.pop("tensor", None) if not args else args[0]
         pool, scale, shift = fill(tensor, *args[1:], **named)
-        with torch.no_grad():
-            return self._copy(tensor, pool(), scale, shift)
-
-    def _copy(self, tensor: Tensor, pool: Tensor, scale: float, shift: float) -> Tensor:
-        """Copy numbers from where the last fill ended, as often around the pool as it takes."""
         if tensor.is_floating_point() and not tensor.is_meta:
-            numbers = tensor.numel()
-            turns = -(-(self._place + numbers) // _POOL)
-            source = pool.repeat(turns) if turns > 1 else pool
-            taken = source[self._place : self._place + numbers].view(tensor.shape)
-            tensor.copy_(taken.mul(scale).add_(shift))
-            self._place = (self._place + numbers) % _POOL
+            with torch._C.DisableTorchFunction(), torch.no_grad():  # noqa: SLF001 - its public name enters no context
+                self._copy(tensor, pool())
+                tensor.mul_(scale).add_(shift)
         return tensor
+
+    def _copy(self, tensor: Tensor, pool: Tensor) -> None:
+        """Copy numbers from where the last fill ended, as often around the pool as it takes."""
+        numbers = tensor.view(-1) if tensor.is_contiguous() else torch.empty(tensor.numel())
+        done = 0
+        while done < len(numbers):
+            piece = pool[self._place : self._place + len(numbers) - done]
+            numbers[done : done + len(piece)] = piece
+            done += len(piece)
+            self._place = (self._place + len(piece)) % _POOL
+        if not tensor.is_contiguous():
+            tensor.copy_(numbers.view(tensor.shape))
 
 
 @cache
@@ -92,13 +97,12 @@ def _kaiming(
     return _uniform, 2 * bound, -bound
 
 
-_FILLS: dict[Any, Any] = {
-    Tensor.uniform_: _uniform_between,
-    Tensor.normal_: _normal_around,
-    nn.init.uniform_: _uniform_between,
-    nn.init.normal_: _normal_around,
-    nn.init.kaiming_uniform_: _kaiming,
+_FILLS: dict[str, Callable[..., tuple[Any, float, float]]] = {
+    "uniform_": _uniform_between,
+    "normal_": _normal_around,
+    "kaiming_uniform_": _kaiming,
 }
+"""By their names, as methods and in ``torch.nn.init``: transformers puts wrappers in place of the latter."""
 
 
 @contextmanager
@@ -134,5 +138,6 @@ def wake(model: nn.Module) -> None:
 
 
 def _needs_values(parameter: Tensor) -> bool:
-    largest = parameter.abs().max().item() if parameter.numel() else 1.0
-    return not 0 < largest < _ABSURD  # also what is no number
+    numbers = parameter.detach().flatten()
+    largest = numbers[:: max(1, len(numbers) // _SAMPLE)].abs().max().item() if len(numbers) else 1.0
+    return not (0 < largest < _ABSURD or (largest == 0 and bool(numbers.any())))  # also what is no number

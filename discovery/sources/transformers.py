@@ -7,13 +7,17 @@ from torch import nn
 
 from ...errors import ScanFailed, UnknownArchitecture
 from . import explained
-from .classes import find_task_class
+from .classes import find_task_class, find_written_default
 from .overrides import find_override, refuse_unbuilt
 from .parts import build_part
 from .recipes import Change, Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+
+SECTIONS = "mrope_section"
+"""How many of a head's rotations turn with time, height and width."""
 
 
 def list_names() -> list[str]:
@@ -51,7 +55,21 @@ def find_recipe(model_type: str) -> Recipe:
     refuse_unbuilt(override, f"transformers:{model_type}")
     with explained(f"transformers:{model_type}"):
         config = AutoConfig.for_model(model_type, **copy.deepcopy(override.config))
+        _spell_out(config)
     return _recipe(config, model_type, override.find_class())
+
+
+def _spell_out(config: "PreTrainedConfig") -> None:
+    """Write the rotary sections that only the model code has by default into a config, where they can be changed."""
+    for held in vars(config).values():
+        if hasattr(held, "sub_configs"):
+            _spell_out(held)
+    rope = vars(config).get("rope_parameters") or {}
+    kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict) and kind.get("rope_type") == "default"]
+    default = find_written_default(type(config), SECTIONS) if kinds else None
+    for kind in kinds:
+        if default is not None:
+            kind.setdefault(SECTIONS, default)
 
 
 def build_config(config: "PreTrainedConfig", model_type: str | None = None) -> nn.Module:
