@@ -14,7 +14,7 @@ from loradar.discovery import scan
 from loradar.errors import UnknownPreset
 from loradar.patterns import pattern_of
 from loradar.records import Layer
-from loradar.targets import TargetMatcher
+from loradar.targets import TargetMatcher, TargetSpec
 
 PRESETS = ("default", "attention", "mlp", "all-linear")
 
@@ -76,10 +76,14 @@ class Found:
             spec = self.scan.propose(preset=preset).spec
         except UnknownPreset:
             return set()
+        return self.hits_of(spec)
+
+    def hits_of(self, spec: TargetSpec) -> set[str]:
+        """Return the paths a target spec hits, by PEFT's rule."""
         hit: set[str] = set()
         if spec.target_modules is not None:
-            matcher = TargetMatcher(spec.target_modules)
-            hit |= {path for path in self.scan.module_paths if matcher.find(path)}
+            matcher, excluded = TargetMatcher(spec.target_modules), TargetMatcher(spec.exclude_modules or ())
+            hit |= {path for path in self.scan.module_paths if matcher.find(path) and not excluded.find(path)}
         for name in spec.target_parameters or ():
             hit |= {la.path for la in self.experts if la.path == name or la.path.endswith(f".{name}")}
         return hit
@@ -95,7 +99,7 @@ class Found:
 
     def proposed(self) -> set[str]:
         """Return the patterns of everything any preset hits."""
-        return {pattern for proposal in self.scan.proposals for pattern in self.hit_patterns(proposal.preset)}
+        return {pattern_of(path) for proposal in self.scan.proposals for path in self.hits_of(proposal.spec)}
 
     def words(self, tail: str) -> str:
         """Return all that is said of some layers, by their evidence and by the proposals."""

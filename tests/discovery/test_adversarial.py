@@ -255,7 +255,7 @@ def test_odd_names_are_kept_and_hit_exactly(name, method):
     assert [layer.path for layer in found.scan.layers][:2] == [f"blocks.0.{name}", "blocks.0.plain"]
     assert json.loads(json.dumps(found.data)) == found.data
     for proposal in found.scan.proposals:
-        hit = found.hits(proposal.preset)
+        hit = found.hits_of(proposal.spec)
         assert len(hit) == proposal.matched
         assert hit <= {layer.path for layer in found.scan.layers}
 

@@ -47,7 +47,11 @@ def test_mixers_are_no_attention(name):
 def test_a_layer_some_path_of_the_code_reads_directly_says_so(name):
     """mamba2 and its kin: a fused kernel reads the weight of out_proj where one is installed (edge case 15)."""
     mixer = "mixer" if name.startswith("mamba") else "mamba"
-    assert "kernel" in found(name).words(f"{mixer}.out_proj")
+    seen = found(name)
+    kernels = seen.all(f"{mixer}.out_proj", "kernel")
+    assert len(kernels) == 1
+    assert re.fullmatch(rf"mamba2?_\w+ at modeling_{name}.py:\d+", kernels.pop())
+    assert not [pattern for pattern in seen.proposed() if pattern.endswith("out_proj") and mixer in pattern]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_presets_hit_exactly_what_they_say(name):
     seen = found(name)
     paths = {layer.path for layer in seen.scan.layers}
     for proposal in seen.scan.proposals:
-        hit = seen.hits(proposal.preset)
+        hit = seen.hits_of(proposal.spec)
         assert hit <= paths
         assert len(hit) == proposal.matched
 
@@ -71,7 +71,7 @@ def test_targets_match_whole_segments(name):
     """``up_proj`` is no ``gate_up_proj``, ``k_proj`` no ``relative_k_proj``, ``proj`` no Dropout (edge case 4)."""
     for proposal in found(name).scan.proposals:
         regex = proposal.spec.target_modules
-        for path in found(name).hits(proposal.preset) if isinstance(regex, str) else ():
+        for path in found(name).hits_of(proposal.spec) if isinstance(regex, str) else ():
             parent, _, leaf = path.rpartition(".")
             assert not re.fullmatch(regex, f"{parent}.x_{leaf}")
             assert not re.fullmatch(regex, f"{path}_drop")
