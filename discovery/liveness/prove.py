@@ -22,7 +22,7 @@ from .quiet import quiet
 
 MOST_BUILDS = 3
 """Builds tried, from the smallest."""
-SECONDS = 20.0
+SECONDS = 10.0
 """Time for the forwards and backwards of one build."""
 
 
