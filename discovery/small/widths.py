@@ -16,6 +16,8 @@ HEAD = 8
 """What a head keeps of its width."""
 WIDE = 64
 """Widths from this keep as much as a head: with fewer channels a rectifier may let nothing through."""
+TELLING = 256
+"""Two models that share a width from this are taken to agree on it; narrower ones are often the same by chance."""
 _QUARTERS = 4
 _FEW = 4
 _UNITS = {"axes": 2, "rotations": 1}
@@ -55,7 +57,9 @@ def _families(sections: Iterable[Section]) -> list[Family]:
         joined = Family([section], {width for width in _numbers(section, "width", "model", "head") if width > NARROW})
         apart = []
         for other in families:
-            if other.widths & joined.widths or (section.is_part and _holds(other, section)):
+            if {width for width in other.widths & joined.widths if width >= TELLING} or (
+                section.is_part and _holds(other, section)
+            ):
                 joined = Family([*other.sections, *joined.sections], joined.widths | other.widths)
             else:
                 apart.append(other)

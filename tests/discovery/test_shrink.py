@@ -25,7 +25,7 @@ from loradar.errors import InvalidReference, ScanFailed
 from loradar.references import Reference
 
 # Different in structure: dense, rotary sections in two towers, experts after dense layers, a hybrid with a period, two
-# stacks, transposed layers, a convolutional stem, a part without a class, a windowed and a convolutional image model, a U-Net.
+# stacks, transposed layers, a convolutional stem, a part without a class, two image models, a U-Net.
 ARCHITECTURES = [
     "llama",
     "qwen2_vl",
