@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from math import gcd
 from typing import Any
 
@@ -95,14 +96,23 @@ def _find_factor(family: Family, most: int) -> int:
 def _suits(section: Section, factor: int) -> bool:
     """Tell whether heads go on dividing what they divided, and keep a fair width."""
     own = {width for width in _numbers(section, "head") if width > HEAD}
-    widths = {width for width in _numbers(section, "model") if width > NARROW}
-    pairs = {(width, count) for width in widths for count in _numbers(section, "heads") if width % count == 0}
-    heads = {(width, 1) for width in own} or pairs
+    heads = {(width, 1) for width in own} or _pairs(section)
     if any(width // factor < HEAD for width in _numbers(section, "width", "model") if width >= WIDE):
         return False
     return all(_keeps_head(*head, factor) for head in heads) and all(
         _keeps_parts(value, _UNITS[meaning_of(name)], factor) for name, value in _parts(section)
     )
+
+
+def _pairs(section: Section) -> set[tuple[int, int]]:
+    """Return widths with the numbers of heads that divide them: stage by stage where both are given so, else all."""
+    pairs: set[tuple[int, int]] = set()
+    for _, value in _fields(section, "model"):
+        for _, held in _fields(section, "heads"):
+            widths, counts = [*list_numbers(value)], [*list_numbers(held)]
+            is_staged = len(widths) == len(counts)
+            pairs.update(zip(widths, counts, strict=True) if is_staged else product(widths, counts))
+    return {(width, count) for width, count in pairs if width > NARROW and count > 0 and width % count == 0}
 
 
 def _keeps_head(width: int, count: int, factor: int) -> bool:
