@@ -22,7 +22,7 @@ from .widths import narrowed
 from .words import find_limit
 
 LIMITS = ((64, True), (64, False), (10, True), (8, True), (5, True), (4, True), (2, False), (1, False))
-"""Factors by which widths are divided at most, and whether vocabularies shrink; the smallest model first."""
+"""Factors by which widths are divided at most, and whether vocabularies and experts shrink; the smallest model first."""
 MOST_PARAMETERS = 375_000_000
 """1.5 GB of weights in single precision."""
 SMALL = 20_000_000
@@ -54,7 +54,7 @@ class Shrink:
     Attributes:
         most: By what widths are divided at most.
         depth: How many layers a stack keeps, unless it needs more; all of them if ``None``.
-        is_terse: Whether vocabularies shrink.
+        is_terse: Whether vocabularies and numbers of experts shrink.
     """
 
     most: int
@@ -66,8 +66,8 @@ class Shrink:
         sections = list_sections(settings)
         shallow = shallowed(sections, self.depth) if self.depth else {}
         narrow, _ = narrowed(sections, self.most)
-        terse = fewer_tokens(sections) if self.is_terse else {}
-        return replaced(settings, {**terse, **fewer_experts(sections), **narrow, **shallow})
+        terse = {**fewer_tokens(sections), **fewer_experts(sections)} if self.is_terse else {}
+        return replaced(settings, {**terse, **narrow, **shallow})
 
     def describe(self, settings: Any) -> str:
         """Say in words how much of the full model is left."""

@@ -52,9 +52,19 @@ def find_recipe(name: str) -> Recipe:
             with _Listening():
                 timm.create_model(name, pretrained=False)
         except _Heard as heard:
+            if heard.variant != name or heard.holds_a_model:
+                return Recipe(f"timm:{name}", {}, partial(_create, name))
             return Recipe(f"timm:{name}", heard.settings, partial(_construct, heard))
     message = f"timm:{name} makes no tensor when it is built, so its arguments cannot be told."
     raise ScanFailed(message, reference=f"timm:{name}")
+
+
+def _create(name: str, _settings: Any, _change: Change) -> nn.Module:
+    """Build an architecture whose entry makes a second model first, its backbone: its size cannot be changed."""
+    import timm
+
+    model: nn.Module = timm.create_model(name, pretrained=False)
+    return model
 
 
 def _check_known(name: str) -> None:
@@ -95,6 +105,13 @@ class _Heard(BaseException):
         self.model_class = model_class
         self.variant = variant
         self.settings = settings
+
+    @property
+    def holds_a_model(self) -> bool:
+        """Whether one of the arguments is a model that is built already, or makes something of one."""
+        given = [*self.settings.values()]
+        given += [held for value in given for held in getattr(value, "keywords", {}).values()]  # of a partial
+        return any(isinstance(held, nn.Module) for held in given)
 
 
 class _Listening(OnMeta):

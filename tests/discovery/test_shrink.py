@@ -218,6 +218,14 @@ def test_the_arguments_of_a_timm_class():
     assert (settings["embed_dim"], settings["depth"], settings["num_heads"]) == (768, 12, 12)
 
 
+@pytest.mark.parametrize("name", ["vit_small_resnet26d_224", "vit_small_r26_s32_224"])
+def test_a_timm_model_with_a_backbone_is_taken_as_it_is(name):
+    """Its entry makes the backbone first, whose arguments are not the model's."""
+    layers, small = smallest(f"timm:{name}")
+    assert small.says == "as it is"
+    assert slots(list_layers(small.model)) == slots(layers)
+
+
 def test_a_module_of_a_user_has_no_recipe():
     """There is nothing in it to make smaller."""
     with pytest.raises(InvalidReference, match="torch:zoo:MLP is none"):
