@@ -16,13 +16,13 @@ from .. import sources
 from ..layers import list_layers
 from ..sources.recipes import Change, Recipe
 from .depths import DEPTHS, fewer_experts, shallowed
-from .settings import list_sections, replaced
+from .settings import Path, list_sections, replaced
 from .vocabularies import fewer_tokens
 from .widths import narrowed
 from .words import find_limit
 
 LIMITS = ((64, True), (64, False), (10, True), (8, True), (5, True), (4, True), (2, False), (1, False))
-"""Factors by which widths are divided at most, and whether vocabularies shrink; the smallest model first."""
+"""By what widths are divided at most, and whether vocabularies and experts shrink; the smallest model first."""
 MOST_PARAMETERS = 375_000_000
 """1.5 GB of weights in single precision."""
 SMALL = 20_000_000
@@ -54,7 +54,7 @@ class Shrink:
     Attributes:
         most: By what widths are divided at most.
         depth: How many layers a stack keeps, unless it needs more; all of them if ``None``.
-        is_terse: Whether vocabularies shrink.
+        is_terse: Whether vocabularies and numbers of experts shrink.
     """
 
     most: int
@@ -63,11 +63,17 @@ class Shrink:
 
     def __call__(self, settings: Any) -> Any:
         """Return smaller settings."""
+        return replaced(settings, self.list_changes(settings))
+
+    def list_changes(self, settings: Any) -> dict[Path, Any]:
+        """Return the values that change, by where they stand."""
         sections = list_sections(settings)
         shallow = shallowed(sections, self.depth) if self.depth else {}
         narrow, _ = narrowed(sections, self.most)
-        terse = fewer_tokens(sections) if self.is_terse else {}
-        return replaced(settings, {**terse, **fewer_experts(sections), **narrow, **shallow})
+        terse = {**fewer_tokens(sections), **fewer_experts(sections)} if self.is_terse else {}
+        known = {(*section.path, name): value for section in sections for name, value in section.fields.items()}
+        changes = {**terse, **narrow, **shallow}
+        return {path: value for path, value in changes.items() if value != known[path]}
 
     def describe(self, settings: Any) -> str:
         """Say in words how much of the full model is left."""
@@ -141,14 +147,17 @@ class _Search:
         limit = find_limit(self.recipe.reference) or LIMITS[0][0]
         for most, is_terse in dict.fromkeys((min(limit, most), is_terse) for most, is_terse in LIMITS):
             depths = (Shrink(most, depth, is_terse) for depth in (*DEPTHS, None))
-            shrink = next(filter(self._fits, depths), None)
+            shrink = next(filter(self._shrinks, depths), None)
             if shrink is not None:
                 yield shrink, shrink.describe(self.recipe.settings)
             deep = Shrink(most, None, is_terse)
-            if shrink is not None and shrink.depth and self._fits(deep):
+            if shrink is not None and shrink.depth and self._shrinks(deep):
                 yield deep, deep.describe(self.recipe.settings)
         if self._fits(copy.deepcopy):
             yield copy.deepcopy, "as it is"
+
+    def _shrinks(self, shrink: Shrink) -> bool:
+        return bool(shrink.list_changes(self.recipe.settings)) and self._fits(shrink)
 
     def _fits(self, change: Change) -> bool:
         try:

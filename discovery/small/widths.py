@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from math import gcd
 from typing import Any
 
@@ -16,6 +17,8 @@ HEAD = 8
 """What a head keeps of its width."""
 WIDE = 64
 """Widths from this keep as much as a head: with fewer channels a rectifier may let nothing through."""
+TELLING = 256
+"""Two models that share a width from this are taken to agree on it; narrower ones are often the same by chance."""
 _QUARTERS = 4
 _FEW = 4
 _UNITS = {"axes": 2, "rotations": 1}
@@ -55,7 +58,9 @@ def _families(sections: Iterable[Section]) -> list[Family]:
         joined = Family([section], {width for width in _numbers(section, "width", "model", "head") if width > NARROW})
         apart = []
         for other in families:
-            if other.widths & joined.widths or (section.is_part and _holds(other, section)):
+            if {width for width in other.widths & joined.widths if width >= TELLING} or (
+                section.is_part and _holds(other, section)
+            ):
                 joined = Family([*other.sections, *joined.sections], joined.widths | other.widths)
             else:
                 apart.append(other)
@@ -91,14 +96,23 @@ def _find_factor(family: Family, most: int) -> int:
 def _suits(section: Section, factor: int) -> bool:
     """Tell whether heads go on dividing what they divided, and keep a fair width."""
     own = {width for width in _numbers(section, "head") if width > HEAD}
-    widths = {width for width in _numbers(section, "model") if width > NARROW}
-    pairs = {(width, count) for width in widths for count in _numbers(section, "heads") if width % count == 0}
-    heads = {(width, 1) for width in own} or pairs
+    heads = {(width, 1) for width in own} or _pairs(section)
     if any(width // factor < HEAD for width in _numbers(section, "width", "model") if width >= WIDE):
         return False
     return all(_keeps_head(*head, factor) for head in heads) and all(
         _keeps_parts(value, _UNITS[meaning_of(name)], factor) for name, value in _parts(section)
     )
+
+
+def _pairs(section: Section) -> set[tuple[int, int]]:
+    """Return widths with the numbers of heads that divide them: stage by stage where both are given so, else all."""
+    pairs: set[tuple[int, int]] = set()
+    for _, value in _fields(section, "model"):
+        for _, held in _fields(section, "heads"):
+            widths, counts = [*list_numbers(value)], [*list_numbers(held)]
+            is_staged = len(widths) == len(counts)
+            pairs.update(zip(widths, counts, strict=True) if is_staged else product(widths, counts))
+    return {(width, count) for width, count in pairs if width > NARROW and count > 0 and width % count == 0}
 
 
 def _keeps_head(width: int, count: int, factor: int) -> bool:

@@ -1,5 +1,6 @@
 """timm: an architecture name -> its model on meta, without weights; and what its class is called with."""
 
+import inspect
 import sys
 from functools import partial
 from typing import Any
@@ -51,9 +52,19 @@ def find_recipe(name: str) -> Recipe:
             with _Listening():
                 timm.create_model(name, pretrained=False)
         except _Heard as heard:
-            return Recipe(f"timm:{name}", heard.settings, partial(_construct, heard.model_class, heard.variant))
+            if heard.variant != name or heard.holds_a_model:
+                return Recipe(f"timm:{name}", {}, partial(_create, name))
+            return Recipe(f"timm:{name}", heard.settings, partial(_construct, heard))
     message = f"timm:{name} makes no tensor when it is built, so its arguments cannot be told."
     raise ScanFailed(message, reference=f"timm:{name}")
+
+
+def _create(name: str, _settings: Any, _change: Change) -> nn.Module:
+    """Build an architecture whose entry makes a second model first, its backbone: its size cannot be changed."""
+    import timm
+
+    model: nn.Module = timm.create_model(name, pretrained=False)
+    return model
 
 
 def _check_known(name: str) -> None:
@@ -63,15 +74,22 @@ def _check_known(name: str) -> None:
         raise UnknownArchitecture(name, list_names(), "List what is known with: loradar list timm")
 
 
-def _construct(model_class: Any, variant: str, settings: dict[str, Any], change: Change) -> nn.Module:
+def _construct(heard: "_Heard", settings: dict[str, Any], change: Change) -> nn.Module:
     """Build a class as timm does: with a data config, which says what input it takes."""
     from timm.models import build_model_with_cfg
 
     given = change(settings)
     size = given.get("img_size")
     sizes = {"pretrained_cfg_overlay": {"input_size": (given.get("in_chans", 3), *_pair(size))}} if size else {}
-    model: nn.Module = build_model_with_cfg(model_class, variant, pretrained=False, **sizes, **given)
+    named = {"kwargs_filter": heard.refused, **sizes, **given}
+    model: nn.Module = build_model_with_cfg(heard.model_class, heard.variant, pretrained=False, **named)
     return model
+
+
+def _defaults(model_class: Any) -> dict[str, Any]:
+    """Return the numbers a class has by default."""
+    parameters = inspect.signature(model_class).parameters.items()
+    return {name: held.default for name, held in parameters if isinstance(held.default, int | tuple)}
 
 
 def _pair(size: Any) -> tuple[int, int]:
@@ -81,11 +99,19 @@ def _pair(size: Any) -> tuple[int, int]:
 class _Heard(BaseException):
     """Ends a build as soon as it is known what the class is called with; no ``except Exception`` swallows it."""
 
-    def __init__(self, model_class: Any, variant: str, settings: dict[str, Any]) -> None:
+    def __init__(self, model_class: Any, variant: str, settings: dict[str, Any], refused: Any) -> None:
         super().__init__()
+        self.refused = refused
         self.model_class = model_class
         self.variant = variant
         self.settings = settings
+
+    @property
+    def holds_a_model(self) -> bool:
+        """Whether one of the arguments is a model that is built already, or makes something of one."""
+        given = [*self.settings.values()]
+        given += [held for value in given for held in getattr(value, "keywords", {}).values()]  # of a partial
+        return any(isinstance(held, nn.Module) for held in given)
 
 
 class _Listening(OnMeta):
@@ -103,5 +129,6 @@ class _Listening(OnMeta):
         if frame.f_code is build_model_with_cfg.__code__:
             held = frame.f_locals
             chosen = {} if held["model_cfg"] is None else {"model_cfg": held["model_cfg"]}
-            raise _Heard(held["model_cls"], held["variant"], {**held["kwargs"], **chosen})
+            told = {**_defaults(held["model_cls"]), **held["kwargs"], **chosen}
+            raise _Heard(held["model_cls"], held["variant"], told, held["kwargs_filter"])
         return super().__torch_function__(func, types, args, kwargs)

@@ -25,8 +25,7 @@ from loradar.errors import InvalidReference, ScanFailed
 from loradar.references import Reference
 
 # Different in structure: dense, rotary sections in two towers, experts after dense layers, a hybrid with a period, two
-# stacks, transposed layers, a convolutional stem, a part without a class, a windowed and a convolutional image model,
-# a U-Net.
+# stacks, transposed layers, a convolutional stem, a part without a class, two image models, a U-Net.
 ARCHITECTURES = [
     "llama",
     "qwen2_vl",
@@ -82,7 +81,7 @@ def test_the_builds_grow_up_to_the_full_model():
     sizes = [sum(held.numel() for held in build.model.parameters()) for build in builds]
     assert builds[0].says == "1/8 of its widths, 2 layers of each stack, or as many as it has kinds"
     assert sizes[0] == min(sizes)
-    assert builds[-1].says == "at full width, at full depth"
+    assert builds[-1].says == "as it is"
     assert sizes[-1] == sum(held.numel() for held in full.parameters())
     assert builds[0].input_size == (3, 224, 224)
 
@@ -217,6 +216,14 @@ def test_the_arguments_of_a_timm_class():
     """They are what the class is called with, whatever the entry in timm's registry did before."""
     settings = find_recipe("vit_base_patch16_224").settings
     assert (settings["embed_dim"], settings["depth"], settings["num_heads"]) == (768, 12, 12)
+
+
+@pytest.mark.parametrize("name", ["vit_small_resnet26d_224", "vit_small_r26_s32_224"])
+def test_a_timm_model_with_a_backbone_is_taken_as_it_is(name):
+    """Its entry makes the backbone first, whose arguments are not the model's."""
+    layers, small = smallest(f"timm:{name}")
+    assert small.says == "as it is"
+    assert slots(list_layers(small.model)) == slots(layers)
 
 
 def test_a_module_of_a_user_has_no_recipe():
