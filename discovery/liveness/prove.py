@@ -136,11 +136,10 @@ def _proved(layer: Layer, proof: Proof, siblings: Sequence[Verdict]) -> Layer:
 def _verdict_on(layer: Layer, own: Verdict | None, siblings: Sequence[Verdict]) -> Verdict | None:
     """Return the verdict on a layer: its own, else that of its siblings; experts no token came to share theirs."""
     live = next((sibling for sibling in siblings if sibling.live), None)
-    if own is not None and not (live and layer.role.startswith("expert.")):
+    is_seen = own is not None and own.live is not None
+    if is_seen and not (live and layer.role.startswith("expert.")):
         return own
-    if live is not None:
-        return live
-    return own or next(iter(siblings), None)
+    return live or own or next(iter(siblings), None)
 
 
 def _verdicts(probes: Iterable[Probe], experiment: Experiment) -> dict[str, Verdict]:

@@ -16,6 +16,7 @@ from .. import sources
 from ..layers import list_layers
 from ..sources.recipes import Change, Recipe
 from .depths import DEPTHS, fewer_experts, shallowed
+from .images import smaller_images
 from .settings import Path, list_sections, replaced
 from .vocabularies import fewer_tokens
 from .widths import narrowed
@@ -54,7 +55,7 @@ class Shrink:
     Attributes:
         most: By what widths are divided at most.
         depth: How many layers a stack keeps, unless it needs more; all of them if ``None``.
-        is_terse: Whether vocabularies and numbers of experts shrink.
+        is_terse: Whether vocabularies, numbers of experts and large images shrink.
     """
 
     most: int
@@ -70,7 +71,9 @@ class Shrink:
         sections = list_sections(settings)
         shallow = shallowed(sections, self.depth) if self.depth else {}
         narrow, _ = narrowed(sections, self.most)
-        terse = {**fewer_tokens(sections), **fewer_experts(sections)} if self.is_terse else {}
+        terse = (
+            {**fewer_tokens(sections), **fewer_experts(sections), **smaller_images(sections)} if self.is_terse else {}
+        )
         known = {(*section.path, name): value for section in sections for name, value in section.fields.items()}
         changes = {**terse, **narrow, **shallow}
         return {path: value for path, value in changes.items() if value != known[path]}
