@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from .targets import TargetSpec
+from .versions import Versions
 from .vocabulary import RANK, Library, SourceKind, Status
 
 
@@ -62,6 +63,7 @@ class Mapping:
         matched: Layers the scan that proposed it hit; ``None`` for entries nobody scanned.
         per_rank: Parameters each rank of an adapter adds; ``None`` as for ``matched``.
         fixed: Parameters trained whatever the rank; ``None`` as for ``matched``.
+        versions: The library versions between which scans gave it; ``None`` for entries stated for any version.
     """
 
     id: str
@@ -77,6 +79,7 @@ class Mapping:
     fixed: int | None = None
     reasons: tuple[str, ...] = ()
     verification: Verification | None = None
+    versions: Versions | None = None
 
     @property
     def trainable(self) -> int | None:
@@ -100,6 +103,7 @@ class Mapping:
             "formula": None if self.per_rank is None else {"per_rank": self.per_rank, "fixed": self.fixed},
             "reasons": list(self.reasons),
             "verification": self.verification.to_dict() if self.verification else None,
+            "versions": self.versions.to_dict() if self.versions else None,
         }
 
     @classmethod
@@ -120,4 +124,5 @@ class Mapping:
             fixed=formula.get("fixed"),
             reasons=tuple(data["reasons"]),
             verification=Verification.from_dict(verification) if verification else None,
+            versions=Versions(**data["versions"]) if data["versions"] else None,
         )

@@ -6,10 +6,11 @@ from typing import Any
 
 from ..errors import UnknownArchitecture
 from ..mappings import Mapping, Source
-from ..records import Architecture, Slot
+from ..records import Architecture
 from ..summaries import ArchitectureDetail, ArchitectureSummary
+from .names import list_renames, list_slots
 from .records import Constant
-from .resolve import SELECT_MAPPINGS, best, question, to_mapping
+from .resolve import SELECT_MAPPINGS, best, in_todays_names, question, to_mapping
 from .schema import Reader
 
 _COLUMNS = "SELECT a.library, a.name, a.class_name, a.library_version, a.fingerprint"
@@ -35,13 +36,6 @@ WHERE m.yanked_at IS NULL
 """
 
 _ONE = _COLUMNS + ", a.method, a.proof, a.towers FROM architectures a WHERE a.library = :library AND a.name = :name"
-
-_SLOTS = """
-SELECT s.tower, s.role, s.kind, s.pattern, s.count, s.layout, s.bypassed, s.kernel, s.live, s.proof
-FROM slots s JOIN architectures a ON a.id = s.architecture_id
-WHERE a.library = :library AND a.name = :name
-ORDER BY s.position
-"""
 
 _REVISIONS = SELECT_MAPPINGS + (
     "WHERE a.library = :library AND a.name = :name AND m.yanked_at IS NULL "
@@ -113,15 +107,11 @@ def get_architecture(reader: Reader, library: str, name: str) -> ArchitectureDet
         method=found[0]["method"],
         proof=found[0]["proof"],
         towers={tower: tuple(prefixes) for tower, prefixes in towers.items()},
-        slots=tuple(map(_to_slot, reader.rows(_SLOTS, library=library, name=name))),
-        mappings=_recommended(revisions),
+        slots=list_slots(reader, library, name),
+        mappings=tuple(in_todays_names(reader, mapping) for mapping in _recommended(revisions)),
         revisions=revisions,
+        renames=list_renames(reader, library, name),
     )
-
-
-def _to_slot(row: dict[str, Any]) -> Slot:
-    """SQLite has no booleans: it returns 0 and 1."""
-    return Slot(**{**row, "live": None if row["live"] is None else bool(row["live"])})
 
 
 def _recommended(revisions: tuple[Mapping, ...]) -> tuple[Mapping, ...]:
