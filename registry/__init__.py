@@ -8,6 +8,7 @@ from .ask import lookup, verify
 from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
+from .older import compare_catalog
 from .records import Constant, DatabaseInfo, StoreReport
 from .registry import Registry
 
@@ -19,6 +20,7 @@ __all__ = [
     "StoreReport",
     "catalog_entry",
     "catalog_header",
+    "compare_catalog",
     "load_constants",
     "lookup",
     "read_constants",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from .write import Write
 
-_COUNTED = ("architectures", "slots", "mappings", "verifications", "constants")
+_COUNTED = ("architectures", "slots", "mappings", "verifications", "renames", "constants")
 
 
 class Registry:
@@ -102,10 +102,12 @@ class Registry:
     ) -> Mapping:
         """Return the mapping to use, by precedence.
 
-        What is verified dead or partial for ``library_version`` never wins over what is not. Without a
-        version the newest verification known counts.
+        What is verified dead or partial for ``library_version`` never wins over what is not. A version never
+        seen is answered as of the nearest one that was, with a reason that says so; without a version, the newest
+        counts.
 
         Raises:
+            InvalidRequest: If ``library_version`` is no version.
             UnknownPeftType: If the registry has no mapping of this PEFT type for any architecture.
             UnknownPreset: If ``preset`` is no preset.
             NotRegistered: If there is no such mapping; says what there is instead, and the scan command.

@@ -47,6 +47,7 @@ def _same(gone: list[Slot], come: list[Slot]) -> Iterable[Pair]:
         lambda slot: (slot.tower, slot.role, slot.kind, slot.count, slot.layout),
         lambda slot: (slot.tower, slot.role, slot.kind),
         lambda slot: (slot.role, slot.kind, slot.pattern.rpartition(".")[2]),
+        lambda slot: (slot.tower, slot.role, slot.count),
     )
     for key in keys:
         found = _matched(gone, come, key)
@@ -97,28 +98,40 @@ def _common(one: Sequence[str], other: Sequence[str]) -> int:
 
 
 def _regrouped(gone: list[Slot], come: list[Slot]) -> Iterable[Pair]:
-    """Yield the parts of what is fused now, what was fused and is in parts now, and experts fused one by one."""
-    for old, new in product(gone, come):
-        if _is_part(old, new):
-            if new is max((one for one in come if _is_part(old, one)), key=lambda one: _likeness(old, one)):
-                yield Pair(old, new, f"{_named(old)}, part of {new.role} now")
-        elif _is_part(new, old):
-            if old is max((one for one in gone if _is_part(new, one)), key=lambda one: _likeness(one, new)):
-                yield Pair(old, new, f"{_named(new)}, part of {old.role} before")
-        elif _is_stacked(old, new) and new is max(
-            (one for one in come if _is_stacked(old, one)), key=lambda one: _likeness(old, one)
-        ):
-            yield Pair(old, new, f"{_named(old)}, one tensor for all experts now")
+    """Yield the parts of what is fused now, what was fused and is in parts now, and experts that are stacked now."""
+    for old in gone:
+        whole = _most_alike(old, (new for new in come if _is_part(old, new)))
+        if whole:
+            yield Pair(old, whole, f"{_named(old)}, part of {whole.role} now")
+        stack = _most_alike(old, (new for new in come if _is_stacked(old, new)))
+        if stack:
+            yield Pair(old, stack, f"{_named(old)}, one tensor for all experts now")
+    for new in come:
+        whole = _most_alike(new, (old for old in gone if _is_part(new, old)))
+        if whole:
+            yield Pair(whole, new, f"{_named(new)}, part of {whole.role} before")
+
+
+def _most_alike(slot: Slot, others: Iterable[Slot]) -> Slot | None:
+    return max(others, key=lambda other: _likeness(slot, other), default=None)
 
 
 def _is_part(part: Slot, whole: Slot) -> bool:
-    family, _, name = whole.role.partition(".")
-    other, _, own = part.role.partition(".")
-    return part.tower == whole.tower and family == other and own in _PARTS.get(name, ())
+    own, parts = part.role.rpartition(".")[2], _PARTS.get(whole.role.rpartition(".")[2], ())
+    return own in parts and _is_akin(part, whole)
 
 
 def _is_stacked(old: Slot, new: Slot) -> bool:
-    return (old.tower, old.role) == (new.tower, new.role) and old.kind != "expert_parameter" == new.kind
+    same = old.role.rpartition(".")[2] == new.role.rpartition(".")[2]
+    return same and old.kind != new.kind == "expert_parameter" and _is_akin(old, new)
+
+
+def _is_akin(part: Slot, whole: Slot) -> bool:
+    """Tell whether both are of one family; stacked experts are akin to feed-forward layers with one index more."""
+    families = {slot.role.partition(".")[0] for slot in (part, whole)}
+    if part.tower != whole.tower or whole.kind != "expert_parameter":
+        return part.tower == whole.tower and len(families) == 1
+    return families <= {"expert", "mlp"} and part.pattern.count("*") == whole.pattern.count("*") + 1
 
 
 def _named(slot: Slot) -> str:

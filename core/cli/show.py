@@ -37,6 +37,7 @@ def print_mapping(mapping: Mapping) -> None:
         *describe_spec(mapping.spec),
         ("source", f"{mapping.source.kind} {mapping.source.version}, revision {mapping.revision}"),
         *(("verified", line) for line in _describe_verification(mapping)),
+        *(("seen", line) for line in _describe_versions(mapping)),
         *(("reason", reason) for reason in mapping.reasons),
     ]
     typer.echo(f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}")
@@ -53,6 +54,15 @@ def _describe_verification(mapping: Mapping) -> list[str]:
         hit = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
         lines.append(f"{target} hits {hit}")
     return lines
+
+
+def _describe_versions(mapping: Mapping) -> list[str]:
+    """Return the versions it was seen to hold for, if it came from scans."""
+    versions = mapping.versions
+    if versions is None:
+        return []
+    ends = versions.since if versions.since == versions.until else f"{versions.since} to {versions.until}"
+    return [f"{mapping.library} {ends}"]
 
 
 def print_scan(scan: Scan) -> None:
