@@ -20,7 +20,7 @@ Named = tuple[str, str]
 """Library and name of an architecture."""
 
 _OF_KIND = SELECT_MAPPINGS + (
-    "WHERE s.kind = :kind AND (CAST(:library AS VARCHAR(32)) IS NULL OR (a.library = :library AND a.name = :name))"
+    "WHERE s.kind = :kind AND a.library = :library AND (CAST(:name AS VARCHAR(255)) IS NULL OR a.name = :name)"
 )
 
 
@@ -52,11 +52,12 @@ def add_mappings(
 
 def _known(write: Write, kind: SourceKind, named: Sequence[Named]) -> dict[tuple[str, ...], list[Mapping]]:
     """Return the revisions of a source kind by question, yanked ones too: what was yanked must not come back."""
-    library, name = named[0] if len(named) == 1 else (None, None)
-    rows = write.reader.rows(_OF_KIND, kind=kind, library=library, name=name, library_version=None)
+    name = named[0][1] if len(named) == 1 else None
     known: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
-    for mapping in map(to_mapping, rows):
-        known[question(mapping)].append(mapping)
+    for library in sorted({library for library, _ in named}):
+        rows = write.reader.rows(_OF_KIND, kind=kind, library=library, name=name, library_version=None)
+        for mapping in map(to_mapping, rows):
+            known[question(mapping)].append(mapping)
     return known
 
 
