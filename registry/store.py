@@ -51,15 +51,14 @@ def _put_way(write: Write, architecture_id: int, scan: Scan) -> bool:
         return True
     stored = list_slots(write.reader, scan.architecture.library, scan.architecture.name)
     is_newer = parse_version(seen) > parse_version(known)
-    ends = (known, seen) if is_newer else (seen, known)
+    older, newer = (known, seen) if is_newer else (seen, known)
     found = find_renames(stored, scan.slots) if is_newer else find_renames(scan.slots, stored)
-    _put_renames(write, architecture_id, [VersionedRename(*ends, rename) for rename in found], ends)
+    renames = [VersionedRename(older, newer, rename) for rename in found]
+    _put_renames(write, architecture_id, renames, (older, newer))
     return is_newer
 
 
-def _put_renames(
-    write: Write, architecture_id: int, renames: list[VersionedRename], ends: tuple[str, str]
-) -> None:
+def _put_renames(write: Write, architecture_id: int, renames: list[VersionedRename], ends: tuple[str, str]) -> None:
     """Replace what is stored of the way between two versions."""
     table = tables.renames
     way = dict(zip(("architecture_id", "from_version", "to_version"), (architecture_id, *ends), strict=True))

@@ -124,8 +124,8 @@ renames = Table(
     Column("architecture_id", ForeignKey(architectures.c.id, ondelete="CASCADE"), nullable=False),
     Column("from_version", String(64), nullable=False),
     Column("to_version", String(64), nullable=False),
-    Column("old", String(512), nullable=False),
-    Column("new", String(512), nullable=False),
+    Column("old", Text, nullable=False),
+    Column("new", Text, nullable=False),
     Column("says", Text, nullable=False),
     UniqueConstraint("architecture_id", "from_version", "to_version", "old", "new", name="uq_renames_edge"),
 )

@@ -17,12 +17,13 @@ _MODULES = ("target_modules", "exclude_modules", "feedforward_modules")
 def is_stale(mapping: Mapping) -> bool:
     """Tell whether a mapping stated for any version misses what it should hit in the one it was checked against."""
     check = mapping.verification
-    return mapping.versions is None and bool(check) and check.status in _STALE and not all(check.counts.values())
+    if check is None or mapping.versions is not None:
+        return False
+    return check.status in _STALE and not all(check.counts.values())
 
 
-def _is_stale_at(mapping: Mapping, version: str) -> bool:
-    check = mapping.verification
-    return is_stale(mapping) and check is not None and check.library_version == version
+def _checked_at(mapping: Mapping) -> str | None:
+    return mapping.verification.library_version if mapping.verification else None
 
 
 def translated(mapping: Mapping, slots: Sequence[Slot], renames: Iterable[VersionedRename]) -> Mapping:
@@ -36,7 +37,7 @@ def translated(mapping: Mapping, slots: Sequence[Slot], renames: Iterable[Versio
         renames: Those that led there.
     """
     ways = [*renames]
-    if not ways or not _is_stale_at(mapping, newest(way.to_version for way in ways)):
+    if not ways or not is_stale(mapping) or _checked_at(mapping) != newest(way.to_version for way in ways):
         return mapping
     for version, names in _older_names(slots, ways):
         spec = _translate(mapping.spec, names)
@@ -57,8 +58,8 @@ def _older_names(slots: Sequence[Slot], renames: Iterable[VersionedRename]) -> I
         steps[one.from_version, one.to_version].append(one.rename)
     names: dict[str, Names] = {}
     if steps:
-        today = {slot.pattern: (slot.pattern,) for slot in slots if slot.kind != "expert_parameter"}
-        names[newest(to for _, to in steps)] = today
+        modules = [slot.pattern for slot in slots if slot.kind != "expert_parameter"]
+        names[newest(to for _, to in steps)] = {pattern: (pattern,) for pattern in modules}
     for older, newer in sorted(steps, key=lambda step: parse_version(step[0]), reverse=True):
         if newer in names:
             back = [Rename(one.new, one.old, one.says) for one in steps[older, newer]]
@@ -78,7 +79,7 @@ def _translate(spec: TargetSpec, names: Names) -> TargetSpec | None:
             if found is None:
                 return None
             changed[field] = found
-    return replace(spec, **changed)  # type: ignore[arg-type]  # fields by name
+    return TargetSpec.from_dict({**spec.to_dict(), **changed})
 
 
 def _rename_targets(targets: tuple[str, ...], names: Names) -> tuple[str, ...] | None:

@@ -24,8 +24,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("architecture_id", sa.Integer(), nullable=False),
         *(sa.Column(name, sa.String(64), nullable=False) for name in ("from_version", "to_version")),
-        *(sa.Column(name, sa.String(512), nullable=False) for name in ("old", "new")),
-        sa.Column("says", sa.Text(), nullable=False),
+        *(sa.Column(name, sa.Text(), nullable=False) for name in ("old", "new", "says")),
         sa.ForeignKeyConstraint(
             ["architecture_id"],
             ["architectures.id"],

@@ -48,7 +48,7 @@ def test_mixtral_s_experts_were_fused():
 
 
 def test_a_prefix_is_one_rename():
-    """llava's vision tower lost a level; everything below is told by that one line."""
+    """The vision tower of llava lost a level; everything below is told by that one line."""
     assert edges("llava") == {("model.vision_tower.vision_model", "model.vision_tower")}
 
 
@@ -70,7 +70,7 @@ def test_nothing_is_renamed_within_a_version(name):
 
 
 def test_a_tower_moves_under_another_prefix():
-    """transformers 4.52 turned ``language_model.model`` round; the head went elsewhere."""
+    """As transformers 4.52 turned ``language_model.model`` round; the head goes elsewhere."""
     names = ("layers.*.self_attn.q_proj", "layers.*.mlp.up_proj", "embed_tokens")
     old = [*(slot(f"language_model.model.{name}", name) for name in names), slot("language_model.lm_head", "head")]
     new = [*(slot(f"model.language_model.{name}", name) for name in names), slot("lm_head", "head")]

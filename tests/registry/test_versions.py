@@ -94,7 +94,11 @@ def test_a_better_scan_of_one_version_leaves_the_other_alone(registry):
 @pytest.mark.parametrize(
     ("asked", "target", "says"),
     [
-        ("5.0.0", "q_proj", "seen at 4.57.1 and 5.23.0; 5.0.0 lies between, where targets changed: this is as of 5.23.0"),
+        (
+            "5.0.0",
+            "q_proj",
+            "seen at 4.57.1 and 5.23.0; 5.0.0 lies between, where targets changed: this is as of 5.23.0",
+        ),
         ("4.60", "query", "seen at 4.57.1 and 5.23.0; 4.60 lies between, where targets changed: this is as of 4.57.1"),
         ("6.1", "q_proj", "seen at 5.23.0, the nearest to 6.1"),
         ("4.0", "query", "seen at 4.57.1, the nearest to 4.0"),
