@@ -62,7 +62,7 @@ VersionQuery = Annotated[
     Query(
         max_length=64,
         pattern=NAME_PATTERN,
-        description="Version of the library whose verification counts; the newest known one if left out",
+        description="Version of the library it is for, or the nearest seen; the newest known one if left out",
         examples=["5.23.0"],
     ),
 ]

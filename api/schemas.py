@@ -33,6 +33,7 @@ MAPPING_EXAMPLE: dict[str, Any] = {
         "reached": 0.165803,
         "findings": [],
     },
+    "versions": None,
 }
 
 ARCHITECTURE_EXAMPLE: dict[str, Any] = {
@@ -137,6 +138,13 @@ class PromptFactsBody(_Shape):
     key_value_dim: int | None = Field(description="Width of all cached heads together")
 
 
+class VersionsBody(_Shape):
+    """The library versions a mapping was seen to hold at first and last."""
+
+    since: str
+    until: str
+
+
 class MappingBody(_Shape):
     """The recommended mapping: a target spec in PEFT's fields, and what speaks for it."""
 
@@ -160,6 +168,7 @@ class MappingBody(_Shape):
     prompt_facts: PromptFactsBody | None
     reasons: list[str]
     verification: VerificationBody | None
+    versions: VersionsBody | None = Field(description="Null if it is stated for any version")
 
 
 class SlotBody(_Shape):
@@ -175,6 +184,16 @@ class SlotBody(_Shape):
     kernel: str | None = Field(description="Where a path not taken here, such as a fused kernel's, reads the weight")
     live: bool | None = Field(description="Whether an adapter there receives a gradient; null if that is unproven")
     proof: str | None = Field(description="Why it is not known to be live")
+
+
+class RenameBody(_Shape):
+    """What layers were called in one version and are called in a later one, as starts of paths."""
+
+    from_version: str
+    to_version: str
+    old: str
+    new: str
+    says: str
 
 
 class SummaryBody(_Shape):
@@ -211,6 +230,7 @@ class DetailBody(_Shape):
     slots: list[SlotBody]
     mappings: list[MappingBody] = Field(description="The recommended mapping per PEFT type and preset")
     revisions: list[MappingBody] = Field(description="Every revision of every mapping, oldest first")
+    renames: list[RenameBody] = Field(description="What its layers were called in other versions")
 
 
 class NeighbourBody(_Shape):

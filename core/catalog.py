@@ -158,11 +158,15 @@ def read_catalog(file: Traversable) -> Catalog:
         InvalidRequest: If a line of it is none of a catalog.
     """
     with file.open(encoding="utf-8") as lines:
-        numbered = enumerate(lines, start=1)
-        return _read(numbered, str(file))
+        return read_numbered(enumerate(lines, start=1), str(file))
 
 
-def _read(numbered: "Iterator[tuple[int, str]]", file: str) -> Catalog:
+def read_numbered(numbered: Iterator[tuple[int, str]], file: str) -> Catalog:
+    """Read the numbered lines of a catalog file.
+
+    Raises:
+        InvalidRequest: As ``read_catalog``.
+    """
     number, entries = 1, list[CatalogEntry]()
     try:
         header = CatalogHeader.from_dict(json.loads(next(numbered)[1]))

@@ -7,6 +7,7 @@ from typing import Any, Self
 from .coverage import Coverage
 from .prompts import PromptFacts
 from .targets import TargetSpec
+from .versions import Versions
 from .vocabulary import RANK, Library, SourceKind, Status
 
 
@@ -66,6 +67,7 @@ class Mapping:
         fixed: Parameters trained whatever the rank; ``None`` as for ``matched``.
         coverage: Which blocks it reaches, by kind of block; empty for entries nobody scanned.
         prompt_facts: What methods that name no layers need to know; ``None`` if nobody scanned the architecture.
+        versions: The library versions between which scans gave it; ``None`` for entries stated for any version.
     """
 
     id: str
@@ -83,6 +85,7 @@ class Mapping:
     verification: Verification | None = None
     coverage: tuple[Coverage, ...] = ()
     prompt_facts: PromptFacts | None = None
+    versions: Versions | None = None
 
     @property
     def trainable(self) -> int | None:
@@ -108,6 +111,7 @@ class Mapping:
             "prompt_facts": self.prompt_facts.to_dict() if self.prompt_facts else None,
             "reasons": list(self.reasons),
             "verification": self.verification.to_dict() if self.verification else None,
+            "versions": self.versions.to_dict() if self.versions else None,
         }
 
     @classmethod
@@ -130,4 +134,5 @@ class Mapping:
             verification=Verification.from_dict(verification) if verification else None,
             coverage=tuple(map(Coverage.from_dict, data["coverage"])),
             prompt_facts=PromptFacts.from_dict(data["prompt_facts"]) if data["prompt_facts"] else None,
+            versions=Versions(**data["versions"]) if data["versions"] else None,
         )

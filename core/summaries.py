@@ -7,6 +7,7 @@ from typing import Any, Self
 from .mappings import Mapping
 from .prompts import PromptFacts
 from .records import Architecture, Slot
+from .versions import VersionedRename
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class ArchitectureDetail:
         towers: Path prefixes of the sub-models of each tower.
         mappings: The recommended mapping for each PEFT type and preset.
         revisions: Every revision of every mapping, oldest first, yanked ones left out.
+        renames: What its layers were called in other versions.
     """
 
     architecture: Architecture
@@ -61,6 +63,7 @@ class ArchitectureDetail:
     slots: tuple[Slot, ...]
     mappings: tuple[Mapping, ...]
     revisions: tuple[Mapping, ...]
+    renames: tuple[VersionedRename, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -73,6 +76,7 @@ class ArchitectureDetail:
             "slots": [slot.to_dict() for slot in self.slots],
             "mappings": [mapping.to_dict() for mapping in self.mappings],
             "revisions": [mapping.to_dict() for mapping in self.revisions],
+            "renames": [rename.to_dict() for rename in self.renames],
         }
 
     @classmethod
@@ -87,6 +91,7 @@ class ArchitectureDetail:
             slots=tuple(Slot(**slot) for slot in data["slots"]),
             mappings=tuple(Mapping.from_dict(mapping) for mapping in data["mappings"]),
             revisions=tuple(Mapping.from_dict(mapping) for mapping in data["revisions"]),
+            renames=tuple(VersionedRename.from_dict(rename) for rename in data["renames"]),
         )
 
 

@@ -9,6 +9,7 @@ from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
 from .entries import peft_mappings
+from .older import compare_catalog
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .registry import Registry
 from .report import peft_report
@@ -23,6 +24,7 @@ __all__ = [
     "Verdict",
     "catalog_entry",
     "catalog_header",
+    "compare_catalog",
     "load_constants",
     "lookup",
     "peft_mappings",

@@ -6,10 +6,19 @@ from typing import Any
 
 from ..errors import UnknownArchitecture
 from ..mappings import Mapping, Source
-from ..records import Architecture, Slot
+from ..records import Architecture
 from ..summaries import ArchitectureDetail, ArchitectureSummary
+from .names import list_renames, list_slots
 from .records import Constant
-from .resolve import SELECT_MAPPINGS, best, latest_revisions, question, to_mapping, to_prompt_facts
+from .resolve import (
+    SELECT_MAPPINGS,
+    best,
+    in_todays_names,
+    latest_revisions,
+    question,
+    to_mapping,
+    to_prompt_facts,
+)
 from .schema import Reader
 
 _COLUMNS = "SELECT a.library, a.name, a.class_name, a.library_version, a.fingerprint, a.structure"
@@ -38,13 +47,6 @@ _ONE = (
     _COLUMNS
     + ", a.method, a.proof, a.prompt_facts, a.towers FROM architectures a WHERE a.library = :library AND a.name = :name"
 )
-
-_SLOTS = """
-SELECT s.tower, s.role, s.kind, s.pattern, s.count, s.layout, s.bypassed, s.kernel, s.live, s.proof
-FROM slots s JOIN architectures a ON a.id = s.architecture_id
-WHERE a.library = :library AND a.name = :name
-ORDER BY s.position
-"""
 
 _REVISIONS = SELECT_MAPPINGS + (
     "WHERE a.library = :library AND a.name = :name AND m.yanked_at IS NULL "
@@ -120,19 +122,10 @@ def get_architecture(reader: Reader, library: str, name: str) -> ArchitectureDet
         prompt_facts=to_prompt_facts(found[0]["prompt_facts"]),
         towers={tower: tuple(prefixes) for tower, prefixes in towers.items()},
         slots=list_slots(reader, library, name),
-        mappings=_recommended(revisions),
+        mappings=tuple(in_todays_names(reader, mapping) for mapping in _recommended(revisions)),
         revisions=revisions,
+        renames=list_renames(reader, library, name),
     )
-
-
-def list_slots(reader: Reader, library: str, name: str) -> tuple[Slot, ...]:
-    """Return the slots of an architecture in the order of its model; none if nobody scanned it."""
-    return tuple(map(_to_slot, reader.rows(_SLOTS, library=library, name=name)))
-
-
-def _to_slot(row: dict[str, Any]) -> Slot:
-    """SQLite has no booleans: it returns 0 and 1."""
-    return Slot(**{**row, "live": None if row["live"] is None else bool(row["live"])})
 
 
 def _recommended(revisions: tuple[Mapping, ...]) -> tuple[Mapping, ...]:
@@ -150,9 +143,10 @@ def to_architecture(row: dict[str, Any]) -> Architecture:
 
 
 def list_mappings(reader: Reader, library: str, source: str | None, library_version: str | None) -> tuple[Mapping, ...]:
-    """Return the latest revisions of a library, each with its verification for a version, by what they answer."""
+    """Return the revisions of a library that stand at a version, each with its verification for it, sorted."""
     rows = reader.rows(_OF_LIBRARY, library=library, library_version=library_version)
-    found = (mapping for mapping in latest_revisions(map(to_mapping, rows)) if source in (None, mapping.source.kind))
+    standing = latest_revisions(map(to_mapping, rows), library_version)
+    found = (mapping for mapping in standing if source in (None, mapping.source.kind))
     return tuple(sorted(found, key=lambda mapping: (question(mapping), mapping.source.kind)))
 
 

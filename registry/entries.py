@@ -1,6 +1,6 @@
 """Mappings as somebody states them, before they have a revision: a scan's proposals, or PEFT's tables."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ..coverage import Coverage
@@ -11,6 +11,7 @@ from ..vocabulary import Library, Preset
 from .canonical import Question, mapping_id
 from .constants import PeftConstants
 from .constants_json import peft_type_of
+from .ranges import first_range, reaching
 
 IA3_FEEDFORWARD_TABLE = "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING"
 
@@ -35,11 +36,15 @@ class Entry:
         """What it answers."""
         return Question(self.library, self.name, self.peft_type, self.preset)
 
-    def revise(self, source: Source, prior: Mapping | None) -> Mapping:
-        """Return the next revision of this mapping, or ``prior`` itself if it says the same."""
-        if prior and prior.spec == self.spec:
-            return prior
-        revision = prior.revision + 1 if prior else 1
+    def revise(self, source: Source, known: Sequence[Mapping], version: str | None = None) -> Mapping:
+        """Return the revision among ``known`` that says the same for a library version, else the next one.
+
+        A known one comes back as it is, or with its range extended to the version.
+        """
+        same = reaching(known, self.spec, version)
+        if same:
+            return same
+        revision = max((mapping.revision for mapping in known), default=0) + 1
         return Mapping(
             id=mapping_id(self.question, source.kind, revision, self.spec),
             library=self.library,
@@ -54,6 +59,7 @@ class Entry:
             fixed=self.fixed,
             reasons=self.reasons,
             coverage=self.coverage,
+            versions=first_range(version),
         )
 
 

@@ -18,17 +18,20 @@ class StoreReport:
         added: New revisions.
         unchanged: Mappings whose latest revision already said the same.
         serial: The registry's serial after the write.
+        extended: Mappings that said the same of other library versions, and now hold for the scanned one too.
     """
 
     added: tuple[Mapping, ...]
     unchanged: tuple[Mapping, ...]
     serial: int
+    extended: tuple[Mapping, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
             "added": [mapping.to_dict() for mapping in self.added],
             "unchanged": [mapping.to_dict() for mapping in self.unchanged],
+            "extended": [mapping.to_dict() for mapping in self.extended],
             "serial": self.serial,
         }
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .write import Write
 
-_COUNTED = ("architectures", "slots", "mappings", "verifications", "constants")
+_COUNTED = ("architectures", "slots", "mappings", "verifications", "renames", "constants")
 
 
 class Registry:
@@ -108,10 +108,12 @@ class Registry:
     ) -> Mapping:
         """Return the mapping to use, by precedence.
 
-        What is verified dead or partial for ``library_version`` never wins over what is not. Without a
-        version the newest verification known counts.
+        What is verified dead or partial for ``library_version`` never wins over what is not. A version never
+        seen is answered as of the nearest one that was, with a reason that says so; without a version, the newest
+        counts.
 
         Raises:
+            InvalidRequest: If ``library_version`` is no version.
             UnknownPeftType: If PEFT has no such method.
             UnknownPreset: If ``preset`` is no preset.
             MethodDoesNotFit: If the method can adapt nothing of what is registered for its family.
@@ -184,12 +186,12 @@ class Registry:
     def list_mappings(
         self, library: str, source: SourceKind | None = None, library_version: str | None = None
     ) -> tuple[Mapping, ...]:
-        """Return the latest revision of every mapping of a library, sorted.
+        """Return the revision of every mapping of a library that stands at a version, sorted.
 
         Args:
             library: Whose architectures.
             source: Only those of this kind of source.
-            library_version: Each carries its verification for this version, or none; else its newest one.
+            library_version: Each carries its verification for this version, or none; if not given, the newest counts.
         """
         return browse.list_mappings(self._reader, library, source, library_version)
 

@@ -1,6 +1,7 @@
 """Lookup by precedence: which of the mappings known for an architecture is the one to use."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,10 +10,15 @@ from ..mappings import Mapping, Source, Verification
 from ..methods import Method, get_method
 from ..prompts import PromptFacts
 from ..targets import TargetSpec
+from ..versions import Versions
 from ..vocabulary import SourceKind
 from .canonical import Question
+from .names import list_renames, list_slots
+from .ranges import standing
 from .schema import Reader
+from .seen import list_versions, nearest_seen, with_distance
 from .shared import fit, stored_under
+from .translate import is_stale, translated
 
 PRECEDENCE: tuple[SourceKind, ...] = ("community", "peft", "scanner")
 """Who is believed first, all else being equal."""
@@ -22,17 +28,22 @@ _DEMOTED = {"partial": 1, "dead": 2}
 
 SELECT_MAPPINGS = """
 SELECT a.library, a.name, m.id, m.peft_type, m.preset, m.revision, m.spec, m.matched, m.per_rank, m.fixed, m.coverage,
-       m.reasons, a.prompt_facts, s.kind, s.version, v.status, v.library_version, v.counts, v.reached, v.findings
+       m.reasons, m.since, m.until, a.prompt_facts, s.kind, s.version, v.status, v.library_version, v.counts,
+       v.reached, v.findings
 FROM mappings m
 JOIN architectures a ON a.id = m.architecture_id
 JOIN sources s ON s.id = m.source_id
-LEFT JOIN verifications v ON v.id = (
+LEFT JOIN verifications v ON v.id = COALESCE((
     SELECT w.id FROM verifications w
     WHERE w.mapping_id = m.id
-      AND (CAST(:library_version AS VARCHAR(64)) IS NULL OR w.library_version = :library_version)
-    ORDER BY w.serial DESC, w.id DESC LIMIT 1)
+      AND w.library_version = COALESCE(CAST(:library_version AS VARCHAR(64)), a.library_version)
+), (
+    SELECT w.id FROM verifications w
+    WHERE w.mapping_id = m.id AND CAST(:library_version AS VARCHAR(64)) IS NULL
+    ORDER BY w.serial DESC, w.id DESC LIMIT 1))
 """
-"""Mappings with their verification for one library version, or with the newest one if the version is NULL."""
+"""Mappings with their verification for one library version. If that is NULL, for the one the architecture is known
+at, which is the newest scanned, or else the verification recorded last."""
 
 OF_ARCHITECTURE = SELECT_MAPPINGS + "WHERE a.library = :library AND a.name = :name AND m.yanked_at IS NULL"
 _OF_FAMILY = " AND m.peft_type IN (:peft_type, :family) AND m.preset = :preset"
@@ -41,10 +52,21 @@ OF_FINGERPRINT = SELECT_MAPPINGS + "WHERE a.fingerprint = :fingerprint AND m.yan
 
 
 def find_mapping(reader: Reader, asked: Question, library_version: str | None) -> Mapping | None:
-    """Return the mapping to use, or ``None`` if none is known."""
+    """Return the mapping to use, or ``None`` if none is known; a version never seen is answered by the nearest seen."""
     method = get_method(asked.peft_type)
-    rows = reader.rows(OF_PRESET, **asked._asdict(), family=stored_under(method), library_version=library_version)
-    return best_for(method, map(to_mapping, rows))
+    seen = list_versions(reader, asked.library, asked.name) if library_version else []
+    at = nearest_seen(library_version, seen)
+    rows = reader.rows(OF_PRESET, **asked._asdict(), family=stored_under(method), library_version=at)
+    found = best_for(method, map(to_mapping, rows), at)
+    return with_distance(in_todays_names(reader, found), library_version, seen) if found else None
+
+
+def in_todays_names(reader: Reader, mapping: Mapping) -> Mapping:
+    """Return a mapping in the names of the newest version, if it is stale there and has them."""
+    if not is_stale(mapping):
+        return mapping
+    where = (reader, mapping.library, mapping.name)
+    return translated(mapping, list_slots(*where), list_renames(*where))
 
 
 def find_by_fingerprint(reader: Reader, fingerprint: str, peft_type: str, preset: str) -> Mapping | None:
@@ -55,27 +77,27 @@ def find_by_fingerprint(reader: Reader, fingerprint: str, peft_type: str, preset
     return best_for(method, map(to_mapping, rows))
 
 
-def best_for(method: Method, candidates: Iterable[Mapping]) -> Mapping | None:
+def best_for(method: Method, candidates: Iterable[Mapping], library_version: str | None = None) -> Mapping | None:
     """Return the first by precedence of what answers for a method; of one source its own comes before its family's."""
-    latest = sorted(latest_revisions(candidates), key=lambda mapping: mapping.peft_type != method.name)
+    latest = sorted(latest_revisions(candidates, library_version), key=lambda mapping: mapping.peft_type != method.name)
     fitted = (fit(mapping, method) for mapping in latest)
     return min((mapping for mapping in fitted if mapping), key=rank, default=None)
 
 
-def best(candidates: Iterable[Mapping]) -> Mapping | None:
-    """Return the first by precedence among the latest revisions, or ``None`` if there are none.
+def best(candidates: Iterable[Mapping], library_version: str | None = None) -> Mapping | None:
+    """Return the first by precedence among the revisions that stand, or ``None`` if there are none.
 
     A mapping verified ``dead`` or ``partial`` never wins over one that is not, and dead loses to partial.
     """
-    return min(latest_revisions(candidates), key=rank, default=None)
+    return min(latest_revisions(candidates, library_version), key=rank, default=None)
 
 
-def latest_revisions(mappings: Iterable[Mapping]) -> list[Mapping]:
-    """Return the latest revision of each source kind for each question."""
-    latest: dict[tuple[str, ...], Mapping] = {}
-    for mapping in sorted(mappings, key=lambda mapping: mapping.revision):
-        latest[(*question(mapping), mapping.source.kind)] = mapping
-    return list(latest.values())
+def latest_revisions(mappings: Iterable[Mapping], library_version: str | None = None) -> list[Mapping]:
+    """Return what each source kind says on each question: its latest revision for a version, or for the newest."""
+    groups: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
+    for mapping in mappings:
+        groups[*question(mapping), mapping.source.kind].append(mapping)
+    return [standing(revisions, library_version) for revisions in groups.values()]
 
 
 def question(mapping: Mapping) -> Question:
@@ -107,6 +129,7 @@ def to_mapping(row: dict[str, Any]) -> Mapping:
         verification=to_verification(row) if row["status"] else None,
         coverage=tuple(map(Coverage.from_dict, json.loads(row["coverage"]))),
         prompt_facts=to_prompt_facts(row["prompt_facts"]),
+        versions=Versions(row["since"], row["until"]) if row["since"] else None,
     )
 
 

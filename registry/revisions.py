@@ -1,10 +1,11 @@
 """Mappings are append-only: a changed spec becomes the next revision of its source kind."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select, update
 
 from ..mappings import Mapping, Source
 from ..vocabulary import SourceKind
@@ -12,36 +13,60 @@ from . import tables
 from .canonical import canonical
 from .entries import Entry
 from .records import StoreReport
-from .resolve import SELECT_MAPPINGS, latest_revisions, question, to_mapping
+from .resolve import SELECT_MAPPINGS, question, to_mapping
 from .write import Write
 
 Named = tuple[str, str]
 """Library and name of an architecture."""
 
 _OF_KIND = SELECT_MAPPINGS + (
-    "WHERE s.kind = :kind AND (CAST(:library AS VARCHAR(32)) IS NULL OR (a.library = :library AND a.name = :name))"
+    "WHERE s.kind = :kind AND a.library = :library AND (CAST(:name AS VARCHAR(255)) IS NULL OR a.name = :name)"
 )
 
 
-def add_mappings(write: Write, source: Source, entries: Sequence[Entry]) -> StoreReport:
-    """Insert a revision for every entry whose spec is not the latest of its source kind already."""
+def add_mappings(
+    write: Write, source: Source, entries: Sequence[Entry], library_version: str | None = None
+) -> StoreReport:
+    """Insert a revision for every entry whose spec its source kind does not state already.
+
+    Args:
+        write: The transaction.
+        source: Who states the entries.
+        entries: Each with a question of its own.
+        library_version: The version a scan saw them at: ranges are extended to it or split; ``None`` for any.
+    """
     named = sorted({(entry.library, entry.name) for entry in entries})
-    priors = _latest(write, source.kind, named)
+    known = _known(write, source.kind, named)
     added: list[Mapping] = []
     unchanged: list[Mapping] = []
+    extended: list[Mapping] = []
     for entry in entries:
-        prior = priors.get(entry.question)
-        mapping = entry.revise(source, prior)
-        (unchanged if mapping is prior else added).append(mapping)
+        revisions = known[entry.question]
+        mapping = entry.revise(source, revisions, library_version)
+        ids = {prior.id for prior in revisions}
+        (unchanged if mapping in revisions else extended if mapping.id in ids else added).append(mapping)
     _insert(write, source, added)
-    return StoreReport(tuple(added), tuple(unchanged), write.outcome)
+    _extend(write, extended)
+    return StoreReport(tuple(added), tuple(unchanged), write.outcome, tuple(extended))
 
 
-def _latest(write: Write, kind: SourceKind, named: Sequence[Named]) -> dict[tuple[str, ...], Mapping]:
-    """Return the latest revisions of a source kind, yanked ones too: what was yanked must not come back."""
-    library, name = named[0] if len(named) == 1 else (None, None)
-    rows = write.reader.rows(_OF_KIND, kind=kind, library=library, name=name, library_version=None)
-    return {question(mapping): mapping for mapping in latest_revisions(map(to_mapping, rows))}
+def _known(write: Write, kind: SourceKind, named: Sequence[Named]) -> dict[tuple[str, ...], list[Mapping]]:
+    """Return the revisions of a source kind by question, yanked ones too: what was yanked must not come back."""
+    name = named[0][1] if len(named) == 1 else None
+    known: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
+    for library in sorted({library for library, _ in named}):
+        rows = write.reader.rows(_OF_KIND, kind=kind, library=library, name=name, library_version=None)
+        for mapping in map(to_mapping, rows):
+            known[question(mapping)].append(mapping)
+    return known
+
+
+def _extend(write: Write, extended: Sequence[Mapping]) -> None:
+    """Move the ends of ranges: what a mapping says stays, the versions it was seen at grow."""
+    table = tables.mappings
+    statement = update(table).where(table.c.id == bindparam("of")).values(since=bindparam("a"), until=bindparam("b"))
+    ranges = ((mapping.id, mapping.versions) for mapping in extended if mapping.versions)
+    write.change(statement, [{"of": of, "a": versions.since, "b": versions.until} for of, versions in ranges])
 
 
 def _insert(write: Write, source: Source, added: Sequence[Mapping]) -> None:
@@ -67,6 +92,8 @@ def _row(mapping: Mapping) -> dict[str, Any]:
         "fixed": mapping.fixed,
         "coverage": canonical([coverage.to_dict() for coverage in mapping.coverage]),
         "reasons": canonical(mapping.reasons),
+        "since": mapping.versions and mapping.versions.since,
+        "until": mapping.versions and mapping.versions.until,
     }
 
 

@@ -1,4 +1,4 @@
-"""The facts a registry starts with, and is brought up to by a newer loradar: the catalog's scans and PEFT's tables."""
+"""The facts a registry starts with, and is brought up to by a newer loradar: scans of libraries and PEFT's tables."""
 
 from collections.abc import Iterable
 from importlib import metadata
@@ -9,11 +9,12 @@ from sqlalchemy import insert, select
 
 from ..catalog import Catalog, read_catalog
 from ..mappings import Mapping
+from ..older import read_older
 from . import tables
 from .constants import PeftConstants
 from .constants_json import load_constants
 from .seed_checks import put_checks
-from .seed_files import seed_catalogs, seed_digest
+from .seed_files import seed_catalogs, seed_digest, seed_older
 from .seed_scans import put_scans
 from .store import add_constants
 from .write import Write
@@ -40,12 +41,14 @@ def add_seed(connection: "Connection") -> None:
 def _load(write: Write) -> None:
     constants = load_constants()
     catalogs = [read_catalog(file) for file in seed_catalogs()]
+    older = [found for file in seed_older() if (found := read_older(file, catalogs))]
     for catalog in catalogs:
-        put_scans(write, catalog)
+        put_scans(write, catalog, [one for one in older if one.catalog.header.library == catalog.header.library])
     if not _knows_newer_peft(write, constants):
         report = add_constants(write, constants)
-        checked = [catalog for catalog in catalogs if catalog.header.peft == constants.version]
-        _put_peft_checks(write, (*report.added, *report.unchanged), checked)
+        for catalog in (*catalogs, *(one.catalog for one in older)):
+            if catalog.header.peft == constants.version:
+                _put_peft_checks(write, (*report.added, *report.unchanged), catalog)
 
 
 def _knows_newer_peft(write: Write, constants: PeftConstants) -> bool:
@@ -55,11 +58,10 @@ def _knows_newer_peft(write: Write, constants: PeftConstants) -> bool:
     return any(Version(row["version"]) > Version(constants.version) for row in known)
 
 
-def _put_peft_checks(write: Write, stated: Iterable[Mapping], catalogs: Iterable[Catalog]) -> None:
+def _put_peft_checks(write: Write, stated: Iterable[Mapping], catalog: Catalog) -> None:
     """Store how PEFT's entries fared on the architectures scanned."""
     outcomes = {
         (entry.architecture.library, entry.architecture.name, peft_type): check
-        for catalog in catalogs
         for entry in catalog.entries
         for peft_type, check in entry.peft
     }

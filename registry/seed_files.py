@@ -5,6 +5,7 @@ from hashlib import sha256
 from importlib.resources.abc import Traversable
 
 from ..catalog import list_catalogs
+from ..older import list_older
 from .constants_json import constants_file
 
 _TAIL = 1 << 16
@@ -15,14 +16,19 @@ def seed_catalogs() -> list[Traversable]:
     return list_catalogs()
 
 
+def seed_older() -> list[Traversable]:
+    """Return the files on older versions of libraries a registry is seeded from."""
+    return list_older()
+
+
 def seed_digest() -> str:
     """Return ``sha256:`` and the digest of what a registry of this loradar is seeded from.
 
-    It is asked for whenever a registry is opened, so of a catalog only its header, its size and its last lines are
-    read: together they change with any scan of a library.
+    It is asked for whenever a registry is opened, so of a scan's file only its header, its size and its last lines
+    are read: together they change with any scan of a library.
     """
     digest = sha256(constants_file().read_bytes())
-    for file in seed_catalogs():
+    for file in (*seed_catalogs(), *seed_older()):
         with file.open("rb") as content:
             digest.update(content.readline())
             size = content.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""The scans of a seed: a whole catalog in a few statements, in the place of what an older one brought."""
+"""The scans of a seed: whole catalogs in a few statements, in the place of what an older seed brought."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -9,26 +9,50 @@ from sqlalchemy import bindparam, delete, insert, select, update
 
 from ..catalog import Catalog, CatalogEntry
 from ..mappings import Mapping, Source
+from ..older import OlderCatalog
+from ..versions import parse_version
 from . import tables
 from .canonical import Question, canonical
 from .entries import Entry, entries_of_proposals
 from .resolve import question
 from .revisions import add_mappings
 from .seed_checks import put_checks
+from .store import rename_rows
 from .write import Write
 
 
-def put_scans(write: Write, catalog: Catalog) -> None:
-    """Store what a catalog's scans found; what was not scanned is no entry of the registry.
+def put_scans(write: Write, catalog: Catalog, older: Sequence[OlderCatalog] = ()) -> None:
+    """Store what scans found, a catalog's and those of older versions; what was not scanned is no entry.
 
-    An architecture that somebody scanned in a newer version of its library is left as it is.
+    An architecture is what its newest scan says; one that somebody scanned in a newer version is left as it is.
+
+    Args:
+        write: The transaction.
+        catalog: Of a library.
+        older: Of the same library.
     """
     known = _known(write, catalog.header.library)
-    entries = [entry for entry in catalog.entries if entry.unscanned is None and _is_due(entry, known)]
+    catalogs = [catalog, *sorted((one.catalog for one in older), key=_age, reverse=True)]
+    told: dict[str, CatalogEntry] = {}
+    for entry in (entry for one in catalogs for entry in _scanned(one)):
+        told.setdefault(entry.architecture.name, entry)
+    entries = [entry for entry in told.values() if _is_due(entry, known)]
     ids = _put_architectures(write, entries, known)
     stale = {owner for name, owner in ids.items() if name in known}
     _put_slots(write, entries, ids, stale)
-    _put_mappings(write, catalog.header.loradar, entries, stale)
+    current = {mapping for one in catalogs for mapping in _put_mappings(write, one)}
+    for one in older:
+        _put_renames(write, one)
+    if stale:
+        _yank_the_rest(write, catalog.header.loradar, stale, current)
+
+
+def _age(catalog: Catalog) -> Version:
+    return parse_version(catalog.header.library_version)
+
+
+def _scanned(catalog: Catalog) -> list[CatalogEntry]:
+    return [entry for entry in catalog.entries if entry.unscanned is None]
 
 
 def _known(write: Write, library: str) -> dict[str, dict[str, Any]]:
@@ -39,7 +63,7 @@ def _known(write: Write, library: str) -> dict[str, dict[str, Any]]:
 
 def _is_due(entry: CatalogEntry, known: dict[str, dict[str, Any]]) -> bool:
     seen, ours = known.get(entry.architecture.name, {}).get("library_version"), entry.architecture.library_version
-    return seen is None or ours is None or Version(seen) <= Version(ours)
+    return seen is None or ours is None or parse_version(seen) <= parse_version(ours)
 
 
 def _put_architectures(
@@ -85,32 +109,47 @@ def _slot_rows(entries: Iterable[CatalogEntry], ids: dict[str, int]) -> Iterator
             yield {**slot.to_dict(), "architecture_id": owner, "position": position}
 
 
-def _put_mappings(write: Write, loradar: str, entries: Sequence[CatalogEntry], stale: set[int]) -> None:
+def _put_mappings(write: Write, catalog: Catalog) -> set[str]:
+    """Store what a catalog proposes, with how it was checked, and return the ids of the mappings that say so."""
+    entries, version = _scanned(catalog), catalog.header.library_version
     proposed = [p for entry in entries for p in entries_of_proposals(entry.architecture, entry.proposals)]
-    report = add_mappings(write, Source("scanner", loradar), proposed)
-    current = {question(mapping): mapping for mapping in (*report.added, *report.unchanged)}
-    _refresh(write, proposed, {question(mapping): mapping for mapping in report.unchanged})
-    if stale:
-        _yank_the_rest(write, loradar, stale, {mapping.id for mapping in current.values()})
+    report = add_mappings(write, Source("scanner", catalog.header.loradar), proposed, version)
+    known = {question(mapping): mapping for mapping in (*report.unchanged, *report.extended)}
+    current = known | {question(mapping): mapping for mapping in report.added}
+    _refresh(write, proposed, {asked: m for asked, m in known.items() if m.versions and m.versions.until == version})
     checks = (check for entry in entries for check in entry.checks)
     put_checks(write, [(current[entry.question], check) for entry, check in zip(proposed, checks, strict=True)])
+    return {mapping.id for mapping in current.values()}
 
 
-def _refresh(write: Write, proposed: Iterable[Entry], unchanged: dict[Question, Mapping]) -> None:
-    """Bring sizes and reasons up to date: they are evidence for a revision and no part of it."""
+def _refresh(write: Write, proposed: Iterable[Entry], known: dict[Question, Mapping]) -> None:
+    """Bring sizes and reasons up to date: they are evidence for a revision, from the newest scan, and no part of it."""
     table = tables.mappings
     rows = [
         {
-            "at": unchanged[entry.question].id,
+            "at": known[entry.question].id,
             "matched": entry.matched,
             "per_rank": entry.per_rank,
             "fixed": entry.fixed,
+            "coverage": canonical([coverage.to_dict() for coverage in entry.coverage]),
             "reasons": canonical(entry.reasons),
         }
         for entry in proposed
-        if entry.question in unchanged
+        if entry.question in known
     ]
     write.change(update(table).where(table.c.id == bindparam("at")), rows)
+
+
+def _put_renames(write: Write, older: OlderCatalog) -> None:
+    """Put the way to the newer catalog in the place of what is known of it."""
+    table = tables.renames
+    ids = {name: row["id"] for name, row in _known(write, older.catalog.header.library).items()}
+    ends = {"older": older.catalog.header.library_version, "newer": older.base}
+    is_way = (table.c.from_version == bindparam("older")) & (table.c.to_version == bindparam("newer"))
+    owners = [{"owner": ids[entry.architecture.name], **ends} for entry in _scanned(older.catalog)]
+    write.change(delete(table).where((table.c.architecture_id == bindparam("owner")) & is_way), owners)
+    rows = (row for name, renames in older.renames.items() for row in rename_rows(ids[name], renames))
+    write.change(insert(table), [*rows])
 
 
 def _yank_the_rest(write: Write, loradar: str, stale: set[int], current: set[str]) -> None:

@@ -35,7 +35,7 @@ def _facts_only(mapping: Mapping, method: Method) -> Mapping | None:
         told = explain_facts(method, mapping.name, mapping.prompt_facts)
     except MethodDoesNotFit:
         return None
-    bare = replace(mapping, spec=TargetSpec(), matched=0, coverage=(), verification=None)
+    bare = replace(mapping, spec=TargetSpec(), matched=0, coverage=(), verification=None, versions=None)
     return replace(bare, peft_type=method.name, per_rank=None, fixed=None, reasons=told)
 
 

@@ -10,6 +10,7 @@ from ..records import Architecture, Slot
 from ..summaries import Neighbour
 from . import browse
 from .differences import list_differences, tail_of
+from .names import list_slots
 from .schema import Reader, serial_of
 
 _MEMBERS = """
@@ -95,7 +96,7 @@ class Similarity:
             UnknownArchitecture: If the registry has never heard of the one asked for.
             NotRegistered: If it has, but nobody scanned it.
         """
-        slots = browse.list_slots(self._reader, library, name)
+        slots = list_slots(self._reader, library, name)
         if not slots:
             raise self._unscanned(library, name)
         asked, profile = Architecture.from_dict({"library": library, "name": name}), Profile.of(slots)
@@ -105,7 +106,7 @@ class Similarity:
 
     def _tell(self, asked: Architecture, slots: tuple[Slot, ...], near: list[Architecture]) -> Neighbour:
         first = near[0]
-        theirs = browse.list_slots(self._reader, first.library, first.name)
+        theirs = list_slots(self._reader, first.library, first.name)
         called = asked.name if first.library == asked.library else asked.reference
         share = round(Profile.of(slots).share(Profile.of(theirs)), 4)
         also = tuple(other.reference for other in near[1:])

@@ -1,19 +1,22 @@
 """What is written: the outcome of a scan, with a check of every mapping against it, and PEFT's tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from importlib import metadata
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import and_, delete, insert, select, update
 
 from ..mappings import Mapping, Source, Verification
 from ..records import Scan, Slot
+from ..versions import VersionedRename, parse_version
 from . import tables
 from .canonical import canonical
 from .constants import PeftConstants
 from .entries import entries_of_constants, entries_of_proposals
+from .names import list_slots
 from .records import StoreReport
+from .renames import find_renames
 from .resolve import OF_ARCHITECTURE, latest_revisions, to_mapping
 from .revisions import add_mappings, architecture_ids
 from .verify import Verifier
@@ -21,19 +24,55 @@ from .write import Write
 
 
 def add_scan(write: Write, scan: Scan) -> StoreReport:
-    """Store an architecture, its slots and proposals, and check every mapping of it against the scan."""
+    """Store an architecture, its slots and proposals, and check every mapping of it against the scan.
+
+    Slots and what else is known of the architecture as a whole are those of the newest library version scanned.
+    """
     library, name = scan.architecture.library, scan.architecture.name
     architecture_id = architecture_ids(write, [(library, name)])[library, name]
-    _put_architecture(write, architecture_id, scan)
-    _put_slots(write, architecture_id, scan)
-    source = Source("scanner", metadata.version("loradar"))
-    report = add_mappings(write, source, [*entries_of_proposals(scan.architecture, scan.proposals)])
+    if _put_way(write, architecture_id, scan):
+        _put_architecture(write, architecture_id, scan)
+        _put_slots(write, architecture_id, scan)
+    source, proposed = Source("scanner", metadata.version("loradar")), scan.proposals
+    entries = [*entries_of_proposals(scan.architecture, proposed)]
+    report = add_mappings(write, source, entries, scan.architecture.library_version)
     verified = _verify_all(write, scan)
-    return StoreReport(
-        tuple(verified.get(mapping.id, mapping) for mapping in report.added),
-        tuple(verified.get(mapping.id, mapping) for mapping in report.unchanged),
-        write.outcome,
-    )
+    kinds = (report.added, report.unchanged, report.extended)
+    added, unchanged, extended = (tuple(verified.get(mapping.id, mapping) for mapping in kind) for kind in kinds)
+    return StoreReport(added, unchanged, write.outcome, extended)
+
+
+def _put_way(write: Write, architecture_id: int, scan: Scan) -> bool:
+    """Store the renames between the version known and the one scanned; tell whether the scan is not the older."""
+    table = tables.architectures
+    known = write.select(select(table.c.library_version).where(table.c.id == architecture_id))[0]["library_version"]
+    seen = scan.architecture.library_version
+    if known is None or seen is None or known == seen:
+        return True
+    stored = list_slots(write.reader, scan.architecture.library, scan.architecture.name)
+    is_newer = parse_version(seen) > parse_version(known)
+    older, newer = (known, seen) if is_newer else (seen, known)
+    found = find_renames(stored, scan.slots) if is_newer else find_renames(scan.slots, stored)
+    renames = [VersionedRename(older, newer, rename) for rename in found]
+    _put_renames(write, architecture_id, renames, (older, newer))
+    return is_newer
+
+
+def _put_renames(write: Write, architecture_id: int, renames: list[VersionedRename], ends: tuple[str, str]) -> None:
+    """Replace what is stored of the way between two versions."""
+    table = tables.renames
+    way = dict(zip(("architecture_id", "from_version", "to_version"), (architecture_id, *ends), strict=True))
+    is_way = and_(*(table.c[name] == value for name, value in way.items()))
+    rows = [*rename_rows(architecture_id, renames)]
+    columns = [column for column in table.c if column.name != "id"]
+    if write.select(select(*columns).where(is_way).order_by(table.c.id)) != rows:
+        write.change(delete(table).where(is_way))
+        write.change(insert(table), rows)
+
+
+def rename_rows(architecture_id: int, renames: Iterable[VersionedRename]) -> Iterator[dict[str, Any]]:
+    """Yield the row of each rename."""
+    return ({"architecture_id": architecture_id, **rename.to_dict()} for rename in renames)
 
 
 def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
@@ -74,7 +113,7 @@ def _verify_all(write: Write, scan: Scan) -> dict[str, Mapping]:
         name=scan.architecture.name,
         library_version=version,
     )
-    mappings = latest_revisions(map(to_mapping, rows))
+    mappings = latest_revisions(map(to_mapping, rows), version)
     if version is None:  # a user's own class: there is no version the outcome would hold for
         return {mapping.id: mapping for mapping in mappings}
     verifier = Verifier(scan)

@@ -95,6 +95,8 @@ mappings = Table(
     Column("fixed", BigInteger),
     Column("coverage", Text, nullable=False, server_default="[]"),
     Column("reasons", Text, nullable=False),
+    Column("since", String(64)),
+    Column("until", String(64)),
     Column("serial", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("yanked_at", DateTime(timezone=True)),
@@ -116,6 +118,19 @@ verifications = Table(
     Column("serial", Integer, nullable=False),
     UniqueConstraint("mapping_id", "library_version"),
     CheckConstraint("status IN ('live', 'partial', 'dead', 'unproven')", name="status"),
+)
+
+renames = Table(
+    "renames",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("architecture_id", ForeignKey(architectures.c.id, ondelete="CASCADE"), nullable=False),
+    Column("from_version", String(64), nullable=False),
+    Column("to_version", String(64), nullable=False),
+    Column("old", Text, nullable=False),
+    Column("new", Text, nullable=False),
+    Column("says", Text, nullable=False),
+    UniqueConstraint("architecture_id", "from_version", "to_version", "old", "new", name="uq_renames_edge"),
 )
 
 constants = Table(

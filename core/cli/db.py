@@ -64,3 +64,21 @@ def export_constants(
         show.print_json({"file": str(out), "version": constants.version})
     else:
         typer.echo(f"{out}: peft {constants.version}")
+
+
+@app.command("compare-catalog")
+def compare_catalog(
+    older: Annotated[Path, typer.Argument(help="Compact catalog scanned under an older version of a library.")],
+    out: Annotated[Path, typer.Argument(help="File to write: only what differs.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Write what a library's older version differs in from the catalog, the form that seeds version ranges."""
+    from ..registry import compare_catalog as compare
+
+    lines = [*compare(older)]
+    out.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    if as_json:
+        show.print_json({"file": str(out), "lines": len(lines)})
+    else:
+        typer.echo(f"{out}: {len(lines)} lines")

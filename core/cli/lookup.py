@@ -16,7 +16,9 @@ def lookup(
     *,
     peft_type: Annotated[str, typer.Option(help="PEFT method: LORA, IA3, ...")] = "LORA",
     preset: Annotated[str, typer.Option(help="default, attention, mlp, all-linear or experts.")] = "default",
-    library_version: Annotated[str | None, typer.Option(help="Prefer what is verified for this version.")] = None,
+    library_version: Annotated[
+        str | None, typer.Option(help="The library version it is for; else the newest seen.")
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Ask a loradar service instead of the local registry.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -89,7 +89,8 @@ def _store(found: "Scan", *, quietly: bool) -> None:
     with Registry.open() as registry:
         report = registry.add_scan(found)
     if not quietly:
-        kept = f"{len(report.added)} new revisions, {len(report.unchanged)} unchanged"
+        known = f"{len(report.unchanged)} unchanged, {len(report.extended)} known from other versions"
+        kept = f"{len(report.added)} new revisions, {known}"
         typer.echo(f"\nStored: {kept}. Look it up with: loradar lookup {found.architecture.reference}")
 
 

@@ -44,6 +44,7 @@ def print_mapping(mapping: Mapping) -> None:
         *(("verified", line) for line in _describe_verification(mapping)),
         *((("size", _describe_size(mapping)),) if mapping.per_rank is not None else ()),
         *(("covers", line) for line in _describe_coverage(mapping.coverage)),
+        *(("seen", line) for line in _describe_versions(mapping)),
         *(("reason", reason) for reason in mapping.reasons),
     ]
     typer.echo(f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}")
@@ -65,6 +66,15 @@ def print_similar(found: "Iterable[Neighbour]") -> None:
         typer.echo(f"{neighbour.similarity:4.0%}  {neighbour.architecture.reference}{more}")
         for difference in neighbour.differences or ("the same slots",):
             typer.echo(f"      {difference}")
+
+
+def _describe_versions(mapping: Mapping) -> list[str]:
+    """Return the versions it was seen to hold for, if it came from scans."""
+    versions = mapping.versions
+    if versions is None:
+        return []
+    ends = versions.since if versions.since == versions.until else f"{versions.since} to {versions.until}"
+    return [f"{mapping.library} {ends}"]
 
 
 def print_scan(scan: Scan) -> None:

@@ -47,9 +47,9 @@ def list_own_classes(config_class: "type[PreTrainedConfig]") -> "list[type[PreTr
 
 def list_composites(config_class: "type[PreTrainedConfig]") -> "list[type[PreTrainedConfig]]":
     """Return the config classes of the same package that hold this one as a sub-configuration."""
-    from transformers import PreTrainedConfig
+    from transformers import PretrainedConfig  # the name that transformers 4 and 5 both have
 
-    configs = _classes_beside(config_class, "configuration_", PreTrainedConfig)
+    configs = _classes_beside(config_class, "configuration_", PretrainedConfig)
     return [config for config in configs if config_class in (config.sub_configs or {}).values()]
 
 

@@ -142,7 +142,8 @@ def store(registry, name, *targets):
     """Register targets that a scan of something else found."""
     found = loradar.scan(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=8))
     wrong = Proposal("LORA", "default", TargetSpec(targets), 1, 1, 0, ("a test says so",))
-    architecture = Architecture("transformers", name, "X", "0.1", "sha256:" + "1" * 64)
+    version = found.architecture.library_version
+    architecture = Architecture("transformers", name, "X", version, "sha256:" + "1" * 64)
     registry.add_scan(type(found)(architecture, "names", found.layers, found.towers, (), (wrong,), found.module_paths))
 
 

@@ -20,7 +20,9 @@ def test_every_part_of_the_question_counts(client, registry):
     query = {"library": "timm", "library_version": VERSION, "preset": "default", "peft_type": "LORA"}
     body = client.get("/v1/targets/net", params=query).json()
     assert body["verification"]["library_version"] == VERSION
-    assert client.get("/v1/targets/net", params=query | {"library_version": "1"}).json()["verification"] is None
+    far = client.get("/v1/targets/net", params=query | {"library_version": "1"}).json()
+    assert far["reasons"][0] == "seen at 5.23.0, the nearest to 1"
+    assert far["versions"] == {"since": "5.23.0", "until": "5.23.0"}
     assert client.get("/v1/targets/net").status_code == 404
 
 

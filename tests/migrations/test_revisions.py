@@ -79,3 +79,23 @@ def test_every_constraint_has_a_name():
     """SQLite can drop a constraint only by its name."""
     tables = import_module("loradar.registry.tables").metadata.tables.values()
     assert all(constraint.name for table in tables for constraint in table.constraints)
+
+
+def test_what_was_scanned_before_holds_for_the_version_known(connection):
+    """0004 gives a scan's mapping the architecture's version as its range, and leaves a stated one without."""
+    config = config_for(connection)
+    command.upgrade(config, "0003")
+    row = "INSERT INTO {} ({}) VALUES ({})"
+    connection.exec_driver_sql(
+        row.format("architectures", "id, library, name, library_version", "1, 'transformers', 'vit', '5.23.0'")
+    )
+    columns = (
+        "id, architecture_id, source_id, source_kind, peft_type, preset, revision, spec, reasons, serial, created_at"
+    )
+    for number, kind in enumerate(("scanner", "peft"), start=1):
+        connection.exec_driver_sql(row.format("sources", "id, kind, version", f"{number}, '{kind}', '1'"))
+        values = f"'{kind}', 1, {number}, '{kind}', 'LORA', 'default', 1, '{{}}', '[]', 1, '2026-01-01 00:00:00'"
+        connection.exec_driver_sql(row.format("mappings", columns, values))
+    command.upgrade(config, "0004")
+    found = connection.exec_driver_sql("SELECT id, since, until FROM mappings ORDER BY id").all()
+    assert [tuple(one) for one in found] == [("peft", None, None), ("scanner", "5.23.0", "5.23.0")]

@@ -6,6 +6,7 @@ from loradar.registry import Registry
 from loradar.settings import Settings
 
 LIST_CATALOGS = "loradar.registry.seed_files.list_catalogs"
+LIST_OLDER = "loradar.registry.seed_files.list_older"
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +15,7 @@ def seeded(tmp_path_factory):
     path = tmp_path_factory.mktemp("seeded-by-peft") / "registry.sqlite3"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LIST_CATALOGS, list)
+        patch.setattr(LIST_OLDER, list)
         Registry.open(Settings(path.parent, f"sqlite:///{path}")).close()
     return path
 
@@ -22,3 +24,4 @@ def seeded(tmp_path_factory):
 def catalogs(monkeypatch):
     """Seed a registry that a test makes from PEFT's tables alone."""
     monkeypatch.setattr(LIST_CATALOGS, list)
+    monkeypatch.setattr(LIST_OLDER, list)

@@ -35,7 +35,8 @@ def test_those_with_the_same_names_come_first(family):
 def test_every_architecture_of_a_structure_answers_once_the_best_first(family):
     """Llama's entry is PEFT's, the others' are the scanner's; one known partial is left out."""
     family.add_scan(make_scan("llama", fingerprint=NAMED, structure=NAMELESS))
-    family.add_scan(make_scan("mistral", fingerprint=NAMED, structure=NAMELESS, layers=make_scan().layers[:1]))
+    parts = {"layers": make_scan().layers[:1], "proposals": (proposal("q_proj"),)}  # PEFT's v_proj hits nothing
+    family.add_scan(make_scan("mistral", fingerprint=NAMED, structure=NAMELESS, **parts))
     found = family.list_by_structure(NAMELESS)
     assert [(mapping.name, mapping.source.kind) for mapping in found] == [
         ("llama", "peft"),

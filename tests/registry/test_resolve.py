@@ -1,7 +1,7 @@
 """Lookup: precedence, and why nothing was found."""
 
 import pytest
-from records_zoo import make_scan, proposal
+from records_zoo import layer, make_scan, proposal
 
 from loradar.errors import NotRegistered, UnknownPeftType, UnknownPreset
 from loradar.mappings import Mapping, Source, Verification
@@ -51,7 +51,9 @@ def test_only_the_latest_revision_of_a_source_stands():
 
 def test_the_scanner_answers_where_peft_is_dead(registry):
     """A registered entry that hits nothing on the version asked for gives way, and only for that version."""
+    layers = [layer("bert.encoder.layer.0.attention.self.query"), layer("bert.encoder.layer.0.attention.self.value")]
     registry.add_scan(make_scan("bert", proposals=(proposal("q_proj", "v_proj"),)))
+    registry.add_scan(make_scan("bert", proposals=(proposal("query"),), layers=layers, library_version="4.0.0"))
     assert registry.lookup("bert").source.kind == "scanner"
     assert registry.lookup("bert", library_version="4.0").source.kind == "peft"
 

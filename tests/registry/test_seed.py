@@ -6,13 +6,17 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 from records_zoo import make_scan, proposal
 
-from loradar.catalog import CatalogHeader, catalog_lines, list_catalogs, read_catalog
+from loradar.catalog import Catalog, CatalogHeader, catalog_lines, list_catalogs, read_catalog
+from loradar.older import list_older, older_lines, read_older
 from loradar.registry import Registry, catalog_entry
+from loradar.registry.renames import find_renames
 from loradar.settings import Settings
+from loradar.versions import Versions
 
 SECONDS = 5.0
 HEADER = CatalogHeader("transformers", "5.23.0", "0.1.0", "0.21.2")
@@ -39,26 +43,29 @@ def given_catalog(tmp_path, monkeypatch):
         path = tmp_path / "transformers.jsonl"
         path.write_text("".join(line + "\n" for line in catalog_lines(header, map(catalog_entry, scans))), "utf-8")
         monkeypatch.setattr("loradar.registry.seed_files.list_catalogs", lambda: [path])
+        monkeypatch.setattr("loradar.registry.seed_files.list_older", list)
 
     return give
 
 
 def test_every_scan_of_the_catalog_is_registered(registry):
     """Architectures, slots and proposals, all of them; what was not scanned is not."""
-    entries = [entry for file in list_catalogs() for entry in read_catalog(file).entries]
-    scanned = [entry for entry in entries if entry.unscanned is None]
+    catalogs = [read_catalog(file) for file in list_catalogs()]
+    older = [entry for file in list_older() for entry in read_older(file, catalogs).catalog.entries]
+    scanned = [entry for catalog in catalogs for entry in catalog.entries if entry.unscanned is None]
     counts = registry.info().counts
-    assert counts["slots"] == sum(len(entry.slots) for entry in scanned)
+    assert counts["slots"] == sum(len(entry.slots) for entry in (*scanned, *older))
     for entry in scanned[::97]:
         detail = registry.get_architecture(entry.architecture.library, entry.architecture.name)
         assert (detail.architecture, detail.method) == (entry.architecture, entry.method)
         assert (detail.slots, detail.towers) == (entry.slots, entry.towers)
-        own = [mapping for mapping in detail.revisions if mapping.source.kind == "scanner"]
-        assert {m.preset: (m.spec, m.reasons, m.matched, m.per_rank, m.fixed) for m in own} == {
-            p.preset: (p.spec, p.reasons, p.matched, p.per_rank, p.fixed) for p in entry.proposals
+        now = entry.architecture.library_version
+        own = [mapping for mapping in detail.revisions if mapping.versions and mapping.versions.hold(now)]
+        assert {(m.peft_type, m.preset): (m.spec, m.reasons, m.matched, m.per_rank, m.fixed) for m in own} == {
+            (p.peft_type, p.preset): (p.spec, p.reasons, p.matched, p.per_rank, p.fixed) for p in entry.proposals
         }
-        assert {m.preset: m.verification for m in own} == {
-            p.preset: check for p, check in zip(entry.proposals, entry.checks, strict=True)
+        assert {(m.peft_type, m.preset): m.verification for m in own} == {
+            (p.peft_type, p.preset): check for p, check in zip(entry.proposals, entry.checks, strict=True)
         }
 
 
@@ -109,6 +116,39 @@ def test_dead_and_partial_entries_of_peft_are_known(registry):
     assert registry.lookup("llama4").source.kind == "scanner"
     mixtral = registry.lookup("mixtral", "IA3")
     assert (mixtral.verification.status, mixtral.verification.counts["w2"]) == ("partial", {})
+
+
+def test_an_older_version_seeds_ranges(registry):
+    """One mapping for both versions where nothing changed, one for each where names did, one where there is one."""
+    assert registry.lookup("olmo2").versions == Versions("4.57.1", "5.23.0")
+    assert registry.lookup("olmo2", library_version="4.57.1").verification.library_version == "4.57.1"
+    then, now = (registry.lookup("vit", library_version=version) for version in ("4.57.1", "5.23.0"))
+    assert (then.spec.target_modules, then.versions) == (("query", "value"), Versions("4.57.1", "4.57.1"))
+    assert (now.spec.target_modules, now.versions) == (("q_proj", "v_proj"), Versions("5.23.0", "5.23.0"))
+    assert registry.lookup("van").versions == Versions("4.57.1", "4.57.1")
+    assert registry.lookup("mixtral", "IA3", library_version="4.57.1").verification.status == "unproven"
+    olds = {way.rename.old for way in registry.get_architecture("transformers", "mixtral").renames}
+    assert "model.layers.*.block_sparse_moe.experts.*.w1" in olds
+
+
+def test_seeding_an_older_version_stores_what_storing_its_scan_would(tmp_path, given_catalog, monkeypatch):
+    """Both scans stored afterwards add nothing, whatever the order they come in."""
+    now = make_scan("llama", proposals=(proposal("q_proj"), proposal("up_proj", preset="mlp")))
+    then = make_scan("llama", library_version="4.57.1", proposals=(proposal("q_proj"), proposal("w1", preset="mlp")))
+    slot = now.slots[0]
+    then = replace(then, slots=(replace(slot, pattern="model.blocks.*.self_attn.q_proj"),))
+    given_catalog(now)
+    base, older = (
+        Catalog(replace(HEADER, library_version=scan.architecture.library_version), (catalog_entry(scan),))
+        for scan in (now, then)
+    )
+    path = tmp_path / "older.jsonl"
+    renames = {"llama": find_renames(then.slots, now.slots)}
+    path.write_text("".join(line + "\n" for line in older_lines(older, base, renames)), "utf-8")
+    monkeypatch.setattr("loradar.registry.seed_files.list_older", lambda: [path])
+    with Registry.open(Settings(tmp_path, f"sqlite:///{tmp_path}/r.sqlite3")) as registry:
+        assert [registry.add_scan(scan).serial for scan in (now, then, now)] == [1, 1, 1]
+        assert registry.lookup("llama", preset="mlp", library_version="4.57.1").spec.target_modules == ("w1",)
 
 
 def test_first_use_takes_seconds(home):

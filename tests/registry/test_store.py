@@ -104,13 +104,14 @@ def test_a_scan_checks_what_peft_says(registry):
 
 
 def test_each_version_is_verified_by_itself(registry):
-    """A version asked for is answered with its own verdict, none with the newest, an unknown one with nothing."""
+    """A version asked for is answered with its own verdict, none with the newest, an unknown one with the nearest."""
     layers = [layer for layer in block_layers() if "v_proj" not in layer.path]
     registry.add_scan(make_scan("llama", proposals=()))
     registry.add_scan(make_scan("llama", proposals=(), layers=layers, library_version="6.0.0"))
     assert registry.lookup("llama", library_version=VERSION).verification.status == "unproven"
     assert registry.lookup("llama").verification.status == "partial"
-    assert registry.lookup("llama", library_version="1.0").verification is None
+    assert registry.lookup("llama", library_version="1.0").verification.library_version == VERSION
+    assert registry.lookup("llama", library_version="7.0").verification.library_version == "6.0.0"
 
 
 def test_a_second_scan_of_a_version_corrects_its_verification(registry):

@@ -5,15 +5,17 @@ from dataclasses import replace
 import pytest
 from records_zoo import VERSION, block_layers, make_scan, proposal
 
-from loradar.catalog import CatalogHeader, catalog_lines
+from loradar.catalog import Catalog, CatalogHeader, catalog_lines
 from loradar.mappings import Verification
+from loradar.older import older_lines
 from loradar.records import Slot
 from loradar.registry import PeftConstants, Registry, catalog_entry
 from loradar.registry.seed_files import seed_digest
 from loradar.settings import Settings
+from loradar.versions import Rename, Versions
 
 OLD, NEW = "0.0.9", "0.1.0"
-NEWER_LIBRARY = "6.0.0"
+OLDER_LIBRARY, NEWER_LIBRARY = "4.57.1", "6.0.0"
 LORA = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
 
 
@@ -33,8 +35,30 @@ def seed_from(tmp_path, monkeypatch):
         lines = catalog_lines(CatalogHeader("transformers", VERSION, loradar, "0.21.2"), map(catalog_entry, scans))
         path.write_text("".join(line + "\n" for line in lines), "utf-8")
         monkeypatch.setattr("loradar.registry.seed_files.list_catalogs", lambda: [path])
+        monkeypatch.setattr("loradar.registry.seed_files.list_older", list)
 
     return give
+
+
+@pytest.fixture
+def seed_older_from(tmp_path, monkeypatch):
+    """Return a function that makes a file on an older version of these scans, compared with others, the only one."""
+
+    def give(older, base, renames=None):
+        path = tmp_path / "older.jsonl"
+        old, new = (
+            Catalog(CatalogHeader("transformers", version, NEW, "0.21.2"), tuple(map(catalog_entry, scans)))
+            for version, scans in ((OLDER_LIBRARY, older), (VERSION, base))
+        )
+        path.write_text("".join(line + "\n" for line in older_lines(old, new, renames or {})), "utf-8")
+        monkeypatch.setattr("loradar.registry.seed_files.list_older", lambda: [path])
+
+    return give
+
+
+def then(*proposals, name="olmo2"):
+    """Return a scan under the older version of the library."""
+    return make_scan(name, proposals=proposals, library_version=OLDER_LIBRARY)
 
 
 def seed(place):
@@ -83,6 +107,48 @@ def test_what_is_not_proposed_any_more_is_taken_back(place, seed_from):
     with Registry.open(place) as registry:
         assert registry.lookup("olmo2").spec.target_modules == ("q_proj",)
         assert registry.find("olmo2", preset="attention") is None
+
+
+def test_an_older_version_is_added_to_a_registry(place, seed_from, seed_older_from):
+    """Ranges grow or are split, what only it has is added whole, and its renames are there; once."""
+    now = make_scan(proposals=(proposal("q_proj"), proposal("up_proj", preset="mlp")))
+    seed_from(now, loradar=OLD)
+    seed(place)
+    older = (then(proposal("q_proj"), proposal("fc", preset="mlp")), then(proposal("k_proj"), name="van"))
+    seed_from(now)
+    seed_older_from(older, (now,), {"olmo2": (Rename("a", "b", "why"),)})
+    for _ in range(2):
+        with Registry.open(place) as registry:
+            assert registry.serial() == 2
+            assert registry.lookup("olmo2").versions == Versions(OLDER_LIBRARY, VERSION)
+            mlp = {v: registry.lookup("olmo2", preset="mlp", library_version=v) for v in (OLDER_LIBRARY, VERSION)}
+            assert [one.spec.target_modules for one in mlp.values()] == [("fc",), ("up_proj",)]
+            assert [one.verification.library_version for one in mlp.values()] == [*mlp]
+            detail = registry.get_architecture("transformers", "olmo2")
+            assert (detail.architecture.library_version, detail.slots) == (VERSION, now.slots)
+            assert [way.rename for way in detail.renames] == [Rename("a", "b", "why")]
+            gone = registry.get_architecture("transformers", "van")
+            assert (gone.architecture.library_version, gone.slots) == (OLDER_LIBRARY, older[1].slots)
+
+
+def test_a_newer_seed_brings_an_older_version_up_to_date(place, seed_from, seed_older_from):
+    """What only the older version proposes stays, what neither does goes; renames are put in place of the known."""
+    now, attention = make_scan(), proposal("o_proj", preset="attention")
+    seed_from(now, loradar=OLD)
+    seed_older_from(
+        (then(*now.proposals, attention, proposal("w2", preset="mlp")),), (now,), {"olmo2": (Rename("a", "b", ""),)}
+    )
+    seed(place)
+    sized = replace(now.proposals[0], per_rank=32)
+    seed_from(make_scan(proposals=(sized,)))
+    seed_older_from((then(*now.proposals, attention),), (now,), {"olmo2": (Rename("a", "c", ""),)})
+    with Registry.open(place) as registry:
+        assert registry.lookup("olmo2", preset="attention").versions == Versions(OLDER_LIBRARY, OLDER_LIBRARY)
+        assert registry.find("olmo2", preset="mlp") is None
+        found = registry.lookup("olmo2")
+        assert (found.per_rank, found.revision) == (32, 1), "its size is that of the newest scan"
+        assert found.versions == Versions(OLDER_LIBRARY, VERSION)
+        assert [way.rename.new for way in registry.get_architecture("transformers", "olmo2").renames] == ["c"]
 
 
 def test_the_same_seed_is_loaded_once(place, seed_from):
@@ -152,10 +218,12 @@ def test_peft_s_entries_are_checked_anew(place, seed_from):
         )
 
 
-def test_the_digest_tells_seeds_apart(seed_from):
-    """By a catalog's header, its size and its lines."""
+def test_the_digest_tells_seeds_apart(seed_from, seed_older_from):
+    """By a catalog's header, its size and its lines; those of files on older versions as well."""
     digests = set()
     for scans, loradar in (((make_scan(),), OLD), ((make_scan(),), NEW), ((make_scan("olmo3"),), NEW), ((), NEW)):
         seed_from(*scans, loradar=loradar)
         digests.add(seed_digest())
-    assert len(digests) == 4
+    seed_older_from((then(proposal("q_proj")),), ())
+    digests.add(seed_digest())
+    assert len(digests) == 5

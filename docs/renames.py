@@ -1,0 +1,52 @@
+"""Write the table of ``docs/versions.md``: the renames that most architectures share, from ``data/versions``.
+
+python docs/renames.py
+"""
+
+from collections import defaultdict
+from pathlib import Path
+
+from loradar.catalog import list_catalogs, read_catalog
+from loradar.older import list_older, read_older
+from loradar.versions import Rename
+
+PAGE = Path(__file__).parent / "versions.md"
+START, END = "<!-- renames: made by docs/renames.py -->\n", "<!-- end -->"
+ROWS = 25
+SHOWN = 4
+
+
+def changed(rename: Rename) -> tuple[str, str]:
+    """Return what differs of two paths: the segments they start with in common are left off."""
+    old, new = rename.old.split("."), rename.new.split(".")
+    while len(old) > 1 and len(new) > 1 and old[0] == new[0]:
+        old, new = old[1:], new[1:]
+    return ".".join(old), ".".join(new)
+
+
+def table() -> str:
+    """Return the table, the renames of most architectures first."""
+    catalogs = [read_catalog(file) for file in list_catalogs()]
+    lines = ["| between | was | is | architectures |", "| --- | --- | --- | --- |"]
+    for file in list_older():
+        older = read_older(file, catalogs)
+        where: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
+        for name, ways in older.renames.items() if older else ():
+            for way in ways:
+                where[changed(way.rename)][name] = None
+        between = next(f"{w.from_version} and {w.to_version}" for ways in older.renames.values() for w in ways)
+        largest = sorted(where.items(), key=lambda item: (-len(item[1]), item[0]))[:ROWS]
+        for (old, new), names in largest:
+            some = ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            lines.append(f"| {between} | `{old}` | `{new}` | {len(names)}: {some} |")
+    return "\n".join(lines) + "\n"
+
+
+def page(text: str) -> str:
+    """Return the page with today's table."""
+    before, _, rest = text.partition(START)
+    return before + START + table() + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text("utf-8")), "utf-8")

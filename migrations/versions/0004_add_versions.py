@@ -1,0 +1,46 @@
+"""Keep the library versions a mapping was seen to hold for, and what layers were called in other versions."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0004"
+down_revision: str | None = "0003"
+
+_FILL = """
+UPDATE mappings SET {column} = (SELECT a.library_version FROM architectures a WHERE a.id = mappings.architecture_id)
+WHERE source_kind = 'scanner'
+"""
+
+
+def upgrade() -> None:
+    """Add both. What scans proposed before is known to hold for the version scanned last; others state no version."""
+    with op.batch_alter_table("mappings") as table:
+        table.add_column(sa.Column("since", sa.String(64)))
+        table.add_column(sa.Column("until", sa.String(64)))
+    for column in ("since", "until"):
+        op.execute(_FILL.format(column=column))
+    op.create_table(
+        "renames",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("architecture_id", sa.Integer(), nullable=False),
+        *(sa.Column(name, sa.String(64), nullable=False) for name in ("from_version", "to_version")),
+        *(sa.Column(name, sa.Text(), nullable=False) for name in ("old", "new", "says")),
+        sa.ForeignKeyConstraint(
+            ["architecture_id"],
+            ["architectures.id"],
+            name=op.f("fk_renames_architecture_id_architectures"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_renames")),
+        sa.UniqueConstraint(
+            *("architecture_id", "from_version", "to_version", "old", "new"), name=op.f("uq_renames_edge")
+        ),
+    )
+
+
+def downgrade() -> None:
+    """Drop both."""
+    op.drop_table("renames")
+    with op.batch_alter_table("mappings") as table:
+        table.drop_column("until")
+        table.drop_column("since")
