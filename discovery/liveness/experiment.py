@@ -128,11 +128,11 @@ def _outputs_of(forward: Callable[[], Any]) -> list[Tensor]:
     torch.manual_seed(_SEED)
     random.seed(_SEED)
     np.random.seed(_SEED)  # noqa: NPY002 - the global one
-    found = {id(tensor): tensor for tensor in _list_floating(forward())}
+    found = {id(tensor): tensor for tensor in list_floating(forward())}
     return list(found.values())
 
 
-def _list_floating(value: Any, level: int = 0) -> Iterator[Tensor]:
+def list_floating(value: Any, level: int = 0) -> Iterator[Tensor]:
     """Yield the floating tensors in what a forward returned: outputs, tuples, caches, distributions."""
     if isinstance(value, Tensor):
         if value.is_floating_point() or value.is_complex():
@@ -146,7 +146,7 @@ def _list_floating(value: Any, level: int = 0) -> Iterator[Tensor]:
     elif level < _DEEPEST and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
         held = vars(value).values()
     for item in held:
-        yield from _list_floating(item, level + 1)
+        yield from list_floating(item, level + 1)
 
 
 def _loss(outputs: list[Tensor]) -> Tensor:

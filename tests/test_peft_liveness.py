@@ -1,0 +1,119 @@
+"""What the catalog calls live, tried with the installed peft instead of our own probes.
+
+A sample of every library, by default; ``LORADAR_EVERY=1`` tries every architecture of the catalog.
+"""
+
+import os
+from collections import defaultdict
+from itertools import islice
+
+import peft
+import pytest
+import torch
+
+from loradar.catalog import list_catalogs, read_catalog
+from loradar.discovery import list_layers, sources
+from loradar.discovery.liveness.experiment import list_floating
+from loradar.discovery.liveness.quiet import quiet
+from loradar.discovery.running import compute_model
+from loradar.discovery.small import small_builds
+from loradar.patterns import pattern_of
+from loradar.references import Reference
+
+STEPS = {"transformers": 53, "timm": 137, "diffusers": 40}
+"""Every how manieth architecture is tried."""
+EVERY = int(os.environ.get("LORADAR_EVERY", "0"))
+BUILDS = 3
+REFUSALS = (ValueError, NotImplementedError, TypeError, RuntimeError, AttributeError, KeyError)
+"""What peft raises where it cannot put an adapter: an unsupported class, padding of its own, a guard."""
+
+
+def sample():
+    """Yield the entries tried that have a proposal called live."""
+    for catalog in map(read_catalog, list_catalogs()):
+        for entry in catalog.entries[1 :: EVERY or STEPS[catalog.header.library]]:
+            if live_proposals(entry):
+                yield entry
+
+
+def live_proposals(entry):
+    """Return the LoRA proposals an entry calls live, without those that name single layers by their number."""
+    checked = zip(entry.proposals, entry.checks, strict=True)
+    return [p for p, check in checked if p.peft_type == "LORA" and check.status == "live"]
+
+
+class Watcher:
+    """Runs forward and backward of a model peft has adapted, and notes which adapters learnt something."""
+
+    def __init__(self, model):
+        """Find the factors that start at zero: only they have a gradient at first."""
+        self.factors = {
+            name: p for name, p in model.named_parameters() if "lora_B" in name or "lora_embedding_B" in name
+        }
+        self.live = set()
+
+    def __call__(self, forward):
+        """Forward, and backward from every floating output."""
+        with torch.enable_grad():
+            outputs = [output for output in list_floating(forward()) if output.requires_grad]
+            if outputs:
+                sum((output.float() * torch.randn_like(output.float())).sum() for output in outputs).backward()
+        self.live |= {name for name, p in self.factors.items() if p.grad is not None and p.grad.abs().max() > 0}
+
+    @property
+    def dead(self):
+        """The patterns of factors none of which learnt anything."""
+        learnt = defaultdict(bool)
+        for name in self.factors:
+            learnt[pattern_of(name)] |= name in self.live
+        return sorted(pattern for pattern, is_live in learnt.items() if not is_live)
+
+
+def injected(build, spec):
+    """Return the build with peft's adapters."""
+    config = peft.LoraConfig(
+        target_modules=list(spec.target_modules)
+        if isinstance(spec.target_modules, tuple)
+        else spec.target_modules or [],
+        exclude_modules=list(spec.exclude_modules) if isinstance(spec.exclude_modules, tuple) else spec.exclude_modules,
+        target_parameters=list(spec.target_parameters) if spec.target_parameters else None,
+    )
+    return peft.inject_adapter_in_model(config, build.model)
+
+
+def tried(build, spec):
+    """Return the dead patterns of one build under peft's adapters."""
+    torch.manual_seed(0)
+    if build.input_size:
+        build.model.__dict__["pretrained_cfg"] = {"input_size": build.input_size}
+    model = injected(build, spec)
+    watcher = Watcher(model)
+    assert watcher.factors
+    quiet(model)
+    compute_model(model, watcher)
+    return watcher.dead
+
+
+def dead_under_peft(reference, spec):
+    """Return the dead patterns on the build that shows the fewest; ``None`` if peft refuses every build."""
+    least = None
+    for build in islice(small_builds(reference, list_layers(sources.build(reference))), BUILDS):
+        try:
+            dead = tried(build, spec)
+        except REFUSALS:
+            continue
+        least = dead if least is None or len(dead) < len(least) else least
+        if not dead:
+            break
+    return least
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("entry", sample(), ids=lambda entry: entry.architecture.reference)
+def test_peft_s_adapters_learn_where_the_catalog_says_live(entry):
+    """0 dead layers in any proposal called live."""
+    reference = Reference.parse(entry.architecture.reference)
+    found = {p.preset: dead_under_peft(reference, p.spec) for p in live_proposals(entry)}
+    if all(dead is None for dead in found.values()):
+        pytest.skip(f"peft refuses every proposal for {reference}")
+    assert not {preset: dead for preset, dead in found.items() if dead}
