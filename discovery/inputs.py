@@ -112,6 +112,13 @@ class Inputs:
             ):
                 yield name
 
+    def with_more(self, plan: Plan) -> Iterator[Plan]:
+        """Yield plans that give what a forward can do without."""
+        for name in read_facts("inputs.toml")["more"]:
+            choices = self.choices.get(name, ())
+            if name not in self.given(plan):
+                yield from (plan.picking(name, n) for n, spec in enumerate(choices) if not spec.is_absent)
+
     def make(self, plan: Plan) -> dict[str, Any]:
         """Return the values of a plan: small ones on the CPU, which are known, large ones on meta."""
         given = set(self.given(plan))

@@ -190,9 +190,21 @@ class _Session:
             if failure is None:
                 self._worked[type(part), method] = plan
                 self.successes.append(_Success(path, call.forward, inputs, plan))
+                self._run_with_more(self.successes[-1], part)
                 return
             search.learn(failure)
         self._failed.append((path, given))
+
+    def _run_with_more(self, success: _Success, part: nn.Module) -> None:
+        """Run again with what the forward can also be given, while layers are left that were not reached."""
+        for plan in success.inputs.with_more(success.plan):
+            if self._is_over or all(id(layer) in self._called for layer in part.modules() if layer._parameters):  # noqa: SLF001
+                return
+            given = success.inputs.given(plan)
+            call = _Call(success.path, success.forward, given, named=success.inputs.make(plan))
+            if self._attempt(call, plan) is None:
+                self.successes.append(replace(success, plan=plan))
+                return
 
     def compute(self, success: _Success) -> None:
         """Run on the CPU what ran on meta: with a single sample, which is enough, else with as many as there."""

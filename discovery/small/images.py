@@ -18,12 +18,16 @@ def smaller_images(sections: Iterable[Section]) -> dict[Path, Any]:
     """Return what to change so that images are small; nothing if none is large, or no factor suits all of them."""
     known = [*sections]
     images = {path: value for section in known for path, value in _fields(section, "image") if _is_large(value)}
-    strides = {path: _stride(section) for section in known for path, _ in _fields(section, "image")}
+    patches = {path: _patch(section) for section in known for path, _ in _fields(section, "image")}
     grids = {path: value for section in known for path, value in _fields(section, "grid")}
     for factor in FACTORS if images else ():
-        fits = all(_suits(value, factor, strides[path]) for path, value in images.items())
-        if fits and all(number % factor == 0 for value in grids.values() for number in list_numbers(value)):
-            return {path: each_number(value, lambda n: n // factor) for path, value in {**images, **grids}.items()}  # noqa: B023 - used at once
+        sides = {path: _divided(value, factor, patches[path]) for path, value in images.items()}
+        fits = all(number % factor == 0 for value in grids.values() for number in list_numbers(value))
+        if fits and None not in sides.values():
+            return {
+                **sides,
+                **{path: each_number(value, lambda side, by=factor: side // by) for path, value in grids.items()},
+            }
     return {}
 
 
@@ -39,16 +43,15 @@ def _is_large(value: Any) -> bool:
     return max(list_numbers(value), default=0) >= LARGE
 
 
-def _stride(section: Section) -> int:
-    """Return what the sides of a section's image have to be a multiple of."""
-    patches = [
-        number
-        for name, value in section.fields.items()
-        if name.startswith("patch_size")
-        for number in list_numbers(value)
-    ]
-    return max(patches, default=STRIDE)
+def _patch(section: Section) -> int | None:
+    """Return the side of the largest patch a section's image is cut into, if it is."""
+    named = (value for name, value in section.fields.items() if name.startswith("patch_size"))
+    return max((number for value in named for number in list_numbers(value)), default=None)
 
 
-def _suits(value: Any, factor: int, stride: int) -> bool:
-    return all(n % (factor * stride) == 0 and n // factor >= LEAST for n in list_numbers(value))
+def _divided(value: Any, factor: int, patch: int | None) -> Any:
+    """Return smaller sides, ``None`` if they cannot be: whole patches, or else what a convolutional network halves."""
+    sides = [*list_numbers(value)]
+    if min(sides) // factor < LEAST or (patch and any(side % (factor * patch) for side in sides)):
+        return None
+    return each_number(value, lambda side: side // factor if patch else side // factor // STRIDE * STRIDE)

@@ -9,7 +9,7 @@ from loradar.adapters.translate import translate
 from loradar.discovery import scan
 from loradar.discovery.sources import build
 from loradar.references import Reference
-from loradar.targets import TargetMatcher, TargetSpec
+from loradar.targets import TargetSpec, find_hits
 
 SEED = 1
 NAMES = ["llama", "t5", "bert", "gpt2", "mixtral", "mamba", "deepseek_v3", "swin"]
@@ -25,12 +25,7 @@ def pair(request):
 
 def hit(spec, found):
     """Return the paths of the layers a spec takes."""
-    modules, parameters = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.target_parameters or ())
-    return {
-        layer.path
-        for layer in found.layers
-        if (parameters if layer.kind == "expert_parameter" else modules).find(layer.path)
-    }
+    return {layer.path for layer in find_hits(spec, found.layers)}
 
 
 def test_a_copy_gets_the_layers_of_its_original(pair):
