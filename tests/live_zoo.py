@@ -148,3 +148,28 @@ class Drops(Step):
     def forward(self, x):
         """Drop by a module and by a function."""
         return F.dropout(self.odd(self.called(x)), self.drop_rate, self.training)
+
+
+class Rectified(Step):
+    """Ends in a rectifier that lets nothing through."""
+
+    def forward(self, x):
+        """Push everything below zero."""
+        return F.relu(self.called(x) - 1000)
+
+
+class Whispers(Step):
+    """Returns next to nothing."""
+
+    def forward(self, x):
+        """Make it too small for a gradient in single precision."""
+        return self.called(x) * 1e-30 * 1e-15
+
+
+class Masks(Step):
+    """Returns scores of which some are minus infinity."""
+
+    def forward(self, x):
+        """Forbid the first."""
+        scores = self.called(x)
+        return scores.masked_fill(torch.arange(WIDTH) == 0, float("-inf"))

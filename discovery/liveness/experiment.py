@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ...patterns import pattern_of
+from .leaky import Leaky
 from .probes import Factored, Probe, Unfitting
 
 TOLERANCE = 1e-4
 """How far merged outputs may be from adapted ones, beside the largest number in them (fp32)."""
 _SEED = 0
 _DEEPEST = 4
+_LOUD = 2.0**60
+"""What a loss is multiplied by where a gradient was too small for single precision."""
 _MOST_FORWARDS = 48
 """Forwards that may go into finding the layers whose merging changes the outputs."""
 
@@ -62,6 +65,11 @@ class Experiment:
             written = [output for output in outputs if output.requires_grad]
             called = [path for path, probe in self._probes.items() if probe.calls > before[path]]
             self._learn(called, written)
+            unmoved = [path for path in called if self.gradients.get(path) == 0]
+            if unmoved:
+                with Leaky():
+                    again = [output for output in self._adapted(forward) if output.requires_grad]
+                self._learn(unmoved, again, _LOUD)
         merged = [self._probes[p] for p in called if p in self._mergeable and self.gradients.get(p)]
         self._check_merging(forward, [p for p in merged if isinstance(p, Factored)], outputs)
 
@@ -74,14 +82,14 @@ class Experiment:
                 self.unfitting[error.path] = error.says
                 self._probes.pop(error.path).is_silent = True
 
-    def _learn(self, called: list[str], outputs: list[Tensor]) -> None:
+    def _learn(self, called: list[str], outputs: list[Tensor], scale: float = 1.0) -> None:
         """Note the gradient of every adapter whose layer was called."""
         parameters = [p for path in called for p in self._probes[path].parameters]
         for parameter in parameters:
             parameter.grad = None
         if outputs:
             try:
-                _loss(outputs).backward()  # type: ignore[no-untyped-call]
+                (scale * _loss(outputs)).backward()  # type: ignore[no-untyped-call]
             except RuntimeError as error:  # an operation without a derivative, or changed in place
                 self.error = str(error).partition("\n")[0][:200]
                 return
@@ -170,8 +178,9 @@ def _larger(known: float, found: float) -> float:
 
 def _difference(expected: Tensor, found: Tensor) -> float:
     """Return the largest difference, beside the largest number expected."""
-    if expected.shape != found.shape:
+    if expected.shape != found.shape or not torch.equal(expected.isfinite(), found.isfinite()):
         return float("inf")
-    size = float(expected.abs().max()) if expected.numel() else 0.0
-    difference = float((expected - found).abs().max()) if expected.numel() else 0.0
+    known = expected.isfinite()
+    size = float(expected[known].abs().max()) if known.any() else 0.0
+    difference = float((expected - found)[known].abs().max()) if known.any() else 0.0
     return difference / size if size else difference

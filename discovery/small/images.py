@@ -1,6 +1,7 @@
 """Small images: where the settings ask for large ones, all of them and the grids they become, by one factor."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from .settings import Path, Section, each_number, list_numbers
@@ -26,9 +27,13 @@ def smaller_images(sections: Iterable[Section]) -> dict[Path, Any]:
         if fits and None not in sides.values():
             return {
                 **sides,
-                **{path: each_number(value, lambda side, by=factor: side // by) for path, value in grids.items()},
+                **{path: each_number(value, partial(_over, factor)) for path, value in grids.items()},
             }
     return {}
+
+
+def _over(factor: int, side: int) -> int:
+    return side // factor
 
 
 def _fields(section: Section, meaning: str) -> list[tuple[Path, Any]]:

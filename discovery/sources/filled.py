@@ -129,10 +129,12 @@ def wake(model: nn.Module) -> None:
 
     Models start their gates, last layers and layer scales at zero, so that a block first does nothing. What stands
     behind such a gate gets no gradient before the gate has moved, though training opens it: an adapter there would
-    look dead. Called inside :func:`filled`.
+    look dead. Weights that are kept as buffers, such as those of a frozen norm, are such gates too. Called inside
+    :func:`filled`.
     """
+    frozen = (buffer for name, buffer in model.named_buffers() if name.endswith("weight"))
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in (*model.parameters(), *frozen):
             if parameter.is_floating_point() and _needs_values(parameter):
                 parameter.normal_(0.0, _SMALL)
 

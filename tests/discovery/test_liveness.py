@@ -42,6 +42,13 @@ def test_what_an_adapter_learns_is_seen(model, live, says):
     assert (layers["odd"].live, layers["odd"].proof) == (live, says)
 
 
+@pytest.mark.parametrize("model", [zoo.Rectified, zoo.Whispers, zoo.Masks])
+def test_what_only_untrained_weights_hide_is_live(model):
+    """A rectifier that happens to cut off everything, numbers too small, a mask of minus infinity."""
+    _, layers = proved(model())
+    assert (layers["called"].live, layers["called"].proof) == (True, None)
+
+
 def test_a_weight_that_is_read_past_its_layer_is_dead():
     """What the trace knows explains what the proof sees."""
     (model, said) = (zoo.Reads(), "modeling_x.py:7")
