@@ -34,10 +34,10 @@ unit: $(VENV)/.installed  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 ## Measure
-catalog: $(VENV)/.installed  ## scan every architecture of every library into data/catalog; go on if interrupted
+catalog: $(VENV)/.installed  ## scan and prove every architecture of every library into data/catalog; go on if interrupted
 	mkdir -p data/catalog
 	for library in transformers timm diffusers; do \
-		$(BIN)/loradar scan --all $$library --compact --out data/catalog/$$library.jsonl || exit 1; done
+		$(BIN)/loradar scan --all $$library --prove --compact --memory 4 --out data/catalog/$$library.jsonl || exit 1; done
 
 # A registry of its own: what somebody stored in theirs is not in the catalog.
 audit: $(VENV)/.installed  ## write docs/peft-audit.md from the catalog: what is wrong with PEFT's tables

@@ -84,8 +84,10 @@ def _zeros_for(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def plain_settings(model: nn.Module) -> Iterator[None]:
+def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
     """Choose implementations that can be followed and checks that do not ask for values; undone on leaving.
+
+    Where values are known, each expert may work on its own tokens (``eager``), which takes the least memory.
 
     The fields of configurations are put back by :func:`~loradar.discovery.untouched.untouched`.
     """
@@ -94,7 +96,7 @@ def plain_settings(model: nn.Module) -> Iterator[None]:
         if fields.get("_attn_implementation_internal") not in (None, *FOLLOWED):
             fields["_attn_implementation_internal"] = "sdpa"
         if "_experts_implementation_internal" in fields:
-            fields["_experts_implementation_internal"] = EXPERTS
+            fields["_experts_implementation_internal"] = experts
     checked = os.environ.get("TRANSFORMERS_DISABLE_TORCH_CHECK")
     validated = Distribution._validate_args  # noqa: SLF001 - there is a setter only
     start = torch.autocast.__init__
