@@ -23,7 +23,10 @@ def tell_left_out(tower: Tower, layers: Sequence[Layer], *, has_blocks: bool) ->
     left = Counter(layer.role for layer in layers if layer.role in NEVER and layer.kind in ADAPTABLE_KINDS)
     left += Counter(layer.role for layer in layers if layer.role == "moe.router" and layer.kind == "other")
     reasons += [f"left out: {count_layers(count, role)}" for role, count in sorted(left.items())]
-    dead = sum(layer.live is False and layer.tower == tower and layer.kind in ADAPTABLE_KINDS for layer in layers)
+    dead = sum(
+        layer.live is False and not layer.bypassed and layer.tower == tower and layer.kind in ADAPTABLE_KINDS
+        for layer in layers
+    )
     reasons += [f"left out: {count_layers(dead)} known to get no gradient"] if dead else []
     read = Counter(layer.bypassed for layer in layers if layer.bypassed and layer.tower == tower)
     never = "never called, whose weight is read at"
