@@ -66,6 +66,17 @@ def test_no_proposal_reaches_what_it_must_not(catalog):
     assert not strays
 
 
+def test_no_proposal_reaches_what_gets_no_gradient(catalog):
+    """0 dead layers, none read past its forward, none that a kernel bypasses; a norm is trained itself."""
+    strays = [
+        f"{entry.architecture.reference} {proposal.peft_type} {proposal.preset}: {slot.pattern}"
+        for entry, proposal in each_proposal(catalog)
+        for slot in hit_slots(entry, proposal)
+        if slot.kind != "norm" and (slot.live is False or slot.bypassed or slot.kernel)
+    ]
+    assert not strays
+
+
 def test_every_proposal_stays_in_one_tower(catalog):
     """And hits something there."""
     strays = {
