@@ -7,7 +7,7 @@ import typer
 
 from ..coverage import Coverage
 from ..mappings import Mapping
-from ..records import Proposal, Scan
+from ..records import Proposal, Scan, Slot
 from ..targets import TargetSpec
 
 if TYPE_CHECKING:
@@ -88,7 +88,10 @@ def print_scan(scan: Scan) -> None:
     )
     typer.echo(f"{scan.architecture.reference} · {scan.architecture.class_name} · by {by}")
     _print_rows([(tower, ", ".join(p or "(root)" for p in paths)) for tower, paths in scan.towers.items() if paths])
+    _print_rows([("proof", scan.proof)] if scan.proof else [])
     _print_rows([("bypassed", f"{s.count} {s.pattern}: read at {s.bypassed}") for s in scan.slots if s.bypassed])
+    _print_rows([("kernel", f"{s.count} {s.pattern}: {s.kernel}") for s in scan.slots if s.kernel and not s.bypassed])
+    _print_rows([(_live(s), f"{s.count} {s.pattern}: {s.proof}") for s in scan.slots if s.proof and not s.bypassed])
     slots = Table("role", "layers", "kind", "tower", "layout", title="Slots", title_justify="left")
     slots.add_column("pattern", overflow="fold")
     for slot in scan.slots:
@@ -102,6 +105,11 @@ def print_scan(scan: Scan) -> None:
         )
         covered = [("covers", line) for line in _describe_coverage(proposal.coverage)]
         _print_rows([*describe_spec(proposal.spec), *covered, *(("reason", reason) for reason in proposal.reasons)])
+
+
+def _live(slot: Slot) -> str:
+    """Return in a word what a gradient has shown."""
+    return {True: "live", False: "dead", None: "unproven"}[slot.live]
 
 
 def _describe_size(sized: "Proposal | Mapping") -> str:

@@ -1,6 +1,7 @@
 """The command line, as a user meets it."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -316,3 +317,11 @@ def test_every_command_takes_json():
 def takes(command, option):
     """Tell whether a command has an option."""
     return any(option in parameter.opts for parameter in command.params)
+
+
+def test_a_proved_scan_says_what_is_live(run):
+    """How it was proved, and what a kernel bypasses."""
+    status, out, _ = run("scan", "mamba2", "--prove")
+    assert status == 0
+    assert re.search(r"proof +1/\d+ of its widths, .*: forward, backward, merged within 1e-04", out)
+    assert re.search(r"kernel +64 backbone.layers.\*.mixer.out_proj: mamba2_\w+ at modeling_mamba2.py:\d+", out)
