@@ -26,10 +26,13 @@ from .write import Write
 def add_scan(write: Write, scan: Scan) -> StoreReport:
     """Store an architecture, its slots and proposals, and check every mapping of it against the scan.
 
-    Slots and what else is known of the architecture as a whole are those of the newest library version scanned.
+    Slots and what else is known of the architecture as a whole are those of the newest library version scanned. A scan
+    that proved nothing changes nothing where the same structure of the same version was proved: it knows less.
     """
     library, name = scan.architecture.library, scan.architecture.name
     architecture_id = architecture_ids(write, [(library, name)])[library, name]
+    if scan.proof is None and _is_proved(write, architecture_id, scan):
+        return StoreReport((), _list_own(write, scan), write.outcome)
     if _put_way(write, architecture_id, scan):
         _put_architecture(write, architecture_id, scan)
         _put_slots(write, architecture_id, scan)
@@ -40,6 +43,21 @@ def add_scan(write: Write, scan: Scan) -> StoreReport:
     kinds = (report.added, report.unchanged, report.extended)
     added, unchanged, extended = (tuple(verified.get(mapping.id, mapping) for mapping in kind) for kind in kinds)
     return StoreReport(added, unchanged, write.outcome, extended)
+
+
+def _is_proved(write: Write, architecture_id: int, scan: Scan) -> bool:
+    """Tell whether the very structure that was scanned is on record with a proof."""
+    table = tables.architectures
+    columns = (table.c.library_version, table.c.fingerprint, table.c.proof)
+    known = write.select(select(*columns).where(table.c.id == architecture_id))[0]
+    seen = scan.architecture
+    is_same = (known["library_version"], known["fingerprint"]) == (seen.library_version, seen.fingerprint)
+    return is_same and known["proof"] is not None
+
+
+def _list_own(write: Write, scan: Scan) -> tuple[Mapping, ...]:
+    """Return what is on record of the scanner's for an architecture."""
+    return tuple(mapping for mapping in _list_latest(write, scan) if mapping.source.kind == "scanner")
 
 
 def _put_way(write: Write, architecture_id: int, scan: Scan) -> bool:
@@ -106,18 +124,18 @@ def _put_slots(write: Write, architecture_id: int, scan: Scan) -> None:
 
 def _verify_all(write: Write, scan: Scan) -> dict[str, Mapping]:
     """Check the latest mappings of the architecture, and return them by id with their verification."""
-    version = scan.architecture.library_version
-    rows = write.reader.rows(
-        OF_ARCHITECTURE,
-        library=scan.architecture.library,
-        name=scan.architecture.name,
-        library_version=version,
-    )
-    mappings = latest_revisions(map(to_mapping, rows), version)
-    if version is None:  # a user's own class: there is no version the outcome would hold for
+    mappings = _list_latest(write, scan)
+    if scan.architecture.library_version is None:  # a user's own class: there is no version the outcome would hold for
         return {mapping.id: mapping for mapping in mappings}
     verifier = Verifier(scan)
     return {mapping.id: put_verification(write, mapping, verifier.check(mapping)) for mapping in mappings}
+
+
+def _list_latest(write: Write, scan: Scan) -> list[Mapping]:
+    """Return the latest mappings of an architecture that stand at the version scanned."""
+    seen = scan.architecture
+    asked = {"library": seen.library, "name": seen.name, "library_version": seen.library_version}
+    return latest_revisions(map(to_mapping, write.reader.rows(OF_ARCHITECTURE, **asked)), seen.library_version)
 
 
 def put_verification(write: Write, mapping: Mapping, found: Verification) -> Mapping:

@@ -232,3 +232,15 @@ def test_every_target_table_became_mappings(registry):
     constants = load_constants()
     tables = [name for name in constants.tables if name.endswith("_TARGET_MODULES_MAPPING")]
     assert registry.info().counts["mappings"] == sum(len(constants.tables[name]) for name in tables)
+
+
+def test_a_scan_without_proof_changes_nothing_where_there_is_one(registry):
+    """It knows less; of another structure, or another version, it is news."""
+    proved = replace(make_scan(), proof="1/8 of its widths: forward, backward")
+    registry.add_scan(proved)
+    bare = replace(proved, proof=None, proposals=(proposal("k_proj"),))
+    report = registry.add_scan(bare)
+    assert report.added == ()
+    assert {mapping.spec for mapping in report.unchanged} == {stated.spec for stated in proved.proposals}
+    other = replace(bare, architecture=replace(bare.architecture, fingerprint="sha256:other"))
+    assert registry.add_scan(other).added
