@@ -20,6 +20,8 @@ from .words import read_facts
 T = TypeVar("T")
 
 _GIGABYTE = 1 << 30
+MOST_TASKS = 40
+"""Architectures a worker scans before another takes its place: what libraries keep for later adds up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def _pool(bounds: Bounds) -> Iterator[ProcessPool]:
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     start = partial(_start_worker, int(bounds.memory * _GIGABYTE))
-    pool = ProcessPool(bounds.workers, initializer=start, context=context)
+    pool = ProcessPool(bounds.workers, max_tasks=MOST_TASKS, initializer=start, context=context)
     try:
         yield pool
     finally:  # all done, or nobody waits for the rest
