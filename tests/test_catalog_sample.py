@@ -1,11 +1,14 @@
 """A sample of every library, scanned again: the catalog says what this scanner says of this library."""
 
+import json
+import re
 from importlib import metadata
 
 import pytest
 
 from loradar.catalog import list_catalogs, read_catalog
 from loradar.discovery import How, scan_named
+from loradar.discovery.liveness import proofs
 from loradar.errors import LoradarError
 from loradar.registry import catalog_entry
 
@@ -15,7 +18,12 @@ STEPS = {"transformers": 40, "timm": 105, "diffusers": 14}
 PROVED = How(proved=True)
 WAY_OUT = "If the scanner or the library has changed, `make catalog` renews the catalog."
 CATALOGS = [read_catalog(file) for file in list_catalogs()]
-SAMPLE = [entry for catalog in CATALOGS for entry in catalog.entries[:: STEPS[catalog.header.library]]]
+SAMPLE = [
+    entry
+    for catalog in CATALOGS
+    for entry in catalog.entries[:: STEPS[catalog.header.library]]
+    if not re.search("OutOfTime|allocate", entry.proof or "")  # what it says depends on the machine
+]
 
 
 def differences(kept, found, where=""):
@@ -51,11 +59,22 @@ def test_the_catalog_is_of_the_installed_library(catalog):
     assert versions[0] == versions[1], WAY_OUT
 
 
+def without_sizes(data):
+    """Return the text of an entry as JSON again, without the sizes of differences, which processors round otherwise."""
+    return json.loads(re.sub(r"(merging changes the outputs by) [\w.+-]+", r"\1 so much", json.dumps(data)))
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A slower machine, or one that runs other tests beside this one, gets more time for a proof."""
+    monkeypatch.setattr(proofs, "SECONDS", 120.0)
+
+
 @pytest.mark.parametrize("entry", SAMPLE, ids=lambda entry: entry.architecture.reference)
 def test_a_scan_says_what_the_catalog_says(entry):
     """Roles, towers, slots, proposals, reasons and what PEFT's entries hit."""
     kept, found = entry.to_dict(), rescan(entry.architecture)
     if entry.unscanned is not None:
         found.setdefault("architecture", kept["architecture"])
-    different = list(differences(kept, found))
+    different = list(differences(without_sizes(kept), without_sizes(found)))
     assert not different, "\n".join([f"{entry.architecture.reference} differs.", *different[:20], WAY_OUT])

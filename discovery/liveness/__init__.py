@@ -1,6 +1,6 @@
 """Liveness: an adapter on every layer of a small real build, one forward and one backward, and what came of it."""
 
 from .builds import Builds, list_builds
-from .prove import Proof, apply_proof, prove, prove_any
+from .proofs import Proof, apply_proof, prove, prove_any
 
 __all__ = ["Builds", "Proof", "apply_proof", "list_builds", "prove", "prove_any"]
