@@ -32,7 +32,7 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check stored mappings against the installed library, and store how each one fares."""
-    from ..discovery import Bounds, list_architectures, quiet_libraries, scan_each
+    from ..discovery import Bounds, How, list_architectures, quiet_libraries, scan_each
     from ..registry import Registry
 
     _check(source, markdown)
@@ -42,7 +42,7 @@ def audit(
         mappings = _select(registry, library, source, name or (), peft_type)
         due = sorted({m.name for m in mappings if (rescan or m.verification is None) and m.name in known})
         bounds = Bounds() if workers is None else Bounds(workers)
-        outcomes = registry.audit(mappings, scan_each(library, due, bounds=bounds), known)
+        outcomes = registry.audit(mappings, scan_each(library, due, how=How(proved=True), bounds=bounds), known)
     if markdown:
         _write_report(markdown, outcomes, library)
     about = {"library": library, "library_version": metadata.version(library), "source": source}
