@@ -1,6 +1,7 @@
 """prove: a small real build -> on which of its layers an adapter learns, and how that is known."""
 
 import re
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from .quiet import quiet
 
 MOST_BUILDS = 3
 """Builds tried, from the smallest."""
+PATIENCE = 20.0
+"""Seconds after which no other build is tried."""
 SECONDS = 10.0
 """Time for the forwards and backwards of one build."""
 
@@ -95,20 +98,21 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
 
     Where there is no build at all, the proof says why and holds no verdict.
     """
-    best = Proof("nothing to build", {})
-    most = -1
+    best: Proof | None = None
+    started = time.monotonic()
     try:
         for build in islice(builds, MOST_BUILDS):
             proof = prove(build.model, build.says, mergeable, build.input_size)
             _drop(build)
-            open_ones = _count_open(proof, mergeable)
-            if most < 0 or open_ones < most:
-                best, most = proof, open_ones
-            if not open_ones:
+            if best is None or _count_open(proof, mergeable) < _count_open(best, mergeable):
+                best = proof
+            if not _count_open(best, mergeable) or time.monotonic() > started + PATIENCE:
                 break
-    except ScanFailed as error:
-        return best if most >= 0 else Proof(error.message, {})
-    return best
+    except (ScanFailed, MemoryError) as error:
+        return best or Proof(str(error), {})
+    except RuntimeError as error:  # torch's own, where memory is short
+        return best or Proof(str(error).partition("\n")[0], {})
+    return best or Proof("nothing to build", {})
 
 
 def _drop(build: SmallBuild) -> None:

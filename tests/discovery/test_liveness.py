@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from loradar.discovery.layers import list_layers
-from loradar.discovery.liveness import apply_proof, prove
+from loradar.discovery.liveness import Proof, apply_proof, prove, prove_any
+from loradar.discovery.small import SmallBuild
+from loradar.errors import ScanFailed
 from loradar.patterns import pattern_of
 from tests import live_zoo as zoo
 
@@ -136,3 +138,32 @@ def test_the_random_state_is_kept():
     torch.manual_seed(3)
     proved(model)
     assert torch.equal(torch.rand(2), expected)
+
+
+def test_what_cannot_be_built_or_computed_is_said():
+    """The scan goes on without a proof."""
+
+    def short_of_memory():
+        raise RuntimeError("can't allocate memory\nat great length")
+        yield
+
+    def unbuilt():
+        raise ScanFailed("it has no small build")
+        yield
+
+    assert prove_any(short_of_memory(), set()) == Proof("can't allocate memory", {})
+    assert prove_any(unbuilt(), set()) == Proof("it has no small build", {})
+    assert prove_any(iter(()), set()).verdicts == {}
+
+
+def test_the_best_of_several_builds_counts():
+    """A build on which nothing runs is no reason to stop."""
+
+    class Refuses(zoo.Step):
+        def forward(self, _):
+            raise ValueError("not today")
+
+    builds = iter([SmallBuild(Refuses(), "small", None), SmallBuild(zoo.Step(), "large", None)])
+    proof = prove_any(builds, {"called"})
+    assert proof.says.startswith("large: forward")
+    assert proof.verdicts["called"].live is True
