@@ -21,7 +21,7 @@ SAMPLE = [
     entry
     for catalog in CATALOGS
     for entry in catalog.entries[:: STEPS[catalog.header.library]]
-    if not re.search("OutOfTime|allocate", entry.proof or "")  # what it says depends on the machine
+    if not re.search("OutOfTime|time was up|allocate", entry.proof or "")  # what it says depends on the machine
 ]
 
 
@@ -67,7 +67,7 @@ def without_sizes(data):
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """A slower machine, or one that runs other tests beside this one, gets more time for a proof."""
-    monkeypatch.setattr(proofs, "SECONDS", 120.0)
+    monkeypatch.setattr(proofs, "SECONDS", 30.0)
 
 
 @pytest.mark.parametrize("entry", SAMPLE, ids=lambda entry: entry.architecture.reference)

@@ -109,7 +109,7 @@ def dead_under_peft(reference, spec):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("entry", sample(), ids=lambda entry: entry.architecture.reference)
+@pytest.mark.parametrize("entry", [*sample()], ids=lambda entry: entry.architecture.reference)
 def test_peft_s_adapters_learn_where_the_catalog_says_live(entry):
     """0 dead layers in any proposal called live."""
     reference = Reference.parse(entry.architecture.reference)

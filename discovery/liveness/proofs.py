@@ -192,7 +192,8 @@ def _tell(says: str, runs: Sequence[Run], experiment: Experiment) -> str:
         return f"{says}: {runs[0].error if runs else 'nothing to run'}"
     parts = [run.path for run in runs if run.error is None and run.path]
     whole = "" if any(run.error is None and not run.path for run in runs) else f", part by part ({len(parts)})"
-    return f"{says}{whole}: forward, backward, {_tell_merging(experiment)}"
+    ended = ", until its time was up" if any(str(run.error).startswith(OutOfTime.__name__) for run in runs) else ""
+    return f"{says}{whole}: forward, backward, {_tell_merging(experiment)}{ended}"
 
 
 def _tell_merging(experiment: Experiment) -> str:

@@ -114,7 +114,9 @@ def test_checks_of_another_peft_are_not_used(tmp_path, given_catalog):
 def test_dead_and_partial_entries_of_peft_are_known(registry):
     """llama4's reaches the vision tower; mixtral's IA3 entry names a layer transformers 5 does not have."""
     assert registry.lookup("llama4").source.kind == "scanner"
-    mixtral = registry.lookup("mixtral", "IA3")
+    assert registry.lookup("mixtral", "IA3").source.kind == "scanner"
+    stated = registry.list_mappings("transformers", "peft", "5.23.0")
+    (mixtral,) = (m for m in stated if (m.name, m.peft_type) == ("mixtral", "IA3"))
     assert (mixtral.verification.status, mixtral.verification.counts["w2"]) == ("partial", {})
 
 
@@ -126,7 +128,7 @@ def test_an_older_version_seeds_ranges(registry):
     assert (then.spec.target_modules, then.versions) == (("query", "value"), Versions("4.57.1", "4.57.1"))
     assert (now.spec.target_modules, now.versions) == (("q_proj", "v_proj"), Versions("5.23.0", "5.23.0"))
     assert registry.lookup("van").versions == Versions("4.57.1", "4.57.1")
-    assert registry.lookup("mixtral", "IA3", library_version="4.57.1").verification.status == "unproven"
+    assert registry.lookup("mixtral", "IA3", library_version="4.57.1").verification.status == "live"
     olds = {way.rename.old for way in registry.get_architecture("transformers", "mixtral").renames}
     assert "model.layers.*.block_sparse_moe.experts.*.w1" in olds
 
