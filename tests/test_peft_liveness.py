@@ -37,7 +37,7 @@ def sample():
 
 
 def live_proposals(entry):
-    """Return the LoRA proposals an entry calls live, without those that name single layers by their number."""
+    """Return the LoRA proposals an entry calls live."""
     checked = zip(entry.proposals, entry.checks, strict=True)
     return [p for p, check in checked if p.peft_type == "LORA" and check.status == "live"]
 
@@ -81,12 +81,11 @@ def injected(build, spec):
     return peft.inject_adapter_in_model(config, build.model)
 
 
-def tried(build, spec):
-    """Return the dead patterns of one build under peft's adapters."""
+def tried(build, model):
+    """Return the dead patterns of one build that peft has adapted."""
     torch.manual_seed(0)
     if build.input_size:
-        build.model.__dict__["pretrained_cfg"] = {"input_size": build.input_size}
-    model = injected(build, spec)
+        model.__dict__["pretrained_cfg"] = {"input_size": build.input_size}
     watcher = Watcher(model)
     assert watcher.factors
     quiet(model)
@@ -99,9 +98,10 @@ def dead_under_peft(reference, spec):
     least = None
     for build in islice(small_builds(reference, list_layers(sources.build(reference))), BUILDS):
         try:
-            dead = tried(build, spec)
-        except REFUSALS:
+            model = injected(build, spec)
+        except REFUSALS:  # the injection alone: what fails afterwards fails the test
             continue
+        dead = tried(build, model)
         least = dead if least is None or len(dead) < len(least) else least
         if not dead:
             break

@@ -34,7 +34,6 @@ class Experiment:
         unfitting: Layers an adapter does not fit, with the reason.
         shifts: Layers whose merging changes the outputs, with how much.
         error: Why the last backward failed, if it did.
-        worst: The largest difference merging made that was within tolerance.
         is_random: Whether the same forward gives other outputs each time, so that merging cannot be judged.
     """
 
@@ -43,7 +42,6 @@ class Experiment:
         self.unfitting: dict[str, str] = {}
         self.shifts: dict[str, float] = {}
         self.error: str | None = None
-        self.worst = 0.0
         self.is_random = False
         self._probes = {probe.path: probe for probe in probes}
         self._mergeable = mergeable
@@ -108,8 +106,8 @@ class Experiment:
             group = waiting.pop()
             change, forwards = self._merged_change(forward, group, expected), forwards + 1
             if change <= TOLERANCE:
-                self.worst = max(self.worst, change)
-            elif forwards == 1 and self._merged_change(forward, [], expected) > TOLERANCE:
+                continue
+            if forwards == 1 and self._merged_change(forward, [], expected) > TOLERANCE:
                 self.is_random = True
             elif len(group) == 1:
                 self.shifts |= {probe.path: change for probe in group[0]}
