@@ -68,11 +68,16 @@ class LoraLayer(Wrapper, ABC):
         self._modules["base_layer"] = base_layer
         self._modules["lora_dropout"] = keyed(adapter, _dropout(planned.dropout))
 
-    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return what the base layer returns, plus the update, in the dtype of the base layer's result."""
-        result: torch.Tensor = self.base_layer(x, *args, **kwargs)
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Return what the base layer returns, plus the update, in the dtype of the base layer's result.
+
+        A linear of a class of its own may return more beside it, as a tuple: that is passed on.
+        """
+        result = self.base_layer(x, *args, **kwargs)
         if self.disable_adapters or self.merged_adapters:
             return result
+        if isinstance(result, tuple):
+            return (result[0] + self.update(x)).to(result[0].dtype), *result[1:]
         return (result + self.update(x)).to(result.dtype)
 
     @abstractmethod

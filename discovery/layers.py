@@ -128,23 +128,27 @@ def kind_of(module: nn.Module) -> Kind:
     """Return what an adapter on this module would have to imitate; ``other`` if it owns no weight we know.
 
     Quantised linears subclass ``nn.Linear``, or are known by their features: their weight is packed under other names
-    (GPTQ, AWQ, HQQ). A parametrised layer (weight norm) recomputes its weight, so there is
-    nothing to adapt in place.
+    (GPTQ, AWQ, HQQ), or a class of their own rounds it as it goes (I-BERT). A parametrised layer (weight norm)
+    recomputes its weight, so there is nothing to adapt in place.
     """
     kind = next((kind for base, kind in KIND_OF_CLASS.items() if isinstance(module, base)), None)
     if kind in WEIGHT_KINDS:
         return kind if "weight" in module._parameters else "other"
     if kind is not None:
         return kind
-    if _is_packed_linear(module):
+    if _is_linear_by_features(module):
         return "linear"
     return _kind_by_name(module) or ("expert_parameter" if _holds_experts(module) else "other")
 
 
-def _is_packed_linear(module: nn.Module) -> bool:
-    sizes = (module.__dict__.get(name) for name in ("in_features", "out_features"))
-    own = module._parameters.get("weight") is None and not module._modules and (module._buffers or module._parameters)
-    return bool(own) and all(isinstance(size, int) for size in sizes)
+def _is_linear_by_features(module: nn.Module) -> bool:
+    read, written = (module.__dict__.get(name) for name in ("in_features", "out_features"))
+    if module._modules or not (isinstance(read, int) and isinstance(written, int)):
+        return False
+    weight = module._parameters.get("weight")
+    if weight is None:
+        return bool(module._buffers or module._parameters)
+    return tuple(weight.shape) == (written, read)
 
 
 def _kind_by_name(module: nn.Module) -> Kind | None:

@@ -207,8 +207,13 @@ def _merged(flow: Flow, op: Op) -> Sources:
     merged: Sources = {}
     for value in dict.fromkeys(op.inputs[:1] if op.name in LOOKUPS else op.inputs):
         for key, way in flow.read(value).items():
-            merged[key] = merged.get(key, Way.NONE) | way
+            merged[key] = _joined(merged[key], way) if key in merged else way
     return merged
+
+
+def _joined(one: int, other: int) -> int:
+    """Return the way of a source that came twice: pooled only if it never came whole (a norm divides by an average)."""
+    return (one | other) & ~(Way.POOLED & (one ^ other))
 
 
 def _keep_weights(flow: Flow, op: Op) -> None:

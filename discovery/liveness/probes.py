@@ -120,7 +120,10 @@ class Added(Factored):
         written = inner(*args, **kwargs)
         if self.is_silent:
             return written
-        return written + self._fitting(args[0] if args else next(iter(kwargs.values())), written)
+        read = args[0] if args else next(iter(kwargs.values()))
+        if isinstance(written, tuple):  # a linear of a class of its own may return more beside it
+            return written[0] + self._fitting(read, written[0]), *written[1:]
+        return written + self._fitting(read, written)
 
     def _fitting(self, read: Any, written: Any) -> Tensor:
         """Return the update for what was written; a class of its own may read and write something else altogether."""

@@ -26,7 +26,7 @@ MOST_BUILDS = 3
 """Builds tried, from the smallest."""
 PATIENCE = 20.0
 """Seconds after which no other build is tried."""
-SECONDS = 10.0
+SECONDS = 30.0
 """Time for the forwards and backwards of one build."""
 
 
@@ -189,7 +189,8 @@ def _is_out_of_time(runs: Sequence[Run]) -> bool:
 
 def _tell(says: str, runs: Sequence[Run], experiment: Experiment) -> str:
     if not _finished(runs):
-        return f"{says}: {runs[0].error if runs else 'nothing to run'}"
+        seen = "forward, backward, then " if experiment.gradients else ""
+        return f"{says}: {seen}{runs[0].error if runs else 'nothing to run'}"
     parts = [run.path for run in runs if run.error is None and run.path]
     whole = "" if any(run.error is None and not run.path for run in runs) else f", part by part ({len(parts)})"
     ended = ", until its time was up" if any(str(run.error).startswith(OutOfTime.__name__) for run in runs) else ""

@@ -32,6 +32,14 @@ class SamePadding(nn.Conv2d):
         return super().forward(nn.functional.pad(x, (0, 1, 0, 1)))
 
 
+class Paired(nn.Linear):
+    """A linear that returns a second thing beside what it writes, as I-BERT's ``QuantLinear`` does."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        """Apply, with no scaling factor."""
+        return super().forward(x), None
+
+
 IDS = torch.randint(0, 10, (2, 5))
 BASES: dict[str, tuple[Kind, Any, torch.Tensor]] = {
     "linear": ("linear", lambda: nn.Linear(6, 8), torch.randn(3, 6)),
@@ -191,3 +199,16 @@ def test_compiles_whole() -> None:
     x = torch.randn(3, 6)
     compiled = torch.compile(lora, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), lora(x))
+
+
+def test_what_a_linear_returns_beside_is_passed_on() -> None:
+    """The update goes on the first of a tuple; merged gives the same."""
+    adapter = LAYERS["linear"](Paired(6, 8), PlannedAdapter("p", "linear", 2, 4, scaling=2.0), "default")
+    with torch.no_grad():
+        adapter.factors()[1].normal_()
+    x = torch.randn(3, 6)
+    base, adapted = adapter.base_layer(x), adapter(x)
+    assert adapted[1] is None
+    torch.testing.assert_close(adapted[0], base[0] + x @ adapter.get_delta_weight().T)
+    adapter.merge()
+    torch.testing.assert_close(adapter(x)[0], adapted[0])

@@ -162,6 +162,15 @@ def test_a_leaf_may_be_a_linear_here_and_a_convolution_there():
     }
 
 
+@pytest.mark.parametrize("name", ["convnext_atto_rms", "resnetv2_50d_frn"])
+def test_a_norm_that_averages_the_image_pools_nothing(name):
+    """What a norm divides by its own average still has every position, so the convolutions behind it are proposed."""
+    seen = found(f"timm:{name}")
+    assert {"linear", "conv2d"} & {
+        layer["kind"] for layer in seen.data["layers"] if layer["path"] in seen.hits("default")
+    }
+
+
 def test_a_patch_convolution_may_have_three_dimensions():
     """qwen2_vl: patch_embed.proj is a Conv3d, attn.proj a Linear (edge case 3; ms-swift#2640)."""
     seen = found("qwen2_vl")
