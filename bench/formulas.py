@@ -1,9 +1,9 @@
 """Whether every size the scanner states is what the installed peft trains: one injection on meta per proposal.
 
-    python bench/formulas.py [LIBRARY ...] [--every N] [--rank R] [--json FILE]
+    python bench/formulas.py [LIBRARY ...] [--every N] [--seconds S] [--rank R] [--json FILE]
 
-Every proposal of every family is injected into a fresh build of its architecture and the trainable parameters are
-counted. Where PEFT refuses, or rewrites the targets before it matches them, the reason is kept instead.
+Every proposal of the catalog, of every family, is injected into a fresh build of its architecture and the trainable
+parameters are counted. Where PEFT refuses, or rewrites the targets before it matches them, the reason is kept instead.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import time
 import warnings
 from collections import Counter, defaultdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,13 @@ import peft
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from rich.progress import track
 
-from loradar.discovery import list_architectures, quiet_libraries, scan_module, sources
-from loradar.errors import LoradarError
+from loradar.catalog import list_catalogs, read_catalog
+from loradar.discovery import Bounds, quiet_libraries, sources
+from loradar.discovery.workers import work
 from loradar.records import Proposal
 from loradar.references import Reference
 
 LIBRARIES = ["transformers", "timm", "diffusers"]
-FAMILIES = ("LORA", "IA3", "LN_TUNING", "OSF", "BEFT")
 
 
 def config_of(proposal: Proposal, rank: int) -> Any:
@@ -56,28 +57,40 @@ def judge(reference: str, proposal: Proposal, rank: int) -> tuple[str, str]:
     return ("differs" if as_stated else "rewritten"), f"stated {stated:,}, trained {counted:,}"
 
 
-def measure(library: str, every: int, rank: int) -> dict[str, Any]:
+@cache
+def published(library: str) -> dict[str, tuple[Proposal, ...]]:
+    """Return the proposals of the catalog by architecture; subsets of all-linear are left out."""
+    file = next(file for file in list_catalogs() if file.name == f"{library}.jsonl")
+    return {
+        entry.architecture.name: tuple(p for p in entry.proposals if p.preset not in ("attention", "mlp"))
+        for entry in read_catalog(file).entries
+    }
+
+
+def judge_all(name: str, library: str, rank: int) -> dict[str, tuple[str, str]]:
+    """Return the outcome for every proposal of an architecture, by what it is for."""
+    quiet_libraries()
+    warnings.simplefilter("ignore")
+    proposals = published(library)[name]
+    return {f"{p.peft_type} {p.preset}": judge(f"{library}:{name}", p, rank) for p in proposals}
+
+
+def measure(library: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return the outcomes over a library, and what is not equal."""
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     said: dict[str, str] = {}
     start = time.perf_counter()
-    for name in track(list_architectures(library)[::every], description=library):
-        reference = f"{library}:{name}"
-        try:
-            found = scan_module(sources.build(Reference.parse(reference)), method="auto")
-        except LoradarError:
-            outcomes["unscanned"]["unscanned"] += 1
-            continue
-        for proposal in found.proposals:
-            if proposal.preset in ("attention", "mlp"):
-                continue  # subsets of all-linear
-            what = f"{proposal.peft_type} {proposal.preset}"
-            outcome, note = judge(reference, proposal, rank)
+    names = [name for name, proposals in published(library).items() if proposals][:: options.every]
+    task = partial(judge_all, library=library, rank=options.rank)  # what is published is read before workers are forked
+    bounds = Bounds(seconds=options.seconds)
+    for name, judged in track(work(task, names, library, bounds), total=len(names), description=library):
+        found = judged if isinstance(judged, dict) else {"every proposal": ("unfinished", judged)}
+        for what, (outcome, note) in found.items():
             outcomes[what][outcome] += 1
             if note:
                 said[f"{name} {what}"] = f"{outcome}: {note}"
     counts = {what: dict(counter) for what, counter in sorted(outcomes.items())}
-    return {"counts": counts, "not_equal": said, "seconds": round(time.perf_counter() - start)}
+    return {"counts": counts, "not_equal": dict(sorted(said.items())), "seconds": round(time.perf_counter() - start)}
 
 
 def main() -> None:
@@ -85,12 +98,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("libraries", nargs="*", default=LIBRARIES)
     parser.add_argument("--every", type=int, default=1, help="measure every n-th architecture")
+    parser.add_argument("--seconds", type=float, default=300.0, help="time for one architecture")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     quiet_libraries()
     warnings.simplefilter("ignore")
-    report = {library: measure(library, options.every, options.rank) for library in options.libraries}
+    report = {library: measure(library, options) for library in options.libraries}
     print(json.dumps(report, indent=2))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")

@@ -278,7 +278,9 @@ def test_a_linear_that_rounds_its_weight_itself_is_a_linear():
     """I-BERT's class of its own has a linear's features and weight, and returns a tuple (edge case 36)."""
     seen = Found("transformers:ibert")
     assert (seen.one("self.query", "kind"), seen.one("self.query", "role")) == ("linear", "attention.query")
-    assert seen.hit_patterns("default") == {f"encoder.layer.*.attention.self.{leaf}" for leaf in ("query", "value")}
+    assert seen.hit_patterns("default") == {
+        f"ibert.encoder.layer.*.attention.self.{leaf}" for leaf in ("query", "value")
+    }
 
 
 def test_packed_experts_are_not_proposed_as_matrices():
