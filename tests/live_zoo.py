@@ -84,6 +84,44 @@ class Direct(Step):
         return self.odd.forward(self.called(x))
 
 
+class Grouped(nn.Linear):
+    """Applies half of its rows to each of two groups of features, as DeepSeek-V4's output projection does."""
+
+    def forward(self, x):
+        """Read and write the groups apart."""
+        return torch.einsum("...gi,goi->...go", x, self.weight.unflatten(0, (2, -1)))
+
+
+class Groups(Step):
+    """A linear that no adapter fits."""
+
+    def __init__(self):
+        super().__init__(odd=Grouped(WIDTH // 2, WIDTH, bias=False))
+
+    def forward(self, x):
+        """Call it."""
+        return self.odd(self.called(x).unflatten(-1, (2, -1)))
+
+
+class Paired(nn.Linear):
+    """Returns a scaling factor beside what it writes, as I-BERT's linears do."""
+
+    def forward(self, x):
+        """Apply, with no factor."""
+        return super().forward(x), None
+
+
+class Pairs(Step):
+    """A linear that returns a pair."""
+
+    def __init__(self):
+        super().__init__(odd=Paired(WIDTH, WIDTH))
+
+    def forward(self, x):
+        """Take the first."""
+        return self.odd(self.called(x))[0]
+
+
 class Standardised(nn.Conv2d):
     """Standardises its weight before it convolves."""
 

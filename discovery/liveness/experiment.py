@@ -39,7 +39,7 @@ class Experiment:
 
     def __init__(self, probes: Sequence[Probe], mergeable: Collection[str]) -> None:
         self.gradients: dict[str, float] = {}
-        self.unfitting: dict[str, str] = {}
+        self.unfitting: dict[str, Unfitting] = {}
         self.shifts: dict[str, float] = {}
         self.error: str | None = None
         self.is_random = False
@@ -77,7 +77,7 @@ class Experiment:
             try:
                 return _outputs_of(forward)
             except Unfitting as error:
-                self.unfitting[error.path] = error.says
+                self.unfitting[error.path] = error
                 self._probes.pop(error.path).is_silent = True
 
     def _learn(self, called: list[str], outputs: list[Tensor], scale: float = 1.0) -> None:

@@ -134,8 +134,9 @@ class Added(Factored):
             update = self.update(read).to(written.dtype)
         except RuntimeError as error:
             raise Unfitting(self.path, f"no adapter fits {name}: {str(error).partition(chr(10))[0][:120]}") from error
-        if update.shape != written.shape:  # a convolution that pads by itself, say
-            raise Unfitting(self.path, f"an adapter writes {list(update.shape)}, {name} {list(written.shape)}")
+        if update.shape != written.shape:  # a convolution that pads by itself, say, fits images of other sizes
+            says = f"an adapter writes {list(update.shape)}, {name} {list(written.shape)}"
+            raise Unfitting(self.path, says, is_never=isinstance(self, Dense))
         return update
 
     @abstractmethod
@@ -240,12 +241,13 @@ class Stacked(Factored):
 
 
 class Unfitting(Exception):
-    """An adapter made as PEFT makes it does not fit the layer."""
+    """An adapter made as PEFT makes it does not fit the layer; where ``is_never``, it fits on no input."""
 
-    def __init__(self, path: str, says: str) -> None:
+    def __init__(self, path: str, says: str, *, is_never: bool = False) -> None:
         super().__init__(f"{path}: {says}")
         self.path = path
         self.says = says
+        self.is_never = is_never
 
 
 def make_probes(model: nn.Module, layers: Iterable[Layer]) -> list[Probe]:

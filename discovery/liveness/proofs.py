@@ -22,7 +22,7 @@ from .experiment import TOLERANCE, Experiment
 from .probes import Probe, make_probes
 from .quiet import quiet
 
-MOST_BUILDS = 3
+MOST_BUILDS = 6
 """Builds tried, from the smallest."""
 PATIENCE = 20.0
 """Seconds after which no other build is tried."""
@@ -166,7 +166,8 @@ def _verdicts(probes: Iterable[Probe], experiment: Experiment) -> dict[str, Verd
 def _judge(probe: Probe, experiment: Experiment) -> Verdict:
     path = probe.path
     if path in experiment.unfitting:
-        return Verdict(live=None, says=experiment.unfitting[path])
+        unfitting = experiment.unfitting[path]
+        return Verdict(live=False if unfitting.is_never else None, says=unfitting.says)
     if path not in experiment.gradients:
         reason = experiment.error if probe.calls else None
         return Verdict(live=None, says=f"no backward: {reason}" if reason else "no forward called it")

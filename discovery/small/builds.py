@@ -17,7 +17,7 @@ from ..layers import list_layers
 from ..sources.recipes import Change, Recipe
 from .depths import DEPTHS, fewer_experts, shallowed
 from .images import smaller_images
-from .settings import Path, list_sections, replaced
+from .settings import Path, Section, list_sections, replaced
 from .vocabularies import fewer_tokens
 from .widths import narrowed
 from .words import find_limit
@@ -69,21 +69,34 @@ class Shrink:
     def list_changes(self, settings: Any) -> dict[Path, Any]:
         """Return the values that change, by where they stand."""
         sections = list_sections(settings)
-        shallow = shallowed(sections, self.depth) if self.depth else {}
         narrow, _ = narrowed(sections, self.most)
-        terse = (
-            {**fewer_tokens(sections), **fewer_experts(sections), **smaller_images(sections)} if self.is_terse else {}
-        )
-        known = {(*section.path, name): value for section in sections for name, value in section.fields.items()}
-        changes = {**terse, **narrow, **shallow}
-        return {path: value for path, value in changes.items() if value != known[path]}
+        terse = {**fewer_tokens(sections), **fewer_experts(sections)} if self.is_terse else {}
+        return _changed(sections, {**terse, **self._images(sections), **narrow, **self._depths(sections)})
 
     def describe(self, settings: Any) -> str:
         """Say in words how much of the full model is left."""
-        _, factors = narrowed(list_sections(settings), self.most)
+        sections = list_sections(settings)
+        _, factors = narrowed(sections, self.most)
         widths = " and ".join(f"1/{factor}" for factor in sorted(factors))
-        depth = f"{self.depth} layers of each stack, or as many as it has kinds" if self.depth else "at full depth"
-        return f"{widths} of its widths, {depth}" if factors else f"at full width, {depth}"
+        is_cut = _changed(sections, self._depths(sections))
+        parts = [
+            f"{widths} of its widths" if factors else "at full width",
+            f"{self.depth} layers of each stack, or as many as it has kinds" if is_cut else "at full depth",
+            *(["smaller images"] if self._images(sections) else []),
+        ]
+        return ", ".join(parts)
+
+    def _depths(self, sections: list[Section]) -> dict[Path, Any]:
+        return shallowed(sections, self.depth) if self.depth else {}
+
+    def _images(self, sections: list[Section]) -> dict[Path, Any]:
+        return smaller_images(sections) if self.is_terse else {}
+
+
+def _changed(sections: list[Section], values: dict[Path, Any]) -> dict[Path, Any]:
+    """Return those of new values that are not what they were."""
+    known = {(*section.path, name): value for section in sections for name, value in section.fields.items()}
+    return {path: value for path, value in values.items() if value != known[path]}
 
 
 def small_builds(reference: Reference, layers: Collection[Layer]) -> Iterator[SmallBuild]:

@@ -53,18 +53,26 @@ def find_recipe(name: str) -> Recipe:
                 timm.create_model(name, pretrained=False)
         except _Heard as heard:
             if heard.variant != name or heard.holds_a_model:
-                return Recipe(f"timm:{name}", {}, partial(_create, name))
+                size = {key: value for key, value in heard.settings.items() if key == "img_size" and value}
+                return Recipe(f"timm:{name}", size, partial(_create, name))
             return Recipe(f"timm:{name}", heard.settings, partial(_construct, heard))
     message = f"timm:{name} makes no tensor when it is built, so its arguments cannot be told."
     raise ScanFailed(message, reference=f"timm:{name}")
 
 
-def _create(name: str, _settings: Any, _change: Change) -> nn.Module:
-    """Build an architecture whose entry makes a second model first, its backbone: its size cannot be changed."""
+def _create(name: str, settings: dict[str, Any], change: Change) -> nn.Module:
+    """Build an architecture whose entry makes a second model first, its backbone: only its image can be changed."""
     import timm
 
-    model: nn.Module = timm.create_model(name, pretrained=False)
+    model: nn.Module = timm.create_model(name, pretrained=False, **_sized(change(settings)))
     return model
+
+
+def _sized(given: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments with a data config that says what image they ask for."""
+    size = given.get("img_size")
+    sizes = {"pretrained_cfg_overlay": {"input_size": (given.get("in_chans", 3), *_pair(size))}} if size else {}
+    return {**sizes, **given}
 
 
 def _check_known(name: str) -> None:
@@ -78,10 +86,7 @@ def _construct(heard: "_Heard", settings: dict[str, Any], change: Change) -> nn.
     """Build a class as timm does: with a data config, which says what input it takes."""
     from timm.models import build_model_with_cfg
 
-    given = change(settings)
-    size = given.get("img_size")
-    sizes = {"pretrained_cfg_overlay": {"input_size": (given.get("in_chans", 3), *_pair(size))}} if size else {}
-    named = {"kwargs_filter": heard.refused, **sizes, **given}
+    named = {"kwargs_filter": heard.refused, **_sized(change(settings))}
     model: nn.Module = build_model_with_cfg(heard.model_class, heard.variant, pretrained=False, **named)
     return model
 

@@ -74,6 +74,21 @@ def test_what_standardises_its_weight_is_live_but_not_merged():
     assert "but for those it says" in proof.says
 
 
+def test_a_linear_that_no_adapter_fits_is_dead():
+    """Its rows are shared out among groups of features, so that PEFT's adapter fails in the forward."""
+    _, layers = proved(zoo.Groups())
+    assert layers["odd"].live is False
+    assert "an adapter writes" in layers["odd"].proof
+    assert layers["called"].live is True
+
+
+def test_what_a_linear_returns_beside_is_passed_on():
+    """The adapter goes on the first of a tuple."""
+    proof, layers = proved(zoo.Pairs())
+    assert (layers["odd"].live, layers["odd"].proof) == (True, None)
+    assert proof.says == "as it is: forward, backward, merged within 1e-04"
+
+
 def test_a_convolution_that_pads_by_itself_does_not_fit_an_adapter():
     """PEFT's adapter would write another shape."""
     _, layers = proved(zoo.Images(zoo.PadsItself))

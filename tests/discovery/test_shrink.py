@@ -226,6 +226,13 @@ def test_a_timm_model_with_a_backbone_is_taken_as_it_is(name):
     assert slots(list_layers(small.model)) == slots(layers)
 
 
+def test_only_the_image_of_a_timm_model_with_a_backbone_shrinks():
+    """A large one costs more than its weights."""
+    _, small = smallest("timm:vit_small_r26_s32_384")
+    assert small.says == "at full width, at full depth, smaller images"
+    assert small.input_size == (3, 192, 192)
+
+
 def test_a_module_of_a_user_has_no_recipe():
     """There is nothing in it to make smaller."""
     with pytest.raises(InvalidReference, match="torch:zoo:MLP is none"):
