@@ -16,8 +16,6 @@ TOLERANCE = 1e-4
 """How far merged outputs may be from adapted ones, beside the largest number in them (fp32)."""
 _SEED = 0
 _DEEPEST = 4
-_LOUD = 2.0**60
-"""What a loss is multiplied by where a gradient was too small for single precision."""
 _MOST_FORWARDS = 48
 """Forwards that may go into finding the layers whose merging changes the outputs."""
 
@@ -67,7 +65,7 @@ class Experiment:
             if unmoved:
                 with Leaky():
                     again = [output for output in self._adapted(forward) if output.requires_grad]
-                self._learn(unmoved, again, _LOUD)
+                self._learn(unmoved, again)
         merged = [self._probes[p] for p in called if p in self._mergeable and self.gradients.get(p)]
         self._check_merging(forward, [p for p in merged if isinstance(p, Factored)], outputs)
 
@@ -80,14 +78,14 @@ class Experiment:
                 self.unfitting[error.path] = error
                 self._probes.pop(error.path).is_silent = True
 
-    def _learn(self, called: list[str], outputs: list[Tensor], scale: float = 1.0) -> None:
+    def _learn(self, called: list[str], outputs: list[Tensor]) -> None:
         """Note the gradient of every adapter whose layer was called."""
         parameters = [p for path in called for p in self._probes[path].parameters]
         for parameter in parameters:
             parameter.grad = None
         if outputs:
             try:
-                (scale * _loss(outputs)).backward()  # type: ignore[no-untyped-call]
+                _loss(outputs).backward()  # type: ignore[no-untyped-call]
             except RuntimeError as error:  # an operation without a derivative, or changed in place
                 self.error = str(error).partition("\n")[0][:200]
                 return

@@ -1,4 +1,4 @@
-"""Rectifiers that let a little through: which half they cut off depends on weights nobody has trained yet."""
+"""A way for gradients that only untrained weights hold up: cut off by a rectifier, or too small for their precision."""
 
 from typing import Any
 
@@ -13,8 +13,12 @@ _RECTIFIERS = frozenset({
 })  # fmt: skip
 
 
+_SMALL = 1e-6
+"""A gradient whose largest number is below this is lifted to one: all that is asked is whether it is zero."""
+
+
 class Leaky(TorchFunctionMode):
-    """As a context, puts a leaky rectifier in the place of one that is zero on one side."""
+    """As a context, makes rectifiers leaky, and has every gradient lifted on its way back that became small."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -22,5 +26,14 @@ class Leaky(TorchFunctionMode):
         """Call ``func``, or what stands for it."""
         del types
         if func in _RECTIFIERS:
-            return functional.leaky_relu(args[0] if args else next(iter((kwargs or {}).values())), 0.1)
-        return func(*args, **(kwargs or {}))
+            result: Any = functional.leaky_relu(args[0] if args else next(iter((kwargs or {}).values())), 0.1)
+        else:
+            result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.grad_fn is not None and result.requires_grad:
+            result.register_hook(_lift)  # type: ignore[no-untyped-call]
+        return result
+
+
+def _lift(gradient: Tensor) -> Tensor:
+    largest = gradient.abs().max() if gradient.numel() else gradient.new_ones(())
+    return gradient / largest if 0 < largest < _SMALL else gradient
