@@ -2,8 +2,8 @@
 
     python bench/zero_config.py [LIBRARY ...] [--every N] [--json FILE]
 
-Every architecture of the catalog is built twice: for ``loradar.get_peft_model(model)``, whose layers are looked up among
-those that the catalog calls dead, and for ``peft.get_peft_model(model, LoraConfig())``.
+Every architecture of the catalog is built twice: for ``loradar.get_peft_model(model)``, whose layers are looked up
+among those that the catalog calls dead, and for ``peft.get_peft_model(model, LoraConfig())``.
 """
 
 import argparse

@@ -99,6 +99,22 @@ def test_every_name_is_scanned_or_says_why_not(catalog):
         assert all(proposal.matched and proposal.reasons for proposal in entry.proposals), entry.architecture.name
 
 
+def test_the_default_reaches_a_layer_of_everything_scanned(catalog):
+    """Nobody has to say where: each has a default for LoRA, and one of its layers may learn."""
+    without = [
+        entry.architecture.name
+        for entry in catalog.entries
+        if entry.unscanned is None
+        if not any(
+            slot.live is not False
+            for proposal in entry.proposals
+            if (proposal.peft_type, proposal.preset) == ("LORA", "default")
+            for slot in hit_slots(entry, proposal)
+        )
+    ]
+    assert not without
+
+
 def test_the_catalog_is_small():
     """Its files are text in a repository."""
     assert sum(len(file.read_bytes()) for file in list_catalogs()) <= 10_000_000
