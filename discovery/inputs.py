@@ -295,7 +295,7 @@ def _marks(sizes: Sizes, given: set[str]) -> list[tuple[int, int]]:
         token = sizes.find_field(entry["fields"])
         if given.isdisjoint(entry["partners"]) or not isinstance(token, int):
             continue
-        first, last = (sizes.find_field([field]) for field in entry["around"])
+        first, last = (sizes.find_field([field]) for field in entry["around"] or ("", ""))
         marks += [(first, 0)] if isinstance(first, int) else []
         marks += [(token, entry["modality"])] * sizes.evaluate(entry["count"])
         marks += [(last, 0)] if isinstance(last, int) else []
@@ -308,8 +308,10 @@ def _ids(shape: tuple[int, ...], marks: list[tuple[int, int]]) -> Tensor:
 
 
 def _tokens(shape: tuple[int, ...], marks: list[tuple[int, int]]) -> Tensor:
-    ids = _ids(shape, marks)
-    ids[..., 2 : 2 + len(marks)] = torch.tensor([token for token, _ in marks], dtype=torch.long)
+    """Return ids with the placeholders among them, and none of these anywhere else."""
+    ids, held = _ids(shape, marks), torch.tensor([token for token, _ in marks], dtype=torch.long)
+    ids[torch.isin(ids, held)] = next(number for number in range(3, 40) if number not in held)
+    ids[..., 2 : 2 + len(marks)] = held
     return ids
 
 

@@ -71,7 +71,9 @@ class _Cut:
         return value
 
     def _first(self, value: Any) -> Any:
-        """Return what a per-layer list says of the first layers, if every value in it is among them."""
+        """Return what a per-layer list says of the first layers, if every value in it is among them, or its index."""
+        if [*value] == [*range(self.old)]:
+            return value[: self.depth]
         if {*map(repr, value[: self.depth - self.last])} != {*map(repr, value)}:
             raise _TooFew
         return value[: self.depth]

@@ -19,6 +19,8 @@ WIDE = 64
 """Widths from this keep as much as a head: with fewer channels a rectifier may let nothing through."""
 TELLING = 256
 """Two models that share a width from this are taken to agree on it; narrower ones are often the same by chance."""
+TEXT, TAKEN = "text_config", "hidden_size"
+"""Where the configurations of transformers hold a text model, and the width it takes from an encoder beside it."""
 _QUARTERS = 4
 _FEW = 4
 _UNITS = {"axes": 2, "rotations": 1}
@@ -49,7 +51,20 @@ def narrowed(sections: Iterable[Section], most: int) -> tuple[dict[Path, Any], s
     for section in known:
         for name, value in _fields(section, "outer"):
             changes[*section.path, name] = each_number(value, lambda width: _divide(width, factor_of.get(width, apart)))
+        for name, value in _fields(section, "leaving"):
+            beside = _find_beside(section, known)
+            changes[*section.path, name] = (
+                changes[*beside.path, TAKEN] if beside else _divide(value, factor_of.get(value, apart))
+            )
     return changes, factors
+
+
+def _find_beside(section: Section, known: Iterable[Section]) -> Section | None:
+    """Return the text model that a section stands beside and that takes what leaves its model."""
+    if not section.path:
+        return None
+    path = (*section.path[:-1], TEXT)
+    return next((other for other in known if other.path == path and other.fields.get(TAKEN)), None)
 
 
 def _families(sections: Iterable[Section]) -> list[Family]:
