@@ -158,7 +158,8 @@ class _Search:
         """Yield changes whose models have every slot, with what they leave in words."""
         if is_small and self._fits(copy.deepcopy) and max(self._sizes)[0] <= SMALL:
             yield copy.deepcopy, "as it is"
-            return
+            if not self.reasons:  # what is small may have to be built inside what is not
+                return
         self._sizes.clear()
         limit = find_limit(self.recipe.reference) or LIMITS[0][0]
         for most, is_terse in dict.fromkeys((min(limit, most), is_terse) for most, is_terse in LIMITS):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from discovery_zoo import ConvNet
 from torch import nn
-from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, Qwen2VLConfig
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, Qwen2VLConfig, SplinterConfig
 
 from loradar.discovery.input_search import Failure, Search
 from loradar.discovery.input_shapes import Sizes
@@ -78,6 +78,18 @@ def test_a_text_holds_the_placeholders_of_its_images(takes):
     assert row[row.index(151655) - 1] == 151652
     without = Inputs(takes).make(Plan(picks={"pixel_values": len(Inputs(takes).choices["pixel_values"]) - 1}))
     assert 151655 not in without["input_ids"]
+
+
+def test_no_other_word_is_a_placeholder():
+    """A placeholder may be one of the first ids, which the rest of the text counts through."""
+    row = Inputs(Takes(Qwen2VLConfig(image_token_id=19, vision_start_token_id=20))).make(Plan())["input_ids"][0]
+    assert (row == 19).sum() == 4
+    assert (row == 20).sum() == 1
+
+
+def test_what_is_asked_of_a_text_stands_in_it():
+    """A text that a question belongs to holds the token of a question."""
+    assert 104 in Inputs(Takes(SplinterConfig(question_token_id=104))).make(Plan())["input_ids"]
 
 
 def test_small_inputs_are_known_and_large_ones_are_not(takes):

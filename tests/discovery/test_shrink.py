@@ -1,5 +1,6 @@
 """Small real builds: every slot survives, weights are real and always the same, and the process is left as it was."""
 
+import copy
 import random
 
 import numpy as np
@@ -19,6 +20,7 @@ from loradar.discovery.small.vocabularies import fewer_tokens
 from loradar.discovery.small.widths import narrowed
 from loradar.discovery.small.words import meaning_of
 from loradar.discovery.sources.filled import filled, wake
+from loradar.discovery.sources.recipes import Recipe
 from loradar.discovery.sources.timm import find_recipe
 from loradar.discovery.words import read_facts
 from loradar.errors import InvalidReference, ScanFailed
@@ -164,6 +166,37 @@ def test_rotary_sections_add_up_to_half_a_head():
     assert changes["rope_parameters", "mrope_section"] == [1, 1, 2]
 
 
+def test_what_leaves_an_encoder_is_as_wide_as_the_text_model():
+    """Where a default says another width, the features would not fit in the places of the text that wait for them."""
+    settings = {
+        "text_config": {"hidden_size": 8192, "num_attention_heads": 64},
+        "vision_config": {"hidden_size": 1280, "num_heads": 16, "out_hidden_size": 3584},
+    }
+    changes, _ = narrowed(list_sections(settings), 64)
+    assert changes["vision_config", "out_hidden_size"] == changes["text_config", "hidden_size"] < 8192
+
+
+def test_a_layer_may_name_itself():
+    """A list of every layer's own index does not keep a stack deep."""
+    settings = {"num_hidden_layers": 72, "kv_source_layers": [*range(72)]}
+    assert shallowed(list_sections(settings), 2) == {("num_hidden_layers",): 2, ("kv_source_layers",): [0, 1]}
+
+
+def test_what_is_too_large_as_it_is_goes_on_to_smaller_builds(monkeypatch):
+    """A small part may have to be built inside a model that no memory holds."""
+    reference = Reference.parse("transformers:gemma4_unified_audio")
+    layers = list_layers(sources.build(reference))
+    build = Recipe.build_filled
+
+    def refuse(recipe, change):
+        if change is copy.deepcopy:
+            raise ScanFailed("no memory", reference=recipe.reference)
+        return build(recipe, change)
+
+    monkeypatch.setattr(Recipe, "build_filled", refuse)
+    assert next(small_builds(reference, layers)).says.startswith("1/64 of its widths")
+
+
 def test_a_stack_keeps_every_kind_of_layer():
     """Per-layer lists are cut together with the stack, no shorter than their kinds."""
     settings = {"num_hidden_layers": 12, "layer_types": ["a", "a", "a", "b"] * 3, "first_k_dense_replace": 1}
@@ -255,6 +288,11 @@ def test_no_build_with_every_slot_is_an_error():
         ("vocab_size", "vocabulary"),
         ("image_token_id", "token"),
         ("num_channels", "kept"),
+        ("pos_emb_width", "kept"),
+        ("num_output_groups", "kept"),
+        ("out_hidden_size", "leaving"),
+        ("intra_bottleneck_size", "width"),
+        ("ext_pw_out_channel", "width"),
         ("max_position_embeddings", "kept"),
         ("encoder_layers", "depth"),
         ("num_kv_shared_layers", "last"),
