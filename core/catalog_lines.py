@@ -5,7 +5,7 @@ What a proposal hits and why is worked out from the slots where that gives the s
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
@@ -139,11 +139,11 @@ def _packed(proposal: Proposal, check: Verification, slots: Sequence[Slot], plac
 
 def count_hits(spec: TargetSpec, slots: Sequence[Slot]) -> Counts:
     """Return the layers each target hits, by kind, if it hits each slot whole or not at all."""
-    return _sum_hits(spec, _match(spec, [(slot.pattern, slot.kind) for slot in slots]), slots)
+    return _sum_hits(spec, _match(spec, slots), slots)
 
 
-def _match(spec: TargetSpec, places: Iterable[tuple[str, Kind]]) -> Matched:
-    """Return the target that hits each slot, told by its pattern and kind."""
+def _match(spec: TargetSpec, slots: Iterable[Slot]) -> Matched:
+    """Return which target hits each slot."""
     modules, parameters = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.target_parameters or ())
     excluded = TargetMatcher(spec.exclude_modules or ())
 
@@ -153,7 +153,7 @@ def _match(spec: TargetSpec, places: Iterable[tuple[str, Kind]]) -> Matched:
         target = modules.find(path)
         return None if target is None or excluded.find(path) is not None else target
 
-    return tuple(match(pattern.replace("*", "0"), kind) for pattern, kind in places)
+    return tuple(match(slot.pattern.replace("*", "0"), slot.kind) for slot in slots)
 
 
 def _sum_hits(spec: TargetSpec, matched: Matched, slots: Sequence[Slot]) -> Counts:
@@ -186,23 +186,25 @@ class _Structure:
     slots: tuple[dict[str, Any], ...]
     blocks: tuple[str, ...]
     specs: tuple[tuple[Any, Any, TargetSpec], ...]
-    matched: tuple[Matched, ...]
+    matched: dict[TargetSpec, Matched] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        slots = tuple(dict(zip(_SLOT, slot, strict=False)) for slot in data["slots"])
-        places = [(slot["pattern"], slot["kind"]) for slot in slots]
         specs = [TargetSpec.from_dict(spec) for spec in data["specs"]]
-        matched = [_match(spec, places) for spec in specs]
         return cls(
             data["fingerprint"],
             data.get("nameless"),
             {tower: tuple(prefixes) for tower, prefixes in data["towers"].items()},
-            slots,
+            tuple(dict(zip(_SLOT, slot, strict=False)) for slot in data["slots"]),
             tuple(data["blocks"]),
             tuple((peft_type, preset, specs[place]) for peft_type, preset, place in data["for"]),
-            tuple(matched[place] for _, _, place in data["for"]),
         )
+
+    def count_hits(self, spec: TargetSpec, slots: Sequence[Slot]) -> Counts:
+        """Count as ``count_hits`` what a spec hits of an entry's slots; which slots it hits is worked out once."""
+        if spec not in self.matched:
+            self.matched[spec] = _match(spec, slots)
+        return _sum_hits(spec, self.matched[spec], slots)
 
 
 class Unpacker:
@@ -235,25 +237,23 @@ class Unpacker:
         named = (self._library, data["name"], data["class"], self._version, shared.fingerprint, shared.nameless)
         slots = tuple(Slot(**slot, count=n) for slot, n in zip(shared.slots, data["counts"], strict=True))
         reasons = [*map(to_slot_reason, slots), *(self._reasons[reason] for reason in data["reasons"])]
-        own = [*zip(shared.specs, shared.matched, data["proposals"], strict=True)]
+        own = [*zip(shared.specs, data["proposals"], strict=True)]
         return {
             "architecture": Architecture(*named),
             "method": data["method"],
             "untraced": tuple(data.get("untraced", ())),
             "towers": shared.towers,
             "slots": slots,
-            "proposals": tuple(_to_proposal(spec, values, reasons, shared, data["of"]) for spec, _, values in own),
-            "checks": tuple(self._to_check(spec, matched, values, slots) for (_, _, spec), matched, values in own),
+            "proposals": tuple(_to_proposal(spec, values, reasons, shared, data["of"]) for spec, values in own),
+            "checks": tuple(self._to_check(spec, values, shared, slots) for (_, _, spec), values in own),
             "peft": tuple((name, self._to_peft_check(item)) for item in data.get("peft", ()) for name in item["for"]),
             "proof": data.get("proof"),
             "prompt_facts": PromptFacts(*data["prompt"]),
         }
 
-    def _to_check(
-        self, spec: TargetSpec, matched: Matched, values: list[Any], slots: Sequence[Slot]
-    ) -> Verification:
+    def _to_check(self, spec: TargetSpec, values: list[Any], shared: _Structure, slots: Sequence[Slot]) -> Verification:
         more = values[6] if len(values) > 6 else {}  # noqa: PLR2004 - the last of seven
-        counts = more["hits"] if "hits" in more else _sum_hits(spec, matched, slots)
+        counts = more["hits"] if "hits" in more else shared.count_hits(spec, slots)
         reached, findings = more.get("reached", values[3]), tuple(more.get("findings", ()))
         return Verification(more.get("status", "unproven"), self._version, counts, reached, findings)
 
