@@ -5,7 +5,7 @@ What a proposal hits and why is worked out from the slots where that gives the s
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,13 +14,16 @@ from .mappings import Verification
 from .prompts import PromptFacts
 from .records import Architecture, Proposal, Slot
 from .targets import TargetMatcher, TargetSpec
-from .vocabulary import Library
+from .vocabulary import Kind, Library
 from .wording import tell_slot
 
 if TYPE_CHECKING:
     from .catalog import CatalogEntry
 
 Counts = dict[str, dict[str, int]]
+Matched = tuple[str | None, ...]
+"""For each slot the target that hits it, if one does."""
+
 _STRUCTURE_ID, _REASON_ID = 12, 8
 _SLOT = ("pattern", "role", "kind", "tower", "live", "layout", "bypassed", "kernel", "proof")
 """A slot's fields in the order in which they are written; those at the end that are not set are left out."""
@@ -134,17 +137,30 @@ def _packed(proposal: Proposal, check: Verification, slots: Sequence[Slot], plac
     return [*sizes, [places[reason] for reason in proposal.reasons], hit, *([more] if more else [])]
 
 
-def count_hits(spec: TargetSpec, slots: Iterable[Slot]) -> Counts:
+def count_hits(spec: TargetSpec, slots: Sequence[Slot]) -> Counts:
     """Return the layers each target hits, by kind, if it hits each slot whole or not at all."""
+    return _sum_hits(spec, _match(spec, slots), slots)
+
+
+def _match(spec: TargetSpec, slots: Iterable[Slot]) -> Matched:
+    """Return which target hits each slot."""
     modules, parameters = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.target_parameters or ())
     excluded = TargetMatcher(spec.exclude_modules or ())
+
+    def match(path: str, kind: Kind) -> str | None:
+        if kind == "expert_parameter":
+            return parameters.find(path)
+        target = modules.find(path)
+        return None if target is None or excluded.find(path) is not None else target
+
+    return tuple(match(slot.pattern.replace("*", "0"), slot.kind) for slot in slots)
+
+
+def _sum_hits(spec: TargetSpec, matched: Matched, slots: Sequence[Slot]) -> Counts:
     named = spec.target_modules or ()
     counts: Counts = {t: {} for t in (*([named] if isinstance(named, str) else named), *(spec.target_parameters or ()))}
-    for slot in slots:
-        path = slot.pattern.replace("*", "0")
-        is_stack = slot.kind == "expert_parameter"
-        target = (parameters if is_stack else modules).find(path)
-        if target is not None and (is_stack or excluded.find(path) is None):
+    for target, slot in zip(matched, slots, strict=True):
+        if target is not None:
             counts[target][slot.kind] = counts[target].get(slot.kind, 0) + slot.count
     return counts
 
@@ -167,9 +183,10 @@ class _Structure:
     fingerprint: str | None
     nameless: str | None
     towers: dict[str, tuple[str, ...]]
-    slots: tuple[Slot, ...]
+    slots: tuple[dict[str, Any], ...]
     blocks: tuple[str, ...]
     specs: tuple[tuple[Any, Any, TargetSpec], ...]
+    matched: dict[TargetSpec, Matched] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -178,10 +195,16 @@ class _Structure:
             data["fingerprint"],
             data.get("nameless"),
             {tower: tuple(prefixes) for tower, prefixes in data["towers"].items()},
-            tuple(Slot(**dict(zip(_SLOT, slot, strict=False)), count=0) for slot in data["slots"]),
+            tuple(dict(zip(_SLOT, slot, strict=False)) for slot in data["slots"]),
             tuple(data["blocks"]),
             tuple((peft_type, preset, specs[place]) for peft_type, preset, place in data["for"]),
         )
+
+    def count_hits(self, spec: TargetSpec, slots: Sequence[Slot]) -> Counts:
+        """Count as ``count_hits`` what a spec hits of an entry's slots; which slots it hits is worked out once."""
+        if spec not in self.matched:
+            self.matched[spec] = _match(spec, slots)
+        return _sum_hits(spec, self.matched[spec], slots)
 
 
 class Unpacker:
@@ -212,7 +235,7 @@ class Unpacker:
             return {"architecture": Architecture(self._library, data["name"]), "unscanned": data["unscanned"]}
         shared = self._structures[data["structure"]]
         named = (self._library, data["name"], data["class"], self._version, shared.fingerprint, shared.nameless)
-        slots = tuple(replace(slot, count=n) for slot, n in zip(shared.slots, data["counts"], strict=True))
+        slots = tuple(Slot(**slot, count=n) for slot, n in zip(shared.slots, data["counts"], strict=True))
         reasons = [*map(to_slot_reason, slots), *(self._reasons[reason] for reason in data["reasons"])]
         own = [*zip(shared.specs, data["proposals"], strict=True)]
         return {
@@ -222,15 +245,15 @@ class Unpacker:
             "towers": shared.towers,
             "slots": slots,
             "proposals": tuple(_to_proposal(spec, values, reasons, shared, data["of"]) for spec, values in own),
-            "checks": tuple(self._to_check(spec, values, slots) for (_, _, spec), values in own),
+            "checks": tuple(self._to_check(spec, values, shared, slots) for (_, _, spec), values in own),
             "peft": tuple((name, self._to_peft_check(item)) for item in data.get("peft", ()) for name in item["for"]),
             "proof": data.get("proof"),
             "prompt_facts": PromptFacts(*data["prompt"]),
         }
 
-    def _to_check(self, spec: TargetSpec, values: list[Any], slots: Sequence[Slot]) -> Verification:
+    def _to_check(self, spec: TargetSpec, values: list[Any], shared: _Structure, slots: Sequence[Slot]) -> Verification:
         more = values[6] if len(values) > 6 else {}  # noqa: PLR2004 - the last of seven
-        counts = more["hits"] if "hits" in more else count_hits(spec, slots)
+        counts = more["hits"] if "hits" in more else shared.count_hits(spec, slots)
         reached, findings = more.get("reached", values[3]), tuple(more.get("findings", ()))
         return Verification(more.get("status", "unproven"), self._version, counts, reached, findings)
 

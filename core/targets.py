@@ -73,7 +73,7 @@ class TargetSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: lists for tuples, every field present."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        values = ((name, getattr(self, name)) for name in self.__slots__)
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 
     @classmethod

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 from ..targets import TargetSpec
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 def canonical(value: Any) -> str:
     """Return the one JSON text of a value: keys sorted, no spaces, ASCII only."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 class Question(NamedTuple):

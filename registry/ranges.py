@@ -33,8 +33,8 @@ def reaching(revisions: Sequence[Mapping], spec: TargetSpec, version: str | None
     A range is extended over what lies between two versions seen one after the other, never over a version at which
     another spec was seen; ``None`` if a revision of its own has to say it.
     """
-    held = holding(revisions, version)
-    if held is not None or version is None:
+    held = holding(revisions, version) if revisions else None
+    if held is not None or version is None or not revisions:
         return held if held and held.spec == spec else None
     seen = (holding(revisions, one) for one in neighbours(version, _ends(revisions)))
     same = next((one for one in seen if one and one.spec == spec), None)

@@ -1,6 +1,8 @@
 """The facts a registry starts with, and is brought up to by a newer loradar: scans of libraries and PEFT's tables."""
 
-from collections.abc import Iterable
+import gc
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -34,8 +36,21 @@ def add_seed(connection: "Connection") -> None:
         if any(seed["digest"] == seed_digest() for seed in seeds):
             return
         if all(Version(ours) >= Version(seed["loradar"]) for seed in seeds):
-            _load(write)
+            with _uncollected():
+                _load(write)
         write.change(insert(tables.seeds).values(digest=seed_digest(), loradar=ours, serial=write.serial))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the search for reference cycles: over as many records as a seed has it takes a second, and finds none."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _load(write: Write) -> None:
