@@ -37,7 +37,7 @@ unit: $(VENV)/.installed  ## the tests
 catalog: $(VENV)/.installed  ## scan and prove every architecture of every library into data/catalog; go on if interrupted
 	mkdir -p data/catalog
 	for library in transformers timm diffusers; do \
-		$(BIN)/loradar scan --all $$library --prove --compact --memory 4 --out data/catalog/$$library.jsonl || exit 1; done
+		$(BIN)/loradar scan --all $$library --prove --compact --memory 3 --out data/catalog/$$library.jsonl || exit 1; done
 
 # A registry of its own: what somebody stored in theirs is not in the catalog.
 audit: $(VENV)/.installed  ## write docs/peft-audit.md from the catalog: what is wrong with PEFT's tables

@@ -15,6 +15,7 @@ from ...patterns import pattern_of
 from ...records import Evidence, Layer
 from ..conditions import OutOfTime
 from ..layers import list_layers
+from ..memory import give_back
 from ..running import Run, compute_model
 from ..small import SmallBuild
 from ..untouched import random_states_kept
@@ -102,8 +103,10 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
     started = time.monotonic()
     try:
         for build in islice(builds, MOST_BUILDS):
-            proof = prove(build.model, build.says, mergeable, build.input_size)
-            _drop(build)
+            try:
+                proof = prove(build.model, build.says, mergeable, build.input_size)
+            finally:
+                _drop(build)
             if best is None or _count_open(proof, mergeable) < _count_open(best, mergeable):
                 best = proof
             if not _count_open(best, mergeable) or time.monotonic() > started + PATIENCE:
@@ -116,9 +119,10 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
 
 
 def _drop(build: SmallBuild) -> None:
-    """Free the weights of a build: probes and forwards refer to each other, and the collector comes late."""
+    """Free the weights of a build, to which a caller's variable may still refer, and what they were computed into."""
     for tensor in (*build.model.parameters(), *build.model.buffers()):
         tensor.data = torch.empty(0)
+    give_back()
 
 
 def _count_open(proof: Proof, mergeable: Collection[str]) -> int:

@@ -14,6 +14,7 @@ from ...records import Layer
 from ...references import Reference
 from .. import sources
 from ..layers import list_layers
+from ..memory import give_back
 from ..sources.recipes import Change, Recipe
 from .depths import DEPTHS, fewer_experts, shallowed
 from .images import smaller_images
@@ -119,6 +120,7 @@ def small_builds(reference: Reference, layers: Collection[Layer]) -> Iterator[Sm
             model = search.recipe.build_filled(change)
         except ScanFailed as failed:
             search.reasons.append(str(failed))
+            give_back()
             continue
         found = True
         yield SmallBuild(model, says, _input_size(model))
