@@ -100,13 +100,16 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
     Where there is no build at all, the proof says why and holds no verdict.
     """
     best: Proof | None = None
+    hopeless: set[str] = set()  # scales at which nothing ran: deeper builds will not run either
     started = time.monotonic()
     try:
-        for build in islice(builds, MOST_BUILDS):
+        for build in islice((build for build in builds if build.scale not in hopeless), MOST_BUILDS):
             try:
                 proof = prove(build.model, build.says, mergeable, build.input_size)
             finally:
                 _drop(build)
+            if all(verdict.live is None for verdict in proof.verdicts.values()):
+                hopeless.add(build.scale)
             if best is None or _count_open(proof, mergeable) < _count_open(best, mergeable):
                 best = proof
             if not _count_open(best, mergeable) or time.monotonic() > started + PATIENCE:

@@ -42,11 +42,13 @@ class SmallBuild:
         model: In single precision; its mode, dropout and the like are as its library built it.
         says: How much of the full model it is, in words.
         input_size: Channels, height and width of an image it takes, for timm's models.
+        scale: What it has in common with the builds that differ from it in depth alone.
     """
 
     model: nn.Module
     says: str
     input_size: tuple[int, int, int] | None
+    scale: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ def small_builds(reference: Reference, layers: Collection[Layer]) -> Iterator[Sm
     """
     search = _Search(sources.find_recipe(reference), structure(layers))
     found = False
-    for change, says in search.candidates(is_small=_is_small(layers)):
+    for change, says, scale in search.candidates(is_small=_is_small(layers)):
         try:
             model = search.recipe.build_filled(change)
         except ScanFailed as failed:
@@ -123,7 +125,7 @@ def small_builds(reference: Reference, layers: Collection[Layer]) -> Iterator[Sm
             give_back()
             continue
         found = True
-        yield SmallBuild(model, says, _input_size(model))
+        yield SmallBuild(model, says, _input_size(model), scale)
     if not found:
         reason = search.reasons[0] if search.reasons else "nothing can be made smaller"
         message = f"{reference} has no small build with every slot of the full model: {reason}"
@@ -156,24 +158,27 @@ class _Search:
         self._wanted = wanted
         self._sizes: set[tuple[int, int]] = set()
 
-    def candidates(self, *, is_small: bool) -> Iterator[tuple[Change, str]]:
-        """Yield changes whose models have every slot, with what they leave in words."""
+    def candidates(self, *, is_small: bool) -> Iterator[tuple[Change, str, str]]:
+        """Yield changes whose models have every slot, with what they leave in words, and their scale."""
         if is_small and self._fits(copy.deepcopy) and max(self._sizes)[0] <= SMALL:
-            yield copy.deepcopy, "as it is"
+            yield copy.deepcopy, "as it is", ""
             if not self.reasons:  # what is small may have to be built inside what is not
                 return
         self._sizes.clear()
+        settings = self.recipe.settings
         limit = find_limit(self.recipe.reference) or LIMITS[0][0]
-        for most, is_terse in dict.fromkeys((min(limit, most), is_terse) for most, is_terse in LIMITS):
-            depths = (Shrink(most, depth, is_terse) for depth in (*DEPTHS, None))
-            shrink = next(filter(self._shrinks, depths), None)
-            if shrink is not None:
-                yield shrink, shrink.describe(self.recipe.settings)
+        scales: set[str] = set()
+        for most, is_terse in ((min(limit, most), is_terse) for most, is_terse in LIMITS):
             deep = Shrink(most, None, is_terse)
-            if shrink is not None and shrink.depth and self._shrinks(deep):
-                yield deep, deep.describe(self.recipe.settings)
+            scale = repr(deep.list_changes(settings))
+            if scale in scales:
+                continue
+            scales.add(scale)
+            shallow = next(filter(self._shrinks, (Shrink(most, depth, is_terse) for depth in DEPTHS)), None)
+            fits = (shallow, deep if self._shrinks(deep) else None)
+            yield from ((shrink, shrink.describe(settings), scale) for shrink in fits if shrink is not None)
         if self._fits(copy.deepcopy):
-            yield copy.deepcopy, "as it is"
+            yield copy.deepcopy, "as it is", ""
 
     def _shrinks(self, shrink: Shrink) -> bool:
         return bool(shrink.list_changes(self.recipe.settings)) and self._fits(shrink)

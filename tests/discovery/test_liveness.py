@@ -172,13 +172,13 @@ def test_what_cannot_be_built_or_computed_is_said():
 
 
 def test_the_best_of_several_builds_counts():
-    """A build on which nothing runs is no reason to stop."""
+    """A build on which nothing runs is no reason to stop, but to skip deeper ones of its scale."""
 
     class Refuses(zoo.Step):
         def forward(self, _):
             raise ValueError("not today")
 
-    builds = iter([SmallBuild(Refuses(), "small", None), SmallBuild(zoo.Step(), "large", None)])
-    proof = prove_any(builds, {"called"})
+    small = (SmallBuild(Refuses(), "small", None, "1/8"), SmallBuild(zoo.Step(), "small and deep", None, "1/8"))
+    proof = prove_any(iter([*small, SmallBuild(zoo.Step(), "large", None, "1/2")]), {"called"})
     assert proof.says.startswith("large: forward")
     assert proof.verdicts["called"].live is True
