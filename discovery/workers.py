@@ -15,6 +15,7 @@ import torch
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from ..errors import InvalidRequest, LoradarError
+from .memory import map_large
 from .words import read_facts
 
 T = TypeVar("T")
@@ -86,6 +87,7 @@ def _pool(bounds: Bounds) -> Iterator[ProcessPool]:
 
 def _start_worker(memory: int) -> None:
     torch.set_num_threads(1)
+    map_large()
     gc.set_threshold(50_000, 20, 20)  # a scan makes many objects and drops them at once
     with suppress(ImportError, OSError, ValueError):  # a system without such limits has none
         _limit_memory(memory)
