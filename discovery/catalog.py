@@ -16,7 +16,7 @@ from ..records import Architecture, Scan
 from . import sources
 from .journal import Journal
 from .scanner import scan
-from .workers import Bounds, work
+from .workers import MOST_TASKS, Bounds, work
 
 Summary = Callable[[Scan], CatalogEntry]
 """Makes the compact form of a scan."""
@@ -60,7 +60,7 @@ def scan_library(
     journal = _open_journal(out, compact, how)
     task = partial(scan_line, library=library, how=how, summary=compact[1] if compact else None)
     missing = [name for name in names if name not in journal]
-    found = work(task, missing, library, bounds or Bounds()) if missing else iter(())
+    found = work(task, missing, library, bounds or Bounds(), _most_tasks(how)) if missing else iter(())
     for name, outcome in track(found, f"scanning {library}", len(missing), console=Console(stderr=True)):
         text, is_scan = (_unscanned_line(library, name, outcome), False) if isinstance(outcome, str) else outcome
         journal.add(name, text, is_scan=is_scan)
@@ -95,6 +95,10 @@ def scan_line(name: str, *, library: str, how: How, summary: Summary | None) -> 
     return _line((summary(found) if summary else found).to_dict()), True
 
 
+def _most_tasks(how: How) -> int:
+    return 1 if how.proved else MOST_TASKS
+
+
 def scan_each(
     library: str, names: Sequence[str], *, how: How = HOW, bounds: Bounds | None = None
 ) -> Iterator[tuple[str, Scan | str]]:
@@ -107,7 +111,7 @@ def scan_each(
         bounds: How many workers, and what one architecture may take.
     """
     task = partial(_scan_task, library=library, how=how)
-    found = work(task, names, library, bounds or Bounds()) if names else iter(())
+    found = work(task, names, library, bounds or Bounds(), _most_tasks(how)) if names else iter(())
     yield from track(found, f"scanning {library}", len(names), console=Console(stderr=True))
 
 

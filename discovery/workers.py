@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 _GIGABYTE = 1 << 30
 MOST_TASKS = 40
-"""Architectures a worker scans before another takes its place: what libraries keep for later adds up."""
+"""Tasks of a worker before another takes its place: what libraries keep for later adds up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,9 @@ class Bounds:
                 raise InvalidRequest(message, **{name: getattr(self, name)})
 
 
-def work(task: Callable[[str], T], names: Sequence[str], library: str, bounds: Bounds) -> Iterator[tuple[str, T | str]]:
+def work(
+    task: Callable[[str], T], names: Sequence[str], library: str, bounds: Bounds, most_tasks: int = MOST_TASKS
+) -> Iterator[tuple[str, T | str]]:
     """Run a task on every name and yield (name, result), or (name, reason) if it had to be ended, as they come.
 
     Args:
@@ -54,9 +56,11 @@ def work(task: Callable[[str], T], names: Sequence[str], library: str, bounds: B
         names: What to run it on.
         library: What is imported before the workers are forked.
         bounds: For each name.
+        most_tasks: Names for one worker. What computed with real weights leaves its addresses in pieces, which count
+            against the memory of what comes after it: one, then.
     """
     preload(library)
-    with _pool(bounds) as pool:
+    with _pool(bounds, most_tasks) as pool:
         futures: dict[Any, str] = {pool.schedule(task, (name,), timeout=bounds.seconds): name for name in names}
         for future in as_completed(futures):
             yield futures[future], _outcome(cast("ProcessFuture[T | str]", future), bounds)
@@ -73,11 +77,11 @@ def preload(library: str) -> None:
 
 
 @contextmanager
-def _pool(bounds: Bounds) -> Iterator[ProcessPool]:
+def _pool(bounds: Bounds, most_tasks: int) -> Iterator[ProcessPool]:
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
     start = partial(_start_worker, int(bounds.memory * _GIGABYTE))
-    pool = ProcessPool(bounds.workers, max_tasks=MOST_TASKS, initializer=start, context=context)
+    pool = ProcessPool(bounds.workers, max_tasks=most_tasks, initializer=start, context=context)
     try:
         yield pool
     finally:  # all done, or nobody waits for the rest
