@@ -21,8 +21,10 @@ SAMPLE = [
     entry
     for catalog in CATALOGS
     for entry in catalog.entries[:: STEPS[catalog.header.library]]
-    if not re.search("OutOfTime|time was up|allocate", entry.proof or "")  # what it says depends on the machine
+    if all(check.status == "live" for check in entry.checks)
+    if not re.search("OutOfTime|time was up|allocate|primitive", json.dumps(entry.to_dict()))
 ]
+"""What is not wholly proved is left out: what it says depends on the time and the memory that a machine has for it."""
 
 
 def differences(kept, found, where=""):
@@ -67,7 +69,7 @@ def without_sizes(data):
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
     """A slower machine, or one that runs other tests beside this one, gets more time for a proof."""
-    monkeypatch.setattr(proofs, "SECONDS", 30.0)
+    monkeypatch.setattr(proofs, "SECONDS", 60.0)
 
 
 @pytest.mark.parametrize("entry", SAMPLE, ids=lambda entry: entry.architecture.reference)
