@@ -1,0 +1,121 @@
+"""Targets for a configuration of the real peft that has none; peft itself is imported only when one is at hand."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy, deepcopy
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from ..errors import UnknownPeftType
+from ..methods import UNTARGETED, get_method
+from ..records import Scan
+from ..targets import Targets, TargetSpec, find_hits, without_exclusion
+
+
+def lacks_targets(config: Any) -> bool:
+    """Tell whether a configuration of a method that takes targets names none: neither modules nor parameters."""
+    try:
+        method = get_method(str(getattr(config.peft_type, "value", config.peft_type)))
+    except UnknownPeftType:  # a method somebody registered with peft
+        return False
+    given = (getattr(config, name, None) for name in ("target_modules", "target_parameters"))
+    return method.family not in UNTARGETED and all(value is None for value in given)
+
+
+def fill(config: Any, spec: TargetSpec, model: nn.Module, found: Scan) -> None:
+    """Write a spec into a configuration that lacks targets; what the user has set in it stays, and counts.
+
+    Args:
+        config: Any of peft's configurations; its targets are set in place, as peft does it with its own.
+        spec: Where the adapters go.
+        model: The model they are for.
+        found: A scan of it.
+    """
+    spec = _in_reach(config, spec, model, found)
+    for name, value in spec.to_dict().items():
+        if value is not None and hasattr(config, name) and getattr(config, name) is None:
+            setattr(config, name, set(value) if _is_set(name, value) else value)
+
+
+def peft_answer(tuner: Any, config: Any, model: nn.Module) -> TargetSpec | None:
+    """Return what peft's own tables say for a model, or ``None`` if they have no entry that can be one.
+
+    Args:
+        tuner: A tuner of peft's, made or about to be: its class knows the tables.
+        config: The configuration it is for; left as it is.
+        model: The model without adapters.
+    """
+    try:
+        filled = tuner._prepare_adapter_config(deepcopy(config), tuner.get_model_config(model))  # noqa: SLF001 - all tuners have it
+    except (ValueError, KeyError, TypeError):  # no entry; no model type; a configuration that is no dictionary
+        return None
+    feedforward = _as_targets(getattr(filled, "feedforward_modules", None))
+    return TargetSpec(_as_targets(filled.target_modules), feedforward_modules=feedforward)
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Take peft's wrappers out of a model for a moment, so that it can be scanned as it was."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    wrapped = [
+        (parent, name, child)
+        for parent in [*model.modules()]
+        for name, child in parent.named_children()
+        if isinstance(child, BaseTunerLayer | AuxiliaryTrainingWrapper)
+    ]
+    try:
+        for parent, name, child in wrapped:
+            is_layer = isinstance(child, BaseTunerLayer)
+            parent._modules[name] = child.get_base_layer() if is_layer else child.original_module  # noqa: SLF001 - no hooks
+        yield
+    finally:
+        for parent, name, child in wrapped:
+            parent._modules[name] = child  # noqa: SLF001
+
+
+def _in_reach(config: Any, spec: TargetSpec, model: nn.Module, found: Scan) -> TargetSpec:
+    """Say a spec so that this configuration and this peft take it for what it means."""
+    if spec.exclude_modules and getattr(config, "exclude_modules", "") is not None:
+        spec = without_exclusion(spec)  # the user's own exclusion stands there, or none can
+    is_narrowed = getattr(config, "layers_to_transform", None) is not None
+    # peft counts blocks for suffixes alone, and its conversion for transformers 5 takes a regex for its last names.
+    if not isinstance(spec.target_modules, str) or not (is_narrowed or _is_converted(config, model)):
+        return spec
+    hit = [layer.path for layer in find_hits(spec, found.layers) if layer.kind != "expert_parameter"]
+    return replace(spec, target_modules=tuple(path for path in hit if _is_meant(path, config)), exclude_modules=None)
+
+
+def _is_meant(path: str, config: Any) -> bool:
+    """Ask peft whether a layer is left by what else a configuration says: blocks, exclusions, saved modules."""
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    probe = copy(config)
+    probe.target_modules = {path.rpartition(".")[2]}
+    return path in probe.target_modules or bool(check_target_module_exists(probe, path))
+
+
+def _is_converted(config: Any, model: nn.Module) -> bool:
+    """Tell whether peft rewrites targets for this model: it then makes an empty set of none at all (0.21.2)."""
+    from peft.import_utils import is_transformers_ge_v5
+
+    if not is_transformers_ge_v5:
+        return False
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    probe = deepcopy(config)
+    probe.target_modules = None
+    convert_peft_config_for_transformers(probe, model=model, conversions=None)
+    return probe.target_modules is not None
+
+
+def _as_targets(value: Any) -> Targets | None:
+    return value if value is None or isinstance(value, str) else tuple(value)
+
+
+def _is_set(name: str, value: object) -> bool:
+    """Tell which fields peft keeps as sets."""
+    return name in ("target_modules", "exclude_modules", "feedforward_modules") and not isinstance(value, str)
