@@ -1,5 +1,6 @@
 """Targets for a configuration of the real peft that has none; peft itself is imported only when one is at hand."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy, deepcopy
@@ -79,14 +80,16 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 def _in_reach(config: Any, spec: TargetSpec, model: nn.Module, found: Scan) -> TargetSpec:
     """Say a spec so that this configuration and this peft take it for what it means."""
-    if spec.exclude_modules and getattr(config, "exclude_modules", "") is not None:
+    if spec.exclude_modules and getattr(config, "exclude_modules", ()) is not None:
         spec = without_exclusion(spec)  # the user's own exclusion stands there, or none can
+    is_converted = _convert(config, None, model) is not None  # of no targets at all, peft makes an empty set (0.21.2)
     is_narrowed = getattr(config, "layers_to_transform", None) is not None
     # peft counts blocks for suffixes alone, and its conversion for transformers 5 takes a regex for its last names.
-    if not isinstance(spec.target_modules, str) or not (is_narrowed or _is_converted(config, model)):
-        return spec
-    hit = [layer.path for layer in find_hits(spec, found.layers) if layer.kind != "expert_parameter"]
-    return replace(spec, target_modules=tuple(path for path in hit if _is_meant(path, config)), exclude_modules=None)
+    if isinstance(spec.target_modules, str) and (is_narrowed or is_converted):
+        hit = [layer.path for layer in find_hits(spec, found.layers) if layer.kind != "expert_parameter"]
+        paths = tuple(path for path in hit if _is_meant(path, config))
+        spec = replace(spec, target_modules=paths, exclude_modules=None)
+    return _without_lookalikes(config, spec, model) if is_converted and spec.target_modules else spec
 
 
 def _is_meant(path: str, config: Any) -> bool:
@@ -98,18 +101,33 @@ def _is_meant(path: str, config: Any) -> bool:
     return path in probe.target_modules or bool(check_target_module_exists(probe, path))
 
 
-def _is_converted(config: Any, model: nn.Module) -> bool:
-    """Tell whether peft rewrites targets for this model: it then makes an empty set of none at all (0.21.2)."""
+def _without_lookalikes(config: Any, spec: TargetSpec, model: nn.Module) -> TargetSpec:
+    """Leave out, aloud, the dense layers that peft would take for transformers 4's experts, whose names they have."""
+    names = {target: target.rpartition(".")[2] for target in spec.target_modules or ()}
+    lost = {name for name in set(names.values()) if _convert(config, {name}, model) != {name}}
+    if not lost:
+        return spec
+    message = f"{', '.join(sorted(lost))} of {type(model).__name__} get no adapter"
+    warnings.warn(f"{message}: peft takes these names for experts, and changes them (transformers 5).", stacklevel=5)
+    return replace(spec, target_modules=tuple(target for target, name in names.items() if name not in lost))
+
+
+def _convert(config: Any, targets: set[str] | None, model: nn.Module) -> set[str] | None:
+    """Return what peft makes of targets before it looks for them, on transformers 5."""
     from peft.import_utils import is_transformers_ge_v5
 
     if not is_transformers_ge_v5:
-        return False
+        return targets
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
     probe = deepcopy(config)
-    probe.target_modules = None
-    convert_peft_config_for_transformers(probe, model=model, conversions=None)
-    return probe.target_modules is not None
+    probe.target_modules = targets
+    try:
+        convert_peft_config_for_transformers(probe, model=model, conversions=None)
+    except ValueError:  # half of what peft would fuse
+        return set()
+    left: set[str] | None = probe.target_modules
+    return left
 
 
 def _as_targets(value: Any) -> Targets | None:
