@@ -1,5 +1,6 @@
 """``auto_config``: a configuration of the real peft, of any of its methods, ready for one model."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -41,13 +42,13 @@ def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "defaul
     check_not_adapted(survey_model(model))
     method, config_class = _find(peft_type)
     check_known(fields, config_class.__dataclass_fields__, config_class.__name__)
-    config = config_class(**fields)
     if method.family in UNTARGETED:
-        _tell_facts(config, method, scan_module(model))
-    elif lacks_targets(config):
+        facts = _tell_facts(config_class, method, scan_module(model))
+        return _complete(config_class(**{**facts, **fields}), method, facts)
+    config = config_class(**fields)
+    if lacks_targets(config):
         found = scan_module(model)
-        decision = decide_for(found, method.name, preset)
-        fill(config, decision.spec, model, found)
+        fill(config, decide_for(found, method.name, preset).spec, model, found)
     return config
 
 
@@ -63,16 +64,26 @@ def _find(peft_type: str) -> tuple[Method, Any]:
     return get_method(name), classes[name]
 
 
-def _tell_facts(config: Any, method: Method, found: Scan) -> None:
-    """Set what a method that names no layers must know of the model, where the caller has not."""
+def _tell_facts(config_class: Any, method: Method, found: Scan) -> dict[str, int | None]:
+    """Return what a method that names no layers must know of the model, by the fields it wants it in.
+
+    Raises:
+        MethodDoesNotFit: If it is not for this model, or something it needs is not known.
+    """
+    found.propose(method.name)
     facts = found.prompt_facts.to_dict()
-    found.propose(method.name)  # refuses, with the reason, what it is not for
-    for need in method.needs:
-        for name in list_fact_fields().get(need, ()):
-            if hasattr(config, name) and getattr(config, name) is None:
-                setattr(config, name, facts[need])
-    missing = [name for name in ("num_virtual_tokens", "task_type") if getattr(config, name, None) is None]
+    wanted = ((need, name) for need in method.needs for name in list_fact_fields().get(need, ()))
+    return {name: facts[need] for need, name in wanted if name in config_class.__dataclass_fields__}
+
+
+def _complete(config: Any, method: Method, facts: Mapping[str, int | None]) -> Any:
+    """Return a configuration if nothing is missing in it that only the caller can know."""
+    for name, value in facts.items():
+        if getattr(config, name) is None:  # CPT's forgets what it is given
+            setattr(config, name, value)
+    examples = {"num_virtual_tokens": "num_virtual_tokens=20", "task_type": "task_type='CAUSAL_LM'"}
+    missing = [name for name in examples if getattr(config, name, None) is None]
     if config.is_prompt_learning and missing:
-        examples = {"num_virtual_tokens": "num_virtual_tokens=20", "task_type": "task_type='CAUSAL_LM'"}
         way_out = ", ".join(examples[name] for name in missing)
         raise InvalidConfig(f"{method.name} cannot do without {' and '.join(missing)}: give {way_out}, for example.")
+    return config

@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from threading import RLock
 from types import TracebackType
@@ -91,7 +91,7 @@ def enable_peft_defaults(preset: str = "default") -> PeftDefaults:
             not the one this was written for.
     """
     require("peft", "peft")
-    check_preset("Every model", preset, PRESETS)
+    check_preset("enable_peft_defaults", preset, PRESETS)
     handle = PeftDefaults(preset)
     with _lock:
         if not _enabled:
@@ -170,4 +170,5 @@ def _decide(tuner: Any, config: Any, model: nn.Module, found: Scan, preset: str)
     if theirs and verify(found, theirs, method.name).status in ("live", "unproven"):
         return theirs
     has_preset = preset in get_family(method.family).presets
-    return decide_for(found, method.name, preset if has_preset else "default").spec
+    spec = decide_for(found, method.name, preset if has_preset else "default").spec
+    return replace(spec, modules_to_save=None)  # which heads are trained is no question of targets

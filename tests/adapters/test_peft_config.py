@@ -123,6 +123,11 @@ def test_prompt_learning_asks_for_what_only_the_caller_knows():
         loradar.auto_config(small(), "PROMPT_TUNING")
 
 
+def test_a_mixture_of_adapters_is_told_the_width():
+    """X-LoRA asks for it under another name, and would assume 4096."""
+    assert loradar.auto_config(small(), "XLORA", adapters={"one": "folder"}).hidden_size == 16
+
+
 def test_facts_that_nothing_tells_are_an_error():
     """A multilayer perceptron has no depth and no heads."""
     with pytest.raises(MethodDoesNotFit, match="nothing tells its 'num_layers', 'num_key_value_heads'"):

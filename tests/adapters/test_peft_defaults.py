@@ -199,6 +199,16 @@ def test_the_rest_of_the_configuration_holds():
         assert {re.sub(r"[qv]_proj", "", path) for path in other} == {"model.text_model.layers.3.self_attn."}
 
 
+def test_heads_are_left_to_the_task():
+    """Only targets are filled in: peft trains a head if the task says so."""
+    plain, task = peft.LoraConfig(), peft.LoraConfig(task_type="SEQ_CLS")
+    with loradar.enable_peft_defaults():
+        adapt(build("vit"), plain)
+        adapt(build("vit"), task)
+    assert plain.modules_to_save is None
+    assert task.modules_to_save == ["classifier", "score"]
+
+
 def test_an_entry_of_pefts_own_is_kept_if_it_is_live(monkeypatch):
     """Whatever the registry says: what worked before gives the same afterwards, unless it reaches nothing."""
     for entry, names in ((["o_proj"], {"o_proj"}), (["query"], {"q_proj", "v_proj"})):
