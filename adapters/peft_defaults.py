@@ -16,13 +16,13 @@ from ..answers import check_preset
 from ..discovery import scan_module
 from ..errors import InvalidConfig, LoradarError
 from ..extras import require
-from ..methods import get_family, get_method
+from ..methods import get_family
 from ..records import Scan
 from ..registry import verify
 from ..targets import TargetSpec
 from ..vocabulary import PRESETS
 from .decision import decide_for
-from .peft_fill import fill, lacks_targets, peft_answer, without_adapters
+from .peft_fill import fill, lacks_targets, method_of, peft_answer, without_adapters
 
 WRITTEN_FOR = "0.21.2"
 """The version of peft whose tuners are hooked here."""
@@ -165,7 +165,7 @@ def _fill(tuner: Any, config: Any, model: nn.Module, preset: str) -> None:
 
 
 def _decide(tuner: Any, config: Any, model: nn.Module, found: Scan, preset: str) -> TargetSpec:
-    method = get_method(config.peft_type.value)
+    method = method_of(config)
     theirs = peft_answer(tuner, config, model) if preset == "default" else None
     if theirs and verify(found, theirs, method.name).status in ("live", "unproven"):
         return theirs

@@ -10,15 +10,24 @@ from typing import Any
 from torch import nn
 
 from ..errors import UnknownPeftType
-from ..methods import UNTARGETED, get_method
+from ..methods import UNTARGETED, Method, get_method
 from ..records import Scan
 from ..targets import Targets, TargetSpec, find_hits, without_exclusion
+
+
+def method_of(config: Any) -> Method:
+    """Return the method that one of peft's configurations is for.
+
+    Raises:
+        UnknownPeftType: If it is none of PEFT's own.
+    """
+    return get_method(str(getattr(config.peft_type, "value", config.peft_type)))
 
 
 def lacks_targets(config: Any) -> bool:
     """Tell whether a configuration of a method that takes targets names none: neither modules nor parameters."""
     try:
-        method = get_method(str(getattr(config.peft_type, "value", config.peft_type)))
+        method = method_of(config)
     except UnknownPeftType:  # a method somebody registered with peft
         return False
     given = (getattr(config, name, None) for name in ("target_modules", "target_parameters"))
