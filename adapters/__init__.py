@@ -2,7 +2,8 @@
 
 Others may import: ``LoraConfig`` (what and where), ``inject`` (the injection, configuration in hand), ``PeftModel``
 (what comes back), ``Expand`` (the type of the hook that resolves ``all-linear``), ``Match`` and ``match`` (what a
-configuration would hit, on paths alone).
+configuration would hit, on paths alone). For the real peft: ``auto_config`` (its configurations, ready for a model)
+and ``enable_peft_defaults`` (its own functions, without targets), whose handle is a ``PeftDefaults``.
 
 The way through: ``match`` (pure) -> ``plan`` (frozen data, all checks) -> ``inject.apply`` (builds, then replaces).
 """
@@ -16,5 +17,18 @@ from .config import LoraConfig
 from .inject import Expand, inject
 from .match import Match, match
 from .model import PeftModel
+from .peft_config import auto_config
+from .peft_defaults import PeftDefaults, enable_peft_defaults
 
-__all__ = ["Expand", "LoraConfig", "Match", "PeftModel", "get_peft_model", "inject", "match"]
+__all__ = [
+    "Expand",
+    "LoraConfig",
+    "Match",
+    "PeftDefaults",
+    "PeftModel",
+    "auto_config",
+    "enable_peft_defaults",
+    "get_peft_model",
+    "inject",
+    "match",
+]

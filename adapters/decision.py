@@ -48,58 +48,69 @@ def decide(model: nn.Module, preset: str = "default") -> Decision:
         UnknownPreset: If ``preset`` is no preset, or one this model has nothing for.
         NoAdaptableLayers: If there is no layer for an adapter.
     """
-    found = scan_module(model)
-    decision = _from_registry(found, preset) or _from_scan(found, preset)
-    decision = replace(decision, spec=_adaptable_now(decision.spec, preset))
+    decision = decide_for(scan_module(model), preset=preset)
+    return replace(decision, spec=_adaptable_now(decision.spec, preset))
+
+
+def decide_for(found: Scan, peft_type: str = PEFT_TYPE, preset: str = "default") -> Decision:
+    """Decide where the adapters of any PEFT method go in the model that was scanned, fused experts included.
+
+    Raises:
+        UnknownPeftType: If PEFT has no such method.
+        UnknownPreset: As ``decide``.
+        NoAdaptableLayers: As ``decide``.
+        MethodDoesNotFit: If the method can adapt nothing of this model.
+    """
+    decision = _from_registry(found, peft_type, preset) or _from_scan(found, peft_type, preset)
     logger.info("%s: %s", found.architecture.reference, decision.says)
     return decision
 
 
 def expand_shorthand(model: nn.Module, shorthand: str) -> TargetSpec:
     """Return the targets a shorthand such as ``all-linear`` stands for in this model, heads not included."""
-    spec = _adaptable_now(_from_scan(scan_module(model), shorthand).spec, shorthand)
+    spec = _adaptable_now(_from_scan(scan_module(model), PEFT_TYPE, shorthand).spec, shorthand)
     return replace(spec, modules_to_save=None)
 
 
-def _from_registry(found: Scan, preset: str) -> Decision | None:
+def _from_registry(found: Scan, peft_type: str, preset: str) -> Decision | None:
     """Return the registry's answer by name, by fingerprint or by structure, if it has one that fits."""
     try:
         with Registry.open() as registry:
-            by_name = _by_name(registry, found, preset)
-            return by_name or _by_fingerprint(registry, found, preset) or _by_structure(registry, found, preset)
+            asked = (registry, found, peft_type, preset)
+            return _by_name(*asked) or _by_fingerprint(*asked) or _by_structure(*asked)
     except DatabaseUnusable as error:
-        warnings.warn(f"The registry is not asked: {error.message}", stacklevel=4)
+        warnings.warn(f"The registry is not asked: {error.message}", stacklevel=5)
         return None
 
 
-def _by_name(registry: Registry, found: Scan, preset: str) -> Decision | None:
+def _by_name(registry: Registry, found: Scan, peft_type: str, preset: str) -> Decision | None:
     known = found.architecture
     version = known.library_version
-    mapping = registry.find(known.name, PEFT_TYPE, preset, known.library, version)
+    mapping = registry.find(known.name, peft_type, preset, known.library, version)
     if mapping is None:
         return None
     misfit = _misfit(mapping, found)
     if misfit:
-        warnings.warn(f"The registry's entry for {_named(mapping)} is not used: {misfit}.", stacklevel=5)
+        warnings.warn(f"The registry's entry for {_named(mapping)} is not used: {misfit}.", stacklevel=6)
         return None
     return _fitting("registry", mapping, found, f"registry entry of {_named(mapping)}")
 
 
-def _by_fingerprint(registry: Registry, found: Scan, preset: str) -> Decision | None:
-    mapping = registry.find_by_fingerprint(found.architecture.fingerprint or "", PEFT_TYPE, preset)
+def _by_fingerprint(registry: Registry, found: Scan, peft_type: str, preset: str) -> Decision | None:
+    mapping = registry.find_by_fingerprint(found.architecture.fingerprint or "", peft_type, preset)
     if mapping is None or _misfit(mapping, found):
         return None
     says = f"registry entry of {_named(mapping)}, whose blocks have the same structure and names"
     return _fitting("fingerprint", mapping, found, says)
 
 
-def _by_structure(registry: Registry, found: Scan, preset: str) -> Decision | None:
+def _by_structure(registry: Registry, found: Scan, peft_type: str, preset: str) -> Decision | None:
     """Take the first mapping of an architecture so built that can be said in this model's names and fits it."""
     structure = found.architecture.structure
-    for mapping in registry.list_by_structure(structure, PEFT_TYPE, preset) if structure else ():
+    for mapping in registry.list_by_structure(structure, peft_type, preset) if structure else ():
         slots = registry.get_architecture(mapping.library, mapping.name).slots
         translation = translate(mapping.spec, slots, found)
-        if translation is None:
+        if translation is None or mapping.spec.feedforward_modules:  # which of two kinds of target, is not translated
             continue
         said = replace(mapping, spec=translation.spec, reasons=translation.reasons)
         if not _misfit(said, found):
@@ -114,11 +125,12 @@ def _fitting(step: Step, mapping: Mapping, found: Scan, says: str) -> Decision:
     return Decision(step, replace(mapping.spec, modules_to_save=own), says, mapping.reasons)
 
 
-def _from_scan(found: Scan, preset: str) -> Decision:
+def _from_scan(found: Scan, peft_type: str, preset: str) -> Decision:
     if not found.proposals:
-        message = f"{found.architecture.reference} has no layer that LoRA can adapt. It holds: {_classes(found)}."
-        raise NoAdaptableLayers(message, reference=found.architecture.reference)
-    proposal = found.propose(PEFT_TYPE, preset)
+        reference = found.architecture.reference
+        message = f"{reference} has no layer that {peft_type} can adapt. It holds: {_classes(found)}."
+        raise NoAdaptableLayers(message, reference=reference)
+    proposal = found.propose(peft_type, preset)
     return Decision("scan", proposal.spec, f"live scan, preset {preset!r}", proposal.reasons)
 
 

@@ -19,13 +19,13 @@ def refusal(field: str, value: object, why: str) -> InvalidConfig:
     return InvalidConfig(f"{field}={value!r} {why}", field=field, value=repr(value))
 
 
-def check_known(given: Collection[str], known: Collection[str]) -> None:
-    """Refuse field names that a configuration does not have."""
+def check_known(given: Collection[str], known: Collection[str], owner: str = "LoraConfig") -> None:
+    """Refuse field names that a configuration, ``owner``, does not have."""
     for name in given:
         if name not in known:
             near = nearest(name, known, limit=3)
             way_out = f"Closest: {quoted(near)}." if near else f"The fields are: {', '.join(sorted(known))}."
-            raise InvalidConfig(f"LoraConfig has no field {name!r}. {way_out}", field=name)
+            raise InvalidConfig(f"{owner} has no field {name!r}. {way_out}", field=name)
 
 
 def rank(field: str, value: object) -> int:

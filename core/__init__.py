@@ -1,14 +1,14 @@
 """core *offers*: loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
-``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig`` and ``PeftModel`` -> adapters,
-``Client`` -> the REST client.
+``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig`` and ``PeftModel`` -> adapters, as
+``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adapters import LoraConfig, PeftModel, get_peft_model
+    from .adapters import LoraConfig, PeftModel, auto_config, enable_peft_defaults, get_peft_model
     from .client import Client
     from .discovery import scan
     from .errors import LoradarError
@@ -21,12 +21,25 @@ _HOMES = {
     "LoraConfig": ".adapters",
     "LoradarError": ".errors",
     "PeftModel": ".adapters",
+    "auto_config": ".adapters",
+    "enable_peft_defaults": ".adapters",
     "get_peft_model": ".adapters",
     "lookup": ".registry",
     "scan": ".discovery",
 }
 
-__all__ = ["Client", "LoraConfig", "LoradarError", "PeftModel", "__version__", "get_peft_model", "lookup", "scan"]
+__all__ = [
+    "Client",
+    "LoraConfig",
+    "LoradarError",
+    "PeftModel",
+    "__version__",
+    "auto_config",
+    "enable_peft_defaults",
+    "get_peft_model",
+    "lookup",
+    "scan",
+]
 
 
 def __getattr__(name: str) -> Any:

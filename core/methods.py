@@ -99,6 +99,12 @@ def list_fact_names() -> dict[str, list[str]]:
     return names
 
 
+def list_fact_fields() -> dict[str, list[str]]:
+    """Return, for each fact of prompt learning, the fields in which PEFT's configurations of a method want it."""
+    fields: dict[str, list[str]] = _facts()["fields"]
+    return fields
+
+
 @cache
 def _methods() -> dict[str, Method]:
     return {name: _to_method(name, facts) for name, facts in _facts()["methods"].items()}

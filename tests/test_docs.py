@@ -80,3 +80,14 @@ def test_every_file_named_exists(path):
     missing = [name for name in links if not (path.parent / name).exists()]
     missing += [name for name in files if "VERSION" not in name and not (ROOT / name).exists()]
     assert not missing
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_the_peft_examples_print_what_they_say():
+    """docs/peft-defaults.md, block by block."""
+    text = (ROOT / "docs/peft-defaults.md").read_text("utf-8")
+    for code, expected in zip(blocks("python", text), blocks("text", text), strict=True):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, "peft-defaults.md", "exec"), {})  # noqa: S102 - our own document
+        assert printed.getvalue() == expected
