@@ -1,11 +1,12 @@
-"""adapters *injects*: it puts LoRA into any model, where a configuration says, and takes it out again.
+"""adapters *injects*: it puts LoRA or IA3 into any model, where a configuration says, and takes it out again.
 
-Others may import: ``LoraConfig`` (what and where), ``inject`` (the injection, configuration in hand), ``PeftModel``
+Others may import: ``LoraConfig`` and ``IA3Config`` (what and where), ``inject`` (the injection, configuration in hand), ``PeftModel``
 (what comes back), ``Expand`` (the type of the hook that resolves ``all-linear``), ``Match`` and ``match`` (what a
 configuration would hit, on paths alone). For the real peft: ``auto_config`` (its configurations, ready for a model)
 and ``enable_peft_defaults`` (its own functions, without targets), whose handle is a ``PeftDefaults``.
 
-The way through: ``match`` (pure) -> ``plan`` (frozen data, all checks) -> ``inject.apply`` (builds, then replaces).
+The way through: ``match`` (pure) -> ``plan`` (frozen data, all checks) -> ``prepare`` (builds) -> ``attach``
+(replaces, last).
 """
 
 from ..extras import require
@@ -13,7 +14,7 @@ from ..extras import require
 require("scan", "torch", "safetensors")
 
 from .auto import get_peft_model
-from .config import LoraConfig
+from .config import IA3Config, LoraConfig
 from .inject import Expand, inject
 from .match import Match, match
 from .model import PeftModel
@@ -22,6 +23,7 @@ from .peft_defaults import PeftDefaults, enable_peft_defaults
 
 __all__ = [
     "Expand",
+    "IA3Config",
     "LoraConfig",
     "Match",
     "PeftDefaults",

@@ -4,7 +4,7 @@ from torch import nn
 
 from ..errors import InvalidConfig
 from .checks import check_not_adapted
-from .config import LoraConfig
+from .config import AdapterConfig, LoraConfig
 from .decision import Decision, decide, expand_shorthand
 from .inject import inject
 from .model import PeftModel
@@ -13,7 +13,7 @@ from .sites import survey_model
 
 def get_peft_model(
     model: nn.Module,
-    config: LoraConfig | None = None,
+    config: AdapterConfig | None = None,
     *,
     preset: str = "default",
     adapter_name: str = "default",
@@ -37,7 +37,7 @@ def get_peft_model(
         UnknownPreset: If ``preset`` is unknown, or has nothing to adapt in this model.
     """
     config = _checked(config)
-    if config.target_modules is not None or config.target_parameters:
+    if config.spec.target_modules is not None or config.spec.target_parameters:
         decision = Decision("config", config.spec, "targets given in the configuration")
     else:
         check_not_adapted(survey_model(model))  # or the adapters in it would be taken for misfits of the registry
@@ -48,11 +48,11 @@ def get_peft_model(
     return adapted
 
 
-def _checked(config: LoraConfig | None) -> LoraConfig:
+def _checked(config: AdapterConfig | None) -> AdapterConfig:
     if config is None:
         return LoraConfig()
-    if not isinstance(config, LoraConfig):
+    if not isinstance(config, AdapterConfig):
         given = f"{type(config).__module__}.{type(config).__qualname__}"
-        message = f"config is a {given}, not a loradar.LoraConfig. Make one with the same fields: LoraConfig(r=8)."
+        message = f"config is a {given}, not one of loradar's. Make one with the same fields: LoraConfig(r=8)."
         raise InvalidConfig(message, given=given)
     return config

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ..errors import AdapterUnreadable, InvalidConfig
-from .config import LoraConfig
-from .placement import PREFIX, Placement, file_state
+from .config import AdapterConfig, config_from_peft
+from .prepared import PREFIX, Prepared
 from .sites import Survey
 
 CONFIG = "adapter_config.json"
@@ -42,7 +42,7 @@ def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.T
         raise _unreadable(folder, f"cannot be written: {error.strerror}") from error
 
 
-def read(folder: str | PathLike[str]) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+def read(folder: str | PathLike[str]) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
     """Read both files of an adapter, on the CPU, to the last byte.
 
     Raises:
@@ -52,23 +52,40 @@ def read(folder: str | PathLike[str]) -> tuple[LoraConfig, dict[str, torch.Tenso
     folder = Path(folder)
     if not folder.is_dir():
         raise _unreadable(folder, "is no folder. Give the folder that save_pretrained wrote")
-    config = LoraConfig.from_peft_dict(_read_config(folder / CONFIG))
+    config = config_from_peft(_read_config(folder / CONFIG))
     return config, _read_weights(folder / WEIGHTS)
 
 
-def fill(survey: Survey, placements: Iterable[Placement], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Copy the content of an adapter file into replacements that are not in the model yet.
+def fill(survey: Survey, prepared: Prepared, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy the content of an adapter file into an adapter that is not in the model yet.
 
     PEFT's files may also hold weights of the base model (trained biases, resized embeddings); those are copied last.
 
     Raises:
         AdapterUnreadable: If a tensor is missing, has another shape, or belongs to nothing; nothing is copied then.
     """
-    wanted = file_state(placements)
+    wanted = prepared.state()
+    check_complete(wanted, tensors)
+    copy_into({**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}, tensors)
+
+
+def check_complete(wanted: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse an adapter file that lacks some of the wanted keys.
+
+    Raises:
+        AdapterUnreadable: Naming them.
+    """
     missing = [key for key in wanted if key not in tensors]
     if missing:
         raise AdapterUnreadable(f"The adapter lacks {_some(missing)}: it was made for other targets.", missing=missing)
-    wanted |= _base_tensors(survey, tensors.keys() - wanted.keys())
+
+
+def copy_into(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy tensors into those of the same key, all or none.
+
+    Raises:
+        AdapterUnreadable: If one has another shape.
+    """
     for key, target in wanted.items():
         if target.shape != tensors[key].shape:
             shapes = f"{tuple(tensors[key].shape)} where this model needs {tuple(target.shape)}"
@@ -118,6 +135,9 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, f"is damaged or truncated ({error}). Save or download it again") from error
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise _unreadable(path, f"holds values that are no numbers (NaN or infinite) in {key!r}. Save it again")
     return tensors
 
 

@@ -10,34 +10,71 @@ from ..discovery import CONV_KINDS, kind_of
 from ..errors import NoAdaptableLayers
 from ..vocabulary import Kind
 from . import foreign, refusals
+from .factors import is_plain_conv
 from .sites import Site, Survey
 
 ADAPTABLE: tuple[Kind, ...] = ("linear", "transposed_linear", *CONV_KINDS, "embedding")
-"""Kinds of layer that ``layers`` can adapt."""
+"""Kinds of layer that can be targets by themselves; ``nn.MultiheadAttention`` is several."""
+MATRICES = (2, 3)
+"""Dimensions of a matrix and of a stack of them."""
 MARKS = ({"base_layer", "lora_A"}, {"base_layer", "lora_embedding_A"}, {"original_module", "modules_to_save"})
 """Children by which a module gives itself away as an adapter, ours or PEFT's."""
 
 
-def check_layer(path: str, site: Site, kind: Kind, r: int) -> None:
-    """Refuse a layer that LoRA of rank ``r`` cannot sit on.
+def check_layer(path: str, site: Site, kind: Kind, r: int, *, is_reached: bool = False) -> nn.Parameter | None:
+    """Refuse a layer that an adapter of rank ``r`` (0 for IA3) cannot sit on; return its weight if it has one.
+
+    Args:
+        path: Its path, for the message.
+        site: The layer.
+        kind: What it is.
+        r: The rank; 0 for IA3, which has no adapter for embeddings.
+        is_reached: Whether it is part of an attention that gets an adapter, too, and will hand its update on.
 
     Raises:
         InvalidConfig: Naming the layer, its class and the way out.
     """
-    if isinstance(site.parent, nn.MultiheadAttention):
+    if isinstance(site.parent, nn.MultiheadAttention) and not is_reached:
         raise refusals.inside_multihead_attention(path, site)
-    if kind not in ADAPTABLE:
+    if kind not in ADAPTABLE or (kind == "embedding" and not r):
         raise refusals.wrong_kind(path, site.module, kind)
-    weight: Any = site.module.weight
+    weight: Any = site.module._parameters.get("weight")  # noqa: SLF001 - packed weights have other names
     if isinstance(weight, nn.parameter.UninitializedParameter):
         raise refusals.lazy(path, site.module)
-    if not weight.is_floating_point():
+    if kind != "linear" and not weight.is_floating_point():
         raise refusals.quantised(path, site.module)
     if kind == "embedding" and not foreign.looks_up_ids(site.module):
         raise refusals.own_forward(path, site.module)
     groups: Any = site.module.groups if kind in CONV_KINDS else 1
     if r % groups:
         raise refusals.rank_not_divisible(path, site.module, r)
+    if groups > 1 and not is_plain_conv(site.module) and r:
+        raise refusals.own_grouped(path, site.module)
+    return weight  # type: ignore[no-any-return]
+
+
+def check_parameter(path: str, site: Site, name: str) -> nn.Parameter:
+    """Refuse a bare parameter that is no matrix in floating point, nor a stack of them.
+
+    Raises:
+        InvalidConfig: Naming it, its shape and the way out.
+    """
+    parameter = site.module._parameters[name]  # noqa: SLF001 - as matched
+    if parameter is None or parameter.ndim not in MATRICES or not parameter.is_floating_point():
+        raise refusals.no_matrix(f"{path}.{name}", parameter)
+    if isinstance(site.module, nn.ParameterList | nn.ParameterDict):
+        raise refusals.no_forward(path, site.module)
+    return parameter
+
+
+def inner_layer(path: str, survey: Survey) -> str:
+    """Return the path of the layer inside, for a module that only wraps one: a clipping linear, for example."""
+    module = survey.sites[path].module
+    if kind_of(module) == "other" and len(module._modules) == 1 and not module._parameters:  # noqa: SLF001
+        inner = f"{path}.{next(iter(module._modules))}"  # noqa: SLF001
+        if inner in survey.sites and kind_of(survey.sites[inner].module) in ("linear", "transposed_linear"):
+            return inner
+    return path
 
 
 def savable(survey: Survey, paths: Collection[str]) -> tuple[str, ...]:
@@ -67,7 +104,7 @@ def check_not_adapted(survey: Survey) -> None:
     """
     for path, site in survey.sites.items():
         names = site.module._modules.keys()  # noqa: SLF001 - hasattr() would ask what a wrapper stands in for
-        if any(names >= marks for marks in MARKS):
+        if site.wrappers or any(names >= marks for marks in MARKS):
             raise refusals.adapted_already(path, survey.model)
 
 
@@ -77,7 +114,7 @@ def check_adaptable(survey: Survey) -> None:
     Raises:
         NoAdaptableLayers: Naming the classes there are.
     """
-    if not any(kind_of(site.module) in ADAPTABLE for site in survey.sites.values()):
+    if not any(kind_of(site.module) in (*ADAPTABLE, "multihead_attention") for site in survey.sites.values()):
         classes = Counter(type(module).__name__ for module in survey.modules())
         names = ", ".join(name for name, _ in classes.most_common(5))
         message = f"{type(survey.model).__name__} has no layer that LoRA can adapt, only: {names}."

@@ -1,156 +1,201 @@
-"""``LoraConfig``: PEFT's fields and defaults, checked the moment it is made."""
+"""``LoraConfig`` and ``IA3Config``: PEFT's fields and defaults, checked the moment they are made."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from ..errors import InvalidConfig
 from ..targets import TargetSpec
 from . import validation as valid
-from .fields import peft_fields
+from .fields import peft_fields, task_heads
+
+
+def _field(default: Any, check: Callable[..., Any], *more: Any) -> Any:
+    """Return a dataclass field whose value goes through ``check(name, value, *more)``."""
+    metadata = {"check": lambda name, value: check(name, value, *more)}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 # A standard-library dataclass: pydantic is no dependency of the adapters, and its error would be a page, not a line.
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """Where LoRA goes and how strong it is, in the names and defaults of ``peft.LoraConfig`` (0.21.2).
+class AdapterConfig:
+    """What the configurations of all methods share, in the names and defaults of peft 0.21.2.
 
     Frozen: a configuration that passed its checks stays valid. ``dataclasses.replace`` makes a changed copy.
+
+    Attributes:
+        target_modules: Path suffixes, one regex for the whole path, or ``"all-linear"``.
+        exclude_modules: What ``target_modules`` matches but must be left alone.
+        modules_to_save: Modules trained in full and saved with the adapter.
+        fan_in_fan_out: Kept for PEFT's file format; the layout is read from each layer's class.
+        task_type: PEFT task type; classification and question answering save their head.
+        inference_mode: Whether the adapter is frozen.
+        base_model_name_or_path: Base model the adapter belongs to.
+        revision: Revision of that base model.
+
+    Raises:
+        InvalidConfig: One line naming the field, the value and the way out.
+    """
+
+    peft_type: ClassVar[str]
+    prefix: ClassVar[str]
+    """What the names of the adapter's own parts begin with."""
+
+    target_modules: Collection[str] | None = _field(None, valid.targets)
+    exclude_modules: Collection[str] | None = _field(None, valid.targets)
+    modules_to_save: Collection[str] | None = _field(None, valid.names)
+    fan_in_fan_out: bool = _field(False, valid.flag)
+    task_type: str | None = _field(None, valid.task, task_heads)
+    inference_mode: bool = _field(False, valid.flag)
+    base_model_name_or_path: str | None = _field(None, valid.text)
+    revision: str | None = _field(None, valid.text)
+
+    def __new__(cls, *args: object, **values: object) -> Self:
+        """Refuse unknown fields before the generated constructor raises a ``TypeError`` over them."""
+        if args:
+            raise InvalidConfig(f"{cls.__name__} takes its fields by name, not {args[0]!r}: write r=8, for example.")
+        valid.check_known(values, [known.name for known in fields(cls)], cls.__name__)
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        for known in fields(self):
+            object.__setattr__(self, known.name, known.metadata["check"](known.name, getattr(self, known.name)))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse fields that contradict each other."""
+
+    @property
+    def spec(self) -> TargetSpec:
+        """The part of the configuration that says where the adapters go."""
+        return TargetSpec(**{each.name: getattr(self, each.name, None) for each in fields(TargetSpec)})
+
+    def with_spec(self, spec: TargetSpec) -> Self:
+        """Return a copy that goes where ``spec`` says; what this one excludes and saves itself stays."""
+        own = {known.name for known in fields(self)}
+        said = {name: value for name, value in spec.to_dict().items() if name in own}
+        kept = {name: value for name in said if name != "target_modules" and (value := getattr(self, name))}
+        return replace(self, **{**said, **kept})
+
+    @property
+    def initialisation(self) -> bool | str:
+        """How the adapter starts."""
+        raise NotImplementedError
+
+    def to_peft_dict(self) -> dict[str, Any]:
+        """Return what peft 0.21.2 keeps in ``adapter_config.json``, its unsupported fields at their defaults."""
+        facts = peft_fields(self.peft_type)
+        own = {known.name: _as_json(getattr(self, known.name)) for known in fields(self)}
+        return {**facts.inert, **facts.idle, **own, "auto_mapping": None, "peft_type": self.peft_type}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig(AdapterConfig):
+    """Where LoRA goes and how strong it is, in the names and defaults of ``peft.LoraConfig`` (0.21.2).
 
     Attributes:
         r: Rank of the update ``B @ A``.
         lora_alpha: Numerator of the scaling, ``lora_alpha / r``.
         lora_dropout: Dropout on the input of ``A``, in ``[0, 1)``.
-        target_modules: Path suffixes, one regex for the whole path, or ``"all-linear"``.
-        exclude_modules: What ``target_modules`` matches but must be left alone.
-        modules_to_save: Modules trained in full and saved with the adapter.
         bias: Which biases of the base model train: ``none``, ``all`` or ``lora_only``.
-        fan_in_fan_out: Kept for PEFT's file format; the layout is read from each layer's class.
         use_rslora: Scale by ``lora_alpha / sqrt(r)`` (arXiv:2312.03732).
         init_lora_weights: ``True`` as in the paper (``B`` zero), ``"gaussian"``, or ``False`` for a non-zero ``B``.
         layers_to_transform: Indices of the blocks to adapt; all when ``None``.
         layers_pattern: Name of the list those indices count in.
         rank_pattern: Ranks that differ from ``r``, by path regex.
         alpha_pattern: Alphas that differ from ``lora_alpha``, by path regex.
-        task_type: PEFT task type; classification and question answering save their head.
-        inference_mode: Whether the adapter is frozen.
-        base_model_name_or_path: Base model the adapter belongs to.
-        revision: Revision of that base model.
-        target_parameters: Bare parameters to adapt; refused when injecting, in this version.
+        target_parameters: Bare parameters to adapt, such as fused experts, by suffixes of their paths.
 
     Raises:
         InvalidConfig: One line naming the field, the value and the way out.
     """
 
-    r: int = 8
-    lora_alpha: float = 8
-    lora_dropout: float = 0.0
-    target_modules: Collection[str] | None = None
-    exclude_modules: Collection[str] | None = None
-    modules_to_save: Collection[str] | None = None
-    bias: Literal["none", "all", "lora_only"] = "none"
-    fan_in_fan_out: bool = False
-    use_rslora: bool = False
-    init_lora_weights: bool | str = True
-    layers_to_transform: Collection[int] | int | None = None
-    layers_pattern: Collection[str] | None = None
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    task_type: str | None = None
-    inference_mode: bool = False
-    base_model_name_or_path: str | None = None
-    revision: str | None = None
-    target_parameters: Collection[str] | None = None
+    peft_type = "LORA"
+    prefix = "lora_"
 
-    def __new__(cls, *args: object, **values: object) -> Self:
-        """Refuse unknown fields before the generated constructor raises a ``TypeError`` over them."""
-        if args:
-            raise InvalidConfig(f"LoraConfig takes its fields by name, not {args[0]!r}: write r=8, for example.")
-        valid.check_known(values, [known.name for known in fields(cls)])
-        return super().__new__(cls)
-
-    def __post_init__(self) -> None:
-        for name, value in _checked(self).items():
-            object.__setattr__(self, name, value)
-        _check_together(self)
+    r: int = _field(8, valid.rank)
+    lora_alpha: float = _field(8, valid.positive)
+    lora_dropout: float = _field(0.0, valid.probability)
+    bias: Literal["none", "all", "lora_only"] = _field("none", valid.choice, valid.BIASES)
+    use_rslora: bool = _field(False, valid.flag)
+    init_lora_weights: bool | str = _field(True, valid.initialisation)
+    layers_to_transform: Collection[int] | int | None = _field(None, valid.indices)
+    layers_pattern: Collection[str] | None = _field(None, valid.targets)
+    rank_pattern: Mapping[str, int] = _field(dict, valid.patterns, valid.rank)
+    alpha_pattern: Mapping[str, float] = _field(dict, valid.patterns, valid.positive)
+    target_parameters: Collection[str] | None = _field(None, valid.names)
 
     @property
-    def spec(self) -> TargetSpec:
-        """The part of the configuration that says where the adapters go."""
-        names = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters")
-        return TargetSpec(**{name: getattr(self, name) for name in names})
+    def initialisation(self) -> bool | str:
+        """``init_lora_weights``."""
+        return self.init_lora_weights
 
-    def with_spec(self, spec: TargetSpec) -> Self:
-        """Return a copy that goes where ``spec`` says; what this one excludes and saves itself stays."""
-        return replace(
-            self,
-            target_modules=spec.target_modules,
-            exclude_modules=self.exclude_modules or spec.exclude_modules,
-            modules_to_save=self.modules_to_save or spec.modules_to_save,
-            target_parameters=self.target_parameters or spec.target_parameters,
-        )
-
-    def to_peft_dict(self) -> dict[str, Any]:
-        """Return what peft 0.21.2 keeps in ``adapter_config.json``, its unsupported fields at their defaults."""
-        own = {known.name: _as_json(getattr(self, known.name)) for known in fields(self)}
-        return {**peft_fields().inert, **peft_fields().idle, **own, "auto_mapping": None, "peft_type": "LORA"}
-
-    @classmethod
-    def from_peft_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build a configuration from the content of an ``adapter_config.json``.
-
-        Raises:
-            InvalidConfig: If it is no LoRA, has an impossible value, or uses a PEFT feature loradar lacks.
-        """
-        if data.get("peft_type", "LORA") != "LORA":
-            raise InvalidConfig(f"peft_type={data['peft_type']!r} is not supported: only 'LORA' adapters load.")
-        known = {each.name for each in fields(cls)}
-        for name in data.keys() - known:
-            _check_inert(name, data[name])
-        return cls(**{name: value for name, value in data.items() if name in known})
+    def _check_together(self) -> None:
+        """Refuse fields that contradict each other, as PEFT does."""
+        is_regex = isinstance(self.target_modules, str)
+        if is_regex and self.layers_to_transform is not None:
+            why = "cannot narrow a regex in target_modules: put the indices in the regex, or give a list of suffixes."
+            raise valid.refusal("layers_to_transform", self.layers_to_transform, why)
+        if self.layers_pattern and self.layers_to_transform is None:
+            raise valid.refusal("layers_pattern", self.layers_pattern, "needs layers_to_transform: say which blocks.")
 
 
-def _checked(config: LoraConfig) -> dict[str, Any]:
-    """Return every field in its checked, immutable form."""
-    checks: dict[str, tuple[Any, ...]] = {
-        "r": (valid.rank,),
-        "lora_alpha": (valid.positive,),
-        "lora_dropout": (valid.probability,),
-        "target_modules": (valid.targets,),
-        "exclude_modules": (valid.targets,),
-        "modules_to_save": (valid.names,),
-        "bias": (valid.choice, valid.BIASES),
-        "fan_in_fan_out": (valid.flag,),
-        "use_rslora": (valid.flag,),
-        "init_lora_weights": (valid.initialisation,),
-        "layers_to_transform": (valid.indices,),
-        "layers_pattern": (valid.targets,),
-        "rank_pattern": (valid.patterns, valid.rank),
-        "alpha_pattern": (valid.patterns, valid.positive),
-        "task_type": (valid.task, peft_fields().task_heads),
-        "inference_mode": (valid.flag,),
-        "base_model_name_or_path": (valid.text,),
-        "revision": (valid.text,),
-        "target_parameters": (valid.names,),
-    }
-    return {name: check(name, getattr(config, name), *more) for name, (check, *more) in checks.items()}
+@dataclass(frozen=True, kw_only=True)
+class IA3Config(AdapterConfig):
+    """Where IA3 goes, in the names and defaults of ``peft.IA3Config`` (0.21.2).
+
+    Attributes:
+        feedforward_modules: Those of ``target_modules`` that are scaled at their input, as suffixes or a regex.
+        init_ia3_weights: ``True``: factors of one, which change nothing; ``False``: normally distributed.
+
+    Raises:
+        InvalidConfig: One line naming the field, the value and the way out.
+    """
+
+    peft_type = "IA3"
+    prefix = "ia3_"
+
+    feedforward_modules: Collection[str] | None = _field(None, valid.targets)
+    init_ia3_weights: bool = _field(True, valid.flag)
+
+    @property
+    def initialisation(self) -> bool | str:
+        """``init_ia3_weights``."""
+        return self.init_ia3_weights
+
+    def _check_together(self) -> None:
+        """Refuse feed-forward modules that are no targets, as PEFT does."""
+        inner, outer = self.feedforward_modules, self.target_modules
+        if isinstance(inner, tuple) and isinstance(outer, tuple) and not {*inner} <= {*outer}:
+            raise valid.refusal("feedforward_modules", inner, f"must be a part of target_modules={outer!r}.")
 
 
-def _check_together(config: LoraConfig) -> None:
-    """Refuse fields that contradict each other, as PEFT does."""
-    is_regex = isinstance(config.target_modules, str)
-    if is_regex and config.layers_to_transform is not None:
-        why = "cannot narrow a regex in target_modules: put the indices in the regex, or give a list of suffixes."
-        raise valid.refusal("layers_to_transform", config.layers_to_transform, why)
-    if config.layers_pattern and config.layers_to_transform is None:
-        why = "needs layers_to_transform: say which blocks."
-        raise valid.refusal("layers_pattern", config.layers_pattern, why)
+METHODS: dict[str, type[AdapterConfig]] = {each.peft_type: each for each in (LoraConfig, IA3Config)}
+"""The methods that loradar injects itself, by PEFT's names."""
 
 
-def _check_inert(name: str, value: object) -> None:
+def config_from_peft(data: Mapping[str, Any]) -> AdapterConfig:
+    """Build a configuration from the content of an ``adapter_config.json``.
+
+    Raises:
+        InvalidConfig: If it is of another method, has an impossible value, or uses a PEFT feature loradar lacks.
+    """
+    peft_type = data.get("peft_type", "LORA")
+    config_class = METHODS.get(peft_type) if isinstance(peft_type, str) else None
+    if config_class is None:
+        raise InvalidConfig(f"peft_type={peft_type!r} is not supported: only {' and '.join(METHODS)} adapters load.")
+    known = {each.name for each in fields(config_class)}
+    for name in data.keys() - known:
+        _check_inert(config_class.peft_type, name, data[name])
+    return config_class(**{name: value for name, value in data.items() if name in known})
+
+
+def _check_inert(peft_type: str, name: str, value: object) -> None:
     """Accept a field of PEFT's that loradar lacks only where it changes nothing."""
-    facts = peft_fields()
-    if name in facts.idle or name in facts.bookkeeping or value == facts.inert.get(name):
+    facts = peft_fields(peft_type)
+    if name in facts.idle or name in facts.bookkeeping or (name in facts.inert and value == facts.inert[name]):
         return
     if name in facts.inert:
         way_out = f"load this adapter with peft, or save it with {name}={facts.inert[name]!r}."

@@ -65,28 +65,27 @@ def adapter_dtype(base: torch.dtype) -> torch.dtype:
     return base if base in (torch.float32, torch.float64) else torch.float32
 
 
-def linear_factors(read: int, r: int, written: int, like: torch.Tensor) -> tuple[nn.Linear, nn.Linear]:
+def linear_factors(read: int, written: int, r: int, like: torch.Tensor) -> tuple[nn.Linear, nn.Linear]:
     """Return ``A`` (r, read) and ``B`` (written, r), uninitialised, on the device of ``like``."""
     device, dtype = like.device, adapter_dtype(like.dtype)
     return LinearFactor(read, r, device, dtype), LinearFactor(r, written, device, dtype)
 
 
+def is_plain_conv(base: nn.Module) -> bool:
+    """Tell whether a convolution does nothing but convolve, with its own fields."""
+    return any(type(base).forward is known.forward for known in CONV_CLASSES.values())
+
+
 def conv_factors(base: Any, kind: str, r: int) -> tuple[nn.Module, nn.Module]:
     """Return ``A``, a full convolution into ``r`` channels, and ``B``, a grouped one with a kernel of one.
 
-    ``A`` walks over its input exactly as ``base`` does, dilation and padding mode included (peft 0.21.2 drops both). A
-    subclass with a forward of its own, such as timm's ``Conv2dSame``, makes its own ``A``, as in PEFT.
+    ``A`` walks over its input exactly as ``base`` does, dilation and padding mode included (peft 0.21.2 drops both).
     """
-    where: dict[str, Any] = {"device": base.weight.device, "dtype": adapter_dtype(base.weight.dtype)}
+    where: dict[str, Any] = {"device": base.weight.device, "dtype": adapter_dtype(base.weight.dtype), "bias": False}
     factor = CONV_FACTORS[kind]
-    is_plain = type(base).forward is CONV_CLASSES[kind].forward
-    walk = (base.in_channels, r, base.kernel_size, base.stride, base.padding)
-    same = {"dilation": base.dilation, "bias": False}
-    if is_plain:
-        first = factor(*walk, padding_mode=base.padding_mode, **same, **where)
-    else:
-        first = type(base)(*walk, **same).to(**where)
-    return first, factor(r, base.out_channels, 1, groups=base.groups, bias=False, **where)
+    walk = {name: getattr(base, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
+    first = factor(base.in_channels, r, **walk, **where)
+    return first, factor(r, base.out_channels, 1, groups=base.groups, **where)
 
 
 def initialise(first: torch.Tensor, second: torch.Tensor, how: Initialisation) -> None:

@@ -1,4 +1,4 @@
-"""Facts about PEFT's LoRA configuration, read from ``data/lora_fields.toml``."""
+"""Facts about PEFT's configurations, read from ``data/adapter_fields.toml``."""
 
 import tomllib
 from dataclasses import dataclass
@@ -11,31 +11,34 @@ from .. import data
 
 @dataclass(frozen=True, slots=True)
 class PeftFields:
-    """What peft 0.21.2 keeps in a LoRA configuration beyond the fields loradar supports.
+    """What peft 0.21.2 keeps in the configuration of one method beyond the fields loradar supports.
 
     Attributes:
         inert: Fields supported at this value only.
         idle: Fields without effect while the inert ones are; any value is accepted.
         bookkeeping: Fields that say where a file comes from.
-        task_heads: Per task type, the names of the heads that are saved in full.
     """
 
     inert: dict[str, Any]
     idle: dict[str, Any]
     bookkeeping: frozenset[str]
-    task_heads: dict[str, tuple[str, ...]]
+
+
+@lru_cache
+def peft_fields(peft_type: str) -> PeftFields:
+    """Return the facts of ``LORA`` or ``IA3``."""
+    inert, idle = (_with_nulls(_tables()[peft_type].get(name, {})) for name in ("inert", "idle"))
+    return PeftFields(inert, idle, frozenset(_tables()["bookkeeping"]["names"]))
+
+
+def task_heads() -> dict[str, tuple[str, ...]]:
+    """Return, per task type, the names of the heads that are saved in full."""
+    return {task: tuple(names) for task, names in _tables()["task_heads"].items()}
 
 
 @lru_cache(maxsize=1)
-def peft_fields() -> PeftFields:
-    """Return the facts, read once."""
-    tables = tomllib.loads(files(data).joinpath("lora_fields.toml").read_text(encoding="utf-8"))
-    return PeftFields(
-        inert=_with_nulls(tables["inert"]),
-        idle=_with_nulls(tables["idle"]),
-        bookkeeping=frozenset(tables["bookkeeping"]["names"]),
-        task_heads={task: tuple(names) for task, names in tables["task_heads"].items()},
-    )
+def _tables() -> dict[str, Any]:
+    return tomllib.loads(files(data).joinpath("adapter_fields.toml").read_text(encoding="utf-8"))
 
 
 def _with_nulls(table: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,27 @@ def release_input_gradients(model: Any) -> None:
         model._require_grads_hook = None  # noqa: SLF001 - transformers leaves the removed handle
 
 
+def features_of(layer: Any, kind: str) -> tuple[int, int]:
+    """Return how many features, or channels, a layer reads and writes."""
+    if kind.startswith("conv"):
+        return layer.in_channels, layer.out_channels
+    if kind == "transposed_linear":
+        read, written = layer.weight.shape
+        return read, written
+    return layer.in_features, layer.out_features
+
+
+def first_tensor(layer: nn.Module) -> torch.Tensor:
+    """Return the weight of a layer, or whatever it holds in its place: packed weights have other names."""
+    own = layer._parameters.get("weight")  # noqa: SLF001 - in every injected layer
+    return own if own is not None else next(iter([*layer.parameters(), *layer.buffers()]))
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Tell whether a module of fused experts says that it stores them as (experts, in, out)."""
+    return bool(getattr(module, "is_transposed", False))
+
+
 def looks_up_ids(embedding: nn.Module) -> bool:
     """Tell whether an embedding's input is the ids themselves, not a mask or a length to compute them from.
 

@@ -11,15 +11,14 @@ from ..errors import InvalidConfig, TargetsNotFound
 from ..targets import TargetSpec
 from . import foreign
 from .checkpoint import fill
-from .checks import check_adaptable
-from .config import LoraConfig
-from .fields import peft_fields
-from .layers import LAYERS, LoraLayer
+from .checks import check_adaptable, check_not_adapted
+from .config import AdapterConfig
+from .fields import task_heads
+from .layer import AdapterLayer
 from .match import match
 from .model import PeftModel
-from .placement import Placement
 from .plan import Plan, make_plan
-from .saved import SavedModule
+from .prepared import Part, Prepared, copy_of, layer_class
 from .sites import Survey, survey_model
 from .validation import ALL_LINEAR
 
@@ -28,29 +27,64 @@ Expand = Callable[[nn.Module, str], TargetSpec]
 
 
 def inject(
-    model: nn.Module, config: LoraConfig, adapter_name: str = "default", *, expand: Expand | None = None
+    model: nn.Module, config: AdapterConfig, adapter_name: str = "default", *, expand: Expand | None = None
 ) -> PeftModel:
-    """Put LoRA into ``model`` where ``config`` says, in place, and return the wrapper that steers it.
+    """Put an adapter into ``model`` where ``config`` says, in place, and return the wrapper that steers it.
 
     The model may be live or on the meta device. Nothing is changed unless everything can be done.
 
     Args:
         model: Any module.
-        config: What to adapt; ``target_modules`` must be set.
+        config: What to adapt; its targets must be set.
         adapter_name: Key of the adapter in the state dict.
-        expand: Resolves ``target_modules="all-linear"``.
+        expand: Resolves shorthands in ``target_modules``; refused if it is needed and ``None``.
 
     Raises:
         TargetsNotFound: If the targets match nothing, naming the closest names and their counts.
         NoAdaptableLayers: If the model has nothing that any target could match.
-        InvalidConfig: If the configuration does not fit the model.
+        InvalidConfig: If the configuration does not fit the model, or the model has adapters.
     """
     survey = survey_model(model)
-    config = settle(_expanded(model, config, expand), survey)
-    return apply(survey, plan_for(survey, config), config, adapter_name)
+    check_not_adapted(survey)
+    return PeftModel(survey, prepare(survey, config, adapter_name, expand=expand))
 
 
-def plan_for(survey: Survey, config: LoraConfig) -> Plan:
+def prepare(
+    survey: Survey,
+    config: AdapterConfig,
+    adapter_name: str,
+    *,
+    expand: Expand | None = None,
+    tensors: Mapping[str, torch.Tensor] | None = None,
+) -> Prepared:
+    """Check and build an adapter for a model, which stays as it is.
+
+    Args:
+        survey: The walk over the model.
+        config: What to adapt; its targets must be set.
+        adapter_name: Key of the adapter in the state dict.
+        expand: As with ``inject``.
+        tensors: Content of an adapter file to fill it with; freshly initialised when ``None``.
+
+    Raises:
+        TargetsNotFound: As ``inject``.
+        NoAdaptableLayers: As ``inject``.
+        InvalidConfig: As ``inject``, or if ``adapter_name`` cannot be a key.
+        AdapterUnreadable: If ``tensors`` do not fit.
+    """
+    check_adapter_name(adapter_name)
+    config = settle(_expanded(survey.model, config, expand), survey)
+    plan = plan_for(survey, config)
+    prepared = _build(survey, plan, config, adapter_name)
+    if tensors is not None:
+        fill(survey, prepared, tensors)
+    else:
+        for part in prepared.parts:
+            part.layer.initialise(part.children, config.initialisation)
+    return prepared
+
+
+def plan_for(survey: Survey, config: AdapterConfig) -> Plan:
     """Return the plan for ``config``, and warn of every target or saved name that hits nothing.
 
     Raises:
@@ -58,8 +92,9 @@ def plan_for(survey: Survey, config: LoraConfig) -> Plan:
         NoAdaptableLayers: As ``inject``.
         InvalidConfig: As ``inject``.
     """
+    parameters = survey.parameter_paths() if config.spec.target_parameters else ()
     try:
-        found = match(survey.paths, config)
+        found = match(survey.paths, config, parameters)
     except TargetsNotFound:
         check_adaptable(survey)
         raise
@@ -68,68 +103,30 @@ def plan_for(survey: Survey, config: LoraConfig) -> Plan:
     return make_plan(survey, found, config)
 
 
-def apply(
-    survey: Survey,
-    plan: Plan,
-    config: LoraConfig,
-    adapter_name: str,
-    tensors: Mapping[str, torch.Tensor] | None = None,
-) -> PeftModel:
-    """Build what the plan says, fill it, and then put it into the model.
-
-    Args:
-        survey: The walk the plan was made from.
-        plan: What to do.
-        config: Initialisation, biases, and what is kept in the adapter's file.
-        adapter_name: Key of the adapter in the state dict.
-        tensors: Content of an adapter file to fill it with; freshly initialised when ``None``.
-
-    Raises:
-        InvalidConfig: If ``adapter_name`` cannot be a key.
-        AdapterUnreadable: If ``tensors`` do not fit; the model is unchanged.
-    """
-    check_adapter_name(adapter_name)
-    placements = _build(survey, plan, adapter_name)
-    if tensors is not None:
-        fill(survey, placements, tensors)
-    else:
-        _initialise(placements, config)
-    is_transposed = any(planned.fan_in_fan_out for planned in plan.adapters)
-    name = config.base_model_name_or_path or foreign.name_of(survey.model)
-    config = replace(config, fan_in_fan_out=is_transposed, base_model_name_or_path=name)
-    return PeftModel(survey, placements, config, adapter_name)
-
-
 def check_adapter_name(name: str) -> None:
     """Refuse a name that cannot be a key of a ``ModuleDict``.
 
     Raises:
         InvalidConfig: Naming it.
     """
-    if not name or "." in name or hasattr(nn.ModuleDict, name):
+    if not name or "." in name or name == "__base__" or hasattr(nn.ModuleDict, name):
         raise InvalidConfig(f"adapter_name={name!r} is not usable: give a word such as 'default'.", adapter_name=name)
 
 
-def _build(survey: Survey, plan: Plan, adapter_name: str) -> tuple[Placement, ...]:
-    """Create every replacement, attached to nothing yet."""
-    placements = []
+def _build(survey: Survey, plan: Plan, config: AdapterConfig, adapter_name: str) -> Prepared:
+    """Create every part, attached to nothing yet."""
+    parts = []
     for planned in plan.adapters:
-        site = survey.sites[planned.path]
-        layer = LAYERS[planned.kind](site.module, planned, adapter_name)
-        placements.append(Placement(planned.path, site, layer))
-    for path in plan.saved:
-        site = survey.sites[path]
-        placements.append(Placement(path, site, SavedModule(site.module, adapter_name)))
-    return tuple(placements)
+        layer: type[AdapterLayer] = layer_class(config.peft_type, planned.kind)
+        parts.append(Part(planned, layer, layer.parts(survey.sites[planned.path].module, planned)))
+    copies = {path: copy_of(survey.sites[path].module) for path in plan.saved}
+    is_transposed = any(planned.fan_in_fan_out and not planned.parameter for planned in plan.adapters)
+    name = config.base_model_name_or_path or foreign.name_of(survey.model)
+    config = replace(config, fan_in_fan_out=is_transposed, base_model_name_or_path=name)
+    return Prepared(adapter_name, config, tuple(parts), copies)
 
 
-def _initialise(placements: tuple[Placement, ...], config: LoraConfig) -> None:
-    for placement in placements:
-        if isinstance(placement.replacement, LoraLayer) and not placement.site.module.weight.is_meta:
-            placement.replacement.reset_lora_parameters(config.init_lora_weights)
-
-
-def _expanded(model: nn.Module, config: LoraConfig, expand: Expand | None) -> LoraConfig:
+def _expanded(model: nn.Module, config: AdapterConfig, expand: Expand | None) -> AdapterConfig:
     targets = config.spec.target_modules
     if not isinstance(targets, str) or targets.lower() != ALL_LINEAR:
         return config
@@ -139,9 +136,9 @@ def _expanded(model: nn.Module, config: LoraConfig, expand: Expand | None) -> Lo
     return config.with_spec(expand(model, ALL_LINEAR))
 
 
-def settle(config: LoraConfig, survey: Survey) -> LoraConfig:
+def settle(config: AdapterConfig, survey: Survey) -> AdapterConfig:
     """Save the heads of the task, as PEFT's task classes do, but only those that are there."""
-    heads = peft_fields().task_heads.get(config.task_type or "", ())
+    heads = task_heads().get(config.task_type or "", ())
     if not heads:
         return config
     names = {path.rpartition(".")[2] for path in survey.sites}

@@ -1,14 +1,22 @@
-"""From an adapter folder to a ``PeftModel``: read and check everything, and only then touch the model."""
+"""From an adapter folder to a model: read and check everything, and only then touch the model."""
 
 from dataclasses import replace
 from os import PathLike
 
+import torch
 from torch import nn
 
-from .checkpoint import read
-from .inject import apply, plan_for, settle
+from ..errors import AdapterUnreadable, InvalidConfig
+from .checkpoint import check_complete, copy_into, read
+from .checks import check_not_adapted
+from .config import AdapterConfig
+from .inject import plan_for, prepare, settle
 from .model import PeftModel
-from .sites import survey_model
+from .prepared import PREFIX, Prepared, file_state, layers_in
+from .sites import Survey, survey_model
+
+RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
+"""Which dimension of a factor is the rank."""
 
 
 def load(
@@ -18,10 +26,59 @@ def load(
 
     Raises:
         AdapterUnreadable: If a file is missing, damaged or does not fit; the model is unchanged.
-        InvalidConfig: If the adapter uses what loradar does not have; the model is unchanged.
+        InvalidConfig: If the adapter uses what loradar does not have, or the model has adapters; it is unchanged.
+    """
+    survey = survey_model(model)
+    check_not_adapted(survey)
+    adapted = PeftModel(survey, read_for(survey, folder, adapter_name, is_trainable=is_trainable))
+    return adapted if is_trainable else adapted.eval()
+
+
+def read_for(survey: Survey, folder: str | PathLike[str], adapter_name: str, *, is_trainable: bool) -> Prepared:
+    """Return the adapter in ``folder``, built for a model and filled.
+
+    Raises:
+        AdapterUnreadable: As ``load``.
+        InvalidConfig: As ``load``.
     """
     config, tensors = read(folder)
-    survey = survey_model(model)
-    config = settle(replace(config, inference_mode=not is_trainable), survey)
-    adapted = apply(survey, plan_for(survey, config), config, adapter_name, tensors)
-    return adapted if is_trainable else adapted.eval()
+    return prepare(survey, replace(config, inference_mode=not is_trainable), adapter_name, tensors=tensors)
+
+
+def hotswap(survey: Survey, folder: str | PathLike[str], adapter_name: str, current: AdapterConfig) -> None:
+    """Copy the weights of the adapter in ``folder`` over those of one in the model; see ``PeftModel``.
+
+    Raises:
+        AdapterUnreadable: If it does not fit; nothing is changed.
+        InvalidConfig: If the methods differ, or the adapter is merged.
+    """
+    config, tensors = read(folder)
+    if config.peft_type != current.peft_type:
+        message = f"{folder} holds {config.peft_type}, and {adapter_name!r} is {current.peft_type}: load it beside instead."
+        raise InvalidConfig(message, adapter_name=adapter_name)
+    layers = [layer for _, layer in layers_in(survey) if adapter_name in layer.adapters()]
+    if any(adapter_name in layer.merged_adapters for layer in layers):
+        raise InvalidConfig(f"{adapter_name!r} is merged: call unmerge_adapter first.", adapter_name=adapter_name)
+    wanted = file_state(survey, adapter_name)
+    check_complete(wanted, tensors)
+    if extra := sorted(tensors.keys() - wanted.keys()):
+        raise AdapterUnreadable(f"The adapter holds {extra[0]!r}, which {adapter_name!r} has no place for.", key=extra[0])
+    scalings = {planned.location: planned.scaling for planned in plan_for(survey, settle(config, survey)).adapters}
+    for layer in layers:
+        planned = layer.planned[adapter_name]
+        for name in layer.adapter_state(adapter_name):
+            key = f"{PREFIX}{planned.location}.{name}"
+            tensors[key] = _widened(tensors[key], wanted[key].shape, name)
+            if name in ("lora_B.weight", "lora_embedding_B"):  # what the scaling was, the factor is now
+                tensors[key] = tensors[key] * (scalings[planned.location] / planned.scaling)
+    copy_into(wanted, tensors)
+
+
+def _widened(tensor: torch.Tensor, shape: torch.Size, name: str) -> torch.Tensor:
+    """Fill a factor of a lower rank up with zeros."""
+    dimension = RANK_DIMENSIONS.get(name)
+    if dimension is None or tensor.ndim != len(shape) or tensor.shape[dimension] >= shape[dimension]:
+        return tensor
+    filler = [*tensor.shape]
+    filler[dimension] = shape[dimension] - tensor.shape[dimension]
+    return torch.cat([tensor, tensor.new_zeros(filler)], dimension)

@@ -1,25 +1,29 @@
-"""``PeftModel``: the wrapper around a model that carries an adapter."""
+"""``PeftModel``: the wrapper around a model that carries adapters."""
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from ..errors import InvalidConfig
+from ..errors import InvalidConfig, nearest, quoted
 from . import checkpoint, foreign
-from .config import LoraConfig
+from .config import AdapterConfig, LoraConfig
 from .decision import Decision
-from .layers import LoraConv, LoraLayer
-from .placement import Placement, adapter_parameters, biased_modules, file_state, freeze, set_trainable
+from .layer import AdapterLayer, Steering
+from .prepared import Prepared, adapters_in, attach, detach, file_state, layers_in
 from .saved import SavedModule
-from .sites import Survey
+from .sites import Survey, survey_model
+from .trainable import biases, freeze, set_trainable
 from .wrapper import Wrapper
+
+BASE = "__base__"
+"""In ``adapter_names``: no adapter for this sample."""
 
 
 class AdaptedModel(Wrapper):
@@ -38,16 +42,16 @@ class AdaptedModel(Wrapper):
 
 
 class PeftModel(Wrapper):
-    """A model with an adapter in it, with the methods and the state-dict keys of ``peft.PeftModel`` (0.21.2).
+    """A model with adapters in it, with the methods and the state-dict keys of ``peft.PeftModel`` (0.21.2).
 
-    Made by ``inject`` and ``PeftModel.from_pretrained``. Whatever it lacks (``generate``, ``config``, ``device``) is
-    looked up on the user's model, which is ``peft_model.base_model.model``.
+    Made by ``inject`` and ``PeftModel.from_pretrained``. Whatever it lacks (``config``, ``device``) is looked up on the
+    user's model, which is ``peft_model.base_model.model``.
 
     Attributes:
         base_model: The level that holds the user's model.
-        peft_config: The configuration, by adapter name.
-        active_adapter: Name of the adapter.
-        targeted_module_names: Paths of the adapted layers, in module order.
+        peft_config: The configurations, by adapter name.
+        targeted_module_names: Paths of the layers that the first adapter is on, in module order.
+        targeted_parameter_names: Paths of the bare parameters it is on.
         decision: Where its targets come from; ``None`` for a loaded adapter.
     """
 
@@ -56,43 +60,47 @@ class PeftModel(Wrapper):
     decision: Decision | None = None
     forward: Callable[..., Any]
 
-    def __init__(self, survey: Survey, placements: tuple[Placement, ...], config: LoraConfig, adapter: str) -> None:
+    def __init__(self, survey: Survey, prepared: Prepared) -> None:
         super().__init__()
+        steering = Steering((prepared.name,))
+        attach(survey, prepared, steering)
         self.base_model = AdaptedModel(survey.model)
-        self.forward = _Forward(survey.model)
+        self.forward = _Forward(survey.model, steering)
         self.training = survey.model.training
-        self.peft_config = {adapter: config}
-        self.active_adapter = adapter
-        self.targeted_module_names = [p.path for p in placements if isinstance(p.replacement, LoraLayer)]
-        self._placements = placements
-        self._biased = biased_modules(survey, placements, config)
+        self.peft_config = {prepared.name: prepared.config}
+        planned = [part.planned for part in prepared.parts]
+        self.targeted_parameter_names = [f"{p.path}.{p.parameter}" for p in planned if p.kind == "expert_parameter"]
+        self.targeted_module_names = [p.path for p in planned if p.kind != "expert_parameter" and p.path in survey.sites]
+        self._steering = steering
         self._trainable_before = freeze(survey)
-        self._attach(trainable=not config.inference_mode)
         self._holds_inputs = foreign.is_checkpointing(survey.modules()) and foreign.require_input_gradients(
             survey.model
         )
+        self._settle(prepared)
 
-    def _attach(self, *, trainable: bool) -> None:
-        for _, (module, parent, name), replacement in self._placements:
-            if isinstance(replacement, LoraLayer) and not module.training:
-                replacement.train(mode=False)
-            if isinstance(replacement, SavedModule) or not trainable:  # new factors are trainable already
-                set_trainable(adapter_parameters(replacement), trainable=trainable)
-            setattr(parent, name, replacement)
-        set_trainable(self._biases().values(), trainable=trainable)
+    def _settle(self, prepared: Prepared) -> None:
+        """Let a new adapter train if it is active, and nothing else that is new."""
+        is_active = prepared.name in self._steering.active and not prepared.config.inference_mode
+        if prepared.copies or not is_active or _trains_biases(prepared.config):  # new factors train already
+            self._set_trainable()
+
+    @property
+    def active_adapter(self) -> str:
+        """The active adapter; of several, the first."""
+        return self._steering.active[0]
 
     @property
     def active_adapters(self) -> list[str]:
-        """The adapter's name, in a list, as PEFT has it."""
-        return [self.active_adapter]
+        """The active adapters."""
+        return [*self._steering.active]
 
     @property
-    def active_peft_config(self) -> LoraConfig:
-        """Configuration of the adapter."""
+    def active_peft_config(self) -> AdapterConfig:
+        """Configuration of the active adapter."""
         return self.peft_config[self.active_adapter]
 
     def get_base_model(self) -> nn.Module:
-        """Return the user's model, adapter included."""
+        """Return the user's model, adapters included."""
         return self.base_model.model
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
@@ -109,48 +117,141 @@ class PeftModel(Wrapper):
         share = 100 * trainable / total
         print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")  # noqa: T201 - its job
 
-    def merge_adapter(self) -> None:
-        """Add every update to its base weight, so that the forward costs nothing extra. Twice is once.
+    # Several adapters
+
+    def add_adapter(self, adapter_name: str, peft_config: AdapterConfig) -> None:
+        """Put a further adapter into the model; it waits until ``set_adapter`` makes it active.
 
         Raises:
-            InvalidConfig: Naming a grouped convolution, whose update has no grouped weight; nothing is merged then.
+            InvalidConfig: If the name is taken, the method another one, or the configuration does not fit the model.
+            TargetsNotFound: As ``inject``.
         """
-        for path, _, layer in self._placements:
-            if isinstance(layer, LoraConv) and layer.groups > 1:
-                message = f"{path!r} has groups={layer.groups}: LoRA on a grouped convolution cannot be merged."
-                raise InvalidConfig(f"{message} Keep the adapter apart.", path=path, groups=layer.groups)
-        for layer in self._lora_layers():
-            layer.merge()
+        from .inject import prepare  # noqa: PLC0415 - injecting makes this class
+
+        self._check_new(adapter_name, peft_config)
+        self.add_prepared(prepare(self._survey(), peft_config, adapter_name))
+
+    def add_prepared(self, prepared: Prepared) -> None:
+        """Put an adapter that is built already into the model."""
+        self.unmerge_adapter()
+        attach(self._survey(), prepared, self._steering)
+        self.peft_config[prepared.name] = prepared.config
+        self._settle(prepared)
+
+    def set_adapter(self, adapter_name: str | Sequence[str], *, inference_mode: bool = False) -> None:
+        """Make one adapter active, or several at once; these train, the others are frozen.
+
+        Raises:
+            InvalidConfig: If there is no such adapter.
+        """
+        names = (adapter_name,) if isinstance(adapter_name, str) else tuple(adapter_name)
+        self._check_known(names)
+        if any(layer.merged for layer in self._layers()):
+            warnings.warn("The adapters were merged, and are unmerged to switch between them.", stacklevel=2)
+            self.unmerge_adapter()
+        self._steering.active = names
+        self._set_trainable(frozen=inference_mode)
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        """Take an adapter out. If it was active, the first of the others becomes so.
+
+        Raises:
+            InvalidConfig: If there is no such adapter, or no other one: then ``unload`` is meant.
+        """
+        self._check_known((adapter_name,))
+        if len(self.peft_config) == 1:
+            message = f"{adapter_name!r} is the only adapter: call unload(), which returns the model without it."
+            raise InvalidConfig(message, adapter_name=adapter_name)
+        self.unmerge_adapter()
+        detach(self.get_base_model(), adapter_name)
+        del self.peft_config[adapter_name]
+        left = [name for name in self._steering.active if name != adapter_name] or [next(iter(self.peft_config))]
+        self.set_adapter(left)
+
+    def add_weighted_adapter(
+        self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str, combination_type: str = "linear"
+    ) -> None:
+        """Add the weighted sum of other LoRA adapters as a new one.
+
+        Args:
+            adapters: Names of the others.
+            weights: One weight each; negative ones subtract.
+            adapter_name: Name of the new one, which waits until it is made active.
+            combination_type: ``cat`` sets the factors side by side: exact, with the sum of the ranks. ``linear`` adds
+                ``A`` to ``A`` and ``B`` to ``B``: a rough approximation, and the ranks have to agree.
+
+        Raises:
+            InvalidConfig: If an adapter is unknown or no LoRA, the ranks do not agree, or the name is taken.
+        """
+        from .weighted import combine  # noqa: PLC0415 - builds what this class holds
+
+        self._check_known(adapters)
+        self._check_new(adapter_name, self.peft_config[adapters[0]])
+        configs = [self.peft_config[name] for name in adapters]
+        layers = [*layers_in(self._survey())]
+        self.add_prepared(combine(layers, configs, adapters, weights, adapter_name, combination_type))
+
+    # Merging
+
+    def merge_adapter(self, adapter_names: Sequence[str] | None = None) -> None:
+        """Add updates to the base weights, so that the forward costs nothing extra. Twice is once.
+
+        The weights as they were are kept in main memory, and ``unmerge_adapter`` restores them bit for bit.
+
+        Args:
+            adapter_names: Whose; the active ones' when ``None``.
+
+        Raises:
+            InvalidConfig: If an adapter is unknown, or naming a layer whose weight cannot take an update (quantised,
+                grouped convolution); nothing is merged then.
+        """
+        self._merge(adapter_names, keep=True)
+
+    def _merge(self, adapter_names: Sequence[str] | None, *, keep: bool) -> None:
+        names = self._steering.active if adapter_names is None else tuple(adapter_names)
+        self._check_known(names)
+        layers = [(path, layer) for path, layer in layers_in(self._survey()) if {*names} & {*layer.adapters()}]
+        for path, layer in layers:
+            layer.check_mergeable(path)
+        for _, layer in layers:
+            layer.merge(names, keep=keep)
 
     def unmerge_adapter(self) -> None:
-        """Take every merged update out of its base weight again."""
-        for layer in self._lora_layers():
+        """Restore every base weight that updates were merged into, bit for bit."""
+        for layer in self._layers():
             layer.unmerge()
 
-    def merge_and_unload(self) -> nn.Module:
+    def merge_and_unload(self, adapter_names: Sequence[str] | None = None) -> nn.Module:
         """Merge, put the trained modules in place of the saved ones, and return the user's model without wrappers.
 
         Raises:
             InvalidConfig: As ``merge_adapter``; nothing is changed then.
         """
-        self.merge_adapter()
-        for _, (module, parent, name), replacement in self._placements:
-            setattr(parent, name, replacement.trained() if isinstance(replacement, SavedModule) else module)
+        self._merge(adapter_names, keep=False)
+        names = self._steering.active if adapter_names is None else tuple(adapter_names)
+        survey = self._survey()
+        trained = {
+            path: wrapper.answering(names)
+            for path, site in survey.sites.items()
+            for wrapper in site.wrappers
+            if isinstance(wrapper, SavedModule)
+        }
+        detach(survey.model)
         self._release()
-        for _, (module, *_), replacement in self._placements:
-            if isinstance(replacement, SavedModule):
-                flags = [parameter.requires_grad for parameter in module.parameters()]
-                for parameter, flag in zip(replacement.trained().parameters(), flags, strict=True):
-                    parameter.requires_grad = flag
-        if foreign.note_untied(self.get_base_model()):
+        for path, module in trained.items():
+            site = survey.sites[path]
+            if module is not site.module and not isinstance(module, Wrapper):
+                for parameter, before in zip(module.parameters(), site.module.parameters(), strict=True):
+                    parameter.requires_grad = before.requires_grad
+                setattr(site.parent, site.name, module)
+        if foreign.note_untied(survey.model):
             warnings.warn("Embeddings are no longer tied: config.tie_word_embeddings is False now.", stacklevel=2)
-        return self.get_base_model()
+        return survey.model
 
     def unload(self) -> nn.Module:
         """Return the user's model as it was: its modules, its weights, and which of them require gradients."""
         self.unmerge_adapter()
-        for _, (module, parent, name), _ in self._placements:
-            setattr(parent, name, module)
+        detach(self.get_base_model())
         self._release()
         return self.get_base_model()
 
@@ -163,39 +264,49 @@ class PeftModel(Wrapper):
         if self._holds_inputs:
             foreign.release_input_gradients(self.get_base_model())
 
+    # Running
+
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        """Let the base model answer alone, within a ``with`` block; a merged adapter is unmerged for its time."""
-        if self.active_peft_config.bias != "none":
-            message = "Biases trained with bias={!r} stay in place while the adapter is disabled."
-            warnings.warn(message.format(self.active_peft_config.bias), stacklevel=3)
-        before = [(p.replacement, p.replacement.disable_adapters) for p in self._placements]
-        merged = [layer for layer in self._lora_layers() if layer.merged]
+        """Let the base model answer alone, within a ``with`` block; merged adapters are unmerged for its time."""
+        trained = [name for name in self._steering.active if self._biases(name)]
+        if trained:
+            message = "Biases trained with {!r} stay in place while the adapter is disabled."
+            warnings.warn(message.format(trained[0]), stacklevel=3)
+        merged = [(layer, [*layer.merged_adapters]) for layer in self._layers() if layer.merged]
         self.unmerge_adapter()
-        for replacement, _ in before:
-            replacement.disable_adapters = True
+        before, self._steering.disabled = self._steering.disabled, True
         try:
             yield
         finally:
-            for replacement, was_disabled in before:
-                replacement.disable_adapters = was_disabled
-            for layer in merged:
-                layer.merge()
+            self._steering.disabled = before
+            for layer, names in merged:
+                layer.merge(names)
 
-    def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does.
+    def generate(self, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
+        """Return what the user's model generates; ``adapter_names`` as in ``forward``."""
+        model: Any = self.get_base_model()
+        with by_sample(self._steering, model, adapter_names):
+            return model.generate(*args, **kwargs)
+
+    # Files
+
+    def save_pretrained(self, folder: str | PathLike[str], selected_adapters: Sequence[str] | None = None) -> None:
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does, for each adapter.
 
         An adapter that is not called ``default`` goes into a subfolder of its name.
 
         Raises:
-            InvalidConfig: If the adapter is on meta and has no values.
+            InvalidConfig: If an adapter is unknown, or on meta and has no values.
             AdapterUnreadable: If the folder cannot be written.
         """
-        name = self.active_adapter
-        config = {**self.active_peft_config.to_peft_dict(), "inference_mode": True}
-        if self.active_peft_config.task_type is None:
-            config["auto_mapping"] = foreign.origin_of(self.get_base_model())
-        checkpoint.write(Path(folder) / ("" if name == "default" else name), config, self.adapter_state())
+        names = [*self.peft_config] if selected_adapters is None else selected_adapters
+        self._check_known(names)
+        for name in names:
+            config = {**self.peft_config[name].to_peft_dict(), "inference_mode": True}
+            if self.peft_config[name].task_type is None:
+                config["auto_mapping"] = foreign.origin_of(self.get_base_model())
+            checkpoint.write(Path(folder) / ("" if name == "default" else name), config, self.adapter_state(name))
 
     @classmethod
     def from_pretrained(
@@ -216,25 +327,125 @@ class PeftModel(Wrapper):
 
         return load(model, folder, adapter_name, is_trainable=is_trainable)
 
-    def adapter_state(self) -> dict[str, torch.Tensor]:
-        """Return the adapter's tensors under PEFT's file keys, without the adapter's name."""
-        return {**file_state(self._placements), **self._biases()}
+    def load_adapter(self, folder: str | PathLike[str], adapter_name: str, *, is_trainable: bool = False) -> None:
+        """Put a saved adapter, ours or PEFT's, beside those that are there; it waits until it is made active.
 
-    def _biases(self) -> dict[str, nn.Parameter]:
-        return {key: module.get_parameter("bias") for key, module in self._biased.items()}
+        Raises:
+            AdapterUnreadable: As ``from_pretrained``.
+            InvalidConfig: As ``from_pretrained``, or if the name is taken.
+        """
+        from .load import read_for  # noqa: PLC0415 - see from_pretrained
 
-    def _lora_layers(self) -> Iterator[LoraLayer]:
-        return (p.replacement for p in self._placements if isinstance(p.replacement, LoraLayer))
+        prepared = read_for(self._survey(), folder, adapter_name, is_trainable=is_trainable)
+        self._check_new(adapter_name, prepared.config)
+        self.add_prepared(prepared)
+
+    def hotswap_adapter(self, folder: str | PathLike[str], adapter_name: str = "default") -> None:
+        """Copy the weights of a saved adapter into one that is there, in place: a compiled model stays compiled.
+
+        The saved one may have lower ranks, whose factors are filled up with zeros, and other alphas, which go into
+        ``B``: the scaling is what a compiler has taken for a constant.
+
+        Raises:
+            AdapterUnreadable: If a file is missing or damaged, or its layers or shapes are others; nothing is changed.
+            InvalidConfig: If there is no such adapter, or it is merged.
+        """
+        from .load import hotswap  # noqa: PLC0415 - see from_pretrained
+
+        self._check_known((adapter_name,))
+        hotswap(self._survey(), folder, adapter_name, self.peft_config[adapter_name])
+
+    def adapter_state(self, adapter_name: str | None = None) -> dict[str, torch.Tensor]:
+        """Return an adapter's tensors under PEFT's file keys, without its name; the active one's if ``None``."""
+        name = adapter_name or self.active_adapter
+        self._check_known((name,))
+        return {**file_state(self._survey(), name), **self._biases(name)}
+
+    # Helpers
+
+    def _biases(self, adapter: str) -> dict[str, nn.Parameter]:
+        config = self.peft_config[adapter]
+        if not isinstance(config, LoraConfig) or config.bias == "none":
+            return {}
+        return biases(self._survey(), adapter, config.bias)
+
+    def _set_trainable(self, *, frozen: bool = False) -> None:
+        """Let the active adapters train, and no other, but for those that were frozen for inference."""
+        active = {name for name in self._steering.active if not (frozen or self.peft_config[name].inference_mode)}
+        for wrapper in adapters_in(self._survey()):
+            for name in wrapper.adapters():
+                set_trainable(wrapper.adapter_state(name).values(), trainable=name in active)
+        for name in self.peft_config:
+            set_trainable(self._biases(name).values(), trainable=name in active)
+
+    def _survey(self) -> Survey:
+        return survey_model(self.get_base_model())
+
+    def _layers(self) -> Iterator[AdapterLayer]:
+        return (layer for _, layer in layers_in(self._survey()))
+
+    def _check_known(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.peft_config:
+                near = quoted(nearest(name, self.peft_config) or self.peft_config)
+                raise InvalidConfig(f"There is no adapter {name!r}. There is: {near}.", adapter_name=name)
+
+    def _check_new(self, name: str, config: AdapterConfig) -> None:
+        if name in self.peft_config:
+            message = f"There is an adapter {name!r} already. Give another name, or call delete_adapter first."
+            raise InvalidConfig(message, adapter_name=name)
+        for other, known in self.peft_config.items():
+            if known.peft_type != config.peft_type:
+                message = f"Adapter {name!r} is {config.peft_type}, and {other!r} is {known.peft_type}: one model takes one method."
+                raise InvalidConfig(f"{message} Use a second copy of the model.", adapter_name=name)
+            if _trains_biases(known) and _trains_biases(config):
+                message = f"{name!r} and {other!r} both train biases, of which the model has one each."
+                raise InvalidConfig(f"{message} Set bias='none' for one of them.", adapter_name=name)
+
+
+@contextmanager
+def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str] | None) -> Iterator[None]:
+    """Give each sample of the batches in a ``with`` block the adapter named for it; ``__base__`` is none.
+
+    Raises:
+        InvalidConfig: If a name is unknown, or a layer cannot tell the samples of a batch apart.
+    """
+    if adapter_names is None:
+        yield
+        return
+    layers = [*layers_in(survey_model(model))]
+    known = {name for _, layer in layers for name in layer.adapters()}
+    for name in adapter_names:
+        if name not in known and name != BASE:
+            raise InvalidConfig(f"adapter_names holds {name!r}. There is: {quoted([*sorted(known), BASE])}.")
+    for path, layer in layers:
+        if not layer.takes_samples or layer.merged:
+            why = "is merged: call unmerge_adapter first" if layer.merged else "has its update in the weight"
+            raise InvalidConfig(f"{path!r} cannot give each sample its own adapter: it {why}.", path=path)
+    before, steering.samples = steering.samples, tuple(adapter_names)
+    try:
+        yield
+    finally:
+        steering.samples = before
+
+
+def _trains_biases(config: AdapterConfig) -> bool:
+    return isinstance(config, LoraConfig) and config.bias != "none"
 
 
 class _Forward:
     """The user's model as a callable with the user's signature: trainers read from it which columns to feed."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, steering: Steering) -> None:
         self.model = model
+        self.steering = steering
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.model(*args, **kwargs)
+        names = cast("Sequence[str] | None", kwargs.pop("adapter_names", None))
+        if names is None:
+            return self.model(*args, **kwargs)
+        with by_sample(self.steering, self.model, names):
+            return self.model(*args, **kwargs)
 
     @property
     def __signature__(self) -> inspect.Signature:

@@ -1,6 +1,5 @@
 """The words for layers that cannot be adapted or saved: the module, its class, and the way out."""
 
-from collections.abc import Iterable
 
 from torch import nn
 
@@ -11,18 +10,37 @@ from .sites import Site
 LEAVE_OUT = "Take it out of target_modules, or name it in exclude_modules."
 
 
-def target_parameters(names: Iterable[str]) -> InvalidConfig:
-    """Refuse bare parameters, such as fused experts."""
-    message = f"target_parameters={[*names]!r} is not supported in this version: LoRA goes on modules only."
-    return InvalidConfig(f"{message} Leave target_parameters out.", target_parameters=[*names])
+def no_matrix(key: str, parameter: nn.Parameter | None) -> InvalidConfig:
+    """Refuse a bare parameter that LoRA has no factors for."""
+    shape = None if parameter is None else tuple(parameter.shape)
+    message = f"target_parameters: {key!r} has shape {shape}, and is no matrix or stack of matrices in floating point."
+    return InvalidConfig(f"{message} Leave it out.", path=key, shape=shape)
+
+
+def no_forward(path: str, module: nn.Module) -> InvalidConfig:
+    """Refuse the parameters of a list of parameters: they are read, and nothing is called."""
+    return _refuse(path, module, "is only a list, which nobody calls: an adapter there would be dead", LEAVE_OUT)
+
+
+def both_ways(path: str, module: nn.Module) -> InvalidConfig:
+    """Refuse a module that is targeted as a whole and by one of its parameters."""
+    way_out = "Name it in target_modules or its parameters in target_parameters."
+    return _refuse(path, module, "is targeted twice, as a module and by a parameter", way_out)
+
+
+def own_grouped(path: str, module: nn.Module) -> InvalidConfig:
+    """Refuse a grouped convolution with a forward of its own: it has no weight that the update could be part of."""
+    why = f"has groups={module.groups} and a forward of its own, which LoRA cannot imitate"
+    return _refuse(path, module, why, LEAVE_OUT)
 
 
 def wrong_kind(path: str, module: nn.Module, kind: Kind) -> InvalidConfig:
     """Refuse a module without a weight that LoRA knows how to update."""
     why = {
-        "multihead_attention": "fuses its projections into one parameter, which is not supported in this version",
-        "expert_parameter": "keeps its experts in bare parameters, which is not supported in this version",
-        "norm": "is a normalisation, which LoRA has no update for",
+        "multihead_attention": "is an attention, of which only LoRA can adapt the fused projections",
+        "expert_parameter": "keeps its experts in bare parameters, which target_parameters names",
+        "norm": "is a normalisation, which there is no update for",
+        "embedding": "is an embedding, which IA3 does not rescale",
     }.get(kind, "is no linear, convolution or embedding")
     inside = [name for name, _ in module.named_children()]
     way_out = f"Name the layers inside of it ({quoted(inside[:4])})." if inside and kind == "other" else LEAVE_OUT
@@ -37,7 +55,7 @@ def inside_multihead_attention(path: str, site: Site) -> InvalidConfig:
 
 def quantised(path: str, module: nn.Module) -> InvalidConfig:
     """Refuse a weight that is not in floating point."""
-    return _refuse(path, module, f"has quantised weights ({module.weight.dtype})", "Load the model unquantised.")
+    return _refuse(path, module, f"has quantised weights ({module.weight.dtype})", LEAVE_OUT)
 
 
 def lazy(path: str, module: nn.Module) -> InvalidConfig:

@@ -6,18 +6,33 @@ from typing import NamedTuple
 
 from torch import nn
 
+from .wrapper import Wrapper
+
 
 class Site(NamedTuple):
-    """A module and the place it hangs in, so that it can be replaced without looking its path up again."""
+    """A module and the place it hangs in, so that it can be replaced without looking its path up again.
+
+    Attributes:
+        module: The user's module.
+        parent: The user's module it belongs to.
+        name: Its name there.
+        location: Its path as it is now, adapters included: inside of one it goes on in ``base_layer``.
+        wrappers: What stands in for it now, the outermost first.
+    """
 
     module: nn.Module
     parent: nn.Module
     name: str
+    location: str
+    wrappers: tuple[Wrapper, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """A model and all its modules but the root, by path, each module once, in the order of ``named_modules``."""
+    """A model and all its modules but the root, by path, each module once, in the order of ``named_modules``.
+
+    The walk sees through our own adapters: paths and modules are those of the model without them.
+    """
 
     model: nn.Module
     sites: dict[str, Site]
@@ -40,21 +55,37 @@ class Survey:
                 if parameter is not None:
                     yield parameter
 
+    def parameter_paths(self) -> tuple[str, ...]:
+        """Return the path of every parameter of every module but the root, for ``target_parameters``."""
+        return tuple(
+            f"{path}.{name}"
+            for path, site in self.sites.items()
+            for name, parameter in site.module._parameters.items()  # noqa: SLF001
+            if parameter is not None
+        )
+
 
 def survey_model(model: nn.Module) -> Survey:
     """Walk ``model`` once. A module that hangs in two places is listed under its first path, as PEFT does."""
     sites: dict[str, Site] = {}
     seen = {id(model)}
-    _descend(model, "", sites, seen)
+    _descend(model, "", "", sites, seen)
     return Survey(model, sites)
 
 
-def _descend(parent: nn.Module, prefix: str, sites: dict[str, Site], seen: set[int]) -> None:
+def _descend(parent: nn.Module, prefix: str, location: str, sites: dict[str, Site], seen: set[int]) -> None:
     for name, module in parent._modules.items():  # noqa: SLF001 - named_modules() does not tell the parent
         if module is None or id(module) in seen:
             continue
         seen.add(id(module))
-        path = prefix + name
-        sites[path] = Site(module, parent, name)
+        path, where = prefix + name, location + name
+        wrappers: tuple[Wrapper, ...] = ()
+        inside = where
+        while isinstance(module, Wrapper):
+            wrappers += (module,)
+            inside = f"{inside}.{module.inner_name}"
+            module = module._modules[module.inner_name]  # type: ignore[assignment]  # noqa: SLF001
+            seen.add(id(module))
+        sites[path] = Site(module, parent, name, where, wrappers)
         if module._modules:  # noqa: SLF001
-            _descend(module, path + ".", sites, seen)
+            _descend(module, path + ".", inside + ".", sites, seen)

@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 
 from ..errors import TargetsNotFound, nearest
 from ..targets import Targets
-from .config import LoraConfig
+from .config import AdapterConfig
 
 MOST = 3
 
 
-def no_target(paths: Sequence[str], config: LoraConfig, named: Iterable[str] = ()) -> TargetsNotFound:
+def no_target(paths: Sequence[str], config: AdapterConfig, named: Iterable[str] = ()) -> TargetsNotFound:
     """Return the error for a configuration that adapts nothing.
 
     Args:
@@ -26,6 +26,12 @@ def no_target(paths: Sequence[str], config: LoraConfig, named: Iterable[str] = (
     else:
         message = _misses(targets, paths)
     return TargetsNotFound(message, target_modules=targets)
+
+
+def no_parameter(targets: Sequence[str], parameters: Sequence[str]) -> TargetsNotFound:
+    """Return the error for ``target_parameters`` of which nothing exists."""
+    said = " ".join(f"No parameter ends with {target!r}. {_closest(target, parameters)}" for target in targets)
+    return TargetsNotFound(said, target_parameters=[*targets])
 
 
 def target_missing(target: str, paths: Sequence[str], named: Iterable[str]) -> str:
@@ -58,9 +64,9 @@ def _regex_misses(regex: str, paths: Sequence[str]) -> str:
     return f"No whole path matches the regex {regex!r}. {way_out}"
 
 
-def _all_excluded(excluded: Sequence[str], config: LoraConfig) -> str:
+def _all_excluded(excluded: Sequence[str], config: AdapterConfig) -> str:
     causes = ("exclude_modules", "modules_to_save", "layers_to_transform")
-    said = ", ".join(f"{name}={value!r}" for name in causes if (value := getattr(config, name)) is not None)
+    said = ", ".join(f"{name}={value!r}" for name in causes if (value := getattr(config, name, None)) is not None)
     return f"All {len(excluded)} layers that target_modules names, such as {excluded[0]!r}, are left out by {said}."
 
 

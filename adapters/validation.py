@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 from typing import Any
 
@@ -77,12 +77,12 @@ def initialisation(field: str, value: object) -> bool | str:
     return found
 
 
-def task(field: str, value: object, known: Collection[str]) -> str | None:
+def task(field: str, value: object, known: Callable[[], Collection[str]]) -> str | None:
     """Return a PEFT task type as text; PEFT's own enum is welcome."""
     name = value.value if isinstance(value, Enum) else value
-    if name is None or (isinstance(name, str) and name in known):
+    if name is None or (isinstance(name, str) and name in known()):
         return name
-    raise refusal(field, name, f"is no task type: give None or one of {quoted(known)}.")
+    raise refusal(field, name, f"is no task type: give None or one of {quoted(known())}.")
 
 
 def names(field: str, value: object) -> tuple[str, ...] | None:

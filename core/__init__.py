@@ -1,6 +1,6 @@
 """core *offers*: loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
-``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig`` and ``PeftModel`` -> adapters, as
+``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` -> adapters, as
 ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.
 """
 
@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adapters import LoraConfig, PeftModel, auto_config, enable_peft_defaults, get_peft_model
+    from .adapters import IA3Config, LoraConfig, PeftModel, auto_config, enable_peft_defaults, get_peft_model
     from .client import Client
     from .discovery import scan
     from .errors import LoradarError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Client": ".client",
+    "IA3Config": ".adapters",
     "LoraConfig": ".adapters",
     "LoradarError": ".errors",
     "PeftModel": ".adapters",
