@@ -70,7 +70,8 @@ def check_parameter(path: str, site: Site, name: str) -> nn.Parameter:
 def inner_layer(path: str, survey: Survey) -> str:
     """Return the path of the layer inside, for a module that only wraps one: a clipping linear, for example."""
     module = survey.sites[path].module
-    if kind_of(module) == "other" and len(module._modules) == 1 and not module._parameters:  # noqa: SLF001
+    is_list = isinstance(module, nn.ModuleList | nn.ModuleDict)
+    if not is_list and kind_of(module) == "other" and len(module._modules) == 1 and not module._parameters:  # noqa: SLF001
         inner = f"{path}.{next(iter(module._modules))}"  # noqa: SLF001
         if inner in survey.sites and kind_of(survey.sites[inner].module) in ("linear", "transposed_linear"):
             return inner

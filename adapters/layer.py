@@ -187,7 +187,6 @@ class AdapterLayer(Wrapper):
         """Return the names of the base layer's parameters that an update goes into."""
         return ("weight",)
 
-
     def adapter_state(self, adapter: str) -> dict[str, torch.Tensor]:
         """Return an adapter's tensors under the names they have in PEFT's files, without the layer's."""
         return dict(state_of(self.held(adapter)))

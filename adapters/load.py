@@ -54,7 +54,9 @@ def hotswap(survey: Survey, folder: str | PathLike[str], adapter_name: str, curr
     """
     config, tensors = read(folder)
     if config.peft_type != current.peft_type:
-        message = f"{folder} holds {config.peft_type}, and {adapter_name!r} is {current.peft_type}: load it beside instead."
+        message = (
+            f"{folder} holds {config.peft_type}, and {adapter_name!r} is {current.peft_type}: load it beside instead."
+        )
         raise InvalidConfig(message, adapter_name=adapter_name)
     layers = [layer for _, layer in layers_in(survey) if adapter_name in layer.adapters()]
     if any(adapter_name in layer.merged_adapters for layer in layers):
@@ -62,7 +64,9 @@ def hotswap(survey: Survey, folder: str | PathLike[str], adapter_name: str, curr
     wanted = file_state(survey, adapter_name)
     check_complete(wanted, tensors)
     if extra := sorted(tensors.keys() - wanted.keys()):
-        raise AdapterUnreadable(f"The adapter holds {extra[0]!r}, which {adapter_name!r} has no place for.", key=extra[0])
+        raise AdapterUnreadable(
+            f"The adapter holds {extra[0]!r}, which {adapter_name!r} has no place for.", key=extra[0]
+        )
     scalings = {planned.location: planned.scaling for planned in plan_for(survey, settle(config, survey)).adapters}
     for layer in layers:
         planned = layer.planned[adapter_name]

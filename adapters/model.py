@@ -70,7 +70,9 @@ class PeftModel(Wrapper):
         self.peft_config = {prepared.name: prepared.config}
         planned = [part.planned for part in prepared.parts]
         self.targeted_parameter_names = [f"{p.path}.{p.parameter}" for p in planned if p.kind == "expert_parameter"]
-        self.targeted_module_names = [p.path for p in planned if p.kind != "expert_parameter" and p.path in survey.sites]
+        self.targeted_module_names = [
+            p.path for p in planned if p.kind != "expert_parameter" and p.path in survey.sites
+        ]
         self._steering = steering
         self._trainable_before = freeze(survey)
         self._holds_inputs = foreign.is_checkpointing(survey.modules()) and foreign.require_input_gradients(
@@ -191,6 +193,18 @@ class PeftModel(Wrapper):
         layers = [*layers_in(self._survey())]
         self.add_prepared(combine(layers, configs, adapters, weights, adapter_name, combination_type))
 
+    def reset_adapter(self, adapter_name: str | None = None) -> None:
+        """Fill an adapter anew; also for a model that was built on meta and then given storage.
+
+        Raises:
+            InvalidConfig: If there is no such adapter.
+        """
+        name = adapter_name or self.active_adapter
+        self._check_known((name,))
+        for layer in self._layers():
+            if name in layer.adapters():
+                layer.initialise(layer.held(name), self.peft_config[name].initialisation)
+
     # Merging
 
     def merge_adapter(self, adapter_names: Sequence[str] | None = None) -> None:
@@ -269,10 +283,10 @@ class PeftModel(Wrapper):
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """Let the base model answer alone, within a ``with`` block; merged adapters are unmerged for its time."""
-        trained = [name for name in self._steering.active if self._biases(name)]
-        if trained:
-            message = "Biases trained with {!r} stay in place while the adapter is disabled."
-            warnings.warn(message.format(trained[0]), stacklevel=3)
+        for config in map(self.peft_config.get, self._steering.active):
+            if isinstance(config, LoraConfig) and config.bias != "none":
+                message = f"Biases trained with bias={config.bias!r} stay in place while the adapter is disabled."
+                warnings.warn(message, stacklevel=3)
         merged = [(layer, [*layer.merged_adapters]) for layer in self._layers() if layer.merged]
         self.unmerge_adapter()
         before, self._steering.disabled = self._steering.disabled, True

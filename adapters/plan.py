@@ -212,7 +212,9 @@ class _Pattern(Generic[Value]):
 
 def _warn_of_dropout(planned: list[PlannedAdapter], survey: Survey) -> None:
     """Say where dropout has no place: where the update is in the weight, there is no input to drop from."""
-    spared = [each.path for each in planned if each.parameter or _is_own_conv(survey.sites[each.path].module, each.kind)]
+    spared = [
+        each.path for each in planned if each.parameter or _is_own_conv(survey.sites[each.path].module, each.kind)
+    ]
     if spared:
         message = f"lora_dropout is not applied in {spared[0]!r} ({len(spared)} in all)"
         warnings.warn(f"{message}: the update is in the weight there, and no input of its own.", stacklevel=6)

@@ -158,4 +158,3 @@ def _layer_for(site: Site, planned: PlannedAdapter) -> AdapterLayer | None:
         if isinstance(wrapper, AdapterLayer) and wrapper.carries(planned):
             return wrapper
     return None
-

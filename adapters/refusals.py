@@ -1,6 +1,5 @@
 """The words for layers that cannot be adapted or saved: the module, its class, and the way out."""
 
-
 from torch import nn
 
 from ..errors import InvalidConfig, quoted

@@ -74,5 +74,7 @@ class SavedModule(Wrapper):
     def _by_sample(self, samples: tuple[str, ...], x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return, for each row of a tensor, what its sample's own copy returns."""
         times = x.shape[0] // len(samples)
-        rows = [self.answering((name,))(x[n * times : (n + 1) * times], *args, **kwargs) for n, name in enumerate(samples)]
+        rows = [
+            self.answering((name,))(x[n * times : (n + 1) * times], *args, **kwargs) for n, name in enumerate(samples)
+        ]
         return torch.cat(rows)

@@ -1,4 +1,4 @@
-"""``LoraConfig``: PEFT's names and defaults, one-line refusals, and PEFT's file form both ways."""
+"""``LoraConfig`` and ``IA3Config``: PEFT's names and defaults, one-line refusals, and PEFT's file form both ways."""
 
 import copy
 import dataclasses
@@ -10,13 +10,19 @@ from typing import Any
 import peft
 import pytest
 
-from loradar.adapters import LoraConfig
+from loradar.adapters import IA3Config, LoraConfig
+from loradar.adapters.config import AdapterConfig, config_from_peft
 from loradar.adapters.fields import peft_fields
 from loradar.errors import InvalidConfig
 from loradar.targets import TargetSpec
 
-THEIRS = {field.name: field for field in dataclasses.fields(peft.LoraConfig)}
-OURS = {field.name: field for field in dataclasses.fields(LoraConfig)}
+METHODS = [(LoraConfig, peft.LoraConfig), (IA3Config, peft.IA3Config)]
+"""Ours and theirs."""
+
+
+def fields_of(config_class: type) -> dict[str, dataclasses.Field[Any]]:
+    """Return the fields of a configuration by name."""
+    return {field.name: field for field in dataclasses.fields(config_class)}
 
 
 def default(field: dataclasses.Field[Any]) -> Any:
@@ -25,17 +31,28 @@ def default(field: dataclasses.Field[Any]) -> Any:
     return field.default if made is dataclasses.MISSING else made()
 
 
-def test_defaults_are_pefts() -> None:
+@pytest.mark.parametrize(("ours", "theirs"), METHODS)
+def test_defaults_are_pefts(ours: type[AdapterConfig], theirs: type) -> None:
     """Every field has the name and the default that the installed peft gives it."""
-    assert {name: default(field) for name, field in OURS.items()} == {name: default(THEIRS[name]) for name in OURS}
+    known = fields_of(theirs)
+    assert {name: default(field) for name, field in fields_of(ours).items()} == {
+        name: default(known[name]) for name in fields_of(ours)
+    }
 
 
-def test_every_peft_field_is_accounted_for() -> None:
+@pytest.mark.parametrize(("ours", "theirs"), METHODS)
+def test_every_peft_field_is_accounted_for(ours: type[AdapterConfig], theirs: type) -> None:
     """A field of peft's is ours, inert, idle or bookkeeping; the data file knows the installed version's defaults."""
-    facts = peft_fields()
-    assert set(THEIRS) == set(OURS) | set(facts.inert) | set(facts.idle) | facts.bookkeeping
+    facts, known = peft_fields(ours.peft_type), fields_of(theirs)
+    assert set(known) - facts.bookkeeping == set(fields_of(ours)) | set(facts.inert) | set(facts.idle)
     for name, value in {**facts.inert, **facts.idle}.items():
-        assert default(THEIRS[name]) == value
+        assert default(known[name]) == value
+
+
+def test_feedforward_modules_are_targets() -> None:
+    """As with peft, what IA3 scales at its input has to be a target."""
+    with pytest.raises(InvalidConfig, match=r"feedforward_modules=\('fc2',\) must be a part of target_modules"):
+        IA3Config(target_modules=["fc1"], feedforward_modules=["fc2"])
 
 
 @pytest.mark.parametrize(
@@ -136,7 +153,7 @@ def test_what_peft_writes_we_read(tmp_path: Path) -> None:
     """Our configuration comes back from PEFT's file."""
     theirs = peft.LoraConfig(target_modules=["q", "v"], r=4, use_rslora=True, init_lora_weights="gaussian")
     theirs.save_pretrained(str(tmp_path))
-    ours = LoraConfig.from_peft_dict(json.loads((tmp_path / "adapter_config.json").read_text()))
+    ours = config_from_peft(json.loads((tmp_path / "adapter_config.json").read_text()))
     assert (ours.r, ours.use_rslora, ours.init_lora_weights) == (4, True, "gaussian")
     assert sorted(ours.target_modules or ()) == ["q", "v"]
 
@@ -149,7 +166,7 @@ def test_what_peft_writes_we_read(tmp_path: Path) -> None:
         ("trainable_token_indices", [1, 2], "trainable_token_indices"),
         ("layer_replication", [[0, 4]], "layer_replication"),
         ("ensure_weight_tying", True, "save it with ensure_weight_tying=False"),
-        ("peft_type", "IA3", "peft_type='IA3' is not supported"),
+        ("peft_type", "VERA", "peft_type='VERA' is not supported: only LORA and IA3 adapters load"),
         ("invented_later", {"a": 1}, "unknown to peft 0.21.2"),
         ("init_lora_weights", "olora", "init_lora_weights='olora' is not supported"),
     ],
@@ -157,10 +174,10 @@ def test_what_peft_writes_we_read(tmp_path: Path) -> None:
 def test_pefts_other_features_are_refused(field: str, value: object, says: str) -> None:
     """A file that asks for what we lack is refused by name, never loaded as something else."""
     with pytest.raises(InvalidConfig, match=says):
-        LoraConfig.from_peft_dict({"peft_type": "LORA", "target_modules": ["q"], field: value})
+        config_from_peft({"peft_type": "LORA", "target_modules": ["q"], field: value})
 
 
 def test_inert_and_idle_fields_are_accepted() -> None:
     """Fields at their inert value, and those that qualify only them, change nothing."""
     data = {**LoraConfig(target_modules=["q"]).to_peft_dict(), "qalora_group_size": 32, "invented_later": None}
-    assert LoraConfig.from_peft_dict(data) == LoraConfig(target_modules=["q"])
+    assert config_from_peft(data) == LoraConfig(target_modules=["q"])

@@ -216,7 +216,7 @@ def test_an_unusable_registry_does_not_stop_a_training(home):
         (lambda: nn.Linear(4, 4), {}, NoAdaptableLayers, "It holds: Linear"),
         (MLP, {"preset": "defualt"}, UnknownPreset, "Closest: 'default'"),
         (MLP, {"preset": "attention"}, UnknownPreset, "has: 'default', 'all-linear'"),
-        (MLP, {"config": peft.LoraConfig()}, InvalidConfig, "not a loradar.LoraConfig"),
+        (MLP, {"config": peft.LoraConfig()}, InvalidConfig, "not one of loradar's"),
         (MLP, {"config": {"r": 8}}, InvalidConfig, "config is a builtins.dict"),
     ],
 )

@@ -9,8 +9,10 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from loradar.adapters.factors import adapter_dtype
-from loradar.adapters.layers import LAYERS, LoraLayer
+from loradar.adapters.layer import Steering
+from loradar.adapters.lora import LoraLayer
 from loradar.adapters.plan import PlannedAdapter
+from loradar.adapters.prepared import LORA_LAYERS
 from loradar.vocabulary import Kind
 
 
@@ -69,11 +71,17 @@ def layer(request: pytest.FixtureRequest) -> tuple[LoraLayer, torch.Tensor]:
     return adapt(kind, build()), x
 
 
-def adapt(kind: Kind, base: nn.Module, r: int = 4) -> LoraLayer:
+NAME = "default"
+
+
+def adapt(kind: Kind, base: nn.Module, r: int = 4, dropout: float = 0.0) -> LoraLayer:
     """Return a LoRA layer with both factors random."""
-    planned = PlannedAdapter("path", kind, r, 10, 10 / r, fan_in_fan_out=kind == "transposed_linear")
-    layer = LAYERS[kind](base, planned, "default")
-    layer.reset_lora_parameters(init_lora_weights=False)
+    planned = PlannedAdapter("p", "p", kind, r, 10, 10 / r, dropout, fan_in_fan_out=kind == "transposed_linear")
+    layer_type: Any = LORA_LAYERS[kind]
+    layer: LoraLayer = layer_type(base, Steering((NAME,)))
+    parts = layer_type.parts(base, planned)
+    layer_type.initialise(parts, how=False)
+    layer.hold(NAME, planned, parts)
     return layer
 
 
@@ -82,20 +90,20 @@ def test_merged_answers_as_unmerged(layer: tuple[LoraLayer, torch.Tensor]) -> No
     lora, x = layer
     before, expected, plain = lora.weight.detach().clone(), lora(x), lora.base_layer(x)
     assert (expected - plain).abs().max() > 1e-4
-    lora.merge()
+    lora.merge([NAME])
     torch.testing.assert_close(lora(x), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(lora.weight, before + lora.get_delta_weight())
+    torch.testing.assert_close(lora.weight, before + lora.get_delta_weight(NAME))
     lora.unmerge()
-    torch.testing.assert_close(lora.weight, nn.Parameter(before))
+    assert torch.equal(lora.weight, before)
     torch.testing.assert_close(lora(x), expected)
 
 
 def test_merging_twice_is_merging_once(layer: tuple[LoraLayer, torch.Tensor]) -> None:
     """A second merge changes nothing, nor does a second unmerge."""
     lora, _ = layer
-    lora.merge()
+    lora.merge([NAME])
     merged = lora.weight.detach().clone()
-    lora.merge()
+    lora.merge([NAME])
     assert torch.equal(lora.weight, merged)
     lora.unmerge()
     unmerged = lora.weight.detach().clone()
@@ -106,7 +114,7 @@ def test_merging_twice_is_merging_once(layer: tuple[LoraLayer, torch.Tensor]) ->
 def test_disabled_answers_as_the_base(layer: tuple[LoraLayer, torch.Tensor]) -> None:
     """The switch leaves the base layer alone to answer."""
     lora, x = layer
-    lora.disable_adapters = True
+    lora.steering.disabled = True
     assert torch.equal(lora(x), lora.base_layer(x))
 
 
@@ -115,16 +123,16 @@ def test_only_the_factors_learn(layer: tuple[LoraLayer, torch.Tensor]) -> None:
     lora, x = layer
     lora.base_layer.requires_grad_(requires_grad=False)
     lora(x).square().sum().backward()
-    assert all(factor.grad is not None and factor.grad.abs().sum() > 0 for factor in lora.factors())
+    assert all(factor.grad is not None and factor.grad.abs().sum() > 0 for factor in lora.factors(NAME))
     assert lora.base_layer.weight.grad is None
 
 
 def test_delta_of_a_linear_is_the_papers() -> None:
     """``scaling * B @ A``, and its transpose where the base stores (in, out)."""
     lora = adapt("linear", nn.Linear(6, 8))
-    first, second = lora.factors()
-    assert torch.equal(lora.get_delta_weight(), 2.5 * (second @ first))
-    assert adapt("transposed_linear", Conv1D(8, 6)).get_delta_weight().shape == (6, 8)
+    first, second = lora.factors(NAME)
+    assert torch.equal(lora.get_delta_weight(NAME), 2.5 * (second @ first))
+    assert adapt("transposed_linear", Conv1D(8, 6)).get_delta_weight(NAME).shape == (6, 8)
 
 
 def test_attributes_are_the_base_layers() -> None:
@@ -139,8 +147,8 @@ def test_attributes_are_the_base_layers() -> None:
 def test_default_initialisation_is_the_papers() -> None:
     """``A`` is uniform within ``1/sqrt(in)``, ``B`` is zero, so nothing changes at first."""
     lora = adapt("linear", nn.Linear(400, 30), r=16)
-    lora.reset_lora_parameters(init_lora_weights=True)
-    first, second = lora.factors()
+    lora.initialise(lora.held(NAME), how=True)
+    first, second = lora.factors(NAME)
     assert second.abs().max() == 0
     assert 0.9 / math.sqrt(400) < first.abs().max() <= 1 / math.sqrt(400)
 
@@ -148,8 +156,8 @@ def test_default_initialisation_is_the_papers() -> None:
 def test_gaussian_initialisation() -> None:
     """``A`` has a standard deviation of ``1/r``."""
     lora = adapt("linear", nn.Linear(4000, 3), r=4)
-    lora.reset_lora_parameters(init_lora_weights="gaussian")
-    first, second = lora.factors()
+    lora.initialise(lora.held(NAME), how="gaussian")
+    first, second = lora.factors(NAME)
     assert first.std().item() == pytest.approx(0.25, rel=0.05)
     assert second.abs().max() == 0
 
@@ -157,8 +165,8 @@ def test_gaussian_initialisation() -> None:
 def test_embeddings_start_with_a_zero_a() -> None:
     """In an embedding it is ``A`` that is zero, because it is looked up."""
     lora = adapt("embedding", nn.Embedding(10, 6))
-    lora.reset_lora_parameters(init_lora_weights=True)
-    first, second = lora.factors()
+    lora.initialise(lora.held(NAME), how=True)
+    first, second = lora.factors(NAME)
     assert (first.abs().max() == 0, bool(second.abs().max() > 0)) == (True, True)
 
 
@@ -167,10 +175,10 @@ def test_half_precision_bases_have_full_precision_factors(dtype: torch.dtype) ->
     """Factors are float32, the result is the base's dtype, and merging stays in the base's dtype."""
     lora = adapt("linear", nn.Linear(6, 8, dtype=dtype))
     x = torch.randn(3, 6, dtype=dtype)
-    assert {factor.dtype for factor in lora.factors()} == {torch.float32}
+    assert {factor.dtype for factor in lora.factors(NAME)} == {torch.float32}
     expected = lora(x)
     assert expected.dtype == dtype
-    lora.merge()
+    lora.merge([NAME])
     assert lora.weight.dtype == dtype
     torch.testing.assert_close(lora(x), expected, rtol=0.05, atol=0.05)
 
@@ -184,9 +192,7 @@ def test_double_precision_stays() -> None:
 
 def test_dropout_is_on_the_update_only() -> None:
     """In training the update varies, in evaluation it does not, and the base never does."""
-    planned = PlannedAdapter("path", "linear", 4, 8, 2.0, dropout=0.5)
-    lora = LAYERS["linear"](nn.Linear(64, 8), planned, "default")
-    lora.reset_lora_parameters(init_lora_weights=False)
+    lora = adapt("linear", nn.Linear(64, 8), dropout=0.5)
     x = torch.randn(3, 64)
     assert not torch.equal(lora(x), lora(x))
     lora.eval()
@@ -203,12 +209,10 @@ def test_compiles_whole() -> None:
 
 def test_what_a_linear_returns_beside_is_passed_on() -> None:
     """The update goes on the first of a tuple; merged gives the same."""
-    adapter = LAYERS["linear"](Paired(6, 8), PlannedAdapter("p", "linear", 2, 4, scaling=2.0), "default")
-    with torch.no_grad():
-        adapter.factors()[1].normal_()
+    adapter = adapt("linear", Paired(6, 8))
     x = torch.randn(3, 6)
     base, adapted = adapter.base_layer(x), adapter(x)
     assert adapted[1] is None
-    torch.testing.assert_close(adapted[0], base[0] + x @ adapter.get_delta_weight().T)
-    adapter.merge()
+    torch.testing.assert_close(adapted[0], base[0] + x @ adapter.get_delta_weight(NAME).T)
+    adapter.merge([NAME])
     torch.testing.assert_close(adapter(x)[0], adapted[0])

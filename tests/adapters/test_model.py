@@ -11,7 +11,7 @@ from torch import nn
 from zoo import MLP, Specimen, bert, convolutions, gpt2, llama, mlp, on_meta, t5, vit, words
 
 from loradar.adapters import LoraConfig, PeftModel, inject
-from loradar.adapters.layers import LoraEmbedding, LoraLinear
+from loradar.adapters.lora import LoraEmbedding, LoraLinear
 from loradar.errors import InvalidConfig
 from loradar.targets import TargetSpec
 
@@ -153,7 +153,7 @@ def test_a_meta_model_that_gets_its_weights_later() -> None:
     specimen = mlp(8)
     model = inject(on_meta(lambda: mlp(8)), LoraConfig(target_modules=["seq.0"]))
     model.to_empty(device="cpu")
-    model.get_base_model().seq[0].reset_lora_parameters(init_lora_weights=True)
+    model.reset_adapter()
     assert specimen(model).shape == (3, 2)
     assert all(parameter.requires_grad for parameter in model.unload().parameters())
 
@@ -308,7 +308,7 @@ def test_heads_of_a_task_are_saved() -> None:
     """With a task type the head is trained in full without being named, as in PEFT, but only heads that exist."""
     model = inject(bert().model, LoraConfig(target_modules=["query"], task_type="SEQ_CLS"))
     assert model.active_peft_config.modules_to_save == ("classifier",)
-    assert all(p.requires_grad for p in model.classifier.trained().parameters())
+    assert all(p.requires_grad for p in model.classifier.modules_to_save["default"].parameters())
 
 
 def test_all_linear_is_resolved_by_the_caller() -> None:

@@ -11,15 +11,15 @@ from zoo import attention, convolutions, gpt2, llama, mlp, on_meta, words
 from loradar.adapters import LoraConfig, inject
 from loradar.adapters.checks import ADAPTABLE
 from loradar.adapters.inject import plan_for
-from loradar.adapters.layers import LAYERS
 from loradar.adapters.plan import PlannedAdapter
+from loradar.adapters.prepared import LORA_LAYERS
 from loradar.adapters.sites import survey_model
 from loradar.errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
 
 
 def test_every_adaptable_kind_has_a_layer() -> None:
     """What the checks let through can be built."""
-    assert set(LAYERS) == set(ADAPTABLE)
+    assert set(LORA_LAYERS) == {*ADAPTABLE, "multihead_attention", "expert_parameter"}
 
 
 class Pooling(nn.Module):
@@ -55,19 +55,20 @@ class Odd(nn.Module):
 
 REFUSED = [
     (attention, {"target_modules": ["out_proj"]}, r"'attention.out_proj' .* MultiheadAttention, which never calls it"),
-    (attention, {"target_modules": ["attention"]}, r"'attention' \(MultiheadAttention\) fuses its projections"),
     (attention, {"target_modules": ["dense", "dropout"]}, r"'dropout' \(Dropout\) is no linear.* name it in exclude"),
     (attention, {"target_modules": ["norm"]}, r"'norm' \(LayerNorm\) is a normalisation"),
     (llama, {"target_modules": ["self_attn"]}, r"\(LlamaAttention\) .* Name the layers inside of it \('q_proj', 'k_p"),
     (lambda: convolutions(2), {"target_modules": ["grouped"], "r": 6}, r"groups=4, which do not divide the rank r=6"),
-    (llama, {"target_modules": ["q_proj"], "target_parameters": ["w"]}, r"target_parameters=\['w'\] is not supported"),
+    (llama, {"target_parameters": ["w"]}, r"No parameter ends with 'w'"),
     (Odd, {"target_modules": ["good"], "modules_to_save": ["list"]}, r"\(ModuleList\) cannot be saved as a whole"),
     (attention, {"target_modules": ["dense"], "modules_to_save": ["dropout"]}, r"'dropout' .* no parameters to train"),
     (mlp, {"target_modules": ["seq.0"], "modules_to_save": ["seq.9"]}, r"No module ends with 'seq.9'"),
     (Odd, {"target_modules": ["good", "list"]}, r"'list' \(ModuleList\)"),
     (Odd, {"target_modules": ["good", "shifted"]}, r"'shifted' \(Shifted\) computes its ids in a forward of its own"),
     (Odd, {"target_modules": ["good", "lazy"]}, r"'lazy' \(LazyLinear\) does not know its shape yet"),
-    (Odd, {"target_modules": ["good", "quantised"]}, r"quantised weights \(torch.int8\)"),
+    (Odd, {"target_parameters": ["experts.0"]}, r"'experts' \(ParameterList\) is only a list, which nobody calls"),
+    (Odd, {"target_modules": ["good"], "target_parameters": ["good.weight"]}, r"'good' \(Linear\) is targeted twice"),
+    (Odd, {"target_parameters": ["good.bias"]}, r"'good.bias' has shape \(4,\), and is no matrix"),
     (mlp, {"target_modules": "all-linear"}, r"target_modules='all-linear' is a shorthand that nothing resolves"),
 ]
 
@@ -147,7 +148,8 @@ def test_the_plan_is_plain_data() -> None:
     config = LoraConfig(target_modules=["c_attn"], r=4, lora_alpha=16, rank_pattern={"h.1.*": 9}, use_rslora=True)
     plan = plan_for(survey, config)
     first, second = plan.adapters
-    assert first == PlannedAdapter("transformer.h.0.attn.c_attn", "transposed_linear", 4, 16, 8.0, fan_in_fan_out=True)
+    path = "transformer.h.0.attn.c_attn"
+    assert first == PlannedAdapter(path, path, "transposed_linear", 4, 16, 8.0, fan_in_fan_out=True)
     assert (second.r, second.scaling) == (9, 16 / math.sqrt(9))
 
 
@@ -166,4 +168,4 @@ def test_a_saved_name_that_also_hits_an_empty_module_saves_the_other() -> None:
     )
     adapted = inject(model, LoraConfig(target_modules=["lin"], modules_to_save=["head"]))
     assert isinstance(adapted.base_model.model["body"]["head"], nn.Identity)
-    assert isinstance(adapted.base_model.model["head"].trained(), nn.Linear)
+    assert isinstance(adapted.base_model.model["head"].modules_to_save["default"], nn.Linear)
