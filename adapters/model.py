@@ -13,8 +13,10 @@ from torch import nn
 
 from ..errors import InvalidConfig
 from . import checkpoint, foreign
+from .card import write_card
 from .config import LoraConfig
 from .decision import Decision
+from .hub import push
 from .layers import LoraConv, LoraLayer
 from .placement import Placement, adapter_parameters, biased_modules, file_state, freeze, set_trainable
 from .saved import SavedModule
@@ -183,9 +185,10 @@ class PeftModel(Wrapper):
                 layer.merge()
 
     def save_pretrained(self, folder: str | PathLike[str]) -> None:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does.
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does, and a model card beside.
 
-        An adapter that is not called ``default`` goes into a subfolder of its name.
+        An adapter that is not called ``default`` goes into a subfolder of its name. A ``README.md`` that somebody wrote
+        or edited is kept.
 
         Raises:
             InvalidConfig: If the adapter is on meta and has no values.
@@ -196,6 +199,9 @@ class PeftModel(Wrapper):
         if self.active_peft_config.task_type is None:
             config["auto_mapping"] = foreign.origin_of(self.get_base_model())
         checkpoint.write(Path(folder) / ("" if name == "default" else name), config, self.adapter_state())
+        write_card(self, Path(folder))
+
+    push_to_hub = push
 
     @classmethod
     def from_pretrained(
@@ -208,7 +214,10 @@ class PeftModel(Wrapper):
     ) -> "PeftModel":
         """Put a saved adapter, ours or PEFT's, into ``model``, in place. Frozen and in eval mode unless trainable.
 
+        ``folder`` may be on the hub: ``"hub:org/repo"``, ``"hub:org/repo/subfolder@revision"``.
+
         Raises:
+            HubFailed: If it cannot be had from the hub; the model is unchanged.
             AdapterUnreadable: If a file is missing, damaged or does not fit; the model is unchanged.
             InvalidConfig: If the adapter uses what loradar does not have; the model is unchanged.
         """
