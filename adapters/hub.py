@@ -143,7 +143,7 @@ def _reason(api: "HfApi", place: Place, error: Exception) -> str:
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"is not on {api.endpoint}, or not open to this account. Check the name; if it is private, {LOG_IN}."
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"has no such revision. {address}/refs lists them; a subfolder stands before the '@'."
+        return f"has no such revision: {address}/tree/main lists them. A subfolder stands before the '@'."
     if isinstance(error, errors.RemoteEntryNotFoundError):
         return _missing(api, place, error.response.url.path.rpartition("/")[2])
     return _no_answer(api.endpoint, _root(error))
