@@ -44,7 +44,7 @@ def get_peft_model(
         decision = decide(model, preset)
         config = config.with_spec(decision.spec)
     adapted = inject(model, config, adapter_name, expand=expand_shorthand)
-    adapted.decision = decision
+    adapted.decision = decision.about(adapted.targeted_module_names)
     return adapted
 
 

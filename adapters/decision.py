@@ -2,15 +2,16 @@
 
 import logging
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 from torch import nn
 
 from ..discovery import scan_module
 from ..errors import DatabaseUnusable, InvalidConfig, NoAdaptableLayers
 from ..mappings import Mapping
-from ..records import Scan
+from ..records import Layer, Scan
 from ..registry import Registry, verify
 from ..targets import TargetSpec
 from .translate import translate
@@ -31,12 +32,20 @@ class Decision:
         spec: The targets decided on.
         says: The decision in words.
         reasons: Why these layers, in words.
+        layers: What a scan of this very model found, whichever step decided: role and evidence of each layer, of the
+            adapted ones alone once the adapter is in; empty if nothing was scanned.
     """
 
     step: Step
     spec: TargetSpec
     says: str
     reasons: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()
+
+    def about(self, paths: Collection[str]) -> Self:
+        """Return the decision with the layers at these paths alone."""
+        asked = frozenset(paths)
+        return replace(self, layers=tuple(layer for layer in self.layers if layer.path in asked))
 
 
 def decide(model: nn.Module, preset: str = "default") -> Decision:
@@ -63,7 +72,7 @@ def decide_for(found: Scan, peft_type: str = PEFT_TYPE, preset: str = "default")
     """
     decision = _from_registry(found, peft_type, preset) or _from_scan(found, peft_type, preset)
     logger.info("%s: %s", found.architecture.reference, decision.says)
-    return decision
+    return replace(decision, layers=found.layers)
 
 
 def expand_shorthand(model: nn.Module, shorthand: str) -> TargetSpec:

@@ -10,8 +10,10 @@ from ..errors import AdapterUnreadable, InvalidConfig
 from .checkpoint import check_complete, copy_into, read
 from .checks import check_not_adapted
 from .config import AdapterConfig
+from .hub import fetch
 from .inject import plan_for, prepare, settle
 from .model import PeftModel
+from .place import is_on_hub
 from .prepared import PREFIX, Prepared, file_state, layers_in
 from .sites import Survey, survey_model
 
@@ -22,9 +24,10 @@ RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0
 def load(
     model: nn.Module, folder: str | PathLike[str], adapter_name: str = "default", *, is_trainable: bool
 ) -> PeftModel:
-    """Put the adapter in ``folder`` into ``model``, in place.
+    """Put the adapter in ``folder``, or on the hub under ``hub:org/repo``, into ``model``, in place.
 
     Raises:
+        HubFailed: If it cannot be had from the hub; the model is unchanged.
         AdapterUnreadable: If a file is missing, damaged or does not fit; the model is unchanged.
         InvalidConfig: If the adapter uses what loradar does not have, or the model has adapters; it is unchanged.
     """
@@ -41,7 +44,7 @@ def read_for(survey: Survey, folder: str | PathLike[str], adapter_name: str, *, 
         AdapterUnreadable: As ``load``.
         InvalidConfig: As ``load``.
     """
-    config, tensors = read(folder)
+    config, tensors = read(fetch(str(folder)) if is_on_hub(folder) else folder)
     return prepare(survey, replace(config, inference_mode=not is_trainable), adapter_name, tensors=tensors)
 
 
@@ -52,7 +55,7 @@ def hotswap(survey: Survey, folder: str | PathLike[str], adapter_name: str, curr
         AdapterUnreadable: If it does not fit; nothing is changed.
         InvalidConfig: If the methods differ, or the adapter is merged.
     """
-    config, tensors = read(folder)
+    config, tensors = read(fetch(str(folder)) if is_on_hub(folder) else folder)
     if config.peft_type != current.peft_type:
         message = (
             f"{folder} holds {config.peft_type}, and {adapter_name!r} is {current.peft_type}: load it beside instead."

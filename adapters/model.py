@@ -13,8 +13,10 @@ from torch import nn
 
 from ..errors import InvalidConfig, nearest, quoted
 from . import checkpoint, foreign
+from .card import write_card
 from .config import AdapterConfig, LoraConfig
 from .decision import Decision
+from .hub import push
 from .layer import AdapterLayer, Steering
 from .prepared import Prepared, adapters_in, attach, detach, file_state, layers_in
 from .saved import SavedModule
@@ -306,9 +308,10 @@ class PeftModel(Wrapper):
     # Files
 
     def save_pretrained(self, folder: str | PathLike[str], selected_adapters: Sequence[str] | None = None) -> None:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does, for each adapter.
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does, for each adapter, and a model card.
 
-        An adapter that is not called ``default`` goes into a subfolder of its name.
+        An adapter that is not called ``default`` goes into a subfolder of its name. A ``README.md`` that somebody wrote
+        or edited is kept.
 
         Raises:
             InvalidConfig: If an adapter is unknown, or on meta and has no values.
@@ -321,6 +324,9 @@ class PeftModel(Wrapper):
             if self.peft_config[name].task_type is None:
                 config["auto_mapping"] = foreign.origin_of(self.get_base_model())
             checkpoint.write(Path(folder) / ("" if name == "default" else name), config, self.adapter_state(name))
+        write_card(self, Path(folder))
+
+    push_to_hub = push
 
     @classmethod
     def from_pretrained(
@@ -333,7 +339,10 @@ class PeftModel(Wrapper):
     ) -> "PeftModel":
         """Put a saved adapter, ours or PEFT's, into ``model``, in place. Frozen and in eval mode unless trainable.
 
+        ``folder`` may be on the hub: ``"hub:org/repo"``, ``"hub:org/repo/subfolder@revision"``.
+
         Raises:
+            HubFailed: If it cannot be had from the hub; the model is unchanged.
             AdapterUnreadable: If a file is missing, damaged or does not fit; the model is unchanged.
             InvalidConfig: If the adapter uses what loradar does not have; the model is unchanged.
         """

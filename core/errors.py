@@ -16,6 +16,7 @@
     ├── InvalidConfig         an adapter configuration with an impossible value
     │   └── TargetsNotFound       targets that match no layer of this model
     ├── AdapterUnreadable     an adapter folder that cannot be loaded
+    ├── HubFailed             a repo on the hub that is not there, not open to this account, or out of reach
     ├── DatabaseUnusable      a database that is corrupted, foreign or out of reach
     ├── ConstantsUnreadable   a PEFT constants.py that is missing or uses an unknown construct
     ├── InvalidRequest        a REST request with a bad field
@@ -159,6 +160,13 @@ class AdapterUnreadable(LoradarError):
 
     code = "adapter_unreadable"
     status = 422
+
+
+class HubFailed(LoradarError):
+    """The hub does not have what was asked for, does not give or take it, or does not answer."""
+
+    code = "hub_failed"
+    status = 502
 
 
 class DatabaseUnusable(LoradarError):

@@ -16,6 +16,7 @@ from loradar.errors import AdapterUnreadable, InvalidConfig
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+CARD = "README.md"
 FIELDS = {"target_modules": ["seq.0", "seq.2"], "modules_to_save": ["seq.4"]}
 
 
@@ -66,8 +67,8 @@ def test_a_loaded_adapter_can_go_on_training(folder: Path) -> None:
 
 
 def test_the_files_are_pefts(folder: Path) -> None:
-    """Two files, PEFT's keys without the adapter's name, and a configuration marked as inference."""
-    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
+    """Two files and a card, PEFT's keys without the adapter's name, and a configuration marked as inference."""
+    assert sorted(path.name for path in folder.iterdir()) == [CARD, CONFIG, WEIGHTS]
     assert sorted(load_file(folder / WEIGHTS)) == [
         "base_model.model.seq.0.lora_A.weight",
         "base_model.model.seq.0.lora_B.weight",
@@ -91,7 +92,7 @@ def test_other_names_get_a_folder_of_their_own(tmp_path: Path) -> None:
 def test_saving_replaces_the_files_at_once(folder: Path) -> None:
     """A second save overwrites the first and leaves nothing else behind."""
     shaken(MLP(8), target_modules=["seq.0"]).save_pretrained(folder)
-    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == [CARD, CONFIG, WEIGHTS]
     assert PeftModel.from_pretrained(MLP(8), folder).targeted_module_names == ["seq.0"]
 
 
@@ -106,7 +107,7 @@ def test_a_failed_save_keeps_the_old_files(folder: Path, monkeypatch: pytest.Mon
     with pytest.raises(AdapterUnreadable, match=r"cannot be written: No space left on device"):
         shaken(MLP(8), **FIELDS).save_pretrained(folder)
     assert (folder / WEIGHTS).read_bytes() == before
-    assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == [CARD, CONFIG, WEIGHTS]
 
 
 def test_nothing_to_save_on_meta(tmp_path: Path) -> None:

@@ -1,0 +1,266 @@
+"""A hub of the tests' own, on loopback: the part of the protocol that huggingface_hub speaks for models.
+
+Repos, branches and commits, files in the commit (base64) or by LFS (batch, then PUT), and ``resolve`` with the headers
+downloads rest on. Every request is noted, so that a test can tell what was asked for.
+"""
+
+import base64
+import hashlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+import uvicorn
+import yaml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+ACCOUNTS = {"hf_alice": "alice", "hf_bob": "bob"}
+"""Who a token belongs to; an account writes to the repos under its name."""
+
+
+@dataclass
+class Repo:
+    """A repo: the files of every commit, by path, as digests of their content."""
+
+    private: bool = False
+    gated: bool = False
+    commits: dict[str, dict[str, str]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+
+    def commit(self, branch: str, files: dict[str, str], message: str) -> str:
+        """Put a commit on a branch and return its name."""
+        files = {**self.commits.get(self.branches.get(branch, ""), {}), **files}
+        name = hashlib.sha1(f"{len(self.commits)}{files}".encode(), usedforsecurity=False).hexdigest()
+        self.commits[name], self.branches[branch] = files, name
+        self.messages.append(message)
+        return name
+
+    def find(self, revision: str) -> str | None:
+        """Return the commit a branch or a commit's own name stands for."""
+        return self.branches.get(revision) or (revision if revision in self.commits else None)
+
+
+class Refused(Exception):
+    """An answer that is an error, with the code huggingface_hub tells errors apart by."""
+
+    def __init__(self, status: int, code: str, message: str = "") -> None:
+        super().__init__(message)
+        self.response = JSONResponse(
+            {"error": message or code}, status, {"X-Error-Code": code, "X-Error-Message": message or code}
+        )
+
+
+class Hub:
+    """The state of the hub and the answers to its requests.
+
+    Attributes:
+        repos: By ``org/name``.
+        requests: Method and path of every request so far.
+        down: Whether every request is answered with an error of the server.
+        full: Whether no file can be stored any more.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.repos: dict[str, Repo] = {}
+        self.requests: list[str] = []
+        self.down = self.full = False
+        self.url = ""
+
+    def add(self, repo: str, files: dict[str, bytes], branch: str = "main", **facts: bool) -> str:
+        """Put files into a repo, made if need be, and return the commit."""
+        stored = {path: self.store(content) for path, content in files.items()}
+        return self.repos.setdefault(repo, Repo(**facts)).commit(branch, stored, "Add files")
+
+    def read(self, repo: str, path: str, revision: str = "main") -> bytes:
+        """Return the content of a file."""
+        found = self.repos[repo]
+        return (self.folder / found.commits[found.branches[revision]][path]).read_bytes()
+
+    def store(self, content: bytes) -> str:
+        """Keep content under its digest, as LFS does."""
+        digest = hashlib.sha256(content).hexdigest()
+        (self.folder / digest).write_bytes(content)
+        return digest
+
+    def app(self) -> Starlette:
+        """Return the application."""
+        repo = "/{org}/{name}"
+        handlers = {
+            ("POST", "/api/repos/create"): self.create,
+            ("POST", "/api/validate-yaml"): self.validate,
+            ("GET", f"/api/models{repo}"): self.info,
+            ("GET", f"/api/models{repo}/revision/{{revision:path}}"): self.info,
+            ("POST", f"/api/models{repo}/branch/{{branch:path}}"): self.branch,
+            ("POST", f"/api/models{repo}/preupload/{{revision:path}}"): self.preupload,
+            ("POST", f"{repo}.git/info/lfs/objects/batch"): self.batch,
+            ("PUT", "/lfs/{digest}"): self.put,
+            ("POST", f"/api/models{repo}/commit/{{revision:path}}"): self.commit,
+            ("GET", f"{repo}/resolve/{{file:path}}"): self.resolve,
+        }
+        routes = [Route(path, self._noted(answer), methods=[method]) for (method, path), answer in handlers.items()]
+        return Starlette(routes=routes)
+
+    def _noted(self, answer):
+        async def noted(request: Request) -> Response:
+            self.requests.append(f"{request.method} {request.url.path}")
+            if self.down:
+                return JSONResponse({"error": "Out of order"}, 500)
+            try:
+                return await answer(request)
+            except Refused as refused:
+                return refused.response
+
+        return noted
+
+    def _account(self, request: Request) -> str | None:
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if token and token not in ACCOUNTS:
+            raise Refused(401, "", "Invalid credentials in Authorization header")
+        return ACCOUNTS.get(token)
+
+    def _repo(self, request: Request, *, to_write: bool = False) -> tuple[str, Repo]:
+        """Return the repo of a request; one that is not open to the account is as good as missing, as on the hub."""
+        org, account = request.path_params["org"], self._account(request)
+        name = f"{org}/{request.path_params['name']}"
+        repo = self.repos.get(name)
+        if repo is None or (repo.private and account != org):
+            raise Refused(404 if account else 401, "RepoNotFound", "Repository not found")
+        if to_write and account != org:
+            raise Refused(403, "", "You don't have the rights to write here")
+        return name, repo
+
+    def _commit(self, request: Request, repo: Repo) -> str:
+        revision = request.path_params.get("revision", "main")
+        commit = repo.find(revision)
+        if commit is None:
+            raise Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return commit
+
+    async def create(self, request: Request) -> Response:
+        """Make a repo."""
+        asked, account = await request.json(), self._account(request)
+        if account is None:
+            raise Refused(401, "", "Invalid username or password.")
+        org = asked["organization"] or account
+        if org != account:
+            raise Refused(403, "", f"You don't have the rights to create a model under the namespace '{org}'")
+        name = f"{org}/{asked['name']}"
+        status = 409 if name in self.repos else 200
+        if status == 200:
+            self.repos[name] = Repo(private=asked.get("visibility") == "private")
+            self.repos[name].commit(
+                "main", {".gitattributes": self.store(b"*.safetensors filter=lfs\n")}, "initial commit"
+            )
+        return JSONResponse({"url": f"{self.url}/{name}", "name": name}, status)
+
+    async def validate(self, request: Request) -> Response:
+        """Check the front matter of a card as far as its types and the name of the base model go."""
+        front = yaml.safe_load((await request.json())["content"].split("---\n")[1])
+        base = front.get("base_model", "a/b")
+        if not isinstance(front.get("tags"), list) or base.count("/") > 1 or base.startswith((".", "/")):
+            errors = [{"message": f'"base_model" with value "{base}" is not valid.'}]
+            return JSONResponse({"errors": errors, "warnings": []}, 400)
+        return JSONResponse({"errors": [], "warnings": []})
+
+    async def info(self, request: Request) -> Response:
+        """Tell the commit of a revision."""
+        name, repo = self._repo(request)
+        return JSONResponse({"id": name, "sha": self._commit(request, repo), "private": repo.private, "siblings": []})
+
+    async def branch(self, request: Request) -> Response:
+        """Make a branch from the main one."""
+        _, repo = self._repo(request, to_write=True)
+        branch = request.path_params["branch"]
+        if branch in repo.branches:
+            raise Refused(409, "", f"Reference {branch} already exists")
+        repo.branches[branch] = repo.branches["main"]
+        return JSONResponse({}, 201)
+
+    async def preupload(self, request: Request) -> Response:
+        """Say which files go by LFS."""
+        self._commit(request, self._repo(request, to_write=True)[1])
+        files = [
+            {
+                "path": file["path"],
+                "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                "shouldIgnore": False,
+            }
+            for file in (await request.json())["files"]
+        ]
+        return JSONResponse({"files": files})
+
+    async def batch(self, request: Request) -> Response:
+        """Say where to put the files."""
+        self._repo(request, to_write=True)
+        objects = [
+            {**asked, "actions": {"upload": {"href": f"{self.url}/lfs/{asked['oid']}"}}}
+            for asked in (await request.json())["objects"]
+        ]
+        return JSONResponse({"transfer": "basic", "objects": objects})
+
+    async def put(self, request: Request) -> Response:
+        """Keep a file, if it is the one announced."""
+        if self.full:
+            return JSONResponse({"error": "Disk is full"}, 507)
+        stored = self.store(await request.body())
+        return Response(status_code=200 if stored == request.path_params["digest"] else 422)
+
+    async def commit(self, request: Request) -> Response:
+        """Make a commit, or a pull request with one, from one JSON a line."""
+        name, repo = self._repo(request, to_write=True)
+        self._commit(request, repo)
+        lines = [json.loads(line) for line in (await request.body()).splitlines()]
+        message = next(line["value"]["summary"] for line in lines if line["key"] == "header")
+        files = {
+            line["value"]["path"]: line["value"].get("oid") or self.store(base64.b64decode(line["value"]["content"]))
+            for line in lines
+            if line["key"] in ("file", "lfsFile")
+        }
+        is_request = "create_pr" in request.query_params
+        commit = repo.commit("refs/pr/1" if is_request else request.path_params["revision"], files, message)
+        answer = {"commitUrl": f"{self.url}/{name}/commit/{commit}", "commitOid": commit}
+        if is_request:
+            answer["pullRequestUrl"] = f"{self.url}/{name}/discussions/1"
+        return JSONResponse(answer)
+
+    async def resolve(self, request: Request) -> Response:
+        """Give a file, or its headers alone; also a range of it."""
+        _, repo = self._repo(request)
+        asked = (
+            request.scope["raw_path"].decode().partition("/resolve/")[2]
+        )  # slashes of a branch are still quoted here
+        request.path_params["revision"], path = map(unquote, asked.split("/", 1))
+        commit = self._commit(request, repo)
+        if path not in repo.commits[commit]:
+            raise Refused(404, "EntryNotFound", "Entry not found")
+        if repo.gated and self._account(request) != request.path_params["org"]:
+            raise Refused(403, "GatedRepo", "Access to this model is restricted")
+        file = self.folder / repo.commits[commit][path]
+        headers = {"ETag": f'"{file.name}"', "X-Repo-Commit": commit, "X-Linked-Size": str(file.stat().st_size)}
+        return FileResponse(file, headers=headers)
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Hub]:
+    """Serve a hub that keeps its files in ``folder`` while the context lasts."""
+    hub = Hub(folder)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        hub.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = uvicorn.Server(uvicorn.Config(hub.app(), log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield hub
+        finally:
+            server.should_exit = True
+            thread.join()
