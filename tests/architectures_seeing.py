@@ -123,7 +123,7 @@ def _timm(name: str, size: int, **options: Any) -> Specimen:
 
 def convnext() -> Specimen:
     """Return a timm ConvNeXt: depthwise convolutions, linears in the blocks."""
-    return _timm("convnext_atto", 32, depths=(1, 1, 1, 1), dims=(8, 8, 16, 16))
+    return _timm("convnext_atto", 32, depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), ls_init_value=1.0)
 
 
 def timm_vit() -> Specimen:

@@ -1,6 +1,7 @@
 """What the parity tests share: a case for both libraries, the two ways to adapt a model, and what to compare."""
 
 import copy
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ FAN = "fan_in_fan_out is set to False"
 EMBEDDING = "Setting `save_embedding_layers` to `True`"
 GROUPS = "LoRA adapter added to ConvNd layer with groups"
 PATTERNS = r"The following (rank|alpha)_pattern keys did not match any targeted module"
+
+# With bias="all", peft also writes the biases of a saved module under the names they have in memory.
+REPEATED = re.compile(r"\.(original_module|modules_to_save)\.bias$")
 
 
 class Case(NamedTuple):
@@ -96,6 +100,7 @@ def tensors(answer: Any) -> Iterator[torch.Tensor]:
 
 
 def saved(model: Any, folder: Path) -> dict[str, torch.Tensor]:
-    """Save an adapter and return the tensors of its file."""
+    """Save an adapter and return the tensors of its file, without what peft repeats there."""
     model.save_pretrained(folder)
-    return load_file(folder / "adapter_model.safetensors")
+    content = load_file(folder / "adapter_model.safetensors")
+    return {name: value for name, value in content.items() if not REPEATED.search(name)}

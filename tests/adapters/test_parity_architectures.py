@@ -213,8 +213,9 @@ def shaken(case: Case, adapt: Any) -> nn.Module:
 
 
 def saved_config(folder: Path) -> dict[str, Any]:
-    """Return a saved configuration, what is a set to peft in one order."""
+    """Return a saved configuration without peft's version: its lists are sets to peft, which repeats some entries."""
     data = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+    data.pop("peft_version", None)
     return {name: sorted(set(value)) if isinstance(value, list) else value for name, value in data.items()}
 
 
