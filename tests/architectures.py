@@ -20,6 +20,15 @@ DECODER = {
     **TOKENS,
 }
 ENCODER = {"num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, **TOKENS}
+OPT = {
+    "num_hidden_layers": 2,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "ffn_dim": 24,
+    "word_embed_proj_dim": 16,
+    "max_position_embeddings": 32,
+    **TOKENS,
+}
 
 
 def ids(length: int = 7) -> torch.Tensor:
@@ -129,8 +138,7 @@ def bloom() -> Specimen:
 
 def opt() -> Specimen:
     """Return an OPT: biases everywhere."""
-    config = hf.OPTConfig(num_hidden_layers=2, hidden_size=16, num_attention_heads=2, ffn_dim=24, word_embed_proj_dim=16, **TOKENS)
-    return _text(hf.OPTForCausalLM, config)
+    return _text(hf.OPTForCausalLM, hf.OPTConfig(**OPT))
 
 
 def phi3() -> Specimen:

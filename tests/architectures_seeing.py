@@ -9,7 +9,7 @@ import diffusers
 import timm
 import torch
 import transformers as hf
-from architectures import DECODER, ENCODER, ids
+from architectures import DECODER, ENCODER, OPT, ids
 from torch import nn
 from zoo import TOKENS, Specimen
 
@@ -26,6 +26,10 @@ IMAGE_TOKEN = 59
 
 def _pixels(size: int = 16) -> torch.Tensor:
     return torch.randn(2, 3, size, size)
+
+
+def _ids_after_image() -> torch.Tensor:
+    return torch.cat([torch.full((2, 4), IMAGE_TOKEN), ids().clamp(max=IMAGE_TOKEN - 1)], dim=1)
 
 
 # --- transformers: one tower --------------------------------------------------------------------------------------
@@ -91,26 +95,21 @@ def llava() -> Specimen:
         image_token_index=IMAGE_TOKEN,
         vision_feature_layer=-1,
     )
-    text = torch.cat([torch.full((2, 4), IMAGE_TOKEN), ids().clamp(max=IMAGE_TOKEN - 1)], dim=1)
     model = hf.LlavaForConditionalGeneration(config).eval()
-    return Specimen(model, {"input_ids": text, "pixel_values": _pixels()})
+    return Specimen(model, {"input_ids": _ids_after_image(), "pixel_values": _pixels()})
 
 
 def blip2() -> Specimen:
     """Return a BLIP-2: a vision tower, a Q-Former and an OPT."""
-    text = hf.OPTConfig(
-        num_hidden_layers=2, hidden_size=16, num_attention_heads=2, ffn_dim=24, word_embed_proj_dim=16, **TOKENS
-    )
     config = hf.Blip2Config(
         vision_config=hf.Blip2VisionConfig(**SEEING),
         qformer_config=hf.Blip2QFormerConfig(encoder_hidden_size=16, **ENCODER),
-        text_config=text,
+        text_config=hf.OPTConfig(**OPT),
         num_query_tokens=4,
         image_token_index=IMAGE_TOKEN,
     )
-    text_ids = torch.cat([torch.full((2, 4), IMAGE_TOKEN), ids().clamp(max=IMAGE_TOKEN - 1)], dim=1)
     model = hf.Blip2ForConditionalGeneration(config).eval()
-    return Specimen(model, {"pixel_values": _pixels(), "input_ids": text_ids})
+    return Specimen(model, {"pixel_values": _pixels(), "input_ids": _ids_after_image()})
 
 
 # --- timm, diffusers, torch ---------------------------------------------------------------------------------------
@@ -165,7 +164,11 @@ def dit() -> Specimen:
     model = diffusers.DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=4, num_layers=2, sample_size=8, norm_num_groups=4
     )
-    inputs = {"hidden_states": torch.randn(2, 4, 8, 8), "timestep": torch.tensor([1, 2]), "class_labels": torch.tensor([0, 1])}
+    inputs = {
+        "hidden_states": torch.randn(2, 4, 8, 8),
+        "timestep": torch.tensor([1, 2]),
+        "class_labels": torch.tensor([0, 1]),
+    }
     return Specimen(model.eval(), inputs)
 
 
