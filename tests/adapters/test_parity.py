@@ -2,33 +2,15 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import peft
 import pytest
-import torch
-from torch import nn
-from zoo import Specimen, bert, convolutions, gpt2, llama, mlp, resnet, t5, vit, words
+from parity import EMBEDDING, FAN, GROUPS, TOLERANCE, Case, distance, ours, peft_warnings, shake, theirs, trainable
+from zoo import bert, convolutions, gpt2, llama, mlp, resnet, t5, vit, words
 
-from loradar.adapters import LoraConfig, PeftModel, inject
+from loradar.adapters import PeftModel
 
-TOLERANCE = 1e-6
-
-
-class Case(NamedTuple):
-    """A model, a configuration for both libraries, and the peft warning it provokes."""
-
-    build: Callable[[], Specimen]
-    config: dict[str, Any]
-    peft_warns: str = ""
-
-
-FAN = "fan_in_fan_out is set to False"
-EMBEDDING = "Setting `save_embedding_layers` to `True`"
-GROUPS = "LoRA adapter added to ConvNd layer with groups"
 CASES = {
     "gpt2": Case(gpt2, {"target_modules": ["c_attn"]}, FAN),
     "gpt2-all": Case(gpt2, {"target_modules": ["c_attn", "c_proj", "c_fc"], "r": 4}, FAN),
@@ -85,39 +67,6 @@ def case(request: pytest.FixtureRequest) -> Case:
     return CASES[request.param]
 
 
-@contextmanager
-def peft_warnings(case: Case) -> Iterator[None]:
-    """Let through the one warning this case is known to get from peft."""
-    with warnings.catch_warnings():
-        if case.peft_warns:
-            warnings.filterwarnings("ignore", case.peft_warns)
-        yield
-
-
-def theirs(model: nn.Module, case: Case) -> nn.Module:
-    """Return ``model`` adapted by peft."""
-    with peft_warnings(case):
-        config = copy.deepcopy(case.config)
-        return peft.get_peft_model(model, peft.LoraConfig(**config)).eval()
-
-
-def ours(model: nn.Module, case: Case) -> PeftModel:
-    """Return ``model`` adapted by loradar."""
-    return inject(model, LoraConfig(**case.config))
-
-
-def shake(model: nn.Module) -> None:
-    """Give every trainable parameter a random value, so that the adapter does something."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            nn.init.normal_(parameter, std=0.1)
-
-
-def distance(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Return the largest absolute difference."""
-    return float((first - second).abs().max())
-
-
 def test_same_layers_counts_and_keys(case: Case) -> None:
     """Both libraries adapt the same layers, under the same state-dict keys, with the same trainable parameters."""
     specimen = case.build()
@@ -126,8 +75,7 @@ def test_same_layers_counts_and_keys(case: Case) -> None:
     assert mine.targeted_module_names == peer.targeted_module_names
     assert mine.get_nb_trainable_parameters() == peer.get_nb_trainable_parameters()
     assert {k: v.shape for k, v in mine.state_dict().items()} == {k: v.shape for k, v in peer.state_dict().items()}
-    trainable = [{name for name, p in each.named_parameters() if p.requires_grad} for each in (mine, peer)]
-    assert trainable[0] == trainable[1]
+    assert trainable(mine).keys() == trainable(peer).keys()
 
 
 def test_ours_reads_a_peft_adapter(case: Case, tmp_path: Path) -> None:
