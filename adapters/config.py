@@ -165,6 +165,10 @@ class IA3Config(AdapterConfig):
         """``init_ia3_weights``."""
         return self.init_ia3_weights
 
+    def to_peft_dict(self) -> dict[str, Any]:
+        """Return what peft 0.21.2 keeps; without feed-forward modules it takes an empty list only."""
+        return {**super().to_peft_dict(), "feedforward_modules": _as_json(self.feedforward_modules or ())}
+
     def _check_together(self) -> None:
         """Refuse feed-forward modules that are no targets, as PEFT does."""
         inner, outer = self.feedforward_modules, self.target_modules

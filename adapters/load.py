@@ -1,5 +1,6 @@
 """From an adapter folder to a model: read and check everything, and only then touch the model."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 
@@ -65,20 +66,47 @@ def hotswap(survey: Survey, folder: str | PathLike[str], adapter_name: str, curr
     if any(adapter_name in layer.merged_adapters for layer in layers):
         raise InvalidConfig(f"{adapter_name!r} is merged: call unmerge_adapter first.", adapter_name=adapter_name)
     wanted = file_state(survey, adapter_name)
-    check_complete(wanted, tensors)
     if extra := sorted(tensors.keys() - wanted.keys()):
-        raise AdapterUnreadable(
-            f"The adapter holds {extra[0]!r}, which {adapter_name!r} has no place for.", key=extra[0]
-        )
+        raise _no_place(extra[0], adapter_name)
     scalings = {planned.location: planned.scaling for planned in plan_for(survey, settle(config, survey)).adapters}
     for layer in layers:
         planned = layer.planned[adapter_name]
         for name in layer.adapter_state(adapter_name):
             key = f"{PREFIX}{planned.location}.{name}"
+            if planned.location not in scalings:  # the layer is no target of the new one
+                tensors[key] = torch.zeros(wanted[key].shape)
+                continue
+            check_complete([key], tensors)
             tensors[key] = _widened(tensors[key], wanted[key].shape, name)
             if name in ("lora_B.weight", "lora_embedding_B"):  # what the scaling was, the factor is now
                 tensors[key] = tensors[key] * (scalings[planned.location] / planned.scaling)
+    check_complete(wanted, tensors)
     copy_into(wanted, tensors)
+
+
+def reread(
+    folder: str | PathLike[str], adapter_name: str, wanted: Mapping[str, torch.Tensor], current: AdapterConfig
+) -> None:
+    """Copy the weights of the adapter in ``folder`` into ``wanted``, the tensors of one like it.
+
+    Raises:
+        AdapterUnreadable: If a file is missing or damaged, or has other tensors; nothing is changed.
+        InvalidConfig: If it is not as strong: its weights would mean something else here.
+    """
+    config, tensors = read(fetch(str(folder)) if is_on_hub(folder) else folder)
+    strength = ("peft_type", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
+    for name in strength:
+        if (value := getattr(config, name, None)) != (known := getattr(current, name, None)):
+            message = f"{folder} has {name}={value!r}, and {adapter_name!r} has {known!r}"
+            raise InvalidConfig(f"{message}: load it under another name.", adapter_name=adapter_name)
+    check_complete(wanted, tensors)
+    if extra := sorted(tensors.keys() - wanted.keys()):
+        raise _no_place(extra[0], adapter_name)
+    copy_into(wanted, tensors)
+
+
+def _no_place(key: str, adapter_name: str) -> AdapterUnreadable:
+    return AdapterUnreadable(f"The adapter holds {key!r}, which {adapter_name!r} has no place for.", key=key)
 
 
 def _widened(tensor: torch.Tensor, shape: torch.Size, name: str) -> torch.Tensor:

@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -72,9 +73,7 @@ class PeftModel(Wrapper):
         self.peft_config = {prepared.name: prepared.config}
         planned = [part.planned for part in prepared.parts]
         self.targeted_parameter_names = [f"{p.path}.{p.parameter}" for p in planned if p.kind == "expert_parameter"]
-        self.targeted_module_names = [
-            p.path for p in planned if p.kind != "expert_parameter" and p.path in survey.sites
-        ]
+        self.targeted_module_names = [*dict.fromkeys(p.named for p in planned if p.kind != "expert_parameter")]
         self._steering = steering
         self._trainable_before = freeze(survey)
         self._holds_inputs = foreign.is_checkpointing(survey.modules()) and foreign.require_input_gradients(
@@ -169,7 +168,10 @@ class PeftModel(Wrapper):
         self.unmerge_adapter()
         detach(self.get_base_model(), adapter_name)
         del self.peft_config[adapter_name]
-        left = [name for name in self._steering.active if name != adapter_name] or [next(iter(self.peft_config))]
+        left = [name for name in self._steering.active if name != adapter_name]
+        if not left:
+            left = [next(iter(self.peft_config))]
+            warnings.warn(f"{adapter_name!r} was active and is deleted: {left[0]!r} is active now.", stacklevel=2)
         self.set_adapter(left)
 
     def add_weighted_adapter(
@@ -189,6 +191,8 @@ class PeftModel(Wrapper):
         """
         from .weighted import combine  # noqa: PLC0415 - builds what this class holds
 
+        if not adapters:
+            raise InvalidConfig("add_weighted_adapter: adapters=[] names no adapter to sum: give one at least.")
         self._check_known(adapters)
         self._check_new(adapter_name, self.peft_config[adapters[0]])
         configs = [self.peft_config[name] for name in adapters]
@@ -353,12 +357,19 @@ class PeftModel(Wrapper):
     def load_adapter(self, folder: str | PathLike[str], adapter_name: str, *, is_trainable: bool = False) -> None:
         """Put a saved adapter, ours or PEFT's, beside those that are there; it waits until it is made active.
 
-        Raises:
-            AdapterUnreadable: As ``from_pretrained``.
-            InvalidConfig: As ``from_pretrained``, or if the name is taken.
-        """
-        from .load import read_for  # noqa: PLC0415 - see from_pretrained
+        Under the name of one that is there, its weights are read into that one, as trainers do when they resume.
 
+        Raises:
+            AdapterUnreadable: As ``from_pretrained``; or if it does not fit the adapter that is there.
+            InvalidConfig: As ``from_pretrained``.
+        """
+        from .load import read_for, reread  # noqa: PLC0415 - see from_pretrained
+
+        if (known := self.peft_config.get(adapter_name)) is not None:
+            reread(folder, adapter_name, self.adapter_state(adapter_name), known)
+            self.peft_config[adapter_name] = replace(known, inference_mode=not is_trainable)
+            self._set_trainable()
+            return
         prepared = read_for(self._survey(), folder, adapter_name, is_trainable=is_trainable)
         self._check_new(adapter_name, prepared.config)
         self.add_prepared(prepared)
@@ -436,6 +447,8 @@ def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str]
     if adapter_names is None:
         yield
         return
+    if model.training:
+        raise InvalidConfig("adapter_names is for inference, and the model is training: call eval() first.")
     layers = [*layers_in(survey_model(model))]
     known = {name for _, layer in layers for name in layer.adapters()}
     for name in adapter_names:
@@ -467,6 +480,10 @@ class _Forward:
         names = cast("Sequence[str] | None", kwargs.pop("adapter_names", None))
         if names is None:
             return self.model(*args, **kwargs)
+        tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.ndim)
+        if (first := next(tensors, None)) is not None and len(first) != len(names):
+            message = f"adapter_names has {len(names)} names for a batch of {len(first)}: give one for each sample."
+            raise InvalidConfig(message, names=len(names), batch=len(first))
         with by_sample(self.steering, self.model, names):
             return self.model(*args, **kwargs)
 

@@ -29,6 +29,7 @@ class PlannedAdapter(NamedTuple):
 
     Attributes:
         path: The layer it goes to.
+        named: The layer that the configuration names for it: the attention, for the projections of one.
         location: Where its tensors are in an adapter file: its path, with ``base_layer`` for each adapter around it.
         kind: What it has to imitate; ``expert_parameter`` for any bare parameter.
         r: Its rank; 0 for IA3.
@@ -42,6 +43,7 @@ class PlannedAdapter(NamedTuple):
     """
 
     path: str
+    named: str
     location: str
     kind: Kind
     r: int = 0
@@ -94,6 +96,7 @@ def _plan_adapters(survey: Survey, found: Match, config: AdapterConfig) -> tuple
             weight = check_layer(path, site, kind, strong.r, is_reached=key != path)
         adapter = PlannedAdapter(
             path,
+            key.removesuffix(f".{parameter}") if parameter else key,
             location,
             kind,
             *strong,
