@@ -1,66 +1,103 @@
 """Time of one injection, ours against ``peft.get_peft_model``, as a ratio taken in one run.
 
-    python bench/injection.py [--rounds N] [--json FILE]
+    python bench/injection.py [CASE ...] [--rounds N] [--json FILE]
 
-Each round builds the model anew outside of the timing, times both arms, and swaps which goes first. Weights are
-allocated, never filled: no arm reads them, and 13 GB of random numbers would take longer than the bench.
+Every arm gets the same targets and a model of its own, built outside of the timing. On meta, peft's own way for such
+models (``low_cpu_mem_usage``) is an arm too. On the CPU the adapters are initialised for real, but the weights of the
+model are allocated and never filled: no arm reads them. They are bfloat16 where float32
+would not fit. A word picks
+the cases whose name holds it.
 """
 
-import argparse
-import gc
-import json
-import statistics
-import time
-import warnings
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import peft
+import timm
 import torch
+from arms import Row, alternate, compare, make_parser, print_head, seconds, write
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    NllbMoeConfig,
+    NllbMoeForConditionalGeneration,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 from transformers.initialization import no_init_weights
+from transformers.utils import logging
 
 import loradar.adapters as ours
 
 QV = ("q_proj", "v_proj")
-ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-TINY = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
+QKVO = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+NARROW = {
+    "hidden_size": 128,
+    "intermediate_size": 344,
     "num_attention_heads": 4,
     "num_key_value_heads": 4,
-    "vocab_size": 100,
+    "vocab_size": 1000,
 }
+LARGE = 1_000_000_000
+"""Parameters from which the CPU holds a model in bfloat16."""
+
+
+class Experts(nn.Module):
+    """A mixture whose experts are layers of their own; transformers 5.23 has fused all of its decoders'."""
+
+    def __init__(self, layers: int = 8, experts: int = 128, width: int = 512) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList()
+        for _ in range(layers):
+            attention = nn.ModuleDict({name: nn.Linear(width, width) for name in QKVO})
+            each = [nn.ModuleDict({name: nn.Linear(width, width) for name in MLP}) for _ in range(experts)]
+            mlp = nn.ModuleDict({"gate": nn.Linear(width, experts), "experts": nn.ModuleList(each)})
+            self.layers.append(nn.ModuleDict({"self_attn": attention, "mlp": mlp}))
+
+
+def llama(**size: int) -> nn.Module:
+    """Return a llama of 32 layers: the 7B one, unless ``size`` narrows it."""
+    return LlamaForCausalLM(LlamaConfig(num_hidden_layers=32, **size))
 
 
 class Case(NamedTuple):
-    """One line of the table."""
+    """A model, what is adapted in it and how many layers; the ratio aimed at, ``None`` where it does not run."""
 
     name: str
+    make: Callable[[], nn.Module]
     targets: tuple[str, ...]
-    device: str
-    width: dict[str, int]
-    dtype: torch.dtype
+    layers: int
+    meta: str | None = ">= 12"
+    cpu: str | None = ""
 
 
 CASES = (
-    Case("llama-7b, q v, meta", QV, "meta", {}, torch.float32),
-    Case("llama-7b, all-linear, meta", ALL, "meta", {}, torch.float32),
-    Case("llama-7b, q v, cpu, bf16 base", QV, "cpu", {}, torch.bfloat16),
-    Case("llama-7b, all-linear, cpu, bf16 base", ALL, "cpu", {}, torch.bfloat16),
-    Case("llama 32 layers, hidden 64, q v, cpu", QV, "cpu", TINY, torch.float32),
-    Case("llama 32 layers, hidden 64, all-linear, cpu", ALL, "cpu", TINY, torch.float32),
+    Case("llama 32 layers, q v", llama, QV, 64),
+    Case("llama 32 layers, all-linear", llama, QKVO + MLP, 224, ">= 25", ">= 3"),
+    Case("llama 32 layers of width 128, all-linear", partial(llama, **NARROW), QKVO + MLP, 224, None, ">= 10"),
+    Case("qwen3_moe 24 layers, q k v o", lambda: Qwen3MoeForCausalLM(Qwen3MoeConfig()), QKVO, 96),
+    Case(
+        "nllb-moe, all-linear",
+        lambda: NllbMoeForConditionalGeneration(NllbMoeConfig()),
+        ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "classifier"),  # peft's own all-linear, with routers
+        1722,
+    ),
+    Case("poolformer_m36, mlp", lambda: timm.create_model("poolformer_m36"), ("fc1", "fc2"), 72),
+    Case("8 layers of 128 experts, all-linear", Experts, QKVO + MLP, 3104, ">= 25"),
 )
 
 
-def build(case: Case) -> nn.Module:
-    """Return an unfilled llama of 32 layers: the 7B one, unless the case narrows it."""
-    config = LlamaConfig(num_hidden_layers=32, **case.width)
+def build(case: Case, device: str) -> nn.Module:
+    """Return a new model, unfilled."""
     with torch.device("meta"), no_init_weights():
-        model: nn.Module = LlamaForCausalLM(config).to(case.dtype)
-    return model if case.device == "meta" else model.to_empty(device=case.device)
+        model = case.make()
+    if device == "meta":
+        return model
+    is_large = sum(parameter.numel() for parameter in model.parameters()) > LARGE
+    return (model.bfloat16() if is_large else model).to_empty(device=device)
 
 
 def inject_ours(model: nn.Module, case: Case) -> Any:
@@ -68,72 +105,44 @@ def inject_ours(model: nn.Module, case: Case) -> Any:
     return ours.inject(model, ours.LoraConfig(target_modules=case.targets))
 
 
-def inject_peft(model: nn.Module, case: Case) -> Any:
+def inject_peft(model: nn.Module, case: Case, **how: bool) -> Any:
     """Inject with peft."""
-    return peft.get_peft_model(model, peft.LoraConfig(target_modules=list(case.targets)))
+    return peft.get_peft_model(model, peft.LoraConfig(target_modules=list(case.targets)), **how)
 
 
-def seconds(arm: Callable[[nn.Module, Case], Any], case: Case) -> float:
-    """Return the time one injection takes on a fresh model."""
-    model = build(case)
-    gc.collect()
-    gc.disable()
-    start = time.perf_counter()
-    adapted = arm(model, case)
-    elapsed = time.perf_counter() - start
-    gc.enable()
-    expected = 32 * len(case.targets)
-    if len(adapted.targeted_module_names) != expected:
-        raise SystemExit(f"{case.name}: {len(adapted.targeted_module_names)} layers adapted, not {expected}")
+ARMS = {"ours": inject_ours, "peft": inject_peft, "peft low": partial(inject_peft, low_cpu_mem_usage=True)}
+
+
+def time_injection(arm: str, case: Case, device: str) -> float:
+    """Return the seconds that one injection takes on a new model."""
+    model, adapted = build(case, device), []
+    elapsed = seconds(lambda: adapted.append(ARMS[arm](model, case)))
+    if (found := len(adapted[0].targeted_module_names)) != case.layers:
+        raise SystemExit(f"{case.name}: {arm} adapted {found} layers, not {case.layers}.")
     return elapsed
 
 
-def measure(case: Case, rounds: int) -> dict[str, Any]:
-    """Return the medians of both arms, alternated, and their ratio."""
-    times: dict[str, list[float]] = {"ours": [], "peft": []}
-    arms = [("ours", inject_ours), ("peft", inject_peft)]
-    for _, arm in arms:
-        seconds(arm, case)  # imports and caches on both sides
-    for _ in range(rounds):
-        for name, arm in arms:
-            times[name].append(seconds(arm, case))
-        arms.reverse()
-    medians = {name: statistics.median(each) for name, each in times.items()}
-    ratios = [p / o for p, o in zip(times["peft"], times["ours"], strict=True)]
-    return {
-        "case": case.name,
-        "layers": 32 * len(case.targets),
-        "ours_ms": round(medians["ours"] * 1e3, 2),
-        "peft_ms": round(medians["peft"] * 1e3, 2),
-        "ratio": round(medians["peft"] / medians["ours"], 1),
-        "ratio_range": [round(min(ratios), 1), round(max(ratios), 1)],
-    }
+def measure(case: Case, device: str, target: str, rounds: int) -> list[Row]:
+    """Return how many times faster ours is."""
+    names = [name for name in ARMS if device == "meta" or name != "peft low"]
+    times = alternate({name: partial(time_injection, name, case, device) for name in names}, rounds)
+    name = f"{case.name}, {device}, s"
+    return [compare(name, times, other, "ours", target if other == "peft" else "") for other in names[1:]]
 
 
 def main() -> None:
-    """Measure every case and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="also write the figures here")
+    """Measure the cases and print the table."""
+    parser = make_parser(__doc__, 7)
+    parser.add_argument("cases", nargs="*", default=[""])
     options = parser.parse_args()
-    warnings.simplefilter("ignore")  # neither arm's advice is part of the timing
+    logging.set_verbosity_error()
+    print_head()
     results = []
-    print(f"{'case':<46}{'layers':>7}{'ours ms':>10}{'peft ms':>10}{'ratio':>8}   range")
     for case in CASES:
-        row = measure(case, options.rounds)
-        results.append(row)
-        low, high = row["ratio_range"]
-        times = f"{row['ours_ms']:>10}{row['peft_ms']:>10}"
-        print(f"{row['case']:<46}{row['layers']:>7}{times}{row['ratio']:>8}   {low} to {high}")
-    report = {
-        "torch": torch.__version__,
-        "peft": peft.__version__,
-        "threads": torch.get_num_threads(),
-        "results": results,
-    }
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        for device, target in (("meta", case.meta), ("cpu", case.cpu)):
+            if target is not None and any(word in f"{case.name}, {device}" for word in options.cases):
+                results += measure(case, device, target, options.rounds)
+    write(results, options)
 
 
 if __name__ == "__main__":
