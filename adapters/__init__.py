@@ -2,8 +2,9 @@
 
 Others may import: ``LoraConfig`` (what and where), ``inject`` (the injection, configuration in hand), ``PeftModel``
 (what comes back), ``Expand`` (the type of the hook that resolves ``all-linear``), ``Match`` and ``match`` (what a
-configuration would hit, on paths alone). For the real peft: ``auto_config`` (its configurations, ready for a model)
-and ``enable_peft_defaults`` (its own functions, without targets), whose handle is a ``PeftDefaults``.
+configuration would hit, on paths alone), ``card_of`` (the model card of an adapter). For the real peft:
+``auto_config`` (its configurations, ready for a model) and ``enable_peft_defaults`` (its own functions, without
+targets), whose handle is a ``PeftDefaults``.
 
 The way through: ``match`` (pure) -> ``plan`` (frozen data, all checks) -> ``inject.apply`` (builds, then replaces).
 """
@@ -13,6 +14,7 @@ from ..extras import require
 require("scan", "torch", "safetensors")
 
 from .auto import get_peft_model
+from .card import card_of
 from .config import LoraConfig
 from .inject import Expand, inject
 from .match import Match, match
@@ -27,6 +29,7 @@ __all__ = [
     "PeftDefaults",
     "PeftModel",
     "auto_config",
+    "card_of",
     "enable_peft_defaults",
     "get_peft_model",
     "inject",
