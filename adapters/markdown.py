@@ -19,7 +19,7 @@ def as_code(value: object) -> str:
         return ", ".join(map(as_code, value)) or "none"
     shown = _printable(value if value and isinstance(value, str) else repr(value)).replace("|", r"\|")
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
-    padding = " " if {shown[0], shown[-1]} & {"`", " "} else ""
+    padding = " " if shown.strip(" ") and {shown[0], shown[-1]} & {"`", " "} else ""  # a parser takes one off again
     return f"{fence}{padding}{shown}{padding}{fence}"
 
 

@@ -38,6 +38,7 @@ def test_text_is_text(text):
 @example("a|b")
 @example("``")
 @example(" a ")
+@example(" ")
 @example("\\|")
 def test_code_is_code(text):
     """In a table, where a bar would end the cell: one code span that holds the value."""
