@@ -1,9 +1,10 @@
 """adapters *injects*: it puts LoRA or IA3 into any model, where a configuration says, and takes it out again.
 
-Others may import: ``LoraConfig`` and ``IA3Config`` (what and where), ``inject`` (the injection, configuration in hand), ``PeftModel``
-(what comes back), ``Expand`` (the type of the hook that resolves ``all-linear``), ``Match`` and ``match`` (what a
-configuration would hit, on paths alone). For the real peft: ``auto_config`` (its configurations, ready for a model)
-and ``enable_peft_defaults`` (its own functions, without targets), whose handle is a ``PeftDefaults``.
+Others may import: ``LoraConfig`` and ``IA3Config`` (what and where), ``inject`` (the injection, configuration in
+hand), ``PeftModel`` (what comes back), ``Expand`` (the type of the hook that resolves ``all-linear``), ``Match`` and
+``match`` (what a configuration would hit, on paths alone), ``card_of`` (the model card of an adapter). For the real
+peft: ``auto_config`` (its configurations, ready for a model) and ``enable_peft_defaults`` (its own functions, without
+targets), whose handle is a ``PeftDefaults``.
 
 The way through: ``match`` (pure) -> ``plan`` (frozen data, all checks) -> ``prepare`` (builds) -> ``attach``
 (replaces, last).
@@ -14,6 +15,7 @@ from ..extras import require
 require("scan", "torch", "safetensors")
 
 from .auto import get_peft_model
+from .card import card_of
 from .config import IA3Config, LoraConfig
 from .inject import Expand, inject
 from .match import Match, match
@@ -29,6 +31,7 @@ __all__ = [
     "PeftDefaults",
     "PeftModel",
     "auto_config",
+    "card_of",
     "enable_peft_defaults",
     "get_peft_model",
     "inject",

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -18,6 +19,8 @@ from .markdown import as_code, as_text
 from .place import Place
 
 if TYPE_CHECKING:
+    from jinja2 import Template
+
     from .decision import Decision
     from .model import PeftModel
 
@@ -40,16 +43,14 @@ def card_of(model: "PeftModel", source: str = THIS_FOLDER) -> str:
         MissingExtra: If huggingface_hub or jinja2 is not installed.
     """
     require("scan", "huggingface_hub", "jinja2")
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
     settings = model.active_peft_config.to_peft_dict()
     method, base = str(settings["peft_type"]), _hub_name(settings["base_model_name_or_path"])
     about = ModelCardData(base_model=base, library_name="peft", tags=[method.lower(), "loradar"])
     layers = list(_layers(model))
-    template = files(data).joinpath(TEMPLATE).read_text(encoding="utf-8")
-    card = ModelCard.from_template(
-        about,
-        template_str=template,
+    card = _template().render(
+        card_data=about.to_yaml(),
         method=method,
         name=as_text(base or type(model.get_base_model()).__name__),
         rows=list(_rows(model, base, settings)),
@@ -59,7 +60,7 @@ def card_of(model: "PeftModel", source: str = THIS_FOLDER) -> str:
         **_loading(model, base, source),
         versions=list(_versions(model)),
     )
-    return _signed(str(card))
+    return _signed(card)
 
 
 def write_card(model: "PeftModel", folder: Path, source: str = THIS_FOLDER) -> None:
@@ -74,6 +75,14 @@ def write_card(model: "PeftModel", folder: Path, source: str = THIS_FOLDER) -> N
             path.write_text(card_of(model, source), encoding="utf-8")
     except OSError as error:
         raise AdapterUnreadable(f"{path} cannot be written: {error.strerror}.", path=str(path)) from error
+
+
+@lru_cache(maxsize=1)  # huggingface_hub's own `ModelCard.from_template` compiles it anew for every card
+def _template() -> "Template":
+    from jinja2 import Template
+
+    template: Template = Template(files(data).joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template
 
 
 def _signed(text: str) -> str:
@@ -163,4 +172,9 @@ def _versions(model: "PeftModel") -> Iterator[tuple[str, str]]:
     library = type(model.get_base_model()).__module__.partition(".")[0]
     for name in dict.fromkeys(("loradar", "torch", library)):
         with suppress(PackageNotFoundError):
-            yield name, version(name)
+            yield name, _version(name)
+
+
+_version = lru_cache(maxsize=None)(
+    version
+)  # a trainer saves often, and reading a package's metadata takes milliseconds

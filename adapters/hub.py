@@ -87,7 +87,7 @@ def push(  # noqa: PLR0913 - what the hub can be told of a commit
         model.save_pretrained(folder)
         with _in_words(api, asked):
             repo = api.create_repo(asked.repo, private=private, exist_ok=True).repo_id
-            if revision and not create_pr:
+            if revision and not create_pr and not revision.startswith("refs/"):  # a pull request's is no branch to make
                 api.create_branch(repo, branch=revision, exist_ok=True)
             _keep_card(api, repo, revision, Path(folder))
         name = model.active_adapter

@@ -181,6 +181,8 @@ class Hub:
         """Make a branch from the main one."""
         _, repo = self._repo(request, to_write=True)
         branch = request.path_params["branch"]
+        if branch.startswith("refs/"):
+            raise Refused(400, "", f"Invalid reference for a branch: {branch}")
         if branch in repo.branches:
             raise Refused(409, "", f"Reference {branch} already exists")
         repo.branches[branch] = repo.branches["main"]

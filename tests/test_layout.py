@@ -60,7 +60,9 @@ def test_the_wheel_holds_loradar_and_nothing_else(wheel):
 def test_the_wheel_holds_every_source_and_every_fact(wheel):
     """A folder or file forgotten in pyproject would be missing for users only."""
     held = set(zipfile.ZipFile(wheel).namelist())
-    facts = [path.relative_to(ROOT) for path in (ROOT / "data").rglob("*") if path.suffix in (".toml", ".json")]
+    facts = [
+        path.relative_to(ROOT) for path in (ROOT / "data").rglob("*") if path.suffix in (".toml", ".json", ".jinja")
+    ]
     assert facts
     assert {f"loradar/{path.as_posix().removeprefix('core/')}" for path in (*SOURCES, *facts)} <= held
 

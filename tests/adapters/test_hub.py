@@ -145,13 +145,16 @@ def test_ones_own_account_needs_no_name(hub):
 
 
 def test_a_pull_request(hub):
-    """The branch stays as it is; the address is the request's."""
+    """The branch stays as it is; the address is the request's; more can be pushed to it."""
     adapted(1.0).push_to_hub("alice/mlp")
     before, proposed = dict(hub.repos["alice/mlp"].branches), adapted(2.0)
     address = proposed.push_to_hub("alice/mlp", create_pr=True)
     assert address == f"{hub.url}/alice/mlp/discussions/1"
     assert hub.repos["alice/mlp"].branches["main"] == before["main"]
     assert same(PeftModel.from_pretrained(MLP(8), "hub:alice/mlp@refs/pr/1"), proposed)
+    better = adapted(3.0)
+    better.push_to_hub("alice/mlp", revision="refs/pr/1")
+    assert same(PeftModel.from_pretrained(MLP(8), "hub:alice/mlp@refs/pr/1"), better)
 
 
 def test_a_private_repo(hub, monkeypatch):

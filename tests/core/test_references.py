@@ -15,6 +15,7 @@ from loradar.references import Reference
         ("timm:poolformer_m36.sail_in1k", ("timm", "poolformer_m36", "sail_in1k")),
         ("torch:package.module:Class", ("torch", "package.module:Class", None)),
         ("hub:org/repo@v1.0", ("hub", "org/repo", "v1.0")),
+        ("hub:org/repo/sub/folder@refs/pr/1", ("hub", "org/repo/sub/folder", "refs/pr/1")),
         ("file:models/config.json", ("file", "models/config.json", None)),
     ],
 )
