@@ -153,7 +153,7 @@ def specimen_of(build: Any) -> zoo.Specimen:
     specimen: zoo.Specimen = build()
     for parameter in specimen.model.parameters():
         if parameter.ndim > 1:
-            gain = GAIN if parameter.ndim < IMAGE_KERNEL else 1.0
+            gain = GAIN if parameter.ndim < IMAGE_KERNEL else 1.4
             nn.init.normal_(parameter, std=gain * parameter[0].numel() ** -0.5)
     return specimen
 
