@@ -83,7 +83,7 @@ def siglip() -> Specimen:
 def clip() -> Specimen:
     """Return a CLIP: the same names in the text and the vision tower."""
     text = ENCODER | {"max_position_embeddings": 16}
-    config = hf.CLIPConfig(text_config=text, vision_config=SEEING, projection_dim=8)
+    config = hf.CLIPConfig(text_config=text, vision_config=SEEING, projection_dim=8, logit_scale_init_value=0.0)
     return Specimen(hf.CLIPModel(config).eval(), {"input_ids": ids(), "pixel_values": _pixels()})
 
 
