@@ -113,6 +113,8 @@ def _module_facts(module: nn.Module) -> Any:
 
 
 def _tensor_facts(tensor: torch.Tensor) -> Any:
+    if isinstance(tensor, nn.parameter.UninitializedParameter):
+        return id(tensor), tensor.requires_grad
     content = "" if tensor.is_meta else hashlib.sha256(_bytes(tensor)).hexdigest()
     return id(tensor), tuple(tensor.shape), str(tensor.dtype), str(tensor.device), tensor.requires_grad, content
 
