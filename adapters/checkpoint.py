@@ -1,7 +1,8 @@
 """Adapter folders in PEFT's format: ``adapter_config.json`` beside ``adapter_model.safetensors``."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,8 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..errors import AdapterUnreadable, InvalidConfig
+from ..errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
 from .config import AdapterConfig, config_from_peft
+from .plan import Plan
 from .prepared import PREFIX, Prepared
 from .sites import Survey
 
@@ -51,9 +53,27 @@ def read(folder: str | PathLike[str]) -> tuple[AdapterConfig, dict[str, torch.Te
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise _unreadable(folder, "is no folder. Give the folder that save_pretrained wrote")
-    config = config_from_peft(_read_config(folder / CONFIG))
+        raise _unreadable(folder, "is no folder. Give the folder that save_pretrained wrote, or hub:org/repo")
+    data = _read_config(folder / CONFIG)
+    with naming(folder / CONFIG):
+        config = config_from_peft(data)
     return config, _read_weights(folder / WEIGHTS)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say which file it is that something is wrong with.
+
+    Raises:
+        AdapterUnreadable: As raised inside, with the file named.
+        InvalidConfig: As raised inside, with the file named.
+    """
+    try:
+        yield
+    except (AdapterUnreadable, InvalidConfig, TargetsNotFound) as error:
+        if str(path) in error.message:
+            raise
+        raise type(error)(f"{path}: {error.message}", **error.details) from error
 
 
 def fill(survey: Survey, prepared: Prepared, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -67,6 +87,19 @@ def fill(survey: Survey, prepared: Prepared, tensors: Mapping[str, torch.Tensor]
     wanted = prepared.state()
     check_complete(wanted, tensors)
     copy_into({**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}, tensors)
+
+
+def check_ranks(plan: Plan, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a rank that no tensor of the file has, before memory is asked for.
+
+    Raises:
+        AdapterUnreadable: Naming the layer and the rank.
+    """
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    for planned in plan.adapters:
+        if planned.r > largest:
+            message = f"{planned.path!r} has rank {planned.r} by the configuration, and no tensor of the file is so large."
+            raise AdapterUnreadable(message, path=planned.path)
 
 
 def check_complete(wanted: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> None:
@@ -87,6 +120,9 @@ def copy_into(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Te
         AdapterUnreadable: If one has another shape.
     """
     for key, target in wanted.items():
+        if target.is_floating_point() != tensors[key].is_floating_point():
+            message = f"{key!r} holds {tensors[key].dtype} where this model needs {target.dtype}: the file is damaged."
+            raise AdapterUnreadable(message, key=key)
         if target.shape != tensors[key].shape:
             shapes = f"{tuple(tensors[key].shape)} where this model needs {tuple(target.shape)}"
             raise AdapterUnreadable(f"{key!r} has shape {shapes}: the adapter is for another model.", key=key)
@@ -119,7 +155,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _unreadable(path, "is missing. Give the folder that save_pretrained wrote") from None
-    except (OSError, ValueError) as error:  # ValueError: broken JSON or broken UTF-8
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: broken JSON or broken UTF-8
         raise _unreadable(path, f"is not readable JSON ({error})") from error
     if not isinstance(data, dict):
         raise _unreadable(path, f"holds a {type(data).__name__}, not an adapter configuration")

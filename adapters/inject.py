@@ -10,7 +10,7 @@ from torch import nn
 from ..errors import InvalidConfig, TargetsNotFound
 from ..targets import TargetSpec
 from . import foreign
-from .checkpoint import fill
+from .checkpoint import check_ranks, fill
 from .checks import check_adaptable, check_not_adapted
 from .config import AdapterConfig
 from .fields import task_heads
@@ -75,6 +75,8 @@ def prepare(
     check_adapter_name(adapter_name)
     config = settle(_expanded(survey.model, config, expand), survey)
     plan = plan_for(survey, config)
+    if tensors is not None:
+        check_ranks(plan, tensors)
     prepared = _build(survey, plan, config, adapter_name)
     if tensors is not None:
         fill(survey, prepared, tensors)

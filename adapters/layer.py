@@ -129,10 +129,12 @@ class AdapterLayer(Wrapper):
         Raises:
             InvalidConfig: Naming the layer and why.
         """
-        for name, parameter in self.base().named_parameters(recurse=False):
-            if name in self._weights() and not parameter.is_floating_point():
-                message = f"{path!r} has quantised weights ({parameter.dtype}), which no update can be merged into."
-                raise InvalidConfig(f"{message} Keep the adapter apart, or load the model unquantised.", path=path)
+        base, name = self.base(), self._weights()[0]
+        weight = base._parameters.get(name)  # noqa: SLF001 - a packed or computed weight has other names
+        if weight is None or not weight.is_floating_point():
+            what = "packed or computed" if weight is None else str(weight.dtype)
+            message = f"{path!r} ({type(base).__name__}) has weights ({what}) that no update can be merged into."
+            raise InvalidConfig(f"{message} Keep the adapter apart, or load the model unquantised.", path=path)
 
     @torch.no_grad()
     def merge(self, adapters: Iterable[str], *, keep: bool = True) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..errors import AdapterUnreadable, InvalidConfig
-from .checkpoint import check_complete, copy_into, read
+from .checkpoint import WEIGHTS, check_complete, copy_into, naming, read
 from .checks import check_not_adapted
 from .config import AdapterConfig
 from .hub import fetch
@@ -45,8 +46,10 @@ def read_for(survey: Survey, folder: str | PathLike[str], adapter_name: str, *, 
         AdapterUnreadable: As ``load``.
         InvalidConfig: As ``load``.
     """
-    config, tensors = read(fetch(str(folder)) if is_on_hub(folder) else folder)
-    return prepare(survey, replace(config, inference_mode=not is_trainable), adapter_name, tensors=tensors)
+    folder = _local(folder)
+    config, tensors = read(folder)
+    with naming(folder / WEIGHTS):
+        return prepare(survey, replace(config, inference_mode=not is_trainable), adapter_name, tensors=tensors)
 
 
 def hotswap(survey: Survey, folder: str | PathLike[str], adapter_name: str, current: AdapterConfig) -> None:
@@ -56,11 +59,17 @@ def hotswap(survey: Survey, folder: str | PathLike[str], adapter_name: str, curr
         AdapterUnreadable: If it does not fit; nothing is changed.
         InvalidConfig: If the methods differ, or the adapter is merged.
     """
-    config, tensors = read(fetch(str(folder)) if is_on_hub(folder) else folder)
+    folder = _local(folder)
+    config, tensors = read(folder)
+    with naming(folder / WEIGHTS):
+        _swap(survey, adapter_name, current, config, tensors)
+
+
+def _swap(
+    survey: Survey, adapter_name: str, current: AdapterConfig, config: AdapterConfig, tensors: dict[str, torch.Tensor]
+) -> None:
     if config.peft_type != current.peft_type:
-        message = (
-            f"{folder} holds {config.peft_type}, and {adapter_name!r} is {current.peft_type}: load it beside instead."
-        )
+        message = f"it holds {config.peft_type}, and {adapter_name!r} is {current.peft_type}: load it beside instead."
         raise InvalidConfig(message, adapter_name=adapter_name)
     layers = [layer for _, layer in layers_in(survey) if adapter_name in layer.adapters()]
     if any(adapter_name in layer.merged_adapters for layer in layers):
@@ -93,16 +102,33 @@ def reread(
         AdapterUnreadable: If a file is missing or damaged, or has other tensors; nothing is changed.
         InvalidConfig: If it is not as strong: its weights would mean something else here.
     """
-    config, tensors = read(fetch(str(folder)) if is_on_hub(folder) else folder)
+    folder = _local(folder)
+    config, tensors = read(folder)
+    with naming(folder / WEIGHTS):
+        _fill_again(adapter_name, wanted, current, config, tensors)
+
+
+def _fill_again(
+    adapter_name: str,
+    wanted: Mapping[str, torch.Tensor],
+    current: AdapterConfig,
+    config: AdapterConfig,
+    tensors: Mapping[str, torch.Tensor],
+) -> None:
     strength = ("peft_type", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
     for name in strength:
         if (value := getattr(config, name, None)) != (known := getattr(current, name, None)):
-            message = f"{folder} has {name}={value!r}, and {adapter_name!r} has {known!r}"
+            message = f"it has {name}={value!r}, and {adapter_name!r} has {known!r}"
             raise InvalidConfig(f"{message}: load it under another name.", adapter_name=adapter_name)
     check_complete(wanted, tensors)
     if extra := sorted(tensors.keys() - wanted.keys()):
         raise _no_place(extra[0], adapter_name)
     copy_into(wanted, tensors)
+
+
+def _local(folder: str | PathLike[str]) -> Path:
+    """Return a folder of this machine, downloaded if it is on the hub."""
+    return fetch(str(folder)) if is_on_hub(folder) else Path(folder)
 
 
 def _no_place(key: str, adapter_name: str) -> AdapterUnreadable:

@@ -1,8 +1,9 @@
 """``PeftModel``: the wrapper around a model that carries adapters."""
 
 import inspect
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
@@ -76,10 +77,23 @@ class PeftModel(Wrapper):
         self.targeted_module_names = [*dict.fromkeys(p.named for p in planned if p.kind != "expert_parameter")]
         self._steering = steering
         self._trainable_before = freeze(survey)
-        self._holds_inputs = foreign.is_checkpointing(survey.modules()) and foreign.require_input_gradients(
-            survey.model
-        )
-        self._settle(prepared)
+        self._holds_inputs = False
+        try:
+            if foreign.is_checkpointing(survey.modules()):
+                self._holds_inputs = foreign.require_input_gradients(survey.model)
+            self._settle(prepared)
+        except BaseException:
+            self.unload()
+            raise
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """``peft.PeftModel`` where peft is imported: trainers and launchers ask ``isinstance`` before they save.
+
+        What they then call is here under the same names. ``type()`` tells which of the two it is.
+        """
+        peft = sys.modules.get("peft")
+        return PeftModel if peft is None else peft.PeftModel  # type: ignore[no-any-return]
 
     def _settle(self, prepared: Prepared) -> None:
         """Let a new adapter train if it is active, and nothing else that is new."""
@@ -311,11 +325,26 @@ class PeftModel(Wrapper):
 
     # Files
 
-    def save_pretrained(self, folder: str | PathLike[str], selected_adapters: Sequence[str] | None = None) -> None:
+    def save_pretrained(
+        self,
+        folder: str | PathLike[str],
+        selected_adapters: Sequence[str] | None = None,
+        *,
+        state_dict: Mapping[str, torch.Tensor] | None = None,
+        is_main_process: bool = True,
+        **others: Any,
+    ) -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does, for each adapter, and a model card.
 
         An adapter that is not called ``default`` goes into a subfolder of its name. A ``README.md`` that somebody wrote
         or edited is kept.
+
+        Args:
+            folder: Where to.
+            selected_adapters: Which adapters; all when ``None``.
+            state_dict: Where to take the values from: trainers that shard a model gather them there.
+            is_main_process: Whether this process writes.
+            others: What trainers say to PEFT, and what is so anyway (``safe_serialization``).
 
         Raises:
             InvalidConfig: If an adapter is unknown, or on meta and has no values.
@@ -323,12 +352,23 @@ class PeftModel(Wrapper):
         """
         names = [*self.peft_config] if selected_adapters is None else selected_adapters
         self._check_known(names)
-        for name in names:
+        if others.get("safe_serialization") is False:
+            raise InvalidConfig("safe_serialization=False would write a pickle: loradar writes safetensors only.")
+        for name in names if is_main_process else ():
             config = {**self.peft_config[name].to_peft_dict(), "inference_mode": True}
             if self.peft_config[name].task_type is None:
                 config["auto_mapping"] = foreign.origin_of(self.get_base_model())
-            checkpoint.write(Path(folder) / ("" if name == "default" else name), config, self.adapter_state(name))
-        write_card(self, Path(folder))
+            checkpoint.write(Path(folder) / ("" if name == "default" else name), config, self._gathered(name, state_dict))
+        if is_main_process:
+            write_card(self, Path(folder))
+
+    def _gathered(self, adapter: str, values: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """Return an adapter's tensors by file key, with the values that a state dict of this model has for them."""
+        state = self.adapter_state(adapter)
+        if values is None:
+            return state
+        names = {id(tensor): name for name, tensor in self.state_dict(keep_vars=True).items()}
+        return {key: values.get(names.get(id(tensor), key), tensor) for key, tensor in state.items()}
 
     push_to_hub = push
 

@@ -137,11 +137,17 @@ def _targets(survey: Survey, found: Match, config: AdapterConfig) -> Iterator[_T
         if path in done:
             continue
         done.add(path)
-        kind = kind_of(survey.sites[path].module)
+        kind = _kind(survey.sites[path].module)
         if kind == "multihead_attention" and isinstance(config, LoraConfig):
             yield from _parts_of_attention(path, survey)
         else:
             yield _Target(path, path, kind, "", path)
+
+
+def _kind(module: nn.Module) -> Kind:
+    """Return what an adapter has to imitate; a linear whose weight is computed (weight norm) is a linear here."""
+    kind = kind_of(module)
+    return "linear" if kind == "other" and isinstance(module, nn.Linear) else kind
 
 
 def _parts_of_attention(path: str, survey: Survey) -> Iterator[_Target]:

@@ -81,6 +81,8 @@ def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:
             if layer is None:
                 layer = layer_type(_hanging(site), steering)
                 site.parent._modules[site.name] = layer  # noqa: SLF001 - nn.Module's assignment costs as much as the rest
+                if isinstance(site.parent, nn.TransformerEncoderLayer):
+                    layer.register_forward_hook(_call_me)
             layer.hold(prepared.name, planned, children)
         for path, copy in prepared.copies.items():
             site = survey.sites[path]
@@ -92,6 +94,10 @@ def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:
     except BaseException:
         detach(survey.model, prepared.name)
         raise
+
+
+def _call_me(module: nn.Module, args: object, output: object) -> None:
+    """Do nothing: a hook keeps PyTorch's encoder layers off their fast path, which reads weights and calls nobody."""
 
 
 def detach(model: nn.Module, adapter: str | None = None) -> None:
