@@ -77,18 +77,19 @@ def _swap(
     wanted = file_state(survey, adapter_name)
     if extra := sorted(tensors.keys() - wanted.keys()):
         raise _no_place(extra[0], adapter_name)
-    scalings = {planned.location: planned.scaling for planned in plan_for(survey, settle(config, survey)).adapters}
+    new = {planned.location: planned for planned in plan_for(survey, settle(config, survey)).adapters}
     for layer in layers:
         planned = layer.planned[adapter_name]
         for name in layer.adapter_state(adapter_name):
             key = f"{PREFIX}{planned.location}.{name}"
-            if planned.location not in scalings:  # the layer is no target of the new one
+            if planned.location not in new:  # the layer is no target of the new one
                 tensors[key] = torch.zeros(wanted[key].shape)
                 continue
             check_complete([key], tensors)
-            tensors[key] = _widened(tensors[key], wanted[key].shape, name)
+            ranks = new[planned.location].r, planned.r
+            tensors[key] = _widened(key, tensors[key], wanted[key].shape, RANK_DIMENSIONS.get(name), ranks)
             if name in ("lora_B.weight", "lora_embedding_B"):  # what the scaling was, the factor is now
-                tensors[key] = tensors[key] * (scalings[planned.location] / planned.scaling)
+                tensors[key] = tensors[key] * (new[planned.location].scaling / planned.scaling)
     check_complete(wanted, tensors)
     copy_into(wanted, tensors)
 
@@ -115,7 +116,7 @@ def _fill_again(
     config: AdapterConfig,
     tensors: Mapping[str, torch.Tensor],
 ) -> None:
-    strength = ("peft_type", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
+    strength = ("peft_type", "r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
     for name in strength:
         if (value := getattr(config, name, None)) != (known := getattr(current, name, None)):
             message = f"it has {name}={value!r}, and {adapter_name!r} has {known!r}"
@@ -135,11 +136,21 @@ def _no_place(key: str, adapter_name: str) -> AdapterUnreadable:
     return AdapterUnreadable(f"The adapter holds {key!r}, which {adapter_name!r} has no place for.", key=key)
 
 
-def _widened(tensor: torch.Tensor, shape: torch.Size, name: str) -> torch.Tensor:
-    """Fill a factor of a lower rank up with zeros."""
-    dimension = RANK_DIMENSIONS.get(name)
-    if dimension is None or tensor.ndim != len(shape) or tensor.shape[dimension] >= shape[dimension]:
+def _widened(
+    key: str, tensor: torch.Tensor, shape: torch.Size, dimension: int | None, ranks: tuple[int, int]
+) -> torch.Tensor:
+    """Fill a factor up with zeros, from the rank that it has by its configuration to the one that is there.
+
+    Raises:
+        AdapterUnreadable: If it has another rank than that, or one higher than what is there.
+    """
+    new, old = ranks
+    if dimension is None or new == old or tensor.ndim != len(shape):
         return tensor
+    expected = shape[dimension] // old * new
+    if tensor.shape[dimension] != expected or new > old:
+        there = f"rank {old} is there, {new} in the configuration, {tensor.shape[dimension]} in the file"
+        raise AdapterUnreadable(f"{key!r} cannot be swapped in: {there}. Load it as another adapter.", key=key)
     filler = [*tensor.shape]
-    filler[dimension] = shape[dimension] - tensor.shape[dimension]
+    filler[dimension] = shape[dimension] - expected
     return torch.cat([tensor, tensor.new_zeros(filler)], dimension)

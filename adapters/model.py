@@ -67,8 +67,8 @@ class PeftModel(Wrapper):
     def __init__(self, survey: Survey, prepared: Prepared) -> None:
         super().__init__()
         steering = Steering((prepared.name,))
-        attach(survey, prepared, steering)
         self.base_model = AdaptedModel(survey.model)
+        attach(survey, prepared, steering)
         self.forward = _Forward(survey.model, steering)
         self.training = survey.model.training
         self.peft_config = {prepared.name: prepared.config}

@@ -86,17 +86,11 @@ CASES = {
     "mobilenet": lora(seeing.mobilenet, ["conv_pw", "conv_pwl", "conv_reduce"]),
     "unet": lora(seeing.unet, ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv_shortcut"]),
     "dit": lora(seeing.dit, ["to_q", "to_v", "ff.net.0.proj", "ff.net.2"]),
-    # Experts: parameters of three dimensions, named as they are or as transformers 4 had them.
+    # Experts: parameters of three dimensions, named as they are: peft also takes transformers 4's names, and changes them.
     "mixtral": lora(text.mixtral, ["q_proj"], target_parameters=EXPERTS),
-    "mixtral-v4-names": lora(text.mixtral, ["q_proj", "w1", "w2", "w3"], PATTERNS),
-    "mixtral-w2": lora(text.mixtral, ["w2"]),
     "qwen3_moe": lora(text.qwen3_moe, ["q_proj"], target_parameters=EXPERTS),
-    "qwen3_moe-v4-names": lora(text.qwen3_moe, ["v_proj", "gate_proj", "up_proj", "down_proj"], PATTERNS),
-    "qwen3_moe-router": lora(text.qwen3_moe, ["q_proj", "gate"]),
     "qwen3_moe-one": lora(text.qwen3_moe, [], target_parameters=["experts.gate_up_proj"], use_rslora=True),
     "qwen3_moe-attention": lora(text.qwen3_moe, ["q_proj", "k_proj", "v_proj", "o_proj"]),
-    "qwen3_moe-regex": lora(text.qwen3_moe, r".*\.(q_proj|down_proj)"),
-    "qwen3_moe-all-linear": lora(text.qwen3_moe, "all-linear", PATTERNS),
     "qwen3_moe-patterns": lora(
         text.qwen3_moe,
         ["q_proj"],
@@ -116,7 +110,6 @@ CASES = {
     ),
     "deepseek_v3": lora(text.deepseek_v3, LATENT),
     "deepseek_v3-experts": lora(text.deepseek_v3, ["q_b_proj"], target_parameters=EXPERTS),
-    "deepseek_v3-v4-names": lora(text.deepseek_v3, [*LATENT, "gate_proj", "up_proj", "down_proj"], PATTERNS),
     "llama-parameters": lora(zoo.llama, ["v_proj"], target_parameters=["q_proj.weight", "down_proj.weight"]),
     # Attention of torch's own, whose projections are never called.
     "attention": lora(zoo.attention, ["attention"]),

@@ -105,7 +105,7 @@ def theirs(net: Net, base: nn.Module) -> Any:
 
 def activate(model: Any, *names: str) -> None:
     """Make these adapters active; peft's outer ``set_adapter`` (0.21.2) takes one only, its inner one a list."""
-    (model.base_model if isinstance(model, peft.PeftModel) else model).set_adapter(list(names))
+    (model.base_model if issubclass(type(model), peft.PeftModel) else model).set_adapter(list(names))
 
 
 @pytest.fixture(params=NETS)
