@@ -149,13 +149,13 @@ def _from_scan(found: Scan, peft_type: str, preset: str) -> Decision:
 
 def _misfit(mapping: Mapping, found: Scan) -> str:
     """Return what of a mapping does not fit this model; empty if all of it does."""
-    check = verify(found, mapping.spec, mapping.peft_type)
+    check = verify(found, mapping.spec, mapping.peft_type, mapping.preset)
     if check.status in ("live", "unproven"):
         return ""
     missing = [repr(target) for target, kinds in check.counts.items() if not kinds]
     if missing:
         return f"{', '.join(missing)} matches no layer of this model"
-    return f"it reaches what should be left alone in this model ({check.counts})"
+    return "; ".join(check.findings)
 
 
 def _is_proved(mapping: Mapping, found: Scan, known: ArchitectureDetail) -> bool:

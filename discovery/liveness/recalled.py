@@ -59,11 +59,17 @@ def _is_built_alike(model: nn.Module, found: Architecture) -> bool:
 
 
 def _alike(own: Any, other: Any, unrelated: Collection[str]) -> bool:
-    """Compare settings; numbers may differ, because a proof is made on a build with smaller ones itself."""
+    """Compare settings with those an architecture is scanned with.
+
+    Numbers may differ, because a proof is made on a build with smaller ones itself; and lists that were left open,
+    because models fill them in.
+    """
     if isinstance(own, Mapping) and isinstance(other, Mapping):
         return all(_alike(own[name], other[name], unrelated) for name in own.keys() & other.keys() - {*unrelated})
     if isinstance(own, list | tuple) and isinstance(other, list | tuple):
         return [*own] == [*other]
+    if other is None and isinstance(own, list | tuple):
+        return True
     return (_is_size(own) and _is_size(other)) or bool(own == other)
 
 
