@@ -181,8 +181,8 @@ def _unreached(mapping: Mapping, found: Scan, known: ArchitectureDetail) -> str:
         proposed = found.propose(mapping.peft_type, mapping.preset)
     except (UnknownPreset, MethodDoesNotFit):
         return ""
-    reached = find_hits(mapping.spec, found.layers)
-    missed = {pattern_of(layer.path) for layer in find_hits(proposed.spec, found.layers) if layer not in reached}
+    taken, reached = ({layer.path for layer in find_hits(s, found.layers)} for s in (proposed.spec, mapping.spec))
+    missed = {*map(pattern_of, taken - reached)}
     new = [pattern for pattern in sorted(missed) if not any(_is_same_place(pattern, slot) for slot in known.slots)]
     return f"it does not reach {', '.join(new[:4])}, which {mapping.preset!r} takes in this model" if new else ""
 

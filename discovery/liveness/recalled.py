@@ -1,4 +1,4 @@
-"""What was proved of an architecture, for a model that is built like the one it was proved on: nobody tries it again."""
+"""What was proved of an architecture, taken over for a model that is built alike: nobody tries it again."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping

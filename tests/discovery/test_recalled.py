@@ -70,7 +70,7 @@ def test_sizes_and_names_do_not_matter(settings):
     ],
 )
 def test_another_model_is_not_judged_by_it(model, changes):
-    """Switches and words may change what is read; so may the head and the code. Where nothing is dead, nothing is asked."""
+    """Switches and words may change what is read, as may head and code. Where nothing is dead, nothing is asked."""
     proof, live, _ = recalled(model(), on_record(**changes))
     assert proof is None
     assert set(live.values()) == {None}
