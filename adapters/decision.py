@@ -141,7 +141,10 @@ def _fitting(step: Step, mapping: Mapping, found: Scan, says: str) -> Decision:
 def _from_scan(found: Scan, peft_type: str, preset: str) -> Decision:
     if not found.proposals:
         reference = found.architecture.reference
-        message = f"{reference} has no layer that {peft_type} can adapt. It holds: {_classes(found)}."
+        held = sorted({layer.class_name for layer in found.layers if layer.role != "head"})[:8] or ["a head alone"]
+        dead = sum(layer.live is False for layer in found.layers)
+        why = f" No gradient comes to {dead} of its layers." if dead else ""
+        message = f"{reference} has no layer that {peft_type} can adapt. It holds: {', '.join(held)}.{why}"
         raise NoAdaptableLayers(message, reference=reference)
     proposal = found.propose(peft_type, preset)
     return Decision("scan", proposal.spec, f"live scan, preset {preset!r}", proposal.reasons)
@@ -166,10 +169,7 @@ def _is_proved(mapping: Mapping, found: Scan, known: ArchitectureDetail) -> bool
 
 def _counts(holder: Scan | ArchitectureDetail) -> Counter[str]:
     """Return how many layers stand where, whatever was proved of them."""
-    counts = Counter[str]()
-    for slot in holder.slots:
-        counts[slot.pattern] += slot.count
-    return counts
+    return Counter(pattern for slot in holder.slots for pattern in [slot.pattern] * slot.count)
 
 
 def _unreached(mapping: Mapping, found: Scan, known: ArchitectureDetail) -> str:
@@ -194,8 +194,3 @@ def _is_same_place(pattern: str, slot: Slot) -> bool:
 
 def _named(mapping: Mapping) -> str:
     return f"{mapping.library}:{mapping.name} ({mapping.source.kind} {mapping.source.version})"
-
-
-def _classes(found: Scan) -> str:
-    """Return the classes of the layers, heads aside."""
-    return ", ".join(sorted({layer.class_name for layer in found.layers if layer.role != "head"})[:8]) or "a head alone"

@@ -239,7 +239,7 @@ def test_what_was_proved_dead_gets_no_adapter(reference, dead, count):
 
 def test_where_nothing_learns_there_is_nothing_to_adapt():
     """Every layer of this tokenizer stands before the codes it returns."""
-    with pytest.raises(NoAdaptableLayers, match="AceStepAudioTokenizer has no layer that LORA can adapt"):
+    with pytest.raises(NoAdaptableLayers, match=r"has no layer that LORA can adapt\. .* No gradient comes to \d+ of"):
         get_peft_model(build("diffusers:AceStepAudioTokenizer"))
 
 
