@@ -1,7 +1,7 @@
 """What was proved of an architecture, taken over for a model that is built alike: nobody tries it again."""
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -49,27 +49,27 @@ def _verdicts(slots: Iterable[Slot]) -> dict[str, Verdict]:
 
 
 def _is_built_alike(model: nn.Module, found: Architecture) -> bool:
-    """Tell whether a model is configured as its architecture is scanned: by default, as far as that builds."""
+    """Tell whether a model is configured as its architecture is scanned: by default, as far as that builds.
+
+    Models fill in what was left open, and change it: where they differ, another one is built to be compared with.
+    """
+    own = settings_of(model)
     try:
-        recipe = find_recipe(Reference.parse(found.reference))
+        recipe = find_recipe(Reference.parse(found.reference)) if own else None
+        return recipe is not None and (
+            _alike(own, list_settings(recipe.settings)) or _alike(own, settings_of(recipe.build_on_meta()))
+        )
     except LoradarError:
         return False
-    own = settings_of(model)
-    return bool(own) and _alike(own, list_settings(recipe.settings), read_facts("liveness.toml")["unrelated"])
 
 
-def _alike(own: Any, other: Any, unrelated: Collection[str]) -> bool:
-    """Compare settings with those an architecture is scanned with.
-
-    Numbers may differ, because a proof is made on a build with smaller ones itself; and lists that were left open,
-    because models fill them in.
-    """
+def _alike(own: Any, other: Any) -> bool:
+    """Compare settings; numbers may differ, because a proof is made on a build with smaller ones itself."""
     if isinstance(own, Mapping) and isinstance(other, Mapping):
-        return all(_alike(own[name], other[name], unrelated) for name in own.keys() & other.keys() - {*unrelated})
+        compared = own.keys() & other.keys() - {*read_facts("liveness.toml")["unrelated"]}
+        return all(_alike(own[name], other[name]) for name in compared)
     if isinstance(own, list | tuple) and isinstance(other, list | tuple):
         return [*own] == [*other]
-    if other is None and isinstance(own, list | tuple):
-        return True
     return (_is_size(own) and _is_size(other)) or bool(own == other)
 
 
