@@ -41,7 +41,7 @@ def get_peft_model(
         decision = Decision("config", config.spec, "targets given in the configuration")
     else:
         check_not_adapted(survey_model(model))  # or the adapters in it would be taken for misfits of the registry
-        decision = decide(model, preset)
+        decision = decide(model, preset, config.peft_type)
         config = config.with_spec(decision.spec)
     adapted = inject(model, config, adapter_name, expand=expand_shorthand)
     adapted.decision = decision.about(adapted.targeted_module_names)

@@ -2,18 +2,22 @@
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from torch import nn
 
 from ..discovery import scan_module
-from ..errors import DatabaseUnusable, InvalidConfig, NoAdaptableLayers
+from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
 from ..mappings import Mapping
-from ..records import Layer, Scan
+from ..patterns import pattern_of
+from ..records import Architecture, Layer, Scan, Slot
 from ..registry import Registry, verify
-from ..targets import TargetSpec
+from ..summaries import ArchitectureDetail
+from ..targets import TargetSpec, find_hits
 from .translate import translate
 
 logger = logging.getLogger("loradar")
@@ -48,28 +52,38 @@ class Decision:
         return replace(self, layers=tuple(layer for layer in self.layers if layer.path in asked))
 
 
-def decide(model: nn.Module, preset: str = "default") -> Decision:
-    """Decide where an adapter goes in ``model``; every registry answer is checked against this very model.
+def decide(model: nn.Module, preset: str = "default", peft_type: str = PEFT_TYPE) -> Decision:
+    """Decide where the adapters of a PEFT method go in ``model``: its modules, and its fused experts as parameters.
 
-    An answer that does not fit is never used silently: a warning says what is wrong with it.
-
-    Raises:
-        UnknownPreset: If ``preset`` is no preset, or one this model has nothing for.
-        NoAdaptableLayers: If there is no layer for an adapter.
-    """
-    decision = decide_for(scan_module(model), preset=preset)
-    return replace(decision, spec=_adaptable_now(decision.spec, preset))
-
-
-def decide_for(found: Scan, peft_type: str = PEFT_TYPE, preset: str = "default") -> Decision:
-    """Decide where the adapters of any PEFT method go in the model that was scanned, fused experts included.
+    Every registry answer is checked against this very model. One that does not fit is never used silently: a warning
+    says what is wrong with it.
 
     Raises:
         UnknownPeftType: If PEFT has no such method.
-        UnknownPreset: As ``decide``.
-        NoAdaptableLayers: As ``decide``.
+        UnknownPreset: If ``preset`` is no preset of the method, or one this model has nothing for.
+        NoAdaptableLayers: If there is no layer for an adapter.
         MethodDoesNotFit: If the method can adapt nothing of this model.
     """
+    return decide_for(scan_known(model), peft_type, preset)
+
+
+def scan_known(model: nn.Module) -> Scan:
+    """Scan a model, and take over from the registry what was proved of one that is built alike.
+
+    Raises:
+        NoAdaptableLayers: If it has no layer for an adapter.
+    """
+    return scan_module(model, recall=_recall)
+
+
+def _recall(architecture: Architecture) -> ArchitectureDetail | None:
+    with suppress(DatabaseUnusable, UnknownArchitecture), Registry.open() as registry:
+        return registry.get_architecture(architecture.library, architecture.name)
+    return None
+
+
+def decide_for(found: Scan, peft_type: str = PEFT_TYPE, preset: str = "default") -> Decision:
+    """Decide as ``decide``, of a model that was scanned with ``scan_known``."""
     decision = _from_registry(found, peft_type, preset) or _from_scan(found, peft_type, preset)
     logger.info("%s: %s", found.architecture.reference, decision.says)
     return replace(decision, layers=found.layers)
@@ -77,8 +91,7 @@ def decide_for(found: Scan, peft_type: str = PEFT_TYPE, preset: str = "default")
 
 def expand_shorthand(model: nn.Module, shorthand: str) -> TargetSpec:
     """Return the targets a shorthand such as ``all-linear`` stands for in this model, heads not included."""
-    spec = _adaptable_now(_from_scan(scan_module(model), PEFT_TYPE, shorthand).spec, shorthand)
-    return replace(spec, modules_to_save=None)
+    return replace(_from_scan(scan_known(model), PEFT_TYPE, shorthand).spec, modules_to_save=None)
 
 
 def _from_registry(found: Scan, peft_type: str, preset: str) -> Decision | None:
@@ -93,12 +106,12 @@ def _from_registry(found: Scan, peft_type: str, preset: str) -> Decision | None:
 
 
 def _by_name(registry: Registry, found: Scan, peft_type: str, preset: str) -> Decision | None:
-    known = found.architecture
-    version = known.library_version
-    mapping = registry.find(known.name, peft_type, preset, known.library, version)
+    asked = found.architecture
+    mapping = registry.find(asked.name, peft_type, preset, asked.library, asked.library_version)
     if mapping is None:
         return None
-    misfit = _misfit(mapping, found)
+    known = registry.get_architecture(asked.library, asked.name)
+    misfit = "" if _is_proved(mapping, found, known) else _misfit(mapping, found) or _unreached(mapping, found, known)
     if misfit:
         warnings.warn(f"The registry's entry for {_named(mapping)} is not used: {misfit}.", stacklevel=6)
         return None
@@ -137,39 +150,56 @@ def _fitting(step: Step, mapping: Mapping, found: Scan, says: str) -> Decision:
 def _from_scan(found: Scan, peft_type: str, preset: str) -> Decision:
     if not found.proposals:
         reference = found.architecture.reference
-        message = f"{reference} has no layer that {peft_type} can adapt. It holds: {_classes(found)}."
+        held = sorted({layer.class_name for layer in found.layers if layer.role != "head"})[:8] or ["a head alone"]
+        dead = sum(layer.live is False for layer in found.layers)
+        why = f" No gradient comes to {dead} of its layers." if dead else ""
+        message = f"{reference} has no layer that {peft_type} can adapt. It holds: {', '.join(held)}.{why}"
         raise NoAdaptableLayers(message, reference=reference)
     proposal = found.propose(peft_type, preset)
     return Decision("scan", proposal.spec, f"live scan, preset {preset!r}", proposal.reasons)
 
 
-def _adaptable_now(spec: TargetSpec, preset: str) -> TargetSpec:
-    """Leave fused experts out, aloud: there are no adapters for bare parameters in this version."""
-    if not spec.target_parameters:
-        return spec
-    experts = ", ".join(spec.target_parameters[:4])
-    if spec.target_modules is None:
-        message = f"Preset {preset!r} is fused experts alone here ({experts}), which loradar cannot adapt yet."
-        raise InvalidConfig(f"{message} Use preset 'attention'.", target_parameters=list(spec.target_parameters))
-    warnings.warn(f"Fused experts ({experts}) get no adapter: loradar cannot adapt them yet.", stacklevel=4)
-    return replace(spec, target_parameters=None)
-
-
 def _misfit(mapping: Mapping, found: Scan) -> str:
     """Return what of a mapping does not fit this model; empty if all of it does."""
-    check = verify(found, mapping.spec, mapping.peft_type)
+    check = verify(found, mapping.spec, mapping.peft_type, mapping.preset)
     if check.status in ("live", "unproven"):
         return ""
     missing = [repr(target) for target, kinds in check.counts.items() if not kinds]
     if missing:
         return f"{', '.join(missing)} matches no layer of this model"
-    return f"it reaches what should be left alone in this model ({check.counts})"
+    return "; ".join(check.findings)
+
+
+def _is_proved(mapping: Mapping, found: Scan, known: ArchitectureDetail) -> bool:
+    """Tell whether a mapping was proved on this model, layer for layer; then its verification holds as it stands."""
+    is_good = mapping.verification is not None and mapping.verification.status in ("live", "unproven")
+    return is_good and known.proof is not None and found.proof == known.proof and _counts(found) == _counts(known)
+
+
+def _counts(holder: Scan | ArchitectureDetail) -> Counter[str]:
+    """Return how many layers stand where, whatever was proved of them."""
+    return Counter(pattern for slot in holder.slots for pattern in [slot.pattern] * slot.count)
+
+
+def _unreached(mapping: Mapping, found: Scan, known: ArchitectureDetail) -> str:
+    """Return what the preset takes and an entry does not, where its architecture had no layer when it was made.
+
+    What stood there was left out on purpose (PEFT's tables have their own convention); of the rest nobody thought.
+    """
+    try:
+        proposed = found.propose(mapping.peft_type, mapping.preset)
+    except (UnknownPreset, MethodDoesNotFit):
+        return ""
+    taken, reached = ({layer.path for layer in find_hits(s, found.layers)} for s in (proposed.spec, mapping.spec))
+    missed = {*map(pattern_of, taken - reached)}
+    new = [pattern for pattern in sorted(missed) if not any(_is_same_place(pattern, slot) for slot in known.slots)]
+    return f"it does not reach {', '.join(new[:4])}, which {mapping.preset!r} takes in this model" if new else ""
+
+
+def _is_same_place(pattern: str, slot: Slot) -> bool:
+    """Compare patterns; a base model's are shorter than those of the class with a head."""
+    return f".{pattern}".endswith(f".{slot.pattern}") or f".{slot.pattern}".endswith(f".{pattern}")
 
 
 def _named(mapping: Mapping) -> str:
     return f"{mapping.library}:{mapping.name} ({mapping.source.kind} {mapping.source.version})"
-
-
-def _classes(found: Scan) -> str:
-    """Return the classes of the layers, heads aside."""
-    return ", ".join(sorted({layer.class_name for layer in found.layers if layer.role != "head"})[:8]) or "a head alone"

@@ -5,13 +5,12 @@ from typing import Any
 
 from torch import nn
 
-from ..discovery import scan_module
 from ..errors import InvalidConfig, UnknownPeftType
 from ..extras import require
 from ..methods import UNTARGETED, Method, get_method, list_fact_fields, list_methods
 from ..records import Scan
 from .checks import check_not_adapted
-from .decision import decide_for
+from .decision import decide_for, scan_known
 from .peft_fill import fill, lacks_targets
 from .sites import survey_model
 from .validation import check_known
@@ -43,11 +42,11 @@ def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "defaul
     method, config_class = _find(peft_type)
     check_known(fields, config_class.__dataclass_fields__, config_class.__name__)
     if method.family in UNTARGETED:
-        facts = _tell_facts(config_class, method, scan_module(model))
+        facts = _tell_facts(config_class, method, scan_known(model))
         return _complete(config_class(**{**facts, **fields}), method, facts)
     config = config_class(**fields)
     if lacks_targets(config):
-        found = scan_module(model)
+        found = scan_known(model)
         fill(config, decide_for(found, method.name, preset).spec, model, found)
     return config
 

@@ -13,7 +13,6 @@ from typing import Any, Self
 from torch import nn
 
 from ..answers import check_preset
-from ..discovery import scan_module
 from ..errors import InvalidConfig, LoradarError
 from ..extras import require
 from ..methods import get_family
@@ -21,7 +20,7 @@ from ..records import Scan
 from ..registry import verify
 from ..targets import TargetSpec
 from ..vocabulary import PRESETS
-from .decision import decide_for
+from .decision import decide_for, scan_known
 from .peft_fill import fill, lacks_targets, method_of, peft_answer, without_adapters
 
 WRITTEN_FOR = "0.21.2"
@@ -156,7 +155,7 @@ def _fill(tuner: Any, config: Any, model: nn.Module, preset: str) -> None:
     """Fill a configuration, or say why not and leave it to peft."""
     try:
         with without_adapters(model):
-            found = scan_module(model)
+            found = scan_known(model)
             spec = _decide(tuner, config, model, found, preset)
     except LoradarError as error:
         warnings.warn(f"peft is left to itself, loradar has no targets: {error.message}", stacklevel=4)

@@ -1,7 +1,7 @@
 """A target spec told in the names of one architecture, said again in those of another of the same structure."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..patterns import name_targets, pattern_of
@@ -31,8 +31,11 @@ def translate(spec: TargetSpec, known: Iterable[Slot], found: Scan) -> Translati
     Returns:
         ``None`` if the slots do not pair one to one, or ``spec`` takes part of a slot: an index has no counterpart.
     """
-    pairs = _pair(_places(known), _places(found.slots))
-    shares = [_share(spec, old) for old, _ in pairs]
+    ours, theirs = _places(known), _places(found.slots)
+    if [slot.kind for slot in ours] != [slot.kind for slot in theirs]:
+        return None
+    pairs = [*zip(ours, theirs, strict=True)]
+    shares = [_share(spec, old) for old in ours]
     hit = [pair for pair, share in zip(pairs, shares, strict=True) if share]
     if not hit or not {*shares} <= {0.0, 1.0} or any(old.role != new.role for old, new in hit):
         return None
@@ -47,13 +50,6 @@ def _places(slots: Iterable[Slot]) -> list[Slot]:
         if "*" in slot.pattern and slot.kind not in ("norm", "embedding") and slot.role not in NO_PLACE:
             places.setdefault(slot.pattern, slot)
     return [*places.values()]
-
-
-def _pair(known: Sequence[Slot], found: Sequence[Slot]) -> list[tuple[Slot, Slot]]:
-    """Return the pairs of two lists that agree on every kind; none if they do not."""
-    if [slot.kind for slot in known] != [slot.kind for slot in found]:
-        return []
-    return [*zip(known, found, strict=True)]
 
 
 def _share(spec: TargetSpec, slot: Slot) -> float:

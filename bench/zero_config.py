@@ -1,10 +1,11 @@
 """How many architectures an adapter goes on when nobody says where: loradar beside the installed peft, on meta.
 
-    python bench/zero_config.py [LIBRARY ...] [--every N] [--json FILE]
+    python bench/zero_config.py [LIBRARY ...] [--every N] [--workers N] [--json FILE]
 
 Every architecture of the catalog is built three times: for ``loradar.get_peft_model(model)``, for
-``peft.get_peft_model(model, LoraConfig())``, and for the same after ``loradar.enable_peft_defaults()``. The layers that
-loradar is to blame for are looked up among those that the catalog calls dead.
+``peft.get_peft_model(model, LoraConfig())``, and for the same after ``loradar.enable_peft_defaults()``. An architecture
+counts as adapted if there is at least one adapter, and every adapter is where the catalog wants it: on no head, router,
+embedding, norm or projector, in no tower but the first (language, vision, audio), on no layer proved dead.
 """
 
 import argparse
@@ -13,7 +14,8 @@ import os
 import tempfile
 import time
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -27,16 +29,16 @@ from loradar.discovery import Bounds, quiet_libraries, sources
 from loradar.discovery.workers import work
 from loradar.errors import LoradarError
 from loradar.patterns import pattern_of
+from loradar.records import Slot
 from loradar.references import Reference
 from loradar.registry import Registry
 
 LIBRARIES = ["transformers", "timm", "diffusers"]
-ARMS = {
-    "loradar": ("registry", "fingerprint", "structure", "scan"),
-    "peft": ("adapted",),
-    "peft after enable_peft_defaults": ("as before", "adapted"),
-}
-"""Who adapts, and what a success is called."""
+ARMS = ("loradar", "peft", "peft after enable_peft_defaults")
+ADAPTED = "adapted"
+"""What an arm's verdict begins with if all is well; how it came about may follow."""
+TOWERS = ("language", "vision", "audio", "main")
+OUTSIDE = ("head", "moe.router", "embedding.token", "embedding.position", "embedding.patch", "norm", "projector")
 REFUSALS = (ValueError, NotImplementedError, TypeError, RuntimeError, AttributeError, KeyError)
 
 
@@ -48,68 +50,95 @@ def entries(library: str) -> dict[str, CatalogEntry]:
 
 
 def judge(name: str, library: str) -> dict[str, str]:
-    """Return what becomes of an architecture with loradar, with peft and with both, in a word or a sentence each."""
+    """Return what becomes of an architecture in each arm: ``adapted``, or what is wrong."""
     quiet_libraries()
     warnings.simplefilter("ignore")
     reference = Reference.parse(f"{library}:{name}")
-    try:
-        ours = loradar.get_peft_model(sources.build(reference))
-    except LoradarError as error:
-        alone = error.message
-    else:
-        alone = find_dead(ours.targeted_module_names, name, library) or ours.decision.step
-    theirs = adapt_plainly(reference)
+    slots = entries(library)[name].slots
+    theirs, plain = adapt_by_peft(reference)
     with loradar.enable_peft_defaults():
-        both = adapt_plainly(reference)
-    dead = find_dead(both, name, library) if isinstance(both, list) else both
-    return {
-        "loradar": alone,
-        "peft": theirs.partition(":")[0] if isinstance(theirs, str) else "adapted",
-        "peft after enable_peft_defaults": dead or ("as before" if both == theirs else "adapted"),
-    }
+        both, filled = adapt_by_peft(reference)
+    how = "as before" if both == theirs else "anew"
+    verdicts = (
+        adapt_by_loradar(reference, slots),
+        plain or find_fault(theirs, slots) or ADAPTED,
+        filled or find_fault(both, slots) or f"{ADAPTED} {how}",
+    )
+    return dict(zip(ARMS, verdicts, strict=True))
 
 
-def adapt_plainly(reference: Reference) -> list[str] | str:
-    """Return the layers and parameters peft adapts without being told any, or its error."""
+def adapt_by_loradar(reference: Reference, slots: Iterable[Slot]) -> str:
+    """Return which step decided, or what is wrong."""
+    try:
+        adapted = loradar.get_peft_model(sources.build(reference))
+    except LoradarError as error:
+        return error.message
+    paths = [*adapted.targeted_module_names, *getattr(adapted, "targeted_parameter_names", ())]
+    return find_fault(paths, slots) or f"{ADAPTED} by {adapted.decision.step}"
+
+
+def adapt_by_peft(reference: Reference) -> tuple[list[str], str]:
+    """Return the layers and parameters peft adapts without being told any, and its error."""
     try:
         adapted = peft.get_peft_model(sources.build(reference), peft.LoraConfig(), low_cpu_mem_usage=True)
     except REFUSALS as error:
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
-    return [*adapted.targeted_module_names, *adapted.targeted_parameter_names]
+        return [], f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+    return [*adapted.targeted_module_names, *adapted.targeted_parameter_names], ""
 
 
-def find_dead(paths: list[str], name: str, library: str) -> str:
-    """Return which of these layers the catalog calls dead, or does not know; empty if none."""
-    slots = [slot for slot in entries(library)[name].slots if slot.kind != "norm"]
-    living = {slot.pattern for slot in slots if slot.live is not False}
-    dead = {pattern for path in paths if (pattern := pattern_of(path)) not in living}
-    return f"dead: {sorted(dead)}" if dead else ""
+def find_fault(paths: list[str], slots: Iterable[Slot]) -> str:
+    """Return where adapters should not be, by the catalog; empty if all of them are right."""
+    if not paths:
+        return "nothing is adapted"
+    known: dict[str, list[Slot]] = defaultdict(list)
+    for slot in slots:
+        known[slot.pattern].append(slot)
+    towers = {slot.tower for slot in slots if slot.role not in OUTSIDE and slot.live is not False}
+    home = next((tower for tower in TOWERS if tower in towers), None)
+    wrong = (_misplaced(pattern, n, known[pattern], home) for pattern, n in Counter(map(pattern_of, paths)).items())
+    return "; ".join(sorted(filter(None, wrong)))
 
 
-def measure(library: str, every: int) -> dict[str, Any]:
-    """Return how many of a library's architectures are adapted by each, and what else came of them."""
+def _misplaced(pattern: str, count: int, slots: list[Slot], home: str | None) -> str:
+    """Return what is wrong with some of the adapters of one pattern, which several slots may share."""
+    good = [s for s in slots if s.tower == home and s.role not in OUTSIDE and s.live is not False]
+    if count <= sum(slot.count for slot in good):
+        return ""
+    bad = next((slot for slot in slots if slot not in good), None)
+    if bad is None:
+        return f"unknown: {pattern}"
+    return f"{bad.role if bad.role in OUTSIDE else 'dead' if bad.live is False else bad.tower}: {pattern}"
+
+
+def measure(library: str, every: int, workers: int) -> dict[str, Any]:
+    """Return how many of a library's architectures are adapted in each arm, and what else came of them."""
     start = time.perf_counter()
     names = [*entries(library)][::every]
-    counts = {arm: Counter[str]() for arm in ARMS}
-    failed: dict[str, dict[str, str]] = {arm: {} for arm in ARMS}
+    said: dict[str, dict[str, str]] = {arm: {} for arm in ARMS}
     task = partial(judge, library=library)  # the catalog and the registry are read before workers are forked
-    for name, found in track(work(task, names, library, Bounds()), total=len(names), description=library):
-        for arm, good in ARMS.items():
-            verdict = found[arm] if isinstance(found, dict) else found
-            if verdict in good:
-                counts[arm][verdict] += 1
-            else:
-                failed[arm][name] = verdict
-    return {
-        "scanned": len(names),
-        **{arm: {"adapted": counts[arm].total(), **_told(arm, counts[arm], failed[arm])} for arm in ARMS},
-        "seconds": round(time.perf_counter() - start),
-    }
+    done = work(task, names, library, Bounds(workers=workers))
+    for name, found in track(done, total=len(names), description=library):
+        for arm in ARMS:
+            said[arm][name] = found[arm] if isinstance(found, dict) else found
+    arms = {arm: summarise(arm, verdicts) for arm, verdicts in said.items()}
+    return {"scanned": len(names), **arms, "seconds": round(time.perf_counter() - start)}
 
 
-def _told(arm: str, counts: Counter[str], failed: dict[str, str]) -> dict[str, Any]:
-    """Return how an arm came to its figure: every name it fails on, or of peft alone how many for which error."""
-    return {"not": dict(Counter(failed.values()))} if arm == "peft" else {"decided_by": dict(counts), "not": failed}
+def summarise(arm: str, verdicts: dict[str, str]) -> dict[str, Any]:
+    """Return an arm's figure, how it came about, and what fails: by name, or of peft alone how many for which error."""
+    good = Counter(verdict for verdict in verdicts.values() if verdict.startswith(ADAPTED))
+    failed = {name: verdict for name, verdict in sorted(verdicts.items()) if not verdict.startswith(ADAPTED)}
+    errors = dict(Counter(verdict.partition(":")[0] for verdict in failed.values()))
+    return {"adapted": good.total(), "how": dict(good), "not": errors if arm == "peft" else failed}
+
+
+def tabulate(report: dict[str, dict[str, Any]]) -> str:
+    """Return the figures as a table."""
+    rows = [["library", "architectures", *ARMS]]
+    rows += [[name, *(str(n) for n in (found["scanned"], *(found[arm]["adapted"] for arm in ARMS)))]
+             for name, found in report.items()]  # fmt: skip
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def main() -> None:
@@ -117,13 +146,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("libraries", nargs="*", default=LIBRARIES)
     parser.add_argument("--every", type=int, default=1, help="measure every n-th architecture")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes at the same time")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["LORADAR_HOME"] = home
         Registry.open().close()  # seeded
-        report = {library: measure(library, options.every) for library in options.libraries}
+        report = {library: measure(library, options.every, options.workers) for library in options.libraries}
     print(json.dumps(report, indent=2))
+    print(tabulate(report))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -5,7 +5,7 @@ may use the same names for anything.
 """
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -101,6 +101,16 @@ def identify(model: nn.Module) -> Architecture:
 def is_configuration(subject: object) -> bool:
     """Tell whether something is a transformers configuration; a user's own may leave its model type empty."""
     return isinstance(getattr(subject, "model_type", None), str)
+
+
+def settings_of(model: nn.Module) -> dict[str, Any]:
+    """Return what a model says it was built with; empty if it does not say."""
+    return list_settings(getattr(model, "config", None))
+
+
+def list_settings(settings: Any) -> dict[str, Any]:
+    """Return by name what is set in a transformers configuration, or in the arguments that diffusers keeps."""
+    return dict(settings) if isinstance(settings, Mapping) else _values(settings)
 
 
 def _values(config: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from .facts import collect_facts, is_configuration
 from .fingerprint import fingerprint, structure
 from .judge import judge, list_untraced
 from .layers import Site, list_layers, walk
-from .liveness import Builds, apply_proof, list_builds, prove_any
+from .liveness import Builds, Proof, Recall, apply_proof, list_builds, prove_any, recall_proof
 from .prompt_facts import tell_prompt_facts
 from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
 from .roles import label_layers
@@ -67,7 +67,11 @@ def scan(
 
 
 def scan_module(
-    model: nn.Module, example_inputs: Any = None, method: str = "auto", builds: Builds | None = None
+    model: nn.Module,
+    example_inputs: Any = None,
+    method: str = "auto",
+    builds: Builds | None = None,
+    recall: Recall | None = None,
 ) -> Scan:
     """Scan a live module; see :func:`scan`.
 
@@ -76,16 +80,19 @@ def scan_module(
         example_inputs: As for ``scan``.
         method: As for ``scan``.
         builds: Makes small real builds of the model, given its layers, to prove them on.
+        recall: Finds what is on record of its architecture; what was proved of a model built alike holds for this one.
     """
     try:
-        return _scan_module(model, example_inputs, method, builds)
+        return _scan_module(model, example_inputs, method, builds, recall)
     except RuntimeError as error:  # attributes of a user's module may be properties that fail, or recur for ever
         cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
         message = f"{type(model).__name__} could not be read ({cause}). Scan it without what fails, or by a reference."
         raise ScanFailed(message, reference=type(model).__name__, cause=cause) from error
 
 
-def _scan_module(model: nn.Module, example_inputs: Any, method: str, builds: Builds | None) -> Scan:
+def _scan_module(
+    model: nn.Module, example_inputs: Any, method: str, builds: Builds | None, recall: Recall | None
+) -> Scan:
     facts = collect_facts(model)
     sites = [*walk(model)]
     module_paths = tuple(site.path for site in sites)
@@ -97,7 +104,9 @@ def _scan_module(model: nn.Module, example_inputs: Any, method: str, builds: Bui
     traced = trace(model, layers, module_paths, example_inputs) if method != "names" else None
     _check_traced(traced, method, facts.architecture)
     layers = judge(layers, traced) if traced else layers
-    proof = prove_any(builds(layers), _mergeable(layers)) if builds else None
+    proof: Proof | None = prove_any(builds(layers), _mergeable(layers)) if builds else None
+    if recall:
+        proof = proof or recall_proof(recall, model, facts.architecture, layers)
     layers = apply_proof(layers, proof) if proof else layers
     saved = saved_heads(layers, facts)
     norms = {layer.path: _count_parameters(model, (layer.path,)) for layer in layers if layer.kind == "norm"}

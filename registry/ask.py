@@ -26,6 +26,6 @@ def lookup(
         return registry.lookup(name, peft_type, preset, library, library_version)
 
 
-def verify(scan: Scan, spec: TargetSpec, peft_type: str = "LORA") -> Verification:
+def verify(scan: Scan, spec: TargetSpec, peft_type: str = "LORA", preset: str = "default") -> Verification:
     """Check a target spec against the layers of a scan, without a registry."""
-    return Verifier(scan).verify(spec, peft_type)
+    return Verifier(scan).verify(spec, peft_type, preset)

@@ -2,5 +2,6 @@
 
 from .builds import Builds, list_builds
 from .proofs import Proof, apply_proof, prove, prove_any
+from .recalled import Recall, recall_proof
 
-__all__ = ["Builds", "Proof", "apply_proof", "list_builds", "prove", "prove_any"]
+__all__ = ["Builds", "Proof", "Recall", "apply_proof", "list_builds", "prove", "prove_any", "recall_proof"]

@@ -12,6 +12,7 @@ from anonymise import anonymise
 from discovery_zoo import Decoder, NoLayers, SparseDecoder
 from torch import nn
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
@@ -21,15 +22,22 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     Olmo2Config,
+    Qwen3MoeConfig,
+    VitPoseBackboneConfig,
+    VitPoseConfig,
+    VitPoseForPoseEstimation,
 )
 from zoo import MLP
 
 import loradar
 from loradar import LoraConfig, get_peft_model
+from loradar.adapters.decision import decide
+from loradar.discovery import sources
 from loradar.errors import InvalidConfig, NoAdaptableLayers, UnknownPreset
 from loradar.records import Architecture, Proposal
+from loradar.references import Reference
 from loradar.registry import Registry
-from loradar.targets import TargetSpec
+from loradar.targets import TargetSpec, find_hits
 
 SMALL = {
     "vocab_size": 64,
@@ -43,6 +51,11 @@ SMALL = {
 }
 
 pytestmark = pytest.mark.usefixtures("seeded_settings")
+
+
+def build(reference):
+    """Build an architecture at its default size on the meta device."""
+    return sources.build(Reference.parse(reference))
 
 
 def small(config_class):
@@ -191,11 +204,70 @@ def test_the_decision_is_logged(caplog):
     assert "torch:zoo.MLP: live scan, preset 'default'" in caplog.messages
 
 
-def test_fused_experts_are_left_out_aloud():
-    """They cannot be adapted yet; a user must not think they are."""
-    with pytest.warns(UserWarning, match=r"Fused experts \(gate_up_proj, down_proj\) get no adapter"):
-        adapted = get_peft_model(SparseDecoder(), preset="all-linear")
-    assert not any("experts.gate" in name for name in adapted.targeted_module_names)
+def test_fused_experts_are_decided_on_as_parameters():
+    """Beside modules, and where there is nothing else: a decoder whose very projections are stacks."""
+    assert decide(SparseDecoder(), "all-linear").spec.target_parameters == ("gate_up_proj", "down_proj")
+    alone = decide(build("moshi_depth")).spec
+    assert alone.target_modules is None
+    assert alone.target_parameters == ("q_proj.linear.weight", "v_proj.linear.weight")
+
+
+def test_other_methods_are_decided_on_too():
+    """IA3 has targets of its own, a part of which it scales at the input."""
+    spec = decide(small(Olmo2Config), peft_type="IA3").spec
+    assert spec.target_modules == ("k_proj", "v_proj", "down_proj")
+    assert spec.feedforward_modules == ("down_proj",)
+
+
+DEAD = [
+    ("mimi", r"encoder\..*", 16),
+    ("clvp", r"conditioning_encoder\..*|speech_decoder_model\..*", 80),
+    ("neucodec", r"semantic_encoder\..*", 24),
+    ("detr", r"model\.decoder\.layers\.0\.self_attn\.v_proj", 35),
+    ("vitpose", r"backbone\.encoder\.layer\.(?:[4-9]|1\d)\..*", 8),
+]
+
+
+@pytest.mark.parametrize(("reference", "dead", "count"), DEAD, ids=[row[0] for row in DEAD])
+def test_what_was_proved_dead_gets_no_adapter(reference, dead, count):
+    """No forward on meta tells it; the proof on record is of this very model, so that it holds."""
+    adapted = get_peft_model(build(reference))
+    assert adapted.decision.step == "registry"
+    assert len(adapted.targeted_module_names) == count
+    assert not [path for path in adapted.targeted_module_names if re.fullmatch(dead, path)]
+
+
+def test_where_nothing_learns_there_is_nothing_to_adapt():
+    """Every layer of this tokenizer stands before the codes it returns."""
+    with pytest.raises(NoAdaptableLayers, match=r"has no layer that LORA can adapt\. .* No gradient comes to \d+ of"):
+        get_peft_model(build("diffusers:AceStepAudioTokenizer"))
+
+
+def test_the_proof_of_another_configuration_is_not_believed():
+    """By default this model reads the fourth of its twelve blocks; here it reads the last."""
+    every = VitPoseConfig(backbone_config=VitPoseBackboneConfig(out_features=["stage12"]))
+    with torch.device("meta"):
+        model = VitPoseForPoseEstimation(every)
+    with pytest.warns(UserWarning, match="transformers:vitpose .* is not used: covers attention.query in 4 of 12"):
+        assert len(get_peft_model(model).targeted_module_names) == 24
+
+
+def test_an_entry_that_does_not_know_a_layer_of_this_model_is_not_used():
+    """Its first block is dense, which no block was when the entry was made; nothing it knew is missing."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(Qwen3MoeConfig(mlp_only_layers=[0], num_hidden_layers=3))
+    with pytest.warns(UserWarning, match=r"does not reach model\.layers\.\*\.mlp\.down_proj, .* takes in this"):
+        spec = decide(model, "all-linear").spec
+    hit = {layer.path for layer in find_hits(spec, loradar.scan(model).layers)}
+    assert {f"model.layers.0.mlp.{name}_proj" for name in ("gate", "up", "down")} < hit
+    assert decide(model).step == "registry"
+
+
+def test_a_base_model_is_no_other_model():
+    """Its paths are shorter than those of the class with a head, of which the entry is."""
+    with torch.device("meta"):
+        model = AutoModel.from_config(Qwen3MoeConfig(num_hidden_layers=2))
+    assert {decide(model, preset).step for preset in ("default", "all-linear", "experts")} == {"registry"}
 
 
 def test_an_unusable_registry_does_not_stop_a_training(home):

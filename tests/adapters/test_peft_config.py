@@ -93,6 +93,19 @@ def test_ia3_is_told_its_feed_forward_layers():
     assert config.feedforward_modules == {"down_proj"}
 
 
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # peft's hooks, in a model with nothing before it
+def test_what_peft_reads_before_it_injects_is_named_in_time():
+    """LoRA-GA takes gradients of the targets first: no adapter is there yet, and nothing that fills them in."""
+    model, ids = small(), torch.arange(6)[None]
+    config = loradar.auto_config(model, r=2, init_lora_weights="lora_ga", lora_ga_config=peft.LoraGAConfig())
+
+    def train():
+        model(ids, labels=ids).loss.backward()
+
+    peft.preprocess_loraga(model, config, train)
+    assert len(peft.get_peft_model(model, config).targeted_module_names) == 4
+
+
 def test_targets_given_leave_all_to_the_caller():
     """Nothing is decided beside them."""
     model = small(BertConfig, AutoModelForSequenceClassification)
