@@ -2,7 +2,7 @@
 
     python bench/accelerator.py [--rounds N] [--json FILE] [--device DEVICE] [--tiny]
 
-The arms of ``training.py`` on a random llama of 1.2 billion parameters in bfloat16, adapters in float32, eager and
+The arms of ``training.py`` on a random llama of 1.1 billion parameters in bfloat16, adapters in float32, eager and
 through ``torch.compile``; a step reads 4 x 1,024 tokens. Time is the clock's, the device waited for before and after.
 Memory is the device's peak over the frozen weights, adapter, gradients and optimizer included. On the CPU, ``--tiny``
 tries the code, and its figures mean nothing.
