@@ -1,7 +1,7 @@
 """What the benches against peft share: arms timed in turn, ratios round by round, the options, the table, the report.
 
-A ratio is taken within each round, where both arms met the same machine; its median and range are told. What runs on the
-CPU is measured in processor time, on one thread: others may be at work on the same machine.
+A ratio is taken within each round, where both arms met the same machine; its median and range are told. What runs on
+the CPU is measured in processor time, on one thread: others may be at work on the same machine.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def print_head() -> None:
 
 
 def make_parser(doc: str, rounds: int) -> argparse.ArgumentParser:
-    """Return a parser with the options every bench has; keep torch to one thread, and both sides' advice to themselves."""
+    """Return a parser with the options every bench has; keep torch to one thread and silence all advice."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])

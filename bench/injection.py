@@ -5,8 +5,7 @@
 Every arm gets the same targets and a model of its own, built outside of the timing. On meta, peft's own way for such
 models (``low_cpu_mem_usage``) is an arm too. On the CPU the adapters are initialised for real, but the weights of the
 model are allocated and never filled: no arm reads them. They are bfloat16 where float32
-would not fit. A word picks
-the cases whose name holds it.
+would not fit. A word picks the cases whose name holds it.
 """
 
 from collections.abc import Callable
