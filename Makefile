@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu demo test lint types unit serve catalog audit matrix bench clean
+.PHONY: menu demo test lint types unit serve catalog audit matrix bench example clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -49,6 +49,9 @@ matrix: $(VENV)/.installed  ## write docs/support-matrix.md and its picture from
 
 bench: $(VENV)/.installed  ## ratios against the alternatives, in one run each
 	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
+
+example: $(VENV)/.installed  ## train docs/worked-example.md again on one core, about ten minutes
+	OMP_NUM_THREADS=1 $(BIN)/python docs/worked_example.py
 
 ## Keep house
 clean:  ## remove everything make made
