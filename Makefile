@@ -50,7 +50,7 @@ matrix: $(VENV)/.installed  ## write docs/support-matrix.md and its picture from
 bench: $(VENV)/.installed  ## ratios against the alternatives, in one run each
 	for script in bench/*.py; do $(BIN)/python $$script || exit 1; done
 
-example: $(VENV)/.installed  ## train docs/worked-example.md again on one core, about ten minutes
+example: $(VENV)/.installed  ## train docs/worked-example.md again, about six minutes of one core
 	OMP_NUM_THREADS=1 $(BIN)/python docs/worked_example.py
 
 ## Keep house

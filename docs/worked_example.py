@@ -174,8 +174,8 @@ def adapt(preset: Preset, rank: int) -> loradar.PeftModel:
     return loradar.get_peft_model(load_encoder(), loradar.LoraConfig(r=rank, lora_alpha=rank), preset=preset)
 
 
-def build(encoder: nn.Module, topics: int) -> Classifier:
-    """Return the encoder with a fresh head."""
+def build(encoder: Any, topics: int) -> Classifier:
+    """Return the encoder, adapted or not, with a fresh head."""
     return Classifier(encoder, encoder.config.hidden_size, topics)
 
 

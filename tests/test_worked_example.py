@@ -7,6 +7,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -56,6 +57,29 @@ def test_a_page_without_its_marks_is_refused(page):
     """Otherwise old figures would stay in it."""
     with pytest.raises(ValueError, match="0 tables marked 'scores'"):
         page.fill(PAGE.replace("<!-- scores -->", ""), RESULTS)
+
+
+def test_what_the_page_concludes_holds(page):
+    """Each sentence of the conclusions, on the committed results; new results may need new sentences."""
+    found = {name: page.values(RESULTS, name, "accuracy") for name in page.names(RESULTS)}
+    frozen = found["frozen"]
+    gains = {name: [a - b for a, b in zip(row, frozen, strict=True)] for name, row in found.items() if name != "frozen"}
+    assert sum(gain > 0 for gain in gains["default"]) == 1
+    assert all(min(gains[name]) > 0 for name in gains.keys() - {"default"})
+    best = [max(gains, key=lambda name: gains[name][seed]) for seed in range(3)]
+    assert best == ["mlp"] * 3
+    lead = min(row["mlp"] - max(row[name] for name in row.keys() - {"mlp"}) for row in by_seed(gains))
+    assert lead == pytest.approx(0.002)
+    times = {name: median(page.values(RESULTS, name, "step_ms")) for name in gains}
+    assert 1.05 < times["all-linear"] / times["default"] < 1.15
+    assert max(min(found[name]) for name in ("attention", "mlp", "all-linear")) < min(
+        max(found[name]) for name in ("attention", "mlp", "all-linear")
+    )
+
+
+def by_seed(rows):
+    """Return one dictionary per seed."""
+    return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
 
 def test_the_results_are_of_these_settings(example):
