@@ -98,7 +98,9 @@ def check_ranks(plan: Plan, tensors: Mapping[str, torch.Tensor]) -> None:
     largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
     for planned in plan.adapters:
         if tensors and planned.r > largest:
-            message = f"{planned.path!r} has rank {planned.r} by the configuration, and no tensor of the file is so large."
+            message = (
+                f"{planned.path!r} has rank {planned.r} by the configuration, and no tensor of the file is so large."
+            )
             raise AdapterUnreadable(message, path=planned.path)
 
 

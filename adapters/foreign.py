@@ -43,6 +43,23 @@ def release_input_gradients(model: Any) -> None:
         model._require_grads_hook = None  # noqa: SLF001 - transformers leaves the removed handle
 
 
+def leave_fast_path(modules: Iterable[nn.Module]) -> list[nn.Module]:
+    """Keep PyTorch's encoders from packing padded batches for a fast path that calls no layer; return those that did.
+
+    Their layers are kept off it by a hook (``prepared.attach``).
+    """
+    encoders = [each for each in modules if isinstance(each, nn.TransformerEncoder) and each.use_nested_tensor]
+    for encoder in encoders:
+        encoder.use_nested_tensor = False
+    return encoders
+
+
+def rejoin_fast_path(encoders: Iterable[Any]) -> None:
+    """Undo ``leave_fast_path``."""
+    for encoder in encoders:
+        encoder.use_nested_tensor = True
+
+
 def features_of(layer: Any, kind: str) -> tuple[int, int]:
     """Return how many features, or channels, a layer reads and writes."""
     if kind.startswith("conv"):

@@ -77,6 +77,7 @@ class PeftModel(Wrapper):
         self.targeted_module_names = [*dict.fromkeys(p.named for p in planned if p.kind != "expert_parameter")]
         self._steering = steering
         self._trainable_before = freeze(survey)
+        self._padding = foreign.leave_fast_path(survey.modules())
         self._holds_inputs = False
         try:
             if foreign.is_checkpointing(survey.modules()):
@@ -94,6 +95,10 @@ class PeftModel(Wrapper):
         """
         peft = sys.modules.get("peft")
         return PeftModel if peft is None else peft.PeftModel  # type: ignore[no-any-return]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as what ``type()`` says."""
+        return _blank, (type(self),), self.__dict__
 
     def _settle(self, prepared: Prepared) -> None:
         """Let a new adapter train if it is active, and nothing else that is new."""
@@ -295,6 +300,7 @@ class PeftModel(Wrapper):
             parameter.requires_grad = False
         for module, name in self._trainable_before:
             getattr(module, name).requires_grad = True
+        foreign.rejoin_fast_path(self._padding)
         if self._holds_inputs:
             foreign.release_input_gradients(self.get_base_model())
 
@@ -358,7 +364,9 @@ class PeftModel(Wrapper):
             config = {**self.peft_config[name].to_peft_dict(), "inference_mode": True}
             if self.peft_config[name].task_type is None:
                 config["auto_mapping"] = foreign.origin_of(self.get_base_model())
-            checkpoint.write(Path(folder) / ("" if name == "default" else name), config, self._gathered(name, state_dict))
+            checkpoint.write(
+                Path(folder) / ("" if name == "default" else name), config, self._gathered(name, state_dict)
+            )
         if is_main_process:
             write_card(self, Path(folder))
 
@@ -503,6 +511,11 @@ def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str]
         yield
     finally:
         steering.samples = before
+
+
+def _blank(made: type[PeftModel]) -> PeftModel:
+    """Return a model to be unpickled into."""
+    return made.__new__(made)
 
 
 def _trains_biases(config: AdapterConfig) -> bool:

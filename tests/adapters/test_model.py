@@ -336,3 +336,67 @@ def test_a_plain_injection_warns_of_nothing() -> None:
         warnings.simplefilter("error")
         model = inject(gpt2().model, LoraConfig(target_modules=["c_attn"]))
     assert model.active_peft_config.fan_in_fan_out
+
+
+@pytest.mark.parametrize("targets", [["linear1"], ["self_attn"], ["self_attn", "linear2"]])
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_pytorchs_fast_path_does_not_pass_adapters_by(targets: list[str], *, norm_first: bool) -> None:
+    """Without gradients its encoder reads weights and calls nobody, and packs padded batches; not with adapters in it."""
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=norm_first)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=not norm_first)
+    model = inject(nn.ModuleDict({"encoder": encoder}), LoraConfig(target_modules=targets, init_lora_weights=False))
+    adapted = model.eval().base_model.model["encoder"]
+    x, padding = torch.randn(2, 5, 16), torch.tensor([[0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]).bool()
+    for mask in (None, padding):
+        kept = torch.ones_like(padding) if mask is None else ~mask
+        expected = adapted(x, src_key_padding_mask=mask)[kept]
+        with torch.no_grad():
+            torch.testing.assert_close(adapted(x, src_key_padding_mask=mask)[kept], expected, rtol=1e-4, atol=1e-5)
+            with model.disable_adapter():
+                assert not torch.allclose(adapted(x, src_key_padding_mask=mask)[kept], expected)
+    model.unload()
+    assert encoder.use_nested_tensor is not norm_first
+    assert not any(module._forward_hooks for module in encoder.modules())
+
+
+class Quantised(nn.Module):
+    """A linear with packed weights, as quantisation libraries make them: features, a buffer, a forward."""
+
+    def __init__(self, read: int, written: int) -> None:
+        super().__init__()
+        self.in_features, self.out_features = read, written
+        self.register_buffer("qweight", torch.randint(-8, 8, (written, read), dtype=torch.int8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Unpack and apply."""
+        return x @ (self.qweight.to(x.dtype) / 8).T
+
+
+def test_quantised_linears_are_adapted_and_not_merged() -> None:
+    """They are known by what they have; the update goes beside them, and cannot go into them."""
+    model = inject(nn.Sequential(Quantised(6, 8)), LoraConfig(target_modules=["0"], init_lora_weights=False))
+    x = torch.randn(3, 6)
+    layer = model.base_model.model[0]
+    torch.testing.assert_close(model(x), layer.base_layer(x) + x @ layer.get_delta_weight("default").T)
+    with pytest.raises(InvalidConfig, match=r"'0' \(Quantised\) has weights \(packed or computed\) that no update"):
+        model.merge_adapter()
+
+
+class Clipping(nn.Module):
+    """A module that wraps one linear and clips around it, as Gemma 4's vision tower has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Clip, apply, clip."""
+        return self.linear(x.clamp(-1, 1)).clamp(-1, 1)
+
+
+def test_a_wrapped_linear_is_adapted_inside() -> None:
+    """Whether the wrapper is named or what it wraps."""
+    for target in ("q_proj", "linear"):
+        model = inject(nn.ModuleDict({"q_proj": Clipping()}), LoraConfig(target_modules=[target]))
+        assert model.targeted_module_names == ["q_proj.linear"]
+        assert isinstance(model.base_model.model["q_proj"].linear, LoraLinear)

@@ -297,7 +297,7 @@ def test_generating_with_an_adapter_per_sample(adapted: tuple[Specimen, PeftMode
     for index, name in enumerate(["other", "default"]):
         model.set_adapter(name)
         alone = model.generate(input_ids=specimen.inputs["input_ids"][index : index + 1], **options)
-        assert torch.equal(mixed[index], alone[0])
+        assert torch.equal(mixed[index][: len(alone[0])], alone[0])  # what ends early is filled up in a batch
 
 
 @pytest.mark.parametrize("active", ["default", "other", "patterned"])
