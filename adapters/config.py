@@ -10,7 +10,7 @@ from . import validation as valid
 from .fields import peft_fields, task_heads
 
 
-def _field(default: Any, check: Callable[..., Any], *more: Any) -> Any:
+def _field(check: Callable[..., Any], *more: Any, default: Any) -> Any:
     """Return a dataclass field whose value goes through ``check(name, value, *more)``."""
     metadata = {"check": lambda name, value: check(name, value, *more)}
     if callable(default):
@@ -43,14 +43,14 @@ class AdapterConfig:
     prefix: ClassVar[str]
     """What the names of the adapter's own parts begin with."""
 
-    target_modules: Collection[str] | None = _field(None, valid.targets)
-    exclude_modules: Collection[str] | None = _field(None, valid.targets)
-    modules_to_save: Collection[str] | None = _field(None, valid.names)
-    fan_in_fan_out: bool = _field(False, valid.flag)
-    task_type: str | None = _field(None, valid.task, task_heads)
-    inference_mode: bool = _field(False, valid.flag)
-    base_model_name_or_path: str | None = _field(None, valid.text)
-    revision: str | None = _field(None, valid.text)
+    target_modules: Collection[str] | None = _field(valid.targets, default=None)
+    exclude_modules: Collection[str] | None = _field(valid.targets, default=None)
+    modules_to_save: Collection[str] | None = _field(valid.names, default=None)
+    fan_in_fan_out: bool = _field(valid.flag, default=False)
+    task_type: str | None = _field(valid.task, task_heads, default=None)
+    inference_mode: bool = _field(valid.flag, default=False)
+    base_model_name_or_path: str | None = _field(valid.text, default=None)
+    revision: str | None = _field(valid.text, default=None)
 
     def __new__(cls, *args: object, **values: object) -> Self:
         """Refuse unknown fields before the generated constructor raises a ``TypeError`` over them."""
@@ -115,17 +115,17 @@ class LoraConfig(AdapterConfig):
     peft_type = "LORA"
     prefix = "lora_"
 
-    r: int = _field(8, valid.rank)
-    lora_alpha: float = _field(8, valid.positive)
-    lora_dropout: float = _field(0.0, valid.probability)
-    bias: Literal["none", "all", "lora_only"] = _field("none", valid.choice, valid.BIASES)
-    use_rslora: bool = _field(False, valid.flag)
-    init_lora_weights: bool | str = _field(True, valid.initialisation)
-    layers_to_transform: Collection[int] | int | None = _field(None, valid.indices)
-    layers_pattern: Collection[str] | None = _field(None, valid.targets)
-    rank_pattern: Mapping[str, int] = _field(dict, valid.patterns, valid.rank)
-    alpha_pattern: Mapping[str, float] = _field(dict, valid.patterns, valid.positive)
-    target_parameters: Collection[str] | None = _field(None, valid.names)
+    r: int = _field(valid.rank, default=8)
+    lora_alpha: float = _field(valid.positive, default=8)
+    lora_dropout: float = _field(valid.probability, default=0.0)
+    bias: Literal["none", "all", "lora_only"] = _field(valid.choice, valid.BIASES, default="none")
+    use_rslora: bool = _field(valid.flag, default=False)
+    init_lora_weights: bool | str = _field(valid.initialisation, default=True)
+    layers_to_transform: Collection[int] | int | None = _field(valid.indices, default=None)
+    layers_pattern: Collection[str] | None = _field(valid.targets, default=None)
+    rank_pattern: Mapping[str, int] = _field(valid.patterns, valid.rank, default=dict)
+    alpha_pattern: Mapping[str, float] = _field(valid.patterns, valid.positive, default=dict)
+    target_parameters: Collection[str] | None = _field(valid.names, default=None)
 
     @property
     def initialisation(self) -> bool | str:
@@ -157,8 +157,8 @@ class IA3Config(AdapterConfig):
     peft_type = "IA3"
     prefix = "ia3_"
 
-    feedforward_modules: Collection[str] | None = _field(None, valid.targets)
-    init_ia3_weights: bool = _field(True, valid.flag)
+    feedforward_modules: Collection[str] | None = _field(valid.targets, default=None)
+    init_ia3_weights: bool = _field(valid.flag, default=True)
 
     @property
     def initialisation(self) -> bool | str:

@@ -48,7 +48,9 @@ def leave_fast_path(modules: Iterable[nn.Module]) -> list[nn.Module]:
 
     Their layers are kept off it by a hook (``prepared.attach``).
     """
-    encoders = [each for each in modules if isinstance(each, nn.TransformerEncoder) and each.use_nested_tensor]
+    encoders: list[Any] = [
+        each for each in modules if isinstance(each, nn.TransformerEncoder) and each.use_nested_tensor
+    ]
     for encoder in encoders:
         encoder.use_nested_tensor = False
     return encoders

@@ -33,7 +33,7 @@ class IA3Layer(AdapterLayer):
         return {"ia3_l": nn.Parameter(torch.empty(shape, device=like.device, dtype=adapter_dtype(like.dtype)))}
 
     @classmethod
-    def initialise(cls, parts: Mapping[str, Child], how: bool | str) -> None:
+    def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
         """Start with ones, so that nothing changes; normally distributed if ``how`` is ``False``."""
         factors: Any = parts["ia3_l"]
         if how:

@@ -14,7 +14,6 @@ from .checkpoint import check_ranks, fill
 from .checks import check_adaptable, check_not_adapted
 from .config import AdapterConfig
 from .fields import task_heads
-from .layer import AdapterLayer
 from .match import match
 from .model import PeftModel
 from .plan import Plan, make_plan
@@ -82,7 +81,7 @@ def prepare(
         fill(survey, prepared, tensors)
     else:
         for part in prepared.parts:
-            part.layer.initialise(part.children, config.initialisation)
+            part.layer.initialise(part.children, how=config.initialisation)
     return prepared
 
 
@@ -119,7 +118,7 @@ def _build(survey: Survey, plan: Plan, config: AdapterConfig, adapter_name: str)
     """Create every part, attached to nothing yet."""
     parts = []
     for planned in plan.adapters:
-        layer: type[AdapterLayer] = layer_class(config.peft_type, planned.kind)
+        layer = layer_class(config.peft_type, planned.kind)
         parts.append(Part(planned, layer, layer.parts(survey.sites[planned.path].module, planned)))
     copies = {path: copy_of(survey.sites[path].module) for path in plan.saved}
     is_transposed = any(planned.fan_in_fan_out and not planned.parameter for planned in plan.adapters)

@@ -66,7 +66,7 @@ class AdapterLayer(Wrapper):
 
     @classmethod
     @abstractmethod
-    def initialise(cls, parts: Mapping[str, Child], how: bool | str) -> None:
+    def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
         """Fill the parts of a new adapter, as ``init_lora_weights`` or ``init_ia3_weights`` says."""
 
     @abstractmethod
@@ -77,12 +77,12 @@ class AdapterLayer(Wrapper):
         """Take an adapter in."""
         self.planned[adapter] = planned
         for container, part in parts.items():
-            holder = self._modules.get(container)
+            holder: Any = self._modules.get(container)
             if holder is None:
                 holder = nn.ParameterDict() if isinstance(part, nn.Parameter) else nn.ModuleDict()
                 self._modules[container] = holder
             if isinstance(part, nn.Parameter):
-                holder[adapter] = part  # type: ignore[index]
+                holder[adapter] = part
             else:
                 holder._modules[adapter] = part  # noqa: SLF001 - past ModuleDict's checks of what it is given
             if not self.training:
@@ -108,8 +108,8 @@ class AdapterLayer(Wrapper):
         """Return the parts of an adapter, by container; none if it is not on this layer."""
         if adapter not in self.planned:
             return {}
-        containers = ((name, self._modules.get(name)) for name in self.containers)
-        return {name: each[adapter] for name, each in containers if each is not None and adapter in each}  # type: ignore[index]
+        containers: dict[str, Any] = {name: self._modules.get(name) for name in self.containers}
+        return {name: each[adapter] for name, each in containers.items() if each is not None and adapter in each}
 
     def answering(self) -> list[str]:
         """Return the adapters whose update has to be added in a forward now."""
@@ -178,7 +178,7 @@ class AdapterLayer(Wrapper):
         """Return the module that was there, below any other adapter's layer."""
         base = self.base_layer
         while isinstance(base, Wrapper):
-            base = base._modules[base.inner_name]  # type: ignore[assignment]  # noqa: SLF001 - not what answers now
+            base = base.wrapped()
         return base
 
     def _plan(self) -> PlannedAdapter:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from ..errors import InvalidConfig
 from . import foreign
 from .factors import adapter_dtype, conv_factors, initialise, initialise_embedding, is_plain_conv, linear_factors
-from .layer import AdapterLayer, Child
+from .layer import AdapterLayer, Child, state_of
 from .low_rank import can_fuse, low_rank_linear
 from .plan import PlannedAdapter
 
@@ -31,9 +31,10 @@ class LoraLayer(AdapterLayer):
     takes_samples = True
 
     @classmethod
-    def initialise(cls, parts: Mapping[str, Child], how: bool | str) -> None:
+    def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
         """Fill both factors."""
-        initialise(parts["lora_A"].weight, parts["lora_B"].weight, how)  # type: ignore[arg-type]
+        first, second = state_of(parts).values()
+        initialise(first, second, how)
 
     def hold(self, adapter: str, planned: PlannedAdapter, parts: Mapping[str, Child]) -> None:
         """Take an adapter in; its dropout, if it has any, is a module as well."""
@@ -194,9 +195,10 @@ class LoraEmbedding(LoraLayer):
         return {"lora_embedding_A": first, "lora_embedding_B": second}
 
     @classmethod
-    def initialise(cls, parts: Mapping[str, Child], how: bool | str) -> None:
+    def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
         """Fill both factors: here it is ``A`` that starts at zero."""
-        initialise_embedding(parts["lora_embedding_A"], parts["lora_embedding_B"], how)  # type: ignore[arg-type]
+        first, second = state_of(parts).values()
+        initialise_embedding(first, second, how)
 
     def factors(self, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
         """Return ``A`` (r, ids) and ``B`` (features, r)."""
@@ -263,6 +265,8 @@ class LoraParameter(LoraLayer):
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
         """Return ``scaling * B @ A`` for every expert, in the shape of the parameter."""
+        first: torch.Tensor
+        second: torch.Tensor
         first, second = self.factors(adapter)
         planned, parameter = self.planned[adapter], self._weight()
         if parameter.ndim != STACKED:

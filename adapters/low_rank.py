@@ -1,4 +1,4 @@
-"""The update of a linear layer and the layer itself as one step of autograd: ``x @ W.T + scaling * (x @ A.T) @ B.T``."""
+"""A linear layer and its update as one step of autograd: ``x @ W.T + scaling * (x @ A.T) @ B.T``."""
 
 from typing import Any
 
@@ -30,26 +30,25 @@ def _is_watched(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)  # noqa: SLF001
 
 
+Tensors = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]
+"""Weight (out, in), bias, first factor (r, in) and second factor (out, r)."""
+
+
 def low_rank_linear(
     x: torch.Tensor, base: nn.Module, first: nn.Module, second: nn.Module, scaling: float
 ) -> torch.Tensor:
     """Return what a linear layer and the update of its two factors give for ``x`` (*, in); see ``can_fuse``."""
     own = base._parameters  # noqa: SLF001 - past nn.Module.__getattr__, in every forward
-    tensors = own["weight"], own.get("bias"), first._parameters["weight"], second._parameters["weight"]  # noqa: SLF001
+    factors = first._parameters["weight"], second._parameters["weight"]  # noqa: SLF001
+    tensors: Any = (own["weight"], own.get("bias"), *factors)
     if torch.is_grad_enabled():
-        return LowRankLinear.apply(x, *tensors, scaling)  # type: ignore[no-any-return,no-untyped-call]
-    return _forward(x, *tensors, scaling)[0]  # type: ignore[arg-type]
+        return LowRankLinear.apply(x, *tensors, scaling)  # type: ignore[no-any-return]
+    return _forward(x, tensors, scaling)[0]
 
 
-def _forward(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    first: torch.Tensor,
-    second: torch.Tensor,
-    scaling: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sum for ``x`` (*, in), and ``x @ A.T``: weight (out, in), first (r, in), second (out, r)."""
+def _forward(x: torch.Tensor, tensors: Tensors, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sum for ``x``, and ``x @ A.T``."""
+    weight, bias, first, second = tensors
     result = functional.linear(x, weight, bias)
     down = functional.linear(x.to(first.dtype), first)
     return _add_product(result, down, second.T, scaling), down
@@ -61,14 +60,15 @@ class LowRankLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *tensors_and_scaling: Any) -> torch.Tensor:
         """Return the sum for ``x``; see ``low_rank_linear``."""
-        weight, bias, first, second, scaling = tensors_and_scaling
-        result, down = _forward(x, weight, bias, first, second, scaling)
+        *tensors, scaling = tensors_and_scaling
+        weight, bias, first, second = tensors
+        result, down = _forward(x, (weight, bias, first, second), scaling)
         ctx.save_for_backward(x, weight, first, second, down)
         ctx.scaling = scaling
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of ``x`` and both factors."""
         x, weight, first, second, down = ctx.saved_tensors
         if torch.is_grad_enabled():  # of a gradient that will be differentiated again, nothing may be a constant

@@ -87,14 +87,14 @@ class PeftModel(Wrapper):
             self.unload()
             raise
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
+    @property
+    def __class__(self) -> type:  # type: ignore[misc]
         """``peft.PeftModel`` where peft is imported: trainers and launchers ask ``isinstance`` before they save.
 
         What they then call is here under the same names. ``type()`` tells which of the two it is.
         """
         peft = sys.modules.get("peft")
-        return PeftModel if peft is None else peft.PeftModel  # type: ignore[no-any-return]
+        return PeftModel if peft is None else peft.PeftModel
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as what ``type()`` says."""
@@ -214,9 +214,11 @@ class PeftModel(Wrapper):
             raise InvalidConfig("add_weighted_adapter: adapters=[] names no adapter to sum: give one at least.")
         self._check_known(adapters)
         self._check_new(adapter_name, self.peft_config[adapters[0]])
-        configs = [self.peft_config[name] for name in adapters]
-        layers = [*layers_in(self._survey())]
-        self.add_prepared(combine(layers, configs, adapters, weights, adapter_name, combination_type))
+        if len(weights) != len(adapters):
+            message = f"{len(weights)} weights for {len(adapters)} adapters: give one for each."
+            raise InvalidConfig(message, weights=len(weights), adapters=len(adapters))
+        configs, shares = [self.peft_config[name] for name in adapters], [*zip(adapters, weights, strict=True)]
+        self.add_prepared(combine(layers_in(self._survey()), configs, shares, adapter_name, combination_type))
 
     def reset_adapter(self, adapter_name: str | None = None) -> None:
         """Fill an adapter anew; also for a model that was built on meta and then given storage.
@@ -228,7 +230,7 @@ class PeftModel(Wrapper):
         self._check_known((name,))
         for layer in self._layers():
             if name in layer.adapters():
-                layer.initialise(layer.held(name), self.peft_config[name].initialisation)
+                layer.initialise(layer.held(name), how=self.peft_config[name].initialisation)
 
     # Merging
 
@@ -340,7 +342,7 @@ class PeftModel(Wrapper):
         is_main_process: bool = True,
         **others: Any,
     ) -> None:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does, for each adapter, and a model card.
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does for each adapter, and a card.
 
         An adapter that is not called ``default`` goes into a subfolder of its name. A ``README.md`` that somebody wrote
         or edited is kept.
@@ -478,8 +480,8 @@ class PeftModel(Wrapper):
             raise InvalidConfig(message, adapter_name=name)
         for other, known in self.peft_config.items():
             if known.peft_type != config.peft_type:
-                message = f"Adapter {name!r} is {config.peft_type}, and {other!r} is {known.peft_type}: one model takes one method."
-                raise InvalidConfig(f"{message} Use a second copy of the model.", adapter_name=name)
+                message = f"Adapter {name!r} is {config.peft_type}, and {other!r} is {known.peft_type}"
+                raise InvalidConfig(f"{message}: one model takes one method. Use a second copy.", adapter_name=name)
             if _trains_biases(known) and _trains_biases(config):
                 message = f"{name!r} and {other!r} both train biases, of which the model has one each."
                 raise InvalidConfig(f"{message} Set bias='none' for one of them.", adapter_name=name)

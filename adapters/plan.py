@@ -15,7 +15,7 @@ from ..targets import TargetMatcher
 from ..vocabulary import Kind
 from . import foreign, refusals
 from .checks import check_layer, check_parameter, inner_layer, savable
-from .config import AdapterConfig, IA3Config, LoraConfig
+from .config import AdapterConfig, LoraConfig
 from .factors import is_plain_conv
 from .match import Match
 from .sites import Survey
@@ -86,10 +86,11 @@ def make_plan(survey: Survey, found: Match, config: AdapterConfig) -> Plan:
 def _plan_adapters(survey: Survey, found: Match, config: AdapterConfig) -> tuple[PlannedAdapter, ...]:
     shared = shared_parameters(survey)
     strength = _Strength(config)
-    is_feedforward = TargetMatcher((config.feedforward_modules if isinstance(config, IA3Config) else None) or ()).find
+    is_feedforward = TargetMatcher(config.spec.feedforward_modules or ()).find
     planned = []
     for path, location, kind, parameter, key in _targets(survey, found, config):
         site, strong = survey.sites[path], strength(key)
+        weight: nn.Parameter | None
         if parameter:
             weight = check_parameter(path, site, parameter)
         else:
@@ -190,7 +191,7 @@ class _Strength:
     def warn_of_misses(self) -> None:
         """Name the patterns that nothing came under."""
         for pattern in (self.rank_of, self.alpha_of) if self.rank_of is not None else ():
-            pattern.warn_of_misses()  # type: ignore[union-attr]
+            pattern.warn_of_misses()
 
 
 class _Pattern(Generic[Value]):

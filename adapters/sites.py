@@ -74,17 +74,17 @@ def survey_model(model: nn.Module) -> Survey:
 
 
 def _descend(parent: nn.Module, prefix: str, location: str, sites: dict[str, Site], seen: set[int]) -> None:
-    for name, module in parent._modules.items():  # noqa: SLF001 - named_modules() does not tell the parent
-        if module is None or id(module) in seen:
+    for name, hanging in parent._modules.items():  # noqa: SLF001 - named_modules() does not tell the parent
+        if hanging is None or id(hanging) in seen:
             continue
-        seen.add(id(module))
+        seen.add(id(hanging))
         path, where = prefix + name, location + name
         wrappers: tuple[Wrapper, ...] = ()
-        inside = where
+        module, inside = hanging, where
         while isinstance(module, Wrapper):
             wrappers += (module,)
             inside = f"{inside}.{module.inner_name}"
-            module = module._modules[module.inner_name]  # type: ignore[assignment]  # noqa: SLF001
+            module = module.wrapped()
             seen.add(id(module))
         sites[path] = Site(module, parent, name, where, wrappers)
         if module._modules:  # noqa: SLF001

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from ..errors import InvalidConfig
-from ..targets import TargetSpec
 from .config import AdapterConfig, LoraConfig
 from .layer import AdapterLayer, state_of
 from .lora import LoraLayer
+from .plan import PlannedAdapter
 from .prepared import Part, Prepared
 
 WAYS = ("cat", "linear")
@@ -22,8 +22,7 @@ WAYS = ("cat", "linear")
 def combine(
     layers: Iterable[tuple[str, AdapterLayer]],
     configs: Sequence[AdapterConfig],
-    adapters: Sequence[str],
-    weights: Sequence[float],
+    weights: Sequence[tuple[str, float]],
     name: str,
     how: str,
 ) -> Prepared:
@@ -32,8 +31,7 @@ def combine(
     Args:
         layers: All adapted layers of the model, with their paths.
         configs: The configurations of the adapters.
-        adapters: Their names.
-        weights: One for each.
+        weights: Their names, each with its weight.
         name: Of the new adapter.
         how: ``cat`` or ``linear``.
 
@@ -42,18 +40,17 @@ def combine(
     """
     if how not in WAYS:
         raise InvalidConfig(f"combination_type={how!r} is not supported: give one of {', '.join(map(repr, WAYS))}.")
-    if len(weights) != len(adapters):
-        raise InvalidConfig(f"{len(weights)} weights for {len(adapters)} adapters: give one for each.")
-    if any(not isinstance(config, LoraConfig) for config in configs):
+    like = configs[0]
+    if not isinstance(like, LoraConfig):
         raise InvalidConfig("add_weighted_adapter sums LoRA adapters only: IA3 multiplies, and has no weighted sum.")
     if any(config.modules_to_save for config in configs):
         raise InvalidConfig("add_weighted_adapter cannot sum modules that are trained in full (modules_to_save).")
     parts = []
     for path, layer in layers:
-        shares = [(each, weight) for each, weight in zip(adapters, weights, strict=True) if each in layer.adapters()]
+        shares = [(adapter, weight) for adapter, weight in weights if adapter in layer.adapters()]
         if shares and isinstance(layer, LoraLayer):
             parts.append(_sum(path, layer, shares, how))
-    return Prepared(name, _config_for(parts, configs[0]), tuple(parts), {})
+    return Prepared(name, _config_for([part.planned for part in parts], like), tuple(parts), {})
 
 
 def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], how: str) -> Part:
@@ -103,22 +100,34 @@ def _add(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Add ``A`` to ``A`` and ``B`` to ``B``, each with the root of its strength; the sign goes to ``A``."""
     roots = [math.sqrt(abs(strength)) for strength in strengths]
-    first = sum(a * math.copysign(root, s) for (a, _), root, s in zip(factors, roots, strengths, strict=True))
-    return first, sum(b * root for (_, b), root in zip(factors, roots, strict=True))  # type: ignore[return-value]
+    firsts = [a * math.copysign(root, s) for (a, _), root, s in zip(factors, roots, strengths, strict=True)]
+    seconds = [b * root for (_, b), root in zip(factors, roots, strict=True)]
+    return torch.stack(firsts).sum(0), torch.stack(seconds).sum(0)
 
 
-def _config_for(parts: Sequence[Part], like: AdapterConfig) -> AdapterConfig:
+def _config_for(planned: Sequence[PlannedAdapter], like: LoraConfig) -> LoraConfig:
     """Return a configuration that builds just these layers with these ranks again."""
-    modules = tuple(part.planned.path for part in parts if not part.planned.parameter)
-    bare = tuple(f"{part.planned.path}.{part.planned.parameter}" for part in parts if part.planned.parameter)
-    ranks = {**dict.fromkeys(modules, 0), **dict.fromkeys(bare, 0)}
-    for part in parts:
-        key = f"{part.planned.path}.{part.planned.parameter}" if part.planned.parameter else part.planned.path
-        ranks[key] = part.planned.r
+    attentions = {each.path for each in planned if each.kind == "multihead_attention"}
+    ranks: dict[str, int] = {}
+    bare = []
+    for each in planned:
+        is_bare = bool(each.parameter) and each.path not in attentions
+        key = f"{each.path}.{each.parameter}" if is_bare else each.named
+        ranks[key] = each.r
+        bare += [key] if is_bare else []
     [(r, _)] = Counter(ranks.values()).most_common(1)
     pattern = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != r}
-    spec = TargetSpec(target_modules=modules or None, target_parameters=bare or None)
-    plain = replace(like, target_modules=None, exclude_modules=None, target_parameters=None)  # type: ignore[call-arg]
-    narrowed = {"layers_to_transform": None, "layers_pattern": None, "use_rslora": False, "bias": "none"}
-    own = {"r": r, "lora_alpha": r, "rank_pattern": pattern, "alpha_pattern": pattern}
-    return replace(plain.with_spec(spec), **narrowed, **own)
+    return replace(
+        like,
+        target_modules=[path for path in ranks if path not in bare] or None,
+        target_parameters=bare or None,
+        exclude_modules=None,
+        layers_to_transform=None,
+        layers_pattern=None,
+        use_rslora=False,
+        bias="none",
+        r=r,
+        lora_alpha=r,
+        rank_pattern=pattern,
+        alpha_pattern=pattern,
+    )

@@ -22,6 +22,10 @@ class Wrapper(nn.Module):
         children: dict[str, nn.Module | None] = self.__dict__.get("_modules", {})
         return children.get(self.inner_name)
 
+    def wrapped(self) -> nn.Module:
+        """Return the module that was there, whatever answers now."""
+        return self._modules[self.inner_name]  # type: ignore[return-value]  # whole ones have it
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)

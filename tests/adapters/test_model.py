@@ -341,7 +341,7 @@ def test_a_plain_injection_warns_of_nothing() -> None:
 @pytest.mark.parametrize("targets", [["linear1"], ["self_attn"], ["self_attn", "linear2"]])
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_pytorchs_fast_path_does_not_pass_adapters_by(targets: list[str], *, norm_first: bool) -> None:
-    """Without gradients its encoder reads weights and calls nobody, and packs padded batches; not with adapters in it."""
+    """Without gradients its encoder reads weights and calls nobody, and packs padding; not with adapters in it."""
     layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, norm_first=norm_first)
     encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=not norm_first)
     model = inject(nn.ModuleDict({"encoder": encoder}), LoraConfig(target_modules=targets, init_lora_weights=False))

@@ -86,7 +86,7 @@ CASES = {
     "mobilenet": lora(seeing.mobilenet, ["conv_pw", "conv_pwl", "conv_reduce"]),
     "unet": lora(seeing.unet, ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv_shortcut"]),
     "dit": lora(seeing.dit, ["to_q", "to_v", "ff.net.0.proj", "ff.net.2"]),
-    # Experts: parameters of three dimensions, named as they are: peft also takes transformers 4's names, and changes them.
+    # Experts: parameters of three dimensions, named as they are (peft takes transformers 4's names, too).
     "mixtral": lora(text.mixtral, ["q_proj"], target_parameters=EXPERTS),
     "qwen3_moe": lora(text.qwen3_moe, ["q_proj"], target_parameters=EXPERTS),
     "qwen3_moe-one": lora(text.qwen3_moe, [], target_parameters=["experts.gate_up_proj"], use_rslora=True),
@@ -222,7 +222,7 @@ def shaken(case: Case, adapt: Any) -> nn.Module:
     torch.manual_seed(1)
     shake(model)
     for name, parameter in model.named_parameters():
-        # peft 0.21.2 adds the update of an attention's output projection twice; test_algebra.py says that once is right.
+        # peft 0.21.2 adds the update of an attention's output projection twice; test_algebra.py adds it once.
         if ".base_layer.out_proj.lora_B." in name:
             nn.init.zeros_(parameter)
     return model
