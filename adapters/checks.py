@@ -104,9 +104,13 @@ def check_not_adapted(survey: Survey) -> None:
         InvalidConfig: Naming the first place.
     """
     for path, site in survey.sites.items():
-        names = site.module._modules.keys()  # noqa: SLF001 - hasattr() would ask what a wrapper stands in for
-        if site.wrappers or any(names >= marks for marks in MARKS):
+        names = site.module._modules  # noqa: SLF001 - hasattr() would ask what a wrapper stands in for
+        if site.wrappers or (("base_layer" in names or "original_module" in names) and _is_marked(names)):
             raise refusals.adapted_already(path, survey.model)
+
+
+def _is_marked(names: Collection[str]) -> bool:
+    return any({*names} >= marks for marks in MARKS)
 
 
 def check_adaptable(survey: Survey) -> None:

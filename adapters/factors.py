@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .blank import make_blank
+
 Initialisation = bool | str
 """``init_lora_weights``: ``True``, ``False`` or ``"gaussian"``."""
 
@@ -16,48 +18,46 @@ CONV_CLASSES: dict[str, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
 }
 
 
-class _Uninitialised:
-    """Mixin: a layer whose constructor leaves its weight as allocated."""
-
-    def reset_parameters(self) -> None:
-        """Leave the weight alone; ``initialise`` fills it once."""
+CONV_FIELDS = ("kernel_size", "stride", "padding", "dilation", "padding_mode", "_reversed_padding_repeated_twice")
+"""How a convolution walks over its input."""
 
 
 class LinearFactor(nn.Linear):
     """A bias-free linear map, (written, read), whose weight is as allocated."""
 
     def __init__(self, read: int, written: int, device: torch.device, dtype: torch.dtype) -> None:
-        nn.Module.__init__(self)
-        # Past nn.Module's assignment, which sorts every value: two factors per layer make it worth while.
-        self.__dict__.update(in_features=read, out_features=written)
+        make_blank(self, in_features=read, out_features=written)
         weight = nn.Parameter(torch.empty((written, read), device=device, dtype=dtype))
         self._parameters.update(weight=weight, bias=None)
 
 
-class Conv1dFactor(_Uninitialised, nn.Conv1d):
+class _ConvFactor(nn.Module):
+    """A bias-free convolution whose weight is as allocated."""
+
+    def __init__(self, shape: tuple[int, ...], groups: int, walk: dict[str, Any], where: dict[str, Any]) -> None:
+        written, read = shape[0], shape[1] * groups
+        kept = {"transposed": False, "output_padding": (0,) * (len(shape) - 2), "groups": groups}
+        make_blank(self, in_channels=read, out_channels=written, **kept, **walk)
+        self._parameters.update(weight=nn.Parameter(torch.empty(shape, **where)), bias=None)
+
+
+class Conv1dFactor(_ConvFactor, nn.Conv1d):
     """A bias-free 1-D convolution."""
 
 
-class Conv2dFactor(_Uninitialised, nn.Conv2d):
+class Conv2dFactor(_ConvFactor, nn.Conv2d):
     """A bias-free 2-D convolution."""
 
 
-class Conv3dFactor(_Uninitialised, nn.Conv3d):
+class Conv3dFactor(_ConvFactor, nn.Conv3d):
     """A bias-free 3-D convolution."""
 
 
-CONV_FACTORS: dict[str, type[nn.Module]] = {
+CONV_FACTORS: dict[str, type[_ConvFactor]] = {
     "conv1d": Conv1dFactor,
     "conv2d": Conv2dFactor,
     "conv3d": Conv3dFactor,
 }
-
-
-def keyed(adapter: str, module: nn.Module) -> nn.ModuleDict:
-    """Return ``module`` in a dictionary with one key, without ``ModuleDict``'s checks of what it is given."""
-    single = nn.ModuleDict()
-    single._modules[adapter] = module  # noqa: SLF001
-    return single
 
 
 def adapter_dtype(base: torch.dtype) -> torch.dtype:
@@ -81,11 +81,13 @@ def conv_factors(base: Any, kind: str, r: int) -> tuple[nn.Module, nn.Module]:
 
     ``A`` walks over its input exactly as ``base`` does, dilation and padding mode included (peft 0.21.2 drops both).
     """
-    where: dict[str, Any] = {"device": base.weight.device, "dtype": adapter_dtype(base.weight.dtype), "bias": False}
-    factor = CONV_FACTORS[kind]
-    walk = {name: getattr(base, name) for name in ("kernel_size", "stride", "padding", "dilation", "padding_mode")}
-    first = factor(base.in_channels, r, **walk, **where)
-    return first, factor(r, base.out_channels, 1, groups=base.groups, **where)
+    where: dict[str, Any] = {"device": base.weight.device, "dtype": adapter_dtype(base.weight.dtype)}
+    factor, sizes = CONV_FACTORS[kind], base.kernel_size
+    walk = {name: base.__dict__[name] for name in CONV_FIELDS}
+    first = factor((r, base.in_channels, *sizes), 1, walk, where)
+    ones = (1,) * len(sizes)
+    point = dict(zip(CONV_FIELDS, (ones, ones, (0,) * len(sizes), ones, "zeros", (0, 0) * len(sizes)), strict=True))
+    return first, factor((base.out_channels, r // base.groups, *ones), base.groups, point, where)
 
 
 def initialise(first: torch.Tensor, second: torch.Tensor, how: Initialisation) -> None:

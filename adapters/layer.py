@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidConfig
+from .blank import blank_dict, make_blank
 from .plan import PlannedAdapter
 from .wrapper import Wrapper
 
@@ -54,9 +55,8 @@ class AdapterLayer(Wrapper):
     _kept: dict[str, torch.Tensor]
 
     def __init__(self, base_layer: nn.Module, steering: Steering) -> None:
-        super().__init__()
-        # nn.Module's own assignment sorts every value into parameters, modules and the rest: half of an injection.
-        self.__dict__.update(steering=steering, planned={}, merged_adapters=[], _kept={}, training=base_layer.training)
+        make_blank(self, steering=steering, planned={}, merged_adapters=[], _kept={})
+        self.__dict__["training"] = base_layer.training
         self._modules["base_layer"] = base_layer
 
     @classmethod
@@ -79,12 +79,12 @@ class AdapterLayer(Wrapper):
         for container, part in parts.items():
             holder: Any = self._modules.get(container)
             if holder is None:
-                holder = nn.ParameterDict() if isinstance(part, nn.Parameter) else nn.ModuleDict()
+                holder = blank_dict() if isinstance(part, nn.Module) else nn.ParameterDict()
                 self._modules[container] = holder
-            if isinstance(part, nn.Parameter):
-                holder[adapter] = part
-            else:
+            if isinstance(part, nn.Module):
                 holder._modules[adapter] = part  # noqa: SLF001 - past ModuleDict's checks of what it is given
+            else:
+                holder[adapter] = part
             if not self.training:
                 holder.train(mode=False)
 
@@ -203,10 +203,11 @@ def state_of(parts: Mapping[str, Child]) -> dict[str, nn.Parameter]:
     """Return the tensors of an adapter's parts under the names they have in PEFT's files: ``lora_A.weight``."""
     state = {}
     for container, part in parts.items():
-        if isinstance(part, nn.Parameter):
-            state[container] = part
+        if isinstance(part, nn.Module):  # asked of nn.Parameter, isinstance takes ten times as long
+            own = part._parameters.items()  # noqa: SLF001 - factors have no children, and some no bias
+            state.update({f"{container}.{name}": parameter for name, parameter in own if parameter is not None})
         else:
-            state.update({f"{container}.{name}": parameter for name, parameter in part.named_parameters()})
+            state[container] = part
     return state
 
 

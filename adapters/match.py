@@ -68,6 +68,8 @@ def _said(targets: Targets) -> tuple[str, ...]:
 
 def _named_by(paths: Iterable[str], targets: Targets) -> dict[str, str]:
     """Return the target that names each path, for the paths that have one."""
+    if not targets:
+        return {}
     find = TargetMatcher(targets).find
     return {path: target for path in paths if (target := find(path)) is not None}
 
@@ -75,11 +77,11 @@ def _named_by(paths: Iterable[str], targets: Targets) -> dict[str, str]:
 def _kept(named: dict[str, str], config: AdapterConfig) -> dict[str, str]:
     """Return the named paths that nothing else in the configuration takes away."""
     saved = config.modules_to_save or ()
-    is_excluded = TargetMatcher(config.spec.exclude_modules or ()).find
+    excluded = _named_by(named, config.spec.exclude_modules or ())
     return {
         path: target
         for path, target in named.items()
-        if is_excluded(path) is None
+        if path not in excluded
         and not any(_lies_in(path, name) for name in saved)
         and (path == target or not isinstance(config, LoraConfig) or _block_is_wanted(path, config))
     }

@@ -132,13 +132,14 @@ def _targets(survey: Survey, found: Match, config: AdapterConfig) -> Iterator[_T
         left[path] -= 1
         yield _Target(path, path + ".base_layer" * left[path], "expert_parameter", name, f"{path}.{name}")
     for named in found.paths:
-        path = inner_layer(named, survey)
+        path, kind = named, _kind(survey.sites[named].module)
+        if kind == "other" and (inner := inner_layer(named, survey)) != named:
+            path, kind = inner, _kind(survey.sites[inner].module)
         if path in bare:
             raise refusals.both_ways(path, survey.sites[path].module)
         if path in done:
             continue
         done.add(path)
-        kind = _kind(survey.sites[path].module)
         if kind == "multihead_attention" and isinstance(config, LoraConfig):
             yield from _parts_of_attention(path, survey)
         else:

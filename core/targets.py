@@ -47,7 +47,10 @@ class TargetMatcher:
         if isinstance(self.targets, str):
             return self.targets if self._regex.fullmatch(path) else None
         for length, names in self._suffixes_by_length.items():
-            suffix = path if path.count(".") < length else ".".join(path.rsplit(".", length)[1:])
+            if length == 1:
+                suffix = path[path.rfind(".") + 1 :]
+            else:
+                suffix = path if path.count(".") < length else ".".join(path.rsplit(".", length)[1:])
             if suffix in names:
                 return suffix
         return None

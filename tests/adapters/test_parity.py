@@ -87,7 +87,7 @@ def test_ours_reads_a_peft_adapter(case: Case, tmp_path: Path) -> None:
     with peft_warnings(case):
         peer.save_pretrained(tmp_path)
     mine = PeftModel.from_pretrained(plain, tmp_path)
-    assert distance(specimen(peer), specimen(mine)) <= TOLERANCE
+    assert distance(specimen(peer), specimen(mine)) <= TOLERANCE * max(1.0, float(specimen(peer).abs().max()))
     assert distance(specimen(mine), specimen(case.build().model)) > TOLERANCE
 
 
@@ -101,7 +101,7 @@ def test_peft_reads_our_adapter_without_warnings(case: Case, tmp_path: Path) -> 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", GROUPS)
         peer = peft.PeftModel.from_pretrained(plain, tmp_path)
-    assert distance(specimen(peer), specimen(mine)) <= TOLERANCE
+    assert distance(specimen(peer), specimen(mine)) <= TOLERANCE * max(1.0, float(specimen(peer).abs().max()))
 
 
 @pytest.mark.parametrize("case", MERGEABLE, indirect=True)
