@@ -1,7 +1,7 @@
 """core *offers*: loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
-``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` -> adapters, as
-``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.
+``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` ->
+adapters, as ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.
 """
 
 from importlib import import_module
@@ -31,6 +31,7 @@ _HOMES = {
 
 __all__ = [
     "Client",
+    "IA3Config",
     "LoraConfig",
     "LoradarError",
     "PeftModel",
