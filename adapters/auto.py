@@ -18,7 +18,7 @@ def get_peft_model(
     preset: str = "default",
     adapter_name: str = "default",
 ) -> PeftModel:
-    """Put LoRA into ``model``, in place, and return the wrapper that steers it.
+    """Put LoRA, or IA3, into ``model``, in place, and return the wrapper that steers it.
 
     Without targets in ``config`` they are decided in this order: the registry's entry for the model, checked against
     its layers; the entry of an architecture of the same structure; a live scan. ``decision`` of the result says which
@@ -26,8 +26,9 @@ def get_peft_model(
 
     Args:
         model: Any module, live or on the meta device.
-        config: Strength and, if ``target_modules`` is set, the targets.
-        preset: ``default``, ``attention``, ``mlp`` or ``all-linear``; not used if ``config`` has targets.
+        config: Method, strength and, if it names any, the targets; ``LoraConfig()`` when ``None``.
+        preset: ``default``, ``attention``, ``mlp``, ``all-linear`` or ``experts``, of which IA3 has the first alone;
+            not used if ``config`` has targets.
         adapter_name: Key of the adapter in the state dict.
 
     Raises:
@@ -44,7 +45,7 @@ def get_peft_model(
         decision = decide(model, preset, config.peft_type)
         config = config.with_spec(decision.spec)
     adapted = inject(model, config, adapter_name, expand=expand_shorthand)
-    adapted.decision = decision.about(adapted.targeted_module_names)
+    adapted.decision = decision.about([*adapted.targeted_module_names, *adapted.targeted_parameter_names])
     return adapted
 
 

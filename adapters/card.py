@@ -124,7 +124,7 @@ def _layers(model: "PeftModel") -> Iterator[dict[str, Any]]:
     """Yield the adapted layers by pattern and role, with what a scan says of the first of each."""
     scanned = {layer.path: layer for layer in model.decision.layers} if model.decision else {}
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for path in model.targeted_module_names:
+    for path in (*model.targeted_module_names, *model.targeted_parameter_names):
         groups[pattern_of(path), scanned[path].role if path in scanned else ""].append(path)
     for (pattern, role), paths in groups.items():
         evidence = scanned[paths[0]].evidence if role else ()

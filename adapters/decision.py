@@ -3,7 +3,7 @@
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -13,11 +13,12 @@ from torch import nn
 from ..discovery import scan_module
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
 from ..mappings import Mapping
-from ..patterns import pattern_of
+from ..methods import get_method
+from ..patterns import name_targets, pattern_of
 from ..records import Architecture, Layer, Scan, Slot
 from ..registry import Registry, verify
 from ..summaries import ArchitectureDetail
-from ..targets import TargetSpec, find_hits
+from ..targets import TargetSpec, excluding, find_hits, without_exclusion
 from .translate import translate
 
 logger = logging.getLogger("loradar")
@@ -111,19 +112,26 @@ def _by_name(registry: Registry, found: Scan, peft_type: str, preset: str) -> De
     if mapping is None:
         return None
     known = registry.get_architecture(asked.library, asked.name)
-    misfit = "" if _is_proved(mapping, found, known) else _misfit(mapping, found) or _unreached(mapping, found, known)
+    says = f"registry entry of {_named(mapping)}"
+    if _is_proved(mapping, found, known):
+        return _fitting("registry", mapping, found, says)
+    narrowed = _without_strays(mapping, found, known)
+    misfit = _misfit(narrowed, found) or _unreached(narrowed, found, known)
     if misfit:
         warnings.warn(f"The registry's entry for {_named(mapping)} is not used: {misfit}.", stacklevel=6)
         return None
-    return _fitting("registry", mapping, found, f"registry entry of {_named(mapping)}")
+    return _fitting("registry", narrowed, found, says)
 
 
 def _by_fingerprint(registry: Registry, found: Scan, peft_type: str, preset: str) -> Decision | None:
     mapping = registry.find_by_fingerprint(found.architecture.fingerprint or "", peft_type, preset)
-    if mapping is None or _misfit(mapping, found):
+    if mapping is None:
+        return None
+    narrowed = _without_strays(mapping, found, registry.get_architecture(mapping.library, mapping.name))
+    if _misfit(narrowed, found):
         return None
     says = f"registry entry of {_named(mapping)}, whose blocks have the same structure and names"
-    return _fitting("fingerprint", mapping, found, says)
+    return _fitting("fingerprint", narrowed, found, says)
 
 
 def _by_structure(registry: Registry, found: Scan, peft_type: str, preset: str) -> Decision | None:
@@ -186,14 +194,48 @@ def _unreached(mapping: Mapping, found: Scan, known: ArchitectureDetail) -> str:
 
     What stood there was left out on purpose (PEFT's tables have their own convention); of the rest nobody thought.
     """
-    try:
-        proposed = found.propose(mapping.peft_type, mapping.preset)
-    except (UnknownPreset, MethodDoesNotFit):
-        return ""
-    taken, reached = ({layer.path for layer in find_hits(s, found.layers)} for s in (proposed.spec, mapping.spec))
-    missed = {*map(pattern_of, taken - reached)}
-    new = [pattern for pattern in sorted(missed) if not any(_is_same_place(pattern, slot) for slot in known.slots)]
+    reached = {layer.path for layer in find_hits(mapping.spec, found.layers)}
+    missed = [layer for layer in _taken(mapping, found) or () if layer.path not in reached]
+    new = sorted({pattern_of(layer.path) for layer in _unknown(known, missed)})
     return f"it does not reach {', '.join(new[:4])}, which {mapping.preset!r} takes in this model" if new else ""
+
+
+def _without_strays(mapping: Mapping, found: Scan, known: ArchitectureDetail) -> Mapping:
+    """Exclude what an entry hits and the preset does not take, where its architecture had no layer when it was made.
+
+    A name that hits just the layers meant in a model with one head may hit the pooler of a model with another.
+    """
+    new = [*_unknown(known, find_hits(mapping.spec, found.layers))]
+    taken = _taken(mapping, found) if new else None
+    if taken is None:
+        return mapping
+    meant = {layer.path for layer in taken}
+    strays = [layer.path for layer in new if layer.path not in meant and layer.kind != "expert_parameter"]
+    if not strays:
+        return mapping
+    spec = excluding(mapping.spec, name_targets(strays, found.module_paths))
+    spec = spec if get_method(mapping.peft_type).exclusion else without_exclusion(spec)
+    told = f"left out: {', '.join(dict.fromkeys(map(pattern_of, strays)))}, where the entry knew no layer"
+    return replace(mapping, spec=spec, reasons=(*mapping.reasons, told))
+
+
+def _taken(mapping: Mapping, found: Scan) -> tuple[Layer, ...] | None:
+    """Return what a mapping's preset takes in this model by itself; ``None`` if it has no such preset."""
+    try:
+        return find_hits(found.propose(mapping.peft_type, mapping.preset).spec, found.layers)
+    except (UnknownPreset, MethodDoesNotFit):
+        return None
+
+
+def _unknown(known: ArchitectureDetail, layers: Iterable[Layer]) -> Iterator[Layer]:
+    """Yield the layers that stand where a registered architecture had none."""
+    is_known: dict[str, bool] = {}
+    for layer in layers:
+        pattern = pattern_of(layer.path)
+        if pattern not in is_known:
+            is_known[pattern] = any(_is_same_place(pattern, slot) for slot in known.slots)
+        if not is_known[pattern]:
+            yield layer
 
 
 def _is_same_place(pattern: str, slot: Slot) -> bool:

@@ -101,6 +101,16 @@ def find_hits(spec: TargetSpec, layers: "Iterable[Layer]") -> tuple["Layer", ...
     )
 
 
+def excluding(spec: TargetSpec, targets: Targets) -> TargetSpec:
+    """Return a spec that leaves these modules alone besides those it leaves alone already."""
+    before = spec.exclude_modules
+    if before is None:
+        return replace(spec, exclude_modules=targets)
+    if isinstance(before, tuple) and isinstance(targets, tuple):
+        return replace(spec, exclude_modules=(*before, *targets))
+    return replace(spec, exclude_modules=f"{as_regex(before)}|{as_regex(targets)}")
+
+
 def without_exclusion(spec: TargetSpec) -> TargetSpec:
     """Return a spec that hits the same for a PEFT method whose configuration has no ``exclude_modules``."""
     if spec.exclude_modules is None or spec.target_modules is None:

@@ -1,6 +1,7 @@
 """What the documents say is so: examples run, and nothing a user can set or call is left out."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from loradar import IA3Config, LoraConfig, PeftModel
 from loradar.api import create_app
 from loradar.cli import main
 from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE
@@ -77,7 +79,7 @@ def test_every_file_named_exists(path):
     text = path.read_text("utf-8")
     links = re.findall(r"\]\(([^):]+)\)", text)
     files = re.findall(r"`((?:core|discovery|registry|adapters|api|migrations|data|tests|bench|docs)/[\w./-]+)`", text)
-    missing = [name for name in links if not (path.parent / name).exists()]
+    missing = [name for name in links if not (path.parent / name.partition("#")[0]).exists()]
     missing += [name for name in files if "VERSION" not in name and not (ROOT / name).exists()]
     assert not missing
 
@@ -91,3 +93,34 @@ def test_the_peft_examples_print_what_they_say():
         with contextlib.redirect_stdout(printed):
             exec(compile(code, "peft-defaults.md", "exec"), {})  # noqa: S102 - our own document
         assert printed.getvalue() == expected
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_the_adapter_examples_print_what_they_say(tmp_path, monkeypatch):
+    """docs/adapters.md, one block after the other; what prints nothing talks to the hub."""
+    text = (ROOT / "docs/adapters.md").read_text("utf-8")
+    examples = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code, expected in examples:
+        if not expected:
+            assert "hub" in code
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, "adapters.md", "exec"), names)  # noqa: S102 - our own document
+        assert printed.getvalue() == expected
+    assert len(names) > len(examples)
+
+
+def test_every_method_of_an_adapted_model_is_documented():
+    """docs/adapters.md names what a PeftModel can do, and every field of both configurations."""
+    text = (ROOT / "docs/adapters.md").read_text("utf-8")
+    methods = {name for name, value in vars(PeftModel).items() if callable(value) or isinstance(value, classmethod)}
+    fields = {field.name for config in (LoraConfig, IA3Config) for field in dataclasses.fields(config)}
+    told = {name for name in methods | fields if not name.startswith("_")} - UNTOLD
+    assert not [name for name in sorted(told) if f"`{name}" not in text and f".{name}(" not in text]
+
+
+UNTOLD = {"add_prepared", "get_base_model", "get_nb_trainable_parameters"}
+"""What is for loradar itself, and what needs no words."""

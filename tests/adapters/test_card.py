@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from transformers import MixtralConfig, MixtralForCausalLM
 from zoo import MLP, llama
 
 import loradar
@@ -41,6 +42,17 @@ def test_what_a_scan_says_is_of_the_adapted_layers_alone():
     assert "| `modules_to_save` | `seq.4` |" in card
     assert "- `seq.*`: nothing known says what '0' does (names)\n" in card
     assert "| head |" not in card
+
+
+@pytest.mark.usefixtures("seeded_settings")
+def test_fused_experts_are_layers_too():
+    """Bare parameters stand in the table with their roles, as modules do."""
+    config = MixtralConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    card = card_of(get_peft_model(MixtralForCausalLM(config), preset="experts"))
+    assert "| `model.layers.*.mlp.experts.gate_up_proj` | 2 | expert.gate_up |" in card
+    assert "| `model.layers.*.mlp.experts.down_proj` | 2 | expert.down |" in card
 
 
 def test_given_targets_have_no_roles():

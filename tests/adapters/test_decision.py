@@ -16,22 +16,32 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
+    BertModel,
+    CLIPVisionModel,
+    ElectraModel,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
+    MobileBertModel,
     Olmo2Config,
     Qwen3MoeConfig,
+    RobertaForSequenceClassification,
+    RobertaModel,
+    SiglipForImageClassification,
+    T5EncoderModel,
+    ViTModel,
     VitPoseBackboneConfig,
     VitPoseConfig,
     VitPoseForPoseEstimation,
+    XLMRobertaModel,
 )
 from zoo import MLP
 
 import loradar
-from loradar import LoraConfig, get_peft_model
-from loradar.adapters.decision import decide
+from loradar import IA3Config, LoraConfig, get_peft_model
+from loradar.adapters.decision import decide, decide_for, scan_known
 from loradar.discovery import sources
 from loradar.errors import InvalidConfig, NoAdaptableLayers, UnknownPreset
 from loradar.records import Architecture, Proposal
@@ -268,6 +278,71 @@ def test_a_base_model_is_no_other_model():
     with torch.device("meta"):
         model = AutoModel.from_config(Qwen3MoeConfig(num_hidden_layers=2))
     assert {decide(model, preset).step for preset in ("default", "all-linear", "experts")} == {"registry"}
+
+
+OTHER_HEADS = [
+    BertModel,
+    RobertaModel,
+    XLMRobertaModel,
+    MobileBertModel,
+    ElectraModel,
+    ViTModel,
+    CLIPVisionModel,
+    T5EncoderModel,
+    RobertaForSequenceClassification,
+    SiglipForImageClassification,
+]
+
+
+@pytest.mark.filterwarnings("ignore:The registry's entry for transformers.siglip .* is not used")  # one tower of two
+@pytest.mark.parametrize("model_class", OTHER_HEADS)
+def test_the_pooler_of_a_model_with_another_head_is_left_alone(model_class):
+    """A registered name that hits the layers meant in one class of an architecture hits a pooler in another."""
+    with torch.device("meta"):
+        model = model_class(model_class.config_class())
+    found = scan_known(model)
+    for proposal in (p for p in found.proposals if p.peft_type in ("LORA", "IA3")):
+        decision = decide_for(found, proposal.peft_type, proposal.preset)
+        assert decision.step != "scan"
+        assert all(layer.depth for layer in find_hits(decision.spec, found.layers))
+
+
+def test_what_an_entry_leaves_out_is_told():
+    """The layers of the entry are adapted, and no warning is needed; both ways of excluding can be joined."""
+    adapted = get_peft_model(BertModel(BertConfig(**SMALL)), preset="mlp")
+    assert adapted.decision.step == "registry"
+    assert "pooler.dense" in adapted.peft_config["default"].exclude_modules
+    assert "left out: pooler.dense, where the entry knew no layer" in adapted.decision.reasons
+    assert len(adapted.targeted_module_names) == 4
+    whole = get_peft_model(BertModel(BertConfig(**SMALL)), preset="all-linear")
+    assert isinstance(whole.peft_config["default"].exclude_modules, str)
+    assert len(whole.targeted_module_names) == 12
+
+
+def test_a_method_without_exclusions_gets_none():
+    """VeRA's configuration has no such field: the pooler is left out by the targets themselves."""
+    found = scan_known(BertModel(BertConfig(**SMALL)))
+    lora, vera = (decide_for(found, peft_type, "mlp").spec for peft_type in ("LORA", "VERA"))
+    assert vera.exclude_modules is None
+    assert find_hits(vera, found.layers) == find_hits(lora, found.layers)
+
+
+IA3_TYPES = ["bert", "gpt2", "t5", "opt", "bloom", "falcon", "swin", "whisper", "convnextv2", "mixtral"]
+
+
+@pytest.mark.parametrize("name", IA3_TYPES)
+def test_ia3_needs_no_targets_either(name):
+    """The feed-forward layers are scaled at what they read, and nothing outside the blocks is scaled."""
+    model = build(name)
+    with_roles = {layer.path: layer for layer in scan_known(model).layers}
+    adapted = get_peft_model(model, IA3Config())
+    config = adapted.peft_config["default"]
+    hits = [with_roles[path] for path in adapted.targeted_module_names]
+    assert hits
+    assert all(layer.depth for layer in hits)
+    scaled = {layer.path for layer in find_hits(TargetSpec(config.feedforward_modules), hits)}
+    assert {layer.path for layer in hits if layer.role.startswith("mlp.")} <= scaled
+    assert not [layer for layer in hits if layer.path in scaled and layer.role in ("attention.key", "attention.value")]
 
 
 def test_an_unusable_registry_does_not_stop_a_training(home):
