@@ -151,7 +151,9 @@ class PeftModel(Wrapper):
         from .inject import prepare  # noqa: PLC0415 - injecting makes this class
 
         self._check_new(adapter_name, peft_config)
-        self.add_prepared(prepare(self._survey(), peft_config, adapter_name))
+        with self._unmerged():
+            prepared = prepare(self._survey(), peft_config, adapter_name)
+        self.add_prepared(prepared)
 
     def add_prepared(self, prepared: Prepared) -> None:
         """Put an adapter that is built already into the model."""
@@ -164,9 +166,11 @@ class PeftModel(Wrapper):
         """Make one adapter active, or several at once; these train, the others are frozen.
 
         Raises:
-            InvalidConfig: If there is no such adapter.
+            InvalidConfig: If there is no such adapter, or none is named.
         """
-        names = (adapter_name,) if isinstance(adapter_name, str) else tuple(adapter_name)
+        names = (adapter_name,) if isinstance(adapter_name, str) else tuple(dict.fromkeys(adapter_name))
+        if not names:
+            raise InvalidConfig("set_adapter([]) names no adapter: for the base model alone, use disable_adapter().")
         self._check_known(names)
         if any(layer.merged for layer in self._layers()):
             warnings.warn("The adapters were merged, and are unmerged to switch between them.", stacklevel=2)
@@ -185,6 +189,7 @@ class PeftModel(Wrapper):
             message = f"{adapter_name!r} is the only adapter: call unload(), which returns the model without it."
             raise InvalidConfig(message, adapter_name=adapter_name)
         self.unmerge_adapter()
+        set_trainable(self._biases(adapter_name).values(), trainable=False)
         detach(self.get_base_model(), adapter_name)
         del self.peft_config[adapter_name]
         left = [name for name in self._steering.active if name != adapter_name]
@@ -313,13 +318,21 @@ class PeftModel(Wrapper):
             if isinstance(config, LoraConfig) and config.bias != "none":
                 message = f"Biases trained with bias={config.bias!r} stay in place while the adapter is disabled."
                 warnings.warn(message, stacklevel=3)
+        with self._unmerged():
+            before, self._steering.disabled = self._steering.disabled, True
+            try:
+                yield
+            finally:
+                self._steering.disabled = before
+
+    @contextmanager
+    def _unmerged(self) -> Iterator[None]:
+        """Let the base weights be themselves, and tied where they are, within a ``with`` block."""
         merged = [(layer, [*layer.merged_adapters]) for layer in self._layers() if layer.merged]
         self.unmerge_adapter()
-        before, self._steering.disabled = self._steering.disabled, True
         try:
             yield
         finally:
-            self._steering.disabled = before
             for layer, names in merged:
                 layer.merge(names)
 
@@ -418,7 +431,8 @@ class PeftModel(Wrapper):
             self.peft_config[adapter_name] = replace(known, inference_mode=not is_trainable)
             self._set_trainable()
             return
-        prepared = read_for(self._survey(), folder, adapter_name, is_trainable=is_trainable)
+        with self._unmerged():
+            prepared = read_for(self._survey(), folder, adapter_name, is_trainable=is_trainable)
         self._check_new(adapter_name, prepared.config)
         self.add_prepared(prepared)
 
@@ -492,7 +506,7 @@ def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str]
     Raises:
         InvalidConfig: If a name is unknown, or a layer cannot tell the samples of a batch apart.
     """
-    if adapter_names is None:
+    if adapter_names is None or steering.disabled:
         yield
         return
     if model.training:
