@@ -119,8 +119,9 @@ def _build(survey: Survey, plan: Plan, config: AdapterConfig, adapter_name: str)
     """Create every part, attached to nothing yet."""
     parts = []
     for planned in plan.adapters:
-        layer: type[AdapterLayer] = layer_class(config.peft_type, planned.kind)
-        parts.append(Part(planned, layer, layer.parts(survey.sites[planned.path].module, planned)))
+        base = survey.sites[planned.path].module
+        layer: type[AdapterLayer] = layer_class(config.peft_type, planned.kind, base)
+        parts.append(Part(planned, layer, layer.parts(base, planned)))
     copies = {path: copy_of(survey.sites[path].module) for path in plan.saved}
     is_transposed = any(planned.fan_in_fan_out and not planned.parameter for planned in plan.adapters)
     name = config.base_model_name_or_path or foreign.name_of(survey.model)

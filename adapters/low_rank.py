@@ -27,7 +27,9 @@ def can_fuse(base: nn.Module, *factors: nn.Module) -> bool:
 
 
 def _is_watched(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)  # noqa: SLF001
+    own: dict[str, Any] = module.__dict__
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks or "forward" in own)
 
 
 def low_rank_linear(

@@ -28,13 +28,14 @@ LORA_LAYERS: dict[Kind, type[AdapterLayer]] = {
     "conv3d": LoraConv,
     "embedding": LoraEmbedding,
     "expert_parameter": LoraParameter,
-    "multihead_attention": LoraMultihead,
 }
 """What goes on each kind of layer with LoRA."""
 
 
-def layer_class(peft_type: str, kind: Kind) -> type[AdapterLayer]:
-    """Return the class that adapts a kind of layer."""
+def layer_class(peft_type: str, kind: Kind, base: nn.Module) -> type[AdapterLayer]:
+    """Return the class that adapts a kind of layer, or a parameter of ``base``."""
+    if isinstance(base, nn.MultiheadAttention):
+        return LoraMultihead
     return IA3Layer if peft_type == "IA3" else LORA_LAYERS[kind]
 
 

@@ -109,15 +109,17 @@ def _add(
 
 def _config_for(parts: Sequence[Part], like: AdapterConfig) -> AdapterConfig:
     """Return a configuration that builds just these layers with these ranks again."""
-    modules = tuple(part.planned.path for part in parts if not part.planned.parameter)
-    bare = tuple(f"{part.planned.path}.{part.planned.parameter}" for part in parts if part.planned.parameter)
-    ranks = {**dict.fromkeys(modules, 0), **dict.fromkeys(bare, 0)}
-    for part in parts:
-        key = f"{part.planned.path}.{part.planned.parameter}" if part.planned.parameter else part.planned.path
-        ranks[key] = part.planned.r
+    # The output projection of an attention is named by the attention, and so are its other projections.
+    attentions = {part.planned.named for part in parts if part.planned.kind == "multihead_attention"}
+    modules, bare, ranks = [], [], {}
+    for planned, _, _ in parts:
+        is_bare = bool(planned.parameter) and planned.path not in attentions
+        key = f"{planned.path}.{planned.parameter}" if is_bare else planned.named
+        (bare if is_bare else modules).append(key)
+        ranks[key] = planned.r
     [(r, _)] = Counter(ranks.values()).most_common(1)
     pattern = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != r}
-    spec = TargetSpec(target_modules=modules or None, target_parameters=bare or None)
+    spec = TargetSpec(target_modules=(*dict.fromkeys(modules),) or None, target_parameters=(*bare,) or None)
     plain = replace(like, target_modules=None, exclude_modules=None, target_parameters=None)  # type: ignore[call-arg]
     narrowed = {"layers_to_transform": None, "layers_pattern": None, "use_rslora": False, "bias": "none"}
     own = {"r": r, "lora_alpha": r, "rank_pattern": pattern, "alpha_pattern": pattern}
