@@ -100,6 +100,12 @@ class PeftModel(Wrapper):
         """Pickle as what ``type()`` says."""
         return _blank, (type(self),), self.__dict__
 
+    def _replicate_for_data_parallel(self) -> "PeftModel":
+        """Return a replica that runs its own model: ``forward`` knows the one it was made for."""
+        replica: PeftModel = super()._replicate_for_data_parallel()
+        replica.forward = lambda *args, **kwargs: _Forward(replica.base_model.model, self._steering)(*args, **kwargs)
+        return replica
+
     def _settle(self, prepared: Prepared) -> None:
         """Let a new adapter train if it is active, and nothing else that is new."""
         is_active = prepared.name in self._steering.active and not prepared.config.inference_mode
@@ -287,7 +293,7 @@ class PeftModel(Wrapper):
             if module is not site.module and not isinstance(module, Wrapper):
                 for parameter, before in zip(module.parameters(), site.module.parameters(), strict=True):
                     parameter.requires_grad = before.requires_grad
-                setattr(site.parent, site.name, module)
+                survey.hang(site, module)
         if foreign.note_untied(survey.model):
             warnings.warn("Embeddings are no longer tied: config.tie_word_embeddings is False now.", stacklevel=2)
         return survey.model
