@@ -288,3 +288,16 @@ def test_backward_hooks_on_a_base_layer_are_called() -> None:
     base.emb.weight.requires_grad = True
     model(IDS).sum().backward()
     assert {*calls} == {base.fc.base_layer, base.fc.lora_A["default"]}
+
+
+def test_experts_of_a_lower_rank_are_swapped_in(tmp_path: Path) -> None:
+    """``A`` holds the ranks expert by expert: each expert's are filled up, not the last one's."""
+    base, x = Mixture().eval(), torch.randn(4, 8)
+    fields: dict[str, Any] = {"target_parameters": ["gate_up_proj", "down_proj"], "target_modules": ["dense"]}
+    smaller = inject(copy.deepcopy(base), LoraConfig(**fields, r=2)).eval()
+    randomise(smaller)
+    smaller.save_pretrained(tmp_path)
+    model = inject(base, LoraConfig(**fields, r=3, lora_alpha=1)).eval()
+    randomise(model, seed=1)
+    model.hotswap_adapter(tmp_path)
+    torch.testing.assert_close(model(x), smaller(x))
