@@ -11,7 +11,7 @@ from ..errors import InvalidConfig, TargetsNotFound
 from ..targets import TargetSpec
 from . import foreign
 from .checkpoint import check_ranks, fill
-from .checks import check_adaptable, check_not_adapted
+from .checks import check_adaptable, check_blocks, check_not_adapted
 from .config import AdapterConfig
 from .fields import task_heads
 from .layer import AdapterLayer
@@ -94,6 +94,7 @@ def plan_for(survey: Survey, config: AdapterConfig) -> Plan:
         NoAdaptableLayers: As ``inject``.
         InvalidConfig: As ``inject``.
     """
+    check_blocks(survey, config)
     parameters = survey.parameter_paths() if config.spec.target_parameters else ()
     try:
         found = match(survey.paths, config, parameters)
