@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from types import CodeType
 from typing import Any, cast
 
 import torch
@@ -563,3 +564,7 @@ class _Forward:
     @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self.model.forward)
+
+    @property
+    def __code__(self) -> CodeType:  # torch.export says where the source is
+        return type(self).__call__.__code__

@@ -10,7 +10,8 @@ import pytest
 import torch
 from adapter_zoo import Mixture, randomise
 from torch import nn
-from zoo import attention
+from torch.autograd import forward_ad
+from zoo import attention, mlp
 
 from loradar.adapters import LoraConfig, PeftModel, inject
 from loradar.errors import InvalidConfig
@@ -301,3 +302,28 @@ def test_experts_of_a_lower_rank_are_swapped_in(tmp_path: Path) -> None:
     randomise(model, seed=1)
     model.hotswap_adapter(tmp_path)
     torch.testing.assert_close(model(x), smaller(x))
+
+
+# --- under PyTorch's own machinery --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_exported_it_answers_as_before(strict: bool) -> None:  # noqa: FBT001 - a case
+    """``torch.export`` takes the wrapper itself, in both of its ways."""
+    specimen = mlp(8)
+    model = inject(specimen.model, LoraConfig(target_modules=["seq.0", "seq.2"], r=2)).eval()
+    randomise(model)
+    exported = torch.export.export(model, (), specimen.inputs, strict=strict)
+    torch.testing.assert_close(exported.module()(**specimen.inputs), specimen(model))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
+def test_forward_mode_derivatives() -> None:
+    """The tangent of the output is the merged layer's."""
+    model = inject(nn.Sequential(nn.Linear(8, 5)), LoraConfig(target_modules=["0"], r=2))
+    randomise(model)
+    x, direction = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(model(forward_ad.make_dual(x, direction))).tangent
+    model.merge_adapter()
+    torch.testing.assert_close(found, model(direction) - model(torch.zeros_like(direction)))
