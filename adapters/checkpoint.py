@@ -120,8 +120,11 @@ def copy_into(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Te
 
     Raises:
         AdapterUnreadable: If one has another shape.
+        InvalidConfig: If one would go to the meta device, which keeps no values.
     """
     for key, target in wanted.items():
+        if target.is_meta:
+            raise InvalidConfig(f"{key!r} would go to the meta device and be lost. Give the model storage first.")
         if target.is_floating_point() != tensors[key].is_floating_point():
             message = f"{key!r} holds {tensors[key].dtype} where this model needs {target.dtype}: the file is damaged."
             raise AdapterUnreadable(message, key=key)

@@ -10,6 +10,7 @@ from ..discovery import CONV_KINDS, kind_of
 from ..errors import NoAdaptableLayers
 from ..vocabulary import Kind
 from . import foreign, refusals
+from .config import AdapterConfig, LoraConfig
 from .factors import is_plain_conv
 from .sites import Site, Survey
 
@@ -111,6 +112,23 @@ def check_not_adapted(survey: Survey) -> None:
 
 def _is_marked(names: Collection[str]) -> bool:
     return any({*names} >= marks for marks in MARKS)
+
+
+def check_blocks(survey: Survey, config: AdapterConfig) -> None:
+    """Refuse ``layers_to_transform`` where one block is run as several layers, as in ALBERT.
+
+    Raises:
+        InvalidConfig: Naming the block and how many layers it is run as.
+    """
+    depth = foreign.depth_of(survey.model)
+    if depth is None or not isinstance(config, LoraConfig) or config.layers_to_transform is None:
+        return
+    numbers = [int(name) for path in survey.paths for name in path.split(".") if name.isdecimal()]
+    # Blocks in stages have small numbers too, but more layers of one name than that.
+    names = Counter(path.rpartition(".")[2] for path in survey.paths)
+    if numbers and max(numbers) + 1 < depth and max(names.values()) < depth:
+        path = next(path for path in survey.paths if path.rpartition(".")[2].isdecimal())
+        raise refusals.shared_block(path, max(numbers) + 1, depth)
 
 
 def check_adaptable(survey: Survey) -> None:

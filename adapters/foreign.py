@@ -18,6 +18,12 @@ def origin_of(model: nn.Module) -> dict[str, str]:
     return {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}
 
 
+def depth_of(model: nn.Module) -> int | None:
+    """Return how many layers a transformers model runs, if its configuration says so."""
+    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    return depth if isinstance(depth, int) else None
+
+
 def is_checkpointing(modules: Iterable[nn.Module]) -> bool:
     """Tell whether gradient checkpointing is on in one of a transformers model's modules."""
     # The model's own property asks every module twice over, which costs as much as the rest of an injection.

@@ -11,7 +11,7 @@ from ..errors import InvalidConfig, TargetsNotFound
 from ..targets import TargetSpec
 from . import foreign
 from .checkpoint import check_ranks, fill
-from .checks import check_adaptable, check_not_adapted
+from .checks import check_adaptable, check_blocks, check_not_adapted
 from .config import AdapterConfig
 from .fields import task_heads
 from .match import match
@@ -93,6 +93,7 @@ def plan_for(survey: Survey, config: AdapterConfig) -> Plan:
         NoAdaptableLayers: As ``inject``.
         InvalidConfig: As ``inject``.
     """
+    check_blocks(survey, config)
     parameters = survey.parameter_paths() if config.spec.target_parameters else ()
     try:
         found = match(survey.paths, config, parameters)
@@ -118,8 +119,9 @@ def _build(survey: Survey, plan: Plan, config: AdapterConfig, adapter_name: str)
     """Create every part, attached to nothing yet."""
     parts = []
     for planned in plan.adapters:
-        layer = layer_class(config.peft_type, planned.kind)
-        parts.append(Part(planned, layer, layer.parts(survey.sites[planned.path].module, planned)))
+        base = survey.sites[planned.path].module
+        layer = layer_class(config.peft_type, planned.kind, base)
+        parts.append(Part(planned, layer, layer.parts(base, planned)))
     copies = {path: copy_of(survey.sites[path].module) for path in plan.saved}
     is_transposed = any(planned.fan_in_fan_out and not planned.parameter for planned in plan.adapters)
     name = config.base_model_name_or_path or foreign.name_of(survey.model)

@@ -19,6 +19,7 @@ from .factors import adapter_dtype, conv_factors, initialise, initialise_embeddi
 from .layer import AdapterLayer, Child, state_of
 from .low_rank import can_fuse, low_rank_linear
 from .plan import PlannedAdapter
+from .wrapper import Wrapper
 
 STACKED = 3
 """Dimensions of a stack of matrices."""
@@ -249,9 +250,7 @@ class LoraParameter(LoraLayer):
 
     def _located(self, updated: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return the parameters by their names as seen from ``base_layer``, which may be another adapter's layer."""
-        prefix, inner = "", self.base_layer
-        while isinstance(inner, AdapterLayer):
-            prefix, inner = f"{prefix}base_layer.", inner.base_layer
+        prefix = _way_in(self.base_layer)
         return {prefix + name: value for name, value in updated.items()}
 
     def experts(self) -> int:
@@ -282,20 +281,37 @@ class LoraParameter(LoraLayer):
 
 
 class LoraMultihead(LoraParameter):
-    """LoRA on ``nn.MultiheadAttention``: on its fused input projection, or on its query's if it has three.
+    """LoRA on an input projection of ``nn.MultiheadAttention``, which may be one for all or three.
 
     Its output projection is a layer of its own, ``out_proj``, and gets an adapter of its own; but it is the attention
-    that reads its weight, and so this layer that has to hand the updated one in.
+    that reads its weight, and so the innermost of these layers that has to hand the updated one in.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the attention returns with both updates in it."""
         adapters = self.answering()
-        output: Any = self.base().out_proj
         updated = self.updated(adapters) if adapters else {}
-        if isinstance(output, AdapterLayer) and (adapters := output.answering()):
-            updated |= {f"out_proj.base_layer.{name}": value for name, value in output.updated(adapters).items()}
+        if not isinstance(self.base_layer, LoraMultihead):
+            updated |= self._of_output()
         return functional_call(self.base_layer, self._located(updated), args, kwargs)
+
+    def _of_output(self) -> dict[str, torch.Tensor]:
+        """Return the updated parameters of the output projection, by their names as seen from the attention."""
+        output: Any = self.base().out_proj
+        prefix = f"out_proj.{_way_in(output)}"
+        while isinstance(output, Wrapper):
+            if isinstance(output, AdapterLayer) and (adapters := output.answering()):
+                return {prefix + name: value for name, value in output.updated(adapters).items()}
+            output = output._modules[output.inner_name]  # noqa: SLF001 - not what answers now
+        return {}
+
+
+def _way_in(module: nn.Module | None) -> str:
+    """Return what the names of a module's parameters begin with as seen from what stands in for it."""
+    prefix = ""
+    while isinstance(module, Wrapper):
+        prefix, module = f"{prefix}{module.inner_name}.", module._modules[module.inner_name]  # noqa: SLF001
+    return prefix
 
 
 def _through(layer: LoraLayer, x: torch.Tensor, adapter: str) -> torch.Tensor:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 
@@ -11,7 +12,8 @@ def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
     """Tell whether nothing but plain arithmetic happens in these modules, so that they can be passed by.
 
     Not so with hooks (offloading, ZeRO), a forward of the layer's own, tensors of a class of their own (quantised,
-    sharded), or a base that trains. Under autocast, a compiler or torch.func, the plain way is left to them.
+    sharded), or a base that trains. Under autocast, a compiler, torch.func or forward-mode derivatives, the plain way
+    is left to them.
     """
     weight, bias = base._parameters.get("weight"), base._parameters.get("bias")  # noqa: SLF001 - in every forward
     return (
@@ -22,12 +24,15 @@ def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
         and not (_is_watched(base) or _is_watched(first) or _is_watched(second))
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled(weight.device.type)
+        and forward_ad._current_level < 0  # noqa: SLF001 - as its own functions ask
         and not torch._C._are_functorch_transforms_active()  # noqa: SLF001 - as autograd.Function asks itself
     )
 
 
 def _is_watched(module: nn.Module) -> bool:
-    return module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__  # type: ignore[return-value]  # noqa: SLF001
+    own: dict[str, Any] = module.__dict__
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks or "forward" in own)
 
 
 Tensors = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]

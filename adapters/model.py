@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from types import CodeType
 from typing import Any, cast
 
 import torch
@@ -100,6 +101,12 @@ class PeftModel(Wrapper):
         """Pickle as what ``type()`` says."""
         return _blank, (type(self),), self.__dict__
 
+    def _replicate_for_data_parallel(self) -> "PeftModel":
+        """Return a replica that runs its own model: ``forward`` knows the one it was made for."""
+        replica: PeftModel = super()._replicate_for_data_parallel()
+        replica.forward = lambda *args, **kwargs: _Forward(replica.base_model.model, self._steering)(*args, **kwargs)
+        return replica
+
     def _settle(self, prepared: Prepared) -> None:
         """Let a new adapter train if it is active, and nothing else that is new."""
         is_active = prepared.name in self._steering.active and not prepared.config.inference_mode
@@ -151,7 +158,9 @@ class PeftModel(Wrapper):
         from .inject import prepare  # noqa: PLC0415 - injecting makes this class
 
         self._check_new(adapter_name, peft_config)
-        self.add_prepared(prepare(self._survey(), peft_config, adapter_name))
+        with self._unmerged():
+            prepared = prepare(self._survey(), peft_config, adapter_name)
+        self.add_prepared(prepared)
 
     def add_prepared(self, prepared: Prepared) -> None:
         """Put an adapter that is built already into the model."""
@@ -164,9 +173,11 @@ class PeftModel(Wrapper):
         """Make one adapter active, or several at once; these train, the others are frozen.
 
         Raises:
-            InvalidConfig: If there is no such adapter.
+            InvalidConfig: If there is no such adapter, or none is named.
         """
-        names = (adapter_name,) if isinstance(adapter_name, str) else tuple(adapter_name)
+        names = (adapter_name,) if isinstance(adapter_name, str) else tuple(dict.fromkeys(adapter_name))
+        if not names:
+            raise InvalidConfig("set_adapter([]) names no adapter: for the base model alone, use disable_adapter().")
         self._check_known(names)
         if any(layer.merged for layer in self._layers()):
             warnings.warn("The adapters were merged, and are unmerged to switch between them.", stacklevel=2)
@@ -185,6 +196,7 @@ class PeftModel(Wrapper):
             message = f"{adapter_name!r} is the only adapter: call unload(), which returns the model without it."
             raise InvalidConfig(message, adapter_name=adapter_name)
         self.unmerge_adapter()
+        set_trainable(self._biases(adapter_name).values(), trainable=False)
         detach(self.get_base_model(), adapter_name)
         del self.peft_config[adapter_name]
         left = [name for name in self._steering.active if name != adapter_name]
@@ -284,7 +296,7 @@ class PeftModel(Wrapper):
             if module is not site.module and not isinstance(module, Wrapper):
                 for parameter, before in zip(module.parameters(), site.module.parameters(), strict=True):
                     parameter.requires_grad = before.requires_grad
-                setattr(site.parent, site.name, module)
+                survey.hang(site, module)
         if foreign.note_untied(survey.model):
             warnings.warn("Embeddings are no longer tied: config.tie_word_embeddings is False now.", stacklevel=2)
         return survey.model
@@ -315,13 +327,21 @@ class PeftModel(Wrapper):
             if isinstance(config, LoraConfig) and config.bias != "none":
                 message = f"Biases trained with bias={config.bias!r} stay in place while the adapter is disabled."
                 warnings.warn(message, stacklevel=3)
+        with self._unmerged():
+            before, self._steering.disabled = self._steering.disabled, True
+            try:
+                yield
+            finally:
+                self._steering.disabled = before
+
+    @contextmanager
+    def _unmerged(self) -> Iterator[None]:
+        """Let the base weights be themselves, and tied where they are, within a ``with`` block."""
         merged = [(layer, [*layer.merged_adapters]) for layer in self._layers() if layer.merged]
         self.unmerge_adapter()
-        before, self._steering.disabled = self._steering.disabled, True
         try:
             yield
         finally:
-            self._steering.disabled = before
             for layer, names in merged:
                 layer.merge(names)
 
@@ -420,7 +440,8 @@ class PeftModel(Wrapper):
             self.peft_config[adapter_name] = replace(known, inference_mode=not is_trainable)
             self._set_trainable()
             return
-        prepared = read_for(self._survey(), folder, adapter_name, is_trainable=is_trainable)
+        with self._unmerged():
+            prepared = read_for(self._survey(), folder, adapter_name, is_trainable=is_trainable)
         self._check_new(adapter_name, prepared.config)
         self.add_prepared(prepared)
 
@@ -494,7 +515,7 @@ def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str]
     Raises:
         InvalidConfig: If a name is unknown, or a layer cannot tell the samples of a batch apart.
     """
-    if adapter_names is None:
+    if adapter_names is None or steering.disabled:
         yield
         return
     if model.training:
@@ -545,3 +566,7 @@ class _Forward:
     @property
     def __signature__(self) -> inspect.Signature:
         return inspect.signature(self.model.forward)
+
+    @property
+    def __code__(self) -> CodeType:  # torch.export says where the source is
+        return type(self).__call__.__code__

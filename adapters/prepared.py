@@ -33,8 +33,10 @@ LORA_LAYERS: dict[Kind, type[AdapterLayer]] = {
 """What goes on each kind of layer with LoRA."""
 
 
-def layer_class(peft_type: str, kind: Kind) -> type[AdapterLayer]:
-    """Return the class that adapts a kind of layer."""
+def layer_class(peft_type: str, kind: Kind, base: nn.Module) -> type[AdapterLayer]:
+    """Return the class that adapts a kind of layer, or a parameter of ``base``."""
+    if isinstance(base, nn.MultiheadAttention):  # its projections are bare parameters, and named so too
+        kind = "multihead_attention"
     return IA3Layer if peft_type == "IA3" else LORA_LAYERS[kind]
 
 
@@ -80,7 +82,7 @@ def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:
             layer = _layer_for(site, planned)
             if layer is None:
                 layer = layer_type(_hanging(site), steering)
-                site.parent._modules[site.name] = layer  # noqa: SLF001 - nn.Module's assignment costs as much as the rest
+                survey.hang(site, layer)
                 if isinstance(site.parent, nn.TransformerEncoderLayer):
                     layer.register_forward_hook(_call_me)
             layer.hold(prepared.name, planned, children)
@@ -89,7 +91,7 @@ def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:
             saved = _hanging(site)
             if not isinstance(saved, SavedModule):
                 saved = SavedModule(saved, steering)
-                site.parent._modules[site.name] = saved  # noqa: SLF001
+                survey.hang(site, saved)
             saved.hold(prepared.name, copy)
     except BaseException:
         detach(survey.model, prepared.name)
@@ -102,7 +104,8 @@ def _call_me(module: nn.Module, args: object, output: object) -> None:
 
 def detach(model: nn.Module, adapter: str | None = None) -> None:
     """Take an adapter out of a model, or all of them, and with it every layer that carries none any more."""
-    for site in survey_model(model).sites.values():
+    survey = survey_model(model)
+    for site in survey.sites.values():
         left = []
         for wrapper in _adapting(site):
             for name in wrapper.adapters() if adapter is None else (adapter,):
@@ -114,7 +117,7 @@ def detach(model: nn.Module, adapter: str | None = None) -> None:
             for wrapper in reversed(left):
                 wrapper._modules[wrapper.inner_name] = inside  # noqa: SLF001 - its own assignment sorts what it is given
                 inside = wrapper
-            site.parent._modules[site.name] = inside  # noqa: SLF001
+            survey.hang(site, inside)
 
 
 def copy_of(module: nn.Module) -> nn.Module:

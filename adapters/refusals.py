@@ -74,6 +74,13 @@ def rank_not_divisible(path: str, module: nn.Module, r: int) -> InvalidConfig:
     return _refuse(path, module, f"has groups={module.groups}, which do not divide the rank r={r}", way_out)
 
 
+def shared_block(path: str, blocks: int, depth: int) -> InvalidConfig:
+    """Refuse to tell layers apart that are one block, run several times."""
+    message = f"layers_to_transform cannot tell layers apart: the block {path!r} is shared, {depth} layers run on {blocks}"
+    way_out = "Leave it out, which adapts all of them; or correct num_hidden_layers, if blocks were cut off."
+    return InvalidConfig(f"{message}. {way_out}", path=path, blocks=blocks, depth=depth)
+
+
 def container_saved(path: str, module: nn.Module) -> InvalidConfig:
     """Refuse a list of modules in ``modules_to_save``: it has no forward to stand in for."""
     return _refuse(path, module, "cannot be saved as a whole", "Name the modules inside of it in modules_to_save.")

@@ -36,6 +36,16 @@ class Survey:
 
     model: nn.Module
     sites: dict[str, Site]
+    again: list[tuple[nn.Module, str]]
+    """The further places of modules that hang in several, each as its parent and its name there."""
+
+    def hang(self, site: Site, module: nn.Module) -> None:
+        """Put ``module`` in the place of what hangs at a site, in every place where that hangs."""
+        before = site.parent._modules[site.name]  # noqa: SLF001 - nn.Module's assignment costs as much as the rest
+        site.parent._modules[site.name] = module  # noqa: SLF001
+        for parent, name in self.again:
+            if parent._modules[name] is before:  # noqa: SLF001
+                parent._modules[name] = module  # noqa: SLF001
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -67,15 +77,17 @@ class Survey:
 
 def survey_model(model: nn.Module) -> Survey:
     """Walk ``model`` once. A module that hangs in two places is listed under its first path, as PEFT does."""
-    sites: dict[str, Site] = {}
-    seen = {id(model)}
-    _descend(model, "", "", sites, seen)
-    return Survey(model, sites)
+    survey = Survey(model, {}, [])
+    _descend(model, "", "", survey, {id(model)})
+    return survey
 
 
-def _descend(parent: nn.Module, prefix: str, location: str, sites: dict[str, Site], seen: set[int]) -> None:
+def _descend(parent: nn.Module, prefix: str, location: str, survey: Survey, seen: set[int]) -> None:
     for name, hanging in parent._modules.items():  # noqa: SLF001 - named_modules() does not tell the parent
-        if hanging is None or id(hanging) in seen:
+        if hanging is None:
+            continue
+        if id(hanging) in seen:
+            survey.again.append((parent, name))
             continue
         seen.add(id(hanging))
         path, where = prefix + name, location + name
@@ -86,6 +98,6 @@ def _descend(parent: nn.Module, prefix: str, location: str, sites: dict[str, Sit
             inside = f"{inside}.{module.inner_name}"
             module = module.wrapped()
             seen.add(id(module))
-        sites[path] = Site(module, parent, name, where, wrappers)
+        survey.sites[path] = Site(module, parent, name, where, wrappers)
         if module._modules:  # noqa: SLF001
-            _descend(module, path + ".", inside + ".", sites, seen)
+            _descend(module, path + ".", inside + ".", survey, seen)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import transformers
 from torch import nn
 from zoo import attention, convolutions, gpt2, llama, mlp, on_meta, words
 
@@ -169,3 +170,24 @@ def test_a_saved_name_that_also_hits_an_empty_module_saves_the_other() -> None:
     adapted = inject(model, LoraConfig(target_modules=["lin"], modules_to_save=["head"]))
     assert isinstance(adapted.base_model.model["body"]["head"], nn.Identity)
     assert isinstance(adapted.base_model.model["head"].modules_to_save["default"], nn.Linear)
+
+
+@pytest.mark.parametrize("wanted", [0, [3], [0, 1]], ids=str)
+def test_layers_of_a_shared_block_cannot_be_told_apart(wanted: int | list[int]) -> None:
+    """ALBERT runs one block as all its layers: choosing among them is refused, in words that say so."""
+    sizes = {"vocab_size": 50, "hidden_size": 16, "embedding_size": 8, "intermediate_size": 24}
+    model = transformers.AlbertModel(transformers.AlbertConfig(**sizes, num_attention_heads=2, num_hidden_layers=4))
+    config = LoraConfig(target_modules=["query"], layers_to_transform=wanted)
+    with pytest.raises(InvalidConfig, match=r"'encoder.albert_layer_groups.0' is shared, 4 layers run on 1"):
+        inject(model, config)
+    inject(model, LoraConfig(target_modules=["query"]))
+
+
+def test_layers_in_stages_are_not_taken_for_a_shared_block() -> None:
+    """Two stages of two blocks are four layers, although no number is higher than one."""
+    stages = [[nn.ModuleDict({"query": nn.Linear(4, 4)}) for _ in range(2)] for _ in range(2)]
+    model = nn.Module()
+    model.config = transformers.PreTrainedConfig(num_hidden_layers=4)
+    model.encoder = nn.ModuleDict({"stages": nn.ModuleList(map(nn.ModuleList, stages))})
+    adapted = inject(model, LoraConfig(target_modules=["query"], layers_to_transform=[1]))
+    assert adapted.targeted_module_names == ["encoder.stages.1.0.query", "encoder.stages.1.1.query"]
