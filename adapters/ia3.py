@@ -43,47 +43,54 @@ class IA3Layer(AdapterLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return what the base layer returns, rescaled before or after."""
-        adapters = self.answering()
-        if not adapters:
-            return self.base_layer(x, *args, **kwargs)
-        factors = self._factors(adapters)
-        if not self._is_convolution():
-            factors = factors.flatten()
-        if self._is_feedforward():
-            return self.base_layer((x * factors).to(x.dtype), *args, **kwargs)
+        before, after = self._factors(self.answering())
+        if before is not None:
+            x = (x * self._for_features(before)).to(x.dtype)
         result = self.base_layer(x, *args, **kwargs)
-        return (result * factors).to(result.dtype)
+        return result if after is None else (result * self._for_features(after)).to(result.dtype)
 
     def updated(self, adapters: Iterable[str]) -> dict[str, torch.Tensor]:
         """Return the rescaled weight, and the rescaled bias where the result is what is rescaled."""
         base: Any = self.base()
-        factors = self._factors(adapters)
-        updated = {"weight": (base.weight * self._for_weight(factors)).to(base.weight.dtype)}
-        if base.bias is not None and not self._is_feedforward():
-            updated["bias"] = (base.bias * factors.flatten()).to(base.bias.dtype)
-        return updated
+        before, after = self._factors(adapters)
+        weight: torch.Tensor = base.weight
+        updated: dict[str, torch.Tensor] = {}
+        if before is not None:
+            weight = weight * self._as_read(before)
+        if after is not None:
+            weight = weight * self._as_written(after)
+            if base.bias is not None:
+                updated["bias"] = (base.bias * after.flatten()).to(base.bias.dtype)
+        return {"weight": weight.to(base.weight.dtype), **updated}
 
-    def _for_weight(self, factors: torch.Tensor) -> torch.Tensor:
-        """Return the factors so that they multiply the base weight, as it is stored."""
+    def _for_features(self, factors: torch.Tensor) -> torch.Tensor:
+        """Return the factors so that they multiply what is read or written."""
+        return factors if self._is_convolution() else factors.flatten()
+
+    def _as_written(self, factors: torch.Tensor) -> torch.Tensor:
+        """Return the factors of what is written so that they multiply the base weight, as it is stored."""
+        if self._is_convolution():
+            return factors.transpose(0, 1)
+        return factors.T if self._plan().fan_in_fan_out else factors
+
+    def _as_read(self, factors: torch.Tensor) -> torch.Tensor:
+        """Return the factors of what is read so that they multiply the base weight, as it is stored."""
         base: Any = self.base()
         if not self._is_convolution():
             return factors.T if self._plan().fan_in_fan_out else factors
-        if not self._is_feedforward():
-            return factors.transpose(0, 1)
         # The weight of a grouped convolution holds, for each channel written, the channels of its group alone.
         by_group = factors.view(base.groups, 1, -1, *factors.shape[2:])
         repeated = by_group.expand(-1, base.out_channels // base.groups, *by_group.shape[2:])
         return repeated.reshape(base.out_channels, -1, *factors.shape[2:])
 
-    def _factors(self, adapters: Iterable[str]) -> torch.Tensor:
-        first, *more = (self.ia3_l[adapter] for adapter in adapters)
-        product: torch.Tensor = first
-        for factors in more:
-            product = product * factors
-        return product
-
-    def _is_feedforward(self) -> bool:
-        return self._plan().is_feedforward
+    def _factors(self, adapters: Iterable[str]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Return the products of the factors of what is read, and of what is written; ``None`` where there are none."""
+        products: dict[bool, torch.Tensor] = {}
+        for adapter in adapters:
+            is_read = self.planned[adapter].is_feedforward
+            factors = self.ia3_l[adapter]
+            products[is_read] = products[is_read] * factors if is_read in products else factors
+        return products.get(True), products.get(False)
 
     def _is_convolution(self) -> bool:
         return self._plan().kind.startswith("conv")

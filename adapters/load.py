@@ -153,5 +153,5 @@ def _widened(
         raise AdapterUnreadable(f"{key!r} cannot be swapped in: {there}. Load it as another adapter.", key=key)
     if dimension:  # B holds the experts of each rank together
         return torch.cat([tensor, tensor.new_zeros(*tensor.shape[:1], shape[1] - expected, *tensor.shape[2:])], 1)
-    stacked = tensor.unflatten(0, (-1, new))  # A holds the ranks of each expert together
+    stacked = tensor.view(-1, new, *tensor.shape[1:])  # A holds the ranks of each expert together
     return torch.cat([stacked, stacked.new_zeros(len(stacked), old - new, *tensor.shape[1:])], 1).flatten(0, 1)

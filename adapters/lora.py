@@ -174,6 +174,11 @@ class LoraConv(LoraLayer):
         """Return the update for ``x`` (batch, in, *size)."""
         return _through(self, x, adapter)
 
+    @property
+    def takes_samples(self) -> bool:  # type: ignore[override]
+        """Not where the update is in the weight."""
+        return is_plain_conv(self.base())
+
     def check_mergeable(self, path: str) -> None:
         """Refuse groups: the product of ``A`` and ``B`` mixes them."""
         super().check_mergeable(path)
@@ -210,7 +215,7 @@ class LoraEmbedding(LoraLayer):
         base: Any = self.base()
         first, second = self.factors(adapter)
         looked_up = functional.embedding(
-            x, first.T, base.padding_idx, base.max_norm, base.norm_type, base.scale_grad_by_freq, base.sparse
+            x, first.T, base.padding_idx, base.max_norm, base.norm_type, base.scale_grad_by_freq
         )
         result = looked_up @ second.T * self.planned[adapter].scaling
         scale = foreign.embedding_scale(base)

@@ -58,12 +58,11 @@ def _forward(x: torch.Tensor, tensors: Tensors, scaling: float) -> tuple[torch.T
     the other way round takes up to five times as long.
     """
     weight, bias, first, second = tensors
-    shape = x.shape
-    flat = x if len(shape) == 2 else x.reshape(-1, shape[-1])  # noqa: PLR2004
-    result = functional.linear(flat, weight, bias)
-    down = torch.mm(first, _like(flat, first).t())
-    _add_product(result, down, second.t(), scaling)
-    return result.view(shape[:-1] + result.shape[1:]), down
+    result = functional.linear(x, weight, bias).contiguous()
+    down = torch.mm(first, _like(x.reshape(-1, x.shape[-1]), first).t())
+    # What is returned must not be a view: the caller may change it in place.
+    _add_product(result.view(-1, result.shape[-1]), down, second.t(), scaling)
+    return result, down
 
 
 class LowRankLinear(torch.autograd.Function):

@@ -81,8 +81,7 @@ def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:
             site = survey.sites[planned.path]
             layer = _layer_for(site, planned)
             if layer is None:
-                layer = layer_type(_hanging(site), steering)
-                survey.hang(site, layer)
+                layer = _put(survey, site, layer_type, steering)
                 if isinstance(site.parent, nn.TransformerEncoderLayer):
                     layer.register_forward_hook(_call_me)
             layer.hold(prepared.name, planned, children)
@@ -159,6 +158,18 @@ def _adapting(site: Site) -> tuple[AdapterLayer | SavedModule, ...]:
 def _hanging(site: Site) -> nn.Module:
     """Return what hangs at a site now."""
     return site.parent._modules[site.name]  # type: ignore[return-value]  # noqa: SLF001
+
+
+def _put(survey: Survey, site: Site, layer_type: type[AdapterLayer], steering: Steering) -> AdapterLayer:
+    """Put a new layer around what hangs at a site, but inside of a saved module: its copies answer for themselves."""
+    hanging = _hanging(site)
+    if isinstance(hanging, SavedModule):
+        layer = layer_type(hanging.original_module, steering)
+        hanging._modules[hanging.inner_name] = layer  # noqa: SLF001
+    else:
+        layer = layer_type(hanging, steering)
+        survey.hang(site, layer)
+    return layer
 
 
 def _layer_for(site: Site, planned: PlannedAdapter) -> AdapterLayer | None:

@@ -76,7 +76,9 @@ def rank_not_divisible(path: str, module: nn.Module, r: int) -> InvalidConfig:
 
 def shared_block(path: str, blocks: int, depth: int) -> InvalidConfig:
     """Refuse to tell layers apart that are one block, run several times."""
-    message = f"layers_to_transform cannot tell layers apart: the block {path!r} is shared, {depth} layers run on {blocks}"
+    message = (
+        f"layers_to_transform cannot tell layers apart: the block {path!r} is shared, {depth} layers run on {blocks}"
+    )
     way_out = "Leave it out, which adapts all of them; or correct num_hidden_layers, if blocks were cut off."
     return InvalidConfig(f"{message}. {way_out}", path=path, blocks=blocks, depth=depth)
 

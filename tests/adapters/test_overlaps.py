@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,7 +14,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from zoo import attention, mlp
 
-from loradar.adapters import LoraConfig, PeftModel, inject
+from loradar.adapters import IA3Config, LoraConfig, PeftModel, inject
 from loradar.errors import InvalidConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*shares its weight")
@@ -327,3 +328,67 @@ def test_forward_mode_derivatives() -> None:
         found = forward_ad.unpack_dual(model(forward_ad.make_dual(x, direction))).tangent
     model.merge_adapter()
     torch.testing.assert_close(found, model(direction) - model(torch.zeros_like(direction)))
+
+
+@pytest.mark.parametrize("order", [["saved", "low"], ["low", "saved"]], ids=str)
+def test_a_copy_answers_for_itself(order: list[str]) -> None:
+    """Active beside an adapter on the same module, a copy has no update, in whichever order the two came."""
+    configs = {
+        "saved": LoraConfig(target_modules=["emb"], modules_to_save=["fc"], r=2),
+        "low": LoraConfig(target_modules=["fc"], r=2),
+    }
+    base = Tied().eval()
+    model = inject(base, configs[order[0]], order[0])
+    model.add_adapter(order[1], configs[order[1]])
+    randomise(model, std=0.3)
+    model.set_adapter(order)
+    copied = base.fc.modules_to_save["saved"]
+    x = torch.randn(2, 8)
+    assert torch.equal(base.fc(x), copied(x))
+    expected = model(IDS)
+    model.merge_adapter()
+    torch.testing.assert_close(model(IDS), expected)
+
+
+@pytest.mark.parametrize("active", [["default"], ["other"], ["default", "other"]], ids=str)
+@pytest.mark.parametrize("build", [lambda: nn.Linear(4, 6), lambda: nn.Conv2d(4, 6, 1, groups=2)])
+def test_adapters_that_rescale_a_layer_at_either_end(build: Callable[[], nn.Module], active: list[str]) -> None:
+    """One IA3 scales what a layer reads and another what it writes: together, both."""
+    x = torch.randn(2, 4) if build().__class__ is nn.Linear else torch.randn(2, 4, 3, 3)
+    model = inject(nn.Sequential(build()), IA3Config(target_modules=["0"], feedforward_modules=["0"]))
+    model.add_adapter("other", IA3Config(target_modules=["0"]))
+    for name, parameter in model.named_parameters():
+        if "ia3_l" in name:
+            nn.init.normal_(parameter.data)
+    model.set_adapter(active)
+    layer: Any = model.get_base_model()[0]
+    read, written = (layer.ia3_l[name].detach() for name in ("default", "other"))
+    read = read if x.ndim > 2 else read.flatten()
+    written = written if x.ndim > 2 else written.flatten()
+    expected = layer.base_layer(x * read if "default" in active else x) * (written if "other" in active else 1)
+    torch.testing.assert_close(model(x), expected)
+    model.merge_adapter()
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_no_adapter_per_sample_where_a_convolution_pads_for_itself() -> None:
+    """Its update is in the weight, which all samples share: it is refused."""
+
+    class Padded(nn.Conv2d):
+        """A convolution that pads in a forward of its own."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """Return a map of the same size."""
+            return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+
+    model = inject(nn.Sequential(Padded(3, 4, 3)), LoraConfig(target_modules=["0"], r=2)).eval()
+    with pytest.raises(InvalidConfig, match="has its update in the weight"):
+        model(torch.randn(2, 3, 5, 5), adapter_names=["default", "__base__"])
+
+
+def test_an_embedding_with_sparse_gradients_trains() -> None:
+    """Its factors have gradients of the usual kind."""
+    model = inject(nn.Sequential(nn.Embedding(11, 4, sparse=True)), LoraConfig(target_modules=["0"], r=2))
+    randomise(model)
+    model(IDS).sum().backward()
+    assert all(p.grad is not None and not p.grad.is_sparse for p in model.parameters() if p.requires_grad)
