@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import InvalidConfig
 from . import foreign
-from .factors import adapter_dtype
+from .factors import adapter_dtype, is_plain_conv
 from .layer import AdapterLayer, Child
 from .plan import PlannedAdapter
 
@@ -47,7 +48,19 @@ class IA3Layer(AdapterLayer):
         if before is not None:
             x = (x * self._for_features(before)).to(x.dtype)
         result = self.base_layer(x, *args, **kwargs)
-        return result if after is None else (result * self._for_features(after)).to(result.dtype)
+        if after is None:
+            return result
+        first = result[0] if isinstance(result, tuple) else result
+        scaled = (first * self._for_features(after)).to(first.dtype)
+        return (scaled, *result[1:]) if isinstance(result, tuple) else scaled
+
+    def check_mergeable(self, path: str) -> None:
+        """Refuse a convolution with a forward of its own: if it standardises its weight, a factor in it is lost."""
+        super().check_mergeable(path)
+        base = self.base()
+        if self._is_convolution() and not is_plain_conv(base):
+            message = f"{path!r} ({type(base).__name__}) has a forward of its own: IA3 on it cannot be merged."
+            raise InvalidConfig(f"{message} Keep the adapter apart.", path=path)
 
     def updated(self, adapters: Iterable[str]) -> dict[str, torch.Tensor]:
         """Return the rescaled weight, and the rescaled bias where the result is what is rescaled."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from zoo import MLP, Specimen, bert, convolutions, gpt2, llama, mlp, on_meta, t5, vit, words
 
-from loradar.adapters import LoraConfig, PeftModel, inject
+from loradar.adapters import IA3Config, LoraConfig, PeftModel, inject
 from loradar.adapters.lora import LoraEmbedding, LoraLinear
 from loradar.errors import InvalidConfig
 from loradar.targets import TargetSpec
@@ -400,3 +400,30 @@ def test_a_wrapped_linear_is_adapted_inside() -> None:
         model = inject(nn.ModuleDict({"q_proj": Clipping()}), LoraConfig(target_modules=[target]))
         assert model.targeted_module_names == ["q_proj.linear"]
         assert isinstance(model.base_model.model["q_proj"].linear, LoraLinear)
+
+
+class Standardised(nn.Conv2d):
+    """A convolution that standardises its weight, as timm's ``StdConv2d`` does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Standardise, then convolve."""
+        weight = self.weight / self.weight.std((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, weight, self.bias)
+
+
+class Paired(nn.Linear):
+    """A linear that returns a second thing beside, as I-BERT's do."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Apply, with nothing beside."""
+        return super().forward(x), None
+
+
+def test_ia3_on_layers_of_their_own_kind() -> None:
+    """A factor that standardising would take out again is not merged; of a tuple, the first is scaled."""
+    model = inject(nn.Sequential(Standardised(4, 6, 1)), IA3Config(target_modules=["0"]))
+    with pytest.raises(InvalidConfig, match=r"'0' \(Standardised\) has a forward of its own: IA3 on it"):
+        model.merge_adapter()
+    paired = inject(nn.Sequential(Paired(4, 6)), IA3Config(target_modules=["0"], init_ia3_weights=False))
+    layer, x = paired.base_model.model[0], torch.randn(2, 4)
+    torch.testing.assert_close(layer(x)[0], layer.base_layer(x)[0] * layer.ia3_l["default"].flatten())
