@@ -225,7 +225,7 @@ class Twice(nn.Module):
 
 
 def test_a_shared_module_is_adapted_in_every_place() -> None:
-    """Its weight is the same in all of them, and so is the update; merging keeps the answers, unloading takes it out."""
+    """Its weight is one in all of them, and so is the update; merging keeps the answers, unloading takes it out."""
     base, x = Twice().eval(), torch.randn(3, 8)
     linear, plain = base.one[0], base(x)
     model = inject(base, LoraConfig(target_modules=["0"], r=2))
