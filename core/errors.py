@@ -9,7 +9,10 @@
     │   ├── UnknownLibrary
     │   ├── NotRegistered         a real name maybe, but the registry holds nothing for it
     │   ├── UnknownPreset
-    │   └── UnknownPeftType
+    │   ├── UnknownPeftType
+    │   ├── UnknownSubmission
+    │   ├── UnknownMapping        no revision has this id
+    │   └── UnknownToken
     ├── ScanFailed            an architecture that could not be built or read
     │   └── NoAdaptableLayers     a model with nothing an adapter could sit on
     ├── MethodDoesNotFit      a PEFT method that can adapt nothing of an architecture
@@ -20,6 +23,17 @@
     ├── DatabaseUnusable      a database that is corrupted, foreign or out of reach
     ├── ConstantsUnreadable   a PEFT constants.py that is missing or uses an unknown construct
     ├── InvalidRequest        a REST request with a bad field
+    ├── StatementRefused      a contribution that cannot be what it says
+    ├── NotAuthenticated      no token, or one that does not work
+    ├── NotAllowed            a token whose role, or whose owner, may not do this
+    ├── Conflict              something is in a state in which this cannot be done
+    │   ├── StaleVersion          it changed since it was read
+    │   └── KeyReused             an idempotency key that came with another request before
+    ├── TooManyRequests       more than the limit of requests
+    ├── TooLarge              a body over the limit
+    ├── Overloaded            no worker is free to take it
+    ├── WorkerFailed          a worker process that ran out of time or memory, or died
+    ├── AuditLogBroken        the audit log was changed behind loradar's back
     ├── CannotServe           the service cannot listen where it was told to
     ├── ServiceUnreachable    the REST client got no usable answer
     └── MissingExtra          an optional dependency that is not installed
@@ -122,6 +136,27 @@ class UnknownPeftType(UnknownName):
     noun = "PEFT type"
 
 
+class UnknownSubmission(UnknownName):
+    """No submission has this number."""
+
+    code = "unknown_submission"
+    noun = "submission"
+
+
+class UnknownMapping(UnknownName):
+    """No revision of a mapping has this id."""
+
+    code = "unknown_mapping"
+    noun = "mapping"
+
+
+class UnknownToken(UnknownName):
+    """No token has this number."""
+
+    code = "unknown_token"
+    noun = "token"
+
+
 class ScanFailed(LoradarError):
     """An architecture could not be built or read; the message names the cause."""
 
@@ -188,6 +223,83 @@ class InvalidRequest(LoradarError):
 
     code = "invalid_request"
     status = 422
+
+
+class StatementRefused(LoradarError):
+    """A contribution that cannot be what it says; the message names the field and what would do."""
+
+    code = "statement_refused"
+    status = 422
+
+
+class NotAuthenticated(LoradarError):
+    """No token was given, or one that is unknown, expired or revoked."""
+
+    code = "not_authenticated"
+    status = 401
+
+
+class NotAllowed(LoradarError):
+    """The token's role is too low for this, or its owner is the one person who may not do it."""
+
+    code = "not_allowed"
+    status = 403
+
+
+class Conflict(LoradarError):
+    """What was asked for cannot be done in the state the thing is in."""
+
+    code = "conflict"
+    status = 409
+
+
+class StaleVersion(Conflict):
+    """``If-Match`` names a version that is no longer the current one."""
+
+    code = "stale_version"
+    status = 412
+
+
+class KeyReused(Conflict):
+    """An idempotency key that came with another request before."""
+
+    code = "key_reused"
+    status = 422
+
+
+class TooManyRequests(LoradarError):
+    """More requests than the limit; ``details["retry_after"]`` says in how many seconds to come again."""
+
+    code = "too_many_requests"
+    status = 429
+
+
+class TooLarge(LoradarError):
+    """A body of more bytes than the limit."""
+
+    code = "too_large"
+    status = 413
+
+
+class Overloaded(LoradarError):
+    """No worker is free, and too much is waiting already; ``details["retry_after"]`` in seconds."""
+
+    code = "overloaded"
+    status = 503
+
+
+class WorkerFailed(LoradarError):
+    """A worker process ran out of its time or memory, or died; the service is not affected."""
+
+    code = "worker_failed"
+    status = 503
+
+
+class AuditLogBroken(LoradarError):
+    """The audit log does not hold together: something was changed without loradar."""
+
+    code = "audit_log_broken"
+    status = 500
 
 
 class CannotServe(LoradarError):
