@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ..errors import UnknownName
+from ..identity import LOCAL
 from ..mappings import Mapping, Source
 from ..records import Architecture, Scan
 from ..settings import Settings
@@ -221,14 +222,14 @@ class Registry:
         """Store what a scan found; the same scan a second time changes nothing."""
         from .store import add_scan  # noqa: PLC0415 - SQLAlchemy, 0.3 s
 
-        with self._writing() as write:
+        with self._writing("scan.store") as write:
             return add_scan(write, scan)
 
     def add_constants(self, constants: PeftConstants) -> StoreReport:
         """Store PEFT's tables raw, and their entries as mappings with source ``peft`` at their version."""
         from .store import add_constants  # noqa: PLC0415 - SQLAlchemy, 0.3 s
 
-        with self._writing() as write:
+        with self._writing("constants.import") as write:
             return add_constants(write, constants)
 
     def audit(
@@ -247,17 +248,17 @@ class Registry:
         proposed = [mapping for library in libraries for mapping in self.list_mappings(library, "scanner")]
         audit = Audit(known, suggestions_on_record(proposed))
         checks = audit.check(mappings, scans)  # takes minutes: no other writer should wait for it
-        with self._writing() as write:
+        with self._writing("audit") as write:
             current = [put_verification(write, m, checks[m.id]) if m.id in checks else m for m in mappings]
         return tuple(map(audit.outcome, current))
 
     @contextmanager
-    def _writing(self) -> "Iterator[Write]":
+    def _writing(self, action: str, actor: str = LOCAL.name) -> "Iterator[Write]":
         from .engine import connect_to, transaction  # noqa: PLC0415 - SQLAlchemy, 0.3 s
         from .write import Write  # noqa: PLC0415
 
         self._engine = self._engine or connect_to(self.url)
-        with transaction(self._engine) as connection, Write(connection) as write:
+        with transaction(self._engine) as connection, Write(connection, actor, action) as write:
             yield write
 
 

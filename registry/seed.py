@@ -31,7 +31,8 @@ def add_seed(connection: "Connection") -> None:
     If a newer loradar seeded it already, nothing is loaded: two versions on one registry must not undo each other.
     """
     ours = metadata.version("loradar")
-    with Write(connection) as write:
+    with Write(connection, "loradar", "seed") as write:
+        write.tell(loradar=ours, digest=seed_digest())
         seeds = write.select(select(tables.seeds.c.loradar, tables.seeds.c.digest))
         if any(seed["digest"] == seed_digest() for seed in seeds):
             return

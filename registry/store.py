@@ -14,6 +14,7 @@ from . import tables
 from .canonical import canonical
 from .constants import PeftConstants
 from .entries import entries_of_constants, entries_of_proposals
+from .log import architecture_subject, mapping_subject
 from .names import list_slots
 from .records import StoreReport
 from .renames import find_renames
@@ -30,6 +31,7 @@ def add_scan(write: Write, scan: Scan) -> StoreReport:
     that proved nothing changes nothing where the same structure of the same version was proved: it knows less.
     """
     library, name = scan.architecture.library, scan.architecture.name
+    write.tell(architecture_subject(library, name), library_version=scan.architecture.library_version)
     architecture_id = architecture_ids(write, [(library, name)])[library, name]
     if scan.proof is None and _is_proved(write, architecture_id, scan):
         return StoreReport((), _list_own(write, scan), write.outcome)
@@ -39,6 +41,7 @@ def add_scan(write: Write, scan: Scan) -> StoreReport:
     source, proposed = Source("scanner", metadata.version("loradar")), scan.proposals
     entries = [*entries_of_proposals(scan.architecture, proposed)]
     report = add_mappings(write, source, entries, scan.architecture.library_version)
+    write.tell(*(mapping_subject(mapping.id) for mapping in report.added))
     verified = _verify_all(write, scan)
     kinds = (report.added, report.unchanged, report.extended)
     added, unchanged, extended = (tuple(verified.get(mapping.id, mapping) for mapping in kind) for kind in kinds)
@@ -171,6 +174,7 @@ def verification_row(write: Write, found: Verification) -> dict[str, Any]:
 def add_constants(write: Write, constants: PeftConstants) -> StoreReport:
     """Store PEFT's tables raw, and each of their entries as a mapping with source ``peft``."""
     source = Source("peft", constants.version)
+    write.tell(peft=constants.version)
     _put_constants(write, source, constants)
     report = add_mappings(write, source, [*entries_of_constants(constants)])
     return replace(report, serial=write.outcome)

@@ -101,6 +101,8 @@ mappings = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("yanked_at", DateTime(timezone=True)),
     Column("yank_reason", Text),
+    # Counts the times it was yanked or restored, from 1.
+    Column("version", Integer, nullable=False, server_default="1"),
     UniqueConstraint("architecture_id", "peft_type", "preset", "source_kind", "revision", name="uq_mappings_revision"),
     CheckConstraint("revision >= 1", name="revision"),
 )
@@ -142,6 +144,94 @@ constants = Table(
     Column("value", Text, nullable=False),
     Column("conditional", Text, nullable=False),
     UniqueConstraint("source_id", "name"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("prefix", String(16), nullable=False),
+    # SHA-256 without salt: the secret is 256 random bits, which nobody can guess from its digest.
+    Column("hash", String(64), nullable=False, unique=True),
+    Column("created_by", String(64), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("expires_at", String(32)),
+    Column("revoked_at", String(32)),
+    Column("last_used_at", String(32)),
+    CheckConstraint("role IN ('contributor', 'reviewer', 'admin')", name="role"),
+)
+
+submissions = Table(
+    "submissions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("library", String(32), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("peft_type", String(64), nullable=False),
+    Column("preset", String(32), nullable=False),
+    Column("statement", Text, nullable=False),
+    Column("digest", String(71), nullable=False, index=True),
+    Column("submitter", String(64), nullable=False),
+    Column("origin", String(16), nullable=False),
+    Column("status", String(16), nullable=False, index=True),
+    Column("reason", Text),
+    Column("evidence", Text),
+    Column("mapping_id", ForeignKey(mappings.c.id)),
+    Column("version", Integer, nullable=False),
+    # Until when a worker has it, and how many had it: one that dies must not keep it, nor have it for ever.
+    Column("claimed_until", String(32)),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("created_at", String(32), nullable=False),
+    Column("updated_at", String(32), nullable=False),
+    CheckConstraint(
+        "status IN ('checking', 'needs_review', 'failed', 'approved', 'rejected', 'published', 'withdrawn')",
+        name="status",
+    ),
+    CheckConstraint("origin IN ('contributor', 'drift')", name="origin"),
+)
+
+reviews = Table(
+    "reviews",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("submission_id", ForeignKey(submissions.c.id), nullable=False, index=True),
+    Column("reviewer", String(64), nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    CheckConstraint("decision IN ('approve', 'reject')", name="decision"),
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("actor", String(64), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("request", String(71), nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("serial", Integer, primary_key=True, autoincrement=False),
+    Column("at", String(32), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("details", Text, nullable=False),
+    Column("previous", String(71), nullable=False),
+    Column("digest", String(71), nullable=False, unique=True),
+)
+
+# An index of the subjects that the details of a change name.
+change_subjects = Table(
+    "change_subjects",
+    metadata,
+    Column("subject", String(320), primary_key=True),
+    Column("serial", ForeignKey(changes.c.serial), primary_key=True),
 )
 
 seeds = Table(

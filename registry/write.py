@@ -1,25 +1,33 @@
-"""One transaction of changes, and the serial it counts up."""
+"""One transaction of changes, the serial it counts up, and its link in the log."""
 
 from collections.abc import Sequence
 from typing import Any, Self
 
 from sqlalchemy import Connection, Executable, Select, Table, and_, insert, select, update
 
-from . import tables
+from . import log, tables
 from .engine import ConnectionReader
 
 
 class Write:
-    """One transaction's changes; as a context it bumps the serial at its end if there were any.
+    """One transaction's changes; as a context it bumps the serial and logs at its end if there were any.
+
+    Args:
+        connection: In a transaction.
+        actor: Name of who changes something.
+        action: What is done, such as ``scan.store``.
 
     Attributes:
         serial: What the serial will be if anything changes.
         reader: Reads inside the transaction.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, actor: str, action: str) -> None:
         self._connection = connection
         self._changed = False
+        self._actor, self._action = actor, action
+        self._subjects: list[str] = []
+        self._details: dict[str, Any] = {}
         # Locks the row where the database can, so that two writers never count to the same number.
         current: int = connection.execute(select(tables.serial.c.value).with_for_update()).scalar_one()
         self.serial = current + 1
@@ -31,11 +39,22 @@ class Write:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None and self._changed:
             self._connection.execute(update(tables.serial).values(value=self.serial))
+            log.append(self._connection, self.serial, self._actor, self._action, self._subjects, self._details)
+
+    @property
+    def actor(self) -> str:
+        """Name of who changes something."""
+        return self._actor
 
     @property
     def outcome(self) -> int:
         """The serial after this write."""
         return self.serial if self._changed else self.serial - 1
+
+    def tell(self, *subjects: str, **details: Any) -> None:
+        """Say what the change is about, for the log; it is written only if something changes."""
+        self._subjects += subjects
+        self._details |= details
 
     def change(self, statement: Executable, rows: Sequence[dict[str, Any]] | None = None) -> None:
         """Run a statement that changes something; with ``rows``, once for each."""
