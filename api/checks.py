@@ -9,8 +9,7 @@ import logging
 from collections.abc import Callable
 from threading import Event, Thread
 
-from ..errors import Conflict, DatabaseUnusable, LoradarError, MissingExtra, Overloaded, WorkerFailed
-from ..extras import require
+from ..errors import DatabaseUnusable, LoradarError
 from ..registry import Registry
 from ..sandbox import Sandbox
 from ..submissions import Checked, Submission
@@ -78,3 +77,12 @@ class Checker:
         if checked:
             registry.submissions.settle(submission.id, checked)
         return True
+
+    def _check(self, registry: Registry, submission: Submission) -> Checked | None:
+        """Return what came of the checks; ``None`` if they were cut short and are to be done again."""
+        statement = submission.statement
+        try:
+            checked: Checked = self._sandbox.run(CHECK, statement, registry.submissions.registered(statement))
+        except LoradarError as error:  # of the worker, or such as an architecture that cannot be built: a reason
+            return None if self._stopping.is_set() else Checked(None, error.message)
+        return checked
