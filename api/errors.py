@@ -59,7 +59,9 @@ def _allowed(request: Request, error: HTTPException) -> Mapping[str, str]:
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         routes = request.app.router.routes
-        matches = {method: [route.matches(request.scope | {"method": method}) for route in routes] for method in METHODS}
+        matches = {
+            method: [route.matches(request.scope | {"method": method}) for route in routes] for method in METHODS
+        }
         allowed = [method for method, found in matches.items() if any(match is Match.FULL for match, _ in found)]
         headers["Allow"] = ", ".join(allowed)
     return headers

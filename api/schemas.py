@@ -262,14 +262,24 @@ class HealthBody(Shape):
 class ReadyBody(Shape):
     """The database answers, at this serial."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"status": "ready", "serial": 1}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"status": "ready", "serial": 1, "checks": "running"}]}
+    )
 
     status: str
     serial: int
+    checks: str = Field(description="`running`, or why submissions wait for their checks")
 
 
 class IndexBody(Shape):
     """Where things are."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"name": "loradar", "version": "0.1.0", "links": {"openapi": "/openapi.json"}}]
+        },
+    )
 
     name: str
     version: str
@@ -290,13 +300,3 @@ class ErrorBody(Shape):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [ERROR_EXAMPLE]})
 
     error: ErrorContent
-
-
-ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    422: {"model": ErrorBody, "description": "A field of the request is missing or out of bounds"},
-    500: {"model": ErrorBody, "description": "The service failed"},
-    503: {"model": ErrorBody, "description": "The registry's database cannot be used"},
-}
-NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {"model": ErrorBody, "description": "There is no such thing; near names are in the details"},
-}

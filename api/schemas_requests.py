@@ -6,12 +6,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, field_validator
 
 from ..identity import TokenRole
-from ..statements import NAME_PATTERN, NameField, StatementBody, TargetsField
+from ..spelling import HIDDEN, NAME_PATTERN
+from ..statements import NameField, StatementBody, TargetsField
 from ..submissions import Decision, Statement
 from ..targets import TargetSpec
-
-_ODD = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
-"""What shows nothing, or turns the direction of what follows."""
 
 TEXT_LENGTH = 4_000
 MOST_DAYS = 3_660
@@ -23,9 +21,7 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-Text = Annotated[
-    str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=rf"^[^{_ODD}]*[^{_ODD}\s][^{_ODD}]*$")
-]
+Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=rf"^[^{HIDDEN}]*[^{HIDDEN}\s][^{HIDDEN}]*$")]
 """A text somebody has to read: something in it shows, and nothing in it hides."""
 
 

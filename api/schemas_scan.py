@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from ..statements import MOST_LAYERS, LayerBody
 from ..vocabulary import Kind, Preset, Role, Tower
 from .schemas import ArchitectureBody, CoverageBody, FormulaBody, PromptFactsBody, Shape, SlotBody
 from .schemas_submissions import SPEC_EXAMPLE, SpecBody
@@ -131,14 +132,6 @@ class ConfigScan(Shape):
     )
 
 
-class SentLayer(Shape):
-    """One weight: where it is, and its shape."""
-
-    path: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[!-~]+$")]
-    shape: Annotated[list[Annotated[int, Field(ge=1, le=1 << 31)]], Field(min_length=1, max_length=8)]
-    class_name: str | None = Field(None, alias="class")
-
-
 LAYERS_EXAMPLE: list[dict[str, Any]] = [
     {"path": f"model.layers.{block}.self_attn.{name}", "shape": [64, 64]}
     for block in range(2)
@@ -151,7 +144,7 @@ class LayersScan(Shape):
 
     model_config = ConfigDict(title="LayersScan", extra="forbid")
 
-    layers: Annotated[list[SentLayer], Field(min_length=1, max_length=200_000)]
+    layers: Annotated[list[LayerBody], Field(min_length=1, max_length=MOST_LAYERS)]
     name: str | None = Field(None, description="What to call the architecture")
 
 

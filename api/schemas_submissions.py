@@ -137,9 +137,7 @@ class ReviewBody(Shape):
 class SubmissionBody(Shape):
     """A statement on its way into the registry."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [SUBMISSION_EXAMPLE, CHECKING_EXAMPLE]}
-    )
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [SUBMISSION_EXAMPLE, CHECKING_EXAMPLE]})
 
     id: int
     status: SubmissionStatus

@@ -61,9 +61,7 @@ class TokensBody(Shape):
 class ActorBody(Shape):
     """Whose token came with the request."""
 
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"name": "ada", "role": "contributor"}]}
-    )
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "ada", "role": "contributor"}]})
 
     name: str
     role: TokenRole
