@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import httpx2
 
-from .errors import LoradarError, ServiceUnreachable, UnknownName
+from .errors import ServiceUnreachable, to_error
 from .mappings import Mapping
 from .summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
 
@@ -129,24 +129,6 @@ def _to_page(body: Json[str, Any]) -> tuple[tuple[ArchitectureSummary, ...], str
 
 def _to_neighbours(body: Json[str, Any]) -> tuple[Neighbour, ...]:
     return tuple(Neighbour.from_dict(item) for item in body["similar"])
-
-
-def to_error(body: Json[str, Any]) -> LoradarError:
-    """Return the error a body of the one error shape stands for, as the class with its code."""
-    code, message, details = (body["error"][field] for field in ("code", "message", "details"))
-    kind = next((kind for kind in _family(LoradarError) if kind.code == code), LoradarError)
-    # Past the class's own __init__, which would compose the message a second time.
-    error = kind.__new__(kind, message)
-    error.message, error.details = str(message), dict(details)
-    if isinstance(error, UnknownName):
-        error.name, error.near = details["name"], details["near"]
-    return error
-
-
-def _family(kind: type[LoradarError]) -> Iterator[type[LoradarError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _family(child)
 
 
 def _quoted(segment: str) -> str:
