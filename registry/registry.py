@@ -18,6 +18,7 @@ from .audit import Audit
 from .canonical import Question
 from .constants import PeftConstants
 from .reader import SqliteReader
+from .reads import Reads
 from .records import Constant, DatabaseInfo, Outcome, StoreReport
 from .schema import Reader, find_revision, serial_of, usable_state
 from .similar import Similarity
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _COUNTED = ("architectures", "slots", "mappings", "verifications", "renames", "constants")
 
 
-class Registry:
+class Registry(Reads):
     """A registry database, opened; also a context manager that closes it.
 
     Attributes:
@@ -42,8 +43,8 @@ class Registry:
     """
 
     def __init__(self, url: str, reader: Reader, engine: "Engine | None" = None) -> None:
+        super().__init__(reader)
         self.url = url
-        self._reader = reader
         self._engine = engine
         self._similarity = Similarity(reader)
 
