@@ -77,6 +77,10 @@ class SqliteReader:
             if connection:
                 connection.close()
             raise unusable(f"sqlite:///{self._path}", str(error)) from error
+        except BaseException:
+            if connection:
+                connection.close()
+            raise
         self._idle.append(connection)
 
     def _lend(self) -> sqlite3.Connection:
