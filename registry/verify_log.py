@@ -7,6 +7,7 @@ from typing import Any
 from ..changes import AuditLogReport
 from ..targets import TargetSpec
 from .canonical import Question, mapping_id
+from .links import FIRST, link_digest
 from .schema import Reader, serial_of
 
 PAGE = 1000
@@ -56,9 +57,7 @@ class _Chain:
     """
 
     def __init__(self, last: int) -> None:
-        from .log import FIRST, link_digest  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-
-        self._last, self._digest_of = last, link_digest
+        self._last = last
         self.entries, self.serial, self.head = 0, 0, FIRST
         self.faults: list[str] = []
         self.named: set[str] = set()
@@ -66,7 +65,7 @@ class _Chain:
 
     def add(self, link: dict[str, Any]) -> None:
         """Hold a link against the one before."""
-        serial, digest = link["serial"], self._digest_of(link)
+        serial, digest = link["serial"], link_digest(link)
         may_start = self.entries == 0 and link["action"] == "log.start"
         if serial != self.serial + 1 and not may_start:
             self.faults.append(f"serial {_between(self.serial + 1, serial - 1)} missing")
