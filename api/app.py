@@ -14,22 +14,43 @@ from .deps import LazyRegistry
 from .errors import add_error_handlers
 from .guard import Guard
 from .limits import Limiter
+from .metrics import CountRequests, Metrics
 from .openapi import TAGS, describe, operation_id
 from .refusals import ALWAYS
-from .routes import architectures, health, index, revisions, scan, submissions, targets, tokens
+from .routes import (
+    architectures,
+    batch,
+    health,
+    history,
+    index,
+    mappings,
+    metrics,
+    revisions,
+    scan,
+    snapshot,
+    submissions,
+    targets,
+    tokens,
+)
+from .snapshots import Snapshots
 from .workers import Workers
 
 DESCRIPTION = "Which layers an adapter should go on, for every model architecture somebody registered."
 
-ROUTERS = (
-    index.router,
-    health.router,
-    targets.router,
-    architectures.router,
-    submissions.router,
-    revisions.router,
-    scan.router,
-    tokens.router,
+PARTS = (
+    index,
+    health,
+    metrics,
+    targets,
+    batch,
+    architectures,
+    history,
+    mappings,
+    revisions,
+    submissions,
+    scan,
+    snapshot,
+    tokens,
 )
 
 
@@ -50,12 +71,15 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.registry = LazyRegistry(settings)
+    app.state.snapshots = Snapshots(settings)
     app.state.limiter = Limiter(settings.limits)
+    app.state.metrics = Metrics(app.version, app.state.registry)
     app.add_middleware(BodyLimit, longer=scan.LONGER)
     app.add_middleware(Guard, limiter=app.state.limiter)
+    app.add_middleware(CountRequests, metrics=app.state.metrics)
     add_error_handlers(app)
-    for router in ROUTERS:
-        app.include_router(router)
+    for part in PARTS:
+        app.include_router(part.router)
     describe(app)
     return app
 
@@ -69,6 +93,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await run_in_threadpool(app.state.workers.close)
         await run_in_threadpool(app.state.checker.stop)
+        await run_in_threadpool(app.state.workers.close)
+        app.state.snapshots.close()
         app.state.registry.close()

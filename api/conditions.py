@@ -24,7 +24,7 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         pattern=r"^[!-~]([ -~]{0,253}[!-~])?$",
         max_length=255,
-        description="A word of yours for this write: sent a second time with the same request, it gets the first answer",
+        description="Your name for this write: sent again with the same request, it gets the first answer",
         examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
     ),
 ]

@@ -15,6 +15,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "mappings", "description": "Single revisions, and what became of them"},
     {"name": "submissions", "description": "Contribute, and review what others contribute"},
     {"name": "scan", "description": "Proposals for what is not registered"},
+    {"name": "mirrors", "description": "Follow the registry, or take it whole"},
     {"name": "tokens", "description": "Who may write"},
     {"name": "operations", "description": "Is it well, and where are things?"},
 ]
@@ -23,7 +24,7 @@ _REF = "#/components/schemas/{model}"
 
 _HEADERS: dict[str, dict[str, Any]] = {
     "RateLimit": {
-        "description": "What is left of each limit the request met (`r`), and in how many seconds it is whole again (`t`)",
+        "description": "What is left of each limit the request met (`r`), and in how many seconds all is again (`t`)",
         "schema": {"type": "string"},
         "example": '"address";r=599;t=60',
     },

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from ..submissions import Decision, Origin, SubmissionStatus
 from ..vocabulary import Library, Preset
 from .schemas import CoverageBody, FormulaBody, Shape, Targets, VerificationBody
+from .schemas_reads import DifferenceBody
 
 SPEC_EXAMPLE: dict[str, Any] = {
     "target_modules": ["q_proj", "v_proj"],
@@ -97,15 +98,6 @@ class StatedBody(SpecBody):
     preset: Preset
     rationale: str | None
     layers: list[ListedLayerBody] | None = Field(description="Null in lists: ask for the one submission")
-
-
-class DifferenceBody(Shape):
-    """Which layers one answer reaches more and less than another, by path pattern with their number."""
-
-    against: str = Field(description="What it is compared with, in words")
-    mapping_id: str | None
-    more: dict[str, int]
-    less: dict[str, int]
 
 
 class EvidenceBody(Shape):

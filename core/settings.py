@@ -5,7 +5,7 @@ A few variables of the environment, read by hand: a settings library takes 0.2 s
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -13,6 +13,7 @@ from .errors import InvalidRequest
 
 DATABASE_URL_VARIABLE = "LORADAR_DATABASE_URL"
 HOME_VARIABLE = "LORADAR_HOME"
+SIGNING_KEY_VARIABLE = "LORADAR_SIGNING_KEY"
 LIMITS_VARIABLE = "LORADAR_LIMITS"
 WORKERS_VARIABLE = "LORADAR_WORKERS"
 PROXIES_VARIABLE = "LORADAR_TRUSTED_PROXIES"
@@ -61,6 +62,8 @@ class Settings:
     Attributes:
         home: Folder for loradar's own files; ``LORADAR_HOME``, else the user's data folder.
         database_url: SQLAlchemy URL of the registry; ``LORADAR_DATABASE_URL``, else an SQLite file in ``home``.
+        signing_key: Private Ed25519 key for snapshots, base64 of 32 bytes; ``LORADAR_SIGNING_KEY``, else ``None``: a
+            file in ``home``.
         limits: How often a service may be asked; ``LORADAR_LIMITS``.
         workers: Scans a service runs at once, besides one check; ``LORADAR_WORKERS``.
         trusted_proxies: Addresses or networks of proxies whose ``X-Forwarded-For`` is believed, separated by commas;
@@ -69,6 +72,7 @@ class Settings:
 
     home: Path
     database_url: str
+    signing_key: str | None = field(default=None, repr=False)
     limits: RequestLimits = RequestLimits()
     workers: int = 2
     trusted_proxies: str = ""
@@ -84,6 +88,7 @@ class Settings:
         return cls(
             home,
             environment.get(DATABASE_URL_VARIABLE) or f"sqlite:///{home / 'registry.sqlite3'}",
+            environment.get(SIGNING_KEY_VARIABLE) or None,
             RequestLimits.parse(environment.get(LIMITS_VARIABLE, "")),
             _workers(environment.get(WORKERS_VARIABLE) or "2"),
             environment.get(PROXIES_VARIABLE, "").strip(),

@@ -11,6 +11,7 @@ from .constants_json import load_constants, write_constants_json
 from .entries import peft_mappings
 from .idempotency import Key
 from .older import compare_catalog
+from .reads import mapping_place
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .registry import Registry
 from .report import peft_report
@@ -29,6 +30,7 @@ __all__ = [
     "compare_catalog",
     "load_constants",
     "lookup",
+    "mapping_place",
     "peft_mappings",
     "peft_report",
     "read_constants",

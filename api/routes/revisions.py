@@ -1,9 +1,9 @@
 """``/v1/mappings/{mapping_id}/yank`` and ``/restoration``: a wrong revision is taken out of use, never edited."""
 
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from ...changes import Revision
@@ -12,14 +12,11 @@ from ..conditions import TAGGED, Version, WriteKey, version_tag
 from ..deps import OpenRegistry
 from ..identity import Reviewer
 from ..refusals import WRITES, refusals
+from ..schemas_reads import RevisionBody
 from ..schemas_requests import ReasonRequest
-from ..schemas_revisions import RevisionBody
+from .mappings import MappingId
 
 router = APIRouter(prefix="/v1/mappings", tags=["mappings"], route_class=StrictRoute)
-
-MAPPING_PATTERN = r"^sha256:[0-9a-f]{64}$"
-
-MappingId = Annotated[str, Path(pattern=MAPPING_PATTERN, description="Id of the revision")]
 
 
 def _answer(revision: Revision) -> JSONResponse:
