@@ -9,6 +9,7 @@ from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
 from .entries import peft_mappings
+from .evidence import failure_of, weigh
 from .older import compare_catalog
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .registry import Registry
@@ -25,11 +26,13 @@ __all__ = [
     "catalog_entry",
     "catalog_header",
     "compare_catalog",
+    "failure_of",
     "load_constants",
     "lookup",
     "peft_mappings",
     "peft_report",
     "read_constants",
     "verify",
+    "weigh",
     "write_constants_json",
 ]
