@@ -48,6 +48,7 @@ class Revision:
         created_at: When it was published.
         yanked_at: Since when it is no longer used; ``None`` if it is.
         yank_reason: Why.
+        version: Counts the times it was yanked or restored, from 1: what ``ETag`` and ``If-Match`` carry.
         changes: What was done to it, oldest first: who, when, why.
     """
 
@@ -55,6 +56,7 @@ class Revision:
     created_at: str
     yanked_at: str | None
     yank_reason: str | None
+    version: int
     changes: tuple[Change, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -64,6 +66,7 @@ class Revision:
             "created_at": self.created_at,
             "yanked_at": self.yanked_at,
             "yank_reason": self.yank_reason,
+            "version": self.version,
             "changes": [change.to_dict() for change in self.changes],
         }
 
@@ -71,7 +74,7 @@ class Revision:
     def from_dict(cls, data: Json[str, Any]) -> Self:
         """Build a revision from its JSON form."""
         changes = tuple(map(Change.from_dict, data["changes"]))
-        told = (data["created_at"], data["yanked_at"], data["yank_reason"])
+        told = (data["created_at"], data["yanked_at"], data["yank_reason"], data["version"])
         return cls(Mapping.from_dict(data["mapping"]), *told, changes)
 
 

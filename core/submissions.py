@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping as Json
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, get_args
 
 from .coverage import Coverage
 from .mappings import Verification
 from .targets import TargetSpec
 from .vocabulary import Library, Preset
+
+if TYPE_CHECKING:
+    from .records import Scan
 
 SubmissionStatus = Literal["checking", "needs_review", "failed", "approved", "rejected", "published", "withdrawn"]
 SUBMISSION_STATUSES: tuple[SubmissionStatus, ...] = get_args(SubmissionStatus)
@@ -198,6 +201,21 @@ class Evidence:
             fixed=formula.get("fixed"),
             coverage=tuple(map(Coverage.from_dict, data["coverage"])),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What came of the machine checks.
+
+    Attributes:
+        evidence: What was found; ``None`` if nothing could be.
+        failure: Why no reviewer needs to look at it, in one sentence; ``None`` if one should.
+        scan: The scan it rests on, if the architecture was built here.
+    """
+
+    evidence: Evidence | None
+    failure: str | None = None
+    scan: "Scan | None" = None
 
 
 @dataclass(frozen=True, slots=True)

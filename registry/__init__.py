@@ -9,6 +9,7 @@ from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
 from .entries import peft_mappings
+from .idempotency import Key
 from .older import compare_catalog
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .registry import Registry
@@ -17,6 +18,7 @@ from .report import peft_report
 __all__ = [
     "Constant",
     "DatabaseInfo",
+    "Key",
     "Outcome",
     "PeftConstants",
     "Registry",

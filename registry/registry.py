@@ -2,34 +2,33 @@
 
 import sys
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ..errors import UnknownName
-from ..identity import LOCAL
 from ..mappings import Mapping, Source
 from ..records import Architecture, Scan
 from ..settings import Settings
 from ..summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
 from ..vocabulary import SourceKind
 from . import alike, browse, misses, resolve
+from .access import Access
 from .audit import Audit
 from .canonical import Question
 from .constants import PeftConstants
 from .reader import SqliteReader
 from .records import Constant, DatabaseInfo, Outcome, StoreReport
+from .revise import Revisions
 from .schema import Reader, find_revision, serial_of, usable_state
 from .similar import Similarity
+from .submissions import Submissions
 from .suggestions import suggestions_on_record
+from .tokens import Tokens
 from .urls import masked, sqlite_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from sqlalchemy import Engine
-
-    from .write import Write
 
 _COUNTED = ("architectures", "slots", "mappings", "verifications", "renames", "constants")
 
@@ -39,13 +38,18 @@ class Registry:
 
     Attributes:
         url: SQLAlchemy URL of the database.
+        tokens: Who may write.
+        submissions: What people contribute.
+        revisions: Single revisions of mappings, to yank and to restore.
     """
 
     def __init__(self, url: str, reader: Reader, engine: "Engine | None" = None) -> None:
         self.url = url
-        self._reader = reader
-        self._engine = engine
+        self._access = Access(url, reader, engine)
         self._similarity = Similarity(reader)
+        self.tokens = Tokens(self._access)
+        self.submissions = Submissions(self._access)
+        self.revisions = Revisions(self._access)
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
@@ -78,22 +82,20 @@ class Registry:
 
     def close(self) -> None:
         """Close every connection."""
-        self._reader.close()
-        if self._engine:
-            self._engine.dispose()
+        self._access.close()
 
     def serial(self) -> int:
         """Return the number of writes that changed something."""
-        return serial_of(self._reader)
+        return serial_of(self._access.reader)
 
     def info(self) -> DatabaseInfo:
         """Return the state of the database."""
-        rows = self._reader.rows
+        rows = self._access.reader.rows
         sources = rows("SELECT kind, version FROM sources ORDER BY kind, version")
         count = "SELECT COUNT(*) AS n FROM "
         return DatabaseInfo(
             url=masked(self.url),
-            revision=find_revision(self._reader) or "",
+            revision=find_revision(self._access.reader) or "",
             serial=self.serial(),
             counts={table: int(rows(count + table)[0]["n"]) for table in _COUNTED},
             sources=tuple(Source(**row) for row in sources),
@@ -122,7 +124,7 @@ class Registry:
         """
         found = self.find(name, peft_type, preset, library, library_version)
         if found is None:
-            raise misses.unanswered(self._reader, Question(library, name, peft_type.upper(), preset))
+            raise misses.unanswered(self._access.reader, Question(library, name, peft_type.upper(), preset))
         return found
 
     def find(
@@ -141,23 +143,23 @@ class Registry:
         """
         misses.check_preset(preset)
         question = Question(library, name, peft_type.upper(), preset)
-        return resolve.find_mapping(self._reader, question, library_version)
+        return resolve.find_mapping(self._access.reader, question, library_version)
 
     def find_by_fingerprint(self, fingerprint: str, peft_type: str = "LORA", preset: str = "default") -> Mapping | None:
         """Return the mapping of an architecture with this structure, or ``None``."""
         misses.check_preset(preset)
-        return resolve.find_by_fingerprint(self._reader, fingerprint, peft_type, preset)
+        return resolve.find_by_fingerprint(self._access.reader, fingerprint, peft_type, preset)
 
     def list_by_structure(
         self, structure: str, peft_type: str = "LORA", preset: str = "default"
     ) -> tuple[Mapping, ...]:
         """Return the mapping of each architecture with this structure, whatever its layers are called, best first."""
         misses.check_preset(preset)
-        return alike.list_by_structure(self._reader, structure, peft_type.upper(), preset)
+        return alike.list_by_structure(self._access.reader, structure, peft_type.upper(), preset)
 
     def list_alike(self, architecture: Architecture) -> tuple[Architecture, ...]:
         """Return the other architectures with its fingerprint, then those with its structure under other names."""
-        return alike.list_alike(self._reader, architecture)
+        return alike.list_alike(self._access.reader, architecture)
 
     def list_architectures(
         self,
@@ -174,7 +176,7 @@ class Registry:
             after: Only those beyond this (library, name).
             limit: At most so many.
         """
-        return browse.list_architectures(self._reader, library, q, after or ("", ""), limit or sys.maxsize)
+        return browse.list_architectures(self._access.reader, library, q, after or ("", ""), limit or sys.maxsize)
 
     def get_architecture(self, library: str, name: str) -> ArchitectureDetail:
         """Return everything known about an architecture.
@@ -182,7 +184,7 @@ class Registry:
         Raises:
             UnknownArchitecture: If the registry has never heard of it.
         """
-        return browse.get_architecture(self._reader, library, name)
+        return browse.get_architecture(self._access.reader, library, name)
 
     def list_mappings(
         self, library: str, source: SourceKind | None = None, library_version: str | None = None
@@ -194,7 +196,7 @@ class Registry:
             source: Only those of this kind of source.
             library_version: Each carries its verification for this version, or none; if not given, the newest counts.
         """
-        return browse.list_mappings(self._reader, library, source, library_version)
+        return browse.list_mappings(self._access.reader, library, source, library_version)
 
     def list_similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
         """Return the nearest architectures by what their slots are, nearest first, with what differs in words.
@@ -213,23 +215,23 @@ class Registry:
         Raises:
             UnknownName: If PEFT's file has no such constant.
         """
-        found = browse.find_constant(self._reader, name, version)
+        found = browse.find_constant(self._access.reader, name, version)
         if found is None:
-            raise UnknownName(name, browse.list_constants(self._reader), version=version)
+            raise UnknownName(name, browse.list_constants(self._access.reader), version=version)
         return found
 
     def add_scan(self, scan: Scan) -> StoreReport:
         """Store what a scan found; the same scan a second time changes nothing."""
         from .store import add_scan  # noqa: PLC0415 - SQLAlchemy, 0.3 s
 
-        with self._writing("scan.store") as write:
+        with self._access.writing("scan.store") as write:
             return add_scan(write, scan)
 
     def add_constants(self, constants: PeftConstants) -> StoreReport:
         """Store PEFT's tables raw, and their entries as mappings with source ``peft`` at their version."""
         from .store import add_constants  # noqa: PLC0415 - SQLAlchemy, 0.3 s
 
-        with self._writing("constants.import") as write:
+        with self._access.writing("constants.import") as write:
             return add_constants(write, constants)
 
     def audit(
@@ -248,18 +250,9 @@ class Registry:
         proposed = [mapping for library in libraries for mapping in self.list_mappings(library, "scanner")]
         audit = Audit(known, suggestions_on_record(proposed))
         checks = audit.check(mappings, scans)  # takes minutes: no other writer should wait for it
-        with self._writing("audit") as write:
+        with self._access.writing("audit") as write:
             current = [put_verification(write, m, checks[m.id]) if m.id in checks else m for m in mappings]
         return tuple(map(audit.outcome, current))
-
-    @contextmanager
-    def _writing(self, action: str, actor: str = LOCAL.name) -> "Iterator[Write]":
-        from .engine import connect_to, transaction  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-        from .write import Write  # noqa: PLC0415
-
-        self._engine = self._engine or connect_to(self.url)
-        with transaction(self._engine) as connection, Write(connection, actor, action) as write:
-            yield write
 
 
 def _find_ready(url: str, path: Path) -> SqliteReader | None:

@@ -48,6 +48,7 @@ at, which is the newest scanned, or else the verification recorded last."""
 OF_ARCHITECTURE = SELECT_MAPPINGS + "WHERE a.library = :library AND a.name = :name AND m.yanked_at IS NULL"
 _OF_FAMILY = " AND m.peft_type IN (:peft_type, :family) AND m.preset = :preset"
 OF_PRESET = OF_ARCHITECTURE + _OF_FAMILY
+_OF_QUESTION = OF_ARCHITECTURE + " AND m.peft_type = :peft_type AND m.preset = :preset"
 OF_FINGERPRINT = SELECT_MAPPINGS + "WHERE a.fingerprint = :fingerprint AND m.yanked_at IS NULL" + _OF_FAMILY
 
 
@@ -59,6 +60,12 @@ def find_mapping(reader: Reader, asked: Question, library_version: str | None) -
     rows = reader.rows(OF_PRESET, **asked._asdict(), family=stored_under(method), library_version=at)
     found = best_for(method, map(to_mapping, rows), at)
     return with_distance(in_todays_names(reader, found), library_version, seen) if found else None
+
+
+def list_answering(reader: Reader, asked: Question) -> tuple[Mapping, ...]:
+    """Return what each source says on a question today, the first by precedence first."""
+    rows = reader.rows(_OF_QUESTION, **asked._asdict(), library_version=None)
+    return tuple(sorted(latest_revisions(map(to_mapping, rows)), key=rank))
 
 
 def in_todays_names(reader: Reader, mapping: Mapping) -> Mapping:

@@ -79,6 +79,14 @@ def _insert(write: Write, source: Source, added: Sequence[Mapping]) -> None:
     write.change(insert(tables.mappings), rows)
 
 
+def set_yanked(write: Write, mapping_id: str, reason: str | None, version: int) -> None:
+    """Take a revision out of use for a reason, or without one into use again."""
+    at = None if reason is None else datetime.now(UTC)
+    table = tables.mappings
+    values = {"yanked_at": at, "yank_reason": reason, "version": version}
+    write.change(update(table).where(table.c.id == mapping_id).values(**values))
+
+
 def _row(mapping: Mapping) -> dict[str, Any]:
     return {
         "id": mapping.id,

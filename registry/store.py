@@ -14,12 +14,12 @@ from . import tables
 from .canonical import canonical
 from .constants import PeftConstants
 from .entries import entries_of_constants, entries_of_proposals
-from .log import architecture_subject, mapping_subject
 from .names import list_slots
 from .records import StoreReport
 from .renames import find_renames
 from .resolve import OF_ARCHITECTURE, latest_revisions, to_mapping
 from .revisions import add_mappings, architecture_ids
+from .subjects import architecture_subject, mapping_subject
 from .verify import Verifier
 from .write import Write
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Self
 
-from sqlalchemy import Connection, Executable, Select, Table, and_, insert, select, update
+from sqlalchemy import Connection, Executable, Select, Table, and_, insert, select, text, update
 
 from . import log, tables
 from .engine import ConnectionReader
@@ -25,9 +25,7 @@ class Write:
     def __init__(self, connection: Connection, actor: str, action: str) -> None:
         self._connection = connection
         self._changed = False
-        self._actor, self._action = actor, action
-        self._subjects: list[str] = []
-        self._details: dict[str, Any] = {}
+        self._entry = log.Entry(actor, action)
         # Locks the row where the database can, so that two writers never count to the same number.
         current: int = connection.execute(select(tables.serial.c.value).with_for_update()).scalar_one()
         self.serial = current + 1
@@ -39,12 +37,7 @@ class Write:
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None and self._changed:
             self._connection.execute(update(tables.serial).values(value=self.serial))
-            log.append(self._connection, self.serial, self._actor, self._action, self._subjects, self._details)
-
-    @property
-    def actor(self) -> str:
-        """Name of who changes something."""
-        return self._actor
+            log.append(self._connection, self.serial, self._entry)
 
     @property
     def outcome(self) -> int:
@@ -53,14 +46,24 @@ class Write:
 
     def tell(self, *subjects: str, **details: Any) -> None:
         """Say what the change is about, for the log; it is written only if something changes."""
-        self._subjects += subjects
-        self._details |= details
+        self._entry.subjects += subjects
+        self._entry.details |= details
 
     def change(self, statement: Executable, rows: Sequence[dict[str, Any]] | None = None) -> None:
         """Run a statement that changes something; with ``rows``, once for each."""
         if rows is None or rows:
             self._connection.execute(statement, rows)
             self._changed = True
+
+    def run(self, sql: str, /, **values: Any) -> None:
+        """Run one statement with ``:name`` parameters that changes something."""
+        self._connection.execute(text(sql), values)
+        self._changed = True
+
+    def insert(self, table: str, **values: Any) -> None:
+        """Insert one row; the names are of our own making, the values are bound."""
+        names = ", ".join(values)
+        self.run(f"INSERT INTO {table} ({names}) VALUES ({', '.join(f':{name}' for name in values)})", **values)  # noqa: S608
 
     def select(self, statement: Select[Any]) -> list[dict[str, Any]]:
         """Return the rows of a SELECT."""

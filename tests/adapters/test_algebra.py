@@ -190,8 +190,9 @@ def split(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, torch.Te
     return base, adapter
 
 
-def updates(kind: str, adapter: dict[str, torch.Tensor], shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
+def updates(case: Drawn, adapter: dict[str, torch.Tensor], shapes: dict[str, torch.Size]) -> dict[str, torch.Tensor]:
     """Return ``B @ A`` for each base tensor that gets one, in its layout, in float64, from the factors alone."""
+    kind = case.kind
     factors = {name: tensor.double() for name, tensor in adapter.items()}
     if kind == "embedding":
         return {"layer.weight": (factors["layer.lora_embedding_B"] @ factors["layer.lora_embedding_A"]).T}
@@ -204,12 +205,13 @@ def updates(kind: str, adapter: dict[str, torch.Tensor], shapes: dict[str, torch
         }
     shape = shapes["layer.weight"]
     if kind == "expert":
+        is_transposed = case.layer.is_transposed
         per_expert = torch.einsum(
             "ore,eri->eoi",
             second.reshape(second.shape[0], -1, shape[0]),
             first.reshape(shape[0], -1, first.shape[1]),
         )
-        return {"layer.weight": per_expert if per_expert.shape == shape else per_expert.mT}
+        return {"layer.weight": per_expert.mT if is_transposed else per_expert}
     product = second.flatten(1) @ first.flatten(1)
     return {"layer.weight": product.T if kind == "transposed" else product.view(shape)}
 
@@ -244,7 +246,7 @@ def test_merged_is_base_plus_scaled_product(kind: str, data: st.DataObject) -> N
     before, adapter = split(model)
     model.merge_adapter()
     after, kept = split(model)
-    expected = updates(kind, adapter, {name: tensor.shape for name, tensor in before.items()})
+    expected = updates(case, adapter, {name: tensor.shape for name, tensor in before.items()})
     assert expected.keys() == reach(kind, before)
     for name, tensor in after.items():
         wanted = before[name].double() + case.scaling * expected.get(name, torch.zeros(()))

@@ -1,0 +1,59 @@
+"""The way to one database: reads at once, writes one transaction at a time."""
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..identity import LOCAL
+from .schema import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Engine
+
+    from .write import Write
+
+
+class Access:
+    """What every part of a registry reads and writes through.
+
+    Attributes:
+        url: SQLAlchemy URL of the database.
+        reader: Reads outside any transaction of ours.
+    """
+
+    def __init__(self, url: str, reader: Reader, engine: "Engine | None" = None) -> None:
+        self.url = url
+        self.reader = reader
+        self._engine = engine
+
+    @contextmanager
+    def transaction(self) -> "Iterator[Connection]":
+        """Run one transaction that is no change of the registry: it counts no serial and is not logged.
+
+        Raises:
+            DatabaseUnusable: If the database cannot be reached or written.
+        """
+        from .engine import connect_to, transaction  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+
+        self._engine = self._engine or connect_to(self.url)
+        with transaction(self._engine) as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self, action: str, actor: str = LOCAL.name) -> "Iterator[Write]":
+        """Run one transaction of changes, logged under its action and who does it.
+
+        Raises:
+            DatabaseUnusable: If the database cannot be reached or written.
+        """
+        from .write import Write  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+
+        with self.transaction() as connection, Write(connection, actor, action) as write:
+            yield write
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.reader.close()
+        if self._engine:
+            self._engine.dispose()
