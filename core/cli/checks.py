@@ -7,12 +7,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from ..errors import LoradarError, MissingExtra
+from ..submissions import Checked
 from .desk import Desk, LocalDesk
 
 if TYPE_CHECKING:
     from ..registry import Registry
     from ..sandbox import Sandbox
     from ..submissions import Submission
+
+CHECK = "loradar.checking:check"
+"""Named, not imported: it imports torch, in the worker."""
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 900.0
@@ -65,3 +69,15 @@ class Checks:
         from ..sandbox import Sandbox
 
         return self._stack.enter_context(Sandbox(Bounds(workers=1)))
+
+
+def _check(sandbox: "Sandbox", registry: "Registry", claimed: "Submission") -> Checked:
+    """Return what came of the checks; why they could not be done is their outcome, too."""
+    statement = claimed.statement
+    try:
+        checked: Checked = sandbox.run(CHECK, statement, registry.submissions.registered(statement))
+    except MissingExtra:
+        raise
+    except LoradarError as error:  # of the worker, or such as an architecture that cannot be built
+        return Checked(None, error.message)
+    return checked

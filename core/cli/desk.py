@@ -69,9 +69,7 @@ class LocalDesk:
             raise _no_token(None)
         return self.registry.tokens.authenticate(self._secret)
 
-    def create_token(
-        self, name: str, role: "TokenRole", expires_days: int | None = None
-    ) -> "tuple[Token, str]":
+    def create_token(self, name: str, role: "TokenRole", expires_days: int | None = None) -> "tuple[Token, str]":
         """Make a token and return it with its secret."""
         expires_in = None if expires_days is None else timedelta(days=expires_days)
         return self.registry.tokens.create(name, role, expires_in=expires_in)

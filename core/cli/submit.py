@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def submit(
     statement: Annotated[
-        str, typer.Argument(metavar="FILE|JSON|-", help="""statement.json, statement.toml, or '{"olmo2": ["q_proj"]}'""")
+        str,
+        typer.Argument(metavar="FILE|JSON|-", help="""A .json or .toml file, or '{"olmo2": ["q_proj"]}'"""),
     ],
     *,
     wait: Annotated[bool, typer.Option("--wait", help="With --url: wait until the checks are through.")] = False,

@@ -50,7 +50,9 @@ def list_tokens(*, url: Url = None, secret: Secret = None, as_json: AsJson = Fal
     if as_json:
         show.print_json({"tokens": [token.to_dict() for token in tokens]})
     else:
-        typer.echo("\n".join(map(_describe, tokens)) or "No tokens. Make one with: loradar token create NAME --role ROLE")
+        typer.echo(
+            "\n".join(map(_describe, tokens)) or "No tokens. Make one with: loradar token create NAME --role ROLE"
+        )
 
 
 def _describe(token: "Token") -> str:
