@@ -32,7 +32,7 @@ class Recorder:
             def do_POST(self) -> None:
                 """Take the body, then answer or hang up."""
                 body = self.rfile.read(int(self.headers["Content-Length"] or 0))
-                recorder.asked.append((self.path, dict(self.headers), json.loads(body)))
+                recorder.asked.append((self.path, dict(self.headers), json.loads(body or b"null")))
                 if recorder.breaks:
                     recorder.breaks -= 1
                     self.close_connection = True
@@ -44,7 +44,9 @@ class Recorder:
                 self.end_headers()
                 self.wfile.write(told)
 
-            do_GET = do_POST
+            def do_GET(self) -> None:
+                """Likewise."""
+                self.do_POST()
 
             def log_message(self, *_: object) -> None:
                 """Stay quiet."""
