@@ -2,7 +2,7 @@
 
 from ..extras import require
 
-require("server", "fastapi", "uvicorn")
+require("server", "cryptography", "fastapi", "prometheus_client", "uvicorn")
 
 from .app import create_app
 from .server import running, serve

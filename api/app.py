@@ -9,8 +9,10 @@ from fastapi import FastAPI
 from ..settings import Settings
 from .deps import LazyRegistry
 from .errors import add_error_handlers
-from .routes import architectures, health, index, targets
+from .metrics import CountRequests, Metrics
+from .routes import architectures, batch, health, history, index, mappings, metrics, snapshot, targets
 from .schemas import ERROR_RESPONSES
+from .snapshots import Snapshots
 
 DESCRIPTION = "Which layers an adapter should go on, for every model architecture somebody registered."
 
@@ -26,14 +28,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         responses=ERROR_RESPONSES,
     )
-    app.state.registry = LazyRegistry(settings or Settings.from_environment())
+    settings = settings or Settings.from_environment()
+    app.state.registry = LazyRegistry(settings)
+    app.state.snapshots = Snapshots(settings)
+    app.state.metrics = Metrics(app.version, app.state.registry)
+    app.add_middleware(CountRequests, metrics=app.state.metrics)
     add_error_handlers(app)
-    for router in (index.router, health.router, targets.router, architectures.router):
-        app.include_router(router)
+    for part in (index, health, targets, batch, architectures, history, mappings, snapshot, metrics):
+        app.include_router(part.router)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
+    app.state.snapshots.close()
     app.state.registry.close()

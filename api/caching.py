@@ -16,13 +16,13 @@ def cached_json(request: Request, body: dict[str, Any]) -> Response:
     response = JSONResponse(body)
     tag = f'"{sha256(bytes(response.body)).hexdigest()[:32]}"'
     headers = {"ETag": tag, "Cache-Control": CACHE_CONTROL}
-    if _names(request.headers.get("If-None-Match", ""), tag):
+    if names_tag(request.headers.get("If-None-Match", ""), tag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     response.headers.update(headers)
     return response
 
 
-def _names(condition: str, tag: str) -> bool:
+def names_tag(condition: str, tag: str) -> bool:
     """Tell whether an ``If-None-Match`` header names a tag; a weak one does too (RFC 9110, 13.1.2)."""
     named = {part.strip().removeprefix("W/") for part in condition.split(",")}
     return tag in named or "*" in named

@@ -34,6 +34,7 @@
     ├── Overloaded            no worker is free to take it
     ├── WorkerFailed          a worker process that ran out of time or memory, or died
     ├── AuditLogBroken        the audit log was changed behind loradar's back
+    ├── SignatureInvalid      a snapshot that is not as it was signed
     ├── CannotServe           the service cannot listen where it was told to
     ├── ServiceUnreachable    the REST client got no usable answer
     └── MissingExtra          an optional dependency that is not installed
@@ -300,6 +301,15 @@ class AuditLogBroken(LoradarError):
 
     code = "audit_log_broken"
     status = 500
+    exit_code = 1
+
+
+class SignatureInvalid(LoradarError):
+    """A snapshot that was cut off or altered, or signed by somebody else than expected."""
+
+    code = "signature_invalid"
+    status = 502
+    exit_code = 1
 
 
 class CannotServe(LoradarError):

@@ -12,6 +12,7 @@ from .drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_
 from .entries import peft_mappings
 from .idempotency import Key
 from .older import compare_catalog
+from .reads import mapping_place
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .registry import Registry
 from .report import peft_report
@@ -35,6 +36,7 @@ __all__ = [
     "find_earlier",
     "load_constants",
     "lookup",
+    "mapping_place",
     "names_to_scan",
     "peft_mappings",
     "peft_report",

@@ -68,17 +68,22 @@ def list_architectures(
     reader: Reader, library: str | None, q: str, after: tuple[str, str], limit: int
 ) -> tuple[ArchitectureSummary, ...]:
     """Return up to ``limit`` architectures whose name contains ``q``, in order, from beyond ``after``."""
-    escaped = "".join("!" + character if character in "!%_" else character for character in q.lower())
     found = reader.rows(
         _LIST,
         library=library,
-        pattern=f"%{escaped}%",
+        pattern=containing(q),
         after_library=after[0],
         after_name=after[1],
         limit=limit,
     )
     answers = _answers_between(reader, found)
     return tuple(_to_summary(row, answers[row["library"], row["name"]]) for row in found)
+
+
+def containing(q: str) -> str:
+    """Return the pattern of LIKE, with ``!`` as its escape, for names in lower case that contain ``q``."""
+    escaped = "".join("!" + character if character in "!%_" else character for character in q.lower())
+    return f"%{escaped}%"
 
 
 def _answers_between(reader: Reader, found: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:

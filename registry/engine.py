@@ -88,6 +88,11 @@ class ConnectionReader:
         """Return the names of all tables."""
         return frozenset(inspect(self._connection).get_table_names())
 
+    @contextmanager
+    def steady(self) -> Iterator["ConnectionReader"]:
+        """Lend itself: a transaction sees one state."""
+        yield self
+
     def close(self) -> None:
         """Do nothing: whoever opened the connection closes it."""
 
@@ -107,6 +112,14 @@ class EngineReader:
         """Return the names of all tables."""
         with transaction(self._engine) as connection:
             return ConnectionReader(connection).list_tables()
+
+    @contextmanager
+    def steady(self) -> Iterator[ConnectionReader]:
+        """Lend a reader that sees one state of the database throughout, whatever is written meanwhile."""
+        is_postgres = self._engine.dialect.name == "postgresql"
+        engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if is_postgres else self._engine
+        with transaction(engine) as connection:
+            yield ConnectionReader(connection)
 
     def close(self) -> None:
         """Close every connection of the pool."""

@@ -12,32 +12,26 @@ from .resolve import SELECT_MAPPINGS, to_mapping
 from .schema import Reader
 from .times import to_time
 
-_CHANGE = "SELECT c.serial, c.at, c.actor, c.action, c.details, c.previous, c.digest FROM changes c "
+_COLUMNS = "c.serial, c.at, c.actor, c.action, c.details, c.previous, c.digest"
 
-_SINCE = _CHANGE + "WHERE c.serial > :since ORDER BY c.serial LIMIT :limit"
+_SINCE = f"SELECT {_COLUMNS} FROM changes c WHERE c.serial > :since ORDER BY c.serial LIMIT :limit"  # noqa: S608 - ours
 
-_OF_ARCHITECTURE = """
-FROM changes c
-JOIN change_subjects u ON u.serial = c.serial
-JOIN mappings m ON u.subject = 'mapping:' || m.id
-JOIN architectures a ON a.id = m.architecture_id
+_CHANGES = f"""
+SELECT m.id AS mapping_id, {_COLUMNS}
+FROM architectures a
+JOIN mappings m ON m.architecture_id = a.id
+JOIN changes c ON c.serial = m.serial
 WHERE a.library = :library AND a.name = :name
-"""
-
-_TOLD = (
-    "SELECT m.id AS mapping_id, c.serial, c.at, c.actor, c.action, c.details, c.previous, c.digest "
-    + _OF_ARCHITECTURE
-    + "ORDER BY c.serial"
-)
-
-_PUBLISHED = """
-SELECT m.id AS mapping_id, c.serial, c.at, c.actor, c.action, c.details, c.previous, c.digest
-FROM changes c
-JOIN mappings m ON m.serial = c.serial
-JOIN architectures a ON a.id = m.architecture_id
+UNION
+SELECT m.id AS mapping_id, {_COLUMNS}
+FROM architectures a
+JOIN mappings m ON m.architecture_id = a.id
+JOIN change_subjects u ON u.subject = 'mapping:' || m.id
+JOIN changes c ON c.serial = u.serial
 WHERE a.library = :library AND a.name = :name
-"""
-"""What brought each revision: a write of very many, such as a seed, does not name them."""
+ORDER BY 2
+"""  # noqa: S608 - ours
+"""What brought each revision, as a write of very many, such as a seed, does not name them; and what names it."""
 
 _STORIES = """
 SELECT m.id, m.created_at, m.yanked_at, m.yank_reason, m.version
@@ -56,9 +50,6 @@ SELECT a.library, a.name FROM mappings m JOIN architectures a ON a.id = m.archit
 _WITHHELD = "token."
 """Start of the actions whose details are nobody's business but an admin's: who has a token, and which role."""
 
-MANY = 100
-"""Subjects above which the changes of an architecture leave the others out."""
-
 
 def list_changes(reader: Reader, since: int, limit: int) -> tuple[Change, ...]:
     """Return up to ``limit`` changes after a serial, oldest first; what tokens are about is left out."""
@@ -67,9 +58,8 @@ def list_changes(reader: Reader, since: int, limit: int) -> tuple[Change, ...]:
 
 def to_change(row: dict[str, Any]) -> Change:
     """Return the record of a row of the log."""
-    told = ("serial", "at", "actor", "action")
-    details = json.loads(row["details"])
-    return Change(*(row[name] for name in told), details, row["previous"], row["digest"])
+    told = {name: row[name] for name in ("serial", "at", "actor", "action", "previous", "digest")}
+    return Change(details=json.loads(row["details"]), **told)
 
 
 def to_public_change(row: dict[str, Any]) -> Change:
@@ -89,7 +79,7 @@ def list_history(reader: Reader, library: str, name: str) -> tuple[Revision, ...
     if not rows:
         get_architecture(reader, library, name)  # which raises if there is none
     stories = {row["id"]: row for row in reader.rows(_STORIES, **asked)}
-    changes = _changes_by_mapping([*reader.rows(_PUBLISHED, **asked), *reader.rows(_TOLD, **asked)])
+    changes = _changes_by_mapping(reader.rows(_CHANGES, **asked))
     return tuple(_to_revision(row, stories[row["id"]], changes[row["id"]]) for row in rows)
 
 
@@ -105,28 +95,19 @@ def get_revision(reader: Reader, mapping_id: str) -> Revision:
     return next(revision for revision in history if revision.mapping.id == mapping_id)
 
 
-def _changes_by_mapping(rows: Iterable[dict[str, Any]]) -> dict[str, tuple[Change, ...]]:
-    """Return the changes of each mapping, oldest first and each once."""
-    found: dict[str, dict[int, Change]] = defaultdict(dict)
+def _changes_by_mapping(rows: Iterable[dict[str, Any]]) -> dict[str, list[Change]]:
+    found: dict[str, list[Change]] = defaultdict(list)
     for row in rows:
-        found[row["mapping_id"]][row["serial"]] = _without_others(row)
-    told = {of: tuple(changes[serial] for serial in sorted(changes)) for of, changes in found.items()}
-    return defaultdict(tuple, told)
+        found[row["mapping_id"]].append(to_change(row))
+    return found
 
 
-def _without_others(row: dict[str, Any]) -> Change:
-    """A write of very many names them all; in the history of one they are left out."""
-    change = to_change(row)
-    about = change.details.get("subjects", [])
-    return change if len(about) <= MANY else to_change(row | {"details": json.dumps(change.details | {"subjects": []})})
-
-
-def _to_revision(row: dict[str, Any], story: dict[str, Any], changes: tuple[Change, ...]) -> Revision:
+def _to_revision(row: dict[str, Any], story: dict[str, Any], changes: list[Change]) -> Revision:
     return Revision(
         mapping=to_mapping(row),
         created_at=to_time(story["created_at"]) or "",
         yanked_at=to_time(story["yanked_at"]),
         yank_reason=story["yank_reason"],
         version=story["version"],
-        changes=changes,
+        changes=tuple(changes),
     )

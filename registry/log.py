@@ -1,29 +1,17 @@
 """The log of changes: one link per serial, each with the digest of the one before; none can be altered alone."""
 
 from dataclasses import dataclass, field
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, insert, select
 
 from . import tables
 from .canonical import canonical
 from .clock import now
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-FIRST = "sha256:" + 64 * "0"
-"""What stands for the link before the first."""
+from .links import FIRST, link_digest
 
 SUBJECTS = "subjects"
 """Where the details of a change name what it is about, such as ``architecture:transformers:llama``."""
-
-
-def link_digest(link: "Mapping[str, Any]") -> str:
-    """Return the digest of a link: of everything in it but the digest itself, ``details`` as stored."""
-    told = {name: link[name] for name in ("serial", "at", "actor", "action", "details", "previous")}
-    return "sha256:" + sha256(canonical(told).encode()).hexdigest()
 
 
 @dataclass

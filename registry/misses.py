@@ -51,6 +51,18 @@ def not_registered(reader: Reader, question: Question) -> NotRegistered:
     return NotRegistered(name, known, message, library=library, command=command, has=has)
 
 
+def unscanned(reader: Reader, library: str, name: str) -> NotRegistered:
+    """Return the error for an architecture whose slots are not known.
+
+    Raises:
+        UnknownArchitecture: If the registry has never heard of it.
+    """
+    browse.get_architecture(reader, library, name)
+    command = browse.scan_command(library, name)
+    message = f"Nobody scanned {library}:{name}, so its slots are not known. Scan it with: {command}."
+    return NotRegistered(name, (), message, library=library, command=command)
+
+
 def _answering(reader: Reader, question: Question) -> str:
     other = alike.find_answering(reader, question)
     return f" {other!r} has it, and the same layers under the same names." if other else ""

@@ -30,9 +30,17 @@ class SqliteReader:
             DatabaseUnusable: If the file cannot be read as an SQLite database.
         """
         with self._connection() as connection:
-            cursor = connection.execute(sql, values)
-            names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor]
+            return _rows(connection, sql, values)
+
+    @contextmanager
+    def steady(self) -> Iterator["SqliteReader"]:
+        """Lend a reader that sees one state of the file throughout, whatever is written meanwhile."""
+        with self._connection() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield _SteadyReader(self._path, connection)
+            finally:
+                connection.rollback()
 
     def list_tables(self) -> frozenset[str]:
         """Return the names of all tables."""
@@ -69,6 +77,10 @@ class SqliteReader:
             if connection:
                 connection.close()
             raise unusable(f"sqlite:///{self._path}", str(error)) from error
+        except BaseException:
+            if connection:
+                connection.close()
+            raise
         self._idle.append(connection)
 
     def _lend(self) -> sqlite3.Connection:
@@ -77,3 +89,21 @@ class SqliteReader:
         except IndexError:
             uri = f"{self._path.as_uri()}?mode=ro"
             return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+
+class _SteadyReader(SqliteReader):
+    """Reads through one connection, whose transaction its lender ends."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        super().__init__(path)
+        self._own = connection
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        yield self._own
+
+
+def _rows(connection: sqlite3.Connection, sql: str, values: dict[str, Any]) -> list[dict[str, Any]]:
+    cursor = connection.execute(sql, values)
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor]

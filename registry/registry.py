@@ -18,6 +18,7 @@ from .audit import Audit
 from .canonical import Question
 from .constants import PeftConstants
 from .reader import SqliteReader
+from .reads import Reads
 from .records import Constant, DatabaseInfo, Outcome, StoreReport
 from .revise import Revisions
 from .schema import Reader, find_revision, serial_of, usable_state
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _COUNTED = ("architectures", "slots", "mappings", "verifications", "renames", "constants")
 
 
-class Registry:
+class Registry(Reads):
     """A registry database, opened; also a context manager that closes it.
 
     Attributes:
@@ -44,6 +45,7 @@ class Registry:
     """
 
     def __init__(self, url: str, reader: Reader, engine: "Engine | None" = None) -> None:
+        super().__init__(reader)
         self.url = url
         self._access = Access(url, reader, engine)
         self._similarity = Similarity(reader)

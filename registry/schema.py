@@ -1,9 +1,12 @@
 """Whose database is this, and at which revision? Told from its table names, without SQLAlchemy or Alembic."""
 
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .seed_files import seed_digest
 from .urls import unusable
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 HEAD = "0006"
 """Newest revision in ``migrations/versions``; a test holds the two together."""
@@ -23,6 +26,9 @@ class Reader(Protocol):
 
     def list_tables(self) -> frozenset[str]:
         """Return the names of all tables."""
+
+    def steady(self) -> "AbstractContextManager[Reader]":
+        """Lend a reader that sees one state of the database throughout, whatever is written meanwhile."""
 
     def close(self) -> None:
         """Close every connection."""

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 
-from ..errors import NotRegistered
 from ..records import Architecture, Slot
 from ..summaries import Neighbour
 from . import browse
 from .differences import list_differences, tail_of
+from .misses import unscanned
 from .names import list_slots
 from .schema import Reader, serial_of
 
@@ -98,7 +98,7 @@ class Similarity:
         """
         slots = list_slots(self._reader, library, name)
         if not slots:
-            raise self._unscanned(library, name)
+            raise unscanned(self._reader, library, name)
         asked, profile = Architecture.from_dict({"library": library, "name": name}), Profile.of(slots)
         others = ((group, _others(asked, group)) for group in self._groups())
         ranked = sorted(((g.profile, near) for g, near in others if near), key=lambda one: _nearness(profile, *one))
@@ -111,12 +111,6 @@ class Similarity:
         share = round(Profile.of(slots).share(Profile.of(theirs)), 4)
         also = tuple(other.reference for other in near[1:])
         return Neighbour(first, share, also, list_differences(slots, theirs, called))
-
-    def _unscanned(self, library: str, name: str) -> NotRegistered:
-        browse.get_architecture(self._reader, library, name)  # refuses a name nobody knows
-        command = browse.scan_command(library, name)
-        message = f"Nobody scanned {library}:{name}, so its slots are not known. Scan it with: {command}."
-        return NotRegistered(name, (), message, library=library, command=command)
 
     def _groups(self) -> tuple[Group, ...]:
         """Return what is compared, as of now."""

@@ -1,0 +1,31 @@
+"""``POST /v1/targets:batch``: many lookups in one call."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse
+
+from ...errors import DatabaseUnusable, LoradarError
+from ...registry import Registry
+from ..deps import OpenRegistry
+from ..schemas_reads import BatchBody, BatchQuestions, Question
+
+router = APIRouter(prefix="/v1", tags=["targets"])
+
+
+@router.post("/targets:batch", responses={200: {"model": BatchBody, "description": "The answers, in order"}})
+def get_targets_of_many(registry: OpenRegistry, body: BatchQuestions) -> JSONResponse:
+    """Return the mapping to use for each of up to 256 questions, or why there is none."""
+    return JSONResponse({"answers": [_answer(registry, question) for question in body.questions]})
+
+
+def _answer(registry: Registry, asked: Question) -> dict[str, Any]:
+    """Return the answer to one question; only what would fail for all of them fails the call."""
+    try:
+        version = asked.library_version
+        found = registry.lookup(asked.model_type, asked.peft_type, asked.preset, asked.library, version)
+    except DatabaseUnusable:
+        raise
+    except LoradarError as error:
+        return error.to_dict()
+    return {"mapping": found.to_dict()}

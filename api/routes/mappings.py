@@ -1,0 +1,77 @@
+"""``/v1/mappings``: every mapping in use, one revision with its story, and two side by side."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import JSONResponse
+
+from ...registry import mapping_place
+from ...vocabulary import Library, SourceKind, Status
+from ..deps import NAME_LENGTH, NAME_PATTERN, OpenRegistry
+from ..schemas import MAPPING_EXAMPLE, NOT_FOUND
+from ..schemas_reads import PLACE_EXAMPLE, DifferenceBody, MappingPageBody, RevisionBody
+from .architectures import PartQuery
+
+router = APIRouter(prefix="/v1/mappings", tags=["mappings"])
+
+MAX_PAGE = 200
+ID_PATTERN = r"^sha256:[0-9a-f]{64}$"
+
+MappingId = Annotated[str, Path(pattern=ID_PATTERN, description="Id of the revision", examples=[MAPPING_EXAMPLE["id"]])]
+OtherId = Annotated[
+    str, Query(pattern=ID_PATTERN, description="Id of the revision to compare with", examples=[MAPPING_EXAMPLE["id"]])
+]
+PlaceQuery = Annotated[
+    str | None,
+    Query(
+        max_length=2 * NAME_LENGTH,
+        pattern=NAME_PATTERN,
+        description="`next` of the page before",
+        examples=[PLACE_EXAMPLE],
+    ),
+]
+
+
+@router.get("", responses={200: {"model": MappingPageBody}})
+def list_mappings(  # noqa: PLR0913 - the filters
+    registry: OpenRegistry,
+    *,
+    source: Annotated[SourceKind | None, Query(description="Only those of this kind of source")] = None,
+    peft_type: Annotated[
+        str | None, Query(pattern=r"^\w+$", max_length=64, description="Only those for this PEFT method")
+    ] = None,
+    status: Annotated[Status | None, Query(description="Only those whose newest verification says this")] = None,
+    library: Annotated[Library | None, Query(description="Only those of this library")] = None,
+    q: PartQuery = "",
+    after: PlaceQuery = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Mappings per page")] = 50,
+) -> JSONResponse:
+    """Return a page of the mappings in use, sorted by architecture, PEFT type, preset, source and revision."""
+    found = registry.find_mappings(source, peft_type, status, q, library, after, limit + 1)
+    page = found[:limit]
+    last = mapping_place(page[-1]) if len(found) > limit else None
+    return JSONResponse({"mappings": [mapping.to_dict() for mapping in page], "next": last})
+
+
+@router.get(
+    "/{mapping_id}",
+    responses={
+        200: {
+            "model": RevisionBody,
+            "headers": {"ETag": {"description": "The version, for `If-Match`", "schema": {"type": "string"}}},
+        },
+        **NOT_FOUND,
+    },
+)
+def get_mapping(registry: OpenRegistry, mapping_id: MappingId) -> JSONResponse:
+    """Return one revision, in use or yanked, with what was done to it by whom, when and why."""
+    revision = registry.revisions.get(mapping_id)
+    # A new verification changes the body and not the version, so the tag is for writing, and never answered with 304.
+    headers = {"ETag": f'"v{revision.version}"', "Cache-Control": "no-cache"}
+    return JSONResponse(revision.to_dict(), headers=headers)
+
+
+@router.get("/{mapping_id}/diff", responses={200: {"model": DifferenceBody}, **NOT_FOUND})
+def compare_mappings(registry: OpenRegistry, mapping_id: MappingId, against: OtherId) -> JSONResponse:
+    """Return which layers a mapping reaches that another of its architecture does not, and the other way round."""
+    return JSONResponse(registry.compare(mapping_id, against).to_dict())

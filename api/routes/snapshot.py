@@ -1,0 +1,92 @@
+"""``GET /v1/snapshot``: the whole registry for mirrors, signed."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from ...signing import ALGORITHM
+from ..caching import CACHE_CONTROL, names_tag
+from ..deps import OpenRegistry
+from ..schemas_reads import KeyBody
+from ..snapshots import Kept, Snapshots, read_chunks
+from .history import MAX_SERIAL
+
+router = APIRouter(prefix="/v1", tags=["mirrors"])
+
+MEDIA_TYPE = "application/x-ndjson"
+
+EXAMPLE = (
+    '{"format":1,"head":"sha256:4ea1...","loradar":"0.1.0","serial":1,"since":null}\n'
+    '{"architecture":{"library":"transformers","name":"llama"},"slots":[],"revisions":[]}\n'
+    '{"signature":"kq3T...","signed":{"architectures":1,"digest":"sha256:66f1...","head":"sha256:4ea1...","serial":1,'
+    '"since":null}}\n'
+)
+
+
+def _snapshots(request: Request) -> Snapshots:
+    kept: Snapshots = request.app.state.snapshots
+    return kept
+
+
+@router.get(
+    "/snapshot",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EXAMPLE}},
+            "description": "Lines of JSON, the last one signed; compressed if `Accept-Encoding` allows it",
+        },
+        304: {"description": "The client has it already: `If-None-Match` names its `ETag`"},
+    },
+)
+def get_snapshot(
+    request: Request,
+    registry: OpenRegistry,
+    since: Annotated[
+        int | None, Query(ge=0, le=MAX_SERIAL, description="Only the architectures touched after this serial, whole")
+    ] = None,
+) -> Response:
+    """Return every architecture with slots, renames and every revision, or those touched after a serial."""
+    snapshots = _snapshots(request)
+    is_plain = not _takes_gzip(request)
+    if since is not None:
+        made = snapshots.make_since(registry, since)
+        return _stream(made, _and_remove(made, is_plain=is_plain), is_plain=is_plain, headers={})
+    kept = snapshots.get(registry)
+    key = snapshots.signer().key[:8].replace("/", "_").replace("+", "-")
+    tags = {plain: f'"s{kept.serial}-{key}{"" if plain else "-gzip"}"' for plain in (True, False)}
+    headers = {"ETag": tags[is_plain], "Cache-Control": CACHE_CONTROL, "Vary": "Accept-Encoding"}
+    condition = request.headers.get("If-None-Match", "")
+    if any(names_tag(condition, tag) for tag in tags.values()):
+        return Response(status_code=304, headers=headers)
+    return _stream(kept, read_chunks(kept.path, is_plain=is_plain), is_plain=is_plain, headers=headers)
+
+
+def _takes_gzip(request: Request) -> bool:
+    """Tell whether a client takes compressed answers; an encoding of weight 0 it does not take."""
+    offers = request.headers.get("Accept-Encoding", "").replace(" ", "").lower().split(",")
+    weights = dict(offer.partition(";")[::2] for offer in offers)
+    return "gzip" in weights and not re.fullmatch(r"q=0(\.0*)?", weights["gzip"])
+
+
+def _stream(kept: Kept, chunks: Iterator[bytes], *, is_plain: bool, headers: dict[str, str]) -> Response:
+    headers = {"Cache-Control": "no-store", **headers}
+    if not is_plain:
+        headers |= {"Content-Encoding": "gzip", "Content-Length": str(kept.path.stat().st_size)}
+    return StreamingResponse(chunks, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _and_remove(made: Kept, *, is_plain: bool) -> Iterator[bytes]:
+    try:
+        yield from read_chunks(made.path, is_plain=is_plain)
+    finally:
+        made.path.unlink(missing_ok=True)
+
+
+@router.get("/snapshot/key", response_model=KeyBody)
+def get_key(request: Request) -> dict[str, Any]:
+    """Return the public key that snapshots are signed with: keep it, and hold every snapshot against it."""
+    return {"algorithm": ALGORITHM, "key": _snapshots(request).signer().key}

@@ -1,0 +1,112 @@
+"""Snapshots: a whole registry as lines of JSON, the last of them signed. Written by services, read by mirrors.
+
+The first line is ``{"format", "loradar", "serial", "head", "since"}``, then there is a line for each architecture, and
+the last one is ``{"signed": {"digest", "serial", "head", "since", "architectures"}, "signature"}``: an Ed25519
+signature over the canonical JSON of ``signed``, whose ``digest`` is over the bytes of all lines before.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Self
+
+from .errors import SignatureInvalid
+from .signing import Signer, check_signature
+
+FORMAT = 1
+
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """What a snapshot is of.
+
+    Attributes:
+        digest: ``sha256:`` over the bytes of all its lines but the last.
+        serial: Serial of the registry when it was made.
+        head: Digest of the change with this serial; ``None`` if nothing was ever logged.
+        since: Only what was touched after this serial is in it; ``None`` for the whole registry.
+        architectures: Lines there are of architectures.
+    """
+
+    digest: str
+    serial: int
+    head: str | None
+    since: int | None
+    architectures: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: what is signed."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Build it from its JSON form."""
+        return cls(**data)
+
+
+def canonical_line(value: Any) -> str:
+    """Return the one JSON text of a value on a line: keys sorted, no spaces, ASCII only."""
+    return _ENCODER.encode(value) + "\n"
+
+
+class _Sum:
+    """The digest of lines, and what the first of them says."""
+
+    def __init__(self) -> None:
+        self._digest = sha256()
+        self._first: dict[str, Any] = {}
+        self._lines = 0
+
+    def add(self, line: bytes) -> None:
+        if not self._lines:
+            self._first = json.loads(line)
+        self._lines += 1
+        self._digest.update(line)
+
+    def info(self) -> SnapshotInfo:
+        told = {name: self._first[name] for name in ("serial", "head", "since")}
+        return SnapshotInfo(digest=f"sha256:{self._digest.hexdigest()}", architectures=self._lines - 1, **told)
+
+
+def signed_lines(lines: Iterable[str], signer: Signer) -> Iterator[bytes]:
+    """Yield the lines of a snapshot, and one more with the signature."""
+    total = _Sum()
+    for line in lines:
+        encoded = line.encode()
+        total.add(encoded)
+        yield encoded
+    info = total.info().to_dict()
+    yield canonical_line({"signed": info, "signature": signer.sign(_ENCODER.encode(info).encode())}).encode()
+
+
+def check_snapshot(lines: Iterable[bytes], key: str) -> SnapshotInfo:
+    """Return what a snapshot is of, once all of it is known to be as it was signed.
+
+    Args:
+        lines: With their ends.
+        key: The public key of who signed it.
+
+    Raises:
+        SignatureInvalid: If it is not: cut off, altered, or signed by somebody else.
+        MissingExtra: If ``cryptography`` is not installed.
+    """
+    total, last = _Sum(), b""
+    try:
+        for line in lines:
+            if last:
+                total.add(last)
+            last = line
+        trailer = json.loads(last)
+        signed, signature, found = trailer["signed"], trailer["signature"], total.info().to_dict()
+        statement = _ENCODER.encode(signed).encode()
+    except (ValueError, KeyError, TypeError, RecursionError):
+        message = "This is no whole snapshot: it has no signature at its end. Fetch it again."
+        raise SignatureInvalid(message) from None
+    check_signature(key, statement, str(signature))
+    if signed != found:
+        message = f"The snapshot was altered: it is signed with {signed.get('digest')!r} and has {found['digest']!r}."
+        raise SignatureInvalid(message, signed=signed, found=found)
+    return SnapshotInfo.from_dict(signed)
