@@ -40,7 +40,7 @@
     └── MissingExtra          an optional dependency that is not installed
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
@@ -346,3 +346,21 @@ def nearest(name: str, known: Iterable[str], limit: int = 5) -> list[str]:
 def quoted(names: Iterable[str]) -> str:
     """Return names quoted and joined by commas, for a message."""
     return ", ".join(repr(name) for name in names)
+
+
+def to_error(body: Mapping[str, Any]) -> LoradarError:
+    """Return the error a body of the one error shape stands for, as the class with its code."""
+    code, message, details = (body["error"][field] for field in ("code", "message", "details"))
+    kind = next((kind for kind in _family(LoradarError) if kind.code == code), LoradarError)
+    # Past the class's own __init__, which would compose the message a second time.
+    error = kind.__new__(kind, message)
+    error.message, error.details = str(message), dict(details)
+    if isinstance(error, UnknownName):
+        error.name, error.near = details["name"], details["near"]
+    return error
+
+
+def _family(kind: type[LoradarError]) -> Iterator[type[LoradarError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _family(child)

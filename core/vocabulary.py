@@ -17,6 +17,8 @@ Kind = Literal[
     "other",
 ]
 
+CONV_KINDS: tuple[Kind, ...] = ("conv1d", "conv2d", "conv3d")
+
 Role = Literal[
     "attention.query",
     "attention.key",

@@ -6,16 +6,17 @@ and ``scan_library`` (one architecture, some, or every one, of a library, within
 """
 
 from ..extras import require
+from ..vocabulary import CONV_KINDS
 
 require("scan", "torch")
 
+from ..bounds import Bounds
 from .catalog import How, scan_each, scan_library, scan_named
 from .facts import identify
-from .layers import CONV_KINDS, Site, kind_of, list_layers, walk
+from .layers import Site, kind_of, list_layers, walk
 from .scanner import scan, scan_module
 from .sources import list_names as list_architectures
 from .sources import quiet_libraries
-from .workers import Bounds
 
 __all__ = [
     "CONV_KINDS",

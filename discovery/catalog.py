@@ -10,13 +10,14 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
+from ..bounds import Bounds
 from ..catalog import CatalogEntry, CatalogHeader, catalog_lines
 from ..errors import InvalidRequest, LoradarError
 from ..records import Architecture, Scan
 from . import sources
 from .journal import Journal
 from .scanner import scan
-from .workers import MOST_TASKS, Bounds, work
+from .workers import MOST_TASKS, work
 
 Summary = Callable[[Scan], CatalogEntry]
 """Makes the compact form of a scan."""

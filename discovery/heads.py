@@ -1,9 +1,8 @@
 """Rules for the ends of a model: what writes its output, and what carries one tower's output to another."""
 
 from ..records import Layer
-from ..vocabulary import Role
+from ..vocabulary import CONV_KINDS, Role
 from .facts import SubModel
-from .layers import CONV_KINDS
 from .surroundings import Surroundings
 from .tower_map import is_below
 

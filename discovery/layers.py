@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from ..records import Layer
-from ..vocabulary import Kind
+from ..vocabulary import CONV_KINDS, Kind
 
 CONV_CLASSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 KIND_OF_CLASS: dict[type[nn.Module], Kind] = {
@@ -23,7 +23,6 @@ KIND_OF_CLASS: dict[type[nn.Module], Kind] = {
     nn.GroupNorm: "norm",
     nn.modules.batchnorm._NormBase: "norm",
 }
-CONV_KINDS: tuple[Kind, ...] = ("conv1d", "conv2d", "conv3d")
 _READS_ITS_PARTS = "torch.nn.functional.multi_head_attention_forward"
 WEIGHT_KINDS: tuple[Kind, ...] = ("linear", *CONV_KINDS, "embedding")
 

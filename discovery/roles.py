@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..records import Evidence, Layer
+from ..vocabulary import CONV_KINDS
 from .heads import (
     Verdict,
     beyond_the_base_model_is_the_head,
     declared_head_is_the_head,
     layer_between_towers_projects,
 )
-from .layers import CONV_KINDS
 from .surroundings import Surroundings
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..records import Layer
+from ..vocabulary import CONV_KINDS
 from .facts import ModelFacts
-from .layers import CONV_KINDS
 from .lexicon import PLAIN, Context, Lexicon, load_lexicon
 from .towers import TowerMap
 

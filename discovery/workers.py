@@ -2,11 +2,9 @@
 
 import gc
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar, cast
@@ -14,36 +12,18 @@ from typing import Any, TypeVar, cast
 import torch
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from ..errors import InvalidRequest, LoradarError
+from ..bounds import Bounds, limit_memory
+from ..errors import LoradarError
 from .memory import map_large
 from .words import read_facts
 
 T = TypeVar("T")
 
-_GIGABYTE = 1 << 30
 MOST_TASKS = 40
 """Tasks of a worker before another takes its place: what libraries keep for later adds up."""
 
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """How many workers scan, and what one architecture may take.
-
-    Attributes:
-        workers: Processes that scan at the same time.
-        seconds: Time for one architecture; a worker that takes longer is ended.
-        memory: GiB a worker may allocate beyond what the library takes once imported.
-    """
-
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    seconds: float = 120.0
-    memory: float = 8.0
-
-    def __post_init__(self) -> None:
-        for name in ("workers", "seconds", "memory"):
-            if getattr(self, name) <= 0:
-                message = f"Cannot scan with {name} = {getattr(self, name)}. Give more than 0."
-                raise InvalidRequest(message, **{name: getattr(self, name)})
+PRELOADED = ("transformers", "timm", "diffusers")
+"""Libraries that anything may be asked of."""
 
 
 def work(
@@ -80,7 +60,7 @@ def preload(library: str) -> None:
 def _pool(bounds: Bounds, most_tasks: int) -> Iterator[ProcessPool]:
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    start = partial(_start_worker, int(bounds.memory * _GIGABYTE))
+    start = partial(_start_worker, bounds.memory)
     pool = ProcessPool(bounds.workers, max_tasks=most_tasks, initializer=start, context=context)
     try:
         yield pool
@@ -89,22 +69,17 @@ def _pool(bounds: Bounds, most_tasks: int) -> Iterator[ProcessPool]:
         pool.join()
 
 
-def _start_worker(memory: int) -> None:
+def _start_worker(memory: float) -> None:
+    quiet_worker()
+    with suppress(ImportError, OSError, ValueError):  # a system without such limits has none
+        limit_memory(memory)
+
+
+def quiet_worker() -> None:
+    """Have a process that scans use one thread, give back large pieces of memory and collect seldom."""
     torch.set_num_threads(1)
     map_large()
     gc.set_threshold(50_000, 20, 20)  # a scan makes many objects and drops them at once
-    with suppress(ImportError, OSError, ValueError):  # a system without such limits has none
-        _limit_memory(memory)
-
-
-def _limit_memory(memory: int) -> None:
-    """Refuse allocations beyond ``memory`` bytes more than there are now; shared libraries do not count."""
-    import resource  # noqa: PLC0415 - POSIX only
-
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - no file, no Path
-        pages = int(file.read().split()[5])
-    limit = pages * resource.getpagesize() + memory
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _outcome(future: "ProcessFuture[T]", bounds: Bounds) -> T | str:

@@ -8,6 +8,7 @@ from .ask import lookup, verify
 from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
+from .drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
 from .entries import peft_mappings
 from .idempotency import Key
 from .older import compare_catalog
@@ -17,20 +18,26 @@ from .registry import Registry
 from .report import peft_report
 
 __all__ = [
+    "DRIFT",
     "Constant",
     "DatabaseInfo",
+    "Drift",
     "Key",
     "Outcome",
     "PeftConstants",
+    "Proposals",
     "Registry",
     "StoreReport",
     "Verdict",
     "catalog_entry",
     "catalog_header",
     "compare_catalog",
+    "find_drifts",
+    "find_earlier",
     "load_constants",
     "lookup",
     "mapping_place",
+    "names_to_scan",
     "peft_mappings",
     "peft_report",
     "read_constants",

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ...records import Layer
-from ...vocabulary import Role
-from ..layers import CONV_KINDS
+from ...vocabulary import CONV_KINDS, Role
 from ..towers import is_below
 from .flow import Flow, Origin, Sources, Way
 

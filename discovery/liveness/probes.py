@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...records import Layer
-from ..layers import CONV_KINDS
+from ...vocabulary import CONV_KINDS
 
 _SHARE = 0.1
 """Size of an update beside what the layer writes: seen through rounding, and too small to change what a model does."""

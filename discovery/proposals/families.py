@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...choices import Choice, make_spec
 from ...coverage import Blocks
 from ...methods import get_family, get_method
 from ...records import Layer, Proposal
+from ...sizes import count_fixed, count_gains, count_per_rank
 from ...vocabulary import Role
 from ..words import read_facts
 from .reasons import tell_experts, tell_hit
@@ -19,8 +21,6 @@ from .rules import (
     is_reached,
     with_roles,
 )
-from .sizes import count_fixed, count_gains, count_per_rank
-from .specs import Choice, make_spec
 
 KEY_VALUE: frozenset[Role] = frozenset({"attention.key", "attention.value", "attention.qkv", "attention.kv"})
 FEED_FORWARD: frozenset[Role] = frozenset({"mlp.down", "expert.down"})

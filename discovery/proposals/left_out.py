@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ...records import Layer
-from ...vocabulary import RANK, Role, Tower
+from ...vocabulary import CONV_KINDS, RANK, Role, Tower
 from ...wording import count_layers
-from ..layers import CONV_KINDS
 
 ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter")
 EMBEDDING: frozenset[Role] = frozenset({"embedding.token", "embedding.position", "embedding.patch"})

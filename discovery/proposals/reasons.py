@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from ...choices import Choice
 from ...patterns import pattern_of
 from ...records import Layer
 from ...wording import tell_slot
-from .specs import Choice
 
 WAYS = {"in_out": "input first (transposed)", "out_in": "output first"}
 

@@ -25,3 +25,14 @@ def catalogs(monkeypatch):
     """Seed a registry that a test makes from PEFT's tables alone."""
     monkeypatch.setattr(LIST_CATALOGS, list)
     monkeypatch.setattr(LIST_OLDER, list)
+
+
+@pytest.fixture(params=["file", "memory", "postgres"])
+def any_registry(request, tmp_path):
+    """A registry read by the standard library, and two read through SQLAlchemy: in memory and on PostgreSQL."""
+    if request.param == "file":
+        yield request.getfixturevalue("registry")
+        return
+    url = "sqlite://" if request.param == "memory" else request.getfixturevalue("postgres_url")
+    with Registry.open(Settings(tmp_path, url)) as opened:
+        yield opened

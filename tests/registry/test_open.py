@@ -99,7 +99,7 @@ def test_an_empty_file_becomes_a_registry(home, settings):
 def test_a_migrated_but_unseeded_database_is_seeded(seeded_settings, home):
     """Whoever ran ``alembic upgrade head`` by hand gets the facts on first use."""
     with closing(sqlite3.connect(home / "registry.sqlite3")) as connection, connection:
-        for table in ("mappings", "architectures", "constants", "sources", "seeds"):
+        for table in ("change_subjects", "changes", "mappings", "architectures", "constants", "sources", "seeds"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names from the line above
         connection.execute("UPDATE serial SET value = 0")
     with Registry.open(seeded_settings) as registry:

@@ -15,17 +15,6 @@ from loradar.settings import Settings
 LORA = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
 
 
-@pytest.fixture(params=["file", "memory", "postgres"])
-def any_registry(request, tmp_path):
-    """A registry read by the standard library, and two read through SQLAlchemy: in memory and on PostgreSQL."""
-    if request.param == "file":
-        yield request.getfixturevalue("registry")
-        return
-    url = "sqlite://" if request.param == "memory" else request.getfixturevalue("postgres_url")
-    with Registry.open(Settings(tmp_path, url)) as opened:
-        yield opened
-
-
 def test_a_scan_is_found_by_a_lookup(any_registry):
     """What was stored comes back whole, with a verification nobody proved."""
     report = any_registry.add_scan(make_scan())

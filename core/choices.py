@@ -1,14 +1,14 @@
-"""Target specs: the names by which PEFT finds exactly the layers of a choice."""
+"""Choices of layers: what a method adapts in a model, and the names by which PEFT finds exactly these layers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
-from ...methods import get_method
-from ...patterns import name_targets, name_with_exclusion
-from ...records import Layer
-from ...targets import Targets, TargetSpec
-from ...vocabulary import Preset, Role
+from .methods import get_method
+from .patterns import name_targets, name_with_exclusion
+from .records import Layer
+from .targets import Targets, TargetSpec
+from .vocabulary import Preset, Role
 
 ROLE_ORDER: dict[str, int] = {role: position for position, role in enumerate(get_args(Role))}
 

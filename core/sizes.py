@@ -4,9 +4,9 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from ...records import Layer
-from ..layers import CONV_KINDS
-from .specs import Choice
+from .choices import Choice
+from .records import Layer
+from .vocabulary import CONV_KINDS
 
 
 def count_per_rank(choice: Choice, gains: Mapping[str, int]) -> int:
