@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import BoundedSemaphore, Lock
 from time import monotonic
-from typing import IO
+from typing import BinaryIO
 
 from ..errors import Overloaded
 from ..registry import Registry
@@ -144,11 +144,11 @@ class Snapshots:
             gone.path.unlink()  # who is reading it goes on reading
 
     def take(self, made: Kept, *, is_plain: bool) -> Iterator[bytes]:
-        """Open a snapshot and return its bytes, decompressed if they are to be plain; one that is not kept is removed."""
-        file = gzip.open(made.path) if is_plain else made.path.open("rb")
+        """Open a snapshot and return its bytes, plain or compressed; if it is not kept, it is removed."""
+        file = made.path.open("rb")
         if made not in (self._kept, self._before):
             made.path.unlink()
-        return _chunks(file)
+        return _chunks(file, is_plain=is_plain)
 
 
 def _is_good(kept: Kept, serial: int) -> bool:
@@ -160,9 +160,9 @@ def _serial_in(path: Path) -> int:
         return int(json.loads(file.readline())["serial"])
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(CHUNK):
+def _chunks(file: BinaryIO, *, is_plain: bool) -> Iterator[bytes]:
+    with file, gzip.open(file) if is_plain else file as content:
+        while chunk := content.read(CHUNK):
             yield chunk
 
 

@@ -1,20 +1,17 @@
 """The part of the client that reads beside lookups: lists, changes, histories, and snapshots that it verifies."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Json
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote
+from typing import Any
 
 from .changes import Change, Revision
-from .errors import LoradarError
+from .client_connection import Connection, quoted_segment
+from .errors import LoradarError, to_error
 from .mappings import Mapping
 from .records import Slot
-from .snapshots import SnapshotInfo, check_snapshot
+from .snapshots import SnapshotInfo, check_snapshot, part_of
 from .submissions import Difference
-
-Record = TypeVar("Record")
 
 BATCH = 256
 """Questions asked at once."""
@@ -23,17 +20,8 @@ PAGE = 200
 """Mappings, and changes, asked for at once."""
 
 
-class ReadingClient:
-    """What a client asks beside lookups; ``Client`` sends the requests."""
-
-    def _get(self, read: Callable[[Json[str, Any]], Record], path: str, query: Json[str, str | None]) -> Record:
-        raise NotImplementedError
-
-    def _post(self, read: Callable[[Json[str, Any]], Record], path: str, body: Any) -> Record:
-        raise NotImplementedError
-
-    def _download(self, path: str, query: Json[str, str | None], out: Path) -> None:
-        raise NotImplementedError
+class Reading(Connection):
+    """What a client may ask beside lookups."""
 
     def targets_of_many(self, questions: Sequence[Json[str, str | None]]) -> tuple[Mapping | LoradarError, ...]:
         """Return the answer to each question: a mapping, or the error a lookup would have raised.
@@ -47,7 +35,7 @@ class ReadingClient:
             ServiceUnreachable: If there is no usable answer.
         """
         parts = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))
-        found = (self._post(_to_answers, "/v1/targets:batch", {"questions": list(map(dict, part))}) for part in parts)
+        found = (self._send(_to_answers, "/v1/targets:batch", {"questions": [*map(dict, part)]}) for part in parts)
         return tuple(answer for answers in found for answer in answers)
 
     def mappings(
@@ -80,16 +68,6 @@ class ReadingClient:
             if after is None:
                 return
 
-    def mapping(self, mapping_id: str) -> Revision:
-        """Return one revision of a mapping, in use or yanked, with what was done to it.
-
-        Raises:
-            UnknownMapping: If no revision has this id.
-            InvalidRequest: If it is no id.
-            ServiceUnreachable: If there is no usable answer.
-        """
-        return self._get(Revision.from_dict, f"/v1/mappings/{quoted(mapping_id)}", {})
-
     def diff(self, mapping_id: str, other_id: str) -> Difference:
         """Return which layers a mapping reaches that another of its architecture does not, and the other way round.
 
@@ -99,7 +77,7 @@ class ReadingClient:
             NotRegistered: If nobody scanned the architecture.
             ServiceUnreachable: If there is no usable answer.
         """
-        path = f"/v1/mappings/{quoted(mapping_id)}/diff"
+        path = f"/v1/mappings/{quoted_segment(mapping_id)}/diff"
         return self._get(Difference.from_dict, path, {"against": other_id})
 
     def changes(self, since: int = 0) -> Iterator[Change]:
@@ -121,7 +99,9 @@ class ReadingClient:
             UnknownArchitecture: If the service has never heard of it.
             ServiceUnreachable: If there is no usable answer.
         """
-        return self._get(_to_revisions, f"/v1/architectures/{quoted(library)}/{quoted(name)}/history", {})
+        return self._get(
+            _to_revisions, f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}/history", {}
+        )
 
     def layers(self, library: str, name: str) -> tuple[Slot, ...]:
         """Return the slots of an architecture, in the order of the model; none if nobody scanned it.
@@ -130,7 +110,7 @@ class ReadingClient:
             UnknownArchitecture: If the service has never heard of it.
             ServiceUnreachable: If there is no usable answer.
         """
-        return self._get(_to_slots, f"/v1/architectures/{quoted(library)}/{quoted(name)}/layers", {})
+        return self._get(_to_slots, f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}/layers", {})
 
     def snapshot_key(self) -> str:
         """Return the public key the service signs snapshots with: keep it, and hold every snapshot against it.
@@ -155,20 +135,13 @@ class ReadingClient:
             MissingExtra: If ``cryptography`` is not installed.
         """
         key = key or self.snapshot_key()
-        part = out.with_name(f"{out.name}.{os.getpid()}.part")
-        try:
+        with part_of(out) as part:
             self._download("/v1/snapshot", {"since": None if since is None else str(since)}, part)
             with part.open("rb") as file:
-                info = check_snapshot(file, key)
-            part.replace(out)
-        finally:
-            part.unlink(missing_ok=True)
-        return info
+                return check_snapshot(file, key)
 
 
 def _to_answers(body: Json[str, Any]) -> list[Mapping | LoradarError]:
-    from .client import to_error  # noqa: PLC0415 - it imports this file
-
     return [
         Mapping.from_dict(answer["mapping"]) if "mapping" in answer else to_error(answer) for answer in body["answers"]
     ]
@@ -192,8 +165,3 @@ def _to_slots(body: Json[str, Any]) -> tuple[Slot, ...]:
 
 def _to_key(body: Json[str, Any]) -> str:
     return str(body["key"])
-
-
-def quoted(segment: str) -> str:
-    """Return a segment of a path as it stands in an URL."""
-    return quote(segment, safe="")
