@@ -39,7 +39,7 @@ def test_many_questions_are_answered_in_order(service):
         {"model_type": "lama"},
         {"model_type": "resnet50", "library": "timm", "preset": "all-linear"},
         {"model_type": "llama", "peft_type": "LORRA"},
-        {"model_type": "llama", "peft_type": "ia3", "library_version": "not one"},
+        {"model_type": "llama", "peft_type": "ia3", "library_version": "none"},
         {"model_type": "bert", "library_version": "4.57.1"},
     ]
     answer = service.client.post("/v1/targets:batch", json={"questions": asked})
