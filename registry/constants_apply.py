@@ -1,0 +1,118 @@
+"""A plan written into a ``constants.py``, and read back: what was there still is, what was planned is there, no more."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import ConstantsUnreadable
+from ..targets import Targets
+from .constants import PeftConstants, parse_constants
+from .constants_export import ExportPlan, LeftOut
+from .constants_patch import add_entries, correct_entries
+
+PEFT_PATH = "src/peft/utils/constants.py"
+"""Where PEFT's repository has the file."""
+
+INHERITED = "dead, but not corrected: its table is a copy, whose original holds it for other methods"
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A ``constants.py`` before and after a plan was written into it.
+
+    Attributes:
+        before: The file as it was.
+        after: The file with the plan in it; the same bytes if there was nothing to write.
+        plan: What was written, and what was left out.
+    """
+
+    before: bytes
+    after: bytes
+    plan: ExportPlan
+
+    def diff(self, path: str = PEFT_PATH) -> bytes:
+        """Return the unified diff that ``git apply`` takes; empty if nothing changed."""
+        old, new = (_lines(source) for source in (self.before, self.after))
+        ends = (b"a/" + path.encode(), b"b/" + path.encode())
+        lines = difflib.diff_bytes(difflib.unified_diff, old, new, *ends, lineterm=b"\n")
+        return b"".join(line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n" for line in lines)
+
+
+def apply_plan(source: bytes, plan: ExportPlan, path: str) -> Patch:
+    """Write a plan into a ``constants.py`` and read it back.
+
+    A table that is a copy of one written before has its entries then; nothing is written twice.
+
+    Args:
+        source: The file.
+        plan: What to write, made for this very file.
+        path: What messages call it.
+
+    Raises:
+        ConstantsUnreadable: If the file cannot be read, or does not read back as planned.
+    """
+    before = current = parse_constants(source, "", path)
+    after = source
+    for corrected, write in ((True, correct_entries), (False, add_entries)):
+        for table, entries in plan.entries(corrected=corrected).items():
+            due = {name: targets for name, targets in entries.items() if not _holds(current, table, name, targets)}
+            if due:
+                after = write(after, table, due, path)
+                current = parse_constants(after, "", path)
+    plan = _without_inherited(plan, current)
+    _check(before, current, plan, path)
+    return Patch(source, after, plan)
+
+
+def _holds(file: PeftConstants, table: str, name: str, targets: Targets) -> bool:
+    return _entries(file, table).get(name) == _plain(targets)
+
+
+def _entries(file: PeftConstants, table: str) -> dict[str, Any]:
+    return {name: value for name, value, _ in file.entries(table)}
+
+
+def _without_inherited(plan: ExportPlan, file: PeftConstants) -> ExportPlan:
+    """Move corrections that no statement of the file could take to what is left out."""
+    stuck = [export for export in plan.corrected if not _holds(file, export.table, export.name, export.targets)]
+    reasons = tuple(LeftOut(export.table, export.name, INHERITED) for export in stuck)
+    kept = tuple(export for export in plan.corrected if export not in stuck)
+    return replace(plan, corrected=kept, left_out=plan.left_out + reasons)
+
+
+def _check(before: PeftConstants, after: PeftConstants, plan: ExportPlan, path: str) -> None:
+    """Compare every table before and after.
+
+    Raises:
+        ConstantsUnreadable: Naming the first entry that is not as it should be.
+    """
+    if before.tables.keys() != after.tables.keys() or before.values != after.values:
+        raise _broken(path, "another table or constant has changed")
+    for export in (*plan.added, *plan.corrected):
+        if not _holds(after, export.table, export.name, export.targets):
+            raise _broken(path, f"{export.table}[{export.name!r}] is not {_plain(export.targets)!r}")
+    planned = [(export.name, _plain(export.targets)) for export in (*plan.added, *plan.corrected)]
+    for table in before.tables:
+        old, new = _entries(before, table), _entries(after, table)
+        for name in _differing(old, new):
+            if name not in new or (name, new[name]) not in planned:
+                raise _broken(path, f"{table}[{name!r}] has changed")
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
+    return (name for name in old.keys() | new.keys() if name not in old or name not in new or old[name] != new[name])
+
+
+def _broken(path: str, what: str) -> ConstantsUnreadable:
+    message = f"The patch of {path!r} does not read back as planned: {what}. Nothing was written."
+    return ConstantsUnreadable(message, path=path)
+
+
+def _plain(targets: Targets) -> Any:
+    return list(targets) if isinstance(targets, tuple) else targets
+
+
+def _lines(source: bytes) -> list[bytes]:
+    """Return the lines with their ends, as git counts them: only a line feed ends one."""
+    return [line + b"\n" for line in source.split(b"\n")[:-1]] + [line for line in source.split(b"\n")[-1:] if line]
