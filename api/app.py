@@ -9,7 +9,8 @@ from fastapi import FastAPI
 from ..settings import Settings
 from .deps import LazyRegistry
 from .errors import add_error_handlers
-from .routes import architectures, health, index, targets
+from .exports import Exports
+from .routes import architectures, export, health, index, targets
 from .schemas import ERROR_RESPONSES
 
 DESCRIPTION = "Which layers an adapter should go on, for every model architecture somebody registered."
@@ -27,8 +28,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=ERROR_RESPONSES,
     )
     app.state.registry = LazyRegistry(settings or Settings.from_environment())
+    app.state.exports = Exports()
     add_error_handlers(app)
-    for router in (index.router, health.router, targets.router, architectures.router):
+    for router in (index.router, health.router, targets.router, architectures.router, export.router):
         app.include_router(router)
     return app
 

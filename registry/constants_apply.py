@@ -1,15 +1,18 @@
-"""A plan written into a ``constants.py``, and read back: what was there still is, what was planned is there, no more."""
+"""A plan written into a ``constants.py`` and read back: what was there still is, and what was planned, no more."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ConstantsUnreadable
+from ..extras import require
+from ..mappings import Mapping
 from ..targets import Targets
 from .constants import PeftConstants, parse_constants
-from .constants_export import ExportPlan, LeftOut
-from .constants_patch import add_entries, correct_entries
+from .constants_export import ExportPlan, LeftOut, Wish, plan_export
+
+Tables = dict[str, dict[str, Any]]
 
 PEFT_PATH = "src/peft/utils/constants.py"
 """Where PEFT's repository has the file."""
@@ -38,6 +41,37 @@ class Patch:
         lines = difflib.diff_bytes(difflib.unified_diff, old, new, *ends, lineterm=b"\n")
         return b"".join(line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n" for line in lines)
 
+    def differing(self, before: Tables, after: Tables) -> tuple[str, ...]:
+        """Return what is not as planned in the tables of both files, imported; empty if all is.
+
+        Args:
+            before: Tables of the file as it was (``import_beside``).
+            after: Tables of the file with the plan in it.
+        """
+        return tuple(_differences(before, after, self.plan))
+
+
+def export_constants(
+    source: bytes, mappings: Iterable[Mapping], wish: Wish | None = None, path: str = PEFT_PATH
+) -> Patch:
+    """Write what the tables of a ``constants.py`` lack into it, and read it back.
+
+    Args:
+        source: The file.
+        mappings: What the registry holds for transformers (``Registry.list_mappings``).
+        wish: What to export; all that is proved if ``None``.
+        path: What messages call the file.
+
+    Raises:
+        ConstantsUnreadable: If the file cannot be read, or does not read back as planned.
+        MissingExtra: If libcst is not installed.
+    """
+    require("peft", "libcst")
+    from .constants_patch import list_own_tables  # noqa: PLC0415 - libcst takes 0.1 s to import, and is optional
+
+    file = parse_constants(source, "", path)
+    return apply_plan(source, plan_export(mappings, file, list_own_tables(source, path), wish), path)
+
 
 def apply_plan(source: bytes, plan: ExportPlan, path: str) -> Patch:
     """Write a plan into a ``constants.py`` and read it back.
@@ -52,6 +86,8 @@ def apply_plan(source: bytes, plan: ExportPlan, path: str) -> Patch:
     Raises:
         ConstantsUnreadable: If the file cannot be read, or does not read back as planned.
     """
+    from .constants_patch import add_entries, correct_entries  # noqa: PLC0415 - libcst is optional
+
     before = current = parse_constants(source, "", path)
     after = source
     for corrected, write in ((True, correct_entries), (False, add_entries)):
@@ -87,26 +123,31 @@ def _check(before: PeftConstants, after: PeftConstants, plan: ExportPlan, path: 
     Raises:
         ConstantsUnreadable: Naming the first entry that is not as it should be.
     """
-    if before.tables.keys() != after.tables.keys() or before.values != after.values:
-        raise _broken(path, "another table or constant has changed")
+    read = [{table: _entries(file, table) for table in file.tables} for file in (before, after)]
+    found = next(_differences(*read, plan), None)
+    if found or before.values != after.values:
+        what = found or "another constant has changed"
+        message = f"The patch of {path!r} does not read back as planned: {what}. Nothing was written."
+        raise ConstantsUnreadable(message, path=path)
+
+
+def _differences(before: Tables, after: Tables, plan: ExportPlan) -> Iterator[str]:
+    """Yield what is not as planned: an entry changed, gone or added, a planned one that is not there."""
+    if before.keys() != after.keys():
+        yield f"the tables are {sorted(after)}"
+        return
     for export in (*plan.added, *plan.corrected):
-        if not _holds(after, export.table, export.name, export.targets):
-            raise _broken(path, f"{export.table}[{export.name!r}] is not {_plain(export.targets)!r}")
-    planned = [(export.name, _plain(export.targets)) for export in (*plan.added, *plan.corrected)]
-    for table in before.tables:
-        old, new = _entries(before, table), _entries(after, table)
-        for name in _differing(old, new):
-            if name not in new or (name, new[name]) not in planned:
-                raise _broken(path, f"{table}[{name!r}] has changed")
+        if export.table in after and after[export.table].get(export.name) != _plain(export.targets):
+            yield f"{export.table}[{export.name!r}] is not {_plain(export.targets)!r}"
+    for table, old in before.items():
+        for name in _differing(old, after[table]):
+            meant = plan.corrected if name in old else plan.added
+            if not any(e.name == name and _plain(e.targets) == after[table].get(name) for e in meant):
+                yield f"{table}[{name!r}] has changed"
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
     return (name for name in old.keys() | new.keys() if name not in old or name not in new or old[name] != new[name])
-
-
-def _broken(path: str, what: str) -> ConstantsUnreadable:
-    message = f"The patch of {path!r} does not read back as planned: {what}. Nothing was written."
-    return ConstantsUnreadable(message, path=path)
 
 
 def _plain(targets: Targets) -> Any:

@@ -190,13 +190,19 @@ class _Planner:
 
     def _objection(self, mapping: Mapping, method: Method) -> str | None:
         """Return why a mapping cannot stand in a table, or ``None`` if it can."""
-        lacks_feedforward = method.name == "IA3" and IA3_FEEDFORWARD_TABLE not in self._file.tables
         return (
             _unproven(mapping, accepted=self._wish.unproven)
             or _unsayable(mapping.spec)
             or self._regex(mapping.spec, method)
-            or (f"there is no {IA3_FEEDFORWARD_TABLE}" if lacks_feedforward else None)
+            or (self._feedforward(mapping) if method.name == "IA3" else None)
         )
+
+    def _feedforward(self, mapping: Mapping) -> str | None:
+        if IA3_FEEDFORWARD_TABLE not in self._file.tables:
+            return f"there is no {IA3_FEEDFORWARD_TABLE}"
+        said = self._file.tables[IA3_FEEDFORWARD_TABLE].get(mapping.name)
+        is_other = said is not None and _as_targets(said) != (mapping.spec.feedforward_modules or ())
+        return f"{IA3_FEEDFORWARD_TABLE} says {said!r} of it already" if is_other and not self._wish.correct else None
 
     def _regex(self, spec: TargetSpec, method: Method) -> str | None:
         if not any(isinstance(targets, str) for targets in (spec.target_modules, spec.feedforward_modules)):

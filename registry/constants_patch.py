@@ -51,7 +51,8 @@ def correct_entries(source: bytes, table: str, entries: Entries, path: str) -> b
     for place in find_places(module).get(table, ()):
         for key, value in _values(place):
             if key in entries:
-                changed[value] = _expression(module, style_of(module, place).value(key, entries[key]))
+                code = style_of(module, place).value(key, entries[key])
+                changed[value] = cst.parse_expression(code, config=module.config_for_parsing)
     return _written(module, changed)
 
 
@@ -68,12 +69,13 @@ def _values(place: Place) -> list[tuple[str, cst.BaseExpression]]:
 
 
 def _extended(module: cst.Module, place: Place, entries: Entries) -> cst.Dict:
-    """Return the dict of a statement with more entries: on lines of their own, unless it has none and they fit."""
+    """Return the dict of a statement with more entries: on lines of their own, unless it has one line and they fit."""
     own = cst.ensure_type(place.statement.value, cst.Dict)
     between = separator(own)
     if between is None:
         one_line = _appended(module, own, entries, style_of(module, place), cst.SimpleWhitespace(" "))
-        if own.elements and _width(module, place, one_line) <= WIDTH:
+        has_comment = isinstance(own.rbrace.whitespace_before, cst.ParenthesizedWhitespace)
+        if own.elements and (has_comment or _width(module, place, one_line) <= WIDTH):
             return one_line
         own = _broken(module, own)
         between = cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace(module.default_indent))
@@ -84,11 +86,12 @@ def _extended(module: cst.Module, place: Place, entries: Entries) -> cst.Dict:
 def _appended(
     module: cst.Module, own: cst.Dict, entries: Entries, style: Style, between: cst.BaseParenthesizableWhitespace
 ) -> cst.Dict:
+    config, comma = module.config_for_parsing, cst.Comma(whitespace_after=between)
     new = [
         cst.DictElement(
-            _expression(module, style.string(name)),
-            _expression(module, style.value(name, targets)),
-            comma=cst.Comma(whitespace_after=between),
+            cst.SimpleString(style.string(name)),
+            cst.parse_expression(style.value(name, targets), config=config),
+            comma=comma,
         )
         for name, targets in entries.items()
     ]
@@ -134,10 +137,6 @@ def _width(module: cst.Module, place: Place, own: cst.Dict) -> int:
     return len(place.block) + len(module.code_for_node(place.statement.with_changes(value=own)))
 
 
-def _expression(module: cst.Module, code: str) -> cst.BaseExpression:
-    return cst.parse_expression(code, config=module.config_for_parsing)
-
-
 def _written(module: cst.Module, changed: Mapping[cst.CSTNode, cst.CSTNode]) -> bytes:
     """Return the bytes of a module with some of its nodes replaced."""
     written = module.visit(_Replacing({id(old): new for old, new in changed.items()}))
@@ -150,6 +149,12 @@ class _Replacing(cst.CSTTransformer):
     def __init__(self, changed: Mapping[int, cst.CSTNode]) -> None:
         super().__init__()
         self._changed = changed
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        """Look only where something is to be replaced: a table has thousands of nodes."""
+        if isinstance(node, cst.Dict):
+            return any(id(element.value) in self._changed for element in node.elements)
+        return not isinstance(node, cst.FunctionDef | cst.ClassDef | cst.List)
 
     def on_leave(
         self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT

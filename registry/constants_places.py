@@ -90,9 +90,7 @@ def separator(own: cst.Dict) -> cst.ParenthesizedWhitespace | None:
     return None
 
 
-def _walk(
-    body: Iterable[cst.CSTNode], module: cst.Module, block: str, *, is_conditional: bool
-) -> Iterator[Place]:
+def _walk(body: Iterable[cst.CSTNode], module: cst.Module, block: str, *, is_conditional: bool) -> Iterator[Place]:
     """Yield every place in the order of the file, inside branches too."""
     for statement in body:
         if isinstance(statement, cst.SimpleStatementLine):

@@ -13,6 +13,7 @@ LINKS = {
     "architectures": "/v1/architectures",
     "architecture": "/v1/architectures/{library}/{name}",
     "similar": "/v1/architectures/{library}/{name}/similar",
+    "constants": "/v1/export/constants.py",
     "openapi": "/openapi.json",
     "health": "/healthz",
     "ready": "/readyz",

@@ -1,4 +1,4 @@
-"""The command line: ``loradar scan|lookup|similar|audit|list|serve|db``. Each loads what it needs when it runs."""
+"""The command line: ``loradar scan|lookup|similar|audit|list|serve|constants|db``. Each loads what it needs."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, catalog, db, lookup, scan, serve, similar
+from . import audit, catalog, constants, db, lookup, scan, serve, similar
 
 app = typer.Typer(
     name="loradar",
@@ -24,6 +24,7 @@ app.command("audit")(audit.audit)
 app.command("similar")(similar.similar)
 app.command("list")(catalog.list_names)
 app.command("serve")(serve.serve)
+app.add_typer(constants.app, name="constants")
 app.add_typer(db.app, name="db")
 
 
