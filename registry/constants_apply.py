@@ -102,7 +102,7 @@ def apply_plan(source: bytes, plan: ExportPlan, path: str) -> Patch:
 
 
 def _holds(file: PeftConstants, table: str, name: str, targets: Targets) -> bool:
-    return _entries(file, table).get(name) == _plain(targets)
+    return bool(_entries(file, table).get(name) == _plain(targets))
 
 
 def _entries(file: PeftConstants, table: str) -> dict[str, Any]:
@@ -123,8 +123,8 @@ def _check(before: PeftConstants, after: PeftConstants, plan: ExportPlan, path: 
     Raises:
         ConstantsUnreadable: Naming the first entry that is not as it should be.
     """
-    read = [{table: _entries(file, table) for table in file.tables} for file in (before, after)]
-    found = next(_differences(*read, plan), None)
+    old, new = ({table: _entries(file, table) for table in file.tables} for file in (before, after))
+    found = next(_differences(old, new, plan), None)
     if found or before.values != after.values:
         what = found or "another constant has changed"
         message = f"The patch of {path!r} does not read back as planned: {what}. Nothing was written."

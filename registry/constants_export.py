@@ -126,7 +126,8 @@ def plan_export(
     planner = _Planner(file, wish)
     for table in file.tables:
         planner.plan(table, known, is_open=table in tables)
-    return _limited(ExportPlan(*map(tuple, (planner.added, planner.corrected, planner.left_out))), wish.limit)
+    plan = ExportPlan(tuple(planner.added), tuple(planner.corrected), tuple(planner.left_out))
+    return _limited(plan, wish.limit)
 
 
 def _by_name(mappings: Iterable[Mapping]) -> dict[str, list[Mapping]]:
@@ -141,8 +142,11 @@ def _limited(plan: ExportPlan, limit: int | None) -> ExportPlan:
     if limit is None:
         return plan
     kept = frozenset(plan.names[:limit])
-    parts: list[Iterable[Any]] = [plan.added, plan.corrected, plan.left_out]
-    return ExportPlan(*(tuple(entry for entry in part if entry.name in kept) for part in parts))
+    return ExportPlan(
+        tuple(export for export in plan.added if export.name in kept),
+        tuple(export for export in plan.corrected if export.name in kept),
+        tuple(left for left in plan.left_out if left.name in kept),
+    )
 
 
 class _Planner:

@@ -101,10 +101,12 @@ def _walk(body: Iterable[cst.CSTNode], module: cst.Module, block: str, *, is_con
 
 
 def _branches(statement: cst.If | cst.Else, module: cst.Module, block: str) -> Iterator[Place]:
-    body = statement.body
-    inner = body.indent if isinstance(body, cst.IndentedBlock) else None
-    lines = body.body if isinstance(body, cst.IndentedBlock) else [cst.SimpleStatementLine(body.body)]
-    yield from _walk(lines, module, block + (inner or module.default_indent), is_conditional=True)
+    if isinstance(statement.body, cst.IndentedBlock):
+        inner = block + (statement.body.indent or module.default_indent)
+        yield from _walk(statement.body.body, module, inner, is_conditional=True)
+    elif isinstance(statement.body, cst.SimpleStatementSuite):  # `if new: TABLE["a"] = ["q"]`
+        for small in statement.body.body:
+            yield from _place(small, block, is_conditional=True)
     if isinstance(statement, cst.If) and statement.orelse:
         yield from _branches(statement.orelse, module, block)
 

@@ -1,13 +1,15 @@
 """``/v1/export``: the registry's answers in the form others read."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from ..caching import cached
 from ..deps import OpenRegistry
-from ..exports import Exports
+
+if TYPE_CHECKING:
+    from ..exports import Exports
 
 router = APIRouter(prefix="/v1/export", tags=["export"])
 

@@ -96,7 +96,7 @@ def export_constants(
         return
     if diff or not out:
         typer.echo(patch.diff(shown), nl=False)
-    _tell(patch, "" if readme else rows, imported)
+    _tell(patch, "" if readme else rows, "and imported beside peft" if imported else "not imported")
 
 
 def _method(peft_type: str) -> str:
@@ -159,27 +159,31 @@ def _import(patch: "Patch") -> bool | None:
 
 def _to_dict(patch: "Patch") -> dict[str, Any]:
     plan = patch.plan
-    parts = {"added": plan.added, "corrected": plan.corrected, "left_out": plan.left_out}
-    return {name: [entry.to_dict() for entry in part] for name, part in parts.items()}
+    return {
+        "added": [export.to_dict() for export in plan.added],
+        "corrected": [export.to_dict() for export in plan.corrected],
+        "left_out": [left.to_dict() for left in plan.left_out],
+    }
 
 
-def _tell(patch: "Patch", rows: str, imported: bool | None) -> None:
+def _tell(patch: "Patch", rows: str, checked: str) -> None:
     """Say on standard error what is in the patch and what is not: standard output is the patch itself."""
     plan = patch.plan
     if patch.after == patch.before:
         typer.echo("Nothing to add: the file has every entry that can be exported.", err=True)
     else:
-        counted = (
-            f"{len(plan.added)} entries added, {len(plan.corrected)} corrected, of {len(plan.names)} architectures"
-        )
-        how = "read back, and imported beside peft" if imported else "read back, not imported"
-        typer.echo(f"{counted}: {how}.", err=True)
+        counted = f"{len(plan.added)} entries added, {len(plan.corrected)} corrected"
+        typer.echo(f"{counted}, of {len(plan.names)} architectures: read back, {checked}.", err=True)
     reasons: dict[str, set[str]] = {}
     for left in plan.left_out:
         reasons.setdefault(left.reason, set()).add(left.name)
     for reason, names in sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0])):
-        left = len(names) - NAMED_AT_MOST
-        some = ", ".join(sorted(names)[:NAMED_AT_MOST]) + (f" and {left} more" if left > 0 else "")
-        typer.echo(f"Left out: {some}: {reason}.", err=True)
+        typer.echo(f"Left out: {_some(sorted(names))}: {reason}.", err=True)
     if rows:
         typer.echo(f"\nRows for PEFT's support matrix:\n\n{rows}", err=True, nl=False)
+
+
+def _some(names: list[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = len(names) - NAMED_AT_MOST
+    return ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
