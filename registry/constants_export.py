@@ -227,7 +227,9 @@ def _find_method(table: str) -> Method | None:
 
 
 def _answering(mappings: Sequence[Mapping], method: Method) -> list[Mapping]:
-    return [mapping for mapping in mappings if mapping.peft_type in (method.name, stored_under(method))]
+    """Return what may answer for a method: its family's mappings, but of PEFT's entries only those for itself."""
+    family = stored_under(method)
+    return [m for m in mappings if m.peft_type == method.name or (m.peft_type == family and m.source.kind != "peft")]
 
 
 def _target_tables(file: PeftConstants) -> Iterator[dict[str, Any]]:
