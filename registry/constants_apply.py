@@ -11,6 +11,7 @@ from ..mappings import Mapping
 from ..targets import Targets
 from .constants import PeftConstants, parse_constants
 from .constants_export import ExportPlan, LeftOut, Wish, plan_export
+from .constants_json import peft_type_of
 
 Tables = dict[str, dict[str, Any]]
 
@@ -63,13 +64,16 @@ def export_constants(
         path: What messages call the file.
 
     Raises:
-        ConstantsUnreadable: If the file cannot be read, or does not read back as planned.
+        ConstantsUnreadable: If the file cannot be read, has no table, or does not read back as planned.
         MissingExtra: If libcst is not installed.
     """
     require("peft", "libcst")
     from .constants_patch import list_own_tables  # noqa: PLC0415 - libcst takes 0.1 s to import, and is optional
 
     file = parse_constants(source, "", path)
+    if not any(map(peft_type_of, file.tables)):
+        message = f"{path!r} has no table of target modules. Give PEFT's constants.py; before 0.6 it was other.py."
+        raise ConstantsUnreadable(message, path=path)
     return apply_plan(source, plan_export(mappings, file, list_own_tables(source, path), wish), path)
 
 

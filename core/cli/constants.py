@@ -172,8 +172,8 @@ def _tell(patch: "Patch", rows: str, checked: str) -> None:
     if patch.after == patch.before:
         typer.echo("Nothing to add: the file has every entry that can be exported.", err=True)
     else:
-        counted = f"{len(plan.added)} entries added, {len(plan.corrected)} corrected"
-        typer.echo(f"{counted}, of {len(plan.names)} architectures: read back, {checked}.", err=True)
+        counted = f"Entries added: {len(plan.added)}, corrected: {len(plan.corrected)}"
+        typer.echo(f"{counted}, architectures: {len(plan.names)}. Read back, {checked}.", err=True)
     reasons: dict[str, set[str]] = {}
     for left in plan.left_out:
         reasons.setdefault(left.reason, set()).add(left.name)
