@@ -7,7 +7,7 @@ write, or to reach a database that is no SQLite file: a lookup has half a second
 from .ask import lookup, verify
 from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, installed_constants, parse_constants, read_constants, read_source
-from .constants_apply import PEFT_PATH, Patch, export_constants
+from .constants_apply import PEFT_PATH, Patch, apply_plan, export_constants
 from .constants_beside import import_beside
 from .constants_export import Export, ExportPlan, LeftOut, Wish
 from .constants_json import load_constants, write_constants_json
@@ -33,6 +33,7 @@ __all__ = [
     "StoreReport",
     "Verdict",
     "Wish",
+    "apply_plan",
     "catalog_entry",
     "catalog_header",
     "compare_catalog",

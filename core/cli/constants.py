@@ -7,6 +7,7 @@ import typer
 
 from ..errors import ConstantsUnreadable, InvalidRequest, UnknownArchitecture
 from . import show
+from .constants_trial import without_refused
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -69,6 +70,9 @@ def export_constants(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many architectures.")] = None,
     unproven: Annotated[bool, typer.Option("--include-unproven", help="Also what nobody saw train.")] = False,
     correct: Annotated[bool, typer.Option("--correct", help="Correct entries that are known dead, too.")] = False,
+    tried: Annotated[
+        bool, typer.Option("--try", help="Leave out what the installed peft refuses; takes seconds per architecture.")
+    ] = False,
     path: Annotated[str | None, typer.Option(help="Path in the diff; PEFT's own if not given.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Write the rows for PEFT's support matrix here.")] = None,
     beside: Annotated[
@@ -83,7 +87,7 @@ def export_constants(
     methods = frozenset(map(_method, peft_type or ()))
     wish = Wish(frozenset(name or ()), methods, unproven, correct, limit)
     shown = _checked(path or PEFT_PATH)
-    patch, rows = _patched(against, wish)
+    patch, rows = _patched(against, wish, tried=tried)
     wants_import = beside if beside is not None else against is None
     imported = _import(patch) if wants_import and patch.after != patch.before else None
     if out:
@@ -113,7 +117,7 @@ def _checked(path: str) -> str:
     return path
 
 
-def _patched(against: Path | None, wish: "Wish") -> "tuple[Patch, str]":
+def _patched(against: Path | None, wish: "Wish", *, tried: bool) -> "tuple[Patch, str]":
     """Return the file before and after, and the rows for the support matrix."""
     from ..registry import Registry, export_constants, installed_constants, read_source, support_rows
 
@@ -122,6 +126,8 @@ def _patched(against: Path | None, wish: "Wish") -> "tuple[Patch, str]":
     with Registry.open() as registry:
         _check_names(registry, wish.names)
         patch = export_constants(source, registry.list_mappings(LIBRARY), wish, str(file))
+        if tried:
+            patch = without_refused(patch, str(file))
         return patch, support_rows(patch.plan, registry.list_architectures(LIBRARY))
 
 

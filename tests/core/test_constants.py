@@ -182,6 +182,26 @@ def test_dead_entries_are_corrected_when_told(run):
     assert all(change == (["query", "value"], ["q_proj", "v_proj"]) for change in corrected.values())
 
 
+def test_what_the_real_peft_refuses_is_left_out(run):
+    """I-BERT's linears are of a class PEFT does not take; its norms are as good as any."""
+    options = ("constants", "export", *named(["ibert", "olmo2"]), "--no-import", "--json")
+    every, tried = (json.loads(run(*options, *more)[1]) for more in ((), ("--try",)))
+    gone = [one for one in every["added"] if one not in tried["added"]]
+    assert {one["name"] for one in gone} == {"ibert"}
+    refused = {one["table"]: one["reason"] for one in tried["left_out"] if "refuses it" in one["reason"]}
+    assert refused.keys() == {one["table"] for one in gone} >= {LORA}
+    assert "QuantLinear" in refused[LORA]
+    assert tried["diff"].count('+    "ibert"') == every["diff"].count('+    "ibert"') - len(gone)
+
+
+def test_trials_that_end_early_are_told(run, monkeypatch):
+    """A process that dies has not said that PEFT takes the rest."""
+    monkeypatch.setattr("loradar.cli.constants_trial.MODULE", "loradar.no_such_module")
+    code, out, err = run("constants", "export", "--name", "olmo2", "--no-import", "--try")
+    assert (code, out) == (2, b"")
+    assert "Trying the entries on peft failed after 0 of 8" in err
+
+
 def test_a_wish_narrows_the_patch(run):
     """One method, three architectures; and more with what is unproven."""
     options = ("constants", "export", "--peft-type", "osf", "--no-import", "--json")
