@@ -10,6 +10,7 @@ from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
 from .drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
 from .entries import peft_mappings
+from .evidence import failure_of, weigh
 from .idempotency import Key
 from .older import compare_catalog
 from .reads import mapping_place
@@ -32,6 +33,7 @@ __all__ = [
     "catalog_entry",
     "catalog_header",
     "compare_catalog",
+    "failure_of",
     "find_drifts",
     "find_earlier",
     "load_constants",
@@ -42,5 +44,6 @@ __all__ = [
     "peft_report",
     "read_constants",
     "verify",
+    "weigh",
     "write_constants_json",
 ]
