@@ -5,6 +5,7 @@ from collections.abc import Mapping as Json
 from typing import Any
 
 from .client_connection import quoted_segment
+from .client_reads import Reading
 from .client_writes import Contributions
 from .mappings import Mapping
 from .summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
@@ -13,7 +14,7 @@ PAGE = 200
 """Architectures asked for at once."""
 
 
-class Client(Contributions):
+class Client(Contributions, Reading):
     """A connection to a loradar service; also a context manager that closes it.
 
     The service's errors are raised as the classes the registry itself would raise.

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Json
+from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
@@ -89,6 +90,24 @@ class Connection:
                 time.sleep(pause)
         return self._http.post(self.url + path, json=body, headers=headers)
 
+    def _download(self, path: str, query: Json[str, str | None], out: Path) -> None:
+        """Write what is at ``path`` to a file, however much it is.
+
+        Raises:
+            OSError: If the file cannot be written.
+        """
+        given = {name: value for name, value in query.items() if value is not None}
+        try:
+            with self._http.stream("GET", self.url + path, params=given) as response, out.open("wb") as file:
+                if response.is_success:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+                    return
+                response.read()
+        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+            raise self._unreachable(f"{type(error).__name__}: {error}") from error
+        self._answer(_refuse, lambda: response)
+
     def _answer(self, read: Callable[[Json[str, Any]], Record], ask: Callable[[], httpx2.Response]) -> Record:
         try:
             response = ask()
@@ -113,6 +132,10 @@ def _sound(token: str) -> str:
         message = "The token has characters that no token has. Make one with: loradar token create NAME --role ROLE"
         raise NotAuthenticated(message)
     return token
+
+
+def _refuse(_body: Json[str, Any]) -> None:
+    """Take no answer for one of ours: this is for a refusal."""
 
 
 def quoted_segment(segment: str) -> str:

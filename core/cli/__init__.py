@@ -9,7 +9,24 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, catalog, db, drift, lookup, review, scan, serve, similar, submissions, submit, token, yank
+from . import (
+    audit,
+    audit_log,
+    catalog,
+    db,
+    drift,
+    history,
+    lookup,
+    review,
+    scan,
+    serve,
+    similar,
+    snapshot,
+    submissions,
+    submit,
+    token,
+    yank,
+)
 
 app = typer.Typer(
     name="loradar",
@@ -31,6 +48,11 @@ app.command("withdraw")(review.withdraw)
 app.command("yank")(yank.yank)
 app.command("restore")(yank.restore)
 app.command("drift")(drift.drift)
+app.command("history")(history.history)
+app.command("changes")(history.changes)
+app.command("diff")(history.diff)
+app.command("snapshot")(snapshot.snapshot)
+app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(token.app, name="token")
 app.command("serve")(serve.serve)
 app.add_typer(db.app, name="db")
