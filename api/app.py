@@ -5,20 +5,58 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.concurrency import run_in_threadpool
 
 from ..settings import Settings
+from .bodies import BodyLimit
+from .checks import Checker
 from .deps import LazyRegistry
 from .errors import add_error_handlers
+from .guard import Guard
+from .limits import Limiter
 from .metrics import CountRequests, Metrics
-from .routes import architectures, batch, health, history, index, mappings, metrics, snapshot, targets
-from .schemas import ERROR_RESPONSES
+from .openapi import TAGS, describe, operation_id
+from .refusals import ALWAYS
+from .routes import (
+    architectures,
+    batch,
+    health,
+    history,
+    index,
+    mappings,
+    metrics,
+    revisions,
+    scan,
+    snapshot,
+    submissions,
+    targets,
+    tokens,
+)
 from .snapshots import Snapshots
+from .workers import Workers
 
 DESCRIPTION = "Which layers an adapter should go on, for every model architecture somebody registered."
+
+PARTS = (
+    index,
+    health,
+    metrics,
+    targets,
+    batch,
+    architectures,
+    history,
+    mappings,
+    revisions,
+    submissions,
+    scan,
+    snapshot,
+    tokens,
+)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the service for a registry, which is opened by the first request that needs it."""
+    settings = settings or Settings.from_environment()
     app = FastAPI(
         title="loradar",
         version=version("loradar"),
@@ -26,21 +64,36 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,  # its page loads scripts from a third party
         redoc_url=None,
-        responses=ERROR_RESPONSES,
+        responses=ALWAYS,
+        openapi_tags=TAGS,
+        generate_unique_id_function=operation_id,
+        redirect_slashes=False,
     )
-    settings = settings or Settings.from_environment()
+    app.state.settings = settings
     app.state.registry = LazyRegistry(settings)
     app.state.snapshots = Snapshots(settings)
+    app.state.limiter = Limiter(settings.limits)
     app.state.metrics = Metrics(app.version, app.state.registry)
+    app.add_middleware(BodyLimit, longer=scan.LONGER)
+    app.add_middleware(Guard, limiter=app.state.limiter)
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     add_error_handlers(app)
-    for part in (index, health, targets, batch, architectures, history, mappings, snapshot, metrics):
+    for part in PARTS:
         app.include_router(part.router)
+    describe(app)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    yield
-    app.state.snapshots.close()
-    app.state.registry.close()
+    """Run the checks beside the requests; at the end, the workers go first, for they write to the registry."""
+    app.state.workers = Workers(app.state.settings.workers)
+    app.state.checker = Checker(app.state.registry.get, app.state.workers.checks)
+    app.state.checker.start()
+    try:
+        yield
+    finally:
+        await run_in_threadpool(app.state.checker.stop)
+        await run_in_threadpool(app.state.workers.close)
+        app.state.snapshots.close()
+        app.state.registry.close()

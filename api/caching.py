@@ -14,8 +14,16 @@ CACHE_CONTROL = "public, max-age=60"
 def cached_json(request: Request, body: dict[str, Any]) -> Response:
     """Return the body as JSON, or 304 without it if ``If-None-Match`` names its tag."""
     response = JSONResponse(body)
-    tag = f'"{sha256(bytes(response.body)).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": CACHE_CONTROL}
+    return _tagged(request, response, f'"{sha256(bytes(response.body)).hexdigest()[:32]}"', CACHE_CONTROL)
+
+
+def tagged_json(request: Request, body: dict[str, Any], tag: str, cache_control: str) -> Response:
+    """Return the body as JSON under a tag of its own, or 304 without it if ``If-None-Match`` names the tag."""
+    return _tagged(request, JSONResponse(body), tag, cache_control)
+
+
+def _tagged(request: Request, response: Response, tag: str, cache_control: str) -> Response:
+    headers = {"ETag": tag, "Cache-Control": cache_control}
     if names_tag(request.headers.get("If-None-Match", ""), tag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
     response.headers.update(headers)

@@ -11,6 +11,8 @@ from ..vocabulary import Library
 
 NAME_LENGTH = 255
 NAME_PATTERN = r"^[^\s\x00-\x1f\x7f]+$"
+LARGEST_NUMBER = 2**31 - 1
+"""Of a submission or a token: what every database can compare."""
 
 
 class LazyRegistry:

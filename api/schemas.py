@@ -72,20 +72,20 @@ ERROR_EXAMPLE: dict[str, Any] = {
 }
 
 
-class _Shape(BaseModel):
+class Shape(BaseModel):
     """A body with exactly these fields."""
 
     model_config = ConfigDict(extra="forbid")
 
 
-class ArchitectureName(_Shape):
+class ArchitectureName(Shape):
     """What identifies an architecture."""
 
     library: Library
     name: str
 
 
-class ArchitectureBody(_Shape):
+class ArchitectureBody(Shape):
     """An architecture and the build of it that was scanned; nulls if nobody did."""
 
     library: Library
@@ -96,14 +96,14 @@ class ArchitectureBody(_Shape):
     structure: str | None = Field(description="Digest of the structure without names; null unless it was traced")
 
 
-class SourceBody(_Shape):
+class SourceBody(Shape):
     """Where a mapping comes from."""
 
     kind: SourceKind
     version: str
 
 
-class VerificationBody(_Shape):
+class VerificationBody(Shape):
     """The outcome of checking a mapping against one library version."""
 
     status: Status
@@ -113,14 +113,14 @@ class VerificationBody(_Shape):
     findings: list[str] = Field(description="What is wrong with the mapping, in words")
 
 
-class FormulaBody(_Shape):
+class FormulaBody(Shape):
     """Parameters an adapter of rank r trains: ``per_rank`` x r + ``fixed``."""
 
     per_rank: int
     fixed: int
 
 
-class CoverageBody(_Shape):
+class CoverageBody(Shape):
     """How many blocks of one kind a mapping reaches."""
 
     block: str = Field(description="Where they stand, and the classes that tell them from other kinds there")
@@ -128,7 +128,7 @@ class CoverageBody(_Shape):
     of: int
 
 
-class PromptFactsBody(_Shape):
+class PromptFactsBody(Shape):
     """What methods that name no layers need to know; null where nothing tells."""
 
     num_layers: int | None
@@ -138,14 +138,14 @@ class PromptFactsBody(_Shape):
     key_value_dim: int | None = Field(description="Width of all cached heads together")
 
 
-class VersionsBody(_Shape):
+class VersionsBody(Shape):
     """The library versions a mapping was seen to hold at first and last."""
 
     since: str
     until: str
 
 
-class MappingBody(_Shape):
+class MappingBody(Shape):
     """The recommended mapping: a target spec in PEFT's fields, and what speaks for it."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [MAPPING_EXAMPLE]})
@@ -171,7 +171,7 @@ class MappingBody(_Shape):
     versions: VersionsBody | None = Field(description="Null if it is stated for any version")
 
 
-class SlotBody(_Shape):
+class SlotBody(Shape):
     """All layers of one tower with the same role, kind and path pattern."""
 
     tower: Tower
@@ -186,7 +186,7 @@ class SlotBody(_Shape):
     proof: str | None = Field(description="Why it is not known to be live")
 
 
-class RenameBody(_Shape):
+class RenameBody(Shape):
     """What layers were called in one version and are called in a later one, as starts of paths."""
 
     from_version: str
@@ -196,7 +196,7 @@ class RenameBody(_Shape):
     says: str
 
 
-class SummaryBody(_Shape):
+class SummaryBody(Shape):
     """One line of the list of architectures."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [SUMMARY_EXAMPLE]})
@@ -207,7 +207,7 @@ class SummaryBody(_Shape):
     presets: list[str]
 
 
-class PageBody(_Shape):
+class PageBody(Shape):
     """A page of architectures; ``next`` is the ``after`` of the next page, null on the last one."""
 
     model_config = ConfigDict(
@@ -219,7 +219,7 @@ class PageBody(_Shape):
     next: str | None
 
 
-class DetailBody(_Shape):
+class DetailBody(Shape):
     """Everything known about one architecture."""
 
     architecture: ArchitectureBody
@@ -233,7 +233,7 @@ class DetailBody(_Shape):
     renames: list[RenameBody] = Field(description="What its layers were called in other versions")
 
 
-class NeighbourBody(_Shape):
+class NeighbourBody(Shape):
     """An architecture near the one asked for."""
 
     architecture: ArchitectureBody
@@ -242,7 +242,7 @@ class NeighbourBody(_Shape):
     differences: list[str] = Field(description="How it differs from the architecture asked for, in words")
 
 
-class SimilarBody(_Shape):
+class SimilarBody(Shape):
     """The nearest architectures by what their slots are, nearest first."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [SIMILAR_EXAMPLE]})
@@ -250,7 +250,7 @@ class SimilarBody(_Shape):
     similar: list[NeighbourBody]
 
 
-class HealthBody(_Shape):
+class HealthBody(Shape):
     """The process runs."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"status": "ok", "version": "0.1.0"}]})
@@ -259,24 +259,34 @@ class HealthBody(_Shape):
     version: str
 
 
-class ReadyBody(_Shape):
+class ReadyBody(Shape):
     """The database answers, at this serial."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"status": "ready", "serial": 1}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"status": "ready", "serial": 1, "checks": "running"}]}
+    )
 
     status: str
     serial: int
+    checks: str = Field(description="`running`, or why submissions wait for their checks")
 
 
-class IndexBody(_Shape):
+class IndexBody(Shape):
     """Where things are."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"name": "loradar", "version": "0.1.0", "links": {"openapi": "/openapi.json"}}]
+        },
+    )
 
     name: str
     version: str
     links: dict[str, str]
 
 
-class ErrorContent(_Shape):
+class ErrorContent(Shape):
     """What went wrong: a code for programs, a sentence for people, and the values behind it."""
 
     code: str
@@ -284,19 +294,9 @@ class ErrorContent(_Shape):
     details: dict[str, Any]
 
 
-class ErrorBody(_Shape):
+class ErrorBody(Shape):
     """The one shape of every error."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [ERROR_EXAMPLE]})
 
     error: ErrorContent
-
-
-ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    422: {"model": ErrorBody, "description": "A field of the request is missing or out of bounds"},
-    500: {"model": ErrorBody, "description": "The service failed"},
-    503: {"model": ErrorBody, "description": "The registry's database cannot be used"},
-}
-NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {"model": ErrorBody, "description": "There is no such thing; near names are in the details"},
-}

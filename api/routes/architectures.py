@@ -8,7 +8,8 @@ from starlette.responses import JSONResponse
 from ...errors import InvalidRequest
 from ...vocabulary import Library
 from ..deps import NAME_LENGTH, NAME_PATTERN, Name, OpenRegistry
-from ..schemas import NOT_FOUND, DetailBody, PageBody, SimilarBody
+from ..refusals import NOT_FOUND
+from ..schemas import DetailBody, PageBody, SimilarBody
 
 router = APIRouter(prefix="/v1", tags=["architectures"])
 

@@ -7,13 +7,18 @@ from starlette.responses import JSONResponse
 
 from ...errors import DatabaseUnusable, LoradarError
 from ...registry import Registry
+from ..bodies import StrictRoute
 from ..deps import OpenRegistry
+from ..refusals import refusals
 from ..schemas_reads import BatchBody, BatchQuestions, Question
 
-router = APIRouter(prefix="/v1", tags=["targets"])
+router = APIRouter(prefix="/v1", tags=["targets"], route_class=StrictRoute)
 
 
-@router.post("/targets:batch", responses={200: {"model": BatchBody, "description": "The answers, in order"}})
+@router.post(
+    "/targets:batch",
+    responses={200: {"model": BatchBody, "description": "The answers, in order"}, **refusals(413, 415)},
+)
 def get_targets_of_many(registry: OpenRegistry, body: BatchQuestions) -> JSONResponse:
     """Return the mapping to use for each of up to 256 questions, or why there is none."""
     return JSONResponse({"answers": [_answer(registry, question) for question in body.questions]})

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 
 from ...vocabulary import Library
 from ..deps import Name, OpenRegistry
-from ..schemas import NOT_FOUND
+from ..refusals import NOT_FOUND
 from ..schemas_reads import ChangesBody, HistoryBody, LayersBody
 
 router = APIRouter(prefix="/v1")

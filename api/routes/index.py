@@ -22,6 +22,16 @@ LINKS = {
     "changes": "/v1/changes",
     "snapshot": "/v1/snapshot",
     "key": "/v1/snapshot/key",
+    "submissions": "/v1/submissions",
+    "submission": "/v1/submissions/{submission_id}",
+    "reviews": "/v1/submissions/{submission_id}/reviews",
+    "withdrawal": "/v1/submissions/{submission_id}/withdrawal",
+    "yank": "/v1/mappings/{mapping_id}/yank",
+    "restoration": "/v1/mappings/{mapping_id}/restoration",
+    "scan": "/v1/scan",
+    "tokens": "/v1/tokens",
+    "me": "/v1/tokens/me",
+    "revocation": "/v1/tokens/{token_id}/revocation",
     "metrics": "/metrics",
     "openapi": "/openapi.json",
     "health": "/healthz",
@@ -29,7 +39,7 @@ LINKS = {
 }
 
 
-@router.get("/", response_model=IndexBody)
+@router.get("/", summary="List the ways in", response_model=IndexBody)
 def get_index(request: Request) -> dict[str, Any]:
     """List the ways into the service."""
     return {"name": "loradar", "version": request.app.version, "links": LINKS}

@@ -8,7 +8,8 @@ from starlette.responses import JSONResponse
 from ...registry import mapping_place
 from ...vocabulary import Library, SourceKind, Status
 from ..deps import NAME_LENGTH, NAME_PATTERN, OpenRegistry
-from ..schemas import MAPPING_EXAMPLE, NOT_FOUND
+from ..refusals import NOT_FOUND
+from ..schemas import MAPPING_EXAMPLE
 from ..schemas_reads import PLACE_EXAMPLE, DifferenceBody, MappingPageBody, RevisionBody
 from .architectures import PartQuery
 

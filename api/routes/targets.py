@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from ..caching import cached_json
 from ..deps import LibraryQuery, Name, OpenRegistry, VersionQuery
-from ..schemas import NOT_FOUND, MappingBody
+from ..refusals import NOT_FOUND
+from ..schemas import MappingBody
 
 router = APIRouter(prefix="/v1", tags=["targets"])
 

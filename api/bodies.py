@@ -1,0 +1,108 @@
+"""What a request may send: so many bytes, of JSON that means one thing."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from email.message import Message as Header
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import HTTPException, Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..strict_json import parse_json
+from .errors import answer_http
+
+MEBIBYTE = 1 << 20
+LARGEST_BODY = MEBIBYTE
+LARGEST_SCAN = 16 * MEBIBYTE
+"""A list of layers is long."""
+
+JSON = "application/json"
+
+
+class BodyLimit:
+    """Middleware: a body over its limit is refused before the rest of it is read, whether it says its length or not."""
+
+    def __init__(self, app: ASGIApp, limit: int = LARGEST_BODY, longer: Mapping[str, int] | None = None) -> None:
+        self._app = app
+        self._limit = limit
+        self._longer = longer or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with its body counted as it is read."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._longer.get(scope["path"], self._limit)
+        refusal = _too_large(limit)
+        if _length(scope) > limit:
+            await answer_http(Request(scope), refusal)(scope, receive, send)
+            return
+        read = 0
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > limit:
+                raise refusal
+            return message
+
+        await self._app(scope, counted, send)
+
+
+def _too_large(limit: int) -> HTTPException:
+    """Return what a body over the limit is answered with; the rest of it may be on its way: the connection ends."""
+    detail = f"A body here has at most {limit} bytes; this one has more. Send less, or in parts."
+    return HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, {"Connection": "close"})
+
+
+def _length(scope: Scope) -> int:
+    given = dict(scope["headers"]).get(b"content-length", b"0")
+    return int(given) if given.isdigit() else 0
+
+
+class StrictRequest(Request):
+    """A request whose JSON is read strictly."""
+
+    async def json(self) -> Any:
+        """Return what the body says.
+
+        Raises:
+            InvalidRequest: If it is no JSON, or could be read in two ways.
+        """
+        if not hasattr(self, "_json"):
+            self._json = parse_json(await self.body())
+        return self._json
+
+
+class StrictRoute(APIRoute):
+    """A route whose body is JSON, called JSON, and read strictly."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, after the checks of the body."""
+        handle = super().get_route_handler()
+
+        async def handle_strictly(request: Request) -> Response:
+            strict = StrictRequest(request.scope, request.receive)
+            if self.body_field:
+                require_json(request)
+                if await strict.body():
+                    await strict.json()  # here, because what is raised where the framework reads it becomes a bare 400
+            return await handle(strict)
+
+        return handle_strictly
+
+
+def require_json(request: Request) -> None:
+    """Check that a request calls its body JSON.
+
+    Raises:
+        HTTPException: 415, saying what it is called and what would do.
+    """
+    given = request.headers.get("Content-Type", "")
+    header = Header()
+    header["Content-Type"] = given
+    if not given or header.get_content_type() != JSON:
+        detail = f"The body is called {given[:100]!r}. Send JSON, with 'Content-Type: {JSON}'."
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept": JSON})

@@ -1,0 +1,45 @@
+"""``/v1/mappings/{mapping_id}/yank`` and ``/restoration``: a wrong revision is taken out of use, never edited."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse
+
+from ...changes import Revision
+from ..bodies import StrictRoute
+from ..conditions import TAGGED, Version, WriteKey, version_tag
+from ..deps import OpenRegistry
+from ..identity import Reviewer
+from ..refusals import WRITES, refusals
+from ..schemas_reads import RevisionBody
+from ..schemas_requests import ReasonRequest
+from .mappings import MappingId
+
+router = APIRouter(prefix="/v1/mappings", tags=["mappings"], route_class=StrictRoute)
+
+
+def _answer(revision: Revision) -> JSONResponse:
+    headers = {"ETag": version_tag(revision.version), "Cache-Control": "no-store"}
+    return JSONResponse(revision.to_dict(), HTTPStatus.OK, headers)
+
+
+def _documented(description: str) -> dict[int | str, dict[str, Any]]:
+    said = {"model": RevisionBody, "description": description, **TAGGED}
+    return {200: said, **WRITES, **refusals(404, 409, 412)}
+
+
+@router.post("/{mapping_id}/yank", summary="Yank a revision", responses=_documented("The revision, out of use"))
+def yank_mapping(  # noqa: PLR0913, PLR0917 - a decision, and what it rests on
+    registry: OpenRegistry, by: Reviewer, mapping_id: MappingId, version: Version, key: WriteKey, asked: ReasonRequest
+) -> JSONResponse:
+    """Take a revision out of use: lookups answer as if it were not there. For reviewers."""
+    return _answer(registry.revisions.yank(mapping_id, by, asked.reason, version=version, key=key))
+
+
+@router.post("/{mapping_id}/restoration", summary="Restore a revision", responses=_documented("The revision, in use"))
+def restore_mapping(  # noqa: PLR0913, PLR0917 - as above
+    registry: OpenRegistry, by: Reviewer, mapping_id: MappingId, version: Version, key: WriteKey, asked: ReasonRequest
+) -> JSONResponse:
+    """Take a yanked revision into use again. For reviewers."""
+    return _answer(registry.revisions.restore(mapping_id, by, asked.reason, version=version, key=key))

@@ -1,0 +1,49 @@
+"""``POST /v1/scan``: proposals for an architecture nobody registered."""
+
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from ..bodies import JSON, LARGEST_SCAN, require_json
+from ..refusals import refusals
+from ..schemas_scan import ScanBody
+
+if TYPE_CHECKING:
+    from ..workers import Workers
+
+router = APIRouter(prefix="/v1", tags=["scan"])
+
+SCAN = "loradar.sent:answer_scan"
+"""Named, not imported: it imports torch, in the worker."""
+
+LONGER = {"/v1/scan": LARGEST_SCAN}
+
+
+@router.post(
+    "/scan",
+    summary="Scan what is not registered",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": {"$ref": "#/components/schemas/ScanRequest"}}},
+        }
+    },
+    responses={
+        200: {"model": ScanBody, "description": "What `loradar scan --json` prints"},
+        **refusals(404, 413, 415, 501, 502),
+    },
+)
+async def scan(request: Request) -> Response:
+    """Propose targets for a `config.json`, a list of layers, or a reference; nothing of it is stored.
+
+    It runs in a process of its own, within bounds of time and memory. Code that a repo or a configuration names is
+    never loaded.
+    """
+    require_json(request)
+    request.app.state.limiter.take("scan", request.state.address, request.state.met)
+    body = await request.body()
+    workers: Workers = request.app.state.workers
+    answer = await run_in_threadpool(workers.get_scans().run, SCAN, body)
+    return Response(answer, media_type=JSON, headers={"Cache-Control": "no-store"})

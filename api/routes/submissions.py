@@ -1,0 +1,155 @@
+"""``/v1/submissions``: contribute, and decide on what others contribute."""
+
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from ...submissions import Origin, Submission, SubmissionStatus
+from ...vocabulary import Library
+from ..bodies import StrictRoute
+from ..caching import tagged_json
+from ..conditions import TAGGED, Version, WriteKey, version_tag
+from ..deps import LARGEST_NUMBER, NAME_LENGTH, NAME_PATTERN, OpenRegistry
+from ..identity import Contributor, Reviewer
+from ..refusals import NOT_FOUND, WRITES, refusals
+from ..schemas_requests import ReasonRequest, ReviewRequest, SubmissionRequest
+from ..schemas_submissions import CHECKING_EXAMPLE, SUBMISSION_EXAMPLE, SubmissionBody, SubmissionsBody
+
+router = APIRouter(prefix="/v1/submissions", tags=["submissions"], route_class=StrictRoute)
+
+MAX_PAGE = 100
+
+Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="Number of the submission", examples=[7])]
+
+_ID = {"submission_id": "$response.body#/id"}
+_LINKS = {
+    "get": {"operationId": "get_submission", "parameters": _ID},
+    "review": {"operationId": "review_submission", "parameters": _ID},
+    "withdraw": {"operationId": "withdraw_submission", "parameters": _ID},
+}
+_ETAG_EXAMPLE = {"content": {"application/json": {"example": SUBMISSION_EXAMPLE}}}
+
+
+def _answer(submission: Submission, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> JSONResponse:
+    tagged = {"ETag": version_tag(submission.version), "Cache-Control": "no-store", **(headers or {})}
+    return JSONResponse(submission.to_dict(), status, tagged)
+
+
+def _documented(description: str) -> dict[str, Any]:
+    return {"model": SubmissionBody, "description": description, "links": _LINKS, **TAGGED}
+
+
+@router.post(
+    "",
+    status_code=HTTPStatus.ACCEPTED,
+    summary="Submit a mapping",
+    responses={
+        202: _documented("It is being checked; `Location` is where to ask for what came of it")
+        | {"content": {"application/json": {"example": CHECKING_EXAMPLE}}},
+        **WRITES,
+        **refusals(409),
+    },
+)
+def add_submission(
+    request: Request, registry: OpenRegistry, by: Contributor, key: WriteKey, stated: SubmissionRequest
+) -> JSONResponse:
+    """Take a mapping in: the machine checks it first, then somebody else reviews it. For contributors.
+
+    A regex in it is matched against the known layers in linear time and never published: what is published is made
+    anew from the layers it hits.
+    """
+    made = registry.submissions.add(stated.to_statement(), by, key=key)
+    request.app.state.checker.wake()
+    return _answer(made, HTTPStatus.ACCEPTED, {"Location": f"/v1/submissions/{made.id}"})
+
+
+@router.get(
+    "",
+    summary="List submissions",
+    responses={200: {"model": SubmissionsBody, "description": "A page, newest first"}},
+)
+def list_submissions(  # noqa: PLR0913 - the query's fields
+    registry: OpenRegistry,
+    *,
+    status: Annotated[SubmissionStatus | None, Query(description="Only those in this state")] = None,
+    library: Annotated[Library | None, Query(description="Only those for its architectures")] = None,
+    name: Annotated[
+        str | None,
+        Query(max_length=NAME_LENGTH, pattern=NAME_PATTERN, description="Only those for this architecture"),
+    ] = None,
+    submitter: Annotated[
+        str | None, Query(max_length=64, pattern=r"^[a-z0-9._-]+$", description="Only this person's", examples=["ada"])
+    ] = None,
+    origin: Annotated[Origin | None, Query(description="Only those of people, or those that loradar opened")] = None,
+    before: Annotated[
+        int | None, Query(ge=1, le=LARGEST_NUMBER, description="`next` of the page before: only lower numbers")
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Submissions per page")] = 50,
+) -> JSONResponse:
+    """Return a page of submissions, newest first, without their evidence and lists of layers."""
+    asked = {"status": status, "library": library, "name": name, "submitter": submitter, "origin": origin}
+    found = registry.submissions.list(**asked, before=before, limit=limit + 1)  # type: ignore[arg-type]  # checked above
+    page = found[:limit]
+    last = page[-1].id if len(found) > limit else None
+    return JSONResponse({"submissions": [_short(one).to_dict() for one in page], "next": last})
+
+
+def _short(submission: Submission) -> Submission:
+    return replace(submission, evidence=None, statement=replace(submission.statement, layers=()))
+
+
+@router.get(
+    "/{submission_id}",
+    summary="Get a submission",
+    responses={
+        200: _documented("The submission with its evidence and reviews"),
+        304: {"description": "The client has it already: `If-None-Match` names its `ETag`"},
+        **NOT_FOUND,
+    },
+)
+def get_submission(request: Request, registry: OpenRegistry, submission_id: Number) -> Response:
+    """Return one submission: what was stated, what the machine found, what was decided."""
+    found = registry.submissions.get(submission_id)
+    return tagged_json(request, found.to_dict(), version_tag(found.version), "no-cache")
+
+
+@router.post(
+    "/{submission_id}/reviews",
+    summary="Review a submission",
+    responses={
+        200: _documented("The submission, decided") | _ETAG_EXAMPLE,
+        **WRITES,
+        **refusals(404, 409, 412),
+    },
+)
+def review_submission(  # noqa: PLR0913, PLR0917 - a decision, and what it rests on
+    registry: OpenRegistry,
+    by: Reviewer,
+    submission_id: Number,
+    version: Version,
+    key: WriteKey,
+    ruling: ReviewRequest,
+) -> JSONResponse:
+    """Approve or reject what somebody else submitted; approved, it is published at once. For reviewers."""
+    decision, comment = ruling.decision, ruling.comment
+    return _answer(registry.submissions.review(submission_id, by, decision, comment, version=version, key=key))
+
+
+@router.post(
+    "/{submission_id}/withdrawal",
+    summary="Withdraw a submission",
+    responses={200: _documented("The submission, withdrawn") | _ETAG_EXAMPLE, **WRITES, **refusals(404, 409, 412)},
+)
+def withdraw_submission(  # noqa: PLR0913, PLR0917 - as above
+    registry: OpenRegistry,
+    by: Contributor,
+    submission_id: Number,
+    version: Version,
+    key: WriteKey,
+    asked: ReasonRequest,
+) -> JSONResponse:
+    """Take a submission back before it is decided. For its submitter, and for admins."""
+    return _answer(registry.submissions.withdraw(submission_id, by, asked.reason, version=version, key=key))

@@ -1,0 +1,106 @@
+"""The shapes of what is sent, for OpenAPI and for the first check of it."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, field_validator
+
+from ..identity import TokenRole
+from ..spelling import HIDDEN, NAME_PATTERN
+from ..statements import NameField, StatementBody, TargetsField
+from ..submissions import Decision, Statement
+from ..targets import TargetSpec
+
+TEXT_LENGTH = 4_000
+MOST_DAYS = 3_660
+
+
+class _Request(BaseModel):
+    """A body with exactly these fields, of exactly these types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=rf"^[^{HIDDEN}]*[^{HIDDEN}\s][^{HIDDEN}]*$")]
+"""A text somebody has to read: something in it shows, and nothing in it hides."""
+
+
+class TokenRequest(_Request):
+    """Whose token to make."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "ada", "role": "contributor", "expires_days": 365}]}
+    )
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="Whose it is; one person's tokens all have the same name",
+        examples=["ada"],
+    )
+    role: TokenRole = Field(description="What its owner may do; each role may do what the one before may")
+    expires_days: Annotated[int, Field(ge=1, le=MOST_DAYS)] | None = Field(
+        None, description="How long it works; for ever if left out"
+    )
+
+
+class ReviewRequest(_Request):
+    """What a reviewer decides, and why."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"decision": "approve", "comment": "Reaches query and value of all 16 blocks, proved live."}]
+        }
+    )
+
+    decision: Decision = Field(description="`approve` publishes a revision with source `community`")
+    comment: Text = Field(description="Why, for the submitter and for the log")
+
+
+class ReasonRequest(_Request):
+    """Why something is done."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"reason": "Reaches the vision tower too; submission 9 says it better."}]}
+    )
+
+    reason: Text = Field(description="For whoever reads the history")
+
+
+class ShorthandBody(RootModel[dict[NameField, TargetsField]]):
+    """LoRA's default targets of one transformers model type, as PEFT's `constants.py` has them."""
+
+    model_config = ConfigDict(
+        title="Shorthand",
+        json_schema_extra={
+            "examples": [{"olmo2": ["q_proj", "v_proj"]}],
+            "minProperties": 1,
+            "maxProperties": 1,
+            "propertyNames": {"pattern": NAME_PATTERN, "not": {"enum": sorted(StatementBody.model_fields)}},
+        },
+    )
+
+    @field_validator("root")
+    @classmethod
+    def _has_one(cls, root: dict[str, Any]) -> dict[str, Any]:
+        if len(root) != 1:
+            message = f"The shorthand has {len(root)} architectures. Send one at a time."
+            raise ValueError(message)
+        return root
+
+    def to_statement(self) -> Statement:
+        """Return the record it stands for."""
+        ((name, targets),) = self.root.items()
+        return Statement("transformers", name, "LORA", "default", TargetSpec(target_modules=targets))
+
+
+def _form(body: Any) -> str:
+    """Tell the two forms of a statement apart: an object with none of its fields is the shorthand."""
+    if isinstance(body, Mapping):
+        return "statement" if not body or body.keys() & StatementBody.model_fields.keys() else "shorthand"
+    return "shorthand" if isinstance(body, ShorthandBody) else "statement"
+
+
+SubmissionRequest = Annotated[
+    Annotated[StatementBody, Tag("statement")] | Annotated[ShorthandBody, Tag("shorthand")], Discriminator(_form)
+]
+"""A statement, or the shorthand for one."""
