@@ -26,8 +26,7 @@ def rows(submission: "Submission") -> Iterator[Row]:
     yield from _verdict(evidence)
     yield from _hits(evidence)
     yield from _besides(evidence)
-    for difference in evidence.differences:
-        yield from _difference(difference)
+    yield from _differences(evidence)
     if evidence.spec and evidence.spec != submission.statement.spec:
         yield from (("to publish", f"{field}: {value}") for field, value in show.describe_spec(evidence.spec))
 
@@ -70,14 +69,22 @@ def _besides(evidence: "Evidence") -> Iterator[Row]:
         yield from (("besides", f"{part}: {line}") for line in _some(patterns))
 
 
+def _differences(evidence: "Evidence") -> Iterator[Row]:
+    """Yield what differs, once for all that the same differs from."""
+    alike: dict[tuple[Row, ...], list[str]] = {}
+    for difference in evidence.differences:
+        alike.setdefault((*_difference(difference),), []).append(difference.against)
+    for told, others in alike.items():
+        yield "differs", f"beside {', '.join(others)}:"
+        yield from told
+
+
 def _difference(difference: "Difference") -> Iterator[Row]:
-    beside = f"beside {difference.against}"
     if not difference.more and not difference.less:
-        yield "differs", f"{beside}: the same layers"
+        yield "differs", "  the same layers"
     for word, patterns in (("more", difference.more), ("fewer", difference.less)):
         if patterns:
-            yield "differs", f"{beside}: {count_layers(sum(patterns.values()))} {word}"
-            yield from (("differs", f"  {line}") for line in _patterns(patterns))
+            yield "differs", f"  {count_layers(sum(patterns.values()))} {word}: {', '.join(_patterns(patterns))}"
 
 
 def _patterns(counts: dict[str, int]) -> list[str]:

@@ -271,6 +271,7 @@ def test_a_reviewer_reads_all_there_is_to_know(run, tokens, checker):
         outside={"head": ("lm_head",), "vision": ("vision.layers.*.q_proj",)},
         differences=(
             Difference("peft 0.21.2, revision 1", None, {}, {}),
+            Difference("scanner 0.1.0, revision 1", None, {}, {}),
             Difference("the scanner's proposal", None, {"lm_head": 1}, {"model.layers.*.self_attn.k_proj": 32}),
         ),
         spec=TargetSpec(target_modules="model\\..*"),
@@ -290,10 +291,11 @@ def test_a_reviewer_reads_all_there_is_to_know(run, tokens, checker):
         "covers 8 of 32 attention",
         "besides head: lm_head",
         "vision: vision.layers.*.q_proj",
-        "differs beside peft 0.21.2, revision 1: the same layers",
-        "beside the scanner's proposal: 1 layer more",
-        "1 lm_head",
-        "beside the scanner's proposal: 32 layers fewer",
+        "differs beside peft 0.21.2, revision 1, scanner 0.1.0, revision 1:",
+        "the same layers",
+        "beside the scanner's proposal:",
+        "1 layer more: 1 lm_head",
+        "32 layers fewer: 32 model.layers.*.self_attn.k_proj",
         "to publish target_modules: model\\..*",
         "next loradar review 1 --approve --comment TEXT, or --reject",
     ):
