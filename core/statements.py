@@ -115,6 +115,10 @@ def _check_unique(layers: "list[LayerBody]") -> "list[LayerBody]":
     return layers
 
 
+def _is_whole(given: Any) -> bool:
+    return isinstance(given, float) and given.is_integer()
+
+
 def _text(length: int, pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "pattern": pattern})
 
