@@ -1,5 +1,6 @@
 """What a request may send: so many bytes, of JSON that means one thing."""
 
+from asyncio import get_running_loop, timeout_at
 from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message as Header
 from http import HTTPStatus
@@ -18,10 +19,18 @@ LARGEST_SCAN = 16 * MEBIBYTE
 """A list of layers is long."""
 
 JSON = "application/json"
+IDENTITY = "identity"
+"""The encoding of what is not packed."""
+
+BODY_SECONDS = 60.0
+"""Time for a body, from the head on."""
 
 
 class BodyLimit:
-    """Middleware: a body over its limit is refused before the rest of it is read, whether it says its length or not."""
+    """Middleware: a body over its limit, of size or of time, is refused before the rest of it is read.
+
+    It need not say its length.
+    """
 
     def __init__(self, app: ASGIApp, limit: int = LARGEST_BODY, longer: Mapping[str, int] | None = None) -> None:
         self._app = app
@@ -38,12 +47,20 @@ class BodyLimit:
         if _length(scope) > limit:
             await answer_http(Request(scope), refusal)(scope, receive, send)
             return
-        read = 0
+        read, is_whole = 0, False
+        deadline = get_running_loop().time() + BODY_SECONDS
 
         async def counted() -> Message:
-            nonlocal read
-            message = await receive()
+            nonlocal read, is_whole
+            if is_whole:  # what comes now is only that the client hangs up
+                return await receive()
+            try:
+                async with timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise _too_slow() from None
             read += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
             if read > limit:
                 raise refusal
             return message
@@ -55,6 +72,11 @@ def _too_large(limit: int) -> HTTPException:
     """Return what a body over the limit is answered with; the rest of it may be on its way: the connection ends."""
     detail = f"A body here has at most {limit} bytes; this one has more. Send less, or in parts."
     return HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail, {"Connection": "close"})
+
+
+def _too_slow() -> HTTPException:
+    detail = f"The body was not there within {BODY_SECONDS:g} s. Send it again, faster."
+    return HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail, {"Connection": "close"})
 
 
 def _length(scope: Scope) -> int:
@@ -106,3 +128,7 @@ def require_json(request: Request) -> None:
     if not given or header.get_content_type() != JSON:
         detail = f"The body is called {given[:100]!r}. Send JSON, with 'Content-Type: {JSON}'."
         raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept": JSON})
+    packed = request.headers.get("Content-Encoding", IDENTITY)
+    if packed.strip().lower() != IDENTITY:
+        detail = f"The body is packed with {packed[:100]!r}, and nothing is unpacked here. Send it as it is."
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept-Encoding": IDENTITY})

@@ -11,6 +11,7 @@ from ..errors import CannotServe
 from ..registry import Registry
 from ..settings import Settings
 from .app import create_app
+from .protocol import LARGEST_HEAD, Protocol
 
 LOOPBACK = "127.0.0.1"
 MAX_PORT = 65535
@@ -21,7 +22,17 @@ class Server(uvicorn.Server):
 
     def __init__(self, settings: Settings, on_ready: Callable[[], None]) -> None:
         app = create_app(settings)
-        super().__init__(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on"))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Protocol,
+                ws="none",
+                h11_max_incomplete_event_size=LARGEST_HEAD,
+                log_level="warning",
+                access_log=False,
+                lifespan="on",
+            )
+        )
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
