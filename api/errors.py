@@ -59,10 +59,8 @@ def _allowed(request: Request, error: HTTPException) -> Mapping[str, str]:
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         routes = request.app.router.routes
-        matches = {
-            method: [route.matches(request.scope | {"method": method}) for route in routes] for method in METHODS
-        }
-        allowed = [method for method, found in matches.items() if any(match is Match.FULL for match, _ in found)]
+        asked = ((method, request.scope | {"method": method}) for method in METHODS)
+        allowed = [name for name, scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
         headers["Allow"] = ", ".join(allowed)
     return headers
 

@@ -1,7 +1,7 @@
 """Who asks: a bearer token makes an actor, and a handler says which role it takes."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -9,7 +9,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from ..errors import NotAllowed, NotAuthenticated
 from ..identity import Actor, TokenRole
 from .deps import OpenRegistry
-from .limits import Limiter
+
+if TYPE_CHECKING:
+    from .limits import Limiter
 
 bearer = HTTPBearer(
     bearerFormat="lrd_...",

@@ -62,7 +62,7 @@ class Limiter:
             raise self._refusal(policy, met[policy][1])
 
     def headers(self, met: Mapping[str, tuple[int, int]]) -> dict[str, str]:
-        """Return the headers that tell which policies a request met, what is left of each, and when it is whole again."""
+        """Return the headers that tell which policies a request met, what is left of each, and until when."""
         return {
             "RateLimit-Policy": ", ".join(f'"{name}";q={self._limits[name]};w={WINDOW}' for name in met),
             "RateLimit": ", ".join(f'"{name}";r={left};t={seconds}' for name, (left, seconds) in met.items()),
@@ -79,7 +79,7 @@ class Limiter:
 
 
 def address_of(scope: Mapping[str, Any]) -> str:
-    """Return whom a request is counted for: its IPv4 address, its IPv6 network, or what a socket without one is called."""
+    """Return whom a request is counted for: its IPv4 address, its IPv6 network, or what there is instead of one."""
     host = (scope.get("client") or ("unknown", 0))[0]
     try:
         address = ip_address(host)

@@ -21,18 +21,21 @@ class Server(uvicorn.Server):
     """uvicorn on a socket of ours, which tells when it answers."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[], None]) -> None:
-        app = create_app(settings)
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=Protocol,
-                ws="none",
-                h11_max_incomplete_event_size=LARGEST_HEAD,
-                log_level="warning",
-                access_log=False,
-                lifespan="on",
-            )
+        proxies = settings.trusted_proxies
+        config = uvicorn.Config(
+            create_app(settings),
+            http=Protocol,
+            ws="none",
+            h11_max_incomplete_event_size=LARGEST_HEAD,
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            # Told in so many words: uvicorn believes whoever connects from this machine unless it is.
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=proxies,
+            server_header=False,
         )
+        super().__init__(config)
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -1,6 +1,6 @@
 """The one home of configuration: where loradar keeps its data, and how much of it a service lets anybody ask for.
 
-A few variables of the environment, read by hand: a settings library takes 0.2 s to import, and a whole lookup has 0.5 s.
+A few variables of the environment, read by hand: a settings library takes 0.2 s to import, a whole lookup has 0.5 s.
 """
 
 import os

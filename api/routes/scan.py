@@ -1,5 +1,7 @@
 """``POST /v1/scan``: proposals for an architecture nobody registered."""
 
+from typing import TYPE_CHECKING
+
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -7,7 +9,9 @@ from starlette.responses import Response
 from ..bodies import JSON, LARGEST_SCAN, require_json
 from ..refusals import refusals
 from ..schemas_scan import ScanBody
-from ..workers import Workers
+
+if TYPE_CHECKING:
+    from ..workers import Workers
 
 router = APIRouter(prefix="/v1", tags=["scan"])
 
@@ -34,7 +38,8 @@ LONGER = {"/v1/scan": LARGEST_SCAN}
 async def scan(request: Request) -> Response:
     """Propose targets for a `config.json`, a list of layers, or a reference; nothing of it is stored.
 
-    It runs in a process of its own, within bounds of time and memory. Code in a repo or a configuration is never loaded.
+    It runs in a process of its own, within bounds of time and memory. Code that a repo or a configuration names is
+    never loaded.
     """
     require_json(request)
     request.app.state.limiter.take("scan", request.state.address, request.state.met)
