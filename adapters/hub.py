@@ -1,14 +1,14 @@
 """Adapters on the hub, through huggingface_hub: its endpoint, token, cache and offline switch are the user's."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ..errors import HubFailed, InvalidReference
 from ..extras import require
+from ..hub import in_words
 from .card import CARD, write_card
 from .checkpoint import CONFIG, WEIGHTS
 from .place import SCHEME, Place
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .model import PeftModel
 
 PICKLE = "adapter_model.bin"
-LOG_IN = "log in with 'hf auth login' or set HF_TOKEN"
 
 
 def fetch(reference: str) -> Path:
@@ -112,41 +111,14 @@ def _keep_card(api: "HfApi", repo: str, revision: str | None, folder: Path) -> N
         copyfile(api.hf_hub_download(repo, CARD, revision=revision), folder / CARD)
 
 
-@contextmanager
-def _in_words(api: "HfApi", place: Place) -> Iterator[None]:
+def _in_words(api: "HfApi", place: Place) -> AbstractContextManager[None]:
     """Say what the hub or the connection to it refuses.
 
     Raises:
         InvalidReference: If the repo's name is impossible.
         HubFailed: For everything else.
     """
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except errors.HFValidationError as error:
-        message = f"{str(place)!r} names no repo: {error}"
-        raise InvalidReference(message, reference=str(place)) from error
-    # Its HTTP library is another one in version 1; a failed upload is a RuntimeError, a refused card a ValueError.
-    except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:  # type: ignore[attr-defined]
-        message = f"{place} {_reason(api, place, error)}"
-        raise HubFailed(message, reference=str(place), endpoint=api.endpoint) from error
-
-
-def _reason(api: "HfApi", place: Place, error: Exception) -> str:
-    """Return what went wrong and the way out, as the rest of a sentence that begins with the reference."""
-    from huggingface_hub import errors
-
-    address = f"{api.endpoint}/{place.repo}"
-    if isinstance(error, errors.GatedRepoError):
-        return f"is gated, and this account has no access. Ask for it at {address}, then {LOG_IN}."
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return f"is not on {api.endpoint}, or not open to this account. Check the name; if it is private, {LOG_IN}."
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"has no such revision: {address}/tree/main lists them. A subfolder stands before the '@'."
-    if isinstance(error, errors.RemoteEntryNotFoundError):
-        return _missing(api, place, error.response.url.path.rpartition("/")[2])
-    return _no_answer(api.endpoint, _root(error))
+    return in_words(api.endpoint, str(place), place.repo, partial(_missing, api, place))
 
 
 def _missing(api: "HfApi", place: Place, name: str) -> str:
@@ -154,27 +126,3 @@ def _missing(api: "HfApi", place: Place, name: str) -> str:
     if name == WEIGHTS and api.file_exists(place.repo, place.path_of(PICKLE), revision=place.revision):
         return f"holds no {WEIGHTS}; {PICKLE} is a pickle and is not read. Save it again with peft."
     return f"holds no {name}: there is no adapter. If it stands in a subfolder, write '{place.repo}/subfolder'."
-
-
-def _root(error: BaseException) -> BaseException:
-    """Return what an error was raised for: huggingface_hub wraps what it got."""
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
-
-    while error.__cause__ is not None and not isinstance(error, HTTPError):
-        error = error.__cause__
-    return error
-
-
-def _no_answer(endpoint: str, error: BaseException) -> str:
-    """Say why nothing came back."""
-    from huggingface_hub import errors
-
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return "is out of reach: HF_HUB_OFFLINE is set, and what is needed is not in the cache. Unset it once."
-    if isinstance(error, errors.HfHubHTTPError):
-        status, said = error.response.status_code, error.server_message or error.response.reason_phrase
-        way_out = f" If it should be open to you, {LOG_IN}." if status in (401, 403) else ""
-        return f"is refused by {endpoint}: {status}, {said.rstrip('.')}.{way_out}"
-    if isinstance(error, errors.HTTPError):  # type: ignore[attr-defined]
-        return f"is out of reach: {endpoint} does not answer ({error}). Check the connection and HF_ENDPOINT."
-    return f"cannot be had or stored: {' '.join(str(error).split())}"

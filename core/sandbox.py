@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PRELOAD = ("loradar.discovery.preloaded",)
+PRELOAD = ("loradar.discovery.preloaded", "loradar.checking", "loradar.registry")
 """What is imported once, before the processes that work are forked."""
 
 START_SECONDS = 180.0

@@ -80,6 +80,8 @@ def _check_targets(given: Any) -> Any:
     if not isinstance(given, str):
         return _check_list(given)
     fault = fault_in_regex(given)
+    if given in _SHORTCUTS:
+        fault = f"{given!r} is PEFT's word for layers it looks up itself. Name them, with the preset 'all-linear'."
     if fault:
         raise _refuse(fault)
     return given
@@ -145,6 +147,8 @@ Rationale = Annotated[
 Shape = Annotated[
     list[Annotated[int, Field(ge=1, le=LARGEST_DIMENSION)]], Field(min_length=1, max_length=MOST_DIMENSIONS)
 ]
+
+_SHORTCUTS = ("all-linear", "dummy-target-modules")
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 """What is sent says what it means: no other fields, and nothing turned into what was meant."""

@@ -2,7 +2,8 @@
 
 Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named``, ``scan_each``
 and ``scan_library`` (one architecture, some, or every one, of a library, within ``Bounds``, as a ``How`` says),
-``list_architectures``, ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``.
+``scan_config`` and ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``list_architectures``,
+``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``.
 """
 
 from ..extras import require
@@ -12,25 +13,31 @@ require("scan", "torch")
 
 from ..bounds import Bounds
 from .catalog import How, scan_each, scan_library, scan_named
+from .configured import scan_config
 from .facts import identify
 from .layers import Site, kind_of, list_layers, walk
+from .listing import scan_listing
 from .scanner import scan, scan_module
 from .sources import list_names as list_architectures
 from .sources import quiet_libraries
+from .sources.hub import fetch_config
 
 __all__ = [
     "CONV_KINDS",
     "Bounds",
     "How",
     "Site",
+    "fetch_config",
     "identify",
     "kind_of",
     "list_architectures",
     "list_layers",
     "quiet_libraries",
     "scan",
+    "scan_config",
     "scan_each",
     "scan_library",
+    "scan_listing",
     "scan_module",
     "scan_named",
     "walk",

@@ -23,7 +23,7 @@ KIND_OF_CLASS: dict[type[nn.Module], Kind] = {
     nn.GroupNorm: "norm",
     nn.modules.batchnorm._NormBase: "norm",
 }
-_READS_ITS_PARTS = "torch.nn.functional.multi_head_attention_forward"
+READS_ITS_PARTS = "torch.nn.functional.multi_head_attention_forward"
 WEIGHT_KINDS: tuple[Kind, ...] = ("linear", *CONV_KINDS, "embedding")
 
 
@@ -93,7 +93,7 @@ def list_layers(model: nn.Module) -> tuple[Layer, ...]:
         if getattr(type(site.module), "forward", None) is nn.MultiheadAttention.forward:
             unheard.update(id(child) for child in site.module.children())
         for found, weight in describe(site):
-            layer = replace(found, bypassed=_READS_ITS_PARTS) if id(site.module) in unheard else found
+            layer = replace(found, bypassed=READS_ITS_PARTS) if id(site.module) in unheard else found
             first = first_with_weight.setdefault(id(weight), layer.path)
             layers.append(layer if first == layer.path else replace(layer, tied_to=first))
     return tuple(layers)

@@ -9,6 +9,7 @@ from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
 from .entries import peft_mappings
+from .evidence import failure_of, weigh
 from .idempotency import Key
 from .older import compare_catalog
 from .reads import mapping_place
@@ -28,6 +29,7 @@ __all__ = [
     "catalog_entry",
     "catalog_header",
     "compare_catalog",
+    "failure_of",
     "load_constants",
     "lookup",
     "mapping_place",
@@ -35,5 +37,6 @@ __all__ = [
     "peft_report",
     "read_constants",
     "verify",
+    "weigh",
     "write_constants_json",
 ]

@@ -1,11 +1,12 @@
 """What a target spec hits on the layers of one scan."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 from ..records import Layer, Scan
-from ..targets import TargetMatcher, TargetSpec
+from ..targets import TargetMatcher, Targets, TargetSpec
 from ..vocabulary import Kind
 
 NOT_A_LAYER = "module"
@@ -37,20 +38,28 @@ class Hit:
         return self.kind == "expert_parameter" or self.kind in ADAPTABLE.get(peft_type, WEIGHTS)
 
 
+class Matcher(Protocol):
+    """Finds which of its targets matches a path."""
+
+    def find(self, path: str) -> str | None:
+        """Return the target that matches ``path``, or ``None``."""
+
+
 @dataclass(frozen=True)
 class Hits:
     """Matches target specs against one scan, for one PEFT type."""
 
     scan: Scan
     peft_type: str
+    matcher: Callable[[Targets], Matcher] = TargetMatcher
 
     def find(self, spec: TargetSpec) -> list[Hit]:
         """Return every hit of a spec, modules before parameters, in the order of the model."""
         return [*self._modules(spec), *self._parameters(spec)]
 
     def _modules(self, spec: TargetSpec) -> Iterator[Hit]:
-        matcher = TargetMatcher(spec.target_modules or ())
-        excluded = TargetMatcher(spec.exclude_modules or ())
+        matcher = self.matcher(spec.target_modules or ())
+        excluded = self.matcher(spec.exclude_modules or ())
         for path in self.scan.module_paths:
             target = matcher.find(path)
             if target is not None and excluded.find(path) is None:
@@ -67,7 +76,7 @@ class Hits:
         return tuple(layer for layer in self.scan.layers if layer.path.startswith(f"{path}."))
 
     def _parameters(self, spec: TargetSpec) -> Iterator[Hit]:
-        matcher = TargetMatcher(spec.target_parameters or ())
+        matcher = self.matcher(spec.target_parameters or ())
         for layer in self.scan.layers:
             if layer.kind == "expert_parameter" and (name := matcher.find(layer.path)):
                 yield Hit(name, layer.path, layer.kind, (layer,))

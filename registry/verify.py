@@ -30,11 +30,14 @@ class Verifier:
         The status is ``dead`` if no layer it hits can be adapted and is alive; ``partial`` if there is a defect among
         the findings; ``live`` if every layer hit has been seen to get a gradient; else ``unproven``.
         """
-        hits = self._find(spec, peft_type)
+        return self.verify_hits(spec, peft_type, preset, self._find(spec, peft_type))
+
+    def verify_hits(self, spec: TargetSpec, peft_type: str, preset: str, hits: tuple[Hit, ...]) -> Verification:
+        """Return the same as ``verify`` for a spec that was matched elsewhere; a regex in it is not run."""
         counts = {target: dict[str, int]() for target in targets_of(spec)}
         for (target, kind), count in sorted(Counter((hit.target, hit.kind) for hit in hits).items()):
             counts[target][kind] = count
-        findings = [*judge(self._case(spec, peft_type, preset))]
+        findings = [*judge(self._case(spec, peft_type, preset, hits))]
         version = self.scan.architecture.library_version or ""
         status = _status(hits, peft_type, findings)
         says = tuple(finding.says for finding in findings)
@@ -44,10 +47,10 @@ class Verifier:
         """Return what a mapping does on the scanned architecture."""
         return self.verify(mapping.spec, mapping.peft_type, mapping.preset)
 
-    def _case(self, spec: TargetSpec, peft_type: str, preset: str) -> Case:
+    def _case(self, spec: TargetSpec, peft_type: str, preset: str, hits: tuple[Hit, ...]) -> Case:
         proposals = self._proposals(peft_type)
         expected = self._layers_of(p for p in proposals if p.preset == preset)
-        return Case(spec, peft_type, preset, self._find(spec, peft_type), expected, self._layers_of(proposals))
+        return Case(spec, peft_type, preset, hits, expected, self._layers_of(proposals))
 
     def _proposals(self, peft_type: str) -> tuple[Proposal, ...]:
         """Return the scan's own proposals for a method, or those of the convention."""

@@ -102,6 +102,17 @@ def build_config(config: Any) -> nn.Module:
     return model
 
 
+def make_config(model_type: str, settings: dict[str, Any]) -> Any:
+    """Return a configuration object of one of transformers' own types; nothing is loaded.
+
+    Raises:
+        ScanFailed: If the type does not take these settings.
+    """
+    from .transformers import make_config as make_transformers_config
+
+    return make_transformers_config(model_type, settings)
+
+
 def quiet_libraries() -> None:
     """Keep transformers from logging into a command's output; for processes of our own only."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")

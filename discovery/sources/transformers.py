@@ -72,6 +72,20 @@ def _spell_out(config: "PreTrainedConfig") -> None:
             kind.setdefault(SECTIONS, default)
 
 
+def make_config(model_type: str, settings: dict[str, Any]) -> Any:
+    """Return a config object of a type with these settings.
+
+    Raises:
+        ScanFailed: If the type does not take them.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    with explained(f"transformers:{model_type}"):
+        config = CONFIG_MAPPING[model_type].from_dict(settings)
+        _spell_out(config)
+    return config
+
+
 def build_config(config: "PreTrainedConfig", model_type: str | None = None) -> nn.Module:
     """Build the model of a config object on the meta device; the config is left as it was.
 
