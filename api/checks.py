@@ -56,14 +56,19 @@ class Checker:
 
     def _work(self) -> None:
         while not self._stopping.is_set():
-            try:
-                busy = self._check_one(self._get_registry())
-            except DatabaseUnusable as error:  # requests are told, too; it may come back
-                LOGGER.warning("checks wait: %s", error.message)
-                busy = False
-            if not busy:
+            if not self._try_one():
                 self._woken.wait(PAUSE)
                 self._woken.clear()
+
+    def _try_one(self) -> bool:
+        """Check one submission, and tell whether to go on at once; whatever happens, the thread goes on."""
+        try:
+            return self._check_one(self._get_registry())
+        except DatabaseUnusable as error:  # requests are told, too; it may come back
+            LOGGER.warning("checks wait: %s", error.message)
+        except Exception:  # the edge of the thread; what was claimed is claimed again, a few times
+            LOGGER.exception("a check failed")
+        return False
 
     def _check_one(self, registry: Registry) -> bool:
         """Check one submission; tell whether there was one."""

@@ -35,11 +35,12 @@ def parse_version(if_match: IfMatch = None) -> int | None:
     return None if if_match in (None, "*") else int(str(if_match)[2:-1])
 
 
-async def make_key(request: Request, key: IdempotencyKey = None, if_match: IfMatch = None) -> Key | None:
+async def make_key(request: Request, key: IdempotencyKey = None) -> Key | None:
     """Return the key of a write with the digest of all that was asked, so that it cannot be spent on another."""
     if key is None:
         return None
-    asked = "\n".join((request.method, request.url.path, if_match or "", "")).encode() + await request.body()
+    condition = request.headers.get("If-Match", "")
+    asked = f"{request.method}\n{request.url.path}\n{condition}\n".encode() + await request.body()
     return Key(key, "sha256:" + sha256(asked).hexdigest())
 
 

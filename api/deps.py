@@ -58,6 +58,7 @@ Name = Annotated[
         examples=["llama"],
     ),
 ]
+LibraryName = Annotated[Library, Path(description="Library the architecture belongs to", examples=["transformers"])]
 LibraryQuery = Annotated[Library, Query(description="Library the architecture belongs to")]
 VersionQuery = Annotated[
     str | None,

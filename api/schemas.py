@@ -45,6 +45,37 @@ ARCHITECTURE_EXAMPLE: dict[str, Any] = {
     "structure": "sha256:a8aa960f",
 }
 
+DETAIL_EXAMPLE: dict[str, Any] = {
+    "architecture": ARCHITECTURE_EXAMPLE,
+    "method": "dataflow",
+    "proof": "proved on a small build",
+    "prompt_facts": {
+        "num_layers": 32,
+        "num_attention_heads": 32,
+        "token_dim": 4096,
+        "num_key_value_heads": 32,
+        "key_value_dim": 4096,
+    },
+    "towers": {"language": ["model"]},
+    "slots": [
+        {
+            "tower": "language",
+            "role": "attention.query",
+            "kind": "linear",
+            "pattern": "model.layers.*.self_attn.q_proj",
+            "count": 32,
+            "layout": None,
+            "bypassed": None,
+            "kernel": None,
+            "live": True,
+            "proof": None,
+        }
+    ],
+    "mappings": [MAPPING_EXAMPLE],
+    "revisions": [MAPPING_EXAMPLE],
+    "renames": [],
+}
+
 SUMMARY_EXAMPLE: dict[str, Any] = {
     "architecture": ARCHITECTURE_EXAMPLE,
     "sources": ["peft", "scanner"],
@@ -221,6 +252,8 @@ class PageBody(Shape):
 
 class DetailBody(Shape):
     """Everything known about one architecture."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [DETAIL_EXAMPLE]})
 
     architecture: ArchitectureBody
     method: str | None

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 
 from ...errors import InvalidRequest
 from ...vocabulary import Library
-from ..deps import NAME_LENGTH, NAME_PATTERN, Name, OpenRegistry
+from ..deps import NAME_LENGTH, NAME_PATTERN, LibraryName, Name, OpenRegistry
 from ..refusals import NOT_FOUND
 from ..schemas import DetailBody, PageBody, SimilarBody
 
@@ -58,7 +58,7 @@ def _parse_after(after: str | None) -> tuple[str, str] | None:
 
 
 @router.get("/architectures/{library}/{name}", responses={200: {"model": DetailBody}, **NOT_FOUND})
-def get_architecture(registry: OpenRegistry, library: Library, name: Name) -> JSONResponse:
+def get_architecture(registry: OpenRegistry, library: LibraryName, name: Name) -> JSONResponse:
     """Return everything known about an architecture: slots, towers, mappings and their revisions."""
     return JSONResponse(registry.get_architecture(library, name).to_dict())
 
@@ -66,7 +66,7 @@ def get_architecture(registry: OpenRegistry, library: Library, name: Name) -> JS
 @router.get("/architectures/{library}/{name}/similar", responses={200: {"model": SimilarBody}, **NOT_FOUND})
 def list_similar(
     registry: OpenRegistry,
-    library: Library,
+    library: LibraryName,
     name: Name,
     limit: Annotated[int, Query(ge=1, le=MAX_SIMILAR, description="Architectures at most")] = 10,
 ) -> JSONResponse:

@@ -5,8 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
-from ...vocabulary import Library
-from ..deps import Name, OpenRegistry
+from ..deps import LibraryName, Name, OpenRegistry
 from ..refusals import NOT_FOUND
 from ..schemas_reads import ChangesBody, HistoryBody, LayersBody
 
@@ -40,7 +39,7 @@ def list_changes(
     tags=["architectures"],
     responses={200: {"model": HistoryBody}, **NOT_FOUND},
 )
-def list_history(registry: OpenRegistry, library: Library, name: Name) -> JSONResponse:
+def list_history(registry: OpenRegistry, library: LibraryName, name: Name) -> JSONResponse:
     """Return every revision ever of an architecture, yanked ones too, each with what was done to it and why."""
     revisions = [revision.to_dict() for revision in registry.list_history(library, name)]
     return JSONResponse({"architecture": {"library": library, "name": name}, "revisions": revisions})
@@ -51,7 +50,7 @@ def list_history(registry: OpenRegistry, library: Library, name: Name) -> JSONRe
     tags=["architectures"],
     responses={200: {"model": LayersBody}, **NOT_FOUND},
 )
-def list_layers(registry: OpenRegistry, library: Library, name: Name) -> JSONResponse:
+def list_layers(registry: OpenRegistry, library: LibraryName, name: Name) -> JSONResponse:
     """Return the slots of an architecture: its layers by role, kind and path pattern, with their number."""
     slots = [slot.to_dict() for slot in registry.list_slots(library, name)]
     return JSONResponse({"architecture": {"library": library, "name": name}, "slots": slots})
