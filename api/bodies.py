@@ -4,23 +4,36 @@ from asyncio import get_running_loop, timeout_at
 from collections.abc import Callable, Coroutine, Mapping
 from email.message import Message as Header
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..errors import InvalidRequest
 from ..strict_json import parse_json
 from .errors import answer_http
+from .identity import needs_actor, require_actor
 
-MEBIBYTE = 1 << 20
-LARGEST_BODY = MEBIBYTE
-LARGEST_SCAN = 16 * MEBIBYTE
+KIBIBYTE = 1 << 10
+LARGEST_BODY = 64 * KIBIBYTE
+"""Bytes of a body; its longest text may have 4,000 characters, of up to 12 bytes each as JSON escapes them."""
+
+LARGEST_BATCH = 256 * KIBIBYTE
+LARGEST_STATEMENT = 1024 * KIBIBYTE
+LARGEST_SCAN = 16 * 1024 * KIBIBYTE
 """A list of layers is long."""
+
+LARGER = {"/v1/targets:batch": LARGEST_BATCH, "/v1/submissions": LARGEST_STATEMENT, "/v1/scan": LARGEST_SCAN}
+"""Bytes of a body on the routes that need more."""
 
 JSON = "application/json"
 IDENTITY = "identity"
 """The encoding of what is not packed."""
+
+MOST_NAMES = 64
+"""Names of an object in a body; of an architecture's own configuration there may be more."""
 
 BODY_SECONDS = 60.0
 """Time for a body, from the head on."""
@@ -32,17 +45,17 @@ class BodyLimit:
     It need not say its length.
     """
 
-    def __init__(self, app: ASGIApp, limit: int = LARGEST_BODY, longer: Mapping[str, int] | None = None) -> None:
+    def __init__(self, app: ASGIApp, limit: int = LARGEST_BODY, larger: Mapping[str, int] | None = None) -> None:
         self._app = app
         self._limit = limit
-        self._longer = longer or {}
+        self._larger = LARGER if larger is None else larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, with its body counted as it is read."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._longer.get(scope["path"], self._limit)
+        limit = self._larger.get(scope["path"], self._limit)
         refusal = _too_large(limit)
         if _length(scope) > limit:
             await answer_http(Request(scope), refusal)(scope, receive, send)
@@ -99,21 +112,37 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route whose body is JSON, called JSON, and read strictly."""
+    """A route whose body is JSON, called JSON, and read strictly; where a token is needed, not without one."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler, after the checks of the body."""
         handle = super().get_route_handler()
+        is_for_some = needs_actor(self.dependant)
 
         async def handle_strictly(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive)
+            if is_for_some:
+                await require_actor(strict)
             if self.body_field:
                 require_json(request)
-                if await strict.body():
-                    await strict.json()  # here, because what is raised where the framework reads it becomes a bare 400
+                if await strict.body():  # here: what is raised where the framework reads it becomes a bare 400
+                    require_narrow(await strict.json())
             return await handle(strict)
 
         return handle_strictly
+
+
+def require_narrow(body: Any) -> None:
+    """Check that no object has more names than any of ours: each would be found fault with, one by one.
+
+    Raises:
+        InvalidRequest: If one has.
+    """
+    lists = (value for value in body.values() if isinstance(value, list)) if isinstance(body, dict) else ()
+    for one in chain([body], *lists):
+        if isinstance(one, dict) and len(one) > MOST_NAMES:
+            message = f"An object in the body has {len(one)} names. None has more than {MOST_NAMES}: see /openapi.json."
+            raise InvalidRequest(message, field="body", limit=MOST_NAMES)
 
 
 def require_json(request: Request) -> None:

@@ -9,8 +9,8 @@ from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
 from .entries import peft_mappings
-from .idempotency import Key
 from .evidence import failure_of, weigh
+from .idempotency import Key
 from .older import compare_catalog
 from .reads import mapping_place
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict

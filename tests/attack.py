@@ -9,7 +9,7 @@ import re
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,8 @@ class Target:
         """Send bytes and return the answer, read until the service hangs up."""
         parts = urlsplit(self.url)
         with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=timeout) as connection:
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # it may hang up before the end, having said why
                 connection.sendall(sent)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # it hung up before the end: what it said first may still be read
             return parse(read_all(connection))
 
     def content(self) -> dict[str, list[Any]]:
@@ -139,11 +137,9 @@ def rows_of(connection: sqlite3.Connection, table: str) -> list[Any]:
 def read_all(connection: socket.socket) -> bytes:
     """Read until the other side hangs up."""
     parts = []
-    try:
+    with suppress(ConnectionResetError):  # it may hang up on a body it does not want
         while part := connection.recv(1 << 16):
             parts.append(part)
-    except ConnectionResetError:
-        pass  # it hung up on a body it did not want
     return b"".join(parts)
 
 
