@@ -9,8 +9,8 @@ import re
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,23 +54,25 @@ class Target:
 
     Attributes:
         url: Where it listens.
-        database: Its SQLite file.
+        client: Asks it.
+        database: Reads its tables.
         registry: The same, opened beside it.
         secrets: A token of each role, by the name of its owner, which is the role; and of ``other``, a contributor.
         log: What it logged.
+        read: What the tables held at which version: reading them all for each attack would take long.
     """
 
     url: str
-    database: Path
+    client: httpx2.Client
+    database: sqlite3.Connection
     registry: Registry
     secrets: dict[str, str]
     log: list[str]
+    read: dict[str, Any] = field(default_factory=dict)
 
     def send(self, method: str, path: str, by: str | None = None, **how: Any) -> httpx2.Response:
         """Send a request, with somebody's token."""
-        headers = {**self.token(by), **how.pop("headers", {})}
-        with httpx2.Client(base_url=self.url, timeout=30) as client:
-            return client.request(method, path, headers=headers, **how)
+        return self.client.request(method, path, headers={**self.token(by), **how.pop("headers", {})}, **how)
 
     def token(self, by: str | None) -> dict[str, str]:
         """Return the header that somebody's token goes by."""
@@ -103,9 +105,12 @@ class Target:
 
     def content(self) -> dict[str, list[Any]]:
         """Return every row of every table, but when tokens were used."""
-        with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True) as connection:
-            names = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-            return {name: rows_of(connection, name) for name in names}
+        (version,) = self.database.execute("PRAGMA data_version").fetchone()
+        if self.read.get("version") != version:
+            names = [name for (name,) in self.database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+            self.read.update(version=version, content={name: rows_of(self.database, name) for name in names})
+        content: dict[str, list[Any]] = self.read["content"]
+        return content
 
     @contextmanager
     def unharmed(self, lines: int = 1) -> Iterator[None]:
@@ -194,8 +199,13 @@ def attacked(folder: Path, limits: RequestLimits = UNLIMITED, *, checks: bool = 
             patch.setattr(Checker, "start", lambda _: None)
             patch.setattr(Checker, "stop", lambda _: None)
         logger.addHandler(handler)
-        with Registry.open(settings) as registry, running(settings) as url:
+        with (
+            Registry.open(settings) as registry,
+            running(settings) as url,
+            httpx2.Client(base_url=url, timeout=30) as client,
+            closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as reader,
+        ):
             secrets = {role: registry.tokens.create(role, role)[1] for role in TOKEN_ROLES}
             secrets["other"] = registry.tokens.create("other", "contributor")[1]
-            yield Target(url, database, registry, secrets, log)
+            yield Target(url, client, reader, registry, secrets, log)
         logger.removeHandler(handler)
