@@ -7,7 +7,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from .schemas_scan import LAYERS_EXAMPLE, ScanRequest
+from ..sent import ScanRequest
+from .schemas_scan import LAYERS_EXAMPLE
 
 TAGS: list[dict[str, Any]] = [
     {"name": "targets", "description": "Which layers an adapter should go on"},

@@ -1,10 +1,9 @@
 """The shapes of a scan over REST: what is asked, and the JSON of ``loradar scan --json``."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ..statements import MOST_LAYERS, LayerBody
 from ..vocabulary import Kind, Preset, Role, Tower
 from .schemas import ArchitectureBody, CoverageBody, FormulaBody, PromptFactsBody, Shape, SlotBody
 from .schemas_submissions import SPEC_EXAMPLE, SpecBody
@@ -122,42 +121,8 @@ class ScanBody(Shape):
     proposals: list[ProposalBody]
 
 
-class ConfigScan(Shape):
-    """A transformers ``config.json``: its ``model_type`` has to be one that transformers itself knows."""
-
-    model_config = ConfigDict(title="ConfigScan", extra="forbid")
-
-    config: dict[str, Any] = Field(
-        description="What the file holds; code it names is never loaded", examples=[{"model_type": "olmo2"}]
-    )
-
-
 LAYERS_EXAMPLE: list[dict[str, Any]] = [
     {"path": f"model.layers.{block}.self_attn.{name}", "shape": [64, 64]}
     for block in range(2)
     for name in ("q_proj", "k_proj", "v_proj", "o_proj")
 ]
-
-
-class LayersScan(Shape):
-    """A list of layers, as a file's header tells them: names and shapes are all that speaks."""
-
-    model_config = ConfigDict(title="LayersScan", extra="forbid")
-
-    layers: Annotated[list[LayerBody], Field(min_length=1, max_length=MOST_LAYERS)]
-    name: str | None = Field(None, description="What to call the architecture")
-
-
-class ReferenceScan(Shape):
-    """An architecture by its name, or a repo's ``config.json`` on the hub."""
-
-    model_config = ConfigDict(title="ReferenceScan", extra="forbid")
-
-    reference: Annotated[str, Field(min_length=1, max_length=300)] = Field(
-        description="`transformers:NAME`, `timm:NAME`, `diffusers:NAME` or `hub:org/repo[@revision]`",
-        examples=["transformers:olmo2"],
-    )
-
-
-ScanRequest = ConfigScan | LayersScan | ReferenceScan
-"""One of the three."""

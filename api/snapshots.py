@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from time import monotonic
+from typing import BinaryIO
 
 from ..errors import Overloaded
 from ..registry import Registry
@@ -19,8 +20,11 @@ from ..snapshots import signed_lines
 FRESH_SECONDS = 60.0
 """How long a snapshot is served though there were changes: they are in the feed, and each new one costs seconds."""
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 20.0
 """How long a request waits for one that is being made."""
+
+MAX_WAITING = 4
+"""Requests that wait at once: each keeps a thread that others may need."""
 
 CHUNK = 1 << 16
 _LEVEL = 6
@@ -44,10 +48,11 @@ class Snapshots:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = Lock()
+        self._lock, self._room = Lock(), BoundedSemaphore(MAX_WAITING)
         self._signer: Signer | None = None
         self._folder: TemporaryDirectory[str] | None = None
         self._kept: Kept | None = None
+        self._before: Kept | None = None
         self._count = 0
 
     def signer(self) -> Signer:
@@ -80,11 +85,13 @@ class Snapshots:
             return self._kept
 
     def make_since(self, registry: Registry, since: int) -> Kept:
-        """Return what was touched after a serial; whoever asked removes the file.
+        """Return what was touched after a serial, and all if that cannot be told; see ``take``.
 
         Raises:
             Overloaded: If too many others ask.
         """
+        if not registry.can_tell_since(since):
+            return self.get(registry)
         with self._turn():
             return self._make(registry, since)
 
@@ -93,17 +100,27 @@ class Snapshots:
         with self._lock:
             if self._folder:
                 self._folder.cleanup()
-            self._folder = self._kept = None
+            self._folder = self._kept = self._before = None
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=WAIT_SECONDS):
-            message = "A snapshot is being made for others. Come again in a minute."
-            raise Overloaded(message, retry_after=60)
+        with self._waiting():
+            is_ours = self._lock.acquire(timeout=WAIT_SECONDS)
+        if not is_ours:
+            raise _overloaded()
         try:
             yield
         finally:
             self._lock.release()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        if not self._room.acquire(blocking=False):
+            raise _overloaded()
+        try:
+            yield
+        finally:
+            self._room.release()
 
     def _make(self, registry: Registry, since: int | None) -> Kept:
         signer = self.signer()
@@ -111,15 +128,27 @@ class Snapshots:
         self._count += 1
         path = Path(self._folder.name) / f"{self._count}.jsonl.gz"
         made = monotonic()
-        with registry.snapshot(since) as lines, gzip.open(path, "wb", _LEVEL) as file:
-            for line in signed_lines(lines, signer):
-                file.write(line)
+        try:
+            with registry.snapshot(since) as lines, gzip.open(path, "wb", _LEVEL) as file:
+                for line in signed_lines(lines, signer):
+                    file.write(line)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
         return Kept(path, _serial_in(path), made)
 
     def _keep(self, kept: Kept) -> None:
-        before, self._kept = self._kept, kept
-        if before:
-            before.path.unlink()  # who is reading it goes on reading
+        """Keep a snapshot, and the one before: who was just given that may not have opened it yet."""
+        gone, self._before, self._kept = self._before, self._kept, kept
+        if gone:
+            gone.path.unlink()  # who is reading it goes on reading
+
+    def take(self, made: Kept, *, is_plain: bool) -> Iterator[bytes]:
+        """Open a snapshot and return its bytes, plain or compressed; if it is not kept, it is removed."""
+        file = made.path.open("rb")
+        if made not in (self._kept, self._before):
+            made.path.unlink()
+        return _chunks(file, is_plain=is_plain)
 
 
 def _is_good(kept: Kept, serial: int) -> bool:
@@ -131,8 +160,11 @@ def _serial_in(path: Path) -> int:
         return int(json.loads(file.readline())["serial"])
 
 
-def read_chunks(path: Path, *, is_plain: bool) -> Iterator[bytes]:
-    """Yield the bytes of a kept snapshot, decompressed if they are to be plain."""
-    with gzip.open(path) if is_plain else path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+def _chunks(file: BinaryIO, *, is_plain: bool) -> Iterator[bytes]:
+    with file, gzip.open(file) if is_plain else file as content:
+        while chunk := content.read(CHUNK):
             yield chunk
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("A snapshot is being made for others. Come again in a minute.", retry_after=60)

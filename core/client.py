@@ -1,44 +1,29 @@
 """The REST client: what the registry answers in process, asked of a service, without torch or SQLAlchemy."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from collections.abc import Mapping as Json
-from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from typing import Any
 
-import httpx2
-
-from .errors import ServiceUnreachable, to_error
+from .client_connection import quoted_segment
+from .client_reads import Reading
+from .client_writes import Contributions
 from .mappings import Mapping
 from .summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
-
-Record = TypeVar("Record")
 
 PAGE = 200
 """Architectures asked for at once."""
 
 
-class Client:
+class Client(Contributions, Reading):
     """A connection to a loradar service; also a context manager that closes it.
 
     The service's errors are raised as the classes the registry itself would raise.
 
-    Attributes:
+    Args:
         url: Where the service is.
+        token: What to write with; reading needs none.
+        timeout: Seconds to wait for an answer.
     """
-
-    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        self.url = url.rstrip("/")
-        self._http = httpx2.Client(timeout=timeout, headers={"Accept": "application/json"})
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._http.close()
 
     def targets(
         self,
@@ -63,7 +48,7 @@ class Client:
             "library": library,
             "library_version": library_version,
         }
-        return self._get(Mapping.from_dict, f"/v1/targets/{_quoted(name)}", query)
+        return self._get(Mapping.from_dict, f"/v1/targets/{quoted_segment(name)}", query)
 
     def architectures(self, library: str | None = None, q: str = "") -> tuple[ArchitectureSummary, ...]:
         """Return all architectures of a library, or of all, whose name contains ``q``, sorted.
@@ -88,7 +73,7 @@ class Client:
             UnknownArchitecture: If it has never heard of it.
             ServiceUnreachable: If there is no usable answer.
         """
-        path = f"/v1/architectures/{_quoted(library)}/{_quoted(name)}"
+        path = f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}"
         return self._get(ArchitectureDetail.from_dict, path, {})
 
     def similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
@@ -100,27 +85,8 @@ class Client:
             InvalidRequest: If ``limit`` is out of bounds.
             ServiceUnreachable: If there is no usable answer.
         """
-        path = f"/v1/architectures/{_quoted(library)}/{_quoted(name)}/similar"
+        path = f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}/similar"
         return self._get(_to_neighbours, path, {"limit": str(limit)})
-
-    def _get(self, read: Callable[[Json[str, Any]], Record], path: str, query: Json[str, str | None]) -> Record:
-        """Return what ``read`` makes of the JSON at ``path``."""
-        try:
-            given = {name: value for name, value in query.items() if value is not None}
-            response = self._http.get(self.url + path, params=given)
-            body = response.json()
-            if response.is_success:
-                return read(body)
-            refusal = to_error(body)
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise self._unreachable(f"{type(error).__name__}: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._unreachable("what answers there is no loradar service") from error
-        raise refusal
-
-    def _unreachable(self, reason: str) -> ServiceUnreachable:
-        message = f"No usable answer from {self.url}: {reason}. Start a service with: loradar serve."
-        return ServiceUnreachable(message, url=self.url, reason=reason)
 
 
 def _to_page(body: Json[str, Any]) -> tuple[tuple[ArchitectureSummary, ...], str | None]:
@@ -129,7 +95,3 @@ def _to_page(body: Json[str, Any]) -> tuple[tuple[ArchitectureSummary, ...], str
 
 def _to_neighbours(body: Json[str, Any]) -> tuple[Neighbour, ...]:
     return tuple(Neighbour.from_dict(item) for item in body["similar"])
-
-
-def _quoted(segment: str) -> str:
-    return quote(segment, safe="")

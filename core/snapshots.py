@@ -6,9 +6,12 @@ signature over the canonical JSON of ``signed``, whose ``digest`` is over the by
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Self
 
 from .errors import SignatureInvalid
@@ -80,6 +83,30 @@ def signed_lines(lines: Iterable[str], signer: Signer) -> Iterator[bytes]:
         yield encoded
     info = total.info().to_dict()
     yield canonical_line({"signed": info, "signature": signer.sign(_ENCODER.encode(info).encode())}).encode()
+
+
+def write_snapshot(out: Path, lines: Iterable[str], signer: Signer) -> SnapshotInfo:
+    """Write a snapshot, and return what it is of; the file is there once it is whole.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with part_of(out) as part:
+        with part.open("wb") as file:
+            file.writelines(signed_lines(lines, signer))
+        with part.open("rb") as file:
+            return check_snapshot(file, signer.key)
+
+
+@contextmanager
+def part_of(out: Path) -> Iterator[Path]:
+    """Lend a file beside ``out``, which takes its place at the end unless something failed."""
+    part = out.with_name(f"{out.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def check_snapshot(lines: Iterable[bytes], key: str) -> SnapshotInfo:

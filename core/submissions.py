@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping as Json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, get_args
 
 from .coverage import Coverage
 from .mappings import Verification
@@ -19,6 +19,16 @@ OPEN_STATUSES: tuple[SubmissionStatus, ...] = ("checking", "needs_review", "appr
 
 Origin = Literal["contributor", "drift"]
 Decision = Literal["approve", "reject"]
+
+
+class Filters(TypedDict, total=False):
+    """What a list of submissions may be narrowed to."""
+
+    status: SubmissionStatus | None
+    library: str | None
+    name: str | None
+    submitter: str | None
+    origin: Origin | None
 
 
 @dataclass(frozen=True, slots=True)

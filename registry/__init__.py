@@ -8,6 +8,7 @@ from .ask import lookup, verify
 from .catalog import catalog_entry, catalog_header
 from .constants import PeftConstants, read_constants
 from .constants_json import load_constants, write_constants_json
+from .drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
 from .entries import peft_mappings
 from .evidence import failure_of, weigh
 from .idempotency import Key
@@ -18,11 +19,14 @@ from .registry import Registry
 from .report import peft_report
 
 __all__ = [
+    "DRIFT",
     "Constant",
     "DatabaseInfo",
+    "Drift",
     "Key",
     "Outcome",
     "PeftConstants",
+    "Proposals",
     "Registry",
     "StoreReport",
     "Verdict",
@@ -30,9 +34,12 @@ __all__ = [
     "catalog_header",
     "compare_catalog",
     "failure_of",
+    "find_drifts",
+    "find_earlier",
     "load_constants",
     "lookup",
     "mapping_place",
+    "names_to_scan",
     "peft_mappings",
     "peft_report",
     "read_constants",

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..changes import Change, Revision
-from ..errors import UnknownMapping
 from .browse import get_architecture
+from .mapping_ids import whole_id
 from .resolve import SELECT_MAPPINGS, to_mapping
 from .schema import Reader
 from .times import to_time
@@ -84,14 +84,13 @@ def list_history(reader: Reader, library: str, name: str) -> tuple[Revision, ...
 
 
 def get_revision(reader: Reader, mapping_id: str) -> Revision:
-    """Return one revision with its story.
+    """Return one revision with its story; the first digits of its id will do.
 
     Raises:
-        UnknownMapping: If no revision has this id.
+        UnknownMapping: If no revision has this id, or more than one.
     """
+    mapping_id = whole_id(reader, mapping_id)
     found = reader.rows(_OWNER, mapping_id=mapping_id)
-    if not found:
-        raise UnknownMapping(mapping_id, (), "Ids are in what a lookup answers, and in GET /v1/mappings.")
     history = list_history(reader, found[0]["library"], found[0]["name"])
     return next(revision for revision in history if revision.mapping.id == mapping_id)
 

@@ -83,6 +83,10 @@ class Reads:
         """
         return verify_log.verify_log(self._reader, expect)
 
+    def can_tell_since(self, since: int) -> bool:
+        """Tell whether the changes after a serial say what they touched; a seed does not, it touches everything."""
+        return snapshot.can_tell_since(self._reader, since)
+
     @contextmanager
     def snapshot(self, since: int | None = None) -> Iterator[Iterator[str]]:
         """Lend the lines of a snapshot of one state of the registry; they lack the signature.

@@ -78,6 +78,7 @@ class Revisions:
             if known:
                 return Revision.from_dict(known)
             held = get_revision(write.reader, mapping_id)
+            mapping_id = held.mapping.id  # what was given may be the first digits of it
             _check(held, version, is_yanked=is_yanked)
             set_yanked(write, mapping_id, reason if is_yanked else None, held.version + 1)
             about = held.mapping

@@ -84,7 +84,7 @@ def snapshot_lines(reader: Reader, since: int | None = None) -> Iterator[str]:
         since: Only the architectures that were touched after this serial, each whole; ``None`` for all.
     """
     serial = serial_of(reader)
-    is_whole = since is None or _is_untold(reader, since)
+    is_whole = since is None or not can_tell_since(reader, since)
     head = reader.rows(_HEAD, serial=serial)
     yield canonical_line(
         {
@@ -99,8 +99,9 @@ def snapshot_lines(reader: Reader, since: int | None = None) -> Iterator[str]:
         yield from map(canonical_line, _to_documents(reader, page))
 
 
-def _is_untold(reader: Reader, since: int) -> bool:
-    return bool(reader.rows(_UNTOLD, since=since)[0]["n"])
+def can_tell_since(reader: Reader, since: int) -> bool:
+    """Tell whether the changes after a serial say what they touched."""
+    return not reader.rows(_UNTOLD, since=since)[0]["n"]
 
 
 def _pages(reader: Reader, since: int) -> Iterator[list[Row]]:

@@ -1,6 +1,8 @@
 """Fixtures for every test: nothing reads or writes the user's own registry."""
 
 import shutil
+import sqlite3
+from contextlib import closing
 from importlib import import_module
 from itertools import count
 from pathlib import Path
@@ -37,10 +39,20 @@ def settings() -> Settings:
 
 @pytest.fixture
 def seeded_settings(home, settings, seeded) -> Settings:
-    """The settings of an environment whose registry is seeded."""
+    """The settings of an environment whose registry is seeded, and its own to write to: a copy of 33 MB."""
     home.mkdir()
     shutil.copy(seeded, home / "registry.sqlite3")
     return settings
+
+
+@pytest.fixture
+def read_settings(home, settings, seeded):
+    """The settings of an environment whose registry is seeded and not its own: everybody reads the one file."""
+    home.mkdir()
+    (home / "registry.sqlite3").symlink_to(seeded)
+    yield settings
+    with closing(sqlite3.connect(seeded)) as connection:
+        assert connection.execute("SELECT value FROM serial").fetchone() == (1,), "a test that writes needs its own"
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_the_readme_example_prints_what_it_says():
     assert printed.getvalue() == expected
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 def test_the_readme_commands_print_what_it_says(capsys):
     """Every `$ loradar ...` and what follows it."""
     for entry in blocks("console")[0].split("$ ")[1:]:
@@ -84,7 +84,7 @@ def test_every_file_named_exists(path):
     assert not missing
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 def test_the_peft_examples_print_what_they_say():
     """docs/peft-defaults.md, block by block."""
     text = (ROOT / "docs/peft-defaults.md").read_text("utf-8")
@@ -95,7 +95,7 @@ def test_the_peft_examples_print_what_they_say():
         assert printed.getvalue() == expected
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 def test_the_adapter_examples_print_what_they_say(tmp_path, monkeypatch):
     """docs/adapters.md, one block after the other; what prints nothing talks to the hub."""
     text = (ROOT / "docs/adapters.md").read_text("utf-8")

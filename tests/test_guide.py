@@ -8,7 +8,7 @@ from zoo import MLP
 
 from loradar import get_peft_model
 
-pytestmark = pytest.mark.usefixtures("seeded_settings")
+pytestmark = pytest.mark.usefixtures("read_settings")
 
 
 def test_the_multilayer_perceptron(capsys):

@@ -11,7 +11,7 @@ from loradar import PeftModel, get_peft_model, scan
 
 SENTENCES = ["A cat sleeps on the sofa.", "Someone adapts a model.", "It rained all night."]
 
-pytestmark = pytest.mark.usefixtures("seeded_settings")
+pytestmark = pytest.mark.usefixtures("read_settings")
 
 
 def encoder():

@@ -90,7 +90,7 @@ def test_the_results_are_of_these_settings(example):
     assert ran == {(seed, name) for seed in found["seeds"] for name in (example.FROZEN, *example.PRESETS)}
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 def test_the_adapters_are_of_one_size(example):
     """Within 3% of all-linear's at rank 8; no layer outside the blocks is among them."""
     adapters = example.plan(example.Settings())
@@ -110,7 +110,7 @@ def test_the_data_is_what_the_page_says(example, trial):
     assert not set(trial.train.texts) & set(trial.test.texts)
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 @pytest.mark.parametrize("preset", ["default", "all-linear"])
 def test_a_few_steps_train_every_adapter_and_nothing_else(example, tiny, trial, preset):
     """Each second factor has left zero, each weight of the base is what it was, and the run is complete."""
@@ -132,7 +132,7 @@ def test_a_few_steps_train_every_adapter_and_nothing_else(example, tiny, trial, 
     assert run.step_ms > 0
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 def test_training_lowers_the_loss(example, tiny, trial):
     """On the headlines it trains on, against the fresh head."""
     torch.manual_seed(0)
@@ -154,7 +154,7 @@ def test_the_frozen_model_beats_guessing(example, trial):
     assert run.accuracy > 0.4
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 def test_the_results_of_a_comparison_make_a_page(example, page, tiny, tmp_path, monkeypatch):
     """The whole way with few steps: every preset is run, the JSON holds it, and tables and picture are drawn."""
     (tmp_path / "worked-example.md").write_text(PAGE, "utf-8")
@@ -191,7 +191,7 @@ def fit(values, places):
     return slope, places[low] - slope * values[low]
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 def test_the_code_of_the_page_runs_and_prints_what_it_says():
     """The first block word for word; the second with fewer headlines, since its accuracy depends on the processor."""
     adapt, train = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -16,11 +16,17 @@ from .architectures import PartQuery
 router = APIRouter(prefix="/v1/mappings", tags=["mappings"])
 
 MAX_PAGE = 200
-ID_PATTERN = r"^sha256:[0-9a-f]{64}$"
+ID_PATTERN = r"^(sha256:)?[0-9a-f]{8,64}$"
 
-MappingId = Annotated[str, Path(pattern=ID_PATTERN, description="Id of the revision", examples=[MAPPING_EXAMPLE["id"]])]
+_ID_EXAMPLES = [MAPPING_EXAMPLE["id"]]
+
+MappingId = Annotated[
+    str,
+    Path(pattern=ID_PATTERN, description="Id of the revision, or its first eight digits", examples=_ID_EXAMPLES),
+]
 OtherId = Annotated[
-    str, Query(pattern=ID_PATTERN, description="Id of the revision to compare with", examples=[MAPPING_EXAMPLE["id"]])
+    str,
+    Query(pattern=ID_PATTERN, description="Id of the one to compare with, likewise", examples=_ID_EXAMPLES),
 ]
 PlaceQuery = Annotated[
     str | None,

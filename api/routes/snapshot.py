@@ -1,7 +1,7 @@
 """``GET /v1/snapshot``: the whole registry for mirrors, signed."""
 
 import re
-from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -11,7 +11,7 @@ from ...signing import ALGORITHM
 from ..caching import CACHE_CONTROL, names_tag
 from ..deps import OpenRegistry
 from ..schemas_reads import KeyBody
-from ..snapshots import Kept, Snapshots, read_chunks
+from ..snapshots import Kept, Snapshots
 from .history import MAX_SERIAL
 
 router = APIRouter(prefix="/v1", tags=["mirrors"])
@@ -50,19 +50,19 @@ def get_snapshot(
     ] = None,
 ) -> Response:
     """Return every architecture with slots, renames and every revision, or those touched after a serial."""
-    snapshots = _snapshots(request)
-    is_plain = not _takes_gzip(request)
+    snapshots, is_plain = _snapshots(request), not _takes_gzip(request)
     if since is not None:
         made = snapshots.make_since(registry, since)
-        return _stream(made, _and_remove(made, is_plain=is_plain), is_plain=is_plain, headers={})
+        return _stream(snapshots, made, is_plain=is_plain, headers={"Cache-Control": "no-store"})
     kept = snapshots.get(registry)
     key = snapshots.signer().key[:8].replace("/", "_").replace("+", "-")
-    tags = {plain: f'"s{kept.serial}-{key}{"" if plain else "-gzip"}"' for plain in (True, False)}
+    tags = {plain: f'"s{kept.serial}-{key}{"" if plain else "-gzip"}"' for plain in (is_plain, not is_plain)}
     headers = {"ETag": tags[is_plain], "Cache-Control": CACHE_CONTROL, "Vary": "Accept-Encoding"}
     condition = request.headers.get("If-None-Match", "")
-    if any(names_tag(condition, tag) for tag in tags.values()):
-        return Response(status_code=304, headers=headers)
-    return _stream(kept, read_chunks(kept.path, is_plain=is_plain), is_plain=is_plain, headers=headers)
+    for tag in tags.values():
+        if names_tag(condition, tag):
+            return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers | {"ETag": tag})
+    return _stream(snapshots, kept, is_plain=is_plain, headers=headers)
 
 
 def _takes_gzip(request: Request) -> bool:
@@ -72,18 +72,10 @@ def _takes_gzip(request: Request) -> bool:
     return "gzip" in weights and not re.fullmatch(r"q=0(\.0*)?", weights["gzip"])
 
 
-def _stream(kept: Kept, chunks: Iterator[bytes], *, is_plain: bool, headers: dict[str, str]) -> Response:
-    headers = {"Cache-Control": "no-store", **headers}
+def _stream(snapshots: Snapshots, kept: Kept, *, is_plain: bool, headers: dict[str, str]) -> Response:
     if not is_plain:
         headers |= {"Content-Encoding": "gzip", "Content-Length": str(kept.path.stat().st_size)}
-    return StreamingResponse(chunks, media_type=MEDIA_TYPE, headers=headers)
-
-
-def _and_remove(made: Kept, *, is_plain: bool) -> Iterator[bytes]:
-    try:
-        yield from read_chunks(made.path, is_plain=is_plain)
-    finally:
-        made.path.unlink(missing_ok=True)
+    return StreamingResponse(snapshots.take(kept, is_plain=is_plain), media_type=MEDIA_TYPE, headers=headers)
 
 
 @router.get("/snapshot/key", response_model=KeyBody)

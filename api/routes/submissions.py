@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from ...checking import precheck
 from ...submissions import Origin, Submission, SubmissionStatus
 from ...vocabulary import Library
 from ..bodies import StrictRoute
@@ -61,7 +62,10 @@ def add_submission(
     A regex in it is matched against the known layers in linear time and never published: what is published is made
     anew from the layers it hits.
     """
-    made = registry.submissions.add(stated.to_statement(), by, key=key)
+    statement = stated.to_statement()
+    if request.app.state.workers.missing is None:  # else another process, which can, checks it
+        precheck(statement)
+    made = registry.submissions.add(statement, by, key=key)
     request.app.state.checker.wake()
     return _answer(made, HTTPStatus.ACCEPTED, {"Location": f"/v1/submissions/{made.id}"})
 

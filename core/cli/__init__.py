@@ -1,4 +1,4 @@
-"""The command line: ``loradar scan|lookup|similar|audit|list|serve|db``. Each loads what it needs when it runs."""
+"""The command line: ``loradar scan|lookup|submit|review|serve|...``. Each loads what it needs when it runs."""
 
 import json
 import os
@@ -9,7 +9,24 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, catalog, db, lookup, scan, serve, similar
+from . import (
+    audit,
+    audit_log,
+    catalog,
+    db,
+    drift,
+    history,
+    lookup,
+    review,
+    scan,
+    serve,
+    similar,
+    snapshot,
+    submissions,
+    submit,
+    token,
+    yank,
+)
 
 app = typer.Typer(
     name="loradar",
@@ -23,6 +40,20 @@ app.command("lookup")(lookup.lookup)
 app.command("audit")(audit.audit)
 app.command("similar")(similar.similar)
 app.command("list")(catalog.list_names)
+app.command("submit")(submit.submit)
+app.command("submissions")(submissions.submissions)
+app.command("submission")(submissions.submission)
+app.command("review")(review.review)
+app.command("withdraw")(review.withdraw)
+app.command("yank")(yank.yank)
+app.command("restore")(yank.restore)
+app.command("drift")(drift.drift)
+app.command("history")(history.history)
+app.command("changes")(history.changes)
+app.command("diff")(history.diff)
+app.command("snapshot")(snapshot.snapshot)
+app.add_typer(audit_log.app, name="audit-log")
+app.add_typer(token.app, name="token")
 app.command("serve")(serve.serve)
 app.add_typer(db.app, name="db")
 

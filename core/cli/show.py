@@ -48,7 +48,7 @@ def print_mapping(mapping: Mapping) -> None:
         *(("reason", reason) for reason in mapping.reasons),
     ]
     typer.echo(f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}")
-    _print_rows(rows)
+    print_rows(rows)
 
 
 def _describe_verification(mapping: Mapping) -> list[str]:
@@ -87,11 +87,11 @@ def print_scan(scan: Scan) -> None:
         else f"{scan.method}, {' and '.join(scan.untraced)} by names"
     )
     typer.echo(f"{scan.architecture.reference} · {scan.architecture.class_name} · by {by}")
-    _print_rows([(tower, ", ".join(p or "(root)" for p in paths)) for tower, paths in scan.towers.items() if paths])
-    _print_rows([("proof", scan.proof)] if scan.proof else [])
-    _print_rows([("bypassed", f"{s.count} {s.pattern}: read at {s.bypassed}") for s in scan.slots if s.bypassed])
-    _print_rows([("kernel", f"{s.count} {s.pattern}: {s.kernel}") for s in scan.slots if s.kernel and not s.bypassed])
-    _print_rows([(_live(s), f"{s.count} {s.pattern}: {s.proof}") for s in scan.slots if s.proof and not s.bypassed])
+    print_rows([(tower, ", ".join(p or "(root)" for p in paths)) for tower, paths in scan.towers.items() if paths])
+    print_rows([("proof", scan.proof)] if scan.proof else [])
+    print_rows([("bypassed", f"{s.count} {s.pattern}: read at {s.bypassed}") for s in scan.slots if s.bypassed])
+    print_rows([("kernel", f"{s.count} {s.pattern}: {s.kernel}") for s in scan.slots if s.kernel and not s.bypassed])
+    print_rows([(_live(s), f"{s.count} {s.pattern}: {s.proof}") for s in scan.slots if s.proof and not s.bypassed])
     slots = Table("role", "layers", "kind", "tower", "layout", title="Slots", title_justify="left")
     slots.add_column("pattern", overflow="fold")
     for slot in scan.slots:
@@ -104,7 +104,7 @@ def print_scan(scan: Scan) -> None:
             f"{proposal.reached:.1%} of the blocks"
         )
         covered = [("covers", line) for line in _describe_coverage(proposal.coverage)]
-        _print_rows([*describe_spec(proposal.spec), *covered, *(("reason", reason) for reason in proposal.reasons)])
+        print_rows([*describe_spec(proposal.spec), *covered, *(("reason", reason) for reason in proposal.reasons)])
 
 
 def _live(slot: Slot) -> str:
@@ -126,7 +126,8 @@ def _describe_coverage(coverage: tuple[Coverage, ...]) -> list[str]:
     return [f"{kind.hit} of {kind.of} {kind.block}" for kind in coverage] if is_partial else []
 
 
-def _print_rows(rows: list[tuple[str, str]]) -> None:
+def print_rows(rows: list[tuple[str, str]]) -> None:
+    """Print (name, value) rows; a name is not repeated."""
     width = max((len(name) for name, _ in rows), default=0)
     previous = ""
     for name, value in rows:

@@ -25,14 +25,14 @@ def without_versions(card):
     return re.sub(r"[0-9a-f]{16} -->", "DIGEST -->", card)
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 def test_the_whole_card():
     """Of a llama whose targets the registry knows, as pushed to a branch: word for word."""
     model = get_peft_model(llama().model, LoraConfig(base_model_name_or_path="org/tiny-llama", lora_dropout=0.1))
     assert without_versions(card_of(model, "hub:alice/poems@v1")) == GOLDEN.read_text("utf-8")
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 def test_what_a_scan_says_is_of_the_adapted_layers_alone():
     """`seq.*` is also the pattern of the head, which is not adapted: its role is not told."""
     card = card_of(get_peft_model(MLP(8)))
@@ -44,7 +44,7 @@ def test_what_a_scan_says_is_of_the_adapted_layers_alone():
     assert "| head |" not in card
 
 
-@pytest.mark.usefixtures("seeded_settings")
+@pytest.mark.usefixtures("read_settings")
 def test_fused_experts_are_layers_too():
     """Bare parameters stand in the table with their roles, as modules do."""
     config = MixtralConfig(

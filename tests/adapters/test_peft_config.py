@@ -18,7 +18,7 @@ import loradar
 from loradar.errors import InvalidConfig, MethodDoesNotFit, MissingExtra, UnknownPeftType, UnknownPreset
 from loradar.methods import UNTARGETED, list_methods
 
-pytestmark = pytest.mark.usefixtures("seeded_settings")
+pytestmark = pytest.mark.usefixtures("read_settings")
 
 SMALL = {
     "vocab_size": 64,

@@ -20,7 +20,7 @@ from loradar.discovery import sources
 from loradar.errors import InvalidConfig, MissingExtra, UnknownPreset
 from loradar.references import Reference
 
-pytestmark = pytest.mark.usefixtures("seeded_settings")
+pytestmark = pytest.mark.usefixtures("read_settings")
 
 SMALL = {
     "vocab_size": 64,

@@ -10,7 +10,7 @@ from records_zoo import VERSION, make_scan
 
 from loradar import client as client_module
 from loradar.api import running
-from loradar.client import Client, to_error
+from loradar.client import Client
 from loradar.errors import (
     InvalidRequest,
     LoradarError,
@@ -19,6 +19,7 @@ from loradar.errors import (
     UnknownArchitecture,
     UnknownPeftType,
     UnknownPreset,
+    to_error,
 )
 
 

@@ -1,0 +1,54 @@
+"""``loradar review`` and ``loradar withdraw``: what becomes of a submission."""
+
+from typing import Annotated
+
+import typer
+
+from ..errors import InvalidRequest
+from . import show, show_submission
+from .desk import open_desk
+from .options import AsJson, IfMatch, Secret, Url
+
+SubmissionId = Annotated[int, typer.Argument(metavar="ID", help="Number of the submission.")]
+
+
+def review(
+    submission_id: SubmissionId,
+    *,
+    approve: Annotated[bool | None, typer.Option("--approve/--reject", help="Publish it, or turn it down.")] = None,
+    comment: Annotated[str, typer.Option(help="Why; it stays on record.")],
+    if_match: IfMatch = None,
+    url: Url = None,
+    secret: Secret = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decide about somebody else's submission."""
+    if approve is None:
+        message = f"Say what you decide: loradar review {submission_id} --approve, or --reject"
+        raise InvalidRequest(message, submission=submission_id)
+    with open_desk(url, secret) as desk:
+        decided = desk.review(submission_id, "approve" if approve else "reject", comment, version=if_match)
+    if as_json:
+        show.print_json(decided.to_dict())
+        return
+    typer.echo(show_submission.describe(decided))
+    if decided.mapping_id:
+        typer.echo(f"It is mapping {decided.mapping_id}")
+
+
+def withdraw(
+    submission_id: SubmissionId,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; it stays on record.")],
+    if_match: IfMatch = None,
+    url: Url = None,
+    secret: Secret = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a submission of your own back, as long as nobody has decided about it."""
+    with open_desk(url, secret) as desk:
+        withdrawn = desk.withdraw(submission_id, reason, version=if_match)
+    if as_json:
+        show.print_json(withdrawn.to_dict())
+    else:
+        typer.echo(show_submission.describe(withdrawn))
