@@ -32,6 +32,9 @@ JSON = "application/json"
 IDENTITY = "identity"
 """The encoding of what is not packed."""
 
+ONCE = ("Authorization", "Content-Encoding", "Content-Type", "Idempotency-Key", "If-Match")
+"""Headers that decide what is done, or for whom."""
+
 MOST_NAMES = 64
 """Names of an object in a body; of an architecture's own configuration there may be more."""
 
@@ -121,6 +124,7 @@ class StrictRoute(APIRoute):
 
         async def handle_strictly(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive)
+            require_once(request)
             if is_for_some:
                 await require_actor(strict)
             if self.body_field:
@@ -130,6 +134,18 @@ class StrictRoute(APIRoute):
             return await handle(strict)
 
         return handle_strictly
+
+
+def require_once(request: Request) -> None:
+    """Check that no header that decides something is there twice: two readers could each take another.
+
+    Raises:
+        InvalidRequest: If one is.
+    """
+    for name in ONCE:
+        if len(request.headers.getlist(name)) > 1:
+            message = f"The header {name} is there twice. Send it once."
+            raise InvalidRequest(message, field=f"header.{name}")
 
 
 def require_narrow(body: Any) -> None:
