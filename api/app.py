@@ -78,7 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.snapshots = Snapshots(settings)
     app.state.limiter = Limiter(settings.limits)
     app.state.metrics = Metrics(app.version, app.state.registry)
-    app.add_middleware(BodyLimit, longer=scan.LONGER)
+    app.add_middleware(BodyLimit)
     app.add_middleware(Guard, limiter=app.state.limiter)
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     add_error_handlers(app)
