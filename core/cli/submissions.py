@@ -19,7 +19,7 @@ def submissions(
     submitter: Annotated[str | None, typer.Option(help="Only those of this contributor.")] = None,
     origin: Annotated[str | None, typer.Option(help="Only those from a contributor, or from drift.")] = None,
     before: Annotated[int | None, typer.Option(min=1, help="Only those with a lower number than this.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="So many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="So many at most.")] = 50,
     url: Url = None,
     secret: Secret = None,
     as_json: AsJson = False,
