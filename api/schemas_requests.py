@@ -75,7 +75,7 @@ class ShorthandBody(RootModel[dict[NameField, TargetsField]]):
             "examples": [{"olmo2": ["q_proj", "v_proj"]}],
             "minProperties": 1,
             "maxProperties": 1,
-            "propertyNames": {"pattern": NAME_PATTERN, "not": {"enum": sorted(StatementBody.model_fields)}},
+            "propertyNames": {"pattern": NAME_PATTERN, "not": {"enum": [*StatementBody.model_fields]}},
         },
     )
 

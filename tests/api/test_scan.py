@@ -93,7 +93,7 @@ def test_what_is_no_json_is_refused(client, content):
 def tight(seeded_settings, monkeypatch):
     """A service whose one worker has a second and half a GiB, and one place to wait."""
 
-    def make(bounds, waiting):
+    def make(_bounds, waiting):
         return Sandbox(Bounds(1, 3.0, 0.5), waiting=min(waiting, 1))
 
     monkeypatch.setattr(workers, "Sandbox", make)
