@@ -10,7 +10,9 @@ from ..settings import Settings
 from ..vocabulary import Library
 
 NAME_LENGTH = 255
-NAME_PATTERN = r"^[^\s\x00-\x1f\x7f]+$"
+NAME_PATTERN = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
+PLACE_PATTERN = r"^(transformers|timm|diffusers|torch):[^\s\x00-\x1f\x7f-\x9f]+"
+"""How a place in a list begins: with an architecture."""
 LARGEST_NUMBER = 2**31 - 1
 """Of a submission or a token: what every database can compare."""
 

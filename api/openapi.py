@@ -76,9 +76,19 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     told = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
     for methods in document["paths"].values():
         for operation in methods.values():
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = _without_null(parameter["schema"])
             for answer in operation["responses"].values():
                 answer["headers"] = {**answer.get("headers", {}), **told}
     return document
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a parameter that may be left out: there is no null in a URL or a header."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    return kinds[0] | {name: value for name, value in schema.items() if name != "anyOf"}
 
 
 def _add_scan_request(document: dict[str, Any], schemas: dict[str, Any]) -> None:

@@ -154,7 +154,11 @@ class Sandbox:
         start: Any = concurrent.process(  # type: ignore[call-overload]
             timeout=seconds, context=_context(self._preload), name="sandbox"
         )
-        future: ProcessFuture[tuple[str, Any]] = start(_enter)(*task)
+        try:
+            future: ProcessFuture[tuple[str, Any]] = start(_enter)(*task)
+        except (OSError, EOFError) as error:
+            message = f"No worker can be started ({error}). Come again later."
+            raise WorkerFailed(message, reason="not_started") from error
         with self._lock:
             self._running.add(future)
             if self._is_closed:

@@ -115,6 +115,10 @@ def _check_unique(layers: "list[LayerBody]") -> "list[LayerBody]":
     return layers
 
 
+def _is_whole(given: Any) -> bool:
+    return isinstance(given, float) and given.is_integer()
+
+
 def _text(length: int, pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "pattern": pattern})
 
@@ -144,8 +148,10 @@ Rationale = Annotated[
     _without(fault_in_text),
     WithJsonSchema({"type": "string", "maxLength": RATIONALE_LENGTH, "pattern": f"^[^{HIDDEN}]*$"}),
 ]
+Whole = Annotated[int, BeforeValidator(lambda given: int(given) if _is_whole(given) else given)]
+"""An integer as JSON Schema has it: 2.0 is one, "2" and true are none."""
 Shape = Annotated[
-    list[Annotated[int, Field(ge=1, le=LARGEST_DIMENSION)]], Field(min_length=1, max_length=MOST_DIMENSIONS)
+    list[Annotated[Whole, Field(ge=1, le=LARGEST_DIMENSION)]], Field(min_length=1, max_length=MOST_DIMENSIONS)
 ]
 
 _SHORTCUTS = ("all-linear", "dummy-target-modules")

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..answers import answer
 from ..choices import Choice, make_spec
@@ -17,12 +17,14 @@ from ..records import Layer, Proposal, Scan
 from ..sizes import count_fixed, count_per_rank
 from ..submissions import Difference, Evidence, Statement
 from ..targets import TargetSpec
-from ..vocabulary import Status
 from .findings import OUTSIDE
 from .hits import Hit, Hits
 from .linear import LinearMatcher
 from .near import find_near
 from .verify import Verifier
+
+if TYPE_CHECKING:
+    from ..vocabulary import Status
 
 Method = Literal["dataflow", "names", "listing"]
 

@@ -5,9 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
-from ...errors import InvalidRequest
 from ...vocabulary import Library
-from ..deps import NAME_LENGTH, NAME_PATTERN, LibraryName, Name, OpenRegistry
+from ..deps import NAME_LENGTH, PLACE_PATTERN, LibraryName, Name, OpenRegistry
 from ..refusals import NOT_FOUND
 from ..schemas import DetailBody, PageBody, SimilarBody
 
@@ -18,13 +17,13 @@ MAX_SIMILAR = 50
 
 PartQuery = Annotated[
     str,
-    Query(max_length=NAME_LENGTH, pattern=r"^[^\x00-\x1f\x7f]*$", description="Part of the name, in any case"),
+    Query(max_length=NAME_LENGTH, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", description="Part of the name, in any case"),
 ]
 AfterQuery = Annotated[
     str | None,
     Query(
-        max_length=NAME_LENGTH,
-        pattern=NAME_PATTERN,
+        max_length=NAME_LENGTH + len("transformers:"),
+        pattern=PLACE_PATTERN + "$",
         description="`next` of the page before",
         examples=["transformers:llama"],
     ),
@@ -50,10 +49,7 @@ def list_architectures(
 def _parse_after(after: str | None) -> tuple[str, str] | None:
     if after is None:
         return None
-    library, separator, name = after.partition(":")
-    if not separator:
-        message = f"'after' is {after!r}, which is no place in the list. Give the 'next' of a page."
-        raise InvalidRequest(message, field="query.after", value=after)
+    library, _, name = after.partition(":")
     return library, name
 
 

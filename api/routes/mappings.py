@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 
 from ...registry import mapping_place
 from ...vocabulary import Library, SourceKind, Status
-from ..deps import NAME_LENGTH, NAME_PATTERN, OpenRegistry
+from ..deps import NAME_LENGTH, PLACE_PATTERN, OpenRegistry
 from ..refusals import NOT_FOUND
 from ..schemas import MAPPING_EXAMPLE
 from ..schemas_reads import PLACE_EXAMPLE, DifferenceBody, MappingPageBody, RevisionBody
@@ -32,7 +32,7 @@ PlaceQuery = Annotated[
     str | None,
     Query(
         max_length=2 * NAME_LENGTH,
-        pattern=NAME_PATTERN,
+        pattern=PLACE_PATTERN + r"/\w+/[\w-]+/(community|peft|scanner)/[0-9]{1,9}$",
         description="`next` of the page before",
         examples=[PLACE_EXAMPLE],
     ),

@@ -1,0 +1,86 @@
+"""What a sandboxed process may do to itself: each must leave its caller as it was."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+
+from loradar.errors import HubFailed, KeyReused, StatementRefused, UnknownArchitecture
+
+
+def add(left, right):
+    """Return a sum."""
+    return left + right
+
+
+def tell_process():
+    """Return the number of the process."""
+    return os.getpid()
+
+
+def leave(code):
+    """End the process without a word."""
+    os._exit(code)
+
+
+def send_itself(signum):
+    """Die of a signal."""
+    os.kill(os.getpid(), signum)
+    time.sleep(60)
+
+
+def fault():
+    """Read an address nothing is at."""
+    ctypes.string_at(0)
+
+
+def loop():
+    """Never return; a process that is asked to end does not either."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        pass
+
+
+def wait(seconds):
+    """Return after a while."""
+    time.sleep(seconds)
+    return seconds
+
+
+def hoard():
+    """Allocate until nothing is left."""
+    held = []
+    while True:
+        held.append(bytearray(1 << 24))
+
+
+def chatter(lines):
+    """Print a lot, also past Python."""
+    for _ in range(lines):
+        sys.stdout.write("x" * 1000 + "\n")
+        os.write(2, b"y" * 1000)
+    return lines
+
+
+def fail():
+    """Run into a bug."""
+    return {}[0]
+
+
+def give_back(value):
+    """Return something large, or nothing that can be pickled."""
+    return (lambda: None) if value is None else "z" * value
+
+
+ERRORS = {
+    "refused": StatementRefused("No.", field="name"),
+    "unknown": UnknownArchitecture("lama", ["llama"], "List them.", library="transformers"),
+    "reused": KeyReused("Again?", key="k"),
+    "hub": HubFailed("Away.", endpoint="there"),
+}
+
+
+def refuse(name):
+    """Raise an error of ours."""
+    raise ERRORS[name]
