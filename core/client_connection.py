@@ -1,7 +1,7 @@
 """One connection to a service: JSON there and back, and its refusals as the errors the registry itself would raise."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Json
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -78,10 +78,16 @@ class Connection:
         headers = {"Idempotency-Key": key or str(uuid4())}
         if version is not None:
             headers["If-Match"] = f'"v{version}"'
-        return self._answer(read, lambda: self._insist(path, body, headers))
+        return self._answer(read, lambda: self._post(path, body, headers, PAUSES))
 
-    def _insist(self, path: str, body: Json[str, Any], headers: dict[str, str]) -> httpx2.Response:
-        for pause in PAUSES:
+    def _send_once(self, read: Callable[[Json[str, Any]], Record], path: str, body: Json[str, Any]) -> Record:
+        """Post ``body`` without a key, and so without a second attempt."""
+        return self._answer(read, lambda: self._post(path, body, {}, ()))
+
+    def _post(
+        self, path: str, body: Json[str, Any], headers: dict[str, str], pauses: Iterable[float]
+    ) -> httpx2.Response:
+        for pause in pauses:
             try:
                 return self._http.post(self.url + path, json=body, headers=headers)
             except _LOST:
