@@ -63,7 +63,7 @@ def _near(evidence: "Evidence", target: str) -> str:
 
 def _besides(evidence: "Evidence") -> Iterator[Row]:
     """What it reaches outside the blocks of its tower: what reviewers look for first."""
-    if not evidence.outside:
+    if evidence.matched and not evidence.outside:
         yield "besides", "no head, router, embedding or other tower"
     for part, patterns in evidence.outside.items():
         yield from (("besides", f"{part}: {line}") for line in _some(patterns))

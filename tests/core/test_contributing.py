@@ -12,6 +12,7 @@ from loradar.cli import main
 from loradar.cli.options import TOKEN_VARIABLE
 from loradar.coverage import Coverage
 from loradar.errors import WorkerFailed
+from loradar.identity import LOCAL
 from loradar.mappings import Verification
 from loradar.registry import Registry
 from loradar.submissions import Checked, Difference, Evidence, Statement
@@ -260,6 +261,17 @@ def test_what_others_left_is_checked_on_the_way(run, tokens, registry):
     left = registry.submissions.add(said, registry.tokens.authenticate(tokens["bob"]))
     run("submit", '{"gemma": ["q_proj"]}', token=tokens["ada"])
     assert registry.submissions.get(left.id).status == "needs_review"
+
+
+def test_a_check_that_was_interrupted_is_done_later(run, registry, checker):
+    """By whoever waits for it."""
+    said = Statement("transformers", "olmo3", "LORA", "default", TargetSpec(target_modules=("q_proj",)))
+    registry.submissions.add(said, LOCAL)
+    assert "checked         not yet\n" in run("submission", "1")[1]
+    assert checker.asked == []
+    assert "submission 1, needs_review: " in run("submission", "1", "--wait")[1]
+    assert len(checker.asked) == 1
+    assert run("submission", "1", "--wait")[2] == ""
 
 
 # --- reading -----------------------------------------------------------------------------------------------------
