@@ -12,6 +12,7 @@ from .bodies import BodyLimit
 from .checks import Checker
 from .deps import LazyRegistry
 from .errors import add_error_handlers
+from .exports import Exports
 from .guard import Guard
 from .limits import Limiter
 from .metrics import CountRequests, Metrics
@@ -20,6 +21,7 @@ from .refusals import ALWAYS
 from .routes import (
     architectures,
     batch,
+    export,
     health,
     history,
     index,
@@ -38,6 +40,7 @@ from .workers import Workers
 DESCRIPTION = "Which layers an adapter should go on, for every model architecture somebody registered."
 
 PARTS = (
+    export,
     index,
     health,
     metrics,
@@ -71,10 +74,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.registry = LazyRegistry(settings)
+    app.state.exports = Exports()
     app.state.snapshots = Snapshots(settings)
     app.state.limiter = Limiter(settings.limits)
     app.state.metrics = Metrics(app.version, app.state.registry)
-    app.add_middleware(BodyLimit, longer=scan.LONGER)
+    app.add_middleware(BodyLimit)
     app.add_middleware(Guard, limiter=app.state.limiter)
     app.add_middleware(CountRequests, metrics=app.state.metrics)
     add_error_handlers(app)

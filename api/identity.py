@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from ..errors import NotAllowed, NotAuthenticated
 from ..identity import Actor, TokenRole
-from .deps import OpenRegistry
+from .deps import OpenRegistry, get_registry
 
 if TYPE_CHECKING:
     from .limits import Limiter
@@ -30,10 +32,13 @@ def authenticate(request: Request, registry: OpenRegistry, given: Credentials) -
         NotAuthenticated: If there is none, or one that does not work.
         TooManyRequests: If too many from the same address did not work, or its owner asks too often.
     """
+    state = request.state
+    known: Actor | None = getattr(state, "actor", None)
+    if known:  # by ``require_actor``, before the body was read
+        return known
     if given is None:
         message = "This needs a token. Send 'Authorization: Bearer lrd_...'; an admin makes one: loradar token create."
         raise NotAuthenticated(message)
-    state = request.state
     limiter: Limiter = request.app.state.limiter
     limiter.require_left("failed", state.address, state.met)
     try:
@@ -47,6 +52,25 @@ def authenticate(request: Request, registry: OpenRegistry, given: Credentials) -
 
 
 Anybody = Annotated[Actor, Depends(authenticate)]
+
+
+async def require_actor(request: Request) -> None:
+    """Authenticate whoever sends a request, before anything is done for its body.
+
+    Raises:
+        LoradarError: As ``authenticate``.
+    """
+    given = await bearer(request)
+
+    def ask() -> None:
+        authenticate(request, get_registry(request), given)
+
+    await run_in_threadpool(ask)
+
+
+def needs_actor(dependant: Dependant) -> bool:
+    """Tell whether a handler depends on who asks."""
+    return dependant.call is authenticate or any(map(needs_actor, dependant.dependencies))
 
 
 def _needs(role: TokenRole) -> Callable[[Actor], Actor]:

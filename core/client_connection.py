@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -16,6 +17,9 @@ Record = TypeVar("Record")
 
 PAUSES = (0.2, 0.8)
 """Seconds before a write whose answer was lost is sent again, each time under the same idempotency key."""
+
+DOWNLOAD_SECONDS = 60.0
+"""How long to wait for the next piece of a download: a service may have to make it first."""
 
 _LOST = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 
@@ -98,7 +102,7 @@ class Connection:
         """
         given = {name: value for name, value in query.items() if value is not None}
         try:
-            with self._http.stream("GET", self.url + path, params=given) as response, out.open("wb") as file:
+            with self._stream(path, given) as response, out.open("wb") as file:
                 if response.is_success:
                     for chunk in response.iter_bytes():
                         file.write(chunk)
@@ -107,6 +111,9 @@ class Connection:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(f"{type(error).__name__}: {error}") from error
         self._answer(_refuse, lambda: response)
+
+    def _stream(self, path: str, query: Json[str, str]) -> AbstractContextManager[httpx2.Response]:
+        return self._http.stream("GET", self.url + path, params=query, timeout=DOWNLOAD_SECONDS)
 
     def _answer(self, read: Callable[[Json[str, Any]], Record], ask: Callable[[], httpx2.Response]) -> Record:
         try:

@@ -178,7 +178,9 @@ class LayerBody(BaseModel):
         return ListedLayer(self.path, tuple(self.shape), self.class_name)
 
 
-LayersField = Annotated[list[LayerBody], Field(min_length=1, max_length=MOST_LAYERS), AfterValidator(_check_unique)]
+# What is wrong with one layer is enough to tell: a list of many takes long to find fault with.
+_Layers = Annotated[list[LayerBody], Field(min_length=1, max_length=MOST_LAYERS, fail_fast=True)]
+LayersField = Annotated[_Layers, AfterValidator(_check_unique)]
 
 EXAMPLE: dict[str, Any] = {
     "library": "transformers",

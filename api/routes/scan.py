@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from ..bodies import JSON, LARGEST_SCAN, require_json
+from ..bodies import JSON, require_json
 from ..refusals import refusals
 from ..schemas_scan import ScanBody
 
@@ -17,8 +17,6 @@ router = APIRouter(prefix="/v1", tags=["scan"])
 
 SCAN = "loradar.sent:answer_scan"
 """Named, not imported: it imports torch, in the worker."""
-
-LONGER = {"/v1/scan": LARGEST_SCAN}
 
 
 @router.post(

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from loradar.api import running, serve
-from loradar.api.server import Server, url_of
+from loradar.api.server import Server, _listen, url_of
 from loradar.client import Client
 from loradar.errors import CannotServe, DatabaseUnusable, ServiceUnreachable
 from loradar.settings import Settings
@@ -73,6 +73,14 @@ def test_a_server_that_does_not_start_says_so(seeded_settings, monkeypatch):
     monkeypatch.setattr(Server, "_serve", fail)
     with pytest.raises(CannotServe, match="did not start"), running(seeded_settings):
         pass
+
+
+def test_an_answer_is_sent_at_once():
+    """Its body does not wait for the other side to have its head: that is 40 ms of each request on a kept connection."""
+    with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_an_ipv6_url_has_brackets():
