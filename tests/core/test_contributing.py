@@ -130,6 +130,8 @@ def test_without_tokens_the_list_says_how_to_make_one(run):
         (("token", "list", "--url", "http://127.0.0.1:9"), "This needs a token."),
         (("submissions", "--status", "lost"), "There is no status 'lost'. Give one of 'checking'"),
         (("submissions", "--origin", "mars"), "There is no origin 'mars'. Give one of 'contributor', 'drift'."),
+        (("drift", "--name", "lama"), "No such mapping is registered for: 'lama'."),
+        (("drift", "--library", "keras"), "Unknown library 'keras'"),
         (("submission", "1"), "Unknown submission '1'. List them with: loradar submissions"),
     ],
 )
