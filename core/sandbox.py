@@ -35,6 +35,9 @@ START_SECONDS = 180.0
 WAITING = 16
 """Tasks that may wait for a worker; the next is turned away."""
 
+NICE = 10
+"""How far a worker stands back where there are too few processors: a lookup does not wait for a scan."""
+
 FIRST_GUESS = 5.0
 """Seconds a task is expected to take while none has been seen."""
 
@@ -200,6 +203,8 @@ def _context(preload: tuple[str, ...]) -> Any:
 def _enter(function: str | Callable[..., Any], args: tuple[Any, ...], memory: float, preload: tuple[str, ...]) -> Any:
     """In the worker: run the function within the bounds, and say what came of it in what can be pickled."""
     _silence()
+    with suppress(AttributeError, OSError):  # not everywhere
+        os.nice(NICE)
     try:
         for name in preload:  # there already, but where processes start anew
             import_module(name)
