@@ -12,6 +12,7 @@ from .bodies import BodyLimit
 from .checks import Checker
 from .deps import LazyRegistry
 from .errors import add_error_handlers
+from .exports import Exports
 from .guard import Guard
 from .limits import Limiter
 from .metrics import CountRequests, Metrics
@@ -20,6 +21,7 @@ from .refusals import ALWAYS
 from .routes import (
     architectures,
     batch,
+    export,
     health,
     history,
     index,
@@ -38,6 +40,7 @@ from .workers import Workers
 DESCRIPTION = "Which layers an adapter should go on, for every model architecture somebody registered."
 
 PARTS = (
+    export,
     index,
     health,
     metrics,
@@ -71,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.registry = LazyRegistry(settings)
+    app.state.exports = Exports()
     app.state.snapshots = Snapshots(settings)
     app.state.limiter = Limiter(settings.limits)
     app.state.metrics = Metrics(app.version, app.state.registry)

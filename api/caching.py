@@ -13,7 +13,11 @@ CACHE_CONTROL = "public, max-age=60"
 
 def cached_json(request: Request, body: dict[str, Any]) -> Response:
     """Return the body as JSON, or 304 without it if ``If-None-Match`` names its tag."""
-    response = JSONResponse(body)
+    return cached(request, JSONResponse(body))
+
+
+def cached(request: Request, response: Response) -> Response:
+    """Return a response with its tag, or 304 without its body if ``If-None-Match`` names that."""
     return _tagged(request, response, f'"{sha256(bytes(response.body)).hexdigest()[:32]}"', CACHE_CONTROL)
 
 

@@ -83,7 +83,7 @@ def _narrowed(scan: "Scan", base: "Proposal", method: Method) -> "Proposal":
     """Return the family's proposal for another method of it, without the layers that one cannot adapt."""
     hit = find_hits(base.spec, scan.layers)
     kept = [layer for layer in hit if method.fits(layer.kind, layer.groups)]
-    left = Counter(layer.kind for layer in hit if layer not in kept)
+    left = Counter(layer.kind for layer in hit if not method.fits(layer.kind, layer.groups))
     if not kept:
         raise nothing_for(method, scan.architecture.reference, f"it adapts no {_listed(left)}")
     out = tuple(f"left out: {count} {kind} layers, which {method.name} cannot adapt" for kind, count in left.items())

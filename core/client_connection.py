@@ -1,8 +1,9 @@
 """One connection to a service: JSON there and back, and its refusals as the errors the registry itself would raise."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Mapping as Json
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -16,6 +17,9 @@ Record = TypeVar("Record")
 
 PAUSES = (0.2, 0.8)
 """Seconds before a write whose answer was lost is sent again, each time under the same idempotency key."""
+
+DOWNLOAD_SECONDS = 60.0
+"""How long to wait for the next piece of a download: a service may have to make it first."""
 
 _LOST = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 
@@ -74,10 +78,16 @@ class Connection:
         headers = {"Idempotency-Key": key or str(uuid4())}
         if version is not None:
             headers["If-Match"] = f'"v{version}"'
-        return self._answer(read, lambda: self._insist(path, body, headers))
+        return self._answer(read, lambda: self._post(path, body, headers, PAUSES))
 
-    def _insist(self, path: str, body: Json[str, Any], headers: dict[str, str]) -> httpx2.Response:
-        for pause in PAUSES:
+    def _send_once(self, read: Callable[[Json[str, Any]], Record], path: str, body: Json[str, Any]) -> Record:
+        """Post ``body`` without a key, and so without a second attempt."""
+        return self._answer(read, lambda: self._post(path, body, {}, ()))
+
+    def _post(
+        self, path: str, body: Json[str, Any], headers: dict[str, str], pauses: Iterable[float]
+    ) -> httpx2.Response:
+        for pause in pauses:
             try:
                 return self._http.post(self.url + path, json=body, headers=headers)
             except _LOST:
@@ -92,7 +102,7 @@ class Connection:
         """
         given = {name: value for name, value in query.items() if value is not None}
         try:
-            with self._http.stream("GET", self.url + path, params=given) as response, out.open("wb") as file:
+            with self._stream(path, given) as response, out.open("wb") as file:
                 if response.is_success:
                     for chunk in response.iter_bytes():
                         file.write(chunk)
@@ -101,6 +111,9 @@ class Connection:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(f"{type(error).__name__}: {error}") from error
         self._answer(_refuse, lambda: response)
+
+    def _stream(self, path: str, query: Json[str, str]) -> AbstractContextManager[httpx2.Response]:
+        return self._http.stream("GET", self.url + path, params=query, timeout=DOWNLOAD_SECONDS)
 
     def _answer(self, read: Callable[[Json[str, Any]], Record], ask: Callable[[], httpx2.Response]) -> Record:
         try:

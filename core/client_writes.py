@@ -5,7 +5,7 @@ from typing import Any, Unpack
 
 from .changes import Revision
 from .client_connection import Connection, quoted_segment
-from .identity import Token, TokenRole
+from .identity import Actor, Token, TokenRole
 from .submissions import Decision, Filters, Statement, Submission
 
 
@@ -18,9 +18,12 @@ class Contributions(Connection):
     """
 
     def create_token(self, name: str, role: TokenRole, expires_days: int | None = None) -> tuple[Token, str]:
-        """Make a token and return it with its secret, which nobody will see again; an admin may."""
+        """Make a token and return it with its secret, which nobody will see again; an admin may.
+
+        It is asked for once: a token whose secret was lost with the answer should be seen to be there, and revoked.
+        """
         body = {"name": name, "role": role, "expires_days": expires_days}
-        return self._send(_to_new_token, "/v1/tokens", body)
+        return self._send_once(_to_new_token, "/v1/tokens", body)
 
     def tokens(self) -> tuple[Token, ...]:
         """Return every token, without the secrets; an admin may."""
@@ -32,7 +35,11 @@ class Contributions(Connection):
         Raises:
             UnknownToken: If there is none of this number.
         """
-        return self._send(Token.from_dict, f"/v1/tokens/{token_id}/revocation", {})
+        return self._send_once(Token.from_dict, f"/v1/tokens/{token_id}/revocation", {})
+
+    def whoami(self) -> Actor:
+        """Return whose token this client has."""
+        return self._get(_to_actor, "/v1/tokens/me", {})
 
     def submit(self, statement: Statement, key: str | None = None) -> Submission:
         """Send a statement in; its checks follow.
@@ -105,6 +112,10 @@ def _to_new_token(body: Json[str, Any]) -> tuple[Token, str]:
 
 def _to_tokens(body: Json[str, Any]) -> tuple[Token, ...]:
     return tuple(map(Token.from_dict, body["tokens"]))
+
+
+def _to_actor(body: Json[str, Any]) -> Actor:
+    return Actor(body["name"], body["role"])
 
 
 def _to_submissions(body: Json[str, Any]) -> tuple[Submission, ...]:

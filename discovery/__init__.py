@@ -3,7 +3,8 @@
 Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named``, ``scan_each``
 and ``scan_library`` (one architecture, some, or every one, of a library, within ``Bounds``, as a ``How`` says),
 ``scan_config`` and ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``list_architectures``,
-``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``.
+``build`` (the model of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``,
+``CONV_KINDS``.
 """
 
 from ..extras import require
@@ -18,8 +19,8 @@ from .facts import identify
 from .layers import Site, kind_of, list_layers, walk
 from .listing import scan_listing
 from .scanner import scan, scan_module
+from .sources import build, quiet_libraries
 from .sources import list_names as list_architectures
-from .sources import quiet_libraries
 from .sources.hub import fetch_config
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Bounds",
     "How",
     "Site",
+    "build",
     "fetch_config",
     "identify",
     "kind_of",

@@ -79,23 +79,27 @@ def check_config(config: Mapping[str, Any]) -> None:
             raise InvalidRequest(f"Setting {shorten('.'.join(path))} {fault}", field=".".join(path)[:200])
 
 
-def _walk(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def _walk(value: Any, path: tuple[str, ...] = (), nesting: int = 0) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every value with the names around it; a value in a list has the names of the list.
+
+    Raises:
+        InvalidRequest: If it is nested too deep.
+    """
+    if nesting > MOST_NESTING:
+        message = f"The configuration is nested deeper than {MOST_NESTING}. Send one that transformers has written."
+        raise InvalidRequest(message, limit=MOST_NESTING)
     if path:
         yield path, value
-    if len(path) > MOST_NESTING:
-        return
     if isinstance(value, Mapping):
         for name, held in value.items():
-            yield from _walk(held, (*path, str(name)))
+            yield from _walk(held, (*path, str(name)), nesting + 1)
     elif isinstance(value, list | tuple):
         for held in value:
-            yield from _walk(held, (*path, path[-1] if path else ""))
+            yield from _walk(held, path, nesting + 1)
 
 
 def _fault_in(path: tuple[str, ...], value: Any) -> str | None:
     facts, name = read_facts("sent.toml")["config"], path[-1].lower()
-    if len(path) > MOST_NESTING:
-        return f"is nested {len(path)} deep; {MOST_NESTING} is the most."
     if isinstance(value, str):
         return _fault_in_string(name, value, facts["names"])
     if isinstance(value, bool) or not isinstance(value, int | float):

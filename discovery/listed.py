@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ..records import Layer
 from ..submissions import ListedLayer
@@ -61,13 +62,17 @@ def kind_of_listed(layer: ListedLayer, stacks: frozenset[str]) -> Kind | None:
         return "norm" if _normalises(layer) else None
     if dimensions == 2 and _is_looked_up(layer, name):  # noqa: PLR2004
         return "embedding"
-    if name.lower().endswith(tuple(read_facts("sent.toml")["bare"]["ends"])):
+    if _is_bare(layer, name):
         return None
     if dimensions == 2:  # noqa: PLR2004
         return _kind_of_matrix(layer, name)
-    if dimensions == 3 and layer.path in stacks:  # noqa: PLR2004
-        return "expert_parameter"
-    return CONV_OF_DIMENSIONS.get(dimensions) if layer.shape[0] > 1 or dimensions > 3 else None  # noqa: PLR2004
+    return "expert_parameter" if layer.path in stacks else CONV_OF_DIMENSIONS.get(dimensions)
+
+
+def _is_bare(layer: ListedLayer, name: str) -> bool:
+    """Tell whether no module multiplies with a parameter: it is named so, or is a table of one batch, or one token."""
+    is_one_of_one = len(layer.shape) == 3 and layer.shape[0] == 1  # noqa: PLR2004
+    return is_one_of_one or name.lower().endswith(tuple(read_facts("sent.toml")["bare"]["ends"]))
 
 
 def _kind_of_matrix(layer: ListedLayer, name: str) -> Kind:
@@ -171,12 +176,12 @@ class _Blocks:
 
 
 def _repeats(path: str, children: dict[str, dict[str, None]]) -> bool:
-    """A list of blocks has numbered children, at least two of which hold parts of the same names."""
+    """A list of blocks has numbered children, of which two in a row hold mostly parts of the same names."""
     names = children[path]
     if not path or not all(map(str.isdecimal, names)):
         return False
     held = [frozenset(children[f"{path}.{name}"]) for name in names if f"{path}.{name}" in children]
-    return len(held) > len(set(held))
+    return any(2 * len(one & other) >= len(one | other) for one, other in pairwise(held))
 
 
 def _children(modules: Iterable[str]) -> dict[str, dict[str, None]]:

@@ -138,6 +138,8 @@ def _tower_of(rest: Sequence[Layer], architecture: Architecture, found: dict[str
     if "conv2d" in kinds or "conv3d" in kinds:
         return "vision"
     towers = {tower for tower in found.values() if tower != "projector"}
+    if "language" in towers:  # what stands beside the parts is the head of what speaks
+        return "language"
     return towers.pop() if len(towers) == 1 else "main"
 
 

@@ -65,23 +65,47 @@ def read_constants(path: Path | None = None, version: str | None = None) -> Peft
         MissingExtra: If no path is given and peft is not installed.
     """
     version = version or (_installed_version() if path is None else _version_around(path))
-    path = path or _installed_file()
-    module = read_module(_parse(path), str(path))
-    return PeftConstants(version, module.entries_by_table(), module.values, tuple(module.conditional))
+    path = path or installed_constants()
+    return parse_constants(read_source(path), version, str(path))
 
 
-def _parse(path: Path) -> ast.Module:
+def read_source(path: Path) -> bytes:
+    """Return the bytes of a ``constants.py``.
+
+    Raises:
+        ConstantsUnreadable: If there is no such file, or it may not be read.
+    """
     try:
-        return ast.parse(path.read_text(encoding="utf-8"))
+        return path.read_bytes()
     except OSError as error:
         message = f"Cannot read {str(path)!r}: {error.strerror}. Give the path of PEFT's constants.py."
         raise ConstantsUnreadable(message, path=str(path)) from error
-    except (SyntaxError, ValueError, RecursionError) as error:
-        message = f"{str(path)!r} is not Python: {error}. Give the path of PEFT's constants.py."
-        raise ConstantsUnreadable(message, path=str(path)) from error
 
 
-def _installed_file() -> Path:
+def parse_constants(source: bytes, version: str, path: str) -> PeftConstants:
+    """Return the facts of a ``constants.py``, in whatever encoding it says it is.
+
+    Raises:
+        ConstantsUnreadable: If it is no Python, or builds a table in a way not understood; names ``path``.
+    """
+    module = read_module(_parse(source, path), path)
+    return PeftConstants(version, module.entries_by_table(), module.values, tuple(module.conditional))
+
+
+def _parse(source: bytes, path: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        message = f"{path!r} is not Python: {error}. Give the path of PEFT's constants.py."
+        raise ConstantsUnreadable(message, path=path) from error
+
+
+def installed_constants() -> Path:
+    """Return the path of the installed package's ``constants.py``.
+
+    Raises:
+        MissingExtra: If peft is not installed.
+    """
     # A top-level package is found without importing it; asking for its submodule would import peft and torch.
     spec = find_spec("peft")
     if spec is None or not spec.submodule_search_locations:
@@ -102,7 +126,7 @@ def _version_around(path: Path) -> str:
     """Return ``__version__`` of the package whose ``utils/constants.py`` this is."""
     init = path.absolute().parent.parent / "__init__.py"
     if init.is_file():
-        for node in _parse(init).body:
+        for node in _parse(read_source(init), str(init)).body:
             match node:
                 case ast.Assign(targets=[ast.Name(id="__version__")], value=ast.Constant(value=str(version))):
                     return version

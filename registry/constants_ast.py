@@ -97,8 +97,8 @@ class Module:
                     self.tables[name].put(self._key(key), self._value(value), condition)
                 elif is_table(name):
                     raise self._refused(statement)
-            case _ if self._touches_a_table(statement):
-                raise self._refused(statement)
+            case _:
+                self._pass_over(statement)
 
     def _read_all(self, statements: list[ast.stmt], condition: str) -> None:
         for statement in statements:
@@ -108,8 +108,10 @@ class Module:
         match value:
             case ast.Name(id=other) if other in self.tables and not condition:
                 self.tables[name] = self.tables[other]
-            case ast.Dict():
+            case ast.Dict() if is_table(name):
                 self._assign_table(name, value, condition)
+            case ast.Dict():
+                self._assign_other(name, value, condition)
             case ast.Call(func=ast.Attribute(value=ast.Name(id=other), attr="copy")) if other in self.tables:
                 self._assign_table(name, value, condition)
             case _ if is_table(name):
@@ -124,6 +126,15 @@ class Module:
         table = self.tables.get(name, Table()) if condition else Table()
         table.update(self._table(value), condition)
         self.tables[name] = table
+
+    def _assign_other(self, name: str, value: ast.Dict, condition: str) -> None:
+        """Take in a dict that is no table of PEFT's: before 0.6 the tables stood beside dicts of classes."""
+        try:
+            self._assign_table(name, value, condition)
+        except ConstantsUnreadable:
+            self.tables.pop(name, None)
+            if name.isupper():
+                self._assign_value(name, value, condition)
 
     def _table(self, node: ast.expr) -> Table:
         """Return the table an expression makes: a dict literal, a known table or a copy of one."""
@@ -193,9 +204,13 @@ class Module:
             raise self._refused(node)
         return {"expression": ast.unparse(node)}
 
-    def _touches_a_table(self, statement: ast.stmt) -> bool:
+    def _pass_over(self, statement: ast.stmt) -> None:
+        """Refuse what touches a table in another way; any other dict it touches is no longer known."""
         names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
-        return any(name in self.tables or is_table(name) for name in names)
+        if any(map(is_table, names)):
+            raise self._refused(statement)
+        for name in names & self.tables.keys():
+            del self.tables[name]
 
     def _refused(self, node: ast.stmt | ast.expr) -> ConstantsUnreadable:
         source = ast.unparse(node).partition("\n")[0]

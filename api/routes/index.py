@@ -33,6 +33,7 @@ LINKS = {
     "me": "/v1/tokens/me",
     "revocation": "/v1/tokens/{token_id}/revocation",
     "metrics": "/metrics",
+    "constants": "/v1/export/constants.py",
     "openapi": "/openapi.json",
     "health": "/healthz",
     "ready": "/readyz",

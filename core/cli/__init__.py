@@ -13,6 +13,7 @@ from . import (
     audit,
     audit_log,
     catalog,
+    constants,
     db,
     drift,
     history,
@@ -55,6 +56,7 @@ app.command("snapshot")(snapshot.snapshot)
 app.add_typer(audit_log.app, name="audit-log")
 app.add_typer(token.app, name="token")
 app.command("serve")(serve.serve)
+app.add_typer(constants.app, name="constants")
 app.add_typer(db.app, name="db")
 
 

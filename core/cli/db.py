@@ -1,4 +1,4 @@
-"""``loradar db``: the registry's database and PEFT's constants in it."""
+"""``loradar db``: the registry's database, and what seeds it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -26,44 +26,6 @@ def info(*, as_json: AsJson = False) -> None:
     typer.echo(f"database  {state.url}, schema revision {state.revision}, serial {state.serial}")
     typer.echo(f"holds     {held}")
     typer.echo(f"from      {sources}")
-
-
-@app.command("import-constants")
-def import_constants(
-    path: Annotated[Path | None, typer.Argument(help="A constants.py; without it, the installed peft's.")] = None,
-    version: Annotated[str | None, typer.Option(help="The peft version the file is from.")] = None,
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Store the tables of PEFT's constants.py, which is read but never run."""
-    from ..registry import Registry, read_constants
-
-    constants = read_constants(path, version)
-    with Registry.open() as registry:
-        report = registry.add_constants(constants)
-    if as_json:
-        show.print_json({"version": constants.version, **report.to_dict()})
-    else:
-        typer.echo(f"peft {constants.version}: {len(report.added)} new mappings, {len(report.unchanged)} unchanged.")
-
-
-@app.command("export-constants")
-def export_constants(
-    out: Annotated[Path, typer.Argument(help="JSON file to write.")],
-    path: Annotated[Path | None, typer.Argument(help="A constants.py; without it, the installed peft's.")] = None,
-    version: Annotated[str | None, typer.Option(help="The peft version the file is from.")] = None,
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Write the facts of PEFT's constants.py as JSON, the form that seeds a registry."""
-    from ..registry import read_constants, write_constants_json
-
-    constants = read_constants(path, version)
-    write_constants_json(constants, out)
-    if as_json:
-        show.print_json({"file": str(out), "version": constants.version})
-    else:
-        typer.echo(f"{out}: peft {constants.version}")
 
 
 @app.command("compare-catalog")

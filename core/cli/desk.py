@@ -83,7 +83,10 @@ class LocalDesk:
         return self.registry.tokens.revoke(token_id)
 
     def submit(self, statement: "Statement") -> "Submission":
-        """Take a statement in."""
+        """Take a statement in, unless it can be told at once that its checks would fail."""
+        from ..checking import precheck
+
+        precheck(statement)
         return self.registry.submissions.add(statement, self.actor)
 
     def submission(self, submission_id: int) -> "Submission":

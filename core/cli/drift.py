@@ -112,5 +112,9 @@ def _print(about: dict[str, Any], steps: Sequence[Step]) -> None:
         rows += [("instead", f"{field}: {value}") for field, value in show.describe_spec(said.spec)]
         show.print_rows([*rows, ("done", done)])
     opened = sum(step.submission is not None for step in steps)
-    told = f"{len(steps)} architectures drifted, {opened} submissions opened"
+    told = f"{_count(len(steps), 'architecture')} drifted, {_count(opened, 'submission')} opened"
     typer.echo(f"{about['library']} {about['library_version']}: {about['audited']:,} mappings audited, {told}.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -31,7 +31,7 @@ def review(
     if as_json:
         show.print_json(decided.to_dict())
         return
-    typer.echo(show_submission.describe(decided))
+    typer.echo(show_submission.name(decided))
     if decided.mapping_id:
         typer.echo(f"It is mapping {decided.mapping_id}")
 
@@ -51,4 +51,4 @@ def withdraw(
     if as_json:
         show.print_json(withdrawn.to_dict())
     else:
-        typer.echo(show_submission.describe(withdrawn))
+        typer.echo(show_submission.name(withdrawn))

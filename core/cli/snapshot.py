@@ -41,7 +41,7 @@ def snapshot(
 def _fetch(url: str, out: Path, key: str | None, since: int | None) -> "tuple[SnapshotInfo, str]":
     from ..client import Client
 
-    with Client(url, timeout=60) as client:
+    with Client(url) as client:
         known = key or client.snapshot_key()
         return client.snapshot(out, known, since), known
 

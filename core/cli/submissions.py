@@ -7,6 +7,7 @@ import typer
 from ..errors import InvalidRequest, quoted
 from ..submissions import SUBMISSION_STATUSES
 from . import show, show_submission
+from .checks import Checks
 from .desk import open_desk
 from .options import AsJson, Secret, Url
 
@@ -19,7 +20,7 @@ def submissions(
     submitter: Annotated[str | None, typer.Option(help="Only those of this contributor.")] = None,
     origin: Annotated[str | None, typer.Option(help="Only those from a contributor, or from drift.")] = None,
     before: Annotated[int | None, typer.Option(min=1, help="Only those with a lower number than this.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="So many at most.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="So many at most.")] = 50,
     url: Url = None,
     secret: Secret = None,
     as_json: AsJson = False,
@@ -48,6 +49,7 @@ def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | Non
 def submission(
     submission_id: Annotated[int, typer.Argument(metavar="ID", help="Its number.")],
     *,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is checked; without --url, check it.")] = False,
     url: Url = None,
     secret: Secret = None,
     as_json: AsJson = False,
@@ -55,6 +57,9 @@ def submission(
     """Show a submission with all that a reviewer needs to decide."""
     with open_desk(url, secret, writes=False) as desk:
         found = desk.submission(submission_id)
+        if wait and found.status == "checking":
+            with Checks(desk, lambda line: typer.echo(line, err=True)) as checks:
+                found = checks.wait(submission_id)
     if as_json:
         show.print_json(found.to_dict())
     else:

@@ -108,7 +108,8 @@ def norms_between_the_layers(candidates: Candidates, layers: Sequence[Layer]) ->
     around = _paths_around_blocks(candidates, layers)
     last = [layer for layer in norms if layer.path in around and not _stands_before(layer)]
     why = "the norms between the layers of the blocks, and the one behind the last block"
-    yield from _chosen("LN_TUNING", [layer for layer in norms if layer in (*between, *last)], why)
+    chosen = {layer.path for layer in (*between, *last)}
+    yield from _chosen("LN_TUNING", [layer for layer in norms if layer.path in chosen], why)
 
 
 def _paths_around_blocks(candidates: Candidates, layers: Sequence[Layer]) -> set[str]:

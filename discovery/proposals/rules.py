@@ -99,7 +99,8 @@ def channel_mixers(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], str]:
     blocks = {layer.block for layer in layers}
     if blocks != {None} and 2 * len({layer.block for layer in mixers}) >= len(blocks):
         return mixers, "no attention or feed-forward network is known: every dense layer and pointwise convolution"
-    every = tuple(layer for layer in layers if layer in mixers or layer.role in SPATIAL)
+    mixing = {layer.path for layer in mixers}
+    every = tuple(layer for layer in layers if layer.path in mixing or layer.role in SPATIAL)
     return every, "no attention or feed-forward network is known: every dense layer and convolution but the head"
 
 

@@ -53,7 +53,7 @@ def service(seeded, tmp_path_factory):
     """One service for all tests of a module, which leave each other alone; nothing is checked unless a test does it."""
     folder = tmp_path_factory.mktemp("service")
     shutil.copy(seeded, folder / "registry.sqlite3")
-    settings = Settings(folder, f"sqlite:///{folder / 'registry.sqlite3'}", UNLIMITED, workers=1)
+    settings = Settings(folder, f"sqlite:///{folder / 'registry.sqlite3'}", limits=UNLIMITED, workers=1)
     with pytest.MonkeyPatch.context() as patch, Registry.open(settings) as registry:
         patch.setattr(Checker, "start", lambda _: None)
         patch.setattr(Checker, "stop", lambda _: None)

@@ -143,7 +143,7 @@ BAD = [
     (("similar", "chatglm"), "loradar scan chatglm --store"),
     (("list", "tim"), "Unknown library 'tim'. Closest: 'timm'"),
     (("serve", "--port", "99999"), "99999"),
-    (("db", "import-constants", "/no/such/constants.py"), "/no/such/constants.py"),
+    (("constants", "import", "/no/such/constants.py"), "/no/such/constants.py"),
 ]
 
 
@@ -198,10 +198,10 @@ def test_constants_are_imported_and_exported(run, tmp_path):
     """A contributor's constants.py adds what it has beyond the seeded one."""
     source = tmp_path / "constants.py"
     source.write_text('TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING = {"my_own": ["q_proj"]}\n')
-    assert "1 new mappings" in run("db", "import-constants", str(source), "--version", "0.99")[1]
+    assert "1 new mappings" in run("constants", "import", str(source), "--version", "0.99")[1]
     assert json.loads(run("lookup", "my_own", "--json")[1])["source"] == {"kind": "peft", "version": "0.99"}
     out = tmp_path / "facts.json"
-    assert run("db", "export-constants", str(out), str(source), "--version", "0.99")[0] == 0
+    assert run("constants", "facts", str(out), str(source), "--version", "0.99")[0] == 0
     assert "my_own" in out.read_text()
 
 
@@ -286,7 +286,7 @@ def test_a_whole_library_needs_bounds_and_a_file(run, tmp_path, option, words):
 def test_exported_constants_are_reported_as_json(run, tmp_path):
     """Where the facts went, and of which version they are."""
     out = tmp_path / "facts.json"
-    assert json.loads(run("db", "export-constants", str(out), "--json")[1]) == {"file": str(out), "version": "0.21.2"}
+    assert json.loads(run("constants", "facts", str(out), "--json")[1]) == {"file": str(out), "version": "0.21.2"}
 
 
 def test_the_service_says_where_it_is_as_json(capsys, monkeypatch):

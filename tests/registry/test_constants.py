@@ -256,5 +256,5 @@ def test_empty_facts_are_valid_json(tmp_path):
 def test_a_file_that_is_not_ours_is_refused(tmp_path, content):
     """Bad JSON and foreign JSON are one clear error."""
     (tmp_path / "facts.json").write_text(content)
-    with pytest.raises(ConstantsUnreadable, match="export-constants"):
+    with pytest.raises(ConstantsUnreadable, match="constants facts"):
         load_constants(tmp_path / "facts.json")

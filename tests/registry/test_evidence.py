@@ -237,3 +237,14 @@ def test_without_re2_lists_are_weighed_all_the_same(monkeypatch):
     assert evidence(("q_proj",)).matched == 2
     with pytest.raises(MissingExtra, match="re2"):
         compile_regex("q_proj")
+
+
+def test_hundreds_of_misspelt_names_take_no_time():
+    """The first few are looked up; the others are told to hit nothing all the same."""
+    scan = make_scan(layers=[layer(f"model.part_{n}.proj_{n}") for n in range(3000)], proposals=())
+    start = time.monotonic()
+    found = evidence(tuple(f"porj_{n}" for n in range(512)), scan=scan)
+    assert time.monotonic() - start < 20
+    assert len(found.near) == 512
+    assert found.near["porj_7"][0].startswith("proj_")
+    assert found.near["porj_400"] == ()

@@ -1,7 +1,9 @@
 """The feed of changes, and the history of an architecture: who, when, why."""
 
+import json
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from hashlib import sha256
 
 import pytest
 from records_zoo import make_scan, proposal
@@ -30,6 +32,18 @@ def test_the_feed_tells_who_did_what_and_when(any_registry):
     assert any_registry.list_changes(2) == (yank,)
     assert any_registry.list_changes(1, 1) == (scan,)
     assert any_registry.list_changes(3) == ()
+
+
+def test_a_mirror_computes_the_chain_again(any_registry):
+    """From what the feed shows, by the rule of docs/mirrors.md, with nothing of ours."""
+    any_registry.add_scan(make_scan("naïve"))
+    changes = [change.to_dict() for change in any_registry.list_changes()]
+    assert changes[0]["previous"] == "sha256:" + 64 * "0"
+    for change in changes:
+        digest = change.pop("digest")
+        told = json.dumps(change["details"], sort_keys=True, separators=(",", ":"))
+        text = json.dumps(change | {"details": told}, sort_keys=True, separators=(",", ":"))
+        assert digest == f"sha256:{sha256(text.encode()).hexdigest()}"
 
 
 def test_what_tokens_are_about_is_withheld(any_registry):

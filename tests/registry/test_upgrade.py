@@ -194,7 +194,7 @@ def test_a_gradient_seen_by_the_user_stands(place, seed_from):
 
 
 def test_tables_of_a_newer_peft_are_kept(place, seed_from):
-    """What ``db import-constants`` stored is no older than ours."""
+    """What ``constants import`` stored is no older than ours."""
     seed_from(make_scan("llama"), loradar=OLD)
     with Registry.open(place) as registry:
         registry.add_constants(PeftConstants("99.0", {LORA: {"llama": ["o_proj"]}}, {}))
