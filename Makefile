@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu demo test lint types unit serve catalog audit matrix bench example clean
+.PHONY: menu demo test lint types unit serve catalog audit matrix bench fuzz example clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -50,6 +50,11 @@ matrix: $(VENV)/.installed  ## write docs/support-matrix.md and its picture from
 # accelerator.py wants a GPU: it is run by hand. arms.py is what the others share.
 bench: $(VENV)/.installed  ## ratios against the alternatives, in one run each
 	for script in $(filter-out bench/accelerator.py bench/arms.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
+
+# EXAMPLES of each operation and phase: 80 make more than 5,000 requests in about ten minutes.
+EXAMPLES ?= 80
+fuzz: $(VENV)/.installed  ## thousands of requests from the service's own description, each answer held to it
+	$(BIN)/python tests/fuzz_api.py --max-examples $(EXAMPLES) --workers 2
 
 example: $(VENV)/.installed  ## train docs/worked-example.md again, about six minutes of one core
 	OMP_NUM_THREADS=1 $(BIN)/python docs/worked_example.py

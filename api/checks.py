@@ -10,6 +10,7 @@ from collections.abc import Callable
 from threading import Event, Thread
 
 from ..errors import DatabaseUnusable, LoradarError
+from ..mappings import Mapping
 from ..registry import Registry
 from ..sandbox import Sandbox
 from ..submissions import Checked, Submission
@@ -78,16 +79,18 @@ class Checker:
         submission = registry.submissions.claim()
         if submission is None:
             return False
-        checked = self._check(registry, submission)
+        registered = registry.submissions.registered(submission.statement)
+        checked = self._check(submission, registered)
         if checked:
             registry.submissions.settle(submission.id, checked)
         return True
 
-    def _check(self, registry: Registry, submission: Submission) -> Checked | None:
+    def _check(self, submission: Submission, registered: tuple[Mapping, ...]) -> Checked | None:
         """Return what came of the checks; ``None`` if they were cut short and are to be done again."""
-        statement = submission.statement
+        if self._sandbox is None:
+            return None
         try:
-            checked: Checked = self._sandbox.run(CHECK, statement, registry.submissions.registered(statement))
+            checked: Checked = self._sandbox.run(CHECK, submission.statement, registered)
         except LoradarError as error:  # of the worker, or such as an architecture that cannot be built: a reason
             return None if self._stopping.is_set() else Checked(None, error.message)
         return checked

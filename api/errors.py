@@ -59,7 +59,7 @@ def _allowed(request: Request, error: HTTPException) -> Mapping[str, str]:
     headers = dict(error.headers or {})
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         routes = request.app.router.routes
-        asked = ((method, request.scope | {"method": method}) for method in METHODS)
+        asked = ((method, {**request.scope, "method": method}) for method in METHODS)
         allowed = [name for name, scope in asked if any(route.matches(scope)[0] is Match.FULL for route in routes)]
         headers["Allow"] = ", ".join(allowed)
     return headers

@@ -30,7 +30,8 @@ class Guard:
             await self._app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        met = state["met"] = {}
+        met: dict[str, tuple[int, int]] = {}
+        state["met"] = met
         state["address"] = address_of(scope)
 
         async def told(message: Message) -> None:

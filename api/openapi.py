@@ -17,6 +17,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "submissions", "description": "Contribute, and review what others contribute"},
     {"name": "scan", "description": "Proposals for what is not registered"},
     {"name": "mirrors", "description": "Follow the registry, or take it whole"},
+    {"name": "export", "description": "PEFT's own file, with what it lacks"},
     {"name": "tokens", "description": "Who may write"},
     {"name": "operations", "description": "Is it well, and where are things?"},
 ]
@@ -88,7 +89,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) != 1:
         return schema
-    return kinds[0] | {name: value for name, value in schema.items() if name != "anyOf"}
+    return {**kinds[0], **{name: value for name, value in schema.items() if name != "anyOf"}}
 
 
 def _add_scan_request(document: dict[str, Any], schemas: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 
 from ..identity import TokenRole
 from ..spelling import HIDDEN, NAME_PATTERN
-from ..statements import NameField, StatementBody, TargetsField, Whole
+from ..statements import WHOLE, NameField, StatementBody, TargetsField
 from ..submissions import Decision, Statement
 from ..targets import TargetSpec
 
@@ -38,7 +38,7 @@ class TokenRequest(_Request):
         examples=["ada"],
     )
     role: TokenRole = Field(description="What its owner may do; each role may do what the one before may")
-    expires_days: Annotated[Whole, Field(ge=1, le=MOST_DAYS)] | None = Field(
+    expires_days: Annotated[int, Field(ge=1, le=MOST_DAYS), WHOLE] | None = Field(
         None, description="How long it works; for ever if left out"
     )
 
@@ -75,7 +75,7 @@ class ShorthandBody(RootModel[dict[NameField, TargetsField]]):
             "examples": [{"olmo2": ["q_proj", "v_proj"]}],
             "minProperties": 1,
             "maxProperties": 1,
-            "propertyNames": {"pattern": NAME_PATTERN, "not": {"enum": sorted(StatementBody.model_fields)}},
+            "propertyNames": {"pattern": NAME_PATTERN, "not": {"enum": [*StatementBody.model_fields]}},
         },
     )
 

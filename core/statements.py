@@ -148,10 +148,10 @@ Rationale = Annotated[
     _without(fault_in_text),
     WithJsonSchema({"type": "string", "maxLength": RATIONALE_LENGTH, "pattern": f"^[^{HIDDEN}]*$"}),
 ]
-Whole = Annotated[int, BeforeValidator(lambda given: int(given) if _is_whole(given) else given)]
-"""An integer as JSON Schema has it: 2.0 is one, "2" and true are none."""
+WHOLE = BeforeValidator(lambda given: int(given) if _is_whole(given) else given)
+"""Lets an integer be what it is in JSON Schema: 2.0 is one, "2" and true are none."""
 Shape = Annotated[
-    list[Annotated[Whole, Field(ge=1, le=LARGEST_DIMENSION)]], Field(min_length=1, max_length=MOST_DIMENSIONS)
+    list[Annotated[int, Field(ge=1, le=LARGEST_DIMENSION), WHOLE]], Field(min_length=1, max_length=MOST_DIMENSIONS)
 ]
 
 _SHORTCUTS = ("all-linear", "dummy-target-modules")

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from loradar import IA3Config, LoraConfig, PeftModel
+from loradar import IA3Config, LoraConfig, PeftModel, settings
 from loradar.api import create_app
 from loradar.cli import main
-from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE, SIGNING_KEY_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -45,16 +44,27 @@ def test_the_readme_commands_print_what_it_says(capsys):
         assert printed.out + printed.err == expected
 
 
-@pytest.mark.parametrize("name", [HOME_VARIABLE, DATABASE_URL_VARIABLE, SIGNING_KEY_VARIABLE])
+VARIABLES = [value for name, value in vars(settings).items() if name.endswith("_VARIABLE")]
+
+
+@pytest.mark.parametrize("name", VARIABLES)
 def test_every_setting_is_documented(name):
     """A variable nobody knows of is no setting."""
     assert name in README
 
 
+def test_every_limit_is_documented():
+    """With its default, in docs/rest.md."""
+    text = (ROOT / "docs/rest.md").read_text("utf-8")
+    for field in dataclasses.fields(settings.RequestLimits):
+        assert f"| `{field.name}` | {field.default} |" in text
+
+
 def test_every_route_is_documented():
-    """The table of docs/rest.md is complete, and has nothing that is not served."""
-    documented = set(re.findall(r"\| `GET ([^`]+)` \|", (ROOT / "docs/rest.md").read_text("utf-8")))
-    assert documented == set(create_app().openapi()["paths"]) | {"/"}
+    """The table of docs/rest.md is complete, whatever the method, and has nothing that is not served."""
+    documented = re.findall(r"\| `([A-Z]+) (/[^`]*)` \|", (ROOT / "docs/rest.md").read_text("utf-8"))
+    paths = create_app().openapi()["paths"]
+    assert sorted(documented) == sorted((method.upper(), path) for path in paths for method in paths[path])
 
 
 def test_the_example_error_is_what_the_service_answers(registry):

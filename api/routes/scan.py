@@ -43,5 +43,5 @@ async def scan(request: Request) -> Response:
     request.app.state.limiter.take("scan", request.state.address, request.state.met)
     body = await request.body()
     workers: Workers = request.app.state.workers
-    answer = await run_in_threadpool(workers.get_scans().run, SCAN, body)
+    answer: bytes = await run_in_threadpool(workers.get_scans().run, SCAN, body)
     return Response(answer, media_type=JSON, headers={"Cache-Control": "no-store"})

@@ -1,0 +1,65 @@
+"""What a check may turn into: each is run in a worker by its dotted name, in the place of the real one."""
+
+import os
+import time
+from pathlib import Path
+
+from loradar.errors import StatementRefused
+from loradar.submissions import Checked, Evidence, Statement
+
+
+def passes(statement: Statement, registered: tuple) -> Checked:
+    """Find nothing wrong."""
+    spec = statement.spec
+    return Checked(Evidence("names", builds=True, spec=spec, matched=2 + len(registered), per_rank=8, fixed=0))
+
+
+def refuses(statement: Statement, _registered: tuple) -> Checked:
+    """Refuse as the real check does."""
+    message = f"{statement.name} cannot be what it says. Say something else."
+    raise StatementRefused(message)
+
+
+def dies(_statement: Statement, _registered: tuple) -> Checked:
+    """End the process without a word."""
+    os._exit(7)
+
+
+def allocates(_statement: Statement, _registered: tuple) -> Checked:
+    """Take memory without end."""
+    taken = []
+    while True:
+        taken.append(bytearray(1 << 28))
+
+
+def never_ends(_statement: Statement, _registered: tuple) -> Checked:
+    """Keep a processor busy for ever."""
+    while True:
+        pass
+
+
+def prints(statement: Statement, registered: tuple) -> Checked:
+    """Write to wherever it can before it passes."""
+    for stream in (1, 2):
+        os.write(stream, b"noise\n" * 1000)
+    return passes(statement, registered)
+
+
+def notes(statement: Statement, registered: tuple) -> Checked:
+    """Leave a file for each time it runs, in the folder that the rationale names."""
+    folder = Path(statement.rationale)
+    (folder / f"{statement.name}-{os.getpid()}-{time.monotonic_ns()}").touch()
+    time.sleep(0.05)
+    return passes(statement, registered)
+
+
+def scans(_body: bytes) -> bytes:
+    """Stand for a scan that never ends."""
+    time.sleep(600)
+    return b""
+
+
+def scan_dies(_body: bytes) -> bytes:
+    """Stand for a scan whose process is killed."""
+    os.kill(os.getpid(), 9)
+    return b""
