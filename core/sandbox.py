@@ -120,7 +120,7 @@ class Sandbox:
         for future in running:
             future.cancel()  # type: ignore[no-untyped-call]
         self._threads.shutdown(wait=True, cancel_futures=True)
-        # A future is cancelled at once; pebble's thread then ends the process. A caller that exits first leaves it behind.
+        # A future is cancelled at once, and pebble's thread ends the process then; who exits first leaves it behind.
         for thread in threading.enumerate():
             if thread.name == self._name:
                 thread.join(STOP_SECONDS)

@@ -11,21 +11,6 @@ import sandbox_tasks as tasks
 from loradar.errors import StatementRefused
 from loradar.submissions import Checked, Evidence, Statement
 
-DEEDS = {
-    "nothing": lambda: None,
-    "kill": lambda: tasks.send_itself(signal.SIGKILL),
-    "fault": tasks.fault,
-    "exit": lambda: tasks.leave(3),
-    "loop": tasks.loop,
-    "hoard": tasks.hoard,
-    "bug": tasks.fail,
-    "print": lambda: tasks.chatter(20_000),
-    "open": lambda: [os.open(os.devnull, os.O_RDONLY) for _ in range(1_000_000)],
-    "recurse": lambda: recurse(),
-    "refuse": lambda: refuse(),
-}
-"""By their words; ``wait PATH`` tells the number of its process there, and waits to be killed."""
-
 
 def recurse():
     """Go deeper than any stack."""
@@ -36,6 +21,22 @@ def refuse():
     """Refuse, as a worker does that finds something wrong."""
     message = "It is refused. Send something else."
     raise StatementRefused(message)
+
+
+DEEDS = {
+    "nothing": lambda: None,
+    "kill": lambda: tasks.send_itself(signal.SIGKILL),
+    "fault": tasks.fault,
+    "exit": lambda: tasks.leave(3),
+    "loop": tasks.loop,
+    "hoard": tasks.hoard,
+    "bug": tasks.fail,
+    "print": lambda: tasks.chatter(20_000),
+    "open": lambda: [os.open(os.devnull, os.O_RDONLY) for _ in range(1_000_000)],
+    "recurse": recurse,
+    "refuse": refuse,
+}
+"""By their words; ``wait PATH`` tells the number of its process there, and waits to be killed."""
 
 
 def do(word: str) -> None:

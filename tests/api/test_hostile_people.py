@@ -260,7 +260,7 @@ def test_the_same_is_not_submitted_twice(service):
 
 
 @pytest.mark.parametrize("gone", ["revoked", "expired"])
-def test_a_token_that_is_no_more_does_nothing(service, gone, monkeypatch):
+def test_a_token_that_is_no_more_does_nothing(service, gone):
     """From the next request on, whatever its role was."""
     token, secret = service.registry.tokens.create("root", "admin")
     if gone == "revoked":
