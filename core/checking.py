@@ -1,7 +1,6 @@
 """What runs in the sandbox for a contribution or a scan asked for over REST: everything heavy, imported inside."""
 
 from collections.abc import Mapping as Json
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +8,7 @@ from .errors import InvalidReference, InvalidRequest, LoradarError, StatementRef
 from .mappings import Mapping
 from .records import Architecture, Scan
 from .references import Reference
-from .submissions import Evidence, Statement
+from .submissions import Checked, Statement
 
 if TYPE_CHECKING:
     from .vocabulary import Library
@@ -18,21 +17,6 @@ Known = Literal["dataflow", "names", "listing"]
 
 LISTABLE = ("transformers", "timm", "diffusers")
 """Libraries that say what they hold; ``torch`` names are somebody's own code, which is never imported."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What came of a check.
-
-    Attributes:
-        evidence: What was found; ``None`` if there was nothing to weigh.
-        failure: Why the statement fails, in a sentence; ``None`` if a reviewer decides.
-        scan: Of the architecture, to be kept if nobody scanned it yet.
-    """
-
-    evidence: Evidence | None
-    failure: str | None = None
-    scan: Scan | None = None
 
 
 def precheck(statement: Statement) -> None:

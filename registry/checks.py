@@ -9,10 +9,10 @@ from sqlalchemy import select, text
 from ..submissions import Checked, Submission, SubmissionStatus
 from . import tables
 from .access import Access
-from .clock import now
 from .store import add_scan
 from .submission_rows import get_submission
 from .submission_writes import put
+from .times import now
 
 if TYPE_CHECKING:
     from ..records import Scan

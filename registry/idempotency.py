@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..errors import KeyReused
 from ..identity import Actor
 from .canonical import canonical
-from .clock import now
+from .times import now
 
 if TYPE_CHECKING:
     from .write import Write

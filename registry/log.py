@@ -7,8 +7,8 @@ from sqlalchemy import Connection, insert, select
 
 from . import tables
 from .canonical import canonical
-from .clock import now
 from .links import FIRST, link_digest
+from .times import now
 
 SUBJECTS = "subjects"
 """Where the details of a change name what it is about, such as ``architecture:transformers:llama``."""

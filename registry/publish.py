@@ -9,7 +9,6 @@ from ..identity import Actor
 from ..mappings import Mapping, Source
 from ..submissions import Decision, Evidence, Submission, SubmissionStatus
 from .access import Access
-from .clock import now
 from .entries import Entry
 from .idempotency import Key, find_answer, keep_answer
 from .revisions import add_mappings
@@ -17,6 +16,7 @@ from .store import put_verification
 from .subjects import mapping_subject
 from .submission_rows import get_submission
 from .submission_writes import check_status, check_version, put
+from .times import now
 
 if TYPE_CHECKING:
     from .write import Write

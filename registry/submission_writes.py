@@ -8,9 +8,9 @@ from ..errors import Conflict, StaleVersion, quoted
 from ..identity import Actor
 from ..submissions import OPEN_STATUSES, Origin, Statement, Submission, SubmissionStatus
 from .canonical import canonical
-from .clock import now
 from .subjects import architecture_subject, submission_subject
 from .submission_rows import find_submissions, statement_digest
+from .times import now
 
 if TYPE_CHECKING:
     from .write import Write

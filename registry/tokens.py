@@ -9,8 +9,8 @@ from typing import Any
 from ..errors import Conflict, InvalidRequest, NotAuthenticated, UnknownToken, quoted
 from ..identity import LOCAL, TOKEN_ROLES, Actor, Token, TokenRole
 from .access import Access
-from .clock import now
 from .subjects import token_subject
+from .times import now
 
 SECRET_PREFIX = "lrd_"  # noqa: S105 - tells what it is a secret of
 """What every secret starts with, so that scanners for leaked secrets can know one."""

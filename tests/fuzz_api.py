@@ -26,6 +26,9 @@ KEPT = 40
 SUBMITTED = 20
 """Submissions of somebody else's there are, half of them through their checks."""
 
+TIMEOUT = 150
+"""Seconds for an answer: a scan may take as long as the service allows one, and the first waits for its libraries."""
+
 FAR = 2_000_000_000
 """Number of the token that the requests come with."""
 
@@ -69,6 +72,7 @@ def fuzz(folder: Path, *arguments: str, registry: Path | None = None) -> Report:
     events = folder / "events.ndjson"
     with running(settings) as url:
         options = ["--checks", "all", "--no-color", "--no-shrink", "--continue-on-failure"]
+        options += ["--request-timeout", str(TIMEOUT)]
         report = ["--report", "ndjson", "--report-ndjson-path", str(events)]
         named = ["--config-file", str(folder / "schemathesis.toml"), "run", f"{url}/openapi.json"]
         done = subprocess.run(  # noqa: S603 - our own interpreter

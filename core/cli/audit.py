@@ -39,7 +39,7 @@ def audit(
     quiet_libraries()
     known = frozenset(list_architectures(library))
     with Registry.open() as registry:
-        mappings = _select(registry, library, source, name or (), peft_type)
+        mappings = select(registry, library, source, name or (), peft_type)
         due = sorted({m.name for m in mappings if (rescan or m.verification is None) and m.name in known})
         bounds = Bounds() if workers is None else Bounds(workers)
         outcomes = registry.audit(mappings, scan_each(library, due, how=How(proved=True), bounds=bounds), known)
@@ -61,9 +61,14 @@ def _check(source: str | None, markdown: Path | None) -> None:
         raise InvalidRequest(message, source=source)
 
 
-def _select(
+def select(
     registry: "Registry", library: str, source: Any, names: Collection[str], peft_type: str | None
 ) -> "tuple[Mapping, ...]":
+    """Return what is to be audited.
+
+    Raises:
+        InvalidRequest: If there is nothing of one of the names.
+    """
     found = registry.list_mappings(library, source, metadata.version(library))
     wanted = [m for m in found if (not names or m.name in names) and peft_type in (None, m.peft_type)]
     missing = sorted(set(names) - {mapping.name for mapping in wanted})

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from ..errors import LoradarError, MissingExtra
+from ..errors import LoradarError
 from ..submissions import Checked
 from .desk import Desk, LocalDesk
 
@@ -40,6 +40,15 @@ class Checks:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def prepare(self) -> None:
+        """Have what local checks need, before anything is brought in that would wait for them.
+
+        Raises:
+            MissingExtra: If it is not installed.
+        """
+        if isinstance(self._desk, LocalDesk):
+            _ = self._sandbox
+
     def wait(self, submission_id: int) -> "Submission":
         """Return a submission once it is checked, or as it is if that takes too long."""
         ends = time.monotonic() + PATIENCE_SECONDS
@@ -55,7 +64,7 @@ class Checks:
 
     def _work_on_next(self, registry: "Registry") -> bool:
         """Check the oldest submission that waits; ``False`` if somebody else has what there is."""
-        sandbox = self._sandbox  # before anything is claimed: it may not be installed
+        sandbox = self._sandbox  # before anything is claimed
         claimed = registry.submissions.claim()
         if claimed is None:
             return False
@@ -76,8 +85,6 @@ def _check(sandbox: "Sandbox", registry: "Registry", claimed: "Submission") -> C
     statement = claimed.statement
     try:
         checked: Checked = sandbox.run(CHECK, statement, registry.submissions.registered(statement))
-    except MissingExtra:
-        raise
     except LoradarError as error:  # of the worker, or such as an architecture that cannot be built
         return Checked(None, error.message)
     return checked

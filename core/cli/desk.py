@@ -49,10 +49,7 @@ def _no_token(url: str | None) -> NotAuthenticated:
 
 
 class LocalDesk:
-    """The local registry, asked as a client asks a service.
-
-    Who has the database needs no token to read it, or to make tokens.
-    """
+    """The local registry, asked as a client asks a service; who has the database needs no token to make tokens."""
 
     def __init__(self, registry: "Registry", secret: str | None) -> None:
         self.registry = registry

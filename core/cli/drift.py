@@ -9,6 +9,7 @@ import typer
 
 from ..errors import Conflict
 from . import show
+from .audit import select
 from .checks import Checks
 from .desk import LocalDesk
 from .options import AsJson
@@ -71,8 +72,7 @@ def _find(
     from ..registry import Proposals, find_drifts, names_to_scan
 
     known = frozenset(list_architectures(library))
-    found = registry.list_mappings(library, None, metadata.version(library))
-    mappings = [mapping for mapping in found if not names or mapping.name in names]
+    mappings = select(registry, library, None, names, None)
     bounds = Bounds() if workers is None else Bounds(workers)
     due = names_to_scan(mappings, known)
     scans = scan_each(library, due, how=How(proved=True), bounds=bounds) if due else ()

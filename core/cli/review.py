@@ -7,16 +7,14 @@ import typer
 from ..errors import InvalidRequest
 from . import show, show_submission
 from .desk import open_desk
-from .options import AsJson, IfMatch, Secret, Url
-
-SubmissionId = Annotated[int, typer.Argument(metavar="ID", help="Number of the submission.")]
+from .options import AsJson, IfMatch, Number, Reason, Secret, Url
 
 
 def review(
-    submission_id: SubmissionId,
+    submission_id: Number,
     *,
     approve: Annotated[bool | None, typer.Option("--approve/--reject", help="Publish it, or turn it down.")] = None,
-    comment: Annotated[str, typer.Option(help="Why; it stays on record.")],
+    comment: Reason,
     if_match: IfMatch = None,
     url: Url = None,
     secret: Secret = None,
@@ -37,9 +35,9 @@ def review(
 
 
 def withdraw(
-    submission_id: SubmissionId,
+    submission_id: Number,
     *,
-    reason: Annotated[str, typer.Option(help="Why; it stays on record.")],
+    reason: Reason,
     if_match: IfMatch = None,
     url: Url = None,
     secret: Secret = None,

@@ -42,22 +42,21 @@ def _read(given: str) -> tuple[Any, str]:
     """Return the data, and where it comes from in words."""
     if given.lstrip()[:1] in {"{", "["}:
         return _parse(given, "The statement", is_toml=False), "The statement"
-    if given == STANDARD_INPUT:
-        text = sys.stdin.read()
-        is_toml = text.lstrip()[:1] != "{" and not _is_json(text)
-        return _parse(text, "Standard input", is_toml=is_toml), "Standard input"
+    source = "Standard input" if given == STANDARD_INPUT else given
     try:
-        text = Path(given).read_text("utf-8")
+        text = sys.stdin.read() if given == STANDARD_INPUT else Path(given).read_text("utf-8")
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise _unreadable(given, reason) from error
-    return _parse(text, given, is_toml=Path(given).suffix.lower() == ".toml"), given
+        raise _unreadable(source, reason) from error
+    is_file = given != STANDARD_INPUT
+    is_toml = Path(given).suffix.lower() == ".toml" if is_file else not _is_json(text) and text.lstrip()[:1] != "{"
+    return _parse(text, source, is_toml=is_toml), source
 
 
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -9,7 +9,7 @@ from ..submissions import SUBMISSION_STATUSES
 from . import show, show_submission
 from .checks import Checks
 from .desk import open_desk
-from .options import AsJson, Secret, Url
+from .options import LARGEST, AsJson, Number, Secret, Url
 
 
 def submissions(
@@ -19,7 +19,9 @@ def submissions(
     name: Annotated[str | None, typer.Option(help="Only those of this architecture.")] = None,
     submitter: Annotated[str | None, typer.Option(help="Only those of this contributor.")] = None,
     origin: Annotated[str | None, typer.Option(help="Only those from a contributor, or from drift.")] = None,
-    before: Annotated[int | None, typer.Option(min=1, help="Only those with a lower number than this.")] = None,
+    before: Annotated[
+        int | None, typer.Option(min=1, max=LARGEST, help="Only those with a lower number than this.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="So many at most.")] = 50,
     url: Url = None,
     secret: Secret = None,
@@ -47,7 +49,7 @@ def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | Non
 
 
 def submission(
-    submission_id: Annotated[int, typer.Argument(metavar="ID", help="Its number.")],
+    submission_id: Number,
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is checked; without --url, check it.")] = False,
     url: Url = None,

@@ -29,11 +29,11 @@ def submit(
 ) -> None:
     """Submit a mapping, or several; it is checked first, then somebody else reviews it."""
     statements = read_statements(statement)
-    with open_desk(url, secret) as desk:
+    with open_desk(url, secret) as desk, Checks(desk, _tell) as checks:
+        checks.prepare()
         submitted = _submit(desk, statements)
         if wait or not url:
-            with Checks(desk, _tell) as checks:
-                submitted = [checks.wait(one.id) for one in submitted]
+            submitted = [checks.wait(one.id) for one in submitted]
     if as_json:
         show.print_json({"submissions": [one.to_dict() for one in submitted]})
     else:

@@ -8,7 +8,7 @@ from ..errors import InvalidRequest, quoted
 from ..identity import TOKEN_ROLES
 from . import show
 from .desk import open_desk
-from .options import TOKEN_VARIABLE, AsJson, Secret, Url
+from .options import TOKEN_VARIABLE, AsJson, Number, Secret, Url
 
 if TYPE_CHECKING:
     from ..identity import Token
@@ -21,7 +21,7 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose it is.")],
     *,
     role: Annotated[str, typer.Option(help="contributor, reviewer or admin.")],
-    expires: Annotated[int | None, typer.Option(min=1, metavar="DAYS", help="Days it works; else for ever.")] = None,
+    expires: Annotated[int | None, typer.Option(min=1, max=99_999, help="Days it works; else for ever.")] = None,
     url: Url = None,
     secret: Secret = None,
     as_json: AsJson = False,
@@ -63,7 +63,7 @@ def _describe(token: "Token") -> str:
 
 @app.command()
 def revoke(
-    token_id: Annotated[int, typer.Argument(metavar="ID", help="Its number, as token list tells.")],
+    token_id: Number,
     *,
     url: Url = None,
     secret: Secret = None,

@@ -6,13 +6,12 @@ import typer
 
 from . import show
 from .desk import open_desk
-from .options import AsJson, IfMatch, Secret, Url
+from .options import AsJson, IfMatch, Reason, Secret, Url
 
 if TYPE_CHECKING:
     from ..changes import Revision
 
 MappingId = Annotated[str, typer.Argument(metavar="ID", help="The mapping's id, or the first eight digits of it.")]
-Reason = Annotated[str, typer.Option(help="Why; it stays on record.")]
 
 
 def yank(

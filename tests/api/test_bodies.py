@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from loradar.api import running
-from loradar.api.bodies import LARGEST_BODY, LARGEST_SCAN
+from loradar.api.bodies import LARGER, LARGEST_BODY, LARGEST_STATEMENT
 from loradar.api.guard import LOGGER
 from loradar.settings import Settings
 
@@ -79,8 +79,8 @@ def test_a_million_targets_are_refused(service):
 
 
 def test_many_faults_are_told_of_in_few_words(service):
-    """A body that is wrong in a thousand places is answered with twenty."""
-    answer = send(service, b"{" + b",".join(b'"x%d": 1' % n for n in range(5000)) + b', "name": "a"}')
+    """A body that is wrong in sixty places is answered with twenty."""
+    answer = send(service, b"{" + b",".join(b'"x%d": 1' % n for n in range(60)) + b', "name": "a"}')
     assert len(answer.json()["error"]["details"]["fields"]) == 20
 
 
@@ -114,7 +114,7 @@ def raw(url, head, chunks=()):
 
 @pytest.mark.parametrize(
     ("path", "limit"),
-    [("/v1/submissions", LARGEST_BODY), ("/v1/scan", LARGEST_SCAN), ("/v1/targets:batch", LARGEST_BODY)],
+    [*LARGER.items(), ("/v1/tokens", LARGEST_BODY)],
 )
 def test_a_body_that_says_it_is_too_long_is_not_read(url, path, limit):
     """413 at once: 100 MB that never come are not waited for."""
@@ -125,12 +125,12 @@ def test_a_body_that_says_it_is_too_long_is_not_read(url, path, limit):
     assert str(limit).encode() in body
 
 
-def test_a_body_that_does_not_say_its_length_is_counted(url):
+def test_a_body_that_does_not_say_its_length_is_counted(service, url):
     """100 MB in chunks: the first of them are read, and the connection is closed."""
-    head = b"POST /v1/submissions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-    head += b"Transfer-Encoding: chunked\r\n\r\n"
+    head = "POST /v1/submissions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: Bearer {service.tokens['contributor']}\r\nTransfer-Encoding: chunked\r\n\r\n"
     chunk = b"10000\r\n" + b"[" * 65536 + b"\r\n"
-    status, body, sent = raw(url, head, [chunk] * 1600)
+    status, body, sent = raw(url, head.encode(), [chunk] * 1600)
     assert sent < 1600 or status == 413
     assert status in (413, None)
     assert not body or b'"too_large"' in body
@@ -138,7 +138,7 @@ def test_a_body_that_does_not_say_its_length_is_counted(url):
 
 def test_the_longest_body_is_read(service):
     """One byte more is one too many."""
-    longest = b'{"a": "' + b"x" * (LARGEST_BODY - 9) + b'"}'
+    longest = b'{"a": "' + b"x" * (LARGEST_STATEMENT - 9) + b'"}'
     assert send(service, longest).status_code == 422
     assert send(service, longest + b" ").status_code == 413
 

@@ -20,7 +20,7 @@ UNLIMITED = RequestLimits(*[10**9] * 4)
 @pytest.fixture(scope="module")
 def client(seeded, tmp_path_factory):
     """One service with real workers; a scan stores nothing, so that its registry is not written to."""
-    settings = Settings(tmp_path_factory.mktemp("scan"), f"sqlite:///{seeded}", UNLIMITED, workers=1)
+    settings = Settings(tmp_path_factory.mktemp("scan"), f"sqlite:///{seeded}", limits=UNLIMITED, workers=1)
     with TestClient(create_app(settings), raise_server_exceptions=False) as opened:
         yield opened
 

@@ -14,7 +14,7 @@ from loradar.coverage import Coverage
 from loradar.errors import WorkerFailed
 from loradar.identity import LOCAL
 from loradar.mappings import Verification
-from loradar.registry import Registry
+from loradar.registry import Registry, read_constants
 from loradar.submissions import Checked, Difference, Evidence, Statement
 from loradar.targets import TargetSpec
 
@@ -130,6 +130,8 @@ def test_without_tokens_the_list_says_how_to_make_one(run):
         (("token", "list", "--url", "http://127.0.0.1:9"), "This needs a token."),
         (("submissions", "--status", "lost"), "There is no status 'lost'. Give one of 'checking'"),
         (("submissions", "--origin", "mars"), "There is no origin 'mars'. Give one of 'contributor', 'drift'."),
+        (("drift", "--name", "lama"), "No such mapping is registered for: 'lama'."),
+        (("drift", "--library", "keras"), "Unknown library 'keras'"),
         (("submission", "1"), "Unknown submission '1'. List them with: loradar submissions"),
     ],
 )
@@ -220,6 +222,23 @@ def test_a_file_that_cannot_be_read_is_named(run, tokens, tmp_path, name, text):
     assert (code, err.count("\n")) == (2, 1)
     assert str(path) in err
     assert "loradar submit '{" in err
+
+
+@pytest.mark.parametrize("sent", [b"\xff\xfe", b"olmo2 = [", b"[" * 100_000])
+def test_standard_input_that_cannot_be_read_is_named(run, tokens, monkeypatch, sent):
+    """Whatever is in it."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(sent), "utf-8"))
+    code, _, err = run("submit", "-", token=tokens["ada"])
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("Error: Standard input cannot be read: ")
+
+
+def test_without_what_the_checks_need_nothing_is_taken_in(run, tokens, registry, monkeypatch):
+    """It would wait for ever; a service may check it, or the extra is installed."""
+    monkeypatch.setattr("loradar.extras.find_spec", lambda name: None if name == "pebble" else name)
+    code, _, err = run("submit", ONE, token=tokens["ada"])
+    assert (code, "pip install 'loradar[scan]'" in err) == (2, True)
+    assert registry.submissions.list() == ()
 
 
 @pytest.mark.usefixtures("checker")
@@ -396,6 +415,30 @@ def test_a_submission_is_withdrawn_by_its_author(run, tokens):
     assert json.loads(run("submissions", "--json")[1])["submissions"][0]["status"] == "withdrawn"
 
 
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("", "Give a reason of 1 to 4,000 characters"),
+        ("  ", "has 0."),
+        ("x" * 4001, "has 4,001."),
+        ("a\u202eb", "202E"),
+    ],
+)
+def test_a_reason_can_be_read(run, tokens, reason, words):
+    """Something in it shows, and nothing in it hides; the same holds for a comment."""
+    for command in (("yank", "00000000", "--reason"), ("withdraw", "1", "--reason"), ("review", "1", "--comment")):
+        code, _, err = run(*command, reason, token=tokens["bob"])
+        assert (code, words in err) == (2, True), err
+
+
+@pytest.mark.parametrize("arguments", [("submission", 2**31), ("token", "revoke", 2**63), ("submission", 0)])
+def test_a_number_beyond_all_bounds_is_refused(run, arguments):
+    """No database has it."""
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "Invalid value for" in err
+
+
 def test_an_id_that_is_none_yanks_nothing(run, tokens):
     """It is told what an id is."""
     code, _, err = run("yank", "llama", "--reason", "x", token=tokens["bob"])
@@ -430,11 +473,11 @@ def test_drift_is_submitted_once(run, checker, registry, monkeypatch):
 
 
 @pytest.mark.usefixtures("checker")
-def test_drift_scans_what_was_not_checked(run, tmp_path):
+def test_drift_scans_what_was_not_checked(run, registry, tmp_path):
     """An entry that came with a newer PEFT, of an architecture the library builds in another way."""
     source = tmp_path / "constants.py"
     source.write_text('TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING = {"olmo2": ["query_key_value"]}\n')
-    run("db", "import-constants", source, "--version", "0.99")
+    registry.add_constants(read_constants(source, "0.99"))
     out = json.loads(run("drift", "--name", "olmo2", "--json", "--workers", "1")[1])
     (step,) = out["drifted"]
     assert step["wrong"][0]["verification"]["findings"] == ["query_key_value matches nothing"]

@@ -5,7 +5,8 @@ from records_zoo import make_scan
 
 from loradar.errors import UnknownMapping
 from loradar.identity import LOCAL
-from loradar.registry import mapping_ids
+from loradar.registry import Registry, mapping_ids
+from loradar.settings import Settings
 
 
 @pytest.fixture
@@ -43,3 +44,14 @@ def test_a_yank_by_the_first_digits_yanks(registry, mapping_id):
     assert registry.find("olmo2") is None
     assert registry.revisions.restore(digits, LOCAL, "right").yanked_at is None
     assert registry.lookup("olmo2").id == mapping_id
+
+
+def test_postgresql_finds_the_same(postgres_url, tmp_path):
+    """Whatever order its collation gives to texts."""
+    with Registry.open(Settings(tmp_path, postgres_url)) as registry:
+        held = registry.lookup("llama")
+        digits = held.id.removeprefix("sha256:")
+        for given in (held.id, digits[:8], f"sha256:{digits[:20]}", digits[:-1]):
+            assert registry.revisions.get(given).mapping.id == held.id
+        with pytest.raises(UnknownMapping, match="Give its id"):
+            registry.revisions.get("0" * 64)
