@@ -40,6 +40,9 @@ WAITING = 16
 STOP_SECONDS = 10.0
 """Time a worker has to end when it is told to: it is killed before that is over."""
 
+NICENESS = 10
+"""How far a worker steps back where processors are scarce: whoever waits for its caller goes first."""
+
 _NUMBERS = count()
 
 FIRST_GUESS = 5.0
@@ -216,6 +219,8 @@ def _enter(function: str | Callable[..., Any], args: tuple[Any, ...], memory: fl
     try:
         for name in preload:  # there already, but where processes start anew
             import_module(name)
+        with suppress(AttributeError, OSError):  # a system without such a thing
+            os.nice(NICENESS)
         with suppress(ImportError, OSError, ValueError):  # a system without such limits has none
             limit_memory(memory)
         called = resolve_name(function) if isinstance(function, str) else function
