@@ -210,7 +210,7 @@ def test_no_reference_leads_to_code_or_a_file(service, reference):
 
 
 def test_no_code_of_a_repo_is_run(service, running):
-    """Its ``config.json`` is all that is asked for: one that names code is scanned as what transformers itself knows."""
+    """Its ``config.json`` is all that is asked for; one that names code is scanned as what transformers has."""
     hub = running[2]
     hub.requests.clear()
     assert scan(service, {"reference": "hub:x/code"}).json()["architecture"]["class"] == "LlamaForCausalLM"
@@ -262,7 +262,9 @@ def test_an_endless_regex_is_through_in_a_moment(service, field, regex):
     """It hits something or nothing, in linear time; what would be published is made anew, and is no regex of theirs."""
     layers = [{"path": f"{'a' * 120}.{n}.{'x' * 120}", "shape": [8, 8]} for n in range(400)] + LAYERS
     name = f"m{next(NUMBERS)}"
-    found = check(service, {"library": "torch", "name": name, "target_modules": ["q_proj"], "layers": layers, field: regex})
+    found = check(
+        service, {"library": "torch", "name": name, "target_modules": ["q_proj"], "layers": layers, field: regex}
+    )
     assert found["status"] in ("failed", "needs_review")
     assert "worker" not in (found["reason"] or "")
     assert found["evidence"] is None or regex not in json.dumps(found["evidence"]["spec"])
