@@ -18,6 +18,9 @@ VALUE_LENGTH = 100
 MOST_FIELDS = 20
 """Bad fields that are told of: a list of a million may be wrong in a million places."""
 
+FORMS = ("statement", "shorthand")
+"""What the two forms of a statement are called among us; no sender knows of these names."""
+
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -80,7 +83,10 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 def _field(problem: dict[str, Any]) -> dict[str, str]:
-    where = ".".join(str(part) for part in problem["loc"])[:VALUE_LENGTH]
+    place = [str(part) for part in problem["loc"]]
+    if place[1:2] and place[1] in FORMS:
+        del place[1]
+    where = ".".join(place)[:VALUE_LENGTH]
     value = problem.get("input")
     shown = value[:VALUE_LENGTH] if isinstance(value, str) else str(value)[:VALUE_LENGTH]
     return {"field": where, "problem": problem["msg"], "value": shown}

@@ -40,8 +40,8 @@ WAITING = 16
 STOP_SECONDS = 10.0
 """Time a worker has to end when it is told to: it is killed before that is over."""
 
-NICENESS = 10
-"""How far a worker steps back where processors are scarce: whoever waits for its caller goes first."""
+NICE = 10
+"""How far a worker stands back where there are too few processors: a lookup does not wait for a scan."""
 
 _NUMBERS = count()
 
@@ -216,11 +216,11 @@ def _enter(function: str | Callable[..., Any], args: tuple[Any, ...], memory: fl
     """In the worker: run the function within the bounds, and say what came of it in what can be pickled."""
     _silence()
     threading.Thread(target=_end_with_caller, daemon=True).start()
+    with suppress(AttributeError, OSError):  # not everywhere
+        os.nice(NICE)
     try:
         for name in preload:  # there already, but where processes start anew
             import_module(name)
-        with suppress(AttributeError, OSError):  # a system without such a thing
-            os.nice(NICENESS)
         with suppress(ImportError, OSError, ValueError):  # a system without such limits has none
             limit_memory(memory)
         called = resolve_name(function) if isinstance(function, str) else function

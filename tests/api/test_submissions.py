@@ -246,3 +246,9 @@ def test_a_revision_nobody_knows_is_not_found(service):
         == "unknown_mapping"
     )
     assert code_of(service.post("/v1/mappings/1/yank", {"reason": "No."}, "reviewer")) == "invalid_request"
+
+
+def test_a_bad_field_is_called_as_it_was_sent(service):
+    """Not by what the two forms of a statement are called in here."""
+    answer = service.post("/v1/submissions", {"name": "a/b", "target_modules": ["q_proj"]})
+    assert answer.json()["error"]["details"]["fields"][0]["field"] == "body.name"
