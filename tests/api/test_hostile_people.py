@@ -122,6 +122,24 @@ def test_one_address_cannot_ask_for_ever(tmp_path):
         assert service.content() == before
 
 
+def test_what_costs_more_counts_for_more(tmp_path):
+    """A batch, a snapshot and a comparison with everything are many requests in one."""
+    with attacked(tmp_path, RequestLimits(60, 10**6, 10**6, 10**6)) as service:
+        before = service.content()
+        batch = {"questions": [{"model_type": f"model{number}"} for number in range(256)]}
+        left = [
+            service.send(method, path, json=body).headers["RateLimit"]
+            for method, path, body in (
+                ("GET", "/v1/architectures/transformers/llama/similar", None),
+                ("POST", "/v1/targets:batch", batch),
+                ("GET", "/v1/targets/llama", None),
+            )
+        ]
+        assert [told.partition(";")[2].partition(";")[0] for told in left] == ["r=55", "r=25", "r=24"]
+        refused(service.send("POST", "/v1/targets:batch", json=batch), 429)
+        assert service.content() == before
+
+
 def test_one_person_cannot_ask_for_ever(tmp_path):
     """With two tokens no more than with one; others may go on."""
     with attacked(tmp_path, RequestLimits(10**6, 6, 10**6, 10**6)) as service:
@@ -246,6 +264,21 @@ def test_a_hundred_open_submissions_are_enough(service, monkeypatch):
     with service.unharmed():
         body = {"name": "busy2", "target_modules": ["q_proj"]}
         assert refused(service.send("POST", "/v1/submissions", json=body, headers=headers), 409) == "conflict"
+
+
+def test_five_hundred_submissions_a_day_are_enough(service, monkeypatch):
+    """Nor can one fill the disk by taking each back: 429, and when to come again."""
+    monkeypatch.setattr("loradar.registry.submission_writes.MAX_A_DAY", 2)
+    secret = service.registry.tokens.create("restless", "contributor")[1]
+    headers = {"Authorization": f"Bearer {secret}"}
+    for number in range(2):
+        body = {"name": f"restless{number}", "target_modules": ["q_proj"]}
+        made = service.send("POST", "/v1/submissions", json=body, headers=headers).json()["id"]
+        service.send("POST", f"/v1/submissions/{made}/withdrawal", json={"reason": "No."}, headers=headers)
+    with service.unharmed():
+        answer = service.send("POST", "/v1/submissions", json=body, headers=headers)
+        assert refused(answer, 429) == "too_many_requests"
+        assert answer.headers["Retry-After"] == "3600"
 
 
 def test_the_same_is_not_submitted_twice(service):
