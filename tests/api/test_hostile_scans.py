@@ -108,7 +108,6 @@ ABSURD = {
 
 HUGE = {
     "as wide as may be": {"hidden_size": 2**31, "intermediate_size": 2**31, "vocab_size": 2**31},
-    "as deep as may be": {"num_hidden_layers": 2048},
     "as many experts as may be": {"model_type": "mixtral", "num_local_experts": 4096, "num_hidden_layers": 2048},
     "as large a picture as may be": {"model_type": "vit", "image_size": 2**31, "patch_size": 1},
     "as many positions as may be": {"model_type": "gpt2", "n_positions": 2**31, "n_layer": 2},
