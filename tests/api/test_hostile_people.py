@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from attack import attacked, refused
@@ -251,6 +252,29 @@ def test_an_approval_is_not_replayed(service):
         assert refused(approve(service, first, "admin", **{"Idempotency-Key": "approve"}), 409) == "conflict"
     with service.unharmed(lines=0):
         assert approve(service, first, "reviewer", **{"Idempotency-Key": "approve"}).status_code == 200
+
+
+def test_ten_at_once_do_it_once(service):
+    """Requests that race: one is done, the others get its answer if they have its key, or a conflict."""
+
+    def at_once(ask):
+        with ThreadPoolExecutor(10) as pool:
+            return [answer.result() for answer in [pool.submit(ask, number) for number in range(10)]]
+
+    body, key = {"name": "raced", "target_modules": ["q_proj"]}, {"Idempotency-Key": "raced"}
+    same = at_once(lambda _: service.submit(body, **key))
+    assert {answer.status_code for answer in same} == {202}
+    assert len({answer.json()["id"] for answer in same}) == 1
+    others = at_once(lambda _: service.submit(body | {"name": "raced2"}))
+    assert sorted(answer.status_code for answer in others) == [202] + [409] * 9
+    number = submit(service)
+    ruled = at_once(lambda turn: approve(service, number, ("reviewer", "admin")[turn % 2]))
+    assert sorted(answer.status_code for answer in ruled) == [200] + [409] * 9
+    yank = f"/v1/mappings/{service.send('GET', f'/v1/submissions/{number}').json()['mapping_id']}/yank"
+    stale = {"If-Match": '"v1"'}
+    yanked = at_once(lambda _: service.send("POST", yank, "reviewer", json={"reason": "No."}, headers=stale))
+    assert sorted(answer.status_code for answer in yanked) == [200] + [412] * 9
+    assert service.registry.verify_log().faults == ()
 
 
 def test_a_hundred_open_submissions_are_enough(service, monkeypatch):
