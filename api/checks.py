@@ -73,9 +73,6 @@ class Checker:
 
     def _check_one(self, registry: Registry) -> bool:
         """Check one submission; tell whether there was one."""
-        # A read first: the claim writes, and a service at rest should not.
-        if not registry.submissions.list(status="checking", limit=1):
-            return False
         submission = registry.submissions.claim()
         if submission is None:
             return False

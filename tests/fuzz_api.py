@@ -72,7 +72,7 @@ def fuzz(folder: Path, *arguments: str, registry: Path | None = None) -> Report:
     events = folder / "events.ndjson"
     with running(settings) as url:
         options = ["--checks", "all", "--no-color", "--no-shrink", "--continue-on-failure"]
-        options += ["--request-timeout", str(TIMEOUT)]
+        options += ["--request-timeout", str(TIMEOUT), "--max-response-time", str(TIMEOUT)]
         report = ["--report", "ndjson", "--report-ndjson-path", str(events)]
         named = ["--config-file", str(folder / "schemathesis.toml"), "run", f"{url}/openapi.json"]
         done = subprocess.run(  # noqa: S603 - our own interpreter
