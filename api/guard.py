@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import TooManyRequests
 from .errors import answer_error
-from .limits import Limiter, address_of
+from .limits import Limiter, address_of, cost_of
 
 LOGGER = logging.getLogger("loradar.api")
 """One line for each write that was refused. It never has a secret: who is told by name, what by route."""
@@ -42,7 +42,7 @@ class Guard:
 
         app = self._app
         try:
-            self._limiter.take("address", state["address"], met)
+            self._limiter.take("address", state["address"], met, cost_of(scope["path"]))
         except TooManyRequests as refusal:
             app = answer_error(Request(scope), refusal)
         await app(scope, receive, told)

@@ -32,6 +32,17 @@ _SAYS = {
 }
 
 
+COSTS = {"/v1/targets:batch": 30, "/v1/snapshot": 30}
+"""What a request counts as, where one takes as long, or as much to send, as many others."""
+
+SIMILAR, SIMILAR_COST = "/similar", 5
+
+
+def cost_of(path: str) -> int:
+    """Return how many requests of an address a request for this path counts as."""
+    return COSTS.get(path) or (SIMILAR_COST if path.endswith(SIMILAR) else 1)
+
+
 class Limiter:
     """Counts requests by policy: ``address``, ``token``, ``failed`` or ``scan``."""
 
@@ -40,13 +51,19 @@ class Limiter:
         self._items = {name: RateLimitItemPerMinute(limit) for name, limit in self._limits.items()}
         self._windows = FixedWindowRateLimiter(MemoryStorage())
 
-    def take(self, policy: str, who: str, met: MutableMapping[str, tuple[int, int]]) -> None:
+    def take(self, policy: str, who: str, met: MutableMapping[str, tuple[int, int]], cost: int = 1) -> None:
         """Count one request, and note what is left in ``met``.
+
+        Args:
+            policy: Which.
+            who: Whom it is counted for.
+            met: What the answer tells of.
+            cost: How many it counts as; no more than the limit, or it could never be made.
 
         Raises:
             TooManyRequests: If none was left; says in how many seconds there are some again.
         """
-        allowed = self._windows.hit(self._items[policy], policy, who)
+        allowed = self._windows.hit(self._items[policy], policy, who, cost=min(cost, self._limits[policy]))
         met[policy] = self._left(policy, who)
         if not allowed:
             raise self._refusal(policy, met[policy][1])

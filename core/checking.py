@@ -139,7 +139,7 @@ def _scan_reference(reference: Reference) -> Scan:
     from .discovery import fetch_config, scan_config  # noqa: PLC0415
 
     if reference.scheme == "hub":
-        return scan_config(fetch_config(reference))
+        return scan_config(fetch_config(reference, for_others=True))
     if reference.scheme not in LISTABLE:
         schemes = ("hub", *LISTABLE)
         message = f"{reference} is not scanned for others: it may be any code or file. Schemes: {quoted(schemes)}."

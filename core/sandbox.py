@@ -7,11 +7,13 @@ milliseconds, knows nothing of the task before, and dies with its own. The calli
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
+from itertools import count
 from math import ceil
 from pkgutil import resolve_name
 from threading import Lock
@@ -35,8 +37,13 @@ START_SECONDS = 180.0
 WAITING = 16
 """Tasks that may wait for a worker; the next is turned away."""
 
+STOP_SECONDS = 10.0
+"""Time a worker has to end when it is told to: it is killed before that is over."""
+
 NICE = 10
 """How far a worker stands back where there are too few processors: a lookup does not wait for a scan."""
+
+_NUMBERS = count()
 
 FIRST_GUESS = 5.0
 """Seconds a task is expected to take while none has been seen."""
@@ -60,6 +67,7 @@ class Sandbox:
         self._preload = preload
         self._threads = ThreadPoolExecutor(self.bounds.workers, thread_name_prefix="sandbox")
         self._lock, self._start_lock = Lock(), Lock()
+        self._name = f"sandbox-{next(_NUMBERS)}"
         self._open = 0
         self._took = FIRST_GUESS
         self._running: set[ProcessFuture[Any]] = set()
@@ -115,6 +123,10 @@ class Sandbox:
         for future in running:
             future.cancel()  # type: ignore[no-untyped-call]
         self._threads.shutdown(wait=True, cancel_futures=True)
+        # A future is cancelled at once, and pebble's thread ends the process then; who exits first leaves it behind.
+        for thread in threading.enumerate():
+            if thread.name == self._name:
+                thread.join(STOP_SECONDS)
 
     def _overloaded(self) -> Overloaded:
         seconds = max(1, ceil(self._took * self._open / self.bounds.workers))
@@ -155,7 +167,7 @@ class Sandbox:
 
         # Its annotation says mp_context; what it reads is context (pebble 5.2.3).
         start: Any = concurrent.process(  # type: ignore[call-overload]
-            timeout=seconds, context=_context(self._preload), name="sandbox"
+            timeout=seconds, context=_context(self._preload), name=self._name
         )
         try:
             future: ProcessFuture[tuple[str, Any]] = start(_enter)(*task)
@@ -203,6 +215,7 @@ def _context(preload: tuple[str, ...]) -> Any:
 def _enter(function: str | Callable[..., Any], args: tuple[Any, ...], memory: float, preload: tuple[str, ...]) -> Any:
     """In the worker: run the function within the bounds, and say what came of it in what can be pickled."""
     _silence()
+    threading.Thread(target=_end_with_caller, daemon=True).start()
     with suppress(AttributeError, OSError):  # not everywhere
         os.nice(NICE)
     try:
@@ -219,6 +232,14 @@ def _enter(function: str | Callable[..., Any], args: tuple[Any, ...], memory: fl
     except Exception as error:  # noqa: BLE001 - the edge of the process
         said = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
         return ("memory", None) if "allocate memory" in said else ("crash", said)
+
+
+def _end_with_caller() -> None:
+    """End this process when the one that started it is gone: nobody is left who would end it in time."""
+    caller = multiprocessing.parent_process()
+    if caller:
+        caller.join()
+        os._exit(1)
 
 
 def _silence() -> None:

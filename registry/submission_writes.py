@@ -2,9 +2,10 @@
 
 from collections.abc import Collection
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Conflict, StaleVersion, quoted
+from ..errors import Conflict, StaleVersion, TooManyRequests, quoted
 from ..identity import Actor
 from ..submissions import OPEN_STATUSES, Origin, Statement, Submission, SubmissionStatus
 from .canonical import canonical
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 MAX_OPEN = 100
 """Submissions of one person that may be open at once."""
 
+DAY = timedelta(days=1)
+MAX_A_DAY = 500
+"""Submissions of one person within a day: each is kept for good, and may be as long as a list of layers."""
+
+RETRY_SECONDS = 3600
+
 _IS_OPEN = f"status IN ({quoted(OPEN_STATUSES)})"
 
 
@@ -26,6 +33,7 @@ def add_submission(write: "Write", statement: Statement, by: Actor, origin: Orig
 
     Raises:
         Conflict: If the same is open already, or too much of one person's.
+        TooManyRequests: If one person made too many within a day.
     """
     digest = statement_digest(statement)
     _refuse_repeated(write, digest)
@@ -53,6 +61,10 @@ def _refuse_many(write: "Write", by: Actor) -> None:
     if int(write.reader.rows(count, name=by.name)[0]["n"]) >= MAX_OPEN:
         message = f"{by.name} has {MAX_OPEN} open submissions. Wait for reviews, or withdraw some."
         raise Conflict(message, open=MAX_OPEN)
+    count = "SELECT COUNT(*) AS n FROM submissions WHERE submitter = :name AND created_at > :since"
+    if int(write.reader.rows(count, name=by.name, since=now(-DAY))[0]["n"]) >= MAX_A_DAY:
+        message = f"{by.name} made {MAX_A_DAY} submissions within a day, withdrawn ones too. Come again later."
+        raise TooManyRequests(message, retry_after=RETRY_SECONDS, limit=MAX_A_DAY)
 
 
 def check_version(held: Submission, version: int | None) -> None:

@@ -16,13 +16,14 @@ MOST_BYTES = 1 << 20
 """A configuration of more is none."""
 
 
-def fetch_config(reference: Reference) -> dict[str, Any]:
+def fetch_config(reference: Reference, *, for_others: bool = False) -> dict[str, Any]:
     """Return the configuration of a repo.
 
     ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and ``HF_HOME`` hold, as in every use of the hub.
 
     Args:
         reference: ``hub:org/repo``, with ``@revision`` if need be.
+        for_others: Whether somebody else asks, who must not see what only this account may.
 
     Raises:
         InvalidReference: If it names no repo.
@@ -35,7 +36,7 @@ def fetch_config(reference: Reference) -> dict[str, Any]:
     if "/" not in reference.name:
         message = f"{str(reference)!r} names no repo. Write it as in 'hub:org/repo', with '@revision' if need be."
         raise InvalidReference(message, reference=str(reference))
-    api = HfApi()
+    api = HfApi(token=False if for_others else None)
     with in_words(api.endpoint, str(reference), reference.name, _missing):
         _check_size(_size_of(api, reference), reference)
         path = Path(api.hf_hub_download(reference.name, CONFIG, revision=reference.tag))

@@ -274,7 +274,7 @@ def test_a_key_that_is_none_is_refused(service, key):
 
 
 def test_a_key_is_spent_on_one_request_of_one_person(service):
-    """With another body, path or condition it is refused; somebody else's is a key of theirs, and gets none of the answer."""
+    """With another body, path or condition it is refused; another person's is another, and gets none of the answer."""
     key = {"Idempotency-Key": "once' OR 1=1 --"}
     body = {"name": "spent", "target_modules": ["q_proj"]}
     first = service.submit(body, **key)

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from attack import attacked, refused
@@ -122,6 +123,24 @@ def test_one_address_cannot_ask_for_ever(tmp_path):
         assert service.content() == before
 
 
+def test_what_costs_more_counts_for_more(tmp_path):
+    """A batch, a snapshot and a comparison with everything are many requests in one."""
+    with attacked(tmp_path, RequestLimits(60, 10**6, 10**6, 10**6)) as service:
+        before = service.content()
+        batch = {"questions": [{"model_type": f"model{number}"} for number in range(256)]}
+        left = [
+            service.send(method, path, json=body).headers["RateLimit"]
+            for method, path, body in (
+                ("GET", "/v1/architectures/transformers/llama/similar", None),
+                ("POST", "/v1/targets:batch", batch),
+                ("GET", "/v1/targets/llama", None),
+            )
+        ]
+        assert [told.partition(";")[2].partition(";")[0] for told in left] == ["r=55", "r=25", "r=24"]
+        refused(service.send("POST", "/v1/targets:batch", json=batch), 429)
+        assert service.content() == before
+
+
 def test_one_person_cannot_ask_for_ever(tmp_path):
     """With two tokens no more than with one; others may go on."""
     with attacked(tmp_path, RequestLimits(10**6, 6, 10**6, 10**6)) as service:
@@ -235,6 +254,29 @@ def test_an_approval_is_not_replayed(service):
         assert approve(service, first, "reviewer", **{"Idempotency-Key": "approve"}).status_code == 200
 
 
+def test_ten_at_once_do_it_once(service):
+    """Requests that race: one is done, the others get its answer if they have its key, or a conflict."""
+
+    def at_once(ask):
+        with ThreadPoolExecutor(10) as pool:
+            return [answer.result() for answer in [pool.submit(ask, number) for number in range(10)]]
+
+    body, key = {"name": "raced", "target_modules": ["q_proj"]}, {"Idempotency-Key": "raced"}
+    same = at_once(lambda _: service.submit(body, **key))
+    assert {answer.status_code for answer in same} == {202}
+    assert len({answer.json()["id"] for answer in same}) == 1
+    others = at_once(lambda _: service.submit(body | {"name": "raced2"}))
+    assert sorted(answer.status_code for answer in others) == [202] + [409] * 9
+    number = submit(service)
+    ruled = at_once(lambda turn: approve(service, number, ("reviewer", "admin")[turn % 2]))
+    assert sorted(answer.status_code for answer in ruled) == [200] + [409] * 9
+    yank = f"/v1/mappings/{service.send('GET', f'/v1/submissions/{number}').json()['mapping_id']}/yank"
+    stale = {"If-Match": '"v1"'}
+    yanked = at_once(lambda _: service.send("POST", yank, "reviewer", json={"reason": "No."}, headers=stale))
+    assert sorted(answer.status_code for answer in yanked) == [200] + [412] * 9
+    assert service.registry.verify_log().faults == ()
+
+
 def test_a_hundred_open_submissions_are_enough(service, monkeypatch):
     """One person cannot bury the reviewers."""
     monkeypatch.setattr("loradar.registry.submission_writes.MAX_OPEN", 2)
@@ -246,6 +288,21 @@ def test_a_hundred_open_submissions_are_enough(service, monkeypatch):
     with service.unharmed():
         body = {"name": "busy2", "target_modules": ["q_proj"]}
         assert refused(service.send("POST", "/v1/submissions", json=body, headers=headers), 409) == "conflict"
+
+
+def test_five_hundred_submissions_a_day_are_enough(service, monkeypatch):
+    """Nor can one fill the disk by taking each back: 429, and when to come again."""
+    monkeypatch.setattr("loradar.registry.submission_writes.MAX_A_DAY", 2)
+    secret = service.registry.tokens.create("restless", "contributor")[1]
+    headers = {"Authorization": f"Bearer {secret}"}
+    for number in range(2):
+        body = {"name": f"restless{number}", "target_modules": ["q_proj"]}
+        made = service.send("POST", "/v1/submissions", json=body, headers=headers).json()["id"]
+        service.send("POST", f"/v1/submissions/{made}/withdrawal", json={"reason": "No."}, headers=headers)
+    with service.unharmed():
+        answer = service.send("POST", "/v1/submissions", json=body, headers=headers)
+        assert refused(answer, 429) == "too_many_requests"
+        assert answer.headers["Retry-After"] == "3600"
 
 
 def test_the_same_is_not_submitted_twice(service):
@@ -260,7 +317,7 @@ def test_the_same_is_not_submitted_twice(service):
 
 
 @pytest.mark.parametrize("gone", ["revoked", "expired"])
-def test_a_token_that_is_no_more_does_nothing(service, gone, monkeypatch):
+def test_a_token_that_is_no_more_does_nothing(service, gone):
     """From the next request on, whatever its role was."""
     token, secret = service.registry.tokens.create("root", "admin")
     if gone == "revoked":

@@ -76,7 +76,7 @@ def test_a_server_that_does_not_start_says_so(seeded_settings, monkeypatch):
 
 
 def test_an_answer_is_sent_at_once():
-    """Its body does not wait for the other side to have its head: that is 40 ms of each request on a kept connection."""
+    """Its body does not wait until its head is received: that is 40 ms of each request on a kept connection."""
     with _listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:

@@ -1,0 +1,188 @@
+"""A scan or check that is asked for over REST hurts its own process alone: the service goes on, and says what was."""
+
+import os
+import signal
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import pytest
+from attack import refused
+from served import LIGHT, children_of, memory_of, served
+
+NUMBERS = count()
+FATES = {
+    "kill": "was killed",
+    "fault": "died of SIGSEGV",
+    "exit": "exit code 3",
+    "loop": "more than 1.5 s",
+    "hoard": "more than 0.5 GiB",
+    "bug": "KeyError",
+    "open": "Too many open files",
+    "recurse": "RecursionError",
+}
+SLOWEST = 5.0
+"""Seconds that no lookup takes, on the slowest machine and the busiest."""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """One service for all, as a process of its own: none of them can end it."""
+    with served(tmp_path_factory.mktemp("isolation"), LIGHT) as (target, pid):
+        yield target, pid
+
+
+@pytest.fixture
+def service(running):
+    """The service; after each attack it is the same process, answers, and holds no more memory than before."""
+    target, pid = running
+    before = memory_of(pid)
+    yield target
+    assert target.send("GET", "/v1/targets/llama").json()["target_modules"] == ["q_proj", "v_proj"]
+    assert target.send("GET", "/readyz").json()["checks"] == "running"
+    assert memory_of(pid) - before < 150
+
+
+def submit(service, deed):
+    """Submit something whose check does this, and return its number."""
+    body = {"name": f"model{next(NUMBERS)}", "target_modules": ["q_proj"], "rationale": deed}
+    answer = service.submit(body)
+    assert answer.status_code == 202, answer.text
+    return answer.json()["id"]
+
+
+def wait_for(service, number, seconds=60.0):
+    """Return a submission once its checks are through."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = service.send("GET", f"/v1/submissions/{number}").json()
+        if found["status"] != "checking":
+            return found
+        time.sleep(0.02)
+    raise AssertionError(found)
+
+
+def read(place, seconds=30.0):
+    """Return the number of a process, once it is told there."""
+    end = time.monotonic() + seconds
+    while not place.exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return int(place.read_text())
+
+
+def scan(service, deed):
+    """Ask for a scan that does this."""
+    return service.send("POST", "/v1/scan", json={"do": deed})
+
+
+@pytest.mark.parametrize("deed", FATES)
+def test_a_scan_that_goes_wrong_is_told(service, deed):
+    """503 with what became of the worker; nothing is stored, and the next scan is served."""
+    with service.unharmed():
+        answer = scan(service, deed)
+        assert refused(answer, 503) == "worker_failed"
+        assert FATES[deed] in answer.json()["error"]["message"]
+        time.sleep(0.05)  # its line of the log is on its way
+    assert scan(service, "nothing").json() == {"did": "nothing"}
+
+
+@pytest.mark.parametrize("deed", FATES)
+def test_a_check_that_goes_wrong_is_a_failure(service, deed):
+    """``failed``, with what became of the worker; the next check is done."""
+    bad, good = submit(service, deed), submit(service, "nothing")
+    failed = wait_for(service, bad)
+    assert (failed["status"], failed["evidence"]) == ("failed", None)
+    assert FATES[deed] in failed["reason"]
+    assert wait_for(service, good)["status"] == "needs_review"
+
+
+def test_a_worker_killed_from_outside_is_told(service, tmp_path):
+    """As a system does that runs out of memory: the check fails, the scan is a 503."""
+    number = submit(service, f"wait {tmp_path / 'check'}")
+    os.kill(read(tmp_path / "check"), signal.SIGKILL)
+    assert "was killed" in wait_for(service, number)["reason"]
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(scan, service, f"wait {tmp_path / 'scan'}")
+        os.kill(read(tmp_path / "scan"), signal.SIGKILL)
+        assert "was killed" in answer.result().json()["error"]["message"]
+
+
+def test_every_process_beside_the_service_may_die(running, service, tmp_path):
+    """The one they are forked from too: another is started."""
+    number = submit(service, f"wait {tmp_path / 'check'}")
+    read(tmp_path / "check")
+    for pid in children_of(running[1]):
+        os.kill(pid, signal.SIGKILL)
+    assert wait_for(service, number)["status"] == "failed"
+    assert wait_for(service, submit(service, "nothing"))["status"] == "needs_review"
+    assert scan(service, "nothing").json() == {"did": "nothing"}
+
+
+def test_what_a_worker_says_is_not_the_service_s(service):
+    """Twenty megabytes on its standard output are nowhere to be read."""
+    assert scan(service, "print").json() == {"did": "print"}
+    assert wait_for(service, submit(service, "print"))["status"] == "needs_review"
+    assert not [line for line in service.log if "xxx" in line or "yyy" in line]
+
+
+def test_what_a_worker_refuses_is_refused(service):
+    """Its errors come out as themselves."""
+    with service.unharmed():
+        assert refused(scan(service, "refuse"), 422) == "statement_refused"
+        time.sleep(0.05)
+    assert wait_for(service, submit(service, "refuse"))["reason"] == "It is refused. Send something else."
+
+
+def test_forty_at_once_leave_lookups_alone(service):
+    """Five have a place, which they hold until their time is up; the others are told when to come again."""
+    took = []
+    deeds = ["loop", "hoard", "kill", "fault"] * 10
+    with ThreadPoolExecutor(40) as pool:
+        asked = [pool.submit(scan, service, deed) for deed in deeds]
+        while not all(future.done() for future in asked):
+            start = time.monotonic()
+            assert service.send("GET", "/v1/targets/llama").status_code == 200
+            took.append(time.monotonic() - start)
+            time.sleep(0.01)
+    codes = [refused(future.result(), 503) for future in asked]
+    assert set(codes) == {"overloaded", "worker_failed"}
+    turned_away = [future.result() for future in asked if future.result().json()["error"]["code"] == "overloaded"]
+    assert all(1 <= int(answer.headers["Retry-After"]) <= 600 for answer in turned_away)
+    assert len(took) > 20
+    assert statistics.median(took) < SLOWEST / 5
+    assert max(took) < SLOWEST
+
+
+def test_twenty_submissions_are_checked_one_after_the_other(service):
+    """Each of them once, whatever those before it did to their workers."""
+    deeds = ["kill", "nothing", "exit", "nothing", "fault"] * 4
+    numbers = [submit(service, deed) for deed in deeds]
+    found = [wait_for(service, number)["status"] for number in numbers]
+    assert found == ["needs_review" if deed == "nothing" else "failed" for deed in deeds]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
+def test_a_service_that_ends_leaves_no_worker_behind(tmp_path, signum):
+    """However it ends; what was being checked waits for the next service."""
+    with served(tmp_path, LIGHT) as (target, pid):
+        number = submit(target, f"wait {tmp_path / 'check'}")
+        worker = read(tmp_path / "check")
+        started = children_of(pid)
+        assert worker in started
+        os.kill(pid, signum)
+        end = time.monotonic() + 20
+        while any(map(is_there, started)) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not [one for one in started if is_there(one)]
+        assert target.registry.submissions.get(number).status == "checking"
+
+
+def is_there(pid):
+    """Tell whether a process runs; one that ended may wait for somebody to ask how."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
