@@ -81,7 +81,8 @@ class _Weighing:
     statement: Statement
 
     def weigh(self, registered: Sequence[Mapping], method: Method) -> Evidence:
-        layers = self._layers
+        layers, said = self._layers, self.statement
+        spec = self._spec if layers else None
         per_rank, fixed = self._sizes
         return Evidence(
             method=method,
@@ -91,7 +92,8 @@ class _Weighing:
             outside=dict(self._outside()),
             near=self._near,
             differences=tuple(self._differences(registered)),
-            spec=self._spec if layers else None,
+            spec=spec,
+            spec_verification=self._verifier.verify(spec, said.peft_type, said.preset) if spec else None,
             layers=_patterns(layers),
             matched=len(layers),
             per_rank=per_rank,
