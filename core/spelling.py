@@ -86,7 +86,7 @@ def fault_in_path(path: str) -> str | None:
 
 def fault_in_text(text: str) -> str | None:
     """Return why this is no text that shows whole; line ends and tabs are fine."""
-    odd = find_odd(text, f"[{HIDDEN}]")
+    odd = find_odd(text, f"[{HIDDEN}\ud800-\udfff]")  # halves of characters, as a shell's odd bytes are read: no text
     return f"A text has no control characters and nothing invisible; here is {odd}. Leave it out." if odd else None
 
 
