@@ -12,7 +12,7 @@ from loradar.errors import Conflict, KeyReused, NotAllowed, StaleVersion, Unknow
 from loradar.identity import Actor
 from loradar.mappings import Verification
 from loradar.registry import Key, checks, submission_writes
-from loradar.submissions import Checked, Evidence, Statement, Submission
+from loradar.submissions import Checked, Evidence, ListedLayer, Statement, Submission
 from loradar.targets import TargetSpec
 
 ADA, EVE = Actor("ada", "contributor"), Actor("eve", "contributor")
@@ -307,6 +307,15 @@ def test_lists_are_filtered_and_newest_first(scanned):
     assert listed(origin="drift") == ()
     with pytest.raises(UnknownSubmission, match="'9'"):
         scanned.submissions.get(9)
+
+
+def test_lists_do_without_what_may_be_long(scanned):
+    """A page of a hundred lists of layers would take seconds and a GiB to read; one submission has all of its own."""
+    stated = replace(STATED, name="unheard-of", layers=(ListedLayer("fc", (8, 8), "Linear"), ListedLayer("fd", (4,))))
+    whole = submit(scanned, stated)
+    assert (whole.statement, whole.evidence) == (stated, find_evidence(stated))
+    assert scanned.submissions.find_same(stated) == scanned.submissions.get(1) == whole
+    assert scanned.submissions.list() == (replace(whole, statement=replace(stated, layers=()), evidence=None),)
 
 
 def test_what_is_registered_for_a_question(scanned):
