@@ -17,6 +17,11 @@ SUBMISSION_STATUSES: tuple[SubmissionStatus, ...] = get_args(SubmissionStatus)
 OPEN_STATUSES: tuple[SubmissionStatus, ...] = ("checking", "needs_review", "approved")
 """In which something is still to be done."""
 
+MOST_LAYERS = 200_000
+MOST_DIMENSIONS = 8
+LARGEST_DIMENSION = 1 << 31
+"""Bounds of a list of layers."""
+
 Origin = Literal["contributor", "drift"]
 Decision = Literal["approve", "reject"]
 

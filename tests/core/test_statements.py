@@ -7,8 +7,8 @@ import pytest
 
 from loradar.errors import StatementRefused
 from loradar.spelling import TARGET_PATTERN, fault_in_target, fault_in_text
-from loradar.statements import EXAMPLE, MOST_LAYERS, StatementBody, parse_statements
-from loradar.submissions import ListedLayer, Statement
+from loradar.statements import EXAMPLE, StatementBody, parse_statements
+from loradar.submissions import MOST_LAYERS, ListedLayer, Statement
 from loradar.targets import TargetSpec
 
 BODY = {"name": "olmo2", "target_modules": ["q_proj", "v_proj"]}
