@@ -174,4 +174,4 @@ def test_the_pattern_of_targets_agrees_with_the_check(target):
 def test_text_with_accents_and_emoji_shows():
     """Only what does not show is refused."""
     assert fault_in_text("Größe, 大, 😀, a\tb\nc") is None
-    assert all(fault_in_text(f"a{character}b") for character in "\x7f\x85\u200b\u2066\ufeff\r\udcff")
+    assert all(fault_in_text(f"a{character}b") for character in "\x7f\x85\xad\u200b\u2028\u2063\u2066\ufeff\r\udcff")
