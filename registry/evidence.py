@@ -58,6 +58,8 @@ def weigh(scan: Scan, statement: Statement, registered: Sequence[Mapping], metho
 def failure_of(evidence: Evidence) -> str | None:
     """Return in one sentence why a statement fails on this evidence; ``None`` if that is for a reviewer to decide."""
     found = evidence.verification
+    if found is None and not evidence.near:
+        return "It hits nothing of this architecture: exclude_modules leaves out all that it names."
     if found is None:
         near = dict.fromkeys(name for names in evidence.near.values() for name in names)
         closest = f" Closest: {', '.join(map(repr, near))}." if near else ""
@@ -107,8 +109,10 @@ class _Weighing:
 
     @cached_property
     def _hits(self) -> tuple[Hit, ...]:
-        found = Hits(self.scan, self.statement.peft_type, LinearMatcher).find(self.statement.spec)
-        return tuple(found)
+        return self._find(self.statement.spec)
+
+    def _find(self, spec: TargetSpec) -> tuple[Hit, ...]:
+        return tuple(Hits(self.scan, self.statement.peft_type, LinearMatcher).find(spec))
 
     @cached_property
     def _layers(self) -> tuple[Layer, ...]:
@@ -128,7 +132,10 @@ class _Weighing:
 
     @cached_property
     def _near(self) -> dict[str, tuple[str, ...]]:
-        return find_near(self.scan, self.statement.spec, {hit.target for hit in self._hits})
+        spec = self.statement.spec
+        # What is excluded is there: no other name is meant.
+        named = self._find(replace(spec, exclude_modules=None)) if spec.exclude_modules else self._hits
+        return find_near(self.scan, spec, {hit.target for hit in named})
 
     def _outside(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield each part outside the blocks, and each other tower, with the patterns reached there."""

@@ -123,6 +123,16 @@ def test_near_names_are_told_for_what_hits_nothing():
     assert evidence(r".*\.q_porj|.*\.v_proj_").near[r".*\.q_porj|.*\.v_proj_"][0] == "q_proj"
 
 
+@pytest.mark.parametrize("targets", [("q_proj",), r".*\.q_proj"], ids=["name", "regex"])
+def test_what_is_excluded_is_not_taken_for_a_slip(targets):
+    """The name is there: it is not told that something like it would do."""
+    none = evidence(targets, exclude_modules=("self_attn.q_proj",))
+    assert none.near == {}
+    assert failure_of(none).endswith("exclude_modules leaves out all that it names.")
+    some = evidence(("q_proj", "k_proj", "v_porj"), exclude_modules=("q_proj",))
+    assert some.near == {"v_porj": ("v_proj", "q_proj", "o_proj")}
+
+
 def test_a_module_to_save_that_is_not_there_is_a_finding():
     """It is left out of the spec; one that is there stays."""
     found = evidence(("q_proj",), modules_to_save=("lm_head", "clasifier"))
