@@ -30,7 +30,8 @@ def import_beside(*paths: Path) -> list[Tables]:
     """
     import subprocess  # noqa: PLC0415 - a lookup does without
 
-    command = [sys.executable, "-m", __name__, *map(str, paths)]
+    # -P: what lies in the folder one stands in is no package.
+    command = [sys.executable, "-P", "-m", __name__, *map(str, paths)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)  # noqa: S603 - ours
     except subprocess.TimeoutExpired:

@@ -45,7 +45,8 @@ def _try(plan: "ExportPlan") -> Refused:
     import subprocess
 
     trials = _trials(plan)
-    command = [sys.executable, "-m", MODULE]
+    # -P: what lies in the folder one stands in is no package.
+    command = [sys.executable, "-P", "-m", MODULE]
     seconds = SECONDS * (1 + len(plan.names))
     try:
         done = subprocess.run(  # noqa: S603 - ours

@@ -146,8 +146,11 @@ def test_json_has_everything(run, file):
     assert "Olmo2" in found["readme"]
 
 
-def test_a_file_of_ones_own_is_imported_only_when_told(run, file, tmp_path):
-    """Importing runs it; without peft around, it stands by itself."""
+def test_a_file_of_ones_own_is_imported_only_when_told(run, file, tmp_path, monkeypatch):
+    """Importing runs it, beside the installed peft, whatever lies in the folder one stands in."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("peft", "torch"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('another one')\n")
     marker = tmp_path / "ran"
     file.write_text(file.read_text() + f"open({str(marker)!r}, 'w').close()\n")
     options = ("constants", "export", "--against", file, "--name", "olmo2")
