@@ -10,6 +10,7 @@ import typer
 
 from ..errors import InvalidRequest, quoted
 from . import show, show_audit
+from .files import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def select(
 def _write_report(path: Path, outcomes: "Sequence[Outcome]", library: str) -> None:
     from ..registry import peft_report
 
-    path.write_text(peft_report(outcomes, library, metadata.version(library)), encoding="utf-8")
+    write_file(path, peft_report(outcomes, library, metadata.version(library)))
 
 
 def _to_dict(outcomes: "Sequence[Outcome]") -> dict[str, Any]:

@@ -8,6 +8,7 @@ import typer
 from ..errors import ConstantsUnreadable, InvalidRequest, UnknownArchitecture
 from . import show
 from .constants_trial import without_refused
+from .files import write_file, writing
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -50,7 +51,8 @@ def write_facts(
     from ..registry import read_constants, write_constants_json
 
     constants = read_constants(path, version)
-    write_constants_json(constants, out)
+    with writing(out):
+        write_constants_json(constants, out)
     if as_json:
         show.print_json({"file": str(out), "version": constants.version})
     else:
@@ -91,9 +93,9 @@ def export_constants(
     wants_import = beside if beside is not None else against is None
     imported = _import(patch) if wants_import and patch.after != patch.before else None
     if out:
-        out.write_bytes(patch.after)
+        write_file(out, patch.after)
     if readme:
-        readme.write_text(rows, encoding="utf-8")
+        write_file(readme, rows)
     if as_json:
         files = {"file": str(out) if out else None, "readme": rows, "imported": imported}
         show.print_json({**_to_dict(patch), **files, "diff": patch.diff(shown).decode("utf-8", "replace")})

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from . import show
+from .files import write_file
 
 app = typer.Typer(name="db", help="Look after the registry's database.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -39,7 +40,7 @@ def compare_catalog(
     from ..registry import compare_catalog as compare
 
     lines = [*compare(older)]
-    out.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    write_file(out, "".join(line + "\n" for line in lines))
     if as_json:
         show.print_json({"file": str(out), "lines": len(lines)})
     else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import show
+from .files import writing
 from .options import AsJson, Url
 
 if TYPE_CHECKING:
@@ -25,13 +26,8 @@ def snapshot(
     as_json: AsJson = False,
 ) -> None:
     """Write the whole registry to a file that others can verify; one from a service is verified first."""
-    from ..errors import InvalidRequest
-
-    try:
+    with writing(out):
         info, key = _fetch(url, out, key, since) if url else _make(out, since)
-    except OSError as error:
-        message = f"{str(out)!r} cannot be written: {error.strerror}. Choose another place with --out."
-        raise InvalidRequest(message, path=str(out)) from error
     if as_json:
         show.print_json({"file": str(out), "key": key, **info.to_dict()})
     else:

@@ -234,6 +234,19 @@ def test_bad_input_is_one_line_and_exit_code_2(run, options, words):
     assert words in err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("export", "--name", "olmo2", "--no-import", "--out"), ("export", "--no-import", "--readme"), ("facts",)],
+    ids=["patch", "rows", "facts"],
+)
+def test_a_file_that_cannot_be_written_is_named(run, tmp_path, command):
+    """In one line, with the reason."""
+    place = tmp_path / "no" / "such" / "file"
+    code, _, err = run("constants", *command, place)
+    assert code == 2
+    assert err == f"Error: '{place}' cannot be written: No such file or directory. Choose another place.\n"
+
+
 def test_the_facts_are_written_as_the_seed_has_them(run, tmp_path):
     """`constants facts` makes the file that seeds a registry."""
     out = tmp_path / "facts.json"
