@@ -10,8 +10,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from itertools import count
 from math import ceil
@@ -174,6 +175,7 @@ class Sandbox:
         except (OSError, EOFError) as error:
             message = f"No worker can be started ({error}). Come again later."
             raise WorkerFailed(message, reason="not_started") from error
+        ignore_what_is_late(future)
         with self._lock:
             self._running.add(future)
             if self._is_closed:
@@ -198,6 +200,20 @@ class Sandbox:
     def _out_of_memory(self) -> WorkerFailed:
         message = f"It took more than {self.bounds.memory:g} GiB, and was ended. Send something smaller."
         return WorkerFailed(message, reason="out_of_memory", memory=self.bounds.memory)
+
+
+def ignore_what_is_late(future: "Future[Any]") -> None:
+    """Let a future that is cancelled pass over the result that comes at the same moment.
+
+    pebble (5.2.3) ends the process in between and sets it without another look: its thread would die with a traceback.
+    """
+    for name in ("set_result", "set_exception"):
+        setattr(future, name, partial(_set_unless_cancelled, getattr(future, name)))
+
+
+def _set_unless_cancelled(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+    with suppress(InvalidStateError):
+        set_outcome(outcome)
 
 
 def _context(preload: tuple[str, ...]) -> Any:

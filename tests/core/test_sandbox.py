@@ -4,14 +4,14 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 
 import pytest
 import sandbox_tasks as tasks
 
 from loradar.bounds import Bounds
 from loradar.errors import Conflict, InvalidRequest, Overloaded, WorkerFailed
-from loradar.sandbox import Sandbox
+from loradar.sandbox import Sandbox, ignore_what_is_late
 
 SECONDS = 3.0
 
@@ -116,6 +116,19 @@ def test_closing_ends_what_runs_and_drops_what_waits():
     assert waiting.cancelled()
     with pytest.raises(Conflict, match="stopped"):
         closing.submit(tasks.add, 1, 2)
+
+
+@pytest.mark.parametrize("outcome", ["set_result", "set_exception"])
+def test_what_comes_as_it_is_cancelled_is_passed_over(outcome):
+    """No thread ends in a traceback; what is not cancelled is set."""
+    cancelled, waited_for = Future(), Future()
+    for future in (cancelled, waited_for):
+        ignore_what_is_late(future)
+    assert cancelled.cancel()
+    for future in (cancelled, waited_for):
+        getattr(future, outcome)(KeyError("seven"))
+    assert cancelled.cancelled()
+    assert "seven" in str(waited_for.exception() or waited_for.result())
 
 
 def test_bounds_are_positive():
