@@ -7,11 +7,18 @@ from importlib import import_module
 from itertools import count
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 
 from loradar.registry import Registry
 from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE, Settings
+
+# How long a draw takes says more of the machine than of the test.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

@@ -46,7 +46,7 @@ def test_mappings_come_page_by_page(service, monkeypatch):
     client, registry = service
     assert tuple(client.mappings()) == registry.find_mappings(limit=9999)
     narrow = {"source": "scanner", "peft_type": "LORA", "q": "olmo", "library": "transformers", "status": "unproven"}
-    assert tuple(client.mappings(**narrow)) == registry.find_mappings(source="scanner")
+    assert tuple(client.mappings(**narrow)) == registry.find_mappings(source="scanner", q="olmo")
     with pytest.raises(InvalidRequest, match="status"):
         next(client.mappings(status="good"))
 
@@ -54,7 +54,7 @@ def test_mappings_come_page_by_page(service, monkeypatch):
 def test_changes_histories_slots_and_differences_are_the_registry_s(service, monkeypatch):
     """The same records as in process."""
     client, registry = service
-    one, other = registry.find_mappings(source="scanner")
+    one, other = registry.find_mappings(source="scanner", q="olmo")
     registry.revisions.yank(one.id, LOCAL, "wrong")
     registry.revisions.restore(one.id, LOCAL, "right")
     monkeypatch.setattr(client_reads, "PAGE", 2)
