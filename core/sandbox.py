@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
 from itertools import count
@@ -174,6 +174,9 @@ class Sandbox:
         except (OSError, EOFError) as error:
             message = f"No worker can be started ({error}). Come again later."
             raise WorkerFailed(message, reason="not_started") from error
+        # An outcome that comes while the future is cancelled would be refused with an error in pebble's thread.
+        future.set_result = _unless_settled(future.set_result)  # type: ignore[assignment, method-assign]
+        future.set_exception = _unless_settled(future.set_exception)  # type: ignore[assignment, method-assign]
         with self._lock:
             self._running.add(future)
             if self._is_closed:
@@ -198,6 +201,16 @@ class Sandbox:
     def _out_of_memory(self) -> WorkerFailed:
         message = f"It took more than {self.bounds.memory:g} GiB, and was ended. Send something smaller."
         return WorkerFailed(message, reason="out_of_memory", memory=self.bounds.memory)
+
+
+def _unless_settled(settle: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a way to settle a future that does nothing if it was cancelled just before."""
+
+    def settle_once(outcome: Any) -> None:
+        with suppress(InvalidStateError):
+            settle(outcome)
+
+    return settle_once
 
 
 def _context(preload: tuple[str, ...]) -> Any:
