@@ -93,7 +93,7 @@ def test_a_bad_field_is_named(client):
 
 
 def test_a_name_of_other_letters_is_a_bad_field(client):
-    """``\\w`` would be other letters in one engine than in another: the description says which are meant."""
+    r"""``\w`` would be other letters in one engine than in another: the description says which are meant."""
     for name in ("LÖRA", "\uff2cORA"):
         assert client.get("/v1/targets/llama", params={"peft_type": name}).status_code == 422
         question = {"model_type": "llama", "peft_type": name}
