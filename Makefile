@@ -52,7 +52,7 @@ bench: $(VENV)/.installed  ## ratios against the alternatives, in one run each
 	for script in $(filter-out bench/accelerator.py bench/arms.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
 # EXAMPLES of each operation and phase: 80 make more than 5,000 requests in about ten minutes.
-EXAMPLES ?= 80
+EXAMPLES ?= 130
 fuzz: $(VENV)/.installed  ## thousands of requests from the service's own description, each answer held to it
 	$(BIN)/python tests/fuzz_api.py --max-examples $(EXAMPLES) --workers 2
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 from itertools import count
 from math import ceil
@@ -175,7 +174,9 @@ class Sandbox:
         except (OSError, EOFError) as error:
             message = f"No worker can be started ({error}). Come again later."
             raise WorkerFailed(message, reason="not_started") from error
-        ignore_what_is_late(future)
+        # An outcome that comes while the future is cancelled would be refused with an error in pebble's thread.
+        future.set_result = _unless_settled(future.set_result)  # type: ignore[assignment, method-assign]
+        future.set_exception = _unless_settled(future.set_exception)  # type: ignore[assignment, method-assign]
         with self._lock:
             self._running.add(future)
             if self._is_closed:
@@ -202,18 +203,14 @@ class Sandbox:
         return WorkerFailed(message, reason="out_of_memory", memory=self.bounds.memory)
 
 
-def ignore_what_is_late(future: "Future[Any]") -> None:
-    """Let a future that is cancelled pass over the result that comes at the same moment.
+def _unless_settled(settle: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a way to settle a future that does nothing if it was cancelled just before."""
 
-    pebble (5.2.3) ends the process in between and sets it without another look: its thread would die with a traceback.
-    """
-    for name in ("set_result", "set_exception"):
-        setattr(future, name, partial(_set_unless_cancelled, getattr(future, name)))
+    def settle_once(outcome: Any) -> None:
+        with suppress(InvalidStateError):
+            settle(outcome)
 
-
-def _set_unless_cancelled(set_outcome: Callable[[Any], None], outcome: Any) -> None:
-    with suppress(InvalidStateError):
-        set_outcome(outcome)
+    return settle_once
 
 
 def _context(preload: tuple[str, ...]) -> Any:

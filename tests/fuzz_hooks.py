@@ -28,10 +28,15 @@ def well_formed_has_no_bad_field(ctx, response, case):  # noqa: ARG001 - as the 
         return
     if response.status_code == UNPROCESSABLE:
         fields = response.json()["error"]["details"].get("fields", ())
-        wrong = [field for field in fields if field["field"].startswith(("body", "query"))]
+        wrong = [field for field in fields if field["field"].startswith(("body", "query")) and not _beyond(field)]
         if wrong:
             message = f"The description allows what the service calls a bad field: {wrong}"
             raise AssertionError(message)
+
+
+def _beyond(field):
+    """Tell whether a description cannot say it: that layers differ in their paths, whatever their shapes."""
+    return field["field"].endswith("layers") and "is there twice" in field["problem"]
 
 
 @schemathesis.hook

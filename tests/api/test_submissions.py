@@ -69,9 +69,9 @@ def test_the_version_is_the_tag(service):
 
 def test_pages_go_back_in_time(service):
     """Newest first; ``next`` is the ``before`` of the next page; evidence is left for the one asked for."""
-    made = [submit(service, "other", preset="mlp") for _ in range(3)]
+    made = [submit(service, "other", name="paged", preset=preset) for preset in ("mlp", "attention", "default")]
     service.settle(made[1])
-    query = {"submitter": "other", "limit": 2}
+    query = {"submitter": "other", "name": "paged", "limit": 2}
     first = SubmissionsBody.model_validate(service.client.get("/v1/submissions", params=query).json())
     assert [one.id for one in first.submissions] == [made[2]["id"], made[1]["id"]]
     assert [one.evidence for one in first.submissions] == [None, None]
