@@ -17,6 +17,8 @@ SELECT id, library, name, statement, submitter, origin, status, reason, evidence
 FROM submissions
 """
 
+_BRIEF = _COLUMNS.replace("evidence", "NULL AS evidence")
+
 _REVIEWS = "SELECT submission_id, reviewer, decision, comment, at FROM reviews WHERE submission_id IN ({}) ORDER BY id"
 
 FILTERS = ("status", "library", "name", "submitter", "origin")
@@ -28,11 +30,11 @@ def statement_digest(statement: Statement) -> str:
     return "sha256:" + sha256(canonical(said).encode()).hexdigest()
 
 
-def find_submissions(reader: Reader, where: str, **values: Any) -> tuple[Submission, ...]:
-    """Return the submissions of a condition with their reviews."""
-    rows = reader.rows(_COLUMNS + where, **values)
+def find_submissions(reader: Reader, where: str, *, is_brief: bool = False, **values: Any) -> tuple[Submission, ...]:
+    """Return the submissions of a condition with their reviews; in brief without evidence and lists of layers."""
+    rows = reader.rows((_BRIEF if is_brief else _COLUMNS) + where, **values)
     reviews = _reviews(reader, [row["id"] for row in rows])
-    return tuple(_to_submission(row, reviews[row["id"]]) for row in rows)
+    return tuple(_to_submission(row, reviews[row["id"]], is_brief=is_brief) for row in rows)
 
 
 def get_submission(reader: Reader, submission_id: int) -> Submission:
@@ -50,13 +52,13 @@ def get_submission(reader: Reader, submission_id: int) -> Submission:
 def list_submissions(
     reader: Reader, asked: Mapping[str, str | None], before: int | None, limit: int
 ) -> tuple[Submission, ...]:
-    """Return submissions with these values, newest first, from below a number."""
+    """Return submissions with these values, newest first, from below a number, in brief: a hundred may be long."""
     wanted = {name: value for name, value in asked.items() if value is not None}
     conditions = [f"{name} = :{name}" for name in FILTERS if name in wanted]
     conditions += [] if before is None else ["id < :before"]
     where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
     bounds = {"limit": limit} if before is None else {"limit": limit, "before": before}
-    return find_submissions(reader, f"{where}ORDER BY id DESC LIMIT :limit", **wanted, **bounds)
+    return find_submissions(reader, f"{where}ORDER BY id DESC LIMIT :limit", is_brief=True, **wanted, **bounds)
 
 
 def _reviews(reader: Reader, ids: Iterable[int]) -> dict[int, list[Review]]:
@@ -68,10 +70,11 @@ def _reviews(reader: Reader, ids: Iterable[int]) -> dict[int, list[Review]]:
     return found
 
 
-def _to_submission(row: dict[str, Any], reviews: list[Review]) -> Submission:
+def _to_submission(row: dict[str, Any], reviews: list[Review], *, is_brief: bool) -> Submission:
+    said = json.loads(row["statement"])
     return Submission(
         id=row["id"],
-        statement=Statement.from_dict(json.loads(row["statement"])),
+        statement=Statement.from_dict(said | {"layers": None} if is_brief else said),
         status=row["status"],
         submitter=row["submitter"],
         created_at=row["created_at"],

@@ -1,6 +1,5 @@
 """``/v1/submissions``: contribute, and decide on what others contribute."""
 
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -98,11 +97,7 @@ def list_submissions(  # noqa: PLR0913 - the query's fields
     found = registry.submissions.list(**asked, before=before, limit=limit + 1)  # type: ignore[arg-type]  # checked above
     page = found[:limit]
     last = page[-1].id if len(found) > limit else None
-    return JSONResponse({"submissions": [_short(one).to_dict() for one in page], "next": last})
-
-
-def _short(submission: Submission) -> Submission:
-    return replace(submission, evidence=None, statement=replace(submission.statement, layers=()))
+    return JSONResponse({"submissions": [one.to_dict() for one in page], "next": last})
 
 
 @router.get(

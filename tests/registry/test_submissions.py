@@ -12,7 +12,7 @@ from loradar.errors import Conflict, KeyReused, NotAllowed, StaleVersion, Unknow
 from loradar.identity import Actor
 from loradar.mappings import Verification
 from loradar.registry import Key, checks, submission_writes
-from loradar.submissions import Checked, Evidence, Statement, Submission
+from loradar.submissions import Checked, Evidence, ListedLayer, Statement, Submission
 from loradar.targets import TargetSpec
 
 ADA, EVE = Actor("ada", "contributor"), Actor("eve", "contributor")
@@ -296,6 +296,15 @@ def test_lists_are_filtered_and_newest_first(scanned):
     assert listed(origin="drift") == ()
     with pytest.raises(UnknownSubmission, match="'9'"):
         scanned.submissions.get(9)
+
+
+def test_a_list_is_brief(scanned):
+    """A hundred listings of layers are no answer to who submitted what; the one submission has all."""
+    made = scanned.submissions.add(replace(STATED, layers=(ListedLayer("model.q_proj", (4, 4)),)), ADA)
+    scanned.submissions.settle(made.id, Checked(find_evidence(STATED)))
+    (brief,), whole = scanned.submissions.list(), scanned.submissions.get(made.id)
+    assert (whole.statement.layers[0].path, whole.evidence.matched) == ("model.q_proj", 4)
+    assert brief == replace(whole, evidence=None, statement=STATED)
 
 
 def test_what_is_registered_for_a_question(scanned):
