@@ -1,5 +1,6 @@
 """One shape for every error, whoever raises it: ``{"error": {"code", "message", "details"}}``."""
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -10,7 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.routing import Match
 
-from ..errors import InvalidRequest, LoradarError, NotAuthenticated, TooLarge
+from ..errors import DatabaseUnusable, InvalidRequest, LoradarError, NotAuthenticated, TooLarge
+from ..faults import fault_in_words
+
+LOGGER = logging.getLogger("loradar.api")
 
 VALUE_LENGTH = 100
 """Longest piece of a bad value that is sent back."""
@@ -70,6 +74,10 @@ def _allowed(request: Request, error: HTTPException) -> Mapping[str, str]:
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LoradarError)  # noqa: S101 - registered for nothing else; this tells mypy
+    if isinstance(error, DatabaseUnusable):  # where it is and what its driver says is for those who run the service
+        LOGGER.error("%s", error.message)
+        message = "The registry's database cannot be used now; the cause is in the service's log. Try again later."
+        error = DatabaseUnusable(message)
     return answer_error(request, error)
 
 
@@ -88,8 +96,8 @@ def _field(problem: dict[str, Any]) -> dict[str, str]:
         del place[1]
     where = ".".join(place)[:VALUE_LENGTH]
     value = problem.get("input")
-    shown = value[:VALUE_LENGTH] if isinstance(value, str) else str(value)[:VALUE_LENGTH]
-    return {"field": where, "problem": problem["msg"], "value": shown}
+    said = {"field": where, "problem": fault_in_words(problem)}
+    return said if problem["type"] == "missing" else said | {"value": str(value)[:VALUE_LENGTH]}
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:

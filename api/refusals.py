@@ -10,6 +10,13 @@ _RETRY = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "
 _CHALLENGE = {"WWW-Authenticate": {"description": "What would do: a bearer token", "schema": {"type": "string"}}}
 
 _TOLD: dict[int, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
+    400: (
+        "The reference is none, or not scanned for others",
+        "invalid_reference",
+        "file:/etc/passwd is not scanned for others: it may be any code or file. Schemes: 'hub', 'transformers', ...",
+        {"reference": "file:/etc/passwd", "schemes": ["hub", "transformers", "timm", "diffusers"]},
+        {},
+    ),
     401: (
         "No token, or one that does not work",
         "not_authenticated",
@@ -62,8 +69,16 @@ _TOLD: dict[int, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
     422: (
         "A field of the request is missing or out of bounds",
         "invalid_request",
-        "The request has a bad field: query.limit: Input should be less than or equal to 200. See /openapi.json.",
-        {"fields": [{"field": "query.limit", "problem": "Input should be less than or equal to 200", "value": "201"}]},
+        "The request has a bad field: query.limit: Input should be a valid integer, not 'x'. See /openapi.json.",
+        {
+            "fields": [
+                {
+                    "field": "query.limit",
+                    "problem": "Input should be a valid integer, not 'x'",
+                    "value": "x",
+                }
+            ]
+        },
         {},
     ),
     429: (
@@ -97,7 +112,7 @@ _TOLD: dict[int, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
     503: (
         "The registry's database cannot be used, or no worker is free",
         "database_unusable",
-        "The database cannot be reached. Try again, or look at /readyz.",
+        "The registry's database cannot be used now; the cause is in the service's log. Try again later.",
         {},
         _RETRY,
     ),

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, WithJsonSchema, field_validator
 
 from ..identity import TokenRole
-from ..spelling import HIDDEN, NAME_PATTERN
-from ..statements import WHOLE, NameField, StatementBody, TargetsField
+from ..spelling import HIDDEN, NAME_PATTERN, fault_in_reason
+from ..statements import WHOLE, NameField, StatementBody, TargetsField, without
 from ..submissions import Decision, Statement
 from ..targets import TargetSpec
 
@@ -21,7 +21,14 @@ class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-Text = Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH, pattern=rf"^[^{HIDDEN}]*[^{HIDDEN}\s][^{HIDDEN}]*$")]
+_SHOWN = rf"^[^{HIDDEN}]*[^{HIDDEN}\s][^{HIDDEN}]*$"
+
+Text = Annotated[
+    str,
+    Field(max_length=TEXT_LENGTH),
+    without(fault_in_reason),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": TEXT_LENGTH, "pattern": _SHOWN}),
+]
 """A text somebody has to read: something in it shows, and nothing in it hides."""
 
 
@@ -83,7 +90,9 @@ class ShorthandBody(RootModel[dict[NameField, TargetsField]]):
     @classmethod
     def _has_one(cls, root: dict[str, Any]) -> dict[str, Any]:
         if len(root) != 1:
-            message = f"The shorthand has {len(root)} architectures. Send one at a time."
+            message = (
+                f"The shorthand has one architecture, this body {len(root)}. Send one, or a statement with 'name'."
+            )
             raise ValueError(message)
         return root
 

@@ -61,7 +61,7 @@ class Contributions(Connection):
     def submissions(
         self, *, before: int | None = None, limit: int = 50, **filters: Unpack[Filters]
     ) -> tuple[Submission, ...]:
-        """Return submissions, the newest first: at most ``limit`` of those below ``before``."""
+        """Return submissions, the newest first, without their evidence: at most ``limit`` of those below ``before``."""
         page = {"before": None if before is None else str(before), "limit": str(limit)}
         asked = {name: None if value is None else str(value) for name, value in filters.items()}
         return self._get(_to_submissions, "/v1/submissions", {**asked, **page})

@@ -20,7 +20,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from .bounds import Bounds, limit_memory
-from .errors import Conflict, LoradarError, Overloaded, WorkerFailed, to_error
+from .errors import LoradarError, Overloaded, WorkerFailed, to_error
 from .extras import require
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ class Sandbox:
 
         Raises:
             Overloaded: If too much is waiting already.
-            Conflict: If the sandbox is closed.
+            WorkerFailed: If the sandbox is closed.
         """
         with self._lock:
             if self._is_closed:
                 message = "The workers are stopped. Ask again when the service is up."
-                raise Conflict(message)
+                raise WorkerFailed(message, reason="stopped")
             if self._open >= self.bounds.workers + self._waiting:
                 raise self._overloaded()
             self._open += 1

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, Validati
 
 from .checking import scan_sent
 from .errors import InvalidRequest
+from .faults import fault_in_words
 from .statements import STRICT, LayersField, NameField
 from .strict_json import parse_json
 from .vocabulary import Library
@@ -82,7 +83,7 @@ def _parse(data: Any) -> BaseModel:
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_FAULTS]
         # The first part of a place is the form that was taken for meant, which no sender knows of.
-        fields = [{"field": ".".join(map(str, ("body", *f["loc"][1:]))), "problem": f["msg"]} for f in found]
+        fields = [{"field": ".".join(map(str, ("body", *f["loc"][1:]))), "problem": fault_in_words(f)} for f in found]
         said = "; ".join(f"{field['field']}: {field['problem']}" for field in fields)
         message = f"The request has a bad field: {said}. Send 'config', 'layers' or 'reference'. See /openapi.json."
         raise InvalidRequest(message, fields=fields) from error

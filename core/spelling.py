@@ -93,6 +93,11 @@ def fault_in_text(text: str) -> str | None:
     return f"A text has no control characters and nothing invisible; here is {odd}. Leave it out." if odd else None
 
 
+def fault_in_reason(text: str) -> str | None:
+    """Return why this is no text somebody could read."""
+    return fault_in_text(text) or (None if text.strip() else "Say why; there is nothing to read here.")
+
+
 def shorten(text: str) -> str:
     """Return a text quoted, and cut where it is too long for a line."""
     return repr(text if len(text) <= 64 else f"{text[:61]}...")  # noqa: PLR2004 - fits a line

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from .errors import LoradarError, StatementRefused, quoted
+from .faults import fault_in_words
 from .methods import UNTARGETED, get_method, list_methods
 from .spelling import (
     HIDDEN,
@@ -50,7 +51,7 @@ def _refuse(message: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{message}", {"message": message})
 
 
-def _without(fault_in: Callable[[str], str | None]) -> AfterValidator:
+def without(fault_in: Callable[[str], str | None]) -> AfterValidator:
     """Return the validator that refuses what has a fault."""
 
     def check(text: str) -> str:
@@ -134,15 +135,15 @@ TargetsField = Annotated[
     tuple[str, ...] | str, BeforeValidator(_check_targets), WithJsonSchema({"anyOf": [_LIST, _REGEX]})
 ]
 NamesField = Annotated[tuple[str, ...], BeforeValidator(_check_list), WithJsonSchema(_LIST)]
-NameField = Annotated[str, _without(fault_in_name), _text(NAME_LENGTH, NAME_PATTERN)]
-PathField = Annotated[str, _without(fault_in_path), _text(TARGET_LENGTH, PATH_PATTERN)]
+NameField = Annotated[str, without(fault_in_name), _text(NAME_LENGTH, NAME_PATTERN)]
+PathField = Annotated[str, without(fault_in_path), _text(TARGET_LENGTH, PATH_PATTERN)]
 MethodField = Annotated[
     str, AfterValidator(_check_peft_type), WithJsonSchema({"type": "string", "enum": _NAMED_LAYERS})
 ]
 Rationale = Annotated[
     str,
     Field(max_length=RATIONALE_LENGTH),
-    _without(fault_in_text),
+    without(fault_in_text),
     WithJsonSchema({"type": "string", "maxLength": RATIONALE_LENGTH, "pattern": f"^[^{HIDDEN}]*$"}),
 ]
 WHOLE = BeforeValidator(lambda given: int(given) if _is_whole(given) else given)
@@ -289,7 +290,7 @@ def _parse(data: Json[Any, Any], source: str) -> Statement:
 def _to_refusal(error: ValidationError, source: str) -> StatementRefused:
     """Return what pydantic found first, in one sentence."""
     first = error.errors(include_url=False)[0]
-    field, says = ".".join(map(str, first["loc"])), first["msg"].rstrip(".")
+    field, says = ".".join(map(str, first["loc"])), fault_in_words(first)
     if first["type"] == "extra_forbidden":
         says = f"There is no such field. Fields: {quoted(StatementBody.model_fields)}"
     where = f", field {shorten(field)}" if field else ""

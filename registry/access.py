@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..identity import LOCAL
 from .schema import Reader
+from .urls import sqlite_file, unusable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +37,7 @@ class Access:
         """
         from .engine import connect_to, transaction  # noqa: PLC0415 - SQLAlchemy, 0.3 s
 
+        self._require_file()
         self._engine = self._engine or connect_to(self.url)
         with transaction(self._engine) as connection:
             yield connection
@@ -51,6 +53,12 @@ class Access:
 
         with self.transaction() as connection, Write(connection, actor, action) as write:
             yield write
+
+    def _require_file(self) -> None:
+        """Write to no file that is not there any more: SQLite would make an empty one in its place."""
+        path = sqlite_file(self.url)
+        if path and not path.exists():
+            raise unusable(self.url, "it is not there any more", "Put it back, or start anew without it.")
 
     def close(self) -> None:
         """Close every connection."""

@@ -3,7 +3,7 @@
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,9 @@ from .urls import unusable
 
 MAGIC = b"SQLite format 3\x00"
 """What every SQLite file starts with."""
+
+_File = tuple[int, int]
+"""A file, whatever it is called: its device and its number there."""
 
 BUSY_SECONDS = 30.0
 """How long to wait for another process's write."""
@@ -21,7 +24,7 @@ class SqliteReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._idle: deque[sqlite3.Connection] = deque()
+        self._idle: deque[tuple[_File, sqlite3.Connection]] = deque()
 
     def rows(self, sql: str, /, **values: Any) -> list[dict[str, Any]]:
         """Return the rows of a SELECT with ``:name`` parameters.
@@ -50,7 +53,7 @@ class SqliteReader:
     def close(self) -> None:
         """Close every idle connection."""
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[1].close()
 
     def check(self) -> None:
         """Make sure that the file is empty or an SQLite database, before SQLite overwrites it for being short.
@@ -70,8 +73,9 @@ class SqliteReader:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection to one thread; one that failed is not lent again."""
         connection = None
+        file = self._file()
         try:
-            connection = self._lend()
+            connection = self._lend(file)
             yield connection
         except sqlite3.Error as error:
             if connection:
@@ -81,14 +85,25 @@ class SqliteReader:
             if connection:
                 connection.close()
             raise
-        self._idle.append(connection)
+        self._idle.append((file, connection))
 
-    def _lend(self) -> sqlite3.Connection:
+    def _lend(self, file: _File) -> sqlite3.Connection:
+        with suppress(IndexError):
+            while True:
+                opened, connection = self._idle.pop()
+                if opened == file:
+                    return connection
+                connection.close()
+        uri = f"{self._path.as_uri()}?mode=ro"
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+
+    def _file(self) -> _File:
+        """Return which file is there now: a connection would go on reading one that was moved away."""
         try:
-            return self._idle.pop()
-        except IndexError:
-            uri = f"{self._path.as_uri()}?mode=ro"
-            return sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, check_same_thread=False)
+            status = self._path.stat()
+        except OSError as error:
+            raise unusable(f"sqlite:///{self._path}", error.strerror or str(error)) from error
+        return status.st_dev, status.st_ino
 
 
 class _SteadyReader(SqliteReader):

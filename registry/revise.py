@@ -93,7 +93,8 @@ def _check(held: Revision, version: int | None, *, is_yanked: bool) -> None:
         message = f"Mapping {mapping_id} is at version {held.version}, not {version}. Read it again, then decide."
         raise StaleVersion(message, mapping=mapping_id, version=held.version, given=version)
     if is_yanked and held.yanked_at:
-        message = f"Mapping {mapping_id} was yanked at {held.yanked_at}: {held.yank_reason}. Restore it, or leave it."
+        reason = str(held.yank_reason).rstrip(".")
+        message = f"Mapping {mapping_id} was yanked at {held.yanked_at}: {reason}. Restore it, or leave it."
         raise Conflict(message, mapping=mapping_id, reason=held.yank_reason)
     if not is_yanked and not held.yanked_at:
         message = f"Mapping {mapping_id} is in use; only a yanked one can be restored."

@@ -100,8 +100,8 @@ def snapshot_lines(reader: Reader, since: int | None = None) -> Iterator[str]:
 
 
 def can_tell_since(reader: Reader, since: int) -> bool:
-    """Tell whether the changes after a serial say what they touched."""
-    return not reader.rows(_UNTOLD, since=since)[0]["n"]
+    """Tell whether the changes after a serial say what they touched; of a serial that is not there yet, none do."""
+    return since <= serial_of(reader) and not reader.rows(_UNTOLD, since=since)[0]["n"]
 
 
 def _pages(reader: Reader, since: int) -> Iterator[list[Row]]:

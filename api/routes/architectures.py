@@ -30,7 +30,7 @@ AfterQuery = Annotated[
 ]
 
 
-@router.get("/architectures", responses={200: {"model": PageBody}})
+@router.get("/architectures", summary="List architectures", responses={200: {"model": PageBody}})
 def list_architectures(
     registry: OpenRegistry,
     *,
@@ -53,13 +53,21 @@ def _parse_after(after: str | None) -> tuple[str, str] | None:
     return library, name
 
 
-@router.get("/architectures/{library}/{name}", responses={200: {"model": DetailBody}, **NOT_FOUND})
+@router.get(
+    "/architectures/{library}/{name}",
+    summary="Get an architecture",
+    responses={200: {"model": DetailBody}, **NOT_FOUND},
+)
 def get_architecture(registry: OpenRegistry, library: LibraryName, name: Name) -> JSONResponse:
     """Return everything known about an architecture: slots, towers, mappings and their revisions."""
     return JSONResponse(registry.get_architecture(library, name).to_dict())
 
 
-@router.get("/architectures/{library}/{name}/similar", responses={200: {"model": SimilarBody}, **NOT_FOUND})
+@router.get(
+    "/architectures/{library}/{name}/similar",
+    summary="List similar architectures",
+    responses={200: {"model": SimilarBody}, **NOT_FOUND},
+)
 def list_similar(
     registry: OpenRegistry,
     library: LibraryName,

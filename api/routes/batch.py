@@ -17,6 +17,7 @@ router = APIRouter(prefix="/v1", tags=["targets"], route_class=StrictRoute)
 
 @router.post(
     "/targets:batch",
+    summary="Look up many targets",
     responses={200: {"model": BatchBody, "description": "The answers, in order"}, **refusals(413, 415)},
 )
 def get_targets_of_many(registry: OpenRegistry, body: BatchQuestions) -> JSONResponse:

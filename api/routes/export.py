@@ -23,6 +23,7 @@ OnlyQuery = Annotated[
 
 @router.get(
     "/constants.py",
+    summary="Export PEFT's constants",
     response_class=Response,
     responses={
         200: {

@@ -18,7 +18,7 @@ MAX_SERIAL = 2**31 - 1
 SinceQuery = Annotated[int, Query(ge=0, le=MAX_SERIAL, description="Only what came after this serial", examples=[1])]
 
 
-@router.get("/changes", tags=["mirrors"], responses={200: {"model": ChangesBody}})
+@router.get("/changes", summary="Follow the changes", tags=["mirrors"], responses={200: {"model": ChangesBody}})
 def list_changes(
     registry: OpenRegistry,
     *,
@@ -36,6 +36,7 @@ def list_changes(
 
 @router.get(
     "/architectures/{library}/{name}/history",
+    summary="List every revision",
     tags=["architectures"],
     responses={200: {"model": HistoryBody}, **NOT_FOUND},
 )
@@ -47,6 +48,7 @@ def list_history(registry: OpenRegistry, library: LibraryName, name: Name) -> JS
 
 @router.get(
     "/architectures/{library}/{name}/layers",
+    summary="List the slots",
     tags=["architectures"],
     responses={200: {"model": LayersBody}, **NOT_FOUND},
 )

@@ -39,7 +39,7 @@ PlaceQuery = Annotated[
 ]
 
 
-@router.get("", responses={200: {"model": MappingPageBody}})
+@router.get("", summary="List mappings", responses={200: {"model": MappingPageBody}})
 def list_mappings(  # noqa: PLR0913 - the filters
     registry: OpenRegistry,
     *,
@@ -62,6 +62,7 @@ def list_mappings(  # noqa: PLR0913 - the filters
 
 @router.get(
     "/{mapping_id}",
+    summary="Get a revision",
     responses={
         200: {
             "model": RevisionBody,
@@ -78,7 +79,11 @@ def get_mapping(registry: OpenRegistry, mapping_id: MappingId) -> JSONResponse:
     return JSONResponse(revision.to_dict(), headers=headers)
 
 
-@router.get("/{mapping_id}/diff", responses={200: {"model": DifferenceBody}, **NOT_FOUND})
+@router.get(
+    "/{mapping_id}/diff",
+    summary="Compare two mappings",
+    responses={200: {"model": DifferenceBody}, **NOT_FOUND},
+)
 def compare_mappings(registry: OpenRegistry, mapping_id: MappingId, against: OtherId) -> JSONResponse:
     """Return which layers a mapping reaches that another of its architecture does not, and the other way round."""
     return JSONResponse(registry.compare(mapping_id, against).to_dict())

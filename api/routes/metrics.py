@@ -21,6 +21,7 @@ EXAMPLE = (
 
 @router.get(
     "/metrics",
+    summary="What is counted",
     response_class=Response,
     responses={
         200: {

@@ -30,7 +30,7 @@ SCAN = "loradar.sent:answer_scan"
     },
     responses={
         200: {"model": ScanBody, "description": "What `loradar scan --json` prints"},
-        **refusals(404, 413, 415, 501, 502),
+        **refusals(400, 404, 413, 415, 501, 502),
     },
 )
 async def scan(request: Request) -> Response:

@@ -33,6 +33,7 @@ def _snapshots(request: Request) -> Snapshots:
 
 @router.get(
     "/snapshot",
+    summary="Take the whole registry",
     response_class=StreamingResponse,
     responses={
         200: {
@@ -78,7 +79,7 @@ def _stream(snapshots: Snapshots, kept: Kept, *, is_plain: bool, headers: dict[s
     return StreamingResponse(snapshots.take(kept, is_plain=is_plain), media_type=MEDIA_TYPE, headers=headers)
 
 
-@router.get("/snapshot/key", response_model=KeyBody)
+@router.get("/snapshot/key", summary="Get the key of snapshots", response_model=KeyBody)
 def get_key(request: Request) -> dict[str, Any]:
     """Return the public key that snapshots are signed with: keep it, and hold every snapshot against it."""
     return {"algorithm": ALGORITHM, "key": _snapshots(request).signer().key}

@@ -28,6 +28,7 @@ PresetQuery = Annotated[
 
 @router.get(
     "/targets/{model_type}",
+    summary="Look up targets",
     responses={
         200: {"model": MappingBody, "description": "The mapping to use"},
         304: {"description": "The client has it already: `If-None-Match` names its `ETag`"},

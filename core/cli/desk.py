@@ -93,7 +93,7 @@ class LocalDesk:
     def submissions(
         self, *, before: int | None = None, limit: int = 50, **filters: "Unpack[Filters]"
     ) -> "tuple[Submission, ...]":
-        """Return submissions, the newest first."""
+        """Return submissions, the newest first, without their evidence."""
         return self.registry.submissions.list(before=before, limit=limit, **filters)
 
     def review(

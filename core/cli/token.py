@@ -38,7 +38,9 @@ def create(
         return
     typer.echo(made)
     until = f"until {token.expires_at}" if token.expires_at else "until it is revoked"
-    typer.echo(f"Token {token.id}: {token.name} is a {token.role} {until}. It is shown this once: keep it.", err=True)
+    article = "an" if token.role == "admin" else "a"
+    told = f"Token {token.id}: {token.name} is {article} {token.role} {until}. It is shown this once: keep it."
+    typer.echo(told, err=True)
     typer.echo(f"Use it with: export {TOKEN_VARIABLE}=...", err=True)
 
 

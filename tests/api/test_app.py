@@ -1,15 +1,25 @@
 """The application as a whole: health, errors in one shape, OpenAPI, nothing built at import."""
 
+import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
+import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from loradar.api import create_app
+from loradar.api import create_app, running
+from loradar.api.deps import LazyRegistry
 from loradar.api.schemas import ErrorBody, HealthBody, IndexBody, ReadyBody
+from loradar.errors import DatabaseUnusable
 from loradar.registry import Registry
 from loradar.settings import Settings
+
+THREADS = 40
+"""Of the pool that answers what is no coroutine."""
 
 
 def test_health_and_readiness(client):
@@ -39,6 +49,53 @@ def test_a_database_away_is_not_ready_but_healthy(tmp_path):
         assert client.get("/v1/targets/llama").status_code == 503
         path.unlink()
         assert client.get("/readyz").status_code == 200
+
+
+def test_a_file_that_was_moved_away_is_not_read_on(client, seeded_settings, registry, caplog):
+    """Nobody is told where it was but the log; nothing is put in its place; what is put back is read."""
+    path, away = (seeded_settings.home / name for name in ("registry.sqlite3", "away.sqlite3"))
+    token = {"Authorization": f"Bearer {registry.tokens.create('ada', 'contributor')[1]}"}
+    assert client.get("/readyz").json()["serial"] == 2
+    registry.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"VACUUM INTO '{away}'")
+    for file in seeded_settings.home.glob("registry.sqlite3*"):
+        file.unlink()
+    for asked in ("/readyz", "/v1/targets/llama", "/v1/tokens/me"):
+        answer = client.get(asked, headers=token)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "database_unusable")
+        assert str(seeded_settings.home) not in answer.text
+    assert "loradar_registry_readable 0.0" in client.get("/metrics").text
+    assert client.get("/healthz").status_code == 200
+    assert f"{path}' cannot be used: No such file" in caplog.text
+    with pytest.raises(DatabaseUnusable, match=r"not there any more.*Put it back"):
+        registry.tokens.create("bob", "contributor")
+    assert not path.exists()
+    away.rename(path)
+    assert client.get("/v1/tokens/me", headers=token).json()["name"] == "ada"
+    assert client.get("/readyz").json()["serial"] == 2
+
+
+def test_it_is_healthy_though_everybody_waits(settings, monkeypatch):
+    """A database that does not answer takes every thread; that the process runs is told without one."""
+    answering, asked = threading.Event(), threading.Semaphore(0)
+
+    def wait(_):
+        asked.release()
+        answering.wait(60)
+        message = "It does not answer."
+        raise DatabaseUnusable(message)
+
+    monkeypatch.setattr(LazyRegistry, "get", wait)
+    with running(settings) as url, ThreadPoolExecutor(THREADS + 10) as pool:
+        waiting = [pool.submit(httpx2.get, f"{url}/readyz", timeout=120) for _ in range(THREADS + 10)]
+        for _ in range(THREADS):
+            assert asked.acquire(timeout=60)
+        try:
+            assert httpx2.get(f"{url}/healthz", timeout=30).status_code == 200
+        finally:
+            answering.set()
+        assert {one.result().status_code for one in waiting} == {503}
 
 
 def test_the_registry_is_closed_at_the_end(seeded_settings):

@@ -30,7 +30,7 @@ def send(service, content, path="/v1/submissions", **headers):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "Field required"),
+        (b"", "It is missing"),
         (b"{", "EOF"),
         (b'{"name": "a", "name": "b", "target_modules": ["q_proj"]}', "uplicate"),
         (b'{"name": NaN}', "expected value"),
@@ -188,3 +188,29 @@ def test_a_trusted_proxy_is_believed(seeded_settings):
     """Then each of its clients is counted apart."""
     with running(replace(seeded_settings, trusted_proxies="127.0.0.1")) as url:
         assert [asked_for(url, f"192.0.2.{number}") for number in (1, 2, 2)] == [599, 599, 598]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"olmo2": []}', "body.olmo2: A list has 1 to 512 names; this one has 0. Leave the field out for none. See"),
+        (b'{"a": ["q"], "b": ["q"]}', "body: The shorthand has one architecture, this body 2. Send one, or"),
+        (b'{"name": "a", "rational": "x"}', "body.rational: There is no such field"),
+        (b'{"target_modules": ["q"]}', "body.name: It is missing. See"),
+        (b'{"name": "a", "preset": "attn"}', "'all-linear' or 'experts', not 'attn'. See"),
+    ],
+)
+def test_a_fault_is_told_with_its_value(service, content, said):
+    """In one sentence each, whoever found it; a value that is not there is not told of."""
+    answer = send(service, content)
+    assert said in answer.json()["error"]["message"]
+    fields = answer.json()["error"]["details"]["fields"]
+    assert all(("value" in field) == (field["problem"] != "It is missing") for field in fields)
+
+
+@pytest.mark.parametrize(("reason", "said"), [("", "Say why"), (" \n", "Say why"), ("a\u200bb", "(U+200B)")])
+def test_a_reason_is_something_to_read(service, reason, said):
+    """A word for what is wrong with it, and not the pattern it does not match."""
+    answer = service.post("/v1/submissions/1/withdrawal", {"reason": reason})
+    assert (answer.status_code, code_of(answer)) == (422, "invalid_request")
+    assert said in answer.json()["error"]["message"]

@@ -45,7 +45,7 @@ def test_every_operation_is_described(document, operations):
     """A summary, a description, one known tag, and a name of its own that no path change will change."""
     tags = {tag["name"] for tag in document["tags"]}
     for path, method, op in operations:
-        assert op["summary"], (path, method)
+        assert op["summary"] != op["operationId"].replace("_", " ").title(), (path, method)  # what none makes of it
         assert op["description"].endswith("."), (path, method)
         assert len(op["tags"]) == 1, (path, method)
         assert tags.issuperset(op["tags"]), (path, method)

@@ -10,7 +10,7 @@ import pytest
 import sandbox_tasks as tasks
 
 from loradar.bounds import Bounds
-from loradar.errors import Conflict, InvalidRequest, Overloaded, WorkerFailed
+from loradar.errors import InvalidRequest, Overloaded, WorkerFailed
 from loradar.sandbox import Sandbox, _unless_settled
 
 SECONDS = 3.0
@@ -114,7 +114,7 @@ def test_closing_ends_what_runs_and_drops_what_waits():
     wait([running], 5)
     assert isinstance(running.exception(), WorkerFailed)
     assert waiting.cancelled()
-    with pytest.raises(Conflict, match="stopped"):
+    with pytest.raises(WorkerFailed, match="stopped"):
         closing.submit(tasks.add, 1, 2)
 
 

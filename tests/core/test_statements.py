@@ -73,7 +73,7 @@ def test_the_shorthand_is_a_statement_per_key():
         ("olmo2", "is no statement"),
         ({}, "has 0 statements"),
         ({f"a{n}": ["q"] for n in range(65)}, "has 65 statements; 1 to 64"),
-        ({"nam": "olmo2", "targets": ["q_proj"]}, "Field required"),
+        ({"nam": "olmo2", "targets": ["q_proj"]}, "It is missing"),
         ({"olmo2": []}, "this one has 0"),
         ({1: ["q"]}, "valid string"),
     ],

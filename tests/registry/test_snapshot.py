@@ -111,6 +111,12 @@ def test_a_seed_touches_everything(any_registry):
     assert len(take(any_registry, 1)) == 1
 
 
+def test_a_serial_from_the_future_gets_everything(any_registry):
+    """The registry was put back to an older state: nobody can tell what a mirror has that is not so any more."""
+    assert not any_registry.can_tell_since(2)
+    assert take(any_registry, 2) == take(any_registry)
+
+
 def test_a_write_meanwhile_is_in_the_next_one(request, tmp_path):
     """A snapshot is of one state, though it is read page by page; nobody waits for it."""
     from loradar.settings import Settings  # noqa: PLC0415 - for this test alone
