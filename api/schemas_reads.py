@@ -58,8 +58,8 @@ class Question(BaseModel):
     model_config = _shape({"model_type": "llama", "peft_type": "IA3"})
 
     model_type: str = Field(min_length=1, max_length=NAME_LENGTH, pattern=NAME_PATTERN)
-    peft_type: str = Field(default="LORA", pattern=r"^\w+$", max_length=64)
-    preset: str = Field(default="default", pattern=r"^[\w-]+$", max_length=32)
+    peft_type: str = Field(default="LORA", pattern=r"^[A-Za-z0-9_]+$", max_length=64)
+    preset: str = Field(default="default", pattern=r"^[A-Za-z0-9_-]+$", max_length=32)
     library: Library = "transformers"
     library_version: str | None = Field(default=None, pattern=NAME_PATTERN, max_length=64)
 

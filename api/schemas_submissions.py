@@ -17,23 +17,26 @@ SPEC_EXAMPLE: dict[str, Any] = {
     "feedforward_modules": None,
 }
 
+VERIFICATION_EXAMPLE: dict[str, Any] = {
+    "status": "live",
+    "library_version": "5.23.0",
+    "counts": {"q_proj": {"linear": 16}, "v_proj": {"linear": 16}},
+    "reached": 0.1658,
+    "findings": [],
+}
+
 EVIDENCE_EXAMPLE: dict[str, Any] = {
     "method": "dataflow",
     "builds": True,
     "proof": "proved on a small build",
-    "verification": {
-        "status": "live",
-        "library_version": "5.23.0",
-        "counts": {"q_proj": {"linear": 16}, "v_proj": {"linear": 16}},
-        "reached": 0.1658,
-        "findings": [],
-    },
+    "verification": VERIFICATION_EXAMPLE,
     "outside": {},
     "near": {},
     "differences": [
         {"against": "the scanner's proposal", "mapping_id": None, "more": {}, "less": {}},
     ],
     "spec": SPEC_EXAMPLE,
+    "spec_verification": VERIFICATION_EXAMPLE,
     "layers": {"model.layers.*.self_attn.q_proj": 16, "model.layers.*.self_attn.v_proj": 16},
     "matched": 32,
     "formula": {"per_rank": 131072, "fixed": 0},
@@ -111,6 +114,7 @@ class EvidenceBody(Shape):
     near: dict[str, list[str]] = Field(description="For each target that hits nothing, names that would")
     differences: list[DifferenceBody]
     spec: SpecBody | None = Field(description="Made anew from the layers hit: what a review publishes")
+    spec_verification: VerificationBody | None = Field(description="What is found of that spec")
     layers: dict[str, int] = Field(description="The layers hit, by path pattern with their number")
     matched: int
     formula: FormulaBody | None

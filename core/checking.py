@@ -62,11 +62,12 @@ def check(statement: Statement, registered: tuple[Mapping, ...] = ()) -> Checked
         scan, method = _scan(statement)
     except LoradarError as error:
         return Checked(None, error.message)
+    built = None if method == "listing" else scan  # what somebody lists is kept nowhere before somebody reviewed it
     try:
         evidence = weigh(scan, statement, registered, method)
     except LoradarError as error:
-        return Checked(None, error.message, scan)
-    return Checked(evidence, failure_of(evidence), scan)
+        return Checked(None, error.message, built)
+    return Checked(evidence, failure_of(evidence), built)
 
 
 def _scan(statement: Statement) -> tuple[Scan, Known]:

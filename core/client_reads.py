@@ -7,7 +7,7 @@ from typing import Any
 
 from .changes import Change, Revision
 from .client_connection import Connection, quoted_segment
-from .errors import LoradarError, to_error
+from .errors import LoradarError, SignatureInvalid, to_error
 from .mappings import Mapping
 from .records import Slot
 from .snapshots import SnapshotInfo, check_snapshot, part_of
@@ -130,7 +130,7 @@ class Reading(Connection):
             since: Only the architectures touched after this serial, each whole.
 
         Raises:
-            SignatureInvalid: If it was cut off or altered, or signed by somebody else.
+            SignatureInvalid: If it was cut off or altered, signed by somebody else, or another one than was asked for.
             ServiceUnreachable: If there is no usable answer.
             MissingExtra: If ``cryptography`` is not installed.
         """
@@ -138,7 +138,13 @@ class Reading(Connection):
         with part_of(out) as part:
             self._download("/v1/snapshot", {"since": None if since is None else str(since)}, part)
             with part.open("rb") as file:
-                return check_snapshot(file, key)
+                info = check_snapshot(file, key)
+            if info.since not in (None, since):  # truly signed, once, for another question
+                message = (
+                    f"{self.url} sent what was touched after serial {info.since}, which nobody asked for. Ask again."
+                )
+                raise SignatureInvalid(message, since=since, found=info.since)
+            return info
 
 
 def _to_answers(body: Json[str, Any]) -> list[Mapping | LoradarError]:

@@ -7,25 +7,23 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from .checking import scan_sent
 from .errors import InvalidRequest
 from .faults import fault_in_words
-from .statements import MOST_LAYERS, LayerBody, NameField
+from .statements import STRICT, LayersField, NameField
 from .strict_json import parse_json
 from .vocabulary import Library
 
 REFERENCE_LENGTH = 300
 MOST_FAULTS = 20
 
-_STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
-
 
 class ConfigScan(BaseModel):
     """A transformers ``config.json``: its ``model_type`` has to be one that transformers itself knows."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     config: dict[str, Any] = Field(
         description="What the file holds; code it names is never loaded", examples=[{"model_type": "olmo2"}]
@@ -35,9 +33,9 @@ class ConfigScan(BaseModel):
 class LayersScan(BaseModel):
     """A list of layers, as a file's header tells them: names and shapes are all that speaks."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
-    layers: Annotated[list[LayerBody], Field(min_length=1, max_length=MOST_LAYERS)]
+    layers: LayersField
     library: Library = Field("torch", description="Library the architecture belongs to")
     name: NameField = Field("unnamed", description="What to call the architecture")
 
@@ -45,7 +43,7 @@ class LayersScan(BaseModel):
 class ReferenceScan(BaseModel):
     """An architecture by its name, or a repo's ``config.json`` on the hub."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     reference: Annotated[str, Field(min_length=1, max_length=REFERENCE_LENGTH, pattern=r"^[!-~]+$")] = Field(
         description="`transformers:NAME`, `timm:NAME`, `diffusers:NAME` or `hub:org/repo[@revision]`",

@@ -78,7 +78,7 @@ def _read_or_make(path: Path) -> str:
             pass
         finally:
             made.unlink()
-    return path.read_text("utf-8")
+    return path.read_text("utf-8", errors="replace")  # what is no text is no base64 either
 
 
 def _decode(text: str, size: int = _BYTES) -> bytes | None:

@@ -14,8 +14,11 @@ NAME_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*$"
 TARGET_PATTERN = r"^([0-9]+\.)*[0-9]*[A-Za-z_\-][A-Za-z0-9_\-]*(\.[A-Za-z0-9_\-]+)*$"
 PATH_PATTERN = r"^[!-\-/-~]+(\.[!-\-/-~]+)*$"
 REGEX_PATTERN = r"^[ -~]+$"
-HIDDEN = r"\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
-"""Control characters but line ends and tabs, and what shows nothing or turns the direction of reading."""
+HIDDEN = (
+    r"\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e"
+    r"\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+)
+"""Control characters but line feeds and tabs, and what shows nothing, ends a line or turns the direction of reading."""
 
 
 def find_odd(text: str, odd: str = r"[^ -~]") -> str | None:
@@ -86,7 +89,7 @@ def fault_in_path(path: str) -> str | None:
 
 def fault_in_text(text: str) -> str | None:
     """Return why this is no text that shows whole; line ends and tabs are fine."""
-    odd = find_odd(text, f"[{HIDDEN}]")
+    odd = find_odd(text, f"[{HIDDEN}\ud800-\udfff]")  # halves of characters, as a shell's odd bytes are read: no text
     return f"A text has no control characters and nothing invisible; here is {odd}. Leave it out." if odd else None
 
 

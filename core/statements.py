@@ -37,14 +37,11 @@ from .spelling import (
     fault_in_text,
     shorten,
 )
-from .submissions import ListedLayer, Statement
+from .submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS, ListedLayer, Statement
 from .targets import TargetSpec
 from .vocabulary import Library, Preset
 
 MOST_TARGETS = 512
-MOST_LAYERS = 200_000
-MOST_DIMENSIONS = 8
-LARGEST_DIMENSION = 1 << 31
 MOST_STATEMENTS = 64
 """In one shorthand."""
 

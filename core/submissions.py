@@ -17,6 +17,11 @@ SUBMISSION_STATUSES: tuple[SubmissionStatus, ...] = get_args(SubmissionStatus)
 OPEN_STATUSES: tuple[SubmissionStatus, ...] = ("checking", "needs_review", "approved")
 """In which something is still to be done."""
 
+MOST_LAYERS = 200_000
+MOST_DIMENSIONS = 8
+LARGEST_DIMENSION = 1 << 31
+"""Bounds of a list of layers."""
+
 Origin = Literal["contributor", "drift"]
 Decision = Literal["approve", "reject"]
 
@@ -144,6 +149,7 @@ class Evidence:
         near: For each target that hits nothing, names that would.
         differences: Beside what is registered, and beside the scanner's own proposal.
         spec: The target spec made anew from the layers hit, which is what a review publishes.
+        spec_verification: What is found of that spec: it names nothing of the statement that hits nothing.
         layers: The layers hit, by path pattern with their number.
         matched: How many layers that is.
         per_rank: Parameters each rank of an adapter adds.
@@ -159,6 +165,7 @@ class Evidence:
     near: dict[str, tuple[str, ...]] = field(default_factory=dict)
     differences: tuple[Difference, ...] = ()
     spec: TargetSpec | None = None
+    spec_verification: Verification | None = None
     layers: dict[str, int] = field(default_factory=dict)
     matched: int = 0
     per_rank: int | None = None
@@ -176,6 +183,7 @@ class Evidence:
             "near": {target: list(names) for target, names in self.near.items()},
             "differences": [difference.to_dict() for difference in self.differences],
             "spec": self.spec.to_dict() if self.spec else None,
+            "spec_verification": self.spec_verification.to_dict() if self.spec_verification else None,
             "layers": self.layers,
             "matched": self.matched,
             "formula": None if self.per_rank is None else {"per_rank": self.per_rank, "fixed": self.fixed},
@@ -190,17 +198,22 @@ class Evidence:
             method=data["method"],
             builds=data["builds"],
             proof=data["proof"],
-            verification=Verification.from_dict(data["verification"]) if data["verification"] else None,
+            verification=_to_verification(data["verification"]),
             outside={part: tuple(patterns) for part, patterns in data["outside"].items()},
             near={target: tuple(names) for target, names in data["near"].items()},
             differences=tuple(map(Difference.from_dict, data["differences"])),
             spec=TargetSpec.from_dict(data["spec"]) if data["spec"] else None,
+            spec_verification=_to_verification(data["spec_verification"]),
             layers=dict(data["layers"]),
             matched=data["matched"],
             per_rank=formula.get("per_rank"),
             fixed=formula.get("fixed"),
             coverage=tuple(map(Coverage.from_dict, data["coverage"])),
         )
+
+
+def _to_verification(data: Json[str, Any] | None) -> Verification | None:
+    return Verification.from_dict(data) if data else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from ..errors import InvalidRequest, NoAdaptableLayers
 from ..records import Architecture, Layer, Scan
 from ..spelling import fault_in_name, fault_in_path, shorten
-from ..submissions import ListedLayer
+from ..submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS, ListedLayer
 from ..vocabulary import Tower
 from .facts import ModelFacts
 from .fingerprint import fingerprint
@@ -24,10 +24,6 @@ from .slots import make_slots
 from .surroundings import Surroundings
 from .tower_map import TowerMap, list_prefixes
 from .words import read_facts
-
-MOST_LAYERS = 200_000
-MOST_DIMENSIONS = 8
-LARGEST_DIMENSION = 1 << 31
 
 HOW = (
     "nothing was built: kinds and roles rest on the names and shapes listed, and a Conv1D, whose weight is transposed, "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import ConstantsUnreadable, MissingExtra
+from ..versions import parse_version
 from .constants_ast import Conditional, read_module
 
 
@@ -62,9 +63,11 @@ def read_constants(path: Path | None = None, version: str | None = None) -> Peft
 
     Raises:
         ConstantsUnreadable: If the file is missing, is no Python, or builds a table in a way not understood.
+        InvalidRequest: If the version is none: it is written into files that are run.
         MissingExtra: If no path is given and peft is not installed.
     """
     version = version or (_installed_version() if path is None else _version_around(path))
+    parse_version(version)
     path = path or installed_constants()
     return parse_constants(read_source(path), version, str(path))
 

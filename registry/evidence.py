@@ -1,7 +1,7 @@
 """The evidence on a statement: what it hits of a scan, beside what others hit, and what it says in other words."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -16,7 +16,7 @@ from ..patterns import pattern_of
 from ..records import Layer, Proposal, Scan
 from ..sizes import count_fixed, count_per_rank
 from ..submissions import Difference, Evidence, Statement
-from ..targets import TargetSpec
+from ..targets import Targets, TargetSpec
 from .findings import OUTSIDE
 from .hits import Hit, Hits
 from .linear import LinearMatcher
@@ -81,7 +81,8 @@ class _Weighing:
     statement: Statement
 
     def weigh(self, registered: Sequence[Mapping], method: Method) -> Evidence:
-        layers = self._layers
+        layers, said = self._layers, self.statement
+        spec = self._spec if layers else None
         per_rank, fixed = self._sizes
         return Evidence(
             method=method,
@@ -91,7 +92,8 @@ class _Weighing:
             outside=dict(self._outside()),
             near=self._near,
             differences=tuple(self._differences(registered)),
-            spec=self._spec if layers else None,
+            spec=spec,
+            spec_verification=self._verifier.verify(spec, said.peft_type, said.preset) if spec else None,
             layers=_patterns(layers),
             matched=len(layers),
             per_rank=per_rank,
@@ -179,10 +181,8 @@ class _Weighing:
 
     @cached_property
     def _choice(self) -> Choice:
-        feedforward = self.statement.spec.feedforward_modules
-        scaled = [
-            layer for layer in self._layers if feedforward is not None and _is_scaled_at_input(layer, feedforward)
-        ]
+        named = self.statement.spec.feedforward_modules
+        scaled = [*filter(_scaled_by(named), self._layers)] if named else []
         return Choice(self.statement.peft_type, self._layers, "", self.statement.preset, tuple(scaled))
 
     @cached_property
@@ -231,11 +231,15 @@ def _each_once(layers: Iterable[Layer]) -> tuple[Layer, ...]:
     return tuple({layer.path: layer for layer in layers}.values())
 
 
-def _is_scaled_at_input(layer: Layer, named: tuple[str, ...] | str) -> bool:
-    """Tell it as PEFT does: by the end of the path, even within a segment, or by a regex of the whole."""
+def _scaled_by(named: Targets) -> Callable[[Layer], bool]:
+    """Return what tells whether a layer is scaled at the input, as PEFT does.
+
+    By the end of the path, even within a segment, or by a regex of the whole.
+    """
     if isinstance(named, tuple):
-        return layer.path.endswith(named)
-    return LinearMatcher(named).find(layer.path) is not None
+        return lambda layer: layer.path.endswith(named)
+    matcher = LinearMatcher(named)
+    return lambda layer: matcher.find(layer.path) is not None
 
 
 def _patterns(layers: Iterable[Layer]) -> dict[str, int]:

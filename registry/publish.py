@@ -81,8 +81,8 @@ def _publish(write: "Write", held: Submission, ruling: Ruling) -> Submission:
     if not report.added:
         raise _said_already(write, report.unchanged[0])
     mapping = report.added[0]
-    if evidence.verification and evidence.verification.library_version:
-        put_verification(write, mapping, evidence.verification)
+    if evidence.spec_verification and evidence.spec_verification.library_version:
+        put_verification(write, mapping, evidence.spec_verification)
     write.tell(mapping_subject(mapping.id), revision=mapping.revision, loradar=metadata.version("loradar"))
     return replace(held, status="published", reason=None, mapping_id=mapping.id)
 

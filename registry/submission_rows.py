@@ -11,13 +11,9 @@ from ..submissions import Evidence, Review, Statement, Submission
 from .canonical import canonical
 from .schema import Reader
 
-_COLUMNS = """
-SELECT id, library, name, statement, submitter, origin, status, reason, evidence, mapping_id, version, claimed_until,
-       attempts, created_at, updated_at
-FROM submissions
-"""
-
-_BRIEF = _COLUMNS.replace("evidence", "NULL AS evidence")
+_SHORT = "id, statement, submitter, origin, status, reason, mapping_id, version, created_at, updated_at"
+_WHOLE = f"{_SHORT}, layers, evidence"
+"""Both may be long: a list of submissions does without."""
 
 _REVIEWS = "SELECT submission_id, reviewer, decision, comment, at FROM reviews WHERE submission_id IN ({}) ORDER BY id"
 
@@ -30,11 +26,15 @@ def statement_digest(statement: Statement) -> str:
     return "sha256:" + sha256(canonical(said).encode()).hexdigest()
 
 
-def find_submissions(reader: Reader, where: str, *, is_brief: bool = False, **values: Any) -> tuple[Submission, ...]:
-    """Return the submissions of a condition with their reviews; in brief without evidence and lists of layers."""
-    rows = reader.rows((_BRIEF if is_brief else _COLUMNS) + where, **values)
+def find_submissions(reader: Reader, where: str, **values: Any) -> tuple[Submission, ...]:
+    """Return the submissions of a condition with their reviews."""
+    return _find(reader, _WHOLE, where, values)
+
+
+def _find(reader: Reader, columns: str, where: str, values: dict[str, Any]) -> tuple[Submission, ...]:
+    rows = reader.rows(f"SELECT {columns} FROM submissions {where}", **values)  # noqa: S608 - our own words
     reviews = _reviews(reader, [row["id"] for row in rows])
-    return tuple(_to_submission(row, reviews[row["id"]], is_brief=is_brief) for row in rows)
+    return tuple(_to_submission(row, reviews[row["id"]]) for row in rows)
 
 
 def get_submission(reader: Reader, submission_id: int) -> Submission:
@@ -52,13 +52,13 @@ def get_submission(reader: Reader, submission_id: int) -> Submission:
 def list_submissions(
     reader: Reader, asked: Mapping[str, str | None], before: int | None, limit: int
 ) -> tuple[Submission, ...]:
-    """Return submissions with these values, newest first, from below a number, in brief: a hundred may be long."""
+    """Return submissions with these values, newest first, from below a number; without layers and evidence."""
     wanted = {name: value for name, value in asked.items() if value is not None}
     conditions = [f"{name} = :{name}" for name in FILTERS if name in wanted]
     conditions += [] if before is None else ["id < :before"]
     where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
     bounds = {"limit": limit} if before is None else {"limit": limit, "before": before}
-    return find_submissions(reader, f"{where}ORDER BY id DESC LIMIT :limit", is_brief=True, **wanted, **bounds)
+    return _find(reader, _SHORT, f"{where}ORDER BY id DESC LIMIT :limit", wanted | bounds)
 
 
 def _reviews(reader: Reader, ids: Iterable[int]) -> dict[int, list[Review]]:
@@ -70,18 +70,25 @@ def _reviews(reader: Reader, ids: Iterable[int]) -> dict[int, list[Review]]:
     return found
 
 
-def _to_submission(row: dict[str, Any], reviews: list[Review], *, is_brief: bool) -> Submission:
-    said = json.loads(row["statement"])
+def split_layers(statement: Statement) -> tuple[str, str | None]:
+    """Return a statement in the two parts in which it is stored: what it says, and the layers that came with it."""
+    said = statement.to_dict()
+    layers = said.pop("layers")
+    return canonical(said), canonical(layers) if layers else None
+
+
+def _to_submission(row: dict[str, Any], reviews: list[Review]) -> Submission:
+    said, layers, evidence = json.loads(row["statement"]), row.get("layers"), row.get("evidence")
     return Submission(
         id=row["id"],
-        statement=Statement.from_dict(said | {"layers": None} if is_brief else said),
+        statement=Statement.from_dict({**said, "layers": json.loads(layers) if layers else None}),
         status=row["status"],
         submitter=row["submitter"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         origin=row["origin"],
         reason=row["reason"],
-        evidence=Evidence.from_dict(json.loads(row["evidence"])) if row["evidence"] else None,
+        evidence=Evidence.from_dict(json.loads(evidence)) if evidence else None,
         mapping_id=row["mapping_id"],
         version=row["version"],
         reviews=tuple(reviews),

@@ -10,7 +10,7 @@ from ..identity import Actor
 from ..submissions import OPEN_STATUSES, Origin, Statement, Submission, SubmissionStatus
 from .canonical import canonical
 from .subjects import architecture_subject, submission_subject
-from .submission_rows import find_submissions, statement_digest
+from .submission_rows import find_submissions, split_layers, statement_digest
 from .times import now
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def add_submission(write: "Write", statement: Statement, by: Actor, origin: Orig
     made = Submission(number, statement, "checking", by.name, at, at, origin)
     asked = {"library": statement.library, "name": statement.name}
     asked |= {"peft_type": statement.peft_type, "preset": statement.preset}
-    said = canonical(statement.to_dict())
-    write.insert("submissions", **asked, **_columns(made), statement=said, digest=digest, created_at=at)
+    said, layers = split_layers(statement)
+    write.insert("submissions", **asked, **_columns(made), statement=said, layers=layers, digest=digest, created_at=at)
     tell(write, made)
     return made
 

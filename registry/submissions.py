@@ -62,7 +62,7 @@ class Submissions:
         before: int | None = None,
         limit: int = 50,
     ) -> tuple[Submission, ...]:
-        """Return submissions, newest first, without their evidence and lists of layers.
+        """Return submissions, newest first, without their evidence and lists of layers, which may be long.
 
         Args:
             status: Only those in this state.

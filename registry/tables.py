@@ -172,6 +172,7 @@ submissions = Table(
     Column("peft_type", String(64), nullable=False),
     Column("preset", String(32), nullable=False),
     Column("statement", Text, nullable=False),
+    Column("layers", Text),
     Column("digest", String(71), nullable=False, index=True),
     Column("submitter", String(64), nullable=False),
     Column("origin", String(16), nullable=False),

@@ -32,7 +32,7 @@ PlaceQuery = Annotated[
     str | None,
     Query(
         max_length=2 * NAME_LENGTH,
-        pattern=PLACE_PATTERN + r"/\w+/[\w-]+/(community|peft|scanner)/[0-9]{1,9}$",
+        pattern=PLACE_PATTERN + r"/[A-Za-z0-9_]+/[A-Za-z0-9_-]+/(community|peft|scanner)/[0-9]{1,9}$",
         description="`next` of the page before",
         examples=[PLACE_EXAMPLE],
     ),
@@ -45,7 +45,7 @@ def list_mappings(  # noqa: PLR0913 - the filters
     *,
     source: Annotated[SourceKind | None, Query(description="Only those of this kind of source")] = None,
     peft_type: Annotated[
-        str | None, Query(pattern=r"^\w+$", max_length=64, description="Only those for this PEFT method")
+        str | None, Query(pattern=r"^[A-Za-z0-9_]+$", max_length=64, description="Only those for this PEFT method")
     ] = None,
     status: Annotated[Status | None, Query(description="Only those whose newest verification says this")] = None,
     library: Annotated[Library | None, Query(description="Only those of this library")] = None,

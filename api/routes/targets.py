@@ -13,12 +13,12 @@ from ..schemas import MappingBody
 router = APIRouter(prefix="/v1", tags=["targets"])
 
 PeftTypeQuery = Annotated[
-    str, Query(pattern=r"^\w+$", max_length=64, description="PEFT's name of the method", examples=["LORA"])
+    str, Query(pattern=r"^[A-Za-z0-9_]+$", max_length=64, description="PEFT's name of the method", examples=["LORA"])
 ]
 PresetQuery = Annotated[
     str,
     Query(
-        pattern=r"^[\w-]+$",
+        pattern=r"^[A-Za-z0-9_-]+$",
         max_length=32,
         description="`default`, `attention`, `mlp`, `all-linear` or `experts`",
         examples=["default"],

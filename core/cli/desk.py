@@ -106,10 +106,6 @@ class LocalDesk:
         """Take a submission back."""
         return self.registry.submissions.withdraw(submission_id, self.actor, reason, version=version)
 
-    def revision(self, mapping_id: str) -> "Revision":
-        """Return a revision of a mapping with its story."""
-        return self.registry.revisions.get(mapping_id)
-
     def yank(self, mapping_id: str, reason: str, *, version: int | None = None) -> "Revision":
         """Have a revision no longer used."""
         return self.registry.revisions.yank(mapping_id, self.actor, reason, version=version)

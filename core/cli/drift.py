@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import Conflict
+from ..errors import Conflict, TooManyRequests
 from . import show
 from .audit import select
 from .checks import Checks
@@ -91,7 +91,7 @@ def _submit(registry: "Registry", drifts: "Sequence[Drift]") -> Iterator[Step]:
             continue
         try:
             yield Step(one, registry.submissions.add(one.statement, DRIFT, origin="drift"))
-        except Conflict as error:  # another run was faster, or too many wait for a review
+        except (Conflict, TooManyRequests) as error:  # another run was faster, or too many wait for a review
             yield Step(one, reason=error.message)
 
 

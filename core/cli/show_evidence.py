@@ -29,6 +29,7 @@ def rows(submission: "Submission") -> Iterator[Row]:
     yield from _differences(evidence)
     if evidence.spec and evidence.spec != submission.statement.spec:
         yield from (("to publish", f"{field}: {value}") for field, value in show.describe_spec(evidence.spec))
+        yield from _verdict_on_spec(evidence)
 
 
 def _how_it_is_known(evidence: "Evidence") -> str:
@@ -45,6 +46,13 @@ def _verdict(evidence: "Evidence") -> Iterator[Row]:
     at = f" on version {check.library_version}" if check.library_version else ""
     yield "verdict", f"{check.status}{at}, {check.reached:.1%} of the blocks"
     yield from (("verdict", finding) for finding in check.findings)
+
+
+def _verdict_on_spec(evidence: "Evidence") -> Iterator[Row]:
+    """Tell what is found of the spec by itself, where that is not what is found of the statement."""
+    stated, check = evidence.verification, evidence.spec_verification
+    if stated and check and check.status != stated.status:
+        yield "to publish", f"which is {check.status}"
 
 
 def _hits(evidence: "Evidence") -> Iterator[Row]:

@@ -28,8 +28,9 @@ def read_statements(given: str) -> "tuple[Statement, ...]":
     from ..statements import parse_statements
 
     data, source = _read(given)
-    if isinstance(data, dict) and data.keys() == {TABLES} and all(isinstance(one, dict) for one in data[TABLES]):
-        data = data[TABLES]
+    if isinstance(data, dict) and data.keys() == {TABLES} and isinstance(data[TABLES], list):
+        told = data[TABLES]
+        data = told if all(isinstance(one, dict) for one in told) else data
     if not isinstance(data, list):
         return parse_statements(data, source=source)
     if not data:

@@ -25,8 +25,7 @@ def yank(
 ) -> None:
     """Have a revision of a mapping no longer used; nothing is deleted."""
     with open_desk(url, secret) as desk:
-        whole = desk.revision(mapping_id).mapping.id
-        _tell(desk.yank(whole, reason, version=if_match), as_json=as_json)
+        _tell(desk.yank(mapping_id, reason, version=if_match), as_json=as_json)
 
 
 def restore(
@@ -40,8 +39,7 @@ def restore(
 ) -> None:
     """Have a yanked revision used again."""
     with open_desk(url, secret) as desk:
-        whole = desk.revision(mapping_id).mapping.id
-        _tell(desk.restore(whole, reason, version=if_match), as_json=as_json)
+        _tell(desk.restore(mapping_id, reason, version=if_match), as_json=as_json)
 
 
 def _tell(revision: "Revision", *, as_json: bool) -> None:

@@ -48,6 +48,7 @@ def _create_submissions() -> None:
         sa.Column("peft_type", sa.String(64), nullable=False),
         sa.Column("preset", sa.String(32), nullable=False),
         sa.Column("statement", sa.Text(), nullable=False),
+        sa.Column("layers", sa.Text()),
         sa.Column("digest", sa.String(71), nullable=False),
         sa.Column("submitter", sa.String(64), nullable=False),
         sa.Column("origin", sa.String(16), nullable=False),

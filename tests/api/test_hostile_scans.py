@@ -255,6 +255,19 @@ def test_no_code_of_a_statement_is_run(service):
             time.sleep(0.05)  # its line of the log is on its way
 
 
+def test_layers_that_are_listed_answer_nobody(service):
+    """They may be invented: until somebody approves, nobody is answered from them."""
+    name = f"invented{next(NUMBERS)}"
+    found = check(service, {"name": name, "target_modules": ["q_proj"], "layers": LAYERS})
+    assert (found["status"], found["evidence"]["method"]) == ("needs_review", "listing")
+    for path in (
+        f"/v1/targets/{name}",
+        f"/v1/targets/{name}?preset=all-linear",
+        f"/v1/architectures/transformers/{name}",
+    ):
+        refused(service.send("GET", f"/v1/{path.format(name)}"), 404)
+
+
 @pytest.mark.parametrize("regex", ENDLESS)
 @pytest.mark.parametrize("field", ["target_modules", "exclude_modules"])
 def test_an_endless_regex_is_through_in_a_moment(service, field, regex):

@@ -90,3 +90,11 @@ def test_a_bad_field_is_named(client):
     assert field["field"] == "query.peft_type"
     assert "64" in field["problem"]
     assert len(field["value"]) == 100
+
+
+def test_a_name_of_other_letters_is_a_bad_field(client):
+    r"""``\w`` would be other letters in one engine than in another: the description says which are meant."""
+    for name in ("LÖRA", "\uff2cORA"):
+        assert client.get("/v1/targets/llama", params={"peft_type": name}).status_code == 422
+        question = {"model_type": "llama", "peft_type": name}
+        assert client.post("/v1/targets:batch", json={"questions": [question]}).status_code == 422

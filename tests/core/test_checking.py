@@ -8,6 +8,7 @@ import pytest
 from loradar.bounds import Bounds
 from loradar.checking import Checked, check, precheck, scan_sent
 from loradar.errors import InvalidReference, InvalidRequest, StatementRefused, UnknownArchitecture
+from loradar.identity import Actor
 from loradar.sandbox import Sandbox
 from loradar.statements import parse_statements
 
@@ -76,6 +77,19 @@ def test_a_name_another_version_has_is_weighed_by_its_layers():
     """The installed library does not list it, so it is not built."""
     found = check(state(name="llama99", target_modules=["fc2"], layers=LAYERS))
     assert (found.evidence.method, found.evidence.matched) == ("listing", 3)
+
+
+def test_layers_that_somebody_lists_are_no_scan_of_ours(registry):
+    """Nothing is answered from them before a reviewer approves: they could be anything."""
+    statement = state(name="llama99", target_modules=["fc2"], layers=LAYERS)
+    checked = check(statement)
+    assert checked.scan is None
+    made = registry.submissions.add(statement, Actor("ada", "contributor"))
+    registry.submissions.settle(made.id, checked)
+    for preset in ("default", "mlp", "all-linear"):
+        assert registry.find("llama99", preset=preset) is None
+    with pytest.raises(UnknownArchitecture):
+        registry.get_architecture("transformers", "llama99")
 
 
 def test_what_is_installed_outranks_the_layers_sent():

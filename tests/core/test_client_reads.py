@@ -62,6 +62,7 @@ def test_changes_histories_slots_and_differences_are_the_registry_s(service, mon
     assert tuple(client.changes(3)) == registry.list_changes(3)
     assert client.history("transformers", "olmo2") == registry.list_history("transformers", "olmo2")
     assert client.layers("transformers", "olmo2") == registry.list_slots("transformers", "olmo2")
+    assert client.revision(one.id[7:15]) == registry.revisions.get(one.id)
     assert client.diff(one.id, other.id) == registry.compare(one.id, other.id)
     with pytest.raises(UnknownArchitecture, match="olmo3"):
         client.history("transformers", "olmo3")
@@ -89,6 +90,18 @@ def test_what_was_touched_since_is_a_snapshot_too(service, tmp_path):
     registry.add_scan(make_scan("later"))
     info = client.snapshot(tmp_path / "later.jsonl", since=since)
     assert (info.since, info.architectures) == (since, 1)
+
+
+def test_a_part_is_not_taken_for_the_whole(service, tmp_path, monkeypatch):
+    """Whoever is between could send a snapshot of later changes alone, which is signed as well."""
+    client, registry = service
+    since, download = registry.serial(), client._download
+    registry.add_scan(make_scan("later"))
+    monkeypatch.setattr(client, "_download", lambda path, _, out: download(path, {"since": str(since)}, out))
+    for asked in (None, since - 1):
+        with pytest.raises(SignatureInvalid, match=f"after serial {since}, which nobody asked for"):
+            client.snapshot(tmp_path / "part.jsonl", since=asked)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_service_that_refuses_or_is_away_is_said_so(service, tmp_path):

@@ -14,7 +14,7 @@ from loradar.coverage import Coverage
 from loradar.errors import WorkerFailed
 from loradar.identity import LOCAL
 from loradar.mappings import Verification
-from loradar.registry import Registry, read_constants
+from loradar.registry import Registry, read_constants, submission_writes
 from loradar.submissions import Checked, Difference, Evidence, Statement
 from loradar.targets import TargetSpec
 
@@ -196,6 +196,7 @@ def test_a_statement_is_given_on_the_command_line(run, tokens, checker, registry
     [
         ("no/such/file.json", "no/such/file.json cannot be read: No such file or directory."),
         ("{", "The statement cannot be read: it is no JSON: Expecting property name"),
+        ('{"statement": 5}', "The statement, field 'name': Field required."),
         ('{"olmo2": ["q_proj"], "olmo2": ["v_proj"]}', "'olmo2' is there twice"),
         ('{"name": "olmo2", "target_modules": NaN}', "NaN is no number"),
         ("[" * 100_000, "The statement cannot be read: it is no JSON"),
@@ -262,6 +263,18 @@ def test_a_failed_check_is_told_by_the_exit_code(run, tokens, checker):
     assert code == 1
     assert "hits            q_porj: nothing. Near: q_proj, k_proj\n" in out
     assert "failed          q_porj matches nothing.\n" in out
+
+
+def test_what_would_be_published_is_told_where_it_fares_better(run, tokens, checker):
+    """The slip is the statement's, and not in the spec made anew."""
+    counts = {"q_proj": {"linear": 32}, "v_proj": {"linear": 32}}
+    live = Verification("live", "5.23.0", counts, 0.166)
+    slip = Verification("partial", "5.23.0", {**counts, "q_porj": {}}, 0.166, ("q_porj matches nothing",))
+    spec = TargetSpec(target_modules=("q_proj", "v_proj"))
+    checker.finds = found(verification=slip, spec=spec, spec_verification=live)
+    out = run("submit", '{"olmo2": ["q_proj", "v_proj", "q_porj"]}', token=tokens["ada"])[1]
+    assert "verdict         partial on version 5.23.0" in out
+    assert "to publish      target_modules: q_proj, v_proj\n                  which is live\n" in out
 
 
 def test_a_worker_that_dies_is_an_outcome(run, tokens, checker, registry):
@@ -470,6 +483,16 @@ def test_drift_is_submitted_once(run, checker, registry, monkeypatch):
         "submission 2 is there (needs_review)"
     }
     assert len(registry.submissions.list()) == 2
+
+
+@pytest.mark.parametrize("limit", ["MAX_OPEN", "MAX_A_DAY"])
+def test_drift_that_may_submit_no_more_says_so(run, registry, monkeypatch, limit):
+    """What is over a limit is told with the rest, and submitted by a later run."""
+    monkeypatch.setattr(submission_writes, limit, 0)
+    code, out, _ = run("drift", "--name", "vit")
+    assert (code, registry.submissions.list()) == (0, ())
+    assert "1 architecture drifted, 0 submissions opened." in out
+    assert "done     loradar-drift " in out
 
 
 @pytest.mark.usefixtures("checker")

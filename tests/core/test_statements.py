@@ -7,8 +7,8 @@ import pytest
 
 from loradar.errors import StatementRefused
 from loradar.spelling import TARGET_PATTERN, fault_in_target, fault_in_text
-from loradar.statements import EXAMPLE, MOST_LAYERS, StatementBody, parse_statements
-from loradar.submissions import ListedLayer, Statement
+from loradar.statements import EXAMPLE, StatementBody, parse_statements
+from loradar.submissions import MOST_LAYERS, ListedLayer, Statement
 from loradar.targets import TargetSpec
 
 BODY = {"name": "olmo2", "target_modules": ["q_proj", "v_proj"]}
@@ -174,4 +174,4 @@ def test_the_pattern_of_targets_agrees_with_the_check(target):
 def test_text_with_accents_and_emoji_shows():
     """Only what does not show is refused."""
     assert fault_in_text("Größe, 大, 😀, a\tb\nc") is None
-    assert all(fault_in_text(f"a{character}b") for character in "\x7f\x85\u200b\u2066\ufeff\r")
+    assert all(fault_in_text(f"a{character}b") for character in "\x7f\x85\xad\u200b\u2028\u2063\u2066\ufeff\r\udcff")

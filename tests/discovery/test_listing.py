@@ -3,11 +3,10 @@
 import pytest
 
 from loradar.discovery import scan, scan_listing, sources
-from loradar.discovery.listing import MOST_LAYERS
 from loradar.errors import InvalidRequest, NoAdaptableLayers
 from loradar.records import Architecture
 from loradar.references import Reference
-from loradar.submissions import ListedLayer
+from loradar.submissions import MOST_LAYERS, ListedLayer
 from loradar.targets import find_hits
 
 NET = Architecture("torch", "somebody.Net")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loradar.errors import ConstantsUnreadable, MissingExtra
+from loradar.errors import ConstantsUnreadable, InvalidRequest, MissingExtra
 from loradar.registry import PeftConstants, load_constants, read_constants, write_constants_json
 from loradar.registry import constants as constants_module
 from loradar.registry.constants_json import peft_type_of
@@ -226,6 +226,15 @@ def test_an_unknown_version_is_asked_for(tmp_path):
     (tmp_path / "constants.py").write_text(f"{LORA} = {{}}\n")
     with pytest.raises(ConstantsUnreadable, match="Give the version"):
         read_constants(tmp_path / "constants.py")
+
+
+@pytest.mark.parametrize("version", ["newest", '0.99"""\nimport os\n"""'])
+def test_what_is_no_version_is_refused(tmp_path, version):
+    """It stands in the file that the service hands out to be imported."""
+    path = tmp_path / "constants.py"
+    path.touch()
+    with pytest.raises(InvalidRequest, match="is no version"):
+        read_constants(path, version)
 
 
 @pytest.mark.parametrize("version", [None, "0.21.2"])

@@ -132,6 +132,19 @@ def test_a_module_to_save_that_is_not_there_is_a_finding():
     assert found.near == {"clasifier": ()}
 
 
+@pytest.mark.parametrize(
+    ("targets", "fields"),
+    [(("q_proj", "v_proj", "q_porj"), {}), (REGEX, {"modules_to_save": ("clasifier",)}), (("self_attn", "q_proj"), {})],
+    ids=["a name", "a module to save", "no layer"],
+)
+def test_what_hits_nothing_is_no_fault_of_the_spec_made_anew(targets, fields):
+    """It is left out; the spec is verified by itself, by its own names."""
+    found = evidence(targets, **fields)
+    assert found.verification.status == "partial"
+    assert (found.spec_verification.status, found.spec_verification.findings) == ("unproven", ())
+    assert {*found.spec_verification.counts} == {*found.spec.target_modules}
+
+
 def test_differences_tell_which_layers_more_and_which_less():
     """From each answer on record, and from the scanner's own."""
     registered = [registered_as("q_proj", "v_proj"), registered_as("k_proj", kind="scanner")]

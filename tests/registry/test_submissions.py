@@ -30,8 +30,9 @@ STATED = state("q_proj", "o_proj")
 
 def find_evidence(statement: Statement, **values) -> Evidence:
     """Return evidence as a check of a statement would give it."""
-    known = {"verification": LIVE, "spec": statement.spec, "layers": {"model.layers.*.self_attn.q_proj": 2}}
-    return Evidence("dataflow", builds=True, **{**known, "matched": 4, "per_rank": 64, "fixed": 0, **values})
+    known = {"verification": LIVE, "spec": statement.spec, "spec_verification": LIVE}
+    known |= {"layers": {"model.layers.*.self_attn.q_proj": 2}, "matched": 4, "per_rank": 64, "fixed": 0}
+    return Evidence("dataflow", builds=True, **{**known, **values})
 
 
 @pytest.fixture
@@ -271,10 +272,20 @@ def test_the_scan_of_what_nobody_scanned_is_kept(scanned):
     assert scanned.lookup("olmo2").spec.target_modules == ("q_proj", "v_proj")
 
 
+def test_a_slip_in_a_statement_is_none_of_what_is_published(scanned):
+    """A name that hits nothing is a finding for the reviewer; the spec made anew is without it, and is served."""
+    slip = replace(LIVE, status="partial", counts={**LIVE.counts, "q_prj": {}}, findings=("q_prj matches nothing",))
+    submit(scanned, state("q_proj", "o_proj", "q_prj"), verification=slip, spec=STATED.spec)
+    scanned.submissions.review(1, BOB, "approve", "but for the slip")
+    found = scanned.lookup("olmo2")
+    assert (found.source.kind, found.spec, found.verification) == ("community", STATED.spec, LIVE)
+
+
 def test_what_rests_on_a_listing_is_published_unproven(scanned):
     """No library was there to prove it with: there is no verification, and a reason that says so."""
     statement = state("q_proj", name="unheard-of")
-    found = find_evidence(statement, verification=Verification("unproven", "", {"q_proj": {"linear": 2}}, 0.2))
+    unproven = Verification("unproven", "", {"q_proj": {"linear": 2}}, 0.2)
+    found = find_evidence(statement, verification=unproven, spec_verification=unproven)
     made = scanned.submissions.add(statement, ADA)
     scanned.submissions.settle(made.id, Checked(replace(found, method="listing", builds=False)))
     scanned.submissions.review(made.id, BOB, "approve", "plausible")
@@ -298,13 +309,13 @@ def test_lists_are_filtered_and_newest_first(scanned):
         scanned.submissions.get(9)
 
 
-def test_a_list_is_brief(scanned):
-    """A hundred listings of layers are no answer to who submitted what; the one submission has all."""
-    made = scanned.submissions.add(replace(STATED, layers=(ListedLayer("model.q_proj", (4, 4)),)), ADA)
-    scanned.submissions.settle(made.id, Checked(find_evidence(STATED)))
-    (brief,), whole = scanned.submissions.list(), scanned.submissions.get(made.id)
-    assert (whole.statement.layers[0].path, whole.evidence.matched) == ("model.q_proj", 4)
-    assert brief == replace(whole, evidence=None, statement=STATED)
+def test_lists_do_without_what_may_be_long(scanned):
+    """A page of a hundred lists of layers would take seconds and a GiB to read; one submission has all of its own."""
+    stated = replace(STATED, name="unheard-of", layers=(ListedLayer("fc", (8, 8), "Linear"), ListedLayer("fd", (4,))))
+    whole = submit(scanned, stated)
+    assert (whole.statement, whole.evidence) == (stated, find_evidence(stated))
+    assert scanned.submissions.find_same(stated) == scanned.submissions.get(1) == whole
+    assert scanned.submissions.list() == (replace(whole, statement=replace(stated, layers=()), evidence=None),)
 
 
 def test_what_is_registered_for_a_question(scanned):
