@@ -16,6 +16,9 @@ from .urls import sqlite_file, unusable
 
 POSTGRES_DRIVERS = {"psycopg", "psycopg2"}
 
+CONNECT_SECONDS = 10
+"""How long to wait for a server that does not answer: each question to it holds a thread."""
+
 _LOCK_KEY = 0x6C6F7261
 """Number of PostgreSQL's advisory lock for first use: ``lora`` in ASCII."""
 
@@ -30,7 +33,7 @@ def connect_to(url: str) -> Engine:
     try:
         parsed = make_url(url)
         is_sqlite = parsed.get_backend_name() == "sqlite"
-        engine = _sqlite_engine(parsed) if is_sqlite else create_engine(parsed, pool_pre_ping=True)
+        engine = _sqlite_engine(parsed) if is_sqlite else _server_engine(parsed)
     except (ArgumentError, NoSuchModuleError) as error:
         way_out = "Use an URL such as sqlite:////path/registry.sqlite3 or postgresql://user@host/name."
         raise unusable(url, str(error), way_out) from error
@@ -39,6 +42,11 @@ def connect_to(url: str) -> Engine:
             raise MissingExtra(str(error.name), "postgres") from None
         raise unusable(url, str(error), "Use SQLite or PostgreSQL.") from error
     return engine
+
+
+def _server_engine(url: URL) -> Engine:
+    arguments = {"connect_timeout": CONNECT_SECONDS} if url.get_backend_name() == "postgresql" else {}
+    return create_engine(url, connect_args=arguments, pool_pre_ping=True)
 
 
 def _sqlite_engine(url: URL) -> Engine:
