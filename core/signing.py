@@ -3,7 +3,9 @@
 import os
 from base64 import b64decode, b64encode
 from binascii import Error as NotBase64
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING
 
 from .errors import InvalidConfig, SignatureInvalid
@@ -68,16 +70,12 @@ class Signer:
 def _read_or_make(path: Path) -> str:
     """Return the text of a key's file; one that nobody else can read is made if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(f"{path.name}.{os.getpid()}")
     if not path.exists():
-        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
-            file.write(b64encode(os.urandom(_BYTES)).decode() + "\n")
-        try:
-            os.link(made, path)  # unlike a rename, it fails where another process was faster
-        except FileExistsError:
-            pass
-        finally:
-            made.unlink()
+        with NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.", encoding="ascii") as made:  # mode 0600
+            made.write(b64encode(os.urandom(_BYTES)).decode() + "\n")
+            made.flush()
+            with suppress(FileExistsError):
+                os.link(made.name, path)  # unlike a rename, it fails where somebody else was faster
     return path.read_text("utf-8", errors="replace")  # what is no text is no base64 either
 
 

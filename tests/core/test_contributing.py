@@ -196,7 +196,7 @@ def test_a_statement_is_given_on_the_command_line(run, tokens, checker, registry
     [
         ("no/such/file.json", "no/such/file.json cannot be read: No such file or directory."),
         ("{", "The statement cannot be read: it is no JSON: Expecting property name"),
-        ('{"statement": 5}', "The statement, field 'name': Field required."),
+        ('{"statement": 5}', "The statement, field 'name': It is missing."),
         ('{"olmo2": ["q_proj"], "olmo2": ["v_proj"]}', "'olmo2' is there twice"),
         ('{"name": "olmo2", "target_modules": NaN}', "NaN is no number"),
         ("[" * 100_000, "The statement cannot be read: it is no JSON"),
