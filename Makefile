@@ -30,8 +30,9 @@ types: $(VENV)/.installed  ## mypy, strict
 	@for folder in $(filter-out core,$(PACKAGES)); do ln -s $(CURDIR)/$$folder .cache/types/loradar/$$folder; done
 	MYPYPATH=.cache/types $(BIN)/mypy --cache-dir .cache/mypy -p loradar
 
+# In the order in which they come: by their number, files of one long test would all come last, to one worker.
 unit: $(VENV)/.installed  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 ## Measure
 catalog: $(VENV)/.installed  ## scan and prove every architecture of every library into data/catalog; go on if interrupted
