@@ -468,7 +468,7 @@ def test_generates_as_merged(options: dict[str, Any]) -> None:
     """Greedy, beams, without a cache: the tokens of the merged model."""
     specimen = llama()
     model = adapted(specimen)
-    asked = {**specimen.inputs, **options, "max_new_tokens": 4, "do_sample": False}
+    asked = {**specimen.inputs, **options, "min_new_tokens": 4, "max_new_tokens": 4, "do_sample": False}
     found = model.generate(**asked)
     assert found.shape == (2, 11)
     assert torch.equal(model.merge_and_unload().generate(**asked), found)
