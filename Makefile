@@ -32,7 +32,7 @@ types: $(VENV)/.installed  ## mypy, strict
 
 # In the order in which they come: by their number, files of one long test would all come last, to one worker.
 unit: $(VENV)/.installed  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(CI),--randomly-seed=2026)
 
 ## Measure
 catalog: $(VENV)/.installed  ## scan and prove every architecture of every library into data/catalog; go on if interrupted

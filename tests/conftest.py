@@ -1,5 +1,6 @@
 """Fixtures for every test: nothing reads or writes the user's own registry."""
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -14,9 +15,12 @@ import pytest
 from loradar.registry import Registry
 from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE, Settings
 
-# How long a draw takes says more of the machine than of the test.
+# How long a draw takes says more of the machine than of the test. In CI a failure must come back.
 hypothesis.settings.register_profile(
-    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "unhurried",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
 )
 hypothesis.settings.load_profile("unhurried")
 
