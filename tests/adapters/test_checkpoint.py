@@ -54,7 +54,8 @@ def test_there_and_back(build: Callable[[], Specimen], fields: dict[str, object]
     model = shaken(specimen.model, **fields)
     model.save_pretrained(tmp_path)
     back = PeftModel.from_pretrained(plain, tmp_path)
-    assert torch.equal(specimen(back), specimen(model))
+    # Where a tensor lies in memory decides in which order it is summed.
+    torch.testing.assert_close(specimen(back), specimen(model), rtol=1e-5, atol=1e-6)
     assert back.get_nb_trainable_parameters()[0] == 0
     assert not back.training
 
