@@ -15,13 +15,13 @@ from ..extras import require
 require("scan", "torch", "safetensors")
 
 from .auto import get_peft_model
-from .card import card_of
 from .config import IA3Config, LoraConfig
-from .inject import Expand, inject
-from .match import Match, match
+from .hub.card import card_of
+from .injection.inject import Expand, inject
+from .injection.match import Match, match
 from .model import PeftModel
-from .peft_config import auto_config
-from .peft_defaults import PeftDefaults, enable_peft_defaults
+from .peft_bridge.configuration import auto_config
+from .peft_bridge.defaults import PeftDefaults, enable_peft_defaults
 
 __all__ = [
     "Expand",

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 from ..errors import InvalidConfig, nearest, quoted
-from . import foreign
 from .config import AdapterConfig, LoraConfig
-from .decision import Decision
-from .layer import AdapterLayer, Steering
-from .prepared import Prepared, adapters_in, attach, detach, file_state, layers_in
-from .samples import Forward
-from .saved import SavedModule
-from .sites import Survey, survey_model
-from .trainable import biases, freeze, set_trainable
-from .wrapper import Wrapper
+from .injection import foreign
+from .injection.apply import Prepared, adapters_in, attach, detach, file_state, layers_in
+from .injection.sites import Survey, survey_model
+from .injection.trainable import biases, freeze, set_trainable
+from .layers.base_layer import AdapterLayer, Steering
+from .layers.per_sample import Forward
+from .layers.saved_modules import SavedModule
+from .layers.wrapper import Wrapper
+from .targets import Decision
 
 
 class AdaptedModel(Wrapper):

@@ -3,12 +3,12 @@
 from torch import nn
 
 from ..errors import InvalidConfig
-from .checks import check_not_adapted
 from .config import AdapterConfig, LoraConfig
-from .decision import Decision, decide, expand_shorthand
-from .inject import inject
+from .injection.inject import inject
+from .injection.model_checks import check_not_adapted
+from .injection.sites import survey_model
 from .model import PeftModel
-from .sites import survey_model
+from .targets import Decision, decide, expand_shorthand
 
 
 def get_peft_model(

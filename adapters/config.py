@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
+from ..domain.targets import TargetSpec
 from ..errors import InvalidConfig
-from ..targets import TargetSpec
 from . import validation as valid
 from .fields import peft_fields, task_heads
 

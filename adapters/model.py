@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from ..errors import InvalidConfig
-from . import checkpoint, foreign
 from .adapted import Adapted
-from .card import write_card
 from .config import AdapterConfig
-from .hub import push
-from .prepared import Prepared, attach, detach, layers_in
-from .samples import Forward, by_sample
-from .trainable import set_trainable
+from .files import checkpoint
+from .hub.card import write_card
+from .hub.transfer import push
+from .injection import foreign
+from .injection.apply import Prepared, attach, detach, layers_in
+from .injection.trainable import set_trainable
+from .layers.per_sample import Forward, by_sample
 
 
 class PeftModel(Adapted):
@@ -68,7 +69,7 @@ class PeftModel(Adapted):
             InvalidConfig: If the name is taken, the method another one, or the configuration does not fit the model.
             TargetsNotFound: As ``inject``.
         """
-        from .inject import prepare  # noqa: PLC0415 - injecting makes this class
+        from .injection.inject import prepare  # noqa: PLC0415 - injecting makes this class
 
         self._check_new(adapter_name, peft_config)
         with self._unmerged():
@@ -133,7 +134,7 @@ class PeftModel(Adapted):
         Raises:
             InvalidConfig: If an adapter is unknown or no LoRA, the ranks do not agree, or the name is taken.
         """
-        from .weighted import combine  # noqa: PLC0415 - builds what this class holds
+        from .layers.weighted import combine  # noqa: PLC0415 - builds what this class holds
 
         if not adapters:
             raise InvalidConfig("add_weighted_adapter: adapters=[] names no adapter to sum: give one at least.")
@@ -232,7 +233,7 @@ class PeftModel(Adapted):
             AdapterUnreadable: If a file is missing, damaged or does not fit; the model is unchanged.
             InvalidConfig: If the adapter uses what loradar does not have; the model is unchanged.
         """
-        from .load import load  # noqa: PLC0415 - loading injects, and what it injects is this class
+        from .files.load import load  # noqa: PLC0415 - loading injects, and what it injects is this class
 
         return load(model, folder, adapter_name, is_trainable=is_trainable)
 
@@ -245,7 +246,7 @@ class PeftModel(Adapted):
             AdapterUnreadable: As ``from_pretrained``; or if it does not fit the adapter that is there.
             InvalidConfig: As ``from_pretrained``.
         """
-        from .load import read_for, reread  # noqa: PLC0415 - see from_pretrained
+        from .files.load import read_for, reread  # noqa: PLC0415 - see from_pretrained
 
         if (known := self.peft_config.get(adapter_name)) is not None:
             reread(folder, adapter_name, self.adapter_state(adapter_name), known)
@@ -267,7 +268,7 @@ class PeftModel(Adapted):
             AdapterUnreadable: If a file is missing or damaged, or its layers or shapes are others; nothing is changed.
             InvalidConfig: If there is no such adapter, or it is merged.
         """
-        from .load import hotswap  # noqa: PLC0415 - see from_pretrained
+        from .files.load import hotswap  # noqa: PLC0415 - see from_pretrained
 
         self._check_known((adapter_name,))
         hotswap(self._survey(), folder, adapter_name, self.peft_config[adapter_name])

@@ -9,15 +9,14 @@ from fastapi.concurrency import run_in_threadpool
 
 from ..settings import Settings
 from .bodies import BodyLimit
-from .checks import Checker
-from .deps import LazyRegistry
+from .dependencies import LazyRegistry
+from .error_responses import ALWAYS
 from .errors import add_error_handlers
-from .exports import Exports
-from .guard import Guard
-from .limits import Limiter
+from .exported_files import Exports
 from .metrics import CountRequests, Metrics
 from .openapi import TAGS, describe, operation_id
-from .refusals import ALWAYS
+from .rate_limit_middleware import Guard
+from .rate_limits import Limiter
 from .routes import (
     architectures,
     batch,
@@ -34,7 +33,8 @@ from .routes import (
     targets,
     tokens,
 )
-from .snapshots import Snapshots
+from .snapshot_files import Snapshots
+from .submission_checks import Checker
 from .workers import Workers
 
 DESCRIPTION = "Which layers an adapter should go on, for every model architecture somebody registered."

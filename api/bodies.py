@@ -12,9 +12,9 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import InvalidRequest
-from ..strict_json import parse_json
+from ..validation.strict_json import parse_json
+from .authentication import needs_actor, require_actor
 from .errors import answer_http
-from .identity import needs_actor, require_actor
 
 KIBIBYTE = 1 << 10
 LARGEST_BODY = 64 * KIBIBYTE

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 
 from ..errors import DatabaseUnusable, InvalidRequest, LoradarError, NotAuthenticated, TooLarge
-from ..faults import fault_in_words
+from ..validation.field_errors import fault_in_words
 
 LOGGER = logging.getLogger("loradar.api")
 

@@ -9,9 +9,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..domain.submissions import SUBMISSION_STATUSES
 from ..errors import LoradarError
-from ..submissions import SUBMISSION_STATUSES
-from .deps import LazyRegistry
+from .dependencies import LazyRegistry
 
 NO_ROUTE = "none"
 """The route of a request that none took; its path is anybody's text, and there is no end of those."""

@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from ..sent import ScanRequest
+from ..sandbox.scan_requests import ScanRequest
 from .schemas_scan import LAYERS_EXAMPLE
 
 TAGS: list[dict[str, Any]] = [

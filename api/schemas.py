@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..vocabulary import Kind, Library, Role, SourceKind, Status, Tower
+from ..domain.vocabulary import Kind, Library, Role, SourceKind, Status, Tower
 
 Targets = list[str] | str | None
 

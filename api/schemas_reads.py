@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..vocabulary import Library
-from .deps import NAME_LENGTH, NAME_PATTERN
+from ..domain.vocabulary import Library
+from .dependencies import NAME_LENGTH, NAME_PATTERN
 from .schemas import ERROR_EXAMPLE, MAPPING_EXAMPLE, ArchitectureName, ErrorBody, MappingBody, SlotBody
 
 MAX_QUESTIONS = 256

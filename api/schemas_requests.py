@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, WithJsonSchema, field_validator
 
-from ..identity import TokenRole
-from ..spelling import HIDDEN, NAME_PATTERN, fault_in_reason
-from ..statements import WHOLE, NameField, StatementBody, TargetsField, without
-from ..submissions import Decision, Statement
-from ..targets import TargetSpec
+from ..domain.identities import TokenRole
+from ..domain.submissions import Decision, Statement
+from ..domain.targets import TargetSpec
+from ..validation.statements import WHOLE, NameField, StatementBody, TargetsField, without
+from ..validation.text import HIDDEN, NAME_PATTERN, fault_in_reason
 
 TEXT_LENGTH = 4_000
 MOST_DAYS = 3_660

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ..vocabulary import Kind, Preset, Role, Tower
+from ..domain.vocabulary import Kind, Preset, Role, Tower
 from .schemas import ArchitectureBody, CoverageBody, FormulaBody, PromptFactsBody, Shape, SlotBody
 from .schemas_submissions import SPEC_EXAMPLE, SpecBody
 

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ..submissions import Decision, Origin, SubmissionStatus
-from ..vocabulary import Library, Preset
+from ..domain.submissions import Decision, Origin, SubmissionStatus
+from ..domain.vocabulary import Library, Preset
 from .schemas import CoverageBody, FormulaBody, Shape, Targets, VerificationBody
 from .schemas_reads import DifferenceBody
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from ..identity import TokenRole
+from ..domain.identities import TokenRole
 from .schemas import Shape
 
 TOKEN_EXAMPLE: dict[str, Any] = {

@@ -1,9 +1,9 @@
 """The worker processes of the service: some for the scans that requests ask for, one for the checks of submissions."""
 
-from ..bounds import Bounds
 from ..errors import MissingExtra
 from ..extras import require
-from ..sandbox import Sandbox
+from ..sandbox.bounds import Bounds
+from ..sandbox.pool import Sandbox
 
 NEEDED = ("torch", "transformers", "pebble")
 

@@ -19,10 +19,10 @@ import peft
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from rich.progress import track
 
-from loradar.catalog import list_catalogs, read_catalog
+from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import Bounds, quiet_libraries, sources
 from loradar.discovery.workers import work
-from loradar.records import Proposal
+from loradar.domain.scans import Proposal
 from loradar.references import Reference
 
 LIBRARIES = ["transformers", "timm", "diffusers"]

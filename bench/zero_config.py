@@ -24,12 +24,12 @@ import peft
 from rich.progress import track
 
 import loradar
-from loradar.catalog import CatalogEntry, list_catalogs, read_catalog
+from loradar.catalog.entries import CatalogEntry, list_catalogs, read_catalog
 from loradar.discovery import Bounds, quiet_libraries, sources
 from loradar.discovery.workers import work
+from loradar.domain.patterns import pattern_of
+from loradar.domain.scans import Slot
 from loradar.errors import LoradarError
-from loradar.patterns import pattern_of
-from loradar.records import Slot
 from loradar.references import Reference
 from loradar.registry import Registry
 

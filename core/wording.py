@@ -1,6 +1,6 @@
 """Sentences that several parts of loradar say in the same words."""
 
-from .vocabulary import Role
+from .domain.vocabulary import Role
 
 
 def count_layers(count: int, role: str = "") -> str:

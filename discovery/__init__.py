@@ -7,17 +7,17 @@ and ``scan_library`` (one architecture, some, or every one, of a library, within
 ``CONV_KINDS``.
 """
 
+from ..domain.vocabulary import CONV_KINDS
 from ..extras import require
-from ..vocabulary import CONV_KINDS
 
 require("scan", "torch")
 
-from ..bounds import Bounds
+from ..sandbox.bounds import Bounds
 from .catalog import How, scan_each, scan_library, scan_named
-from .configured import scan_config
-from .facts import identify
-from .layers import Site, kind_of, list_layers, walk
-from .listing import scan_listing
+from .config_scan import scan_config
+from .facts.layers import Site, kind_of, list_layers, walk
+from .facts.model_facts import identify
+from .listing_scan import scan_listing
 from .scanner import scan, scan_module
 from .sources import build, quiet_libraries
 from .sources import list_names as list_architectures

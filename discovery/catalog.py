@@ -10,10 +10,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
-from ..bounds import Bounds
-from ..catalog import CatalogEntry, CatalogHeader, catalog_lines
+from ..catalog.entries import CatalogEntry, CatalogHeader, catalog_lines
+from ..domain.scans import Architecture, Scan
 from ..errors import InvalidRequest, LoradarError
-from ..records import Architecture, Scan
+from ..sandbox.bounds import Bounds
 from . import sources
 from .journal import Journal
 from .scanner import scan

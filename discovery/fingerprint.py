@@ -8,9 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
-from ..patterns import pattern_of
-from ..records import Layer
-from ..vocabulary import Role
+from ..domain.patterns import pattern_of
+from ..domain.scans import Layer
+from ..domain.vocabulary import Role
 
 READS_STREAM: frozenset[Role] = frozenset(
     {

@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..domain.patterns import pattern_of
+from ..domain.scans import Architecture, Layer, Scan
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
-from ..patterns import pattern_of
-from ..records import Architecture, Layer, Scan
 from ..references import Reference
 from . import sources
 from .dataflow import Trace, trace
-from .facts import collect_facts, is_configuration
+from .evidence import judge, list_untraced
+from .facts.layers import Site, list_layers, walk
+from .facts.model_facts import collect_facts, is_configuration
+from .facts.prompt_settings import tell_prompt_facts
+from .facts.surroundings import Surroundings
+from .facts.tower_map import list_prefixes
+from .facts.towers import map_towers
 from .fingerprint import fingerprint, structure
-from .judge import judge, list_untraced
-from .layers import Site, list_layers, walk
 from .liveness import Builds, Proof, Recall, apply_proof, list_builds, prove_any, recall_proof
-from .prompt_facts import tell_prompt_facts
+from .names.static_roles import label_layers
 from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
-from .roles import label_layers
 from .slots import make_slots
-from .surroundings import Surroundings
-from .tower_map import list_prefixes
-from .towers import map_towers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

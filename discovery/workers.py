@@ -12,10 +12,10 @@ from typing import Any, TypeVar, cast
 import torch
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-from ..bounds import Bounds, limit_memory
 from ..errors import LoradarError
-from .memory import map_large
-from .words import read_facts
+from ..sandbox.bounds import Bounds, limit_memory
+from .facts.data_files import read_facts
+from .meta_run.memory import map_large
 
 T = TypeVar("T")
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from loradar.discovery import quiet_libraries, scan_named
+from loradar.domain.methods import get_method
+from loradar.domain.scans import Layer, Scan
+from loradar.domain.targets import TargetSpec, find_hits
 from loradar.errors import LoradarError, MethodDoesNotFit
-from loradar.methods import get_method
-from loradar.records import Layer, Scan
 from loradar.registry import load_constants, peft_mappings
-from loradar.targets import TargetSpec, find_hits
 
 FAMILIES = ("LORA", "IA3", "LN_TUNING", "OSF")
 OUT = Path(__file__).parent / "peft-agreement.md"

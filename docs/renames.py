@@ -6,9 +6,9 @@ python docs/renames.py
 from collections import defaultdict
 from pathlib import Path
 
-from loradar.catalog import list_catalogs, read_catalog
-from loradar.older import list_older, read_older
-from loradar.versions import Rename
+from loradar.catalog.entries import list_catalogs, read_catalog
+from loradar.catalog.older_versions import list_older, read_older
+from loradar.domain.versions import Rename
 
 PAGE = Path(__file__).parent / "versions.md"
 START, END = "<!-- renames: made by docs/renames.py -->\n", "<!-- end -->"

@@ -10,9 +10,9 @@ from typing import get_args
 
 from support_picture import Bar, draw
 
-from loradar.catalog import Catalog, CatalogEntry, list_catalogs, read_catalog
+from loradar.catalog.entries import Catalog, CatalogEntry, list_catalogs, read_catalog
+from loradar.domain.vocabulary import Preset
 from loradar.registry import load_constants
-from loradar.vocabulary import Preset
 
 PRESETS: tuple[str, ...] = get_args(Preset)
 MARKS = {"live": "●", "unproven": "○", "partial": "◐", "dead": "✕", None: "-"}

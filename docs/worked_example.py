@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoTokenizer, get_linear_schedule_with_warm
 from worked_page import write_page
 
 import loradar
-from loradar.vocabulary import Preset
+from loradar.domain.vocabulary import Preset
 
 FROZEN = "frozen"
 PRESETS: tuple[Preset, ...] = tuple(preset for preset in get_args(Preset) if preset != "experts")

@@ -5,23 +5,23 @@ write, or to reach a database that is no SQLite file: a lookup has half a second
 """
 
 from .ask import lookup, verify
-from .catalog import catalog_entry, catalog_header
-from .constants import PeftConstants, installed_constants, parse_constants, read_constants, read_source
-from .constants_apply import PEFT_PATH, Patch, apply_plan, export_constants
-from .constants_beside import import_beside
-from .constants_export import Export, ExportPlan, LeftOut, Wish
-from .constants_json import load_constants, write_constants_json
-from .constants_python import constants_python
-from .constants_readme import support_rows
-from .drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
-from .entries import peft_mappings
-from .evidence import failure_of, weigh
-from .idempotency import Key
-from .older import compare_catalog
+from .contributions.evidence import failure_of, weigh
+from .contributions.idempotency import Key
+from .mappings.entries import peft_mappings
+from .peft_constants.applying import PEFT_PATH, Patch, apply_plan, export_constants
+from .peft_constants.export import Export, ExportPlan, LeftOut, Wish
+from .peft_constants.facts_file import load_constants, write_constants_json
+from .peft_constants.python_module import constants_python
+from .peft_constants.reading import PeftConstants, installed_constants, parse_constants, read_constants, read_source
+from .peft_constants.side_by_side import import_beside
+from .peft_constants.support_rows import support_rows
 from .reads import mapping_place
-from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .registry import Registry
-from .report import peft_report
+from .results import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
+from .verification.catalog_entries import catalog_entry, catalog_header
+from .verification.drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
+from .verification.report import peft_report
+from .versions.older_catalogs import compare_catalog
 
 __all__ = [
     "DRIFT",

@@ -1,10 +1,10 @@
 """One-off questions, for those who hold no registry open."""
 
-from ..mappings import Mapping, Verification
-from ..records import Scan
-from ..targets import TargetSpec
+from ..domain.mappings import Mapping, Verification
+from ..domain.scans import Scan
+from ..domain.targets import TargetSpec
 from .registry import Registry
-from .verify import Verifier
+from .verification.verify import Verifier
 
 
 def lookup(

@@ -3,12 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..changes import AuditLogReport, Change, Revision
-from ..mappings import Mapping
-from ..records import Slot
-from ..submissions import Difference
-from . import browse, compare, find, history, names, snapshot, verify_log
-from .schema import Reader
+from ..domain.changes import AuditLogReport, Change, Revision
+from ..domain.mappings import Mapping
+from ..domain.scans import Slot
+from ..domain.submissions import Difference
+from .db import audit_verification as verify_log
+from .db.schema import Reader
+from .mappings import compare, history
+from .mappings import listing as browse
+from .mappings import search as find
+from .mirror import snapshot_lines as snapshot
+from .versions import stored_names as names
 
 
 class Reads:

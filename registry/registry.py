@@ -6,27 +6,30 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from ..domain.mappings import Mapping, Source
+from ..domain.scans import Architecture, Scan
+from ..domain.summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
+from ..domain.vocabulary import SourceKind
 from ..errors import UnknownName
-from ..mappings import Mapping, Source
-from ..records import Architecture, Scan
 from ..settings import Settings
-from ..summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
-from ..vocabulary import SourceKind
-from . import alike, browse, misses, resolve
-from .access import Access
-from .audit import Audit
-from .canonical import Question
-from .constants import PeftConstants
-from .reader import SqliteReader
+from .contributions.submissions import Submissions
+from .contributions.tokens import Tokens
+from .db.canonical import Question
+from .db.database import Access
+from .db.schema import Reader, find_revision, serial_of, usable_state
+from .db.sqlite_reader import SqliteReader
+from .db.urls import masked, sqlite_file
+from .mappings import listing as browse
+from .mappings import not_found as misses
+from .mappings import resolve
+from .mappings import same_structure as alike
+from .mappings.similar import Similarity
+from .mappings.yanking import Revisions
+from .peft_constants.reading import PeftConstants
 from .reads import Reads
-from .records import Constant, DatabaseInfo, Outcome, StoreReport
-from .revise import Revisions
-from .schema import Reader, find_revision, serial_of, usable_state
-from .similar import Similarity
-from .submissions import Submissions
-from .suggestions import suggestions_on_record
-from .tokens import Tokens
-from .urls import masked, sqlite_file
+from .results import Constant, DatabaseInfo, Outcome, StoreReport
+from .verification.audit import Audit
+from .verification.suggestions import suggestions_on_record
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -69,8 +72,8 @@ class Registry(Reads):
 
     @classmethod
     def _prepared(cls, url: str) -> Self:
-        from .engine import EngineReader  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-        from .prepare import prepare  # noqa: PLC0415
+        from .db.engine import EngineReader  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+        from .db.prepare import prepare  # noqa: PLC0415
 
         engine = prepare(url)
         path = sqlite_file(url)

@@ -7,21 +7,21 @@ from typing import Any
 
 from sqlalchemy import and_, delete, insert, select, update
 
-from ..mappings import Mapping, Source, Verification
-from ..records import Scan, Slot
-from ..versions import VersionedRename, parse_version
-from . import tables
-from .canonical import canonical
-from .constants import PeftConstants
-from .entries import entries_of_constants, entries_of_proposals
-from .names import list_slots
-from .records import StoreReport
-from .renames import find_renames
-from .resolve import OF_ARCHITECTURE, latest_revisions, to_mapping
-from .revisions import add_mappings, architecture_ids
-from .subjects import architecture_subject, mapping_subject
-from .verify import Verifier
-from .write import Write
+from ..domain.mappings import Mapping, Source, Verification
+from ..domain.scans import Scan, Slot
+from ..domain.versions import VersionedRename, parse_version
+from .db import tables
+from .db.canonical import canonical
+from .db.subjects import architecture_subject, mapping_subject
+from .db.transaction import Write
+from .mappings.entries import entries_of_constants, entries_of_proposals
+from .mappings.resolve import OF_ARCHITECTURE, latest_revisions, to_mapping
+from .mappings.revisions import add_mappings, architecture_ids
+from .peft_constants.reading import PeftConstants
+from .results import StoreReport
+from .verification.verify import Verifier
+from .versions.renames import find_renames
+from .versions.stored_names import list_slots
 
 
 def add_scan(write: Write, scan: Scan) -> StoreReport:

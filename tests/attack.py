@@ -19,13 +19,13 @@ import httpx2
 import pytest
 
 from loradar.api import running
-from loradar.api.checks import Checker
 from loradar.api.schemas import ErrorBody
-from loradar.identity import TOKEN_ROLES
+from loradar.api.submission_checks import Checker
+from loradar.domain.identities import TOKEN_ROLES
+from loradar.domain.submissions import Checked, Evidence
+from loradar.domain.targets import TargetSpec
 from loradar.registry import Registry
 from loradar.settings import RequestLimits, Settings
-from loradar.submissions import Checked, Evidence
-from loradar.targets import TargetSpec
 
 UNLIMITED = RequestLimits(*[10**9] * 4)
 NOTED = re.compile(r"refused [^\s]{1,20} [ -~]{1,250}: [45]\d\d \w+; by [ -~]{1,80} from [0-9a-f.:/]+")
@@ -194,7 +194,7 @@ def attacked(folder: Path, limits: RequestLimits = UNLIMITED, *, checks: bool = 
     logger, handler = logging.getLogger("loradar.api"), _Kept(log)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("list_catalogs", "list_older"):
-            patch.setattr(f"loradar.registry.seed_files.{name}", list)
+            patch.setattr(f"loradar.registry.seed.seed_files.{name}", list)
         if not checks:
             patch.setattr(Checker, "start", lambda _: None)
             patch.setattr(Checker, "stop", lambda _: None)

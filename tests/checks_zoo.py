@@ -4,8 +4,8 @@ import os
 import time
 from pathlib import Path
 
+from loradar.domain.submissions import Checked, Evidence, Statement
 from loradar.errors import StatementRefused
-from loradar.submissions import Checked, Evidence, Statement
 
 
 def passes(statement: Statement, registered: tuple) -> Checked:

@@ -2,8 +2,8 @@
 
 from itertools import count
 
-from loradar.mappings import Mapping, Source, Verification
-from loradar.targets import TargetSpec
+from loradar.domain.mappings import Mapping, Source, Verification
+from loradar.domain.targets import TargetSpec
 
 numbers = count()
 

@@ -11,10 +11,10 @@ from torch import nn
 from transformers.models.gemma4 import Gemma4AudioConfig, Gemma4Config, Gemma4TextConfig, Gemma4VisionConfig
 
 from loradar.discovery import scan
+from loradar.domain.patterns import pattern_of
+from loradar.domain.scans import Layer
+from loradar.domain.targets import TargetMatcher, TargetSpec
 from loradar.errors import UnknownPreset
-from loradar.patterns import pattern_of
-from loradar.records import Layer
-from loradar.targets import TargetMatcher, TargetSpec
 
 PRESETS = ("default", "attention", "mlp", "all-linear")
 

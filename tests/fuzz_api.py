@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loradar.api import running
-from loradar.identity import Actor
+from loradar.domain.identities import Actor
+from loradar.domain.submissions import Checked, Evidence, Statement
+from loradar.domain.targets import TargetSpec
 from loradar.registry import Registry
 from loradar.settings import RequestLimits, Settings
-from loradar.submissions import Checked, Evidence, Statement
-from loradar.targets import TargetSpec
 
 KEPT = 40
 """Architectures of the registry that is asked: what follows each write should not wait for a snapshot of thousands."""

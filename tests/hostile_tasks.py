@@ -8,8 +8,8 @@ from pathlib import Path
 
 import sandbox_tasks as tasks
 
+from loradar.domain.submissions import Checked, Evidence, Statement
 from loradar.errors import StatementRefused
-from loradar.submissions import Checked, Evidence, Statement
 
 
 def recurse():

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from loradar.records import Architecture, Layer, Proposal, Scan, Slot
-from loradar.targets import TargetSpec
-from loradar.vocabulary import Kind, Role, Tower
+from loradar.domain.scans import Architecture, Layer, Proposal, Scan, Slot
+from loradar.domain.targets import TargetSpec
+from loradar.domain.vocabulary import Kind, Role, Tower
 
 VERSION = "5.23.0"
 

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 from attack import Target
 
-from loradar.identity import TOKEN_ROLES
+from loradar.domain.identities import TOKEN_ROLES
 from loradar.registry import Registry
 from loradar.settings import Settings
 
@@ -52,7 +52,7 @@ def served(folder: Path, prelude: str = "", **environment: str) -> Iterator[tupl
     own = {"LORADAR_HOME": str(folder), "LORADAR_LIMITS": MANY, "LORADAR_WORKERS": "1", "HF_HUB_OFFLINE": "1"}
     with pytest.MonkeyPatch.context() as patch:
         for name in ("list_catalogs", "list_older"):
-            patch.setattr(f"loradar.registry.seed_files.{name}", list)
+            patch.setattr(f"loradar.registry.seed.seed_files.{name}", list)
         registry = Registry.open(settings)
     process = subprocess.Popen(  # noqa: S603 - our own interpreter
         [sys.executable, "-c", SCRIPT.format(prelude=prelude)],

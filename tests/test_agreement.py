@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from records_zoo import block_layers, make_scan, proposal
 
-from loradar.targets import TargetSpec
+from loradar.domain.targets import TargetSpec
 
 PATH = Path(__file__).parent.parent / "docs" / "agreement.py"
 

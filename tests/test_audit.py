@@ -4,8 +4,8 @@ import pytest
 
 from loradar.discovery import scan_each, scan_named
 from loradar.registry import load_constants, verify
-from loradar.registry.entries import entries_of_constants
-from loradar.registry.verify import Verifier
+from loradar.registry.mappings.entries import entries_of_constants
+from loradar.registry.verification.verify import Verifier
 
 ENTRIES = {(entry.name, entry.peft_type): entry for entry in entries_of_constants(load_constants())}
 OURS = [

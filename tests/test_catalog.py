@@ -5,8 +5,8 @@ from itertools import product
 
 import pytest
 
-from loradar.catalog import list_catalogs, read_catalog
-from loradar.targets import TargetMatcher
+from loradar.catalog.entries import list_catalogs, read_catalog
+from loradar.domain.targets import TargetMatcher
 
 NEVER = {"head", "moe.router", "embedding.token", "embedding.position", "embedding.patch", "projector"}
 MOST_PATHS = 4096

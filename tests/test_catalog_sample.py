@@ -6,7 +6,7 @@ from importlib import metadata
 
 import pytest
 
-from loradar.catalog import list_catalogs, read_catalog
+from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import How, scan_named
 from loradar.discovery.liveness import proofs
 from loradar.errors import LoradarError

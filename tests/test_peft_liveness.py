@@ -11,13 +11,13 @@ import peft
 import pytest
 import torch
 
-from loradar.catalog import list_catalogs, read_catalog
+from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import list_layers, sources
 from loradar.discovery.liveness.experiment import list_floating
 from loradar.discovery.liveness.quiet import quiet
-from loradar.discovery.running import compute_model
-from loradar.discovery.small import small_builds
-from loradar.patterns import pattern_of
+from loradar.discovery.meta_run.running import compute_model
+from loradar.discovery.small_builds import small_builds
+from loradar.domain.patterns import pattern_of
 from loradar.references import Reference
 
 STEPS = {"transformers": 53, "timm": 137, "diffusers": 40}

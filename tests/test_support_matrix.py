@@ -7,10 +7,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from loradar.catalog import Catalog, CatalogEntry, CatalogHeader, list_catalogs, read_catalog
-from loradar.mappings import Verification
-from loradar.records import Architecture, Proposal
-from loradar.targets import TargetSpec
+from loradar.catalog.entries import Catalog, CatalogEntry, CatalogHeader, list_catalogs, read_catalog
+from loradar.domain.mappings import Verification
+from loradar.domain.scans import Architecture, Proposal
+from loradar.domain.targets import TargetSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
 MOST_BYTES = 400_000

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
-from ...vocabulary import Library
-from ..deps import NAME_LENGTH, PLACE_PATTERN, LibraryName, Name, OpenRegistry
-from ..refusals import NOT_FOUND
+from ...domain.vocabulary import Library
+from ..dependencies import NAME_LENGTH, PLACE_PATTERN, LibraryName, Name, OpenRegistry
+from ..error_responses import NOT_FOUND
 from ..schemas import DetailBody, PageBody, SimilarBody
 
 router = APIRouter(prefix="/v1", tags=["architectures"])

@@ -8,8 +8,8 @@ from starlette.responses import JSONResponse
 from ...errors import DatabaseUnusable, LoradarError
 from ...registry import Registry
 from ..bodies import StrictRoute
-from ..deps import OpenRegistry
-from ..refusals import refusals
+from ..dependencies import OpenRegistry
+from ..error_responses import refusals
 from ..schemas_reads import BatchBody, BatchQuestions, Question
 
 router = APIRouter(prefix="/v1", tags=["targets"], route_class=StrictRoute)

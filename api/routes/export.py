@@ -6,10 +6,10 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from ..caching import cached
-from ..deps import OpenRegistry
+from ..dependencies import OpenRegistry
 
 if TYPE_CHECKING:
-    from ..exports import Exports
+    from ..exported_files import Exports
 
 router = APIRouter(prefix="/v1/export", tags=["export"])
 

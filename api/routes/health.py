@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from ..deps import OpenRegistry
+from ..dependencies import OpenRegistry
 from ..schemas import HealthBody, ReadyBody
 
 router = APIRouter(tags=["operations"])

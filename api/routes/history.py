@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
-from ..deps import LibraryName, Name, OpenRegistry
-from ..refusals import NOT_FOUND
+from ..dependencies import LibraryName, Name, OpenRegistry
+from ..error_responses import NOT_FOUND
 from ..schemas_reads import ChangesBody, HistoryBody, LayersBody
 
 router = APIRouter(prefix="/v1")

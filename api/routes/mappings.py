@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import JSONResponse
 
+from ...domain.vocabulary import Library, SourceKind, Status
 from ...registry import mapping_place
-from ...vocabulary import Library, SourceKind, Status
-from ..deps import NAME_LENGTH, PLACE_PATTERN, OpenRegistry
-from ..refusals import NOT_FOUND
+from ..dependencies import NAME_LENGTH, PLACE_PATTERN, OpenRegistry
+from ..error_responses import NOT_FOUND
 from ..schemas import MAPPING_EXAMPLE
 from ..schemas_reads import PLACE_EXAMPLE, DifferenceBody, MappingPageBody, RevisionBody
 from .architectures import PartQuery

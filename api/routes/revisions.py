@@ -6,12 +6,12 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from ...changes import Revision
+from ...domain.changes import Revision
+from ..authentication import Reviewer
 from ..bodies import StrictRoute
-from ..conditions import TAGGED, Version, WriteKey, version_tag
-from ..deps import OpenRegistry
-from ..identity import Reviewer
-from ..refusals import WRITES, refusals
+from ..conditional_writes import TAGGED, Version, WriteKey, version_tag
+from ..dependencies import OpenRegistry
+from ..error_responses import WRITES, refusals
 from ..schemas_reads import RevisionBody
 from ..schemas_requests import ReasonRequest
 from .mappings import MappingId

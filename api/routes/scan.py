@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from ..bodies import JSON, require_json
-from ..refusals import refusals
+from ..error_responses import refusals
 from ..schemas_scan import ScanBody
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/v1", tags=["scan"])
 
-SCAN = "loradar.sent:answer_scan"
+SCAN = "loradar.sandbox.scan_requests:answer_scan"
 """Named, not imported: it imports torch, in the worker."""
 
 

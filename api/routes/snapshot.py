@@ -9,9 +9,9 @@ from starlette.responses import Response, StreamingResponse
 
 from ...signing import ALGORITHM
 from ..caching import CACHE_CONTROL, names_tag
-from ..deps import OpenRegistry
+from ..dependencies import OpenRegistry
 from ..schemas_reads import KeyBody
-from ..snapshots import Kept, Snapshots
+from ..snapshot_files import Kept, Snapshots
 from .history import MAX_SERIAL
 
 router = APIRouter(prefix="/v1", tags=["mirrors"])

@@ -6,15 +6,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from ...checking import precheck
-from ...submissions import Origin, Submission, SubmissionStatus
-from ...vocabulary import Library
+from ...domain.submissions import Origin, Submission, SubmissionStatus
+from ...domain.vocabulary import Library
+from ...sandbox.statement_checks import precheck
+from ..authentication import Contributor, Reviewer
 from ..bodies import StrictRoute
 from ..caching import tagged_json
-from ..conditions import TAGGED, Version, WriteKey, version_tag
-from ..deps import LARGEST_NUMBER, NAME_LENGTH, NAME_PATTERN, OpenRegistry
-from ..identity import Contributor, Reviewer
-from ..refusals import NOT_FOUND, WRITES, refusals
+from ..conditional_writes import TAGGED, Version, WriteKey, version_tag
+from ..dependencies import LARGEST_NUMBER, NAME_LENGTH, NAME_PATTERN, OpenRegistry
+from ..error_responses import NOT_FOUND, WRITES, refusals
 from ..schemas_requests import ReasonRequest, ReviewRequest, SubmissionRequest
 from ..schemas_submissions import CHECKING_EXAMPLE, SUBMISSION_EXAMPLE, SubmissionBody, SubmissionsBody
 

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from ..caching import cached_json
-from ..deps import LibraryQuery, Name, OpenRegistry, VersionQuery
-from ..refusals import NOT_FOUND
+from ..dependencies import LibraryQuery, Name, OpenRegistry, VersionQuery
+from ..error_responses import NOT_FOUND
 from ..schemas import MappingBody
 
 router = APIRouter(prefix="/v1", tags=["targets"])

@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from starlette.responses import JSONResponse
 
+from ..authentication import Admin, Anybody
 from ..bodies import StrictRoute
-from ..deps import LARGEST_NUMBER, OpenRegistry
-from ..identity import Admin, Anybody
-from ..refusals import WRITES, refusals
+from ..dependencies import LARGEST_NUMBER, OpenRegistry
+from ..error_responses import WRITES, refusals
 from ..schemas_requests import TokenRequest
 from ..schemas_tokens import ActorBody, NewTokenBody, TokenBody, TokensBody
 

@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ...patterns import pattern_of
-from ...records import Layer
-from ...vocabulary import Role
-from ..towers import is_below
+from ...domain.patterns import pattern_of
+from ...domain.scans import Layer
+from ...domain.vocabulary import Role
+from ..facts.towers import is_below
 from .flow import Sources, Way
 from .graph import DENSE_KINDS, Graph, common_path, is_depthwise
 

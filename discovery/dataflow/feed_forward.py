@@ -3,9 +3,9 @@
 from collections import defaultdict
 from typing import cast
 
-from ...records import Layer
-from ...vocabulary import Role
-from ..towers import is_below
+from ...domain.scans import Layer
+from ...domain.vocabulary import Role
+from ..facts.towers import is_below
 from .flow import Origin, Way
 from .graph import Graph, is_dense
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ...records import Layer
-from ...vocabulary import CONV_KINDS, Role
-from ..towers import is_below
+from ...domain.scans import Layer
+from ...domain.vocabulary import CONV_KINDS, Role
+from ..facts.towers import is_below
 from .flow import Flow, Origin, Sources, Way
 
 DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from ..towers import is_below
+from ..facts.towers import is_below
 from .flow import Way
 from .graph import DENSE_KINDS, ENDS, Graph, Saying, common_path, is_dense
 

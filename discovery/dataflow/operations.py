@@ -6,7 +6,7 @@ from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
 
-from ..words import read_facts
+from ..facts.data_files import read_facts
 from .tape import Op, Ref
 
 _FAMILIES = {name: frozenset(operations) for name, operations in read_facts("operations.toml").items()}

@@ -1,6 +1,6 @@
 """Routers: layers whose outputs are ranked to choose among experts, or scale what a shared expert writes."""
 
-from ..towers import is_below
+from ..facts.towers import is_below
 from .flow import Origin
 from .graph import Graph
 

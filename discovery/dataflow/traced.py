@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from ...records import Layer
-from ..readings import Reading, list_readings
-from ..running import Run, run_model
+from ...domain.scans import Layer
+from ..facts.source_inspection import Reading, list_readings
+from ..meta_run.running import Run, run_model
 from .follow import follow
 from .graph import Graph, Saying
 from .layouts import tell_layouts

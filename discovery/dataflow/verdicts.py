@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from ...vocabulary import CONV_KINDS
+from ...domain.vocabulary import CONV_KINDS
 from .attention import tell_attention, tell_weighted
 from .feed_forward import tell_feed_forward
 from .flow import Way

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...patterns import pattern_of
+from ...domain.patterns import pattern_of
 from .leaky import Leaky
 from .probes import Factored, Probe, Unfitting
 

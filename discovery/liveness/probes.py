@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...records import Layer
-from ...vocabulary import CONV_KINDS
+from ...domain.scans import Layer
+from ...domain.vocabulary import CONV_KINDS
 
 _SHARE = 0.1
 """Size of an update beside what the layer writes: seen through rounding, and too small to change what a model does."""

@@ -10,15 +10,15 @@ from itertools import islice
 import torch
 from torch import nn
 
+from ...domain.patterns import pattern_of
+from ...domain.scans import Evidence, Layer
 from ...errors import ScanFailed
-from ...patterns import pattern_of
-from ...records import Evidence, Layer
-from ..conditions import OutOfTime
-from ..layers import list_layers
-from ..memory import give_back
-from ..running import Run, compute_model
-from ..small import SmallBuild
-from ..untouched import random_states_kept
+from ..facts.layers import list_layers
+from ..meta_run.conditions import OutOfTime
+from ..meta_run.memory import give_back
+from ..meta_run.running import Run, compute_model
+from ..meta_run.untouched import random_states_kept
+from ..small_builds import SmallBuild
 from .experiment import TOLERANCE, Experiment
 from .probes import Probe, make_probes
 from .quiet import quiet

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..words import read_facts
+from ..facts.data_files import read_facts
 
 
 def quiet(model: nn.Module) -> None:

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import nn
 
+from ...domain.patterns import pattern_of
+from ...domain.scans import Architecture, Layer, Slot
+from ...domain.summaries import ArchitectureDetail
 from ...errors import LoradarError
-from ...patterns import pattern_of
-from ...records import Architecture, Layer, Slot
 from ...references import Reference
-from ...summaries import ArchitectureDetail
-from ..facts import list_settings, settings_of
+from ..facts.data_files import read_facts
+from ..facts.model_facts import list_settings, settings_of
 from ..sources import find_recipe
-from ..words import read_facts
 from .proofs import Proof, Verdict
 
 Recall = Callable[[Architecture], ArchitectureDetail | None]

@@ -4,10 +4,10 @@ Used by the scanner: ``propose_all`` (a ``Subject`` -> proposals), ``saved_heads
 ``ADAPTABLE_KINDS``.
 """
 
-from ...sizes import size_per_rank
+from ...domain.sizes import size_per_rank
 from .families import Subject, propose_all
-from .heads import saved_heads
 from .left_out import ADAPTABLE_KINDS
 from .rules import is_adaptable
+from .saved_heads import saved_heads
 
 __all__ = ["ADAPTABLE_KINDS", "Subject", "is_adaptable", "propose_all", "saved_heads", "size_per_rank"]

@@ -3,24 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...choices import Choice, make_spec
-from ...coverage import Blocks
-from ...methods import get_family, get_method
-from ...records import Layer, Proposal
-from ...sizes import count_fixed, count_gains, count_per_rank
-from ...vocabulary import Role
-from ..words import read_facts
+from ...domain.coverage import Blocks
+from ...domain.methods import get_family, get_method
+from ...domain.scans import Layer, Proposal
+from ...domain.selection import Choice, make_spec
+from ...domain.sizes import count_fixed, count_gains, count_per_rank
+from ...domain.vocabulary import Role
+from ..facts.data_files import read_facts
 from .reasons import tell_experts, tell_hit
-from .rules import (
-    EXPERT,
-    MIXER_INPUT,
-    Candidates,
-    all_linear,
-    choose_candidates,
-    choose_layers,
-    is_reached,
-    with_roles,
-)
+from .rules import EXPERT, MIXER_INPUT, Candidates, all_linear, choose_candidates, choose_layers, is_reached, with_roles
 
 KEY_VALUE: frozenset[Role] = frozenset({"attention.key", "attention.value", "attention.qkv", "attention.kv"})
 FEED_FORWARD: frozenset[Role] = frozenset({"mlp.down", "expert.down"})

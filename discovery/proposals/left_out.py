@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from ...records import Layer
-from ...vocabulary import CONV_KINDS, RANK, Role, Tower
+from ...domain.scans import Layer
+from ...domain.vocabulary import CONV_KINDS, RANK, Role, Tower
 from ...wording import count_layers
 
 ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter")

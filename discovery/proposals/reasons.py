@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from ...choices import Choice
-from ...patterns import pattern_of
-from ...records import Layer
+from ...domain.patterns import pattern_of
+from ...domain.scans import Layer
+from ...domain.selection import Choice
 from ...wording import tell_slot
 
 WAYS = {"in_out": "input first (transposed)", "out_in": "output first"}

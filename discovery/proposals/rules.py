@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...records import Layer
-from ...vocabulary import RANK, Preset, Role, Tower
+from ...domain.scans import Layer
+from ...domain.vocabulary import RANK, Preset, Role, Tower
 from .left_out import ADAPTABLE_KINDS, NEVER, tell_left_out
 
 DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..words import read_facts
+from ..facts.data_files import read_facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

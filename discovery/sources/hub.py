@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import HubFailed, InvalidReference
 from ...extras import require
-from ...hub import in_words
+from ...hub_errors import in_words
 from ...references import Reference
 
 CONFIG = "config.json"

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import ScanFailed
-from ..words import read_facts
+from ..facts.data_files import read_facts
 
 
 @dataclass(frozen=True, slots=True)

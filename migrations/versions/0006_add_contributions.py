@@ -117,7 +117,7 @@ def _create_log() -> None:
 
 
 def _start_log() -> None:
-    from loradar.registry.log import start_log  # noqa: PLC0415 - offline, nothing is there to log
+    from loradar.registry.db.audit_log import start_log  # noqa: PLC0415 - offline, nothing is there to log
 
     start_log(op.get_bind())
 

@@ -13,8 +13,8 @@ import pytest
 from loradar.adapters import IA3Config, LoraConfig
 from loradar.adapters.config import AdapterConfig, config_from_peft
 from loradar.adapters.fields import peft_fields
+from loradar.domain.targets import TargetSpec
 from loradar.errors import InvalidConfig
-from loradar.targets import TargetSpec
 
 METHODS = [(LoraConfig, peft.LoraConfig), (IA3Config, peft.IA3Config)]
 """Ours and theirs."""

@@ -11,9 +11,9 @@ from torch import nn
 from zoo import MLP, Specimen, bert, convolutions, gpt2, llama, mlp, on_meta, t5, vit, words
 
 from loradar.adapters import IA3Config, LoraConfig, PeftModel, inject
-from loradar.adapters.lora import LoraEmbedding, LoraLinear
+from loradar.adapters.layers.lora import LoraEmbedding, LoraLinear
+from loradar.domain.targets import TargetSpec
 from loradar.errors import InvalidConfig
-from loradar.targets import TargetSpec
 
 GUIDE = {"target_modules": ["seq.0", "seq.2"], "modules_to_save": ["seq.4"]}
 CASES = [

@@ -7,12 +7,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from loradar.api import create_app
-from loradar.api.checks import Checker
-from loradar.identity import TOKEN_ROLES
+from loradar.api.submission_checks import Checker
+from loradar.domain.identities import TOKEN_ROLES
+from loradar.domain.submissions import Checked, Evidence
+from loradar.domain.targets import TargetSpec
 from loradar.registry import Registry
 from loradar.settings import RequestLimits, Settings
-from loradar.submissions import Checked, Evidence
-from loradar.targets import TargetSpec
 
 UNLIMITED = RequestLimits(*[10**9] * 4)
 

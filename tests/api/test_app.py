@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from loradar.api import create_app, running
-from loradar.api.deps import LazyRegistry
+from loradar.api.dependencies import LazyRegistry
 from loradar.api.schemas import ErrorBody, HealthBody, IndexBody, ReadyBody
 from loradar.errors import DatabaseUnusable
 from loradar.registry import Registry

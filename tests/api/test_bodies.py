@@ -11,7 +11,7 @@ import pytest
 
 from loradar.api import running
 from loradar.api.bodies import LARGER, LARGEST_BODY, LARGEST_STATEMENT
-from loradar.api.guard import LOGGER
+from loradar.api.rate_limit_middleware import LOGGER
 from loradar.settings import Settings
 
 JSON = {"Content-Type": "application/json"}

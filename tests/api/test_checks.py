@@ -6,15 +6,16 @@ import time
 import pytest
 from starlette.testclient import TestClient
 
-from loradar.api import checks, create_app, workers
-from loradar.api.checks import LOGGER, Checker
-from loradar.bounds import Bounds
+from loradar.api import create_app, workers
+from loradar.api import submission_checks as checks
+from loradar.api.submission_checks import LOGGER, Checker
+from loradar.domain.identities import Actor
+from loradar.domain.submissions import Statement
+from loradar.domain.targets import TargetSpec
 from loradar.errors import DatabaseUnusable, MissingExtra
-from loradar.identity import Actor
 from loradar.registry import Registry
-from loradar.sandbox import Sandbox
-from loradar.submissions import Statement
-from loradar.targets import TargetSpec
+from loradar.sandbox.bounds import Bounds
+from loradar.sandbox.pool import Sandbox
 
 ADA = Actor("ada", "contributor")
 

@@ -5,7 +5,7 @@ from threading import Thread
 import pytest
 from records_zoo import make_scan
 
-from loradar.api import exports
+from loradar.api import exported_files as exports
 from loradar.api.schemas import ErrorBody
 from loradar.registry import Registry, load_constants, parse_constants
 

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from loradar.api import create_app
-from loradar.api.limits import Limiter, address_of
+from loradar.api.rate_limits import Limiter, address_of
 from loradar.errors import InvalidRequest, TooManyRequests
 from loradar.settings import LIMITS_VARIABLE, PROXIES_VARIABLE, WORKERS_VARIABLE, RequestLimits, Settings
 
@@ -77,7 +77,9 @@ def test_who_guesses_is_soon_not_listened_to(limited, registry, monkeypatch):
     right = registry.tokens.create("ada", "contributor")[1]
     wrong = [client.get("/v1/tokens/me", headers={"Authorization": f"Bearer lrd_{n}"}) for n in range(3)]
     assert [answer.status_code for answer in wrong] == [401] * 3
-    monkeypatch.setattr("loradar.registry.tokens.Tokens.authenticate", None)  # would fail if it were asked
+    monkeypatch.setattr(
+        "loradar.registry.contributions.tokens.Tokens.authenticate", None
+    )  # would fail if it were asked
     answer = client.get("/v1/tokens/me", headers={"Authorization": f"Bearer {right}"})
     assert (answer.status_code, answer.json()["error"]["details"]["policy"]) == (429, "failed")
     assert client.get("/v1/targets/llama").status_code == 200

@@ -6,7 +6,8 @@ import time
 import pytest
 from starlette.testclient import TestClient
 
-from loradar.api import checks, create_app
+from loradar.api import create_app
+from loradar.api import submission_checks as checks
 from loradar.registry import Registry
 from loradar.settings import Settings
 

@@ -12,8 +12,8 @@ from loradar.api.schemas_reads import (
     MappingPageBody,
     RevisionBody,
 )
+from loradar.domain.identities import LOCAL
 from loradar.errors import DatabaseUnusable
-from loradar.identity import LOCAL
 from loradar.registry import Registry
 
 

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 from loradar.api import create_app, workers
 from loradar.api.routes import scan as route
 from loradar.api.schemas_scan import LAYERS_EXAMPLE, ScanBody
-from loradar.bounds import Bounds
-from loradar.sandbox import Sandbox
+from loradar.sandbox.bounds import Bounds
+from loradar.sandbox.pool import Sandbox
 from loradar.settings import RequestLimits, Settings
 
 UNLIMITED = RequestLimits(*[10**9] * 4)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from records_zoo import make_scan
 
-from loradar.api import snapshots
+from loradar.api import snapshot_files as snapshots
 from loradar.api.schemas_reads import KeyBody
-from loradar.api.snapshots import Snapshots
+from loradar.api.snapshot_files import Snapshots
 from loradar.errors import Overloaded, SignatureInvalid
 from loradar.registry import Registry
 from loradar.snapshots import check_snapshot

@@ -35,7 +35,8 @@ from hostile_zoo import (
     oddly_named,
 )
 
-from loradar.discovery import running, scan
+from loradar.discovery import scan
+from loradar.discovery.meta_run import running
 from loradar.errors import LoradarError, ScanFailed
 
 PRESETS = ("default", "attention", "mlp", "all-linear")

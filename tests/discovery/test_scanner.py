@@ -11,13 +11,7 @@ from zoo import MLP
 
 import loradar
 from loradar.discovery import scan
-from loradar.errors import (
-    InvalidReference,
-    InvalidRequest,
-    NoAdaptableLayers,
-    ScanFailed,
-    UnknownArchitecture,
-)
+from loradar.errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, UnknownArchitecture
 
 SMALL = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 

@@ -10,8 +10,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect
 
-from loradar.registry.schema import HEAD, OUR_TABLES
-from loradar.registry.tables import metadata
+from loradar.registry.db.schema import HEAD, OUR_TABLES
+from loradar.registry.db.tables import metadata
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -77,7 +77,7 @@ def test_the_command_line_makes_the_environment_s_registry(home, capsys):
 
 def test_every_constraint_has_a_name():
     """SQLite can drop a constraint only by its name."""
-    tables = import_module("loradar.registry.tables").metadata.tables.values()
+    tables = import_module("loradar.registry.db.tables").metadata.tables.values()
     assert all(constraint.name for table in tables for constraint in table.constraints)
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from records_zoo import VERSION, block_layers, make_scan, proposal
 
+from loradar.domain.scans import Slot
 from loradar.errors import DatabaseUnusable, UnknownName
-from loradar.records import Slot
 from loradar.registry import PeftConstants, Registry, load_constants, read_constants
 from loradar.settings import Settings
 

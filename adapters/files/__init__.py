@@ -1,0 +1,1 @@
+"""Save and load adapters in PEFT's file format."""

@@ -1,0 +1,1 @@
+"""Share adapters on the Hugging Face hub."""

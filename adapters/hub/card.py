@@ -1,0 +1,180 @@
+"""The model card of an adapter: what is adapted, where its targets come from, how to load it; nothing else."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ... import data
+from ...domain.patterns import pattern_of
+from ...errors import AdapterUnreadable
+from ...extras import require
+from .location import Place
+from .markdown import as_code, as_text
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+    from ..model import PeftModel
+    from ..targets import Decision
+
+CARD = "README.md"
+TEMPLATE = "model_card.md.jinja"
+THIS_FOLDER = "path/to/this/folder"
+MARK = "\n\n<!-- Written by loradar, and replaced by the next save until it is edited. "
+TOLD_ANYWAY = ("r", "lora_alpha")
+TOLD_ELSEWHERE = ("target_modules", "inference_mode", "base_model_name_or_path", "revision")
+
+
+def card_of(model: "PeftModel", source: str = THIS_FOLDER) -> str:
+    """Return the model card of a model's active adapter: front matter, then Markdown.
+
+    Args:
+        model: Any model with an adapter, also one that was loaded.
+        source: Where the adapter can be loaded from: a folder, or ``hub:org/repo[/subfolder][@revision]``.
+
+    Raises:
+        MissingExtra: If huggingface_hub or jinja2 is not installed.
+    """
+    require("scan", "huggingface_hub", "jinja2")
+    from huggingface_hub import ModelCardData
+
+    settings = model.active_peft_config.to_peft_dict()
+    method, base = str(settings["peft_type"]), _hub_name(settings["base_model_name_or_path"])
+    about = ModelCardData(base_model=base, library_name="peft", tags=[method.lower(), "loradar"])
+    layers = list(_layers(model))
+    card = _template().render(
+        card_data=about.to_yaml(),
+        method=method,
+        name=as_text(base or type(model.get_base_model()).__name__),
+        rows=list(_rows(model, base, settings)),
+        layers=layers,
+        has_roles=any(layer["role"] for layer in layers),
+        decision=_origin(model.decision),
+        **_loading(model, base, source),
+        versions=list(_versions(model)),
+    )
+    return _signed(card)
+
+
+def write_card(model: "PeftModel", folder: Path, source: str = THIS_FOLDER) -> None:
+    """Write ``README.md`` into a folder, unless one is there that somebody wrote or edited.
+
+    Raises:
+        AdapterUnreadable: If it cannot be written.
+    """
+    path = folder / CARD
+    try:
+        if not path.exists() or _is_untouched(path.read_text(encoding="utf-8", errors="replace")):
+            path.write_text(card_of(model, source), encoding="utf-8")
+    except OSError as error:
+        raise AdapterUnreadable(f"{path} cannot be written: {error.strerror}.", path=str(path)) from error
+
+
+@lru_cache(maxsize=1)  # huggingface_hub's own `ModelCard.from_template` compiles it anew for every card
+def _template() -> "Template":
+    from jinja2 import Template
+
+    template: Template = Template(files(data).joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template
+
+
+def _signed(text: str) -> str:
+    return f"{text}{MARK}{sha256(text.encode()).hexdigest()[:16]} -->\n"
+
+
+def _is_untouched(text: str) -> bool:
+    body, found, _ = text.rpartition(MARK)
+    return bool(found) and text == _signed(body)
+
+
+def _hub_name(name: str | None) -> str | None:
+    """Return the name of a base model if it can be a repo's: the hub refuses cards with other names, such as paths."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented there
+
+    try:
+        validate_repo_id(name or "")
+    except HFValidationError:
+        return None
+    return None if name is None or Path(name).exists() else name
+
+
+def _rows(model: "PeftModel", base: str | None, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield name and value of what the adapter is, in Markdown."""
+    if base:
+        yield "base model", as_code(base)
+    yield "class of the base model", as_code(type(model.get_base_model()).__name__)
+    yield as_code("target_modules"), as_code(settings["target_modules"])
+    defaults = type(model.active_peft_config)().to_peft_dict()
+    for name, value in settings.items():
+        if name in TOLD_ANYWAY or (name not in TOLD_ELSEWHERE and value != defaults[name]):
+            yield as_code(name), as_code(value)
+    size, (_, total) = sum(t.numel() for t in model.adapter_state().values()), model.get_nb_trainable_parameters()
+    yield "parameters of the adapter", f"{size:,} of {total:,} ({size / total:.2%})"
+
+
+def _layers(model: "PeftModel") -> Iterator[dict[str, Any]]:
+    """Yield the adapted layers by pattern and role, with what a scan says of the first of each."""
+    scanned = {layer.path: layer for layer in model.decision.layers} if model.decision else {}
+    groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for path in (*model.targeted_module_names, *model.targeted_parameter_names):
+        groups[pattern_of(path), scanned[path].role if path in scanned else ""].append(path)
+    for (pattern, role), paths in groups.items():
+        evidence = scanned[paths[0]].evidence if role else ()
+        yield {
+            "pattern": as_code(pattern),
+            "count": f"{len(paths):,}",
+            "role": as_text(role),
+            "evidence": "; ".join(f"{as_text(item.says)} ({as_text(item.by)})" for item in evidence),
+        }
+
+
+def _origin(decision: "Decision | None") -> dict[str, Any] | None:
+    """Return the decision in Markdown."""
+    if decision is None:
+        return None
+    reasons = [as_text(reason) for reason in decision.reasons]
+    return {"step": decision.step, "says": as_text(decision.says), "reasons": reasons}
+
+
+def _loading(model: "PeftModel", base: str | None, source: str) -> dict[str, str]:
+    """Return the lines of Python that load the base model and the adapter."""
+    kind = type(model.get_base_model())
+    where = [_quoted(source)]
+    if source.startswith("hub:"):
+        place = Place.parse(source)
+        named = {"revision": place.revision, "subfolder": place.subfolder or None}
+        where = [_quoted(place.repo), *(f"{name}={_quoted(value)}" for name, value in named.items() if value)]
+    if base and kind.__module__.startswith("transformers."):
+        imports, build = (
+            f"from transformers import {kind.__name__}\n\n",
+            f"{kind.__name__}.from_pretrained({_quoted(base)})",
+        )
+    else:
+        imports, build = "", f"...  # the {kind.__name__} it was made for"
+    return {"imports": imports, "model": build, "source": _quoted(source), "peft_source": ", ".join(where)}
+
+
+def _quoted(text: str) -> str:
+    """Return a string literal of Python in double quotes, on one line; what JSON escapes, Python reads back."""
+    return json.dumps(text)
+
+
+def _versions(model: "PeftModel") -> Iterator[tuple[str, str]]:
+    """Yield the installed packages that made the adapter and their versions; a user's own class has none."""
+    library = type(model.get_base_model()).__module__.partition(".")[0]
+    for name in dict.fromkeys(("loradar", "torch", library)):
+        with suppress(PackageNotFoundError):
+            yield name, _version(name)
+
+
+_version = lru_cache(maxsize=None)(
+    version
+)  # a trainer saves often, and reading a package's metadata takes milliseconds

@@ -1,0 +1,1 @@
+"""Inject adapters into a model: match, plan, apply."""

@@ -1,0 +1,133 @@
+"""Weighted sums of LoRA adapters as new adapters (PEFT's ``add_weighted_adapter``)."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ...errors import InvalidConfig
+from ..config import AdapterConfig, LoraConfig
+from ..injection.apply import Part, Prepared
+from ..injection.plan import PlannedAdapter
+from .base_layer import AdapterLayer, state_of
+from .lora import LoraLayer
+
+WAYS = ("cat", "linear")
+
+
+def combine(
+    layers: Iterable[tuple[str, AdapterLayer]],
+    configs: Sequence[AdapterConfig],
+    weights: Sequence[tuple[str, float]],
+    name: str,
+    how: str,
+) -> Prepared:
+    """Return the weighted sum of adapters, built from the layers that carry any of them.
+
+    Args:
+        layers: All adapted layers of the model, with their paths.
+        configs: The configurations of the adapters.
+        weights: Their names, each with its weight.
+        name: Of the new adapter.
+        how: ``cat`` or ``linear``.
+
+    Raises:
+        InvalidConfig: If it cannot be done, naming the layer or the value and the way out.
+    """
+    if how not in WAYS:
+        raise InvalidConfig(f"combination_type={how!r} is not supported: give one of {', '.join(map(repr, WAYS))}.")
+    like = configs[0]
+    if not isinstance(like, LoraConfig):
+        raise InvalidConfig("add_weighted_adapter sums LoRA adapters only: IA3 multiplies, and has no weighted sum.")
+    if any(config.modules_to_save for config in configs):
+        raise InvalidConfig("add_weighted_adapter cannot sum modules that are trained in full (modules_to_save).")
+    parts = []
+    for path, layer in layers:
+        shares = [(adapter, weight) for adapter, weight in weights if adapter in layer.adapters()]
+        if shares and isinstance(layer, LoraLayer):
+            parts.append(_sum(path, layer, shares, how))
+    return Prepared(name, _config_for([part.planned for part in parts], like), tuple(parts), {})
+
+
+def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], how: str) -> Part:
+    planned = [layer.planned[adapter] for adapter, _ in shares]
+    ranks = [each.r for each in planned]
+    if how == "linear" and len({*ranks}) > 1:
+        message = f"combination_type='linear' needs equal ranks, and {path!r} has {', '.join(map(str, ranks))}"
+        raise InvalidConfig(f"{message}: give combination_type='cat'.", path=path)
+    factors = [_with_rank_first(layer, adapter) for adapter, _ in shares]
+    strengths = [weight * each.scaling for (_, weight), each in zip(shares, planned, strict=True)]
+    r = sum(ranks) if how == "cat" else ranks[0]
+    first, second = (_cat if how == "cat" else _add)(factors, strengths)
+    new = planned[0]._replace(r=r, alpha=r, scaling=1.0)
+    children = layer.parts(layer.base(), new)
+    targets: list[Any] = [*state_of(children).values()]
+    with torch.no_grad():
+        for target, value, stacked in zip(targets, (first, second), _rank_dimensions(layer), strict=True):
+            target.copy_(value.movedim(0, stacked).reshape(target.shape))
+    return Part(new, type(layer), children)
+
+
+def _with_rank_first(layer: LoraLayer, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both factors with the rank as their first dimension; those of experts keep the experts apart."""
+    experts = layer.experts()
+    r = layer.planned[adapter].r
+    first, second = (factor.detach() for factor in layer.factors(adapter))
+    if experts > 1:
+        first, second = first.view(experts, r, -1), second.view(-1, r, experts)
+    a, b = _rank_dimensions(layer)
+    return first.movedim(a, 0), second.movedim(b, 0)
+
+
+def _rank_dimensions(layer: LoraLayer) -> tuple[int, int]:
+    return (1, 1) if layer.experts() > 1 else (0, 1)
+
+
+def _cat(
+    factors: Sequence[tuple[torch.Tensor, torch.Tensor]], strengths: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Set the factors side by side: their product is the sum of the products."""
+    first = torch.cat([a * strength for (a, _), strength in zip(factors, strengths, strict=True)])
+    return first, torch.cat([b for _, b in factors])
+
+
+def _add(
+    factors: Sequence[tuple[torch.Tensor, torch.Tensor]], strengths: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add ``A`` to ``A`` and ``B`` to ``B``, each with the root of its strength; the sign goes to ``A``."""
+    roots = [math.sqrt(abs(strength)) for strength in strengths]
+    firsts = [a * math.copysign(root, s) for (a, _), root, s in zip(factors, roots, strengths, strict=True)]
+    seconds = [b * root for (_, b), root in zip(factors, roots, strict=True)]
+    return torch.stack(firsts).sum(0), torch.stack(seconds).sum(0)
+
+
+def _config_for(planned: Sequence[PlannedAdapter], like: LoraConfig) -> LoraConfig:
+    """Return a configuration that builds just these layers with these ranks again."""
+    attentions = {each.path for each in planned if each.kind == "multihead_attention"}
+    ranks: dict[str, int] = {}
+    bare = []
+    for each in planned:
+        is_bare = bool(each.parameter) and each.path not in attentions
+        key = f"{each.path}.{each.parameter}" if is_bare else each.named
+        ranks[key] = each.r
+        bare += [key] if is_bare else []
+    [(r, _)] = Counter(ranks.values()).most_common(1)
+    pattern = {f"^{re.escape(path)}": rank for path, rank in ranks.items() if rank != r}
+    return replace(
+        like,
+        target_modules=[path for path in ranks if path not in bare] or None,
+        target_parameters=bare or None,
+        exclude_modules=None,
+        layers_to_transform=None,
+        layers_pattern=None,
+        use_rslora=False,
+        bias="none",
+        r=r,
+        lora_alpha=r,
+        rank_pattern=pattern,
+        alpha_pattern=pattern,
+    )

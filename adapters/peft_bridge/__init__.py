@@ -1,0 +1,1 @@
+"""Connect loradar's targets to the installed peft."""

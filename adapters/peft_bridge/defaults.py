@@ -1,0 +1,173 @@
+"""``enable_peft_defaults``: plain ``peft.get_peft_model(model, peft.LoraConfig())`` for every architecture."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import wraps
+from threading import RLock
+from types import TracebackType
+from typing import Any, Self
+
+from torch import nn
+
+from ...domain.methods import get_family
+from ...domain.proposals import check_preset
+from ...domain.scans import Scan
+from ...domain.targets import TargetSpec
+from ...domain.vocabulary import PRESETS
+from ...errors import InvalidConfig, LoradarError
+from ...extras import require
+from ...registry import verify
+from ..targets import decide_for, scan_known
+from .fill import fill, lacks_targets, method_of, peft_answer, without_adapters
+
+WRITTEN_FOR = "0.21.2"
+"""The version of peft whose tuners are hooked here."""
+
+_HOOKED = {"__init__": ("model", "peft_config", "adapter_name"), "inject_adapter": ("model", "adapter_name")}
+"""The two ways into a tuner of peft's, the first adapter's and any further one's, and what is read on the way."""
+
+_lock = RLock()
+_enabled: list["PeftDefaults"] = []
+_replaced: dict[str, tuple[Any, Any]] = {}
+_at_work: ContextVar[Any] = ContextVar("_at_work", default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class PeftDefaults:
+    """What ``enable_peft_defaults`` returns: undoes it, by ``undo()`` or as a context manager.
+
+    Attributes:
+        preset: The preset whose targets are filled in.
+    """
+
+    preset: str
+
+    def undo(self) -> None:
+        """Give peft back as it was, once no other handle is left; a second call does nothing."""
+        with _lock:
+            if self in _enabled:
+                _enabled.remove(self)
+                if not _enabled:
+                    _unhook()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.undo()
+
+
+def enable_peft_defaults(preset: str = "default") -> PeftDefaults:
+    """Let the installed peft adapt models without targets: ``peft.get_peft_model(model, peft.LoraConfig())``.
+
+    Works for every method whose configuration takes ``target_modules``, through every way into peft (a trainer, a
+    further adapter, ``model.add_adapter``). The first of these answers:
+
+    1. The user: a configuration with ``target_modules`` or ``target_parameters`` is never touched. Whatever else it
+       says, such as ``exclude_modules`` or ``layers_to_transform``, holds for the targets filled in, too.
+    2. peft's own table, where its entry fits this very model; with another preset than ``default`` it is not asked.
+    3. loradar, as in ``loradar.get_peft_model``: the registry by name, by fingerprint, by structure, or a live scan.
+       If that has nothing either, a warning says why, and peft goes on as if this had never been called.
+
+    Only targets are filled in: which heads are trained is said by ``task_type`` and ``modules_to_save``, as ever.
+    Calls nest, and the last one's preset holds; peft is given back as it was when the last handle is undone, in
+    whatever order. Nothing of peft is changed on disk.
+
+    Args:
+        preset: ``default``, ``attention``, ``mlp``, ``all-linear`` or ``experts``; a method that has no such preset
+            (IA3) gets its default.
+
+    Returns:
+        A handle: ``undo()`` it, or use it in a ``with`` statement.
+
+    Raises:
+        MissingExtra: If peft is not installed.
+        UnknownPreset: If there is no such preset.
+        InvalidConfig: If the installed peft is built otherwise. Of any version but 0.21.2 a warning says that it is
+            not the one this was written for.
+    """
+    require("peft", "peft")
+    check_preset("enable_peft_defaults", preset, PRESETS)
+    handle = PeftDefaults(preset)
+    with _lock:
+        if not _enabled:
+            _hook()
+        _enabled.append(handle)
+    return handle
+
+
+def _hook() -> None:
+    """Put our functions before peft's, having checked that they can read what they need."""
+    import peft
+    from peft.tuners.tuners_utils import BaseTuner
+
+    if peft.__version__ != WRITTEN_FOR:
+        message = f"enable_peft_defaults was written for peft {WRITTEN_FOR}, and {peft.__version__} is installed"
+        warnings.warn(f"{message}: check what print_trainable_parameters() says.", stacklevel=3)
+    for name, needed in _HOOKED.items():
+        function = BaseTuner.__dict__.get(name)
+        if not callable(function) or not {*needed} <= {*inspect.signature(function).parameters}:
+            message = f"peft {peft.__version__} has no BaseTuner.{name}({', '.join(needed)})"
+            raise InvalidConfig(f"{message}: install peft {WRITTEN_FOR}, or name the targets with loradar.auto_config.")
+    for name in _HOOKED:
+        original = BaseTuner.__dict__[name]
+        ours = _hooked(original)
+        _replaced[name] = (original, ours)
+        setattr(BaseTuner, name, ours)
+
+
+def _unhook() -> None:
+    from peft.tuners.tuners_utils import BaseTuner
+
+    for name, (original, ours) in _replaced.items():
+        if BaseTuner.__dict__[name] is ours:  # else somebody has wrapped it since, and it lets everything pass
+            setattr(BaseTuner, name, original)
+    _replaced.clear()
+
+
+def _hooked(original: Callable[..., None]) -> Callable[..., None]:
+    """Return a function of a tuner's that fills its configuration first."""
+    signature = inspect.signature(original)
+
+    @wraps(original)
+    def hooked(tuner: Any, *args: Any, **named: Any) -> None:
+        given = signature.bind(tuner, *args, **named).arguments
+        config = given.get("peft_config") or tuner.peft_config
+        config = config.get(given["adapter_name"]) if isinstance(config, dict) else config
+        enabled = _enabled[-1:]
+        is_first = config is not None and config is not _at_work.get()  # a tuner's __init__ calls inject_adapter
+        # The names in a state_dict say where the adapters go, whatever the configuration.
+        if enabled and is_first and given.get("state_dict") is None and lacks_targets(config):
+            _fill(tuner, config, given["model"], enabled[0].preset)
+        token = _at_work.set(config)
+        try:
+            original(tuner, *args, **named)
+        finally:
+            _at_work.reset(token)
+
+    return hooked
+
+
+def _fill(tuner: Any, config: Any, model: nn.Module, preset: str) -> None:
+    """Fill a configuration, or say why not and leave it to peft."""
+    try:
+        with without_adapters(model):
+            found = scan_known(model)
+            spec = _decide(tuner, config, model, found, preset)
+    except LoradarError as error:
+        warnings.warn(f"peft is left to itself, loradar has no targets: {error.message}", stacklevel=4)
+        return
+    fill(config, spec, model, found)
+
+
+def _decide(tuner: Any, config: Any, model: nn.Module, found: Scan, preset: str) -> TargetSpec:
+    method = method_of(config)
+    theirs = peft_answer(tuner, config, model) if preset == "default" else None
+    if theirs and verify(found, theirs, method.name).status in ("live", "unproven"):
+        return theirs
+    has_preset = preset in get_family(method.family).presets
+    spec = decide_for(found, method.name, preset if has_preset else "default").spec
+    return replace(spec, modules_to_save=None)  # which heads are trained is no question of targets

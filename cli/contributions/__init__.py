@@ -1,0 +1,1 @@
+"""Commands that submit, review, withdraw, yank and restore mappings."""

@@ -1,0 +1,115 @@
+"""Where contributions are brought to: the local registry, or a service.
+
+Commands ask either in the same words: a ``LocalDesk`` has the methods that a ``Client`` has.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias, Unpack
+
+from ...errors import NotAuthenticated
+from ..options import TOKEN_VARIABLE
+
+if TYPE_CHECKING:
+    from ...client import Client
+    from ...domain.changes import Revision
+    from ...domain.identities import Actor, Token, TokenRole
+    from ...domain.submissions import Decision, Filters, Statement, Submission
+    from ...registry import Registry
+
+Desk: TypeAlias = "LocalDesk | Client"
+
+
+@contextmanager
+def open_desk(url: str | None, secret: str | None, *, writes: bool = True) -> Iterator[Desk]:
+    """Yield the desk at ``url``, or the local one.
+
+    Raises:
+        NotAuthenticated: If something is to be written and no token was given.
+    """
+    if writes and not secret:
+        raise _no_token(url)
+    if url:
+        from ...client import Client
+
+        with Client(url, token=secret or None) as client:
+            yield client
+    else:
+        from ...registry import Registry
+
+        with Registry.open() as registry:
+            yield LocalDesk(registry, secret)
+
+
+def _no_token(url: str | None) -> NotAuthenticated:
+    way_out = f"Ask whoever runs {url} for one" if url else "Make one with: loradar token create NAME --role ROLE"
+    return NotAuthenticated(f"This needs a token. {way_out}; then set {TOKEN_VARIABLE} to it.", variable=TOKEN_VARIABLE)
+
+
+class LocalDesk:
+    """The local registry, asked as a client asks a service; who has the database needs no token to make tokens."""
+
+    def __init__(self, registry: "Registry", secret: str | None) -> None:
+        self.registry = registry
+        self._secret = secret
+
+    @cached_property
+    def actor(self) -> "Actor":
+        """Who the token belongs to.
+
+        Raises:
+            NotAuthenticated: If it is unknown, expired or revoked.
+        """
+        if not self._secret:
+            raise _no_token(None)
+        return self.registry.tokens.authenticate(self._secret)
+
+    def create_token(self, name: str, role: "TokenRole", expires_days: int | None = None) -> "tuple[Token, str]":
+        """Make a token and return it with its secret."""
+        expires_in = None if expires_days is None else timedelta(days=expires_days)
+        return self.registry.tokens.create(name, role, expires_in=expires_in)
+
+    def tokens(self) -> "tuple[Token, ...]":
+        """Return every token, without the secrets."""
+        return self.registry.tokens.list()
+
+    def revoke_token(self, token_id: int) -> "Token":
+        """Have a token work no longer."""
+        return self.registry.tokens.revoke(token_id)
+
+    def submit(self, statement: "Statement") -> "Submission":
+        """Take a statement in, unless it can be told at once that its checks would fail."""
+        from ...sandbox.statement_checks import precheck
+
+        precheck(statement)
+        return self.registry.submissions.add(statement, self.actor)
+
+    def submission(self, submission_id: int) -> "Submission":
+        """Return a submission with its evidence and reviews."""
+        return self.registry.submissions.get(submission_id)
+
+    def submissions(
+        self, *, before: int | None = None, limit: int = 50, **filters: "Unpack[Filters]"
+    ) -> "tuple[Submission, ...]":
+        """Return submissions, the newest first, without their evidence."""
+        return self.registry.submissions.list(before=before, limit=limit, **filters)
+
+    def review(
+        self, submission_id: int, decision: "Decision", comment: str, *, version: int | None = None
+    ) -> "Submission":
+        """Decide about a submission."""
+        return self.registry.submissions.review(submission_id, self.actor, decision, comment, version=version)
+
+    def withdraw(self, submission_id: int, reason: str, *, version: int | None = None) -> "Submission":
+        """Take a submission back."""
+        return self.registry.submissions.withdraw(submission_id, self.actor, reason, version=version)
+
+    def yank(self, mapping_id: str, reason: str, *, version: int | None = None) -> "Revision":
+        """Have a revision no longer used."""
+        return self.registry.revisions.yank(mapping_id, self.actor, reason, version=version)
+
+    def restore(self, mapping_id: str, reason: str, *, version: int | None = None) -> "Revision":
+        """Have a yanked revision used again."""
+        return self.registry.revisions.restore(mapping_id, self.actor, reason, version=version)

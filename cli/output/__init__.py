@@ -1,0 +1,1 @@
+"""Print results as JSON for programs and as tables for people."""

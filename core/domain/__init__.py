@@ -1,0 +1,1 @@
+"""Define loradar's frozen records and vocabulary; nothing in here imports torch, SQL or another folder of loradar."""

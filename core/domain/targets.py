@@ -1,0 +1,126 @@
+"""Target specs: what a PEFT method needs to know about where it goes, with PEFT's matching semantics."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self
+
+from ..errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from .scans import Layer
+
+Targets = tuple[str, ...] | str
+"""A tuple of path suffixes, or one regex matched against the whole path."""
+
+
+@dataclass(frozen=True)
+class TargetMatcher:
+    """PEFT's rule for target names (``peft.tuners.tuners_utils.check_target_module_exists``, 0.21.2).
+
+    A string is a regex that must match the whole path. Any other name matches a path that is equal to it or ends
+    with a dot and the name.
+    """
+
+    targets: Targets
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        try:
+            return re.compile(str(self.targets))
+        except re.error as error:
+            message = (
+                f"Target regex {self.targets!r} does not compile: {error}. Give a valid regex or a list of suffixes."
+            )
+            raise InvalidConfig(message, targets=self.targets) from None
+
+    @cached_property
+    def _suffixes_by_length(self) -> dict[int, frozenset[str]]:
+        by_length: dict[int, set[str]] = {}
+        for name in self.targets:
+            by_length.setdefault(name.count(".") + 1, set()).add(name)
+        return {length: frozenset(names) for length, names in by_length.items()}
+
+    def find(self, path: str) -> str | None:
+        """Return the target that matches ``path``, or ``None``."""
+        if isinstance(self.targets, str):
+            return self.targets if self._regex.fullmatch(path) else None
+        for length, names in self._suffixes_by_length.items():
+            if length == 1:
+                suffix = path[path.rfind(".") + 1 :]
+            else:
+                suffix = path if path.count(".") < length else ".".join(path.rsplit(".", length)[1:])
+            if suffix in names:
+                return suffix
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """Where one PEFT method goes, in PEFT's own fields.
+
+    Attributes:
+        target_modules: Layers to adapt.
+        exclude_modules: Layers ``target_modules`` matches that must be left alone.
+        modules_to_save: Modules trained in full and saved with the adapter, such as a fresh head.
+        target_parameters: Bare parameters to adapt, such as fused experts.
+        feedforward_modules: Subset of ``target_modules`` that IA3 scales at the input.
+    """
+
+    target_modules: Targets | None = None
+    exclude_modules: Targets | None = None
+    modules_to_save: tuple[str, ...] | None = None
+    target_parameters: tuple[str, ...] | None = None
+    feedforward_modules: Targets | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form: lists for tuples, every field present."""
+        values = ((name, getattr(self, name)) for name in self.__slots__)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build a spec from its JSON form; fields it does not know are left out."""
+        values = ((field.name, data.get(field.name)) for field in fields(cls))
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values})
+
+
+def find_hits(spec: TargetSpec, layers: "Iterable[Layer]") -> tuple["Layer", ...]:
+    """Return the layers a spec hits, by PEFT's rule: what is excluded is left alone, whatever else matches it."""
+    modules, excluded = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.exclude_modules or ())
+    parameters = TargetMatcher(spec.target_parameters or ())
+    return tuple(
+        layer
+        for layer in layers
+        if (
+            parameters.find(layer.path)
+            if layer.kind == "expert_parameter"
+            else excluded.find(layer.path) is None and modules.find(layer.path)
+        )
+    )
+
+
+def excluding(spec: TargetSpec, targets: Targets) -> TargetSpec:
+    """Return a spec that leaves these modules alone besides those it leaves alone already."""
+    before = spec.exclude_modules
+    if before is None:
+        return replace(spec, exclude_modules=targets)
+    if isinstance(before, tuple) and isinstance(targets, tuple):
+        return replace(spec, exclude_modules=(*before, *targets))
+    return replace(spec, exclude_modules=f"{as_regex(before)}|{as_regex(targets)}")
+
+
+def without_exclusion(spec: TargetSpec) -> TargetSpec:
+    """Return a spec that hits the same for a PEFT method whose configuration has no ``exclude_modules``."""
+    if spec.exclude_modules is None or spec.target_modules is None:
+        return spec
+    targets = f"(?!{as_regex(spec.exclude_modules)}$){as_regex(spec.target_modules)}"
+    return replace(spec, target_modules=targets, exclude_modules=None)
+
+
+def as_regex(targets: Targets) -> str:
+    """Return the regex that matches the same whole paths as these targets."""
+    if isinstance(targets, str):
+        return f"(?:{targets})"
+    return rf"(?:.*\.)?(?:{'|'.join(map(re.escape, targets))})"

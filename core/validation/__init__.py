@@ -1,0 +1,1 @@
+"""Validate text, JSON and statements that come from outside."""

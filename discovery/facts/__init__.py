@@ -1,0 +1,1 @@
+"""Collect facts about a model's modules; no verdicts."""

@@ -1,0 +1,1 @@
+"""Run a model's forward on the meta device with inputs made for it."""

@@ -1,0 +1,276 @@
+"""Lets a forward run on the meta device although it asks for values.
+
+Tensors a forward makes from constants (position ids, masks, grids, the token ids it is given) stay small: their values
+are computed beside them on the CPU, and a question about them is answered truly. A question about anything that comes
+out of the model's weights is answered with a constant, and a selection by it is as wide as it can be.
+
+A model that is built inside :class:`Answers` keeps the values of what its constructors compute, such as buffers.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
+
+from .fake_constants import Guess, find_answer, fitting_split
+from .known_values import KNOWN, LARGEST, META, lift, lift_all, list_tensors, on_meta
+from .shortcuts import find_result
+
+_CPU = torch.device("cpu")
+_GETTER = type(Tensor.shape.__get__)  # type: ignore[attr-defined]  # a descriptor of C
+_PLAIN = (Tensor, torch.nn.Parameter)
+_SIMPLE = frozenset({int, float, bool, str, type(None), torch.dtype, torch.Size, torch.device, slice})
+_MAKE_TENSORS = frozenset({"T", "mT", "H", "mH", "data", "real", "imag", "grad"})
+_FROM_DATA = frozenset({"tensor", "as_tensor", "asarray", "scalar_tensor"})
+_MOVES = frozenset({"cpu", "cuda", "xpu", "pin_memory"})
+_SPLITS = frozenset({"split", "split_with_sizes"})
+_RANDOM = frozenset({
+    *("rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson", "dropout"),
+    *("rand_like", "randn_like", "randint_like", "native_dropout"),
+    *("normal_", "uniform_", "bernoulli_", "random_", "exponential_", "trunc_normal_"),
+    *("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"),
+})  # fmt: skip
+_IN_PLACE = frozenset({
+    *("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ifloordiv__", "__imod__", "__ipow__"),
+    *("__iand__", "__ior__", "__ixor__"),
+})  # fmt: skip
+
+
+class Answers(TorchFunctionMode):
+    """As a context, answers what meta tensors cannot; to be entered before any mode that watches.
+
+    Args:
+        guess: What the unknown is taken for.
+
+    Attributes:
+        calls: Functions called so far.
+    """
+
+    def __init__(self, guess: Guess | None = None) -> None:
+        super().__init__()
+        self.calls = 0
+        self._guess = guess or Guess()
+        self._spoilt: dict[int, Tensor] = {}
+        self._constructors: frozenset[Any] = frozenset(_device_constructors())
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        self.calls += 1
+        if type(func) is _GETTER and func.__self__.__name__ not in _MAKE_TENSORS:
+            return func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        if func in self._constructors:
+            return self._make(func, name, args, kwargs or {})
+        args, named = _arguments(name, args, kwargs or {})
+        if name in _MOVES:
+            return args[0]
+        return self._call(func, name, args, named)
+
+    def _call(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name == "__iter__":
+            return iter(self._compute(torch.unbind, "unbind", args, {}))
+        if name == "__getitem__":
+            return self._get_item(func, args)
+        if name == "__setitem__":
+            return self._set_item(func, args)
+        answer = find_answer(name)
+        if answer is None:
+            return self._compute(func, name, args, kwargs)
+        try:
+            return lift_all(self._with_values(func, args, kwargs))
+        except LookupError:
+            return answer(self._guess, func, args, kwargs)
+
+    # --- values --------------------------------------------------------------------------------------------------
+
+    def find_value(self, tensor: Tensor) -> Tensor | None:
+        """Return the values of a meta tensor on the CPU, if they are known."""
+        value: Tensor | None = getattr(tensor, KNOWN, None)
+        if value is not None and self._spoilt and _storage(value) in self._spoilt:
+            return None
+        return value
+
+    def _values(self, argument: Any) -> Any:
+        """Return an argument with every tensor replaced by its values.
+
+        Raises:
+            LookupError: If a tensor's values are unknown.
+        """
+        if isinstance(argument, Tensor):
+            value = self.find_value(argument)
+            if value is None:
+                raise LookupError
+            return value
+        if type(argument) in (tuple, list):
+            return type(argument)([self._values(item) for item in argument])
+        if type(argument) is slice:
+            return slice(*self._values([argument.start, argument.stop, argument.step]))
+        return _CPU if argument is META else argument
+
+    def _with_values(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what ``func`` makes of the values.
+
+        Raises:
+            LookupError: If that cannot be told.
+        """
+        known, named = self._values(args), {key: self._values(value) for key, value in kwargs.items()}
+        try:
+            return func(*known, **named)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            raise LookupError from error
+
+    def _make(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function that makes tensors of nothing: on meta, and if they are small on the CPU as well."""
+        named = {key: self._numbers(value) for key, value in kwargs.items() if key not in ("pin_memory", "data")}
+        if name in _FROM_DATA:
+            return self._make_from_data(func, args or (kwargs["data"],), named)
+        args = self._numbers(args)
+        result = func(*args, **{**named, "device": META})
+        if isinstance(result, Tensor) and name not in _RANDOM and result.numel() <= LARGEST:
+            setattr(result, KNOWN, func(*args, **{**named, "device": _CPU}))
+        return result
+
+    def _make_from_data(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        data = args[0]
+        if not isinstance(data, Tensor):
+            return lift_all(func(self._numbers(data), *args[1:], **{**kwargs, "device": _CPU}))
+        copy, named = Tensor.to, {"dtype": kwargs.get("dtype", data.dtype)}
+        return self._compute(copy, "to", (on_meta(data),), named)
+
+    def _numbers(self, argument: Any) -> Any:
+        """Return an argument with tensors replaced by numbers, or lists of them."""
+        if isinstance(argument, Tensor):
+            value = self.find_value(argument) if argument.is_meta else argument
+            if value is not None:
+                return value.tolist()
+            constant = self._guess.constant(argument)
+            return constant if argument.numel() == 1 else [constant] * len(argument)
+        if type(argument) in (tuple, list):
+            return type(argument)([self._numbers(item) for item in argument])
+        return argument
+
+    def _compute(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function on meta, and on the values if all are known."""
+        if name in _SPLITS:
+            args = tuple(fitting_split(args, kwargs))
+        try:
+            result = find_result(name, args, kwargs)
+            if result is None:
+                result = func(*args, **kwargs)
+        except RuntimeError as error:
+            result = self._otherwise(func, args, kwargs, error)
+        if _changes(name, kwargs):
+            self._change(func, args, kwargs)
+        elif name not in _RANDOM:
+            self._attach(func, args, kwargs, result)
+        return result
+
+    def _otherwise(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError) -> Any:
+        """Call a function that meta refuses: with numbers for tensors of one number, or on the values."""
+        if "item()" in str(error):
+            named = {key: self._scalars(value) for key, value in kwargs.items()}
+            return func(*args[:1], *map(self._scalars, args[1:]), **named)
+        try:
+            return lift_all(self._with_values(func, args, kwargs))
+        except LookupError:
+            raise error from None
+
+    def _scalars(self, argument: Any) -> Any:
+        """Return an argument with tensors of one number replaced by it."""
+        if isinstance(argument, Tensor):
+            return self._numbers(argument) if not argument.dim() else argument
+        if type(argument) in (tuple, list):
+            return type(argument)([self._scalars(item) for item in argument])
+        return argument
+
+    def _attach(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Let a result know its values, if those of the arguments are known and they are few."""
+        if args and type(args[0]) in _PLAIN and not hasattr(args[0], KNOWN):
+            return
+        made = list(list_tensors(result))
+        if not made or any(tensor.numel() > LARGEST for tensor in made):
+            return
+        try:
+            values = list(list_tensors(self._with_values(func, args, kwargs)))
+        except LookupError:
+            return
+        for tensor, value in zip(made, values, strict=False):
+            if tensor.is_meta and tensor.shape == value.shape and not isinstance(tensor, torch.nn.Parameter):
+                setattr(tensor, KNOWN, value)
+
+    def _change(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Change the values as the tensor was changed; if that cannot be done they are known no longer."""
+        for tensor in list_tensors(kwargs.get("out", args[0] if args else None)):
+            value = self.find_value(tensor)
+            if value is None:
+                continue
+            try:
+                self._with_values(func, args, kwargs)
+            except LookupError:
+                self._spoilt[_storage(value)] = value  # kept, so that its storage's address is not used again
+
+    # --- masks among indices -------------------------------------------------------------------------------------
+
+    def _get_item(self, func: Any, args: tuple[Any, ...]) -> Any:
+        """A mask among the indices becomes the indices it selects."""
+        tensor, index = args
+        result = func(tensor, self._unmasked(index))
+        self._attach(func, args, {}, result)
+        return result
+
+    def _set_item(self, func: Any, args: tuple[Any, ...]) -> None:
+        """What a mask selects is as wide as what is written there: nothing needs to be written on meta."""
+        tensor, index, value = args
+        if not any(_is_mask(item) for item in list_tensors(index)):
+            func(tensor, self._unmasked(index), value)
+        self._change(func, args, {})
+
+    def _unmasked(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            ends = (index.start, index.stop, index.step)
+            return slice(*(self._numbers(end) if isinstance(end, Tensor) else end for end in ends))
+        if type(index) is tuple:
+            flat: list[Any] = []
+            for item in index:
+                flat.extend(self._selected(item) if _is_mask(item) else (self._unmasked(item),))
+            return tuple(flat)
+        if isinstance(index, Tensor) and not index.ndim and not _is_mask(index):
+            return self._numbers(index)  # torch asks a lone index for its value
+        return self._selected(index) if _is_mask(index) else index
+
+    def _selected(self, mask: Tensor) -> tuple[Tensor, ...]:
+        value = self.find_value(mask)
+        if value is not None:
+            return tuple(lift(column) for column in value.nonzero(as_tuple=True))
+        return self._guess.columns(tuple(mask.shape))
+
+
+def _arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments with every tensor, and every wish for a device, on meta."""
+    if any(type(value) not in _SIMPLE and not (type(value) in _PLAIN and value.is_meta) for value in args):
+        args = on_meta(args)
+    if name == "to":
+        args = (args[0], *(META if type(value) in (str, torch.device, int) else value for value in args[1:]))
+    if not kwargs:
+        return args, kwargs
+    named = {key: on_meta(value) for key, value in kwargs.items() if key != "pin_memory"}
+    if "device" in named:
+        named["device"] = META
+    return args, named
+
+
+def _changes(name: str, kwargs: dict[str, Any]) -> bool:
+    return (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE or kwargs.get("out") is not None
+
+
+def _storage(value: Tensor) -> int:
+    address: int = value.untyped_storage()._cdata  # noqa: SLF001 - data_ptr is the same for all that are empty
+    return address
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)

@@ -1,0 +1,1 @@
+"""Assign roles from names, shapes and declared structure."""

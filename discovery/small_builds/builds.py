@@ -1,0 +1,213 @@
+"""An architecture -> small real builds of it that have every slot of the full model."""
+
+import copy
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from ...domain.patterns import pattern_of
+from ...domain.scans import Layer
+from ...errors import ScanFailed
+from ...references import Reference
+from .. import sources
+from ..facts.layers import list_layers
+from ..meta_run.memory import give_back
+from ..sources.recipes import Change, Recipe
+from .config_tree import Path, Section, list_sections, replaced
+from .depths import DEPTHS, fewer_experts, shallowed
+from .images import smaller_images
+from .terms import find_limit
+from .vocabularies import fewer_tokens
+from .widths import narrowed
+
+LIMITS = ((64, True), (64, False), (10, True), (8, True), (5, True), (4, True), (2, False), (1, False))
+"""By what widths are divided at most, and whether vocabularies and experts shrink; the smallest model first."""
+MOST_PARAMETERS = 375_000_000
+"""1.5 GB of weights in single precision."""
+SMALL = 20_000_000
+"""A model up to this many parameters is small as it is, unless it is deep."""
+FEW_LAYERS = 150
+IMAGE = 96
+"""Height and width of an image for a model that takes any: three cells after the usual five halvings."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SmallBuild:
+    """A model with real weights, on the CPU.
+
+    Attributes:
+        model: In single precision; its mode, dropout and the like are as its library built it.
+        says: How much of the full model it is, in words.
+        input_size: Channels, height and width of an image it takes, for timm's models.
+        scale: What it has in common with the builds that differ from it in depth alone.
+    """
+
+    model: nn.Module
+    says: str
+    input_size: tuple[int, int, int] | None
+    scale: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shrink:
+    """How much to shrink: a change of the settings of a model, or of another model that holds it.
+
+    Attributes:
+        most: By what widths are divided at most.
+        depth: How many layers a stack keeps, unless it needs more; all of them if ``None``.
+        is_terse: Whether vocabularies, numbers of experts and large images shrink.
+    """
+
+    most: int
+    depth: int | None
+    is_terse: bool
+
+    def __call__(self, settings: Any) -> Any:
+        """Return smaller settings."""
+        return replaced(settings, self.list_changes(settings))
+
+    def list_changes(self, settings: Any) -> dict[Path, Any]:
+        """Return the values that change, by where they stand."""
+        sections = list_sections(settings)
+        narrow, _ = narrowed(sections, self.most)
+        terse = {**fewer_tokens(sections), **fewer_experts(sections)} if self.is_terse else {}
+        return _changed(sections, {**terse, **self._images(sections), **narrow, **self._depths(sections)})
+
+    def describe(self, settings: Any) -> str:
+        """Say in words how much of the full model is left."""
+        sections = list_sections(settings)
+        _, factors = narrowed(sections, self.most)
+        widths = " and ".join(f"1/{factor}" for factor in sorted(factors))
+        is_cut = _changed(sections, self._depths(sections))
+        parts = [
+            f"{widths} of its widths" if factors else "at full width",
+            f"{self.depth} layers of each stack, or as many as it has kinds" if is_cut else "at full depth",
+            *(["smaller images"] if self._images(sections) else []),
+        ]
+        return ", ".join(parts)
+
+    def _depths(self, sections: list[Section]) -> dict[Path, Any]:
+        return shallowed(sections, self.depth) if self.depth else {}
+
+    def _images(self, sections: list[Section]) -> dict[Path, Any]:
+        return smaller_images(sections) if self.is_terse else {}
+
+
+def _changed(sections: list[Section], values: dict[Path, Any]) -> dict[Path, Any]:
+    """Return those of new values that are not what they were."""
+    known = {(*section.path, name): value for section in sections for name, value in section.fields.items()}
+    return {path: value for path, value in values.items() if value != known[path]}
+
+
+def small_builds(reference: Reference, layers: Collection[Layer]) -> Iterator[SmallBuild]:
+    """Yield builds of an architecture with real weights, the smallest first, then larger ones up to the full model.
+
+    Every build has every slot of the full model, and every kind of block: it is checked on meta before weights are
+    made. The same reference gives the same weights; the random states of the process are left as they are.
+
+    Args:
+        reference: An architecture of transformers, timm or diffusers.
+        layers: The layers of its full model.
+
+    Raises:
+        ScanFailed: If there is none.
+    """
+    search = _Search(sources.find_recipe(reference), structure(layers))
+    found = False
+    for change, says, scale in search.candidates(is_small=_is_small(layers)):
+        try:
+            model = search.recipe.build_filled(change)
+        except ScanFailed as failed:
+            search.reasons.append(str(failed))
+            give_back()
+            continue
+        found = True
+        yield SmallBuild(model, says, _input_size(model), scale)
+    if not found:
+        reason = search.reasons[0] if search.reasons else "nothing can be made smaller"
+        message = f"{reference} has no small build with every slot of the full model: {reason}"
+        raise ScanFailed(message, reference=str(reference), reason=reason)
+
+
+def structure(layers: Iterable[Layer]) -> frozenset[Any]:
+    """Return what a small build has to have in common with the full model: its slots, and its kinds of blocks."""
+    slots: set[Any] = set()
+    blocks: dict[str, set[Any]] = {}
+    for layer in layers:
+        slots.add((pattern_of(layer.path), layer.kind))
+        if layer.block:
+            within = pattern_of(layer.path.removeprefix(layer.block))
+            blocks.setdefault(layer.block, set()).add((within, layer.kind, layer.class_name))
+    return frozenset(slots | {(pattern_of(path), frozenset(held)) for path, held in blocks.items()})
+
+
+def _is_small(layers: Collection[Layer]) -> bool:
+    weights = sum(prod(layer.shape) for layer in layers if layer.tied_to is None)
+    return weights <= SMALL and len(layers) <= FEW_LAYERS
+
+
+class _Search:
+    """The candidates of one architecture, and why others are none."""
+
+    def __init__(self, recipe: Recipe, wanted: frozenset[Any]) -> None:
+        self.recipe = recipe
+        self.reasons: list[str] = []
+        self._wanted = wanted
+        self._sizes: set[tuple[int, int]] = set()
+
+    def candidates(self, *, is_small: bool) -> Iterator[tuple[Change, str, str]]:
+        """Yield changes whose models have every slot, with what they leave in words, and their scale."""
+        if is_small and self._fits(copy.deepcopy) and max(self._sizes)[0] <= SMALL:
+            yield copy.deepcopy, "as it is", ""
+            if not self.reasons:  # what is small may have to be built inside what is not
+                return
+        self._sizes.clear()
+        settings = self.recipe.settings
+        limit = find_limit(self.recipe.reference) or LIMITS[0][0]
+        scales: set[str] = set()
+        for most, is_terse in ((min(limit, most), is_terse) for most, is_terse in LIMITS):
+            deep = Shrink(most, None, is_terse)
+            scale = repr(deep.list_changes(settings))
+            if scale in scales:
+                continue
+            scales.add(scale)
+            shallow = next(filter(self._shrinks, (Shrink(most, depth, is_terse) for depth in DEPTHS)), None)
+            fits = (shallow, deep if self._shrinks(deep) else None)
+            yield from ((shrink, shrink.describe(settings), scale) for shrink in fits if shrink is not None)
+        if self._fits(copy.deepcopy):
+            yield copy.deepcopy, "as it is", ""
+
+    def _shrinks(self, shrink: Shrink) -> bool:
+        return bool(shrink.list_changes(self.recipe.settings)) and self._fits(shrink)
+
+    def _fits(self, change: Change) -> bool:
+        try:
+            model = self.recipe.build_on_meta(change)
+            missing = self._wanted - structure(list_layers(model))
+        except ScanFailed as failed:
+            self.reasons.append(str(failed))
+            return False
+        size = sum(parameter.numel() for parameter in model.parameters()), sum(1 for _ in model.modules())
+        is_new = size not in self._sizes and size[0] <= MOST_PARAMETERS
+        if missing:
+            self.reasons.append(f"{len(missing)} of its slots and blocks are missing, {min(map(str, missing))[:200]}")
+        elif size[0] > MOST_PARAMETERS:
+            self.reasons.append(f"{size[0]} parameters are more than the bound of {MOST_PARAMETERS}")
+        elif is_new:
+            self._sizes.add(size)
+        return is_new and not missing
+
+
+def _input_size(model: nn.Module) -> tuple[int, int, int] | None:
+    """Return the smallest image a timm model takes: the one it was made for, if it takes no other."""
+    known = getattr(model, "pretrained_cfg", None) or {}
+    size = known.get("input_size")
+    if not size:
+        return None
+    if known.get("fixed_input_size"):
+        return tuple(size)
+    least = known.get("min_input_size", (size[0], IMAGE, IMAGE))
+    return size[0], *(max(IMAGE, side) for side in least[1:])

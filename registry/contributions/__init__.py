@@ -1,0 +1,1 @@
+"""Take contributions: submissions, evidence, reviews, tokens and idempotency."""

@@ -1,0 +1,258 @@
+"""The evidence on a statement: what it hits of a scan, beside what others hit, and what it says in other words."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+from ...domain.coverage import Blocks
+from ...domain.mappings import Mapping, Verification
+from ...domain.methods import get_method
+from ...domain.patterns import pattern_of
+from ...domain.proposals import answer
+from ...domain.scans import Layer, Proposal, Scan
+from ...domain.selection import Choice, make_spec
+from ...domain.sizes import count_fixed, count_per_rank
+from ...domain.submissions import Difference, Evidence, Statement
+from ...domain.targets import Targets, TargetSpec
+from ...errors import LoradarError, StatementRefused
+from ..mappings.near_names import find_near
+from ..verification.findings import OUTSIDE
+from ..verification.matching import Hit, Hits
+from ..verification.verify import Verifier
+from .safe_regex import LinearMatcher
+
+if TYPE_CHECKING:
+    from ...domain.vocabulary import Status
+
+Method = Literal["dataflow", "names", "listing"]
+
+MOST_PATTERNS = 200
+"""Patterns that are told one by one; the rest is counted."""
+
+LONGEST_SPEC = 16_384
+"""Characters of a target spec."""
+
+PROPOSED = "the scanner's proposal"
+
+
+def weigh(scan: Scan, statement: Statement, registered: Sequence[Mapping], method: Method | None = None) -> Evidence:
+    """Return what a statement does on a scan.
+
+    Args:
+        scan: Of the architecture it is about.
+        statement: What is stated; a regex in it is matched by RE2 alone.
+        registered: What answers the same question already.
+        method: How the layers are known; ``listing`` if they are those that came with the statement.
+
+    Raises:
+        StatementRefused: If a regex is none that RE2 takes, or what it hits cannot be named in a spec.
+        MissingExtra: If there is a regex, and google-re2 is not installed.
+    """
+    return _Weighing(scan, statement).weigh(
+        registered, method or ("dataflow" if scan.method == "dataflow" else "names")
+    )
+
+
+def failure_of(evidence: Evidence) -> str | None:
+    """Return in one sentence why a statement fails on this evidence; ``None`` if that is for a reviewer to decide."""
+    found = evidence.verification
+    if found is None and not evidence.near:
+        return "It hits nothing of this architecture: exclude_modules leaves out all that it names."
+    if found is None:
+        near = dict.fromkeys(name for names in evidence.near.values() for name in names)
+        closest = f" Closest: {', '.join(map(repr, near))}." if near else ""
+        return f"It hits nothing of this architecture.{closest}"
+    if evidence.matched == 0:
+        return f"It hits nothing an adapter can live on: {_joined(found.findings)}."
+    if found.status == "dead":
+        return f"It hits only dead layers: {_joined(found.findings)}."
+    return None
+
+
+def _joined(findings: Sequence[str]) -> str:
+    return "; ".join(findings[:3])
+
+
+@dataclass(frozen=True)
+class _Weighing:
+    """One statement on one scan."""
+
+    scan: Scan
+    statement: Statement
+
+    def weigh(self, registered: Sequence[Mapping], method: Method) -> Evidence:
+        layers, said = self._layers, self.statement
+        spec = self._spec if layers else None
+        per_rank, fixed = self._sizes
+        return Evidence(
+            method=method,
+            builds=method != "listing",
+            proof=self.scan.proof,
+            verification=self._verification if self._hits else None,
+            outside=dict(self._outside()),
+            near=self._near,
+            differences=tuple(self._differences(registered)),
+            spec=spec,
+            spec_verification=self._verifier.verify(spec, said.peft_type, said.preset) if spec else None,
+            layers=_patterns(layers),
+            matched=len(layers),
+            per_rank=per_rank,
+            fixed=fixed,
+            coverage=Blocks(self.scan.layers).cover(layers) if layers else (),
+        )
+
+    @cached_property
+    def _verifier(self) -> Verifier:
+        return Verifier(self.scan)
+
+    @cached_property
+    def _hits(self) -> tuple[Hit, ...]:
+        return self._find(self.statement.spec)
+
+    def _find(self, spec: TargetSpec) -> tuple[Hit, ...]:
+        return tuple(Hits(self.scan, self.statement.peft_type, LinearMatcher).find(spec))
+
+    @cached_property
+    def _layers(self) -> tuple[Layer, ...]:
+        """The layers hit that an adapter can live on, each once, in the order of the model."""
+        return _adapted(self._hits, self.statement.peft_type)
+
+    @cached_property
+    def _verification(self) -> Verification:
+        said = self.statement
+        found = self._verifier.verify_hits(said.spec, said.peft_type, said.preset, self._hits)
+        missing = [name for name in said.spec.modules_to_save or () if name in self._near]
+        if not missing:
+            return found
+        says = (f"modules_to_save {name} matches nothing" for name in missing)
+        status: Status = "dead" if found.status == "dead" else "partial"
+        return replace(found, status=status, findings=(*found.findings, *says))
+
+    @cached_property
+    def _near(self) -> dict[str, tuple[str, ...]]:
+        spec = self.statement.spec
+        # What is excluded is there: no other name is meant.
+        named = self._find(replace(spec, exclude_modules=None)) if spec.exclude_modules else self._hits
+        return find_near(self.scan, spec, {hit.target for hit in named})
+
+    def _outside(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Yield each part outside the blocks, and each other tower, with the patterns reached there."""
+        proposed = {layer.tower for p in self.scan.proposals for layer in self._layers_of(p.spec, p.peft_type)}
+        found: dict[str, list[Layer]] = {}
+        for layer in _each_once(layer for hit in self._hits for layer in hit.layers):
+            if layer.role in OUTSIDE:
+                found.setdefault(OUTSIDE[layer.role], []).append(layer)
+            elif proposed and layer.tower not in proposed:
+                found.setdefault(layer.tower, []).append(layer)
+        yield from ((part, tuple(_patterns(layers))) for part, layers in found.items())
+
+    def _layers_of(self, spec: TargetSpec, peft_type: str) -> tuple[Layer, ...]:
+        """Return the layers that a spec which is known to be sound hits."""
+        return _adapted(Hits(self.scan, peft_type).find(spec), peft_type)
+
+    def _differences(self, registered: Sequence[Mapping]) -> Iterator[Difference]:
+        for mapping in registered:
+            against = f"{mapping.source.kind} {mapping.source.version}, revision {mapping.revision}"
+            yield self._difference(against, mapping.id, self._layers_of(mapping.spec, mapping.peft_type))
+        if self._proposal is not None:
+            yield self._difference(PROPOSED, None, self._proposed)
+
+    def _difference(self, against: str, mapping_id: str | None, theirs: Iterable[Layer]) -> Difference:
+        ours, known = {layer.path for layer in self._layers}, {layer.path: layer for layer in theirs}
+        more = [layer for layer in self._layers if layer.path not in known]
+        less = [layer for path, layer in known.items() if path not in ours]
+        return Difference(against, mapping_id, _patterns(more), _patterns(less))
+
+    @cached_property
+    def _proposal(self) -> Proposal | None:
+        """The scanner's own answer to the question, if it has one."""
+        try:
+            return answer(self.scan, self.statement.peft_type, self.statement.preset)
+        except LoradarError:
+            return None
+
+    @cached_property
+    def _proposed(self) -> tuple[Layer, ...]:
+        proposal = self._proposal
+        return self._layers_of(proposal.spec, self.statement.peft_type) if proposal else ()
+
+    @property
+    def _is_as_proposed(self) -> bool:
+        return {layer.path for layer in self._layers} == {layer.path for layer in self._proposed}
+
+    @cached_property
+    def _saved(self) -> tuple[str, ...]:
+        return tuple(name for name in self.statement.spec.modules_to_save or () if name not in self._near)
+
+    @cached_property
+    def _choice(self) -> Choice:
+        named = self.statement.spec.feedforward_modules
+        scaled = [*filter(_scaled_by(named), self._layers)] if named else []
+        return Choice(self.statement.peft_type, self._layers, "", self.statement.preset, tuple(scaled))
+
+    @cached_property
+    def _spec(self) -> TargetSpec:
+        """The spec made anew: it hits the same layers, by names alone."""
+        parameters = [
+            layer.path if layer.kind == "expert_parameter" else f"{layer.path}.weight" for layer in self.scan.layers
+        ]
+        spec = make_spec(self._choice, self.scan.module_paths, parameters, self._saved)
+        if self._is_as_proposed and self._proposal and spec.target_parameters:
+            spec = replace(spec, target_parameters=self._proposal.spec.target_parameters)
+        length = max(sum(map(len, value)) for value in spec.to_dict().values() if value)
+        if length > LONGEST_SPEC:
+            message = (
+                f"What it hits takes {length} characters to name, more than {LONGEST_SPEC}: nothing but their numbers "
+                "tells these layers from others. State it for whole parts of the model."
+            )
+            raise StatementRefused(message, length=length, limit=LONGEST_SPEC)
+        return spec
+
+    @property
+    def _sizes(self) -> tuple[int | None, int | None]:
+        """Return (parameters per rank, parameters whatever the rank), if the scan knows enough to tell.
+
+        It keeps neither the biases of norms nor what modules trained in full hold: the proposal alone counted those.
+        """
+        if not self._layers:
+            return None, None
+        proposal, spec = self._proposal, self.statement.spec
+        if proposal and self._is_as_proposed and self._saved == (proposal.spec.modules_to_save or ()):
+            return proposal.per_rank, proposal.fixed
+        method = get_method(self.statement.peft_type)
+        fits = (method.fits(x.kind, x.groups) or x.kind == "embedding" for x in self._layers)
+        is_sized = (method.name == method.family or method.sized_alike) and all(fits)
+        if not is_sized or method.family == "LN_TUNING" or spec.modules_to_save:
+            return None, None
+        choice = replace(self._choice, family=method.family)
+        return count_per_rank(choice, {}), count_fixed(choice, {}, {})
+
+
+def _adapted(hits: Iterable[Hit], peft_type: str) -> tuple[Layer, ...]:
+    return _each_once(layer for hit in hits if hit.is_fit(peft_type) for layer in hit.layers)
+
+
+def _each_once(layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    return tuple({layer.path: layer for layer in layers}.values())
+
+
+def _scaled_by(named: Targets) -> Callable[[Layer], bool]:
+    """Return what tells whether a layer is scaled at the input, as PEFT does.
+
+    By the end of the path, even within a segment, or by a regex of the whole.
+    """
+    if isinstance(named, tuple):
+        return lambda layer: layer.path.endswith(named)
+    matcher = LinearMatcher(named)
+    return lambda layer: matcher.find(layer.path) is not None
+
+
+def _patterns(layers: Iterable[Layer]) -> dict[str, int]:
+    """Return how many layers each path pattern stands for, in the order of the model; the rarest are told as one."""
+    counts = Counter(pattern_of(layer.path) for layer in layers)
+    if len(counts) <= MOST_PATTERNS:
+        return dict(counts)
+    told = dict(counts.most_common(MOST_PATTERNS))
+    return {**told, f"({len(counts) - len(told)} other patterns)": counts.total() - sum(told.values())}

@@ -1,0 +1,126 @@
+"""What changes submissions: each change is one version more, and checked against the one it rests on."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ...domain.identities import Actor
+from ...domain.submissions import OPEN_STATUSES, Origin, Statement, Submission, SubmissionStatus
+from ...errors import Conflict, StaleVersion, TooManyRequests, quoted
+from ..db.canonical import canonical
+from ..db.subjects import architecture_subject, submission_subject
+from ..db.times import now
+from .submission_rows import find_submissions, split_layers, statement_digest
+
+if TYPE_CHECKING:
+    from ..db.transaction import Write
+
+MAX_OPEN = 100
+"""Submissions of one person that may be open at once."""
+
+DAY = timedelta(days=1)
+MAX_A_DAY = 500
+"""Submissions of one person within a day: each is kept for good, and may be as long as a list of layers."""
+
+RETRY_SECONDS = 3600
+
+_IS_OPEN = f"status IN ({quoted(OPEN_STATUSES)})"
+
+
+def add_submission(write: "Write", statement: Statement, by: Actor, origin: Origin) -> Submission:
+    """Insert a submission.
+
+    Raises:
+        Conflict: If the same is open already, or too much of one person's.
+        TooManyRequests: If one person made too many within a day.
+    """
+    digest = statement_digest(statement)
+    _refuse_repeated(write, digest)
+    _refuse_many(write, by)
+    number = 1 + int(write.reader.rows("SELECT COALESCE(MAX(id), 0) AS n FROM submissions")[0]["n"])
+    at = now()
+    made = Submission(number, statement, "checking", by.name, at, at, origin)
+    asked = {"library": statement.library, "name": statement.name}
+    asked |= {"peft_type": statement.peft_type, "preset": statement.preset}
+    said, layers = split_layers(statement)
+    write.insert("submissions", **asked, **_columns(made), statement=said, layers=layers, digest=digest, created_at=at)
+    tell(write, made)
+    return made
+
+
+def _refuse_repeated(write: "Write", digest: str) -> None:
+    same = find_submissions(write.reader, f"WHERE digest = :digest AND {_IS_OPEN}", digest=digest)
+    if same:
+        message = f"Submission {same[0].id} says the same and is open ({same[0].status}). Wait for its review."
+        raise Conflict(message, submission=same[0].id, status=same[0].status)
+
+
+def _refuse_many(write: "Write", by: Actor) -> None:
+    count = f"SELECT COUNT(*) AS n FROM submissions WHERE submitter = :name AND {_IS_OPEN}"  # noqa: S608 - our own words
+    if int(write.reader.rows(count, name=by.name)[0]["n"]) >= MAX_OPEN:
+        message = f"{by.name} has {MAX_OPEN} open submissions. Wait for reviews, or withdraw some."
+        raise Conflict(message, open=MAX_OPEN)
+    count = "SELECT COUNT(*) AS n FROM submissions WHERE submitter = :name AND created_at > :since"
+    if int(write.reader.rows(count, name=by.name, since=now(-DAY))[0]["n"]) >= MAX_A_DAY:
+        message = f"{by.name} made {MAX_A_DAY} submissions within a day, withdrawn ones too. Come again later."
+        raise TooManyRequests(message, retry_after=RETRY_SECONDS, limit=MAX_A_DAY)
+
+
+def check_version(held: Submission, version: int | None) -> None:
+    """Refuse what rests on another version than the current one.
+
+    Raises:
+        StaleVersion: If it does.
+    """
+    if version is not None and version != held.version:
+        message = f"Submission {held.id} is at version {held.version}, not {version}. Read it again, then decide."
+        raise StaleVersion(message, submission=held.id, version=held.version, given=version)
+
+
+def check_status(held: Submission, allowed: Collection[SubmissionStatus], what: str) -> None:
+    """Refuse what cannot be done in the state a submission is in.
+
+    Raises:
+        Conflict: If it cannot.
+    """
+    if held.status not in allowed:
+        message = f"Submission {held.id} is {held.status}; only one that is {quoted(allowed)} can {what}."
+        raise Conflict(message, submission=held.id, status=held.status)
+
+
+def put(write: "Write", changed: Submission) -> Submission:
+    """Store a submission that was changed, as its next version."""
+    stored = replace(changed, version=changed.version + 1, updated_at=now())
+    columns = _columns(stored)
+    assignments = ", ".join(f"{name} = :{name}" for name in columns)
+    write.run(f"UPDATE submissions SET {assignments} WHERE id = :id", **columns)  # noqa: S608 - names of our own
+    tell(write, stored)
+    return stored
+
+
+def tell(write: "Write", submission: Submission) -> None:
+    """Say in the log which submission a change is about."""
+    said = submission.statement
+    write.tell(
+        submission_subject(submission.id),
+        architecture_subject(said.library, said.name),
+        status=submission.status,
+        peft_type=said.peft_type,
+        preset=said.preset,
+    )
+
+
+def _columns(submission: Submission) -> dict[str, Any]:
+    """Return what may change of a submission, and its number."""
+    return {
+        "id": submission.id,
+        "submitter": submission.submitter,
+        "origin": submission.origin,
+        "status": submission.status,
+        "reason": submission.reason,
+        "evidence": canonical(submission.evidence.to_dict()) if submission.evidence else None,
+        "mapping_id": submission.mapping_id,
+        "version": submission.version,
+        "updated_at": submission.updated_at,
+    }

@@ -1,0 +1,1 @@
+"""Store, look up, list and compare mappings."""

@@ -1,0 +1,101 @@
+"""Single revisions of mappings: a wrong one is yanked with a reason, never edited, and may be restored."""
+
+from ...domain.changes import Revision
+from ...domain.identities import Actor
+from ...errors import Conflict, NotAllowed, StaleVersion
+from ..contributions.idempotency import Key, find_answer, keep_answer
+from ..db.database import Access
+from ..db.subjects import architecture_subject, mapping_subject
+from .history import get_revision
+
+
+class Revisions:
+    """The revisions of a registry, one by one."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def get(self, mapping_id: str) -> Revision:
+        """Return one revision with its story.
+
+        Raises:
+            UnknownMapping: If there is none of this id.
+        """
+        return get_revision(self._access.reader, mapping_id)
+
+    def yank(
+        self, mapping_id: str, by: Actor, reason: str, *, version: int | None = None, key: Key | None = None
+    ) -> Revision:
+        """Take a revision out of use: lookups answer as if it were not there.
+
+        Args:
+            mapping_id: Its id.
+            by: A reviewer.
+            reason: Why.
+            version: The one the decision rests on.
+            key: Sent twice, it is done once.
+
+        Raises:
+            UnknownMapping: If there is none of this id.
+            NotAllowed: If ``by`` is no reviewer.
+            Conflict: If it is yanked already.
+            StaleVersion: If it changed since.
+            KeyReused: If the key came with another request.
+        """
+        return self._set(mapping_id, by, reason, is_yanked=True, version=version, key=key)
+
+    def restore(
+        self, mapping_id: str, by: Actor, reason: str, *, version: int | None = None, key: Key | None = None
+    ) -> Revision:
+        """Take a yanked revision into use again.
+
+        Args:
+            mapping_id: Its id.
+            by: A reviewer.
+            reason: Why.
+            version: The one the decision rests on.
+            key: Sent twice, it is done once.
+
+        Raises:
+            UnknownMapping: If there is none of this id.
+            NotAllowed: If ``by`` is no reviewer.
+            Conflict: If it is in use.
+            StaleVersion: If it changed since.
+            KeyReused: If the key came with another request.
+        """
+        return self._set(mapping_id, by, reason, is_yanked=False, version=version, key=key)
+
+    def _set(  # noqa: PLR0913 - what the two above have in common
+        self, mapping_id: str, by: Actor, reason: str, *, is_yanked: bool, version: int | None, key: Key | None
+    ) -> Revision:
+        if not by.may("reviewer"):
+            message = f"{by.name} is a {by.role}. Only a reviewer or an admin yanks and restores revisions."
+            raise NotAllowed(message, role=by.role)
+        from .revisions import set_yanked  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+
+        with self._access.writing("mapping.yank" if is_yanked else "mapping.restore", by.name) as write:
+            known = find_answer(write, by, key)
+            if known:
+                return Revision.from_dict(known)
+            held = get_revision(write.reader, mapping_id)
+            mapping_id = held.mapping.id  # what was given may be the first digits of it
+            _check(held, version, is_yanked=is_yanked)
+            set_yanked(write, mapping_id, reason if is_yanked else None, held.version + 1)
+            about = held.mapping
+            write.tell(mapping_subject(mapping_id), architecture_subject(about.library, about.name), reason=reason)
+            keep_answer(write, by, key, get_revision(write.reader, mapping_id).to_dict())
+        return self.get(mapping_id)
+
+
+def _check(held: Revision, version: int | None, *, is_yanked: bool) -> None:
+    mapping_id = held.mapping.id
+    if version is not None and version != held.version:
+        message = f"Mapping {mapping_id} is at version {held.version}, not {version}. Read it again, then decide."
+        raise StaleVersion(message, mapping=mapping_id, version=held.version, given=version)
+    if is_yanked and held.yanked_at:
+        reason = str(held.yank_reason).rstrip(".")
+        message = f"Mapping {mapping_id} was yanked at {held.yanked_at}: {reason}. Restore it, or leave it."
+        raise Conflict(message, mapping=mapping_id, reason=held.yank_reason)
+    if not is_yanked and not held.yanked_at:
+        message = f"Mapping {mapping_id} is in use; only a yanked one can be restored."
+        raise Conflict(message, mapping=mapping_id)

@@ -1,0 +1,1 @@
+"""Export the whole registry for mirrors."""

@@ -1,0 +1,1 @@
+"""Read and write PEFT's ``constants.py``, without importing it."""

@@ -1,0 +1,1 @@
+"""Seed a registry from the packaged catalog and PEFT's tables."""

@@ -1,0 +1,1 @@
+"""Verify target specs against scans: matching, findings, audit and drift."""

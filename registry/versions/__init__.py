@@ -1,0 +1,1 @@
+"""Relate library versions: renames, ranges, and mappings stated in older names."""

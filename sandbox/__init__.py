@@ -1,0 +1,1 @@
+"""sandbox *isolates*: it runs functions in worker processes within bounds of time and memory."""

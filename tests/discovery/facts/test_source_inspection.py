@@ -1,0 +1,68 @@
+"""What a source says of weights that are read without their layer being called."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from loradar.discovery.facts.source_inspection import list_readings
+
+
+def fused_kernel(x, weight, bias):
+    """Stand for a kernel somebody else compiled."""
+    return x @ weight.t() + bias
+
+
+class Mixer(nn.Module):
+    """Reads weights in every way there is."""
+
+    def __init__(self):
+        """Make the layers."""
+        super().__init__()
+        for name in ("taken", "switched", "viewed", "asked", "made", "called", "chosen"):
+            setattr(self, name, nn.Linear(4, 4))
+        self.helper = nn.Identity()
+
+    def init_mixer(self):
+        """Fill a weight, which is no reading of it."""
+        nn.init.zeros_(self.made.weight)
+
+    def resize(self):
+        """Change a weight, which no forward does."""
+        return fused_kernel(0, self.called.weight, None)
+
+    def forward(self, x):
+        """Take the one path or the other."""
+        if x.is_cuda:
+            x = fused_kernel(x, self.taken.weight, bias=self.taken.bias)
+            x = fused_kernel(x, self.viewed.weight.squeeze(1), None)
+            x = fused_kernel(x, weight=self.chosen.weight if self.training else None, bias=None)
+            x = torch.nn.functional.linear(x, self.switched.weight)
+            return self.helper(self.switched.weight)
+        return self.called(x.to(self.asked.weight.dtype))
+
+
+def test_a_weight_handed_to_a_foreign_function_is_read_by_a_kernel():
+    """As an argument, a keyword, a view of it, or under a condition; torch's own functions are a switch."""
+    found = list_readings(nn.Sequential(Mixer()))
+    assert {path: reading.kernel for path, reading in found.items()} == {
+        "0.taken": "fused_kernel",
+        "0.viewed": "fused_kernel",
+        "0.chosen": "fused_kernel",
+        "0.switched": None,
+    }
+
+
+def test_a_reading_says_where():
+    """File and line, for the source to be looked at."""
+    where = list_readings(Mixer())["taken"].where
+    file, line = where.split(":")
+    assert file == "test_readings.py"
+    assert "self.taken.weight" in Path(__file__).read_text("utf-8").splitlines()[int(line) - 1]
+
+
+def test_a_class_without_a_file_says_nothing():
+    """As one typed into a notebook."""
+    space = {"nn": nn}
+    exec("class Typed(nn.Module):\n    def forward(self, x):\n        return x @ self.a.weight\n", space)  # noqa: S102 - the way to have no file
+    assert list_readings(space["Typed"]()) == {}

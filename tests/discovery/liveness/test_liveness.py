@@ -1,0 +1,184 @@
+"""Liveness: an adapter on every layer, one forward and backward, a merge."""
+
+import pytest
+import torch
+from torch import nn
+
+from loradar.discovery.facts.layers import list_layers
+from loradar.discovery.liveness import Proof, apply_proof, prove, prove_any
+from loradar.discovery.small_builds import SmallBuild
+from loradar.domain.patterns import pattern_of
+from loradar.errors import ScanFailed
+from tests import live_zoo as zoo
+
+
+def proved(model):
+    """Return the proof of a model and its layers by path with what the proof says."""
+    layers = list_layers(model)
+    proof = prove(model, "as it is", {pattern_of(layer.path) for layer in layers})
+    return proof, {layer.path: layer for layer in apply_proof(layers, proof)}
+
+
+def test_a_layer_that_is_called_is_live():
+    """Its adapter receives a gradient, and nothing else need be said."""
+    proof, layers = proved(zoo.Step())
+    assert (layers["called"].live, layers["called"].proof) == (True, None)
+    assert proof.says == "as it is: forward, backward, merged within 1e-04"
+
+
+@pytest.mark.parametrize(
+    ("model", "live", "says"),
+    [
+        (zoo.Reads, None, "no forward called it"),
+        (zoo.Skips, None, "no forward called it"),
+        (zoo.Detaches, False, "it is called, but what it writes reaches no output"),
+        (zoo.Forgets, False, "it is called, but what it writes reaches no output"),
+        (zoo.TwoOutputs, True, None),
+        (zoo.Direct, True, None),
+    ],
+)
+def test_what_an_adapter_learns_is_seen(model, live, says):
+    """The layer beside it is live in any case."""
+    _, layers = proved(model())
+    assert layers["called"].live is True
+    assert (layers["odd"].live, layers["odd"].proof) == (live, says)
+
+
+@pytest.mark.parametrize("model", [zoo.Rectified, zoo.Whispers, zoo.Masks])
+def test_what_only_untrained_weights_hide_is_live(model):
+    """A rectifier that happens to cut off everything, numbers too small, a mask of minus infinity."""
+    _, layers = proved(model())
+    assert (layers["called"].live, layers["called"].proof) == (True, None)
+
+
+def test_a_weight_that_is_read_past_its_layer_is_dead():
+    """What the trace knows explains what the proof sees."""
+    (model, said) = (zoo.Reads(), "modeling_x.py:7")
+    layers = [layer if layer.path == "called" else _bypassed(layer, said) for layer in list_layers(model)]
+    found = {layer.path: layer for layer in apply_proof(layers, prove(model, "as it is", set()))}
+    assert found["odd"].live is False
+    assert found["odd"].proof == "its weight is read at modeling_x.py:7, without calling it"
+    assert found["odd"].evidence[-1].by == "liveness"
+
+
+def _bypassed(layer, where):
+    return type(layer)(layer.path, layer.kind, layer.class_name, layer.shape, bypassed=where)
+
+
+def test_what_standardises_its_weight_is_live_but_not_merged():
+    """Merging an update into a weight that is standardised afterwards is another update."""
+    proof, layers = proved(zoo.Images(zoo.Standardised))
+    assert layers["odd"].live is True
+    assert layers["odd"].proof.startswith("merging changes the outputs by")
+    assert layers["called"].proof is None
+    assert "but for those it says" in proof.says
+
+
+def test_a_linear_that_no_adapter_fits_is_dead():
+    """Its rows are shared out among groups of features, so that PEFT's adapter fails in the forward."""
+    _, layers = proved(zoo.Groups())
+    assert layers["odd"].live is False
+    assert "an adapter writes" in layers["odd"].proof
+    assert layers["called"].live is True
+
+
+def test_what_a_linear_returns_beside_is_passed_on():
+    """The adapter goes on the first of a tuple."""
+    proof, layers = proved(zoo.Pairs())
+    assert (layers["odd"].live, layers["odd"].proof) == (True, None)
+    assert proof.says == "as it is: forward, backward, merged within 1e-04"
+
+
+def test_a_convolution_that_pads_by_itself_does_not_fit_an_adapter():
+    """PEFT's adapter would write another shape."""
+    _, layers = proved(zoo.Images(zoo.PadsItself))
+    assert layers["odd"].live is None
+    assert "an adapter writes" in layers["odd"].proof
+    assert layers["called"].live is True
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"groups": 4},
+        {"groups": 8},
+        {"stride": 2, "padding": 1},
+        {"padding": 1, "padding_mode": "reflect"},
+        {"dilation": 2, "padding": "same"},
+    ],
+)
+def test_every_convolution_merges(settings):
+    """Groups, strides, dilations and every way to pad."""
+    _, layers = proved(zoo.Images(nn.Conv2d, **settings))
+    assert (layers["odd"].live, layers["odd"].proof) == (True, None)
+
+
+def test_stacks_of_experts_are_proved():
+    """Each stack of matrices has an adapter of its own."""
+    _, layers = proved(nn.Sequential(zoo.Step(), zoo.Experts()))
+    assert {path: layer.live for path, layer in layers.items()} == {"0.called": True, "1.up": True, "1.down": True}
+    assert {layer.proof for layer in layers.values()} == {None}
+
+
+def test_dropout_is_off_in_train_mode():
+    """By module and by function; else the two forwards would differ."""
+    _, layers = proved(zoo.Drops())
+    assert (layers["called"].live, layers["called"].proof) == (True, None)
+
+
+def test_a_random_forward_is_not_blamed_on_merging():
+    """If the same forward gives other outputs, merging cannot be judged."""
+    proof, layers = proved(zoo.Random())
+    assert (layers["called"].live, layers["called"].proof) == (True, None)
+    assert "its forward is random" in proof.says
+
+
+def test_a_model_that_does_not_run_says_why():
+    """Its layers stay unproven."""
+
+    class Refuses(zoo.Step):
+        def forward(self, _):
+            raise ValueError("not today")
+
+    proof, layers = proved(Refuses())
+    assert proof.says == "as it is: ValueError: not today"
+    assert layers["called"].live is None
+
+
+def test_the_random_state_is_kept():
+    """Whoever proves something draws the same numbers afterwards."""
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    model = zoo.Step()
+    torch.manual_seed(3)
+    proved(model)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_what_cannot_be_built_or_computed_is_said():
+    """The scan goes on without a proof."""
+
+    def short_of_memory():
+        raise RuntimeError("can't allocate memory\nat great length")
+        yield
+
+    def unbuilt():
+        raise ScanFailed("it has no small build")
+        yield
+
+    assert prove_any(short_of_memory(), set()) == Proof("can't allocate memory", {})
+    assert prove_any(unbuilt(), set()) == Proof("it has no small build", {})
+    assert prove_any(iter(()), set()).verdicts == {}
+
+
+def test_the_best_of_several_builds_counts():
+    """A build on which nothing runs is no reason to stop, but to skip deeper ones of its scale."""
+
+    class Refuses(zoo.Step):
+        def forward(self, _):
+            raise ValueError("not today")
+
+    small = (SmallBuild(Refuses(), "small", None, "1/8"), SmallBuild(zoo.Step(), "small and deep", None, "1/8"))
+    proof = prove_any(iter([*small, SmallBuild(zoo.Step(), "large", None, "1/2")]), {"called"})
+    assert proof.says.startswith("large: forward")
+    assert proof.verdicts["called"].live is True

@@ -1,0 +1,212 @@
+"""Inputs made from signatures, configurations and the data."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from discovery_zoo import ConvNet
+from torch import nn
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, Qwen2VLConfig, SplinterConfig
+
+from loradar.discovery.meta_run.input_search import Failure, Search
+from loradar.discovery.meta_run.input_shapes import Sizes
+from loradar.discovery.meta_run.inputs import Inputs, Plan, Spec, wanted_by
+
+FACTS = tomllib.loads((Path(__file__).parents[3] / "data" / "inputs.toml").read_text("utf-8"))
+
+
+class Takes(nn.Module):
+    """Has a forward with the arguments of a multimodal model, and its configuration."""
+
+    def __init__(self, config):
+        """Keep a configuration."""
+        super().__init__()
+        self.config = config
+
+    def forward(  # noqa: PLR0913, PLR0917 - models take more
+        self,
+        input_ids=None,
+        attention_mask=None,
+        pixel_values=None,
+        image_grid_thw=None,
+        position_ids=None,
+        use_cache=None,
+        **kwargs,
+    ):
+        """Take everything at once."""
+
+
+class Plain(nn.Module):
+    """A user's own class: one argument of a name nobody knows."""
+
+    def __init__(self, layer):
+        """Keep the layer that sees the argument first."""
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, thing):
+        """Call the layer."""
+        return self.layer(thing)
+
+
+@pytest.fixture
+def takes():
+    """Arguments and configuration of qwen2_vl."""
+    return Takes(Qwen2VLConfig(image_token_id=151655, vision_start_token_id=151652))
+
+
+def shapes(values):
+    """Return the shapes of the tensors among values."""
+    return {name: tuple(value.shape) for name, value in values.items() if isinstance(value, torch.Tensor)}
+
+
+def test_every_modality_is_given_at_once(takes):
+    """So that every tower runs; what only steers the forward is left out."""
+    inputs = Inputs(takes)
+    assert inputs.given(Plan()) == ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
+    values = inputs.make(Plan())
+    assert values["use_cache"] is False
+    assert values["image_grid_thw"].tolist() == [[1, 4, 4]] * 2
+    assert shapes(values)["pixel_values"] == (32, 3 * 2 * 14 * 14)
+
+
+def test_a_text_holds_the_placeholders_of_its_images(takes):
+    """As many as the grid has merged patches, after the token that starts an image."""
+    row = Inputs(takes).make(Plan())["input_ids"][0].tolist()
+    assert row.count(151655) == 4
+    assert row[row.index(151655) - 1] == 151652
+    without = Inputs(takes).make(Plan(picks={"pixel_values": len(Inputs(takes).choices["pixel_values"]) - 1}))
+    assert 151655 not in without["input_ids"]
+
+
+def test_no_other_word_is_a_placeholder():
+    """A placeholder may be one of the first ids, which the rest of the text counts through."""
+    row = Inputs(Takes(Qwen2VLConfig(image_token_id=19, vision_start_token_id=20))).make(Plan())["input_ids"][0]
+    assert (row == 19).sum() == 4
+    assert (row == 20).sum() == 1
+
+
+def test_what_is_asked_of_a_text_stands_in_it():
+    """A text that a question belongs to holds the token of a question."""
+    assert 104 in Inputs(Takes(SplinterConfig(question_token_id=104))).make(Plan())["input_ids"]
+
+
+def test_small_inputs_are_known_and_large_ones_are_not(takes):
+    """Ids and grids decide shapes; pixels never do."""
+    values = Inputs(takes).make(Plan())
+    assert values["input_ids"].device.type == values["image_grid_thw"].device.type == "cpu"
+    assert values["pixel_values"].is_meta
+
+
+def test_sizes_are_of_the_right_part():
+    """A composite's hidden size says nothing about its images."""
+    with torch.device("meta"):
+        model = CLIPModel(CLIPConfig(vision_config=CLIPVisionConfig(image_size=64, patch_size=8).to_dict()))
+    sizes = Sizes(model)
+    assert sizes.shape(["height", "width", "patch"]) == (64, 64, 8)
+    assert sizes.evaluate("grid_height * grid_width") == 64
+    assert sizes.evaluate("2 * 3 + 4 / 5 - 1") == 1
+    assert sizes.with_sizes(batch=7).get_size("batch") == 7
+
+
+def test_a_size_nobody_defined_is_an_error():
+    """A misspelt word in the data must not pass."""
+    with pytest.raises(KeyError, match="hieght"):
+        Sizes(nn.Linear(1, 1)).get_size("hieght")
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv2d(5, 8, 3), (2, 5, 224, 224)),
+        (nn.Conv1d(4, 8, 3), (2, 4, 200)),
+        (nn.Linear(33, 8), (2, 17, 33)),
+        (nn.LayerNorm(21), (2, 17, 21)),
+        (nn.Embedding(10, 4), (2, 17)),
+    ],
+)
+def test_an_unknown_argument_is_what_the_first_layer_wants(layer, shape):
+    """A user's own class has no configuration."""
+    assert tuple(Inputs(Plain(layer)).make(Plan())["thing"].shape) == shape
+
+
+def test_a_layer_wants_what_it_was_given_but_for_what_it_decides():
+    """Sizes that were right are kept."""
+    assert wanted_by(nn.Linear(8, 2), (4, 9, 5)) == Spec(("4", "9", "8"))
+    assert wanted_by(nn.Linear(8, 2), (4, 3, 16, 16)) == Spec(("4", "tokens", "8"))
+    assert wanted_by(nn.Conv2d(3, 2, 1), (4, 9, 16, 20)) == Spec(("4", "3", "16", "20"))
+    assert wanted_by(nn.ReLU()) is None
+
+
+def test_what_a_failing_layer_wants_is_tried_next():
+    """The input that reached it gets its width."""
+    search = Search(inputs := Inputs(Plain(nn.Sequential(nn.ReLU(), nn.Linear(33, 8)))), Plan())
+    first = search.next_plan()
+    search.learn(Failure("do not fit", 5, nn.Linear(40, 8), tuple(inputs.make(first)["thing"].shape)))
+    assert inputs.make(search.next_plan())["thing"].shape[-1] == 40
+
+
+def test_what_an_error_names_is_tried_first(takes):
+    """Libraries say what is missing."""
+    search = Search(inputs := Inputs(takes), Plan())
+    search.next_plan()
+    search.learn(Failure("ValueError: you have to specify position_ids", 3))
+    assert "position_ids" in inputs.given(search.next_plan())
+
+
+def test_a_search_ends(takes):
+    """Plans that get no further are not tried for ever, and none twice."""
+    search, plans = Search(Inputs(takes), Plan()), []
+    while (plan := search.next_plan()) is not None:
+        assert plan not in plans
+        plans.append(plan)
+        search.learn(Failure("no", 1))
+    assert 5 < len(plans) < 20
+
+
+def test_a_signature_that_cannot_be_read_gives_no_arguments():
+    """A module whose forward is no Python function."""
+    model = ConvNet()
+    model.forward = dict.fromkeys
+    assert isinstance(Inputs(model).make(Plan()), dict)
+
+
+@pytest.mark.parametrize("entry", FACTS["input"], ids=lambda entry: entry["names"][0])
+def test_every_entry_can_be_made(entry):
+    """Its shape is written in sizes that exist and its values are known words."""
+    sizes = Sizes(nn.Linear(1, 1)).with_sizes(tokens=17)
+    assert all(size > 0 for size in sizes.shape(entry.get("shape", ())))
+    assert all(size > 0 for row in entry.get("rows", ()) for size in sizes.shape(row))
+    known = {
+        "rows",
+        "complex",
+        "float",
+        "ids",
+        "tokens",
+        "modalities",
+        "ones",
+        "zeros",
+        "range",
+        "true",
+        "false",
+        "none",
+    }
+    assert entry.get("values", "float") in known or sizes.evaluate(entry["values"])
+    assert set(entry) <= {
+        "names",
+        "shape",
+        "values",
+        "rows",
+        "repeat",
+        "beside",
+        "unless",
+        "fields",
+        "give",
+        "partners",
+        "number",
+        "parts",
+        "enabled",
+    }
+    assert entry.get("give", "always") in ("always", "with", "asked")
+    assert ("partners" in entry) == (entry.get("give") in ("with", "asked"))

@@ -1,0 +1,193 @@
+"""Proposals: which layers, by which names, at what cost."""
+
+import pytest
+import torch
+import torchvision
+from discovery_zoo import ConvNet, Decoder, SparseDecoder
+from torch import nn
+from zoo import MLP
+
+from loradar.discovery import scan
+from loradar.discovery.proposals import size_per_rank
+from loradar.domain.scans import Layer
+from loradar.domain.targets import TargetMatcher, find_hits
+from loradar.domain.vocabulary import PRESETS
+from loradar.errors import UnknownPeftType, UnknownPreset
+
+# The architectures the first issue names, and a few that catch naive scanners.
+SENSIBLE = {
+    "olmo2": (("q_proj", "v_proj"), None, 64),
+    "phi3": (("qkv_proj",), None, 32),
+    "vit": (("q_proj", "v_proj"), ("classifier",), 24),
+    "whisper": (("q_proj", "v_proj"), None, 24),
+    "modernbert": (("Wqkv",), None, 22),
+    "deepseek_v3": (("q_b_proj", "kv_b_proj"), None, 122),
+    "mamba": (("in_proj",), None, 32),
+    "timm:resnet50": (r"(?:.*\.)?\d+\.conv1|(?:.*\.)?conv3|(?:.*\.)?downsample\.0", ("fc",), 36),
+    "timm:vit_base_patch16_224": (("qkv",), ("head",), 12),
+    "timm:poolformer_m36": (("fc1", "fc2"), ("head.fc",), 72),
+}
+
+
+@pytest.mark.parametrize("name", SENSIBLE)
+def test_defaults_of_real_architectures(name):
+    """The targets a person who knows the architecture would choose, with reasons."""
+    proposal = scan(name).propose()
+    assert (proposal.spec.target_modules, proposal.spec.modules_to_save, proposal.matched) == SENSIBLE[name]
+    assert proposal.reasons
+
+
+@pytest.mark.parametrize("name", [*SENSIBLE, "llava", "blip-2", "qwen2_moe", "bert", "timm:mobilenetv3_small_100"])
+def test_no_proposal_hits_a_head_a_router_or_a_layer_outside_the_blocks(name):
+    """Whatever the preset; and each hits exactly as many layers as it says."""
+    found = scan(name)
+    layers = {layer.path: layer for layer in found.layers}
+    for proposal in found.proposals:
+        if proposal.peft_type == "LN_TUNING":
+            continue  # it is for norms
+        matcher = TargetMatcher(proposal.spec.target_modules or ())
+        excluded = TargetMatcher(proposal.spec.exclude_modules or ())
+        hit = [layers[path] for path in found.module_paths if matcher.find(path) and not excluded.find(path)]
+        assert not [layer.path for layer in hit if layer.role in ("head", "moe.router", "norm") or not layer.depth]
+        assert len({layer.tower for layer in hit}) <= 1
+        stacks = [
+            layer for layer in found.layers if layer.kind == "expert_parameter" and is_named(layer, proposal.spec)
+        ]
+        assert len(hit) + len(stacks) == proposal.matched
+
+
+def is_named(layer, spec):
+    """Tell whether a spec names an expert parameter."""
+    return TargetMatcher(spec.target_parameters or ()).find(layer.path) is not None
+
+
+def test_a_vision_language_model_is_adapted_in_its_language_tower_only():
+    """And the proposal says what it leaves alone."""
+    found = scan("llava")
+    hit = [layer.path for layer in find_hits(found.propose().spec, found.layers)]
+    assert len(hit) == 64
+    assert all(path.startswith("model.language_model.layers.") for path in hit)
+    assert found.propose().spec.exclude_modules == r"model\.vision_tower\..*"
+    assert "only the language tower is adapted; left alone: projector, vision" in found.propose().reasons
+
+
+def test_the_plain_mlp_of_the_guide():
+    """Every layer but the output, which is saved."""
+    spec = scan(MLP()).propose().spec
+    assert (spec.target_modules, spec.modules_to_save) == (("seq.0", "seq.2"), ("seq.4",))
+
+
+def test_every_preset_of_a_decoder():
+    """Each preset has its layers, named as shortly as can be."""
+    found = scan(Decoder())
+    lora = [proposal for proposal in found.proposals if proposal.peft_type == "LORA"]
+    targets = {proposal.preset: proposal.spec.target_modules for proposal in lora}
+    assert targets == {
+        "default": ("q_proj", "v_proj"),
+        "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+        "mlp": ("alpha", "beta"),
+        "all-linear": ("q_proj", "k_proj", "v_proj", "o_proj", "alpha", "beta"),
+    }
+    assert set(targets) == set(PRESETS) - {"experts"}
+
+
+def test_experts_are_parameters_to_target():
+    """Fused experts are no modules; the router stays out."""
+    spec = scan(SparseDecoder()).propose(preset="all-linear").spec
+    assert spec.target_parameters == ("gate_up_proj", "down_proj")
+    assert "gate" not in spec.target_modules
+    experts = scan(SparseDecoder()).propose(preset="experts")
+    assert (experts.spec.target_modules, experts.spec.target_parameters) == (None, ("gate_up_proj", "down_proj"))
+
+
+def test_a_convolutional_network_is_adapted_in_its_pointwise_convolutions():
+    """Depthwise ones and squeeze gates stay out."""
+    assert scan(ConvNet()).propose().spec.target_modules == ("point",)
+
+
+def test_blocks_without_a_pointwise_path_are_adapted_in_all_convolutions():
+    """A resnet18 has pointwise convolutions in its shortcuts only."""
+    found = scan("timm:resnet18")
+    assert found.propose().matched == 19
+
+
+def test_a_model_with_a_vocabulary_head_saves_nothing():
+    """Its head was trained with it."""
+    assert scan("bert").propose().spec.modules_to_save is None
+
+
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (Layer("a", "linear", "Linear", (6, 4), 4, 6), 10),
+        (Layer("a", "conv2d", "Conv2d", (6, 4, 3, 3), 4, 6), 9 * 4 + 6),
+        (Layer("a", "conv2d", "Conv2d", (6, 2, 3, 3), 4, 6, groups=2), 9 * 4 + 6 // 2),
+        (Layer("a", "expert_parameter", "Experts", (3, 6, 4)), 3 * 10),
+    ],
+)
+def test_size_per_rank_counts_what_each_rank_adds(layer, size):
+    """On every kind of layer."""
+    assert size_per_rank(layer) == size
+
+
+def test_unknown_preset_and_peft_type_name_what_there_is():
+    """A typo is answered with the near name."""
+    found = scan(Decoder())
+    with pytest.raises(UnknownPreset, match=r"'all-linaer'. Closest: 'all-linear'"):
+        found.propose(preset="all-linaer")
+    with pytest.raises(UnknownPeftType, match=r"Unknown PEFT type 'LORRA'. Closest: 'LORA'"):
+        found.propose("LORRA")
+
+
+def test_a_layer_known_to_get_no_gradient_is_left_out_and_named():
+    """An indexer picks tokens by a top-k."""
+    found = scan("deepseek_v32")
+    dead = [layer for layer in found.layers if layer.live is False]
+    proposal = found.propose(preset="all-linear")
+    assert dead
+    assert not any(TargetMatcher(proposal.spec.target_modules).find(layer.path) for layer in dead)
+    assert any("known to get no gradient" in reason for reason in proposal.reasons)
+
+
+def test_a_model_of_multihead_attention_alone_says_why_it_is_left_out():
+    """Torch's encoder layer: its feed-forward network is adapted, its attention cannot be."""
+    found = scan(nn.ModuleDict({"layers": nn.ModuleList([nn.TransformerEncoderLayer(8, 2, 16) for _ in range(2)])}))
+    assert found.propose().spec.target_modules == ("linear1", "linear2")
+    assert any("nn.MultiheadAttention" in reason for reason in found.propose().reasons)
+
+
+def test_a_head_over_the_vocabulary_is_not_saved():
+    """Tied to the embedding or as wide as it: it was trained with the model."""
+    assert scan(Decoder()).propose().spec.modules_to_save is None
+    untied = Decoder()
+    untied.head = nn.Linear(8, 32)
+    assert scan(untied).propose().spec.modules_to_save is None
+    untied.head = nn.Linear(8, 3)
+    assert scan(untied).propose().spec.modules_to_save == ("head",)
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"),
+    [
+        ("vit_mae", "decoder.decoder_layers.0"),  # a list of blocks cannot be saved as one module
+        ("timm:efficientvim_m1_dist", "heads.0"),  # get_classifier() answers two
+    ],
+)
+def test_heads_in_containers_are_saved_one_by_one(name, saved):
+    """A list of modules has no forward that could stand in for it."""
+    assert saved in scan(name).propose().spec.modules_to_save
+
+
+def test_convolutions_whose_groups_do_not_divide_the_rank_are_left_out():
+    """An adapter of rank 8 cannot have three groups."""
+    proposal = scan("regnet").propose()
+    assert proposal.matched
+    assert any("whose groups do not divide rank 8" in reason for reason in proposal.reasons)
+
+
+def test_linears_in_the_blocks_outrank_the_convolutions_between_them():
+    """Torchvision's ConvNeXt: two nameless linears per block, and a few convolutions that make patches smaller."""
+    with torch.device("meta"):
+        found = scan(torchvision.models.convnext_tiny())
+    assert found.propose().spec.target_modules == ("block.3", "block.5")
+    assert found.propose().matched == 36

@@ -1,0 +1,223 @@
+"""Scans under several library versions: ranges grow or are split, and lookups choose by version."""
+
+from dataclasses import replace
+
+import pytest
+from records_zoo import layer, make_scan, proposal
+
+from loradar.domain.mappings import Source
+from loradar.domain.prompt_facts import PromptFacts
+from loradar.domain.scans import Slot
+from loradar.domain.versions import Versions
+from loradar.errors import InvalidRequest
+from loradar.registry import Registry
+from loradar.settings import Settings
+
+OLD, NEW = "4.57.1", "5.23.0"
+
+
+@pytest.fixture(params=["file", "postgres"])
+def any_registry(request, tmp_path):
+    """A registry of either kind."""
+    if request.param == "file":
+        yield request.getfixturevalue("registry")
+        return
+    with Registry.open(Settings(tmp_path, request.getfixturevalue("postgres_url"))) as opened:
+        yield opened
+
+
+def seen(version, *targets, name="olmo2", **parts):
+    """Return a scan under a version that proposes these targets."""
+    return replace(make_scan(name, library_version=version, proposals=(proposal(*targets),)), **parts)
+
+
+def ranges(registry, name="olmo2"):
+    """Return targets and range of every revision of the scanner, oldest first."""
+    revisions = registry.get_architecture("transformers", name).revisions
+    own = [one for one in revisions if one.source.kind == "scanner"]
+    return [(one.spec.target_modules[0], one.versions.since, one.versions.until) for one in own]
+
+
+@pytest.mark.parametrize("order", [(OLD, NEW), (NEW, OLD)])
+def test_the_same_targets_extend_the_range(any_registry, order):
+    """Whichever version is scanned first; one mapping holds for all that lies between."""
+    first, second = (any_registry.add_scan(seen(version, "q_proj")) for version in order)
+    assert len(first.added) == 1
+    assert (second.added, second.unchanged, len(second.extended)) == ((), (), 1)
+    assert second.extended[0].verification.library_version == order[1]
+    assert ranges(any_registry) == [("q_proj", OLD, NEW)]
+    assert any_registry.lookup("olmo2", library_version="5.0.0").reasons == ("query and value by name",)
+    again = any_registry.add_scan(seen(order[0], "q_proj"))
+    assert (again.added, again.extended, again.serial) == ((), (), second.serial)
+
+
+@pytest.mark.parametrize("order", [(OLD, NEW), (NEW, OLD)])
+def test_other_targets_get_a_range_of_their_own(any_registry, order):
+    """Each version is answered with its own names; without a version, the newest is."""
+    targets = {OLD: "query", NEW: "q_proj"}
+    for version in order:
+        any_registry.add_scan(seen(version, targets[version]))
+    assert set(ranges(any_registry)) == {("query", OLD, OLD), ("q_proj", NEW, NEW)}
+    for version in order:
+        found = any_registry.lookup("olmo2", library_version=version)
+        assert found.spec.target_modules == (targets[version],)
+        assert (found.versions, found.verification.library_version) == (Versions(version, version), version)
+    assert any_registry.lookup("olmo2").spec.target_modules == ("q_proj",)
+    detail = any_registry.get_architecture("transformers", "olmo2")
+    assert [one.spec.target_modules for one in detail.mappings] == [("q_proj",)]
+    assert detail.architecture.library_version == NEW
+
+
+def test_a_version_in_the_middle_splits_a_range(registry):
+    """What was seen there holds there; on both sides the first mapping still does."""
+    registry.add_scan(seen(OLD, "q_proj"))
+    registry.add_scan(seen(NEW, "q_proj"))
+    registry.add_scan(seen("5.0.0", "qkv"))
+    found = [registry.lookup("olmo2", library_version=v).spec.target_modules for v in (OLD, "5.0.0", "5.0", NEW)]
+    assert found == [("q_proj",), ("qkv",), ("qkv",), ("q_proj",)]
+
+
+def test_no_range_reaches_over_a_version_that_says_otherwise(registry):
+    """The way back to the first targets is a revision of its own."""
+    for version, target in ((OLD, "q_proj"), ("5.0.0", "qkv"), (NEW, "q_proj")):
+        registry.add_scan(seen(version, target))
+    assert ranges(registry) == [("q_proj", OLD, OLD), ("qkv", "5.0.0", "5.0.0"), ("q_proj", NEW, NEW)]
+
+
+def test_a_better_scan_of_one_version_leaves_the_other_alone(registry):
+    """The latest revision counts where it was seen, and only there."""
+    for version, target in ((OLD, "q_proj"), (NEW, "q_proj"), (NEW, "qkv")):
+        registry.add_scan(seen(version, target))
+    assert registry.lookup("olmo2", library_version=NEW).spec.target_modules == ("qkv",)
+    assert registry.lookup("olmo2", library_version=OLD).spec.target_modules == ("q_proj",)
+
+
+@pytest.mark.parametrize(
+    ("asked", "target", "says"),
+    [
+        (
+            "5.0.0",
+            "q_proj",
+            "seen at 4.57.1 and 5.23.0; 5.0.0 lies between, where targets changed: this is as of 5.23.0",
+        ),
+        ("4.60", "query", "seen at 4.57.1 and 5.23.0; 4.60 lies between, where targets changed: this is as of 4.57.1"),
+        ("6.1", "q_proj", "seen at 5.23.0, the nearest to 6.1"),
+        ("4.0", "query", "seen at 4.57.1, the nearest to 4.0"),
+    ],
+)
+def test_a_version_never_seen_gets_the_nearest_and_says_so(registry, asked, target, says):
+    """Between two, and beyond either."""
+    registry.add_scan(seen(OLD, "query"))
+    registry.add_scan(seen(NEW, "q_proj"))
+    found = registry.lookup("olmo2", library_version=asked)
+    assert (found.spec.target_modules, found.reasons[0]) == ((target,), says)
+
+
+def test_every_method_of_a_family_is_answered_by_version(any_registry):
+    """LOHA shares LORA's targets, at each version those of that version."""
+    for version, target in ((OLD, "query"), (NEW, "q_proj")):
+        any_registry.add_scan(seen(version, target))
+    for version, target in ((OLD, "query"), (NEW, "q_proj"), (None, "q_proj")):
+        found = any_registry.lookup("olmo2", "LOHA", library_version=version)
+        assert (found.peft_type, found.spec.target_modules) == ("LOHA", (target,))
+        assert found.versions == Versions(version or NEW, version or NEW)
+    early = any_registry.lookup("olmo2", "LOHA", library_version="4.0")
+    assert early.reasons[:2] == ("seen at 4.57.1, the nearest to 4.0", "LOHA shares LORA's targets")
+
+
+def test_facts_in_place_of_targets_have_no_range(registry):
+    """They are the architecture's, from its newest scan, whatever its layers were called."""
+    facts = PromptFacts(2, 4, 16, 2, 8)
+    for version, target in ((OLD, "query"), (NEW, "q_proj")):
+        registry.add_scan(seen(version, target, prompt_facts=facts))
+    found = registry.lookup("olmo2", "CARTRIDGE", library_version=OLD)
+    assert (found.prompt_facts, found.versions) == (facts, None)
+
+
+def test_what_a_version_did_not_propose_says_where_it_was_seen(registry):
+    """The answer of another version may not fit the one asked for, though that one was scanned."""
+    registry.add_scan(seen(OLD, "q_proj"))
+    registry.add_scan(seen(NEW, proposals=(proposal("q_proj"), proposal("up_proj", preset="mlp"))))
+    found = registry.lookup("olmo2", preset="mlp", library_version=OLD)
+    assert (found.spec.target_modules, found.reasons[0]) == (("up_proj",), "seen at 5.23.0, not at 4.57.1")
+    assert registry.lookup("olmo2", library_version=OLD).reasons == ("query and value by name",)
+
+
+def test_mappings_are_listed_as_they_stand_at_a_version(registry):
+    """An audit under the older version checks what is given there."""
+    for version, target in ((OLD, "query"), (NEW, "q_proj")):
+        registry.add_scan(seen(version, target))
+    for version, target in ((OLD, "query"), (NEW, "q_proj"), (None, "q_proj")):
+        listed = registry.list_mappings("transformers", "scanner", version)
+        assert [(one.spec.target_modules, one.verification.library_version) for one in listed] == [
+            ((target,), version or NEW)
+        ]
+
+
+def test_a_word_is_no_version(registry):
+    """Unless it is one that was seen, only what pip understands can be compared."""
+    registry.add_scan(seen(NEW, "q_proj"))
+    with pytest.raises(InvalidRequest, match="'latest' is no version"):
+        registry.lookup("olmo2", library_version="latest")
+
+
+def test_facts_are_those_of_the_newest_version(any_registry):
+    """An older version scanned later changes neither slots nor class, and leaves what things were called."""
+    then, now = (Slot("language", "attention.query", "linear", f"layers.*.{leaf}", 2) for leaf in ("query", "q_proj"))
+    any_registry.add_scan(seen(NEW, "q_proj", slots=(now,)))
+    any_registry.add_scan(seen(OLD, "query", slots=(then,)))
+    detail = any_registry.get_architecture("transformers", "olmo2")
+    assert (detail.architecture.library_version, detail.slots) == (NEW, (now,))
+    (way,) = detail.renames
+    assert (way.from_version, way.to_version) == (OLD, NEW)
+    assert (way.rename.old, way.rename.new) == (then.pattern, now.pattern)
+    assert type(detail).from_dict(detail.to_dict()) == detail
+    assert any_registry.add_scan(seen(OLD, "query", slots=(then,))).serial == any_registry.serial()
+
+
+def vit(version, query, value):
+    """Return a scan of a vit of two layers, which proposes nothing, under a version that has these names."""
+    where = "vit.encoder.layer.0.attention"
+    layers = [layer(f"{where}.{query}", tower="vision"), layer(f"{where}.{value}", tower="vision")]
+    roles = zip(("attention.query", "attention.value"), layers, strict=True)
+    slots = tuple(Slot("vision", role, "linear", one.path.replace(".0.", ".*."), 1) for role, one in roles)
+    return replace(make_scan("vit", layers=layers, proposals=(), library_version=version), slots=slots)
+
+
+def test_a_stale_entry_is_said_in_today_s_names(any_registry):
+    """PEFT names vit's query and value for FROD: right under 4.57, and translated where they are called otherwise."""
+    any_registry.add_scan(vit(NEW, "q_proj", "v_proj"))
+    assert any_registry.lookup("vit", "FROD").spec.target_modules == ("query", "value")
+    any_registry.add_scan(vit(OLD, "attention.query", "attention.value"))
+    found = any_registry.lookup("vit", "FROD", library_version=NEW)
+    assert (found.spec.target_modules, found.verification) == (("q_proj", "v_proj"), None)
+    assert found.source == Source("peft", "0.21.2")
+    assert found.reasons[0] == "stated in the names of transformers 4.57.1: query, value -> q_proj, v_proj"
+    assert found in any_registry.get_architecture("transformers", "vit").mappings
+    then = any_registry.lookup("vit", "FROD", library_version=OLD)
+    assert (then.spec.target_modules, then.verification.status) == (("query", "value"), "unproven")
+
+
+def test_names_are_followed_over_several_versions(registry):
+    """What was renamed twice is found by both steps."""
+    for version, names in ((OLD, ("query", "value")), ("5.0.0", ("q", "v")), (NEW, ("q_proj", "v_proj"))):
+        registry.add_scan(vit(version, *names))
+    assert registry.lookup("vit", "FROD").spec.target_modules == ("q_proj", "v_proj")
+
+
+def test_an_entry_that_translates_in_part_stays_as_it_is(registry):
+    """A target whose layer is gone has no name today."""
+    registry.add_scan(vit(OLD, "attention.query", "attention.value"))
+    now = vit(NEW, "q_proj", "fused")
+    registry.add_scan(replace(now, slots=now.slots[:1]))
+    found = registry.lookup("vit", "FROD")
+    assert (found.spec.target_modules, found.verification.status) == (("query", "value"), "dead")
+
+
+def test_a_name_that_would_hit_more_is_told_apart(registry):
+    """A translation hits what was stated and nothing else: here another layer of the same name stands outside."""
+    registry.add_scan(vit(OLD, "attention.query", "attention.value"))
+    now = vit(NEW, "inner.q_proj", "inner.v_proj")
+    other = Slot("vision", "other", "linear", "pooler.q_proj", 1)
+    registry.add_scan(replace(now, slots=(*now.slots, other)))
+    assert registry.lookup("vit", "FROD").spec.target_modules == ("inner.q_proj", "v_proj")
