@@ -19,11 +19,15 @@ serve: $(VENV)/.installed  ## serve the registry over REST on port 8000
 ## Prove
 test: lint types unit  ## everything CI runs
 
-lint: $(VENV)/.installed  ## ruff: style and format
+lint: $(VENV)/.installed  ## ruff, complexipy and import-linter: style, complexity, which way imports point
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/complexipy --quiet
+	@rm -rf .cache/imports && mkdir -p .cache/imports && cp -r core .cache/imports/loradar
+	@cp -r $(filter-out core,$(PACKAGES)) .cache/imports/loradar/
+	PYTHONPATH=.cache/imports $(BIN)/lint-imports --no-cache
 
-# An editable install hides its modules from mypy: it is shown a tree of links instead.
+# An editable install hides its modules from mypy and import-linter: they read a tree laid out as it is installed.
 types: $(VENV)/.installed  ## mypy, strict
 	@rm -rf .cache/types && mkdir -p .cache/types/loradar
 	@for entry in core/*; do ln -s $(CURDIR)/$$entry .cache/types/loradar/; done

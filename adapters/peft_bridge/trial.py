@@ -1,7 +1,7 @@
 """Tries entries of PEFT's tables on the installed PEFT, each on the model it is for; always a process of its own.
 
-``python -m loradar.adapters.peft_bridge.trial`` reads trials from standard input, as JSON, and prints one JSON object for
-each. Models are built on the meta device, at full depth: whether PEFT takes the entry is tried, not how it trains.
+``python -m loradar.adapters.peft_bridge.trial`` reads trials from standard input, as JSON, and prints one JSON object
+for each. Models are built on the meta device, at full depth: whether PEFT takes the entry is tried, not how it trains.
 """
 
 import json

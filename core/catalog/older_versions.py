@@ -1,9 +1,9 @@
 """What a library's older versions differ in from its catalog, kept as JSON lines beside it. No torch and no SQL.
 
-A file is a catalog of the older version (``loradar.catalog.entries``) of which only what differs is written. Its header names
-the version of the catalog it was compared with (``base``) and the architectures whose proposals and checks are the same
-there (``same``); lines with ``edges`` say what the layers of an architecture were called. What is in neither file did
-not exist then.
+A file is a catalog of the older version (``loradar.catalog.entries``) of which only what differs is written. Its
+header names the version of the catalog it was compared with (``base``) and the architectures whose proposals and
+checks are the same there (``same``); lines with ``edges`` say what the layers of an architecture were called. What is
+in neither file did not exist then.
 """
 
 import json

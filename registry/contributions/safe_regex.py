@@ -18,7 +18,7 @@ REGEX_FIELDS = ("target_modules", "exclude_modules", "feedforward_modules")
 
 @dataclass(frozen=True)
 class LinearMatcher:
-    """PEFT's rule for target names, as :class:`~loradar.domain.targets.TargetMatcher`, for targets nobody has looked at."""
+    """Match untrusted targets by PEFT's rule, as ``TargetMatcher`` of ``domain/targets.py`` does trusted ones."""
 
     targets: Targets
 

@@ -1,8 +1,8 @@
 """Imports ``constants.py`` files beside the real PEFT and prints their tables; always a process of its own.
 
-``python -m loradar.registry.peft_constants.side_by_side FILE ...`` loads each under another name inside ``peft.utils``, so that
-relative imports reach the real package, and prints one JSON object per file. Only whoever trusts a file runs it: the
-service never does.
+``python -m loradar.registry.peft_constants.side_by_side FILE ...`` loads each under another name inside
+``peft.utils``, so that relative imports reach the real package, and prints one JSON object per file. Only whoever
+trusts a file runs it: the service never does.
 """
 
 import json
