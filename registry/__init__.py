@@ -8,20 +8,25 @@ from .ask import lookup, verify
 from .contributions.evidence import failure_of, weigh
 from .contributions.idempotency import Key
 from .mappings.entries import peft_mappings
-from .peft_constants.applying import PEFT_PATH, Patch, apply_plan, export_constants
 from .peft_constants.export import Export, ExportPlan, LeftOut, Wish
-from .peft_constants.facts_file import load_constants, write_constants_json
-from .peft_constants.python_module import constants_python
-from .peft_constants.reading import PeftConstants, installed_constants, parse_constants, read_constants, read_source
-from .peft_constants.side_by_side import import_beside
-from .peft_constants.support_rows import support_rows
+from .peft_constants.imported_tables import import_tables
+from .peft_constants.patch import PEFT_PATH, Patch, apply_plan, export_constants
+from .peft_constants.reading import (
+    PeftConstants,
+    installed_constants,
+    load_constants,
+    parse_constants,
+    read_constants,
+    read_source,
+    write_constants_json,
+)
+from .peft_constants.rendering import constants_python, support_rows
 from .reads import mapping_place
 from .registry import Registry
 from .results import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
-from .verification.catalog_entries import catalog_entry, catalog_header
+from .seed.catalogs import catalog_entry, catalog_header, compare_catalog
 from .verification.drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
 from .verification.report import peft_report
-from .versions.older_catalogs import compare_catalog
 
 __all__ = [
     "DRIFT",
@@ -50,7 +55,7 @@ __all__ = [
     "failure_of",
     "find_drifts",
     "find_earlier",
-    "import_beside",
+    "import_tables",
     "installed_constants",
     "load_constants",
     "lookup",

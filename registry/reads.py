@@ -7,12 +7,12 @@ from ..domain.changes import AuditLogReport, Change, Revision
 from ..domain.mappings import Mapping
 from ..domain.scans import Slot
 from ..domain.submissions import Difference
+from . import mirror
 from .db import audit_verification as verify_log
 from .db.schema import Reader
 from .mappings import compare, history
 from .mappings import listing as browse
 from .mappings import search as find
-from .mirror import snapshot_lines as snapshot
 from .versions import stored_names as names
 
 
@@ -90,7 +90,7 @@ class Reads:
 
     def can_tell_since(self, since: int) -> bool:
         """Tell whether the changes after a serial say what they touched; a seed does not, it touches everything."""
-        return snapshot.can_tell_since(self._reader, since)
+        return mirror.can_tell_since(self._reader, since)
 
     @contextmanager
     def snapshot(self, since: int | None = None) -> Iterator[Iterator[str]]:
@@ -100,7 +100,7 @@ class Reads:
             since: Only the architectures touched after this serial, each whole; ``None`` for all.
         """
         with self._reader.steady() as steady:
-            yield snapshot.snapshot_lines(steady, since)
+            yield mirror.snapshot_lines(steady, since)
 
     def count_submissions(self) -> dict[str, int]:
         """Return how many submissions there are, by status; only those there are any of."""

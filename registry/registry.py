@@ -28,8 +28,7 @@ from .mappings.yanking import Revisions
 from .peft_constants.reading import PeftConstants
 from .reads import Reads
 from .results import Constant, DatabaseInfo, Outcome, StoreReport
-from .verification.audit import Audit
-from .verification.suggestions import suggestions_on_record
+from .verification.audit import Audit, suggestions_on_record
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -20,7 +20,7 @@ from loradar.settings import Settings
 SCRIPT = """
 from loradar.api import checks, serve, workers
 from loradar.api.routes import scan
-from loradar.registry import seed_files
+from loradar.registry.seed import seed_files
 from loradar.settings import Settings
 seed_files.list_catalogs = seed_files.list_older = list
 {prelude}

@@ -9,8 +9,7 @@ from ...domain.scans import Architecture, Proposal
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import Library, Preset
 from ..db.canonical import Question, mapping_id
-from ..peft_constants.facts_file import peft_type_of
-from ..peft_constants.reading import PeftConstants
+from ..peft_constants.reading import PeftConstants, peft_type_of
 from ..versions.ranges import first_range, reaching
 
 IA3_FEEDFORWARD_TABLE = "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING"

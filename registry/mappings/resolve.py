@@ -14,10 +14,9 @@ from ...domain.versions import Versions
 from ...domain.vocabulary import SourceKind
 from ..db.canonical import Question
 from ..db.schema import Reader
-from ..versions.ranges import standing
-from ..versions.seen import list_versions, nearest_seen, with_distance
-from ..versions.stored_names import list_renames, list_slots
-from ..versions.translation import is_stale, translated
+from ..versions.ranges import nearest_seen, standing, with_distance
+from ..versions.renames import is_stale, translated
+from ..versions.stored_names import list_renames, list_slots, list_versions
 from .families import fit, stored_under
 
 PRECEDENCE: tuple[SourceKind, ...] = ("community", "peft", "scanner")

@@ -12,8 +12,7 @@ from ...errors import UnknownPeftType
 from ..mappings.entries import IA3_FEEDFORWARD_TABLE
 from ..mappings.families import stored_under
 from ..mappings.resolve import best_for
-from .facts_file import peft_type_of
-from .reading import PeftConstants
+from .reading import PeftConstants, peft_type_of
 
 WITHOUT_REGEX = frozenset({"IA3"})
 """Methods whose tables take no regex: PEFT makes a set of its characters (``peft/tuners/ia3/model.py``, 0.21.2)."""

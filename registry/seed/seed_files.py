@@ -6,7 +6,7 @@ from importlib.resources.abc import Traversable
 
 from ...catalog.entries import list_catalogs
 from ...catalog.older_versions import list_older
-from ..peft_constants.facts_file import constants_file
+from ..peft_constants.reading import constants_file
 
 _TAIL = 1 << 16
 

@@ -3,12 +3,19 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from functools import cache
 
 from ...domain.mappings import Mapping, Verification
 from ...domain.scans import Scan
+from ...domain.targets import TargetSpec
+from ..peft_constants.reading import load_constants, peft_type_of
 from ..results import Outcome
-from .suggestions import Suggestions, find_suggestion, suggestions_of
 from .verify import Verifier
+
+CONVENTION = "LORA"
+
+Suggestions = dict[tuple[str, str, str], TargetSpec]
+"""Target specs by architecture, PEFT type and preset."""
 
 
 @dataclass
@@ -53,3 +60,34 @@ class Audit:
         status = mapping.verification.status
         suggestion = find_suggestion(mapping, self.suggestions) if status in ("dead", "partial") else None
         return Outcome(mapping, status, suggestion=suggestion)
+
+
+def suggestions_on_record(proposed: Iterable[Mapping]) -> Suggestions:
+    """Return the scanner's stored mappings of a library as suggestions."""
+    return {(mapping.name, mapping.peft_type, mapping.preset): mapping.spec for mapping in proposed}
+
+
+def suggestions_of(scan: Scan) -> Suggestions:
+    """Return the proposals of a scan as suggestions."""
+    return {(scan.architecture.name, p.peft_type, p.preset): p.spec for p in scan.proposals}
+
+
+def find_suggestion(mapping: Mapping, known: Suggestions) -> TargetSpec | None:
+    """Return the proposal for what a mapping answers, or the one for LoRA if the method shares LoRA's targets."""
+    own = known.get((mapping.name, mapping.peft_type, mapping.preset))
+    if own or mapping.peft_type not in _sharing():
+        return own
+    return known.get((mapping.name, CONVENTION, mapping.preset))
+
+
+@cache
+def _sharing() -> frozenset[str]:
+    """Return the PEFT types whose table is a copy of LoRA's for most architectures they have in common."""
+    tables = {peft_type_of(name): table for name, table in load_constants().tables.items()}
+    convention = tables[CONVENTION]
+    agreeing = {
+        peft_type: [targets == convention[name] for name, targets in table.items() if name in convention]
+        for peft_type, table in tables.items()
+        if peft_type
+    }
+    return frozenset(peft_type for peft_type, same in agreeing.items() if 2 * sum(same) > len(same))

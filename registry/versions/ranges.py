@@ -49,3 +49,24 @@ def first_range(version: str | None) -> Versions | None:
 def _ends(revisions: Sequence[Mapping]) -> set[str]:
     ranges = (mapping.versions for mapping in revisions if mapping.versions)
     return {end for versions in ranges for end in (versions.since, versions.until)}
+
+
+def nearest_seen(asked: str | None, seen: Sequence[str]) -> str | None:
+    """Return the version seen that is nearest to the one asked for; the latter itself if nothing was ever seen."""
+    return asked if asked is None or not seen or asked in seen else nearest(asked, seen)
+
+
+def with_distance(mapping: Mapping, asked: str | None, seen: Sequence[str]) -> Mapping:
+    """Return the mapping with a reason that says how far what was seen is from what was asked for, if it is."""
+    if asked is None or not seen or (mapping.versions.hold(asked) if mapping.versions else asked in seen):
+        return mapping
+    at, around = nearest(asked, seen), neighbours(asked, seen)
+    if mapping.versions and asked in seen:
+        ends = dict.fromkeys((mapping.versions.since, mapping.versions.until))
+        says = f"seen at {' and '.join(ends)}, not at {asked}"
+    elif len(around) == 1:
+        says = f"seen at {at}, the nearest to {asked}"
+    else:
+        changed = ", where targets changed" if mapping.versions else ""
+        says = f"seen at {' and '.join(around)}; {asked} lies between{changed}: this is as of {at}"
+    return replace(mapping, reasons=(says, *mapping.reasons))

@@ -38,3 +38,17 @@ def list_renames(reader: Reader, library: str, name: str) -> tuple[VersionedRena
         VersionedRename(row["from_version"], row["to_version"], Rename(row["old"], row["new"], row["says"]))
         for row in rows
     )
+
+
+_SEEN = """
+SELECT DISTINCT v.library_version AS version
+FROM verifications v
+JOIN mappings m ON m.id = v.mapping_id
+JOIN architectures a ON a.id = m.architecture_id
+WHERE a.library = :library AND a.name = :name
+"""
+
+
+def list_versions(reader: Reader, library: str, name: str) -> list[str]:
+    """Return the library versions at which mappings of an architecture were checked."""
+    return [row["version"] for row in reader.rows(_SEEN, library=library, name=name)]

@@ -199,7 +199,7 @@ def test_what_the_real_peft_refuses_is_left_out(run):
 
 def test_trials_that_end_early_are_told(run, monkeypatch):
     """A process that dies has not said that PEFT takes the rest."""
-    monkeypatch.setattr("loradar.cli.constants_trial.MODULE", "loradar.no_such_module")
+    monkeypatch.setattr("loradar.cli.constants.MODULE", "loradar.no_such_module")
     code, out, err = run("constants", "export", "--name", "olmo2", "--no-import", "--try")
     assert (code, out) == (2, b"")
     assert "Trying the entries on peft failed after 0 of 8" in err

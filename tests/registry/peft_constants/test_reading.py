@@ -11,7 +11,7 @@ import pytest
 from loradar.errors import ConstantsUnreadable, InvalidRequest, MissingExtra
 from loradar.registry import PeftConstants, load_constants, read_constants, write_constants_json
 from loradar.registry.peft_constants import reading as constants_module
-from loradar.registry.peft_constants.facts_file import peft_type_of
+from loradar.registry.peft_constants.reading import peft_type_of
 
 LORA = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
 BOFT = "TRANSFORMERS_MODELS_TO_BOFT_TARGET_MODULES_MAPPING"

@@ -6,8 +6,7 @@ import threading
 from records_zoo import VERSION, block_layers, make_scan, proposal
 
 from loradar.domain.identities import LOCAL
-from loradar.registry import Registry
-from loradar.registry.mirror import snapshot_lines as snapshot
+from loradar.registry import Registry, mirror
 
 
 def take(registry: Registry, since: int | None = None) -> list[dict]:
@@ -65,7 +64,7 @@ def test_the_same_registry_gives_the_same_bytes(registry, monkeypatch):
     """Whatever the size of what is read at once: a mirror may compare digests."""
     with registry.snapshot() as lines:
         whole = [*lines]
-    monkeypatch.setattr(snapshot, "PAGE", 3)
+    monkeypatch.setattr(mirror, "PAGE", 3)
     with registry.snapshot() as lines:
         assert [*lines] == whole
 

@@ -8,7 +8,7 @@ from constants_zoo import mapping
 from loradar.domain.scans import Architecture
 from loradar.domain.summaries import ArchitectureSummary
 from loradar.registry import Wish, constants_python, export_constants, load_constants, parse_constants, support_rows
-from loradar.registry.peft_constants.facts_file import peft_type_of
+from loradar.registry.peft_constants.reading import peft_type_of
 
 LORA = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
 VERA = "TRANSFORMERS_MODELS_TO_VERA_TARGET_MODULES_MAPPING"

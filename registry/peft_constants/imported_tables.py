@@ -1,8 +1,8 @@
-"""Imports ``constants.py`` files beside the real PEFT and prints their tables; always a process of its own.
+"""Import ``constants.py`` files beside the installed PEFT and print their tables; always in a process of its own.
 
-``python -m loradar.registry.peft_constants.side_by_side FILE ...`` loads each under another name inside
-``peft.utils``, so that relative imports reach the real package, and prints one JSON object per file. Only whoever
-trusts a file runs it: the service never does.
+``python -m loradar.registry.peft_constants.imported_tables FILE ...`` imports each file under another name in
+``peft.utils``, so that relative imports reach the installed package, and prints one JSON object per file. Importing
+runs the file: only a command whose user trusts it does so, never the service.
 """
 
 import json
@@ -22,7 +22,7 @@ SECONDS = 300
 Tables = dict[str, dict[str, Any]]
 
 
-def import_beside(*paths: Path) -> list[Tables]:
+def import_tables(*paths: Path) -> list[Tables]:
     """Import files beside the installed PEFT in a process of their own, and return the tables of each.
 
     Raises:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
-from ...snapshots import FORMAT, canonical_line
-from ..db.schema import Reader, serial_of
-from ..db.times import to_time
-from ..mappings.listing import to_architecture
+from ..snapshots import FORMAT, canonical_line
+from .db.schema import Reader, serial_of
+from .db.times import to_time
+from .mappings.listing import to_architecture
 
 PAGE = 100
 """Architectures read at once: what is held in memory."""

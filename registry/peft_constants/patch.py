@@ -10,8 +10,7 @@ from ...domain.targets import Targets
 from ...errors import ConstantsUnreadable
 from ...extras import require
 from .export import ExportPlan, LeftOut, Wish, plan_export
-from .facts_file import peft_type_of
-from .reading import PeftConstants, parse_constants
+from .reading import PeftConstants, parse_constants, peft_type_of
 
 Tables = dict[str, dict[str, Any]]
 
@@ -46,7 +45,7 @@ class Patch:
         """Return what is not as planned in the tables of both files, imported; empty if all is.
 
         Args:
-            before: Tables of the file as it was (``import_beside``).
+            before: Tables of the file as it was (``import_tables``).
             after: Tables of the file with the plan in it.
         """
         return tuple(_differences(before, after, self.plan))
@@ -68,7 +67,7 @@ def export_constants(
         MissingExtra: If libcst is not installed.
     """
     require("peft", "libcst")
-    from .patching import list_own_tables  # noqa: PLC0415 - libcst takes 0.1 s to import, and is optional
+    from .source_edits import list_own_tables  # noqa: PLC0415 - libcst takes 0.1 s to import, and is optional
 
     file = parse_constants(source, "", path)
     if not any(map(peft_type_of, file.tables)):
@@ -90,7 +89,7 @@ def apply_plan(source: bytes, plan: ExportPlan, path: str) -> Patch:
     Raises:
         ConstantsUnreadable: If the file cannot be read, or does not read back as planned.
     """
-    from .patching import add_entries, correct_entries  # noqa: PLC0415 - libcst is optional
+    from .source_edits import add_entries, correct_entries  # noqa: PLC0415 - libcst is optional
 
     before = current = parse_constants(source, "", path)
     after = source

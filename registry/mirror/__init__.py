@@ -1,1 +1,0 @@
-"""Export the whole registry for mirrors."""
