@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 import pytest
+from patience import patience, wait_until
 
 from loradar.api import running
 from loradar.api.schemas import ErrorBody
@@ -82,23 +83,23 @@ class Target:
         """Send a submission."""
         return self.send("POST", "/v1/submissions", by, json=body, headers=headers)
 
-    def raw(self, head: str, body: bytes = b"", by: str | None = None, timeout: float = 30) -> Answer:
+    def raw(self, head: str, body: bytes = b"", by: str | None = None, timeout: float | None = None) -> Answer:
         """Send a request exactly as it is written here, and read until the service hangs up.
 
         Args:
             head: The request line and headers; line ends are added, with ``Host`` and ``Connection: close``.
             body: Sent as it is; whatever of it the service does not take is its own choice.
             by: Whose token to send.
-            timeout: Seconds of silence to wait.
+            timeout: Seconds of silence to wait, unless as many as any test waits.
         """
         lines = [*head.split("\n"), "Host: service", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in self.token(by).items()]
         return self.bytes("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body, timeout)
 
-    def bytes(self, sent: bytes, timeout: float = 30) -> Answer:
+    def bytes(self, sent: bytes, timeout: float | None = None) -> Answer:
         """Send bytes and return the answer, read until the service hangs up."""
         parts = urlsplit(self.url)
-        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=timeout) as connection:
+        with socket.create_connection((parts.hostname or "", parts.port or 0), timeout or patience()) as connection:
             with suppress(BrokenPipeError, ConnectionResetError):  # it may hang up before the end, having said why
                 connection.sendall(sent)
             return parse(read_all(connection))
@@ -119,6 +120,7 @@ class Target:
         self.log.clear()
         yield
         assert self.content() == before
+        wait_until(lambda: len(self.log) >= lines, f"line {lines} of the log")
         assert len(self.log) == lines, self.log
         for line in self.log:
             assert NOTED.fullmatch(line), line
@@ -202,7 +204,7 @@ def attacked(folder: Path, limits: RequestLimits = UNLIMITED, *, checks: bool = 
         with (
             Registry.open(settings) as registry,
             running(settings) as url,
-            httpx2.Client(base_url=url, timeout=30) as client,
+            httpx2.Client(base_url=url, timeout=patience()) as client,
             closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as reader,
         ):
             secrets = {role: registry.tokens.create(role, role)[1] for role in TOKEN_ROLES}

@@ -1,8 +1,11 @@
 """What a check may turn into: each is run in a worker by its dotted name, in the place of the real one."""
 
+import json
 import os
 import time
 from pathlib import Path
+
+from patience import wait_until
 
 from loradar.domain.submissions import Checked, Evidence, Statement
 from loradar.errors import StatementRefused
@@ -38,6 +41,15 @@ def never_ends(_statement: Statement, _registered: tuple) -> Checked:
         pass
 
 
+def begins(statement: Statement, _registered: tuple) -> Checked:
+    """Leave the number of its process in the folder that the rationale names, and never end."""
+    place = Path(statement.rationale) / "began"
+    place.with_suffix(".new").write_text(str(os.getpid()))
+    place.with_suffix(".new").rename(place)
+    while True:
+        time.sleep(1)
+
+
 def prints(statement: Statement, registered: tuple) -> Checked:
     """Write to wherever it can before it passes."""
     for stream in (1, 2):
@@ -53,10 +65,16 @@ def notes(statement: Statement, registered: tuple) -> Checked:
     return passes(statement, registered)
 
 
-def scans(_body: bytes) -> bytes:
+def scan_never_ends(_body: bytes) -> bytes:
     """Stand for a scan that never ends."""
-    time.sleep(600)
-    return b""
+    while True:
+        time.sleep(1)
+
+
+def scan_waits(body: bytes) -> bytes:
+    """Stand for a scan that lasts until a file is there, which the reference names."""
+    wait_until(Path(json.loads(body)["reference"]).exists, "the file")
+    return b"{}"
 
 
 def scan_dies(_body: bytes) -> bytes:

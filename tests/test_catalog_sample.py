@@ -8,7 +8,6 @@ import pytest
 
 from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import How, scan_named
-from loradar.discovery.liveness import proofs
 from loradar.errors import LoradarError
 from loradar.registry import catalog_entry
 
@@ -64,12 +63,6 @@ def test_the_catalog_is_of_the_installed_library(catalog):
 def without_sizes(data):
     """Return the text of an entry as JSON again, without the sizes of differences, which processors round otherwise."""
     return json.loads(re.sub(r"(merging changes the outputs by) [\w.+-]+", r"\1 so much", json.dumps(data)))
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch):
-    """A slower machine, or one that runs other tests beside this one, gets more time for a proof."""
-    monkeypatch.setattr(proofs, "SECONDS", 60.0)
 
 
 @pytest.mark.parametrize("entry", SAMPLE, ids=lambda entry: entry.architecture.reference)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from loradar.api import running
 from loradar.cli.options import TOKEN_VARIABLE
@@ -56,7 +57,7 @@ def printed(folder, url):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=patience(),
         check=False,
     )
     told = done.stdout.replace(url.partition("//")[2], EXAMPLE_HOST).split(f"{end}\n")

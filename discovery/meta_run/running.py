@@ -37,6 +37,7 @@ MOST_WASTE = 6.0
 MOST_BYTES = 4 << 30
 """Weights in half precision up to which a model that meta refuses is run on the CPU."""
 SECONDS = 20.0
+"""Time for all forwards of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,9 @@ class Run:
     error: str | None
 
 
-def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float = SECONDS) -> tuple[Run, ...]:
+def run_model(
+    model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float | None = None
+) -> tuple[Run, ...]:
     """Run the forward of ``model``, then of whatever in it has repeated blocks that were not reached.
 
     ``watch`` is given the forward of each attempt, which raises what the model's does. The model is left as it was
@@ -66,9 +69,9 @@ def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, second
         model: On any device, meta included.
         watch: What calls the forward of each attempt.
         example_inputs: A tensor, a tuple of positional or a mapping of named inputs, instead of made ones.
-        seconds: Time for everything; a forward that takes longer is interrupted.
+        seconds: Time for everything, ``SECONDS`` unless given; a forward that takes longer is interrupted.
     """
-    session = _Session(watch, time.monotonic() + seconds)
+    session = _Session(watch, _deadline(seconds))
     with untouched(model), plain_settings(model):
         ran = example_inputs is not None and session.run_examples(model, example_inputs)
         with weights_on_meta(model):
@@ -81,7 +84,7 @@ def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, second
     return tuple(session.runs)
 
 
-def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> tuple[Run, ...]:
+def compute_model(model: nn.Module, watch: Watch, seconds: float | None = None) -> tuple[Run, ...]:
     """Find out on meta what a model and its parts run with, then run them so on the CPU, with numbers for inputs.
 
     The model may be changed by it: this is for builds that are thrown away.
@@ -89,9 +92,9 @@ def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> t
     Args:
         model: On the CPU, with weights to compute with.
         watch: What calls each forward that computes.
-        seconds: Time for everything.
+        seconds: Time for everything, ``SECONDS`` unless given.
     """
-    deadline = time.monotonic() + seconds
+    deadline = _deadline(seconds)
     found = _Session(lambda forward: forward(), deadline)
     with untouched(model), plain_settings(model), weights_on_meta(model):
         found.run("", model, model, MOST_ATTEMPTS)
@@ -101,6 +104,10 @@ def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> t
         for success in found.successes:
             session.compute(success)
     return tuple(session.runs if found.successes else found.runs)
+
+
+def _deadline(seconds: float | None) -> float:
+    return time.monotonic() + (SECONDS if seconds is None else seconds)
 
 
 @dataclass(frozen=True, slots=True)

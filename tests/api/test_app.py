@@ -9,6 +9,7 @@ from contextlib import closing
 
 import httpx2
 import pytest
+from patience import patience
 from starlette.testclient import TestClient
 
 from loradar.api import create_app, running
@@ -82,17 +83,17 @@ def test_it_is_healthy_though_everybody_waits(settings, monkeypatch):
 
     def wait(_):
         asked.release()
-        answering.wait(60)
+        answering.wait(patience())
         message = "It does not answer."
         raise DatabaseUnusable(message)
 
     monkeypatch.setattr(LazyRegistry, "get", wait)
     with running(settings) as url, ThreadPoolExecutor(THREADS + 10) as pool:
-        waiting = [pool.submit(httpx2.get, f"{url}/readyz", timeout=120) for _ in range(THREADS + 10)]
+        waiting = [pool.submit(httpx2.get, f"{url}/readyz", timeout=patience()) for _ in range(THREADS + 10)]
         for _ in range(THREADS):
-            assert asked.acquire(timeout=60)
+            assert asked.acquire(timeout=patience())
         try:
-            assert httpx2.get(f"{url}/healthz", timeout=30).status_code == 200
+            assert httpx2.get(f"{url}/healthz", timeout=patience()).status_code == 200
         finally:
             answering.set()
         assert {one.result().status_code for one in waiting} == {503}

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from patience import patience
 
 from loradar.api import running
 from loradar.api.bodies import LARGER, LARGEST_BODY, LARGEST_STATEMENT
@@ -95,7 +96,7 @@ def url(service):
 def raw(url, head, chunks=()):
     """Send bytes as they are and return (status line, headers and body), and how many chunks were taken."""
     place = urlsplit(url)
-    with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+    with socket.create_connection((place.hostname, place.port), timeout=patience()) as connection:
         connection.sendall(head)
         sent = 0
         try:
@@ -171,7 +172,7 @@ def test_a_refused_write_is_logged_in_one_line(service, caplog):
 def asked_for(url, address):
     """Ask on behalf of an address, and return how many requests are left."""
     place = urlsplit(url)
-    client = http.client.HTTPConnection(place.hostname, place.port, timeout=10)
+    client = http.client.HTTPConnection(place.hostname, place.port, timeout=patience())
     client.request("GET", "/healthz", headers={"X-Forwarded-For": address})
     left = int(client.getresponse().headers["RateLimit"].partition("r=")[2].partition(";")[0])
     client.close()

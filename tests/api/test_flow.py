@@ -1,9 +1,8 @@
 """The whole way of a contribution, over HTTP with real tokens, a real server, and the real checks."""
 
-import time
-
 import httpx2
 import pytest
+from patience import patience, wait_until
 
 from loradar.api import running
 from loradar.registry import Registry
@@ -23,7 +22,7 @@ def people(seeded_settings):
         secrets = {name: registry.tokens.create(name, role)[1] for name, role in roles.items()}
     with running(seeded_settings) as url:
         clients = {
-            name: httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=60)
+            name: httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {secret}"}, timeout=patience())
             for name, secret in secrets.items()
         }
         yield clients
@@ -33,12 +32,8 @@ def people(seeded_settings):
 
 def checked(client, place):
     """Return a submission once its checks are through."""
-    for _ in range(1200):
-        found = client.get(place)
-        if found.json()["status"] != "checking":
-            return found
-        time.sleep(0.2)
-    raise AssertionError("still checking")
+    wait_until(lambda: client.get(place).json()["status"] != "checking", "the end of the checks")
+    return client.get(place)
 
 
 def test_from_the_statement_to_the_answer_and_back(people):

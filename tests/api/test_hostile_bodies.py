@@ -4,11 +4,11 @@ import gzip
 import json
 import resource
 import socket
-import time
 from urllib.parse import urlsplit
 
 import pytest
 from attack import attacked, parse, read_all, refused
+from patience import patience
 
 MEGABYTE = 1 << 20
 JSON = "Content-Type: application/json"
@@ -55,7 +55,7 @@ def test_a_hundred_megabytes_in_chunks_are_refused_on_the_way(service, path, lim
     """413 once the limit is passed: the sender cannot get rid of the rest, and memory stays what it was."""
     parts = urlsplit(service.url)
     sent, before = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with service.unharmed(), socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
+    with service.unharmed(), socket.create_connection((parts.hostname, parts.port), timeout=patience()) as connection:
         head = f"POST {path} HTTP/1.1\r\nHost: a\r\n{JSON}\r\nTransfer-Encoding: chunked\r\n"
         connection.sendall(f"{head}Authorization: Bearer {service.secrets['admin']}\r\n\r\n".encode())
         try:
@@ -83,11 +83,12 @@ def test_less_than_the_stated_length_stores_nothing(service):
     """A body cut off by the client is no body, even where what came is whole JSON."""
     parts = urlsplit(service.url)
     body = json.dumps(STATED).encode()
-    with service.unharmed(lines=0):
-        with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
-            head = f"POST /v1/submissions HTTP/1.1\r\nHost: a\r\n{JSON}\r\nContent-Length: {len(body) + 10}\r\n"
-            connection.sendall(f"{head}Authorization: Bearer {service.secrets['admin']}\r\n\r\n".encode() + body)
-        time.sleep(0.2)
+    address = (parts.hostname, parts.port)
+    with service.unharmed(lines=0), socket.create_connection(address, timeout=patience()) as connection:
+        head = f"POST /v1/submissions HTTP/1.1\r\nHost: a\r\n{JSON}\r\nContent-Length: {len(body) + 10}\r\n"
+        connection.sendall(f"{head}Authorization: Bearer {service.secrets['admin']}\r\n\r\n".encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection) == b""
 
 
 @pytest.mark.parametrize(

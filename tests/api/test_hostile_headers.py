@@ -2,11 +2,12 @@
 
 import json
 import socket
-import time
+from contextlib import ExitStack, suppress
 from urllib.parse import quote, urlsplit
 
 import pytest
 from attack import attacked, parse, read_all, refused
+from patience import patience, wait_until
 
 from loradar.api import bodies, protocol
 
@@ -37,7 +38,7 @@ def said(body):
 def connect(service):
     """Return an open connection."""
     parts = urlsplit(service.url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+    return socket.create_connection((parts.hostname, parts.port), timeout=patience())
 
 
 @pytest.mark.parametrize("text", SPLIT)
@@ -306,13 +307,17 @@ def test_what_would_send_a_browser_elsewhere_is_not_said(service):
 
 def test_who_sends_a_head_for_ever_is_hung_up_on(service, monkeypatch):
     """408 in the one shape once a request was begun; who never says anything is not answered."""
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
-    with service.unharmed(), connect(service) as slow, connect(service) as silent:
-        slow.sendall(b"GET /v1/targets/llama HTTP/1.1\r\nX: ")
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline and not service.log:
-            time.sleep(0.05)
+
+    def send_more():
+        with suppress(OSError):  # it hung up just now
             slow.sendall(b"a")
+        return service.log
+
+    with service.unharmed(), monkeypatch.context() as patch, ExitStack() as stack:
+        patch.setattr(protocol, "HEAD_SECONDS", 0.3)
+        slow, silent = (stack.enter_context(connect(service)) for _ in range(2))
+        slow.sendall(b"GET /v1/targets/llama HTTP/1.1\r\nX: ")
+        wait_until(send_more, "the refusal")
         assert refused(parse(read_all(slow)), 408) == "request_timeout"
         assert read_all(silent) == b""
 

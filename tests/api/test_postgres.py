@@ -1,9 +1,9 @@
 """Several processes of a service on one PostgreSQL: what one takes in another checks, reviews and serves."""
 
 import shutil
-import time
 
 import pytest
+from patience import wait_until
 from starlette.testclient import TestClient
 
 from loradar.api import create_app
@@ -36,9 +36,9 @@ def test_two_services_share_one_database(settings, monkeypatch, tmp_path):
             body = {"name": f"m{number}", "target_modules": ["q_proj"], "rationale": str(tmp_path)}
             answer = (one, two)[number % 2].post("/v1/submissions", json=body, headers=said["ada"])
             places.append(answer.headers["Location"])
-        end = time.monotonic() + 120
-        while any(one.get(place).json()["status"] == "checking" for place in places) and time.monotonic() < end:
-            time.sleep(0.1)
+        wait_until(
+            lambda: all(one.get(place).json()["status"] != "checking" for place in places), "the end of the checks"
+        )
         noted = sorted(path.name.partition("-")[0] for path in tmp_path.glob("m*-*"))
         assert noted == [f"m{number}" for number in range(SENT)]
         ruling, tag = {"decision": "approve", "comment": "Good."}, {"If-Match": two.get(places[0]).headers["ETag"]}

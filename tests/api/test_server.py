@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import patience
 
 from loradar.api import running, serve
 from loradar.api.server import Server, _listen, url_of
@@ -38,7 +39,7 @@ def test_serving_tells_its_url_and_stops_at_an_interrupt():
     with Client(url) as client:
         assert client.targets("llama").name == "llama"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=patience())
     assert (process.returncode, err) == (0, "")
 
 

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from patience import patience
 from records_zoo import make_scan
 
 from loradar.api import snapshot_files as snapshots
@@ -132,7 +133,7 @@ class Slow:
         """Wait, then make one."""
         self.made += 1
         self.started.set()
-        assert self.go.wait(30)
+        assert self.go.wait(patience())
         return self._registry.snapshot(since)
 
 
@@ -157,10 +158,10 @@ def test_many_who_ask_at_once_get_one(kept):
     """It is made once."""
     keeper, slow = kept
     threads, results = together(4, lambda: keeper.get(slow))
-    assert slow.started.wait(30)
+    assert slow.started.wait(patience())
     slow.go.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(patience())
     assert (len(set(results)), len(results), slow.made) == (1, 4, 1)
 
 
@@ -169,11 +170,11 @@ def test_too_many_who_wait_are_told_to_come_again(kept, monkeypatch):
     monkeypatch.setattr(snapshots, "WAIT_SECONDS", 0.05)
     keeper, slow = kept
     threads, _ = together(1, lambda: keeper.get(slow))
-    assert slow.started.wait(30)
+    assert slow.started.wait(patience())
     with pytest.raises(Overloaded, match="Come again") as caught:
         keeper.get(slow)
     assert caught.value.details["retry_after"] == 60
-    monkeypatch.setattr(snapshots, "WAIT_SECONDS", 30)
+    monkeypatch.setattr(snapshots, "WAIT_SECONDS", patience())
     for _ in range(snapshots.MAX_WAITING):
         keeper._room.acquire()
     with pytest.raises(Overloaded, match="Come again"):
@@ -181,7 +182,7 @@ def test_too_many_who_wait_are_told_to_come_again(kept, monkeypatch):
     for _ in range(snapshots.MAX_WAITING):
         keeper._room.release()
     slow.go.set()
-    threads[0].join(30)
+    threads[0].join(patience())
 
 
 @pytest.mark.usefixtures("at_once")
@@ -194,10 +195,10 @@ def test_while_a_newer_one_is_made_the_old_one_is_served(kept, change):
     slow.started.clear()
     change()
     threads, results = together(1, lambda: keeper.get(slow))
-    assert slow.started.wait(30)
+    assert slow.started.wait(patience())
     assert keeper.get(slow) == old
     slow.go.set()
-    threads[0].join(30)
+    threads[0].join(patience())
     assert results[0].serial > old.serial
     assert gzip.decompress(b"".join(keeper.take(old, is_plain=False)))
 

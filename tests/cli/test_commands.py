@@ -9,6 +9,7 @@ from importlib.metadata import entry_points
 
 import pytest
 import typer
+from patience import patience
 
 from loradar import __version__
 from loradar.api import running
@@ -264,7 +265,7 @@ def test_a_whole_library_is_counted_as_json(run, tmp_path, monkeypatch):
     """Standard output holds the JSON alone; the progress bar goes to standard error."""
     monkeypatch.setattr("loradar.discovery.sources.list_names", lambda _: ["olmo2", "dinat"])
     out = tmp_path / "catalog.jsonl"
-    bounds = ("--method", "names", "--workers", "1", "--seconds", "60", "--memory", "4")
+    bounds = ("--method", "names", "--workers", "1", "--seconds", f"{patience():g}", "--memory", "4")
     for form in ((), ("--compact",)):
         out.unlink(missing_ok=True)
         code, printed, _ = run("scan", "--all", "transformers", "--out", str(out), "--json", *bounds, *form)

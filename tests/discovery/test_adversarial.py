@@ -34,6 +34,7 @@ from hostile_zoo import (
     many_layers,
     oddly_named,
 )
+from patience import patience
 
 from loradar.discovery import scan
 from loradar.discovery.meta_run import running
@@ -41,15 +42,14 @@ from loradar.errors import LoradarError, ScanFailed
 
 PRESETS = ("default", "attention", "mlp", "all-linear")
 INPUTS = (torch.zeros(2, 8),)
-MOST_SECONDS = 30
 
 
 def outcome(make, **options):
     """Return what became of a scan: its method and its layers' paths, or the class and text of its error.
 
-    For a process of its own: all forwards together are given two seconds instead of the usual twenty.
+    For a process of its own: all forwards together are given two seconds.
     """
-    running.run_model.__defaults__ = (*running.run_model.__defaults__[:-1], 2.0)
+    running.SECONDS = 2.0
     try:
         result = scan(make(), **options)
     except LoradarError as error:
@@ -65,15 +65,15 @@ def in_one_thread(make, **options):
     return outcome(make, **options)
 
 
-def in_time(make, *, seconds=MOST_SECONDS, **options):
-    """Return the outcome of a scan in a process of its own, which is ended when its time is up."""
+def in_time(make, **options):
+    """Return the outcome of a scan in a process of its own, which is ended when it hangs."""
     context = multiprocessing.get_context("fork")
     answer, sender = context.Pipe(duplex=False)
     child = context.Process(target=lambda: sender.send(in_one_thread(make, **options)), daemon=True)
     child.start()
     sender.close()
     try:
-        assert answer.poll(seconds), f"the scan did not end within {seconds} s"
+        assert answer.poll(patience()), f"the scan did not end within {patience():g} s"
         return answer.recv()
     except EOFError:
         child.join()
@@ -115,7 +115,7 @@ def test_a_forward_without_end_is_ended_in_a_thread_too():
     def scan_in_thread():
         thread = threading.Thread(target=scan, args=(SpinsForever(),), kwargs={"example_inputs": INPUTS}, daemon=True)
         thread.start()
-        thread.join(MOST_SECONDS / 2)
+        thread.join(patience() / 2)
         if thread.is_alive():
             raise ScanFailed("The thread is still running.")
         return Plain()
@@ -267,16 +267,16 @@ def test_targets_of_odd_names_run_in_linear_time():
     for proposal in found.scan.proposals:
         targets = proposal.spec.target_modules
         regex = targets if isinstance(targets, str) else "|".join(map(re.escape, targets or ()))
-        started = time.perf_counter()
+        started = time.thread_time()
         re.fullmatch(regex, "blocks.0." + "a" * 5000 + "!")
-        assert time.perf_counter() - started < 0.5
+        assert time.thread_time() - started < 0.5
 
 
 @pytest.mark.parametrize(("method", "count"), [("names", 100_000), ("auto", 20_000)])
-def test_a_hundred_thousand_layers_take_seconds(method, count):
-    """Time grows with the number of layers, not with its square: half a millisecond for each, on a busy machine."""
+def test_a_hundred_thousand_layers_are_scanned(method, count):
+    """Time grows with the number of layers, not with its square, which would not end."""
     inputs = (torch.zeros(1, 4, device="meta"),) if method == "auto" else None
-    name, paths = in_time(lambda: many_layers(count), seconds=90, method=method, example_inputs=inputs)
+    name, paths = in_time(lambda: many_layers(count), method=method, example_inputs=inputs)
     assert name in ("names", "dataflow")
     assert len(paths) == count
 

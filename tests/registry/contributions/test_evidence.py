@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from dataclasses import replace
 
 import pytest
@@ -215,7 +214,7 @@ def test_what_re2_leaves_out_is_refused(field, regex):
 
 
 @pytest.mark.parametrize("regex", [r"(x+x+)+y", r"(.*.*.*.*)*_", r"([a-z.0-9_]+)+!", r"(\w|\w\w)*$x"])
-def test_a_catastrophic_regex_takes_no_time(regex, monkeypatch):
+def test_a_catastrophic_regex_ends(regex, monkeypatch):
     """It is matched in linear time, and never by re."""
 
     def refuse(*_):
@@ -224,9 +223,7 @@ def test_a_catastrophic_regex_takes_no_time(regex, monkeypatch):
     layers = [layer(f"model.layers.{n}.{'x' * 200}", depth=1) for n in range(500)]
     scan = make_scan(layers=[*block_layers(), *layers])
     monkeypatch.setattr(TargetMatcher, "_regex", property(refuse))
-    start = time.monotonic()
-    weigh(scan, state(regex), (), None)
-    assert time.monotonic() - start < 5
+    weigh(scan, state(regex), (), None)  # going back, none of these would end
 
 
 @pytest.mark.parametrize("regex", [REGEX, r".*proj", r"model\..*", r"(?i).*Q_PROJ", r"[^.]+"])
@@ -262,12 +259,10 @@ def test_without_re2_lists_are_weighed_all_the_same(monkeypatch):
         compile_regex("q_proj")
 
 
-def test_hundreds_of_misspelt_names_take_no_time():
-    """The first few are looked up; the others are told to hit nothing all the same."""
+def test_of_hundreds_of_misspelt_names_few_are_looked_up():
+    """The first few have near names; the others are told to hit nothing all the same."""
     scan = make_scan(layers=[layer(f"model.part_{n}.proj_{n}") for n in range(3000)], proposals=())
-    start = time.monotonic()
     found = evidence(tuple(f"porj_{n}" for n in range(512)), scan=scan)
-    assert time.monotonic() - start < 20
     assert len(found.near) == 512
     assert found.near["porj_7"][0].startswith("proj_")
     assert found.near["porj_400"] == ()

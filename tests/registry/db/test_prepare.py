@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from patience import patience
 
 from loradar.errors import DatabaseUnusable, MissingExtra
 from loradar.registry import Registry
@@ -38,7 +39,7 @@ def run(modules: tuple[str, ...] = ()) -> subprocess.Popen[str]:
 
 def output_of(process: subprocess.Popen[str]) -> list[str]:
     """Return the lines a process wrote; it must have gone well."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=patience())
     assert process.returncode == 0, err
     return out.splitlines()
 
