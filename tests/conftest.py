@@ -29,7 +29,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("unhurried")
 
 
-NO_SCANS = ("registry", "migrations")
+NO_SCANS = {"registry", "migrations"}
 """Folders whose tests never scan: alone, they need not wait for torch."""
 
 
@@ -41,7 +41,8 @@ def unhurried(request):
         patch.setitem(sandbox.Sandbox.__init__.__kwdefaults__, "preload", (*sandbox.PRELOAD, "unhurried"))
         patch.setattr(Bounds.__init__, "__defaults__", (Bounds.__init__.__defaults__[0], patience(), 8.0))
         patch.setitem(Connection.__init__.__kwdefaults__, "timeout", patience())
-        if any(item.path.parent.name not in NO_SCANS for item in request.session.items):
+        folders = {item.path.relative_to(Path(__file__).parent).parts[0] for item in request.session.items}
+        if not folders <= NO_SCANS:
             import_module("unhurried")
             patch.setattr("loradar.api.workers.SECONDS", patience())
         yield
