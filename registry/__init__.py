@@ -7,7 +7,6 @@ write, or to reach a database that is no SQLite file: a lookup has half a second
 from .ask import lookup, verify
 from .contributions.evidence import failure_of, weigh
 from .contributions.idempotency import Key
-from .mappings.entries import peft_mappings
 from .peft_constants.export import Export, ExportPlan, LeftOut, Wish
 from .peft_constants.imported_tables import import_tables
 from .peft_constants.patch import PEFT_PATH, Patch, apply_plan, export_constants
@@ -16,6 +15,7 @@ from .peft_constants.reading import (
     installed_constants,
     load_constants,
     parse_constants,
+    peft_mappings,
     read_constants,
     read_source,
     write_constants_json,

@@ -14,10 +14,10 @@ from .db import tables
 from .db.canonical import canonical
 from .db.subjects import architecture_subject, mapping_subject
 from .db.transaction import Write
-from .mappings.entries import entries_of_constants, entries_of_proposals
+from .mappings.entries import entries_of_proposals
 from .mappings.resolve import OF_ARCHITECTURE, latest_revisions, to_mapping
 from .mappings.revisions import add_mappings, architecture_ids
-from .peft_constants.reading import PeftConstants
+from .peft_constants.reading import PeftConstants, entries_of_constants
 from .results import StoreReport
 from .verification.verify import Verifier
 from .versions.renames import find_renames

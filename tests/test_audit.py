@@ -4,7 +4,7 @@ import pytest
 
 from loradar.discovery import scan_each, scan_named
 from loradar.registry import load_constants, verify
-from loradar.registry.mappings.entries import entries_of_constants
+from loradar.registry.peft_constants.reading import entries_of_constants
 from loradar.registry.verification.verify import Verifier
 
 ENTRIES = {(entry.name, entry.peft_type): entry for entry in entries_of_constants(load_constants())}

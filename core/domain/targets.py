@@ -74,6 +74,11 @@ class TargetSpec:
     target_parameters: tuple[str, ...] | None = None
     feedforward_modules: Targets | None = None
 
+    def list_targets(self) -> list[str]:
+        """Return the target modules and parameters by name; a regex is one target."""
+        modules = self.target_modules or ()
+        return [*([modules] if isinstance(modules, str) else modules), *(self.target_parameters or ())]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: lists for tuples, every field present."""
         values = ((name, getattr(self, name)) for name in self.__slots__)

@@ -9,10 +9,7 @@ from ...domain.scans import Architecture, Proposal
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import Library, Preset
 from ..db.canonical import Question, mapping_id
-from ..peft_constants.reading import PeftConstants, peft_type_of
 from ..versions.ranges import first_range, reaching
-
-IA3_FEEDFORWARD_TABLE = "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +64,3 @@ def entries_of_proposals(architecture: Architecture, proposals: Iterable[Proposa
     for p in proposals:
         named = (architecture.library, architecture.name)
         yield Entry(*named, p.peft_type, p.preset, p.spec, p.matched, p.per_rank, p.fixed, p.reasons, p.coverage)
-
-
-def peft_mappings(constants: PeftConstants) -> list[tuple[str, str, TargetSpec]]:
-    """Return (model type, PEFT type, spec) of every entry of PEFT's tables of targets, sorted."""
-    entries = entries_of_constants(constants)
-    return sorted(((e.name, e.peft_type, e.spec) for e in entries), key=lambda entry: entry[:2])
-
-
-def entries_of_constants(constants: PeftConstants) -> Iterator[Entry]:
-    """Yield every entry of PEFT's tables of targets."""
-    feedforward = constants.tables.get(IA3_FEEDFORWARD_TABLE, {})
-    for table in constants.tables:
-        peft_type = peft_type_of(table)
-        for name, targets, condition in constants.entries(table) if peft_type else ():
-            spec = {"target_modules": targets}
-            if peft_type == "IA3":
-                spec["feedforward_modules"] = feedforward.get(name)
-            reasons = (f"PEFT sets it only if {condition}",) if condition else ()
-            yield Entry("transformers", name, str(peft_type), "default", TargetSpec.from_dict(spec), reasons=reasons)

@@ -7,7 +7,6 @@ from ...domain.scans import Scan
 from ...domain.targets import TargetSpec
 from ...errors import nearest
 from ..contributions.safe_regex import words_of
-from ..verification.matching import targets_of
 
 MOST_NAMES = 5_000
 """Names that are compared: each comparison takes a while."""
@@ -28,7 +27,7 @@ def find_near(scan: Scan, spec: TargetSpec, hit: Iterable[str]) -> dict[str, tup
         hit: The targets of it that do hit something.
     """
     names, found = _Names(scan), set(hit)
-    missed = [target for target in targets_of(spec) if target not in found]
+    missed = [target for target in spec.list_targets() if target not in found]
     missed += [name for name in spec.modules_to_save or () if not names.is_module(name)]
     near: dict[str, tuple[str, ...]] = dict.fromkeys(missed, ())
     for name in missed[:MOST_MISSED]:

@@ -9,10 +9,9 @@ from ...domain.mappings import Mapping
 from ...domain.methods import UNTARGETED, Method, get_method
 from ...domain.targets import Targets, TargetSpec
 from ...errors import UnknownPeftType
-from ..mappings.entries import IA3_FEEDFORWARD_TABLE
 from ..mappings.families import stored_under
 from ..mappings.resolve import best_for
-from .reading import PeftConstants, peft_type_of
+from .reading import IA3_FEEDFORWARD_TABLE, PeftConstants, peft_type_of
 
 WITHOUT_REGEX = frozenset({"IA3"})
 """Methods whose tables take no regex: PEFT makes a set of its characters (``peft/tuners/ia3/model.py``, 0.21.2)."""

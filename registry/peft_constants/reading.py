@@ -11,8 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
+from ...domain.targets import TargetSpec
 from ...domain.versions import parse_version
 from ...errors import ConstantsUnreadable, MissingExtra
+from ..mappings.entries import Entry
 from .syntax import Conditional, read_module
 
 
@@ -148,6 +150,8 @@ SEED_VERSION = "0.21.2"
 TARGETS_TABLE = "TRANSFORMERS_MODELS_TO_{}_TARGET_MODULES_MAPPING"
 """Name of the table of targets for one PEFT method."""
 
+IA3_FEEDFORWARD_TABLE = "TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING"
+
 
 def write_constants_json(constants: PeftConstants, path: Path) -> None:
     """Write the facts to a file; the same facts make the same bytes."""
@@ -221,3 +225,22 @@ def _joined(lines: Iterable[str]) -> str:
 
 def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def peft_mappings(constants: PeftConstants) -> list[tuple[str, str, TargetSpec]]:
+    """Return (model type, PEFT type, spec) of every entry of PEFT's tables of targets, sorted."""
+    entries = entries_of_constants(constants)
+    return sorted(((e.name, e.peft_type, e.spec) for e in entries), key=lambda entry: entry[:2])
+
+
+def entries_of_constants(constants: PeftConstants) -> Iterator[Entry]:
+    """Yield every entry of PEFT's tables of targets."""
+    feedforward = constants.tables.get(IA3_FEEDFORWARD_TABLE, {})
+    for table in constants.tables:
+        peft_type = peft_type_of(table)
+        for name, targets, condition in constants.entries(table) if peft_type else ():
+            spec = {"target_modules": targets}
+            if peft_type == "IA3":
+                spec["feedforward_modules"] = feedforward.get(name)
+            reasons = (f"PEFT sets it only if {condition}",) if condition else ()
+            yield Entry("transformers", name, str(peft_type), "default", TargetSpec.from_dict(spec), reasons=reasons)

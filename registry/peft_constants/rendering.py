@@ -12,9 +12,8 @@ from typing import Any
 from ...domain.mappings import Mapping
 from ...domain.summaries import ArchitectureSummary
 from ...domain.targets import Targets
-from ..mappings.entries import IA3_FEEDFORWARD_TABLE
 from .export import ExportPlan, plan_export
-from .reading import TARGETS_TABLE, PeftConstants, load_constants, peft_type_of
+from .reading import IA3_FEEDFORWARD_TABLE, TARGETS_TABLE, PeftConstants, load_constants, peft_type_of
 
 Tables = dict[str, dict[str, Targets]]
 

@@ -12,8 +12,8 @@ from ...catalog.older_versions import older_lines
 from ...domain.scans import Scan
 from ...domain.versions import parse_version
 from ...errors import InvalidRequest
-from ..mappings.entries import Entry, entries_of_constants
-from ..peft_constants.reading import SEED_VERSION, load_constants
+from ..mappings.entries import Entry
+from ..peft_constants.reading import SEED_VERSION, entries_of_constants, load_constants
 from ..verification.verify import Verifier
 from ..versions.renames import find_renames
 

@@ -7,7 +7,7 @@ the community says since does not make up for it, and the scanner's own proposal
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...domain.identities import Actor
 from ...domain.mappings import Mapping, Source
@@ -15,12 +15,14 @@ from ...domain.methods import TARGETED, get_method
 from ...domain.scans import Scan
 from ...domain.submissions import OPEN_STATUSES, Statement, Submission
 from ...wording import count_layers
-from ..contributions.submissions import Submissions
 from ..mappings.entries import entries_of_proposals
 from ..mappings.families import stored_under
 from ..mappings.resolve import PRECEDENCE, best_for
 from ..results import Outcome
 from .verify import Verifier
+
+if TYPE_CHECKING:
+    from ..contributions.submissions import Submissions
 
 DRIFT = Actor("loradar-drift", "contributor")
 """Who submits what has drifted."""
@@ -160,7 +162,7 @@ def _named(others: list[Outcome]) -> str:
     return "; ".join([*told, *([f"and {left} more"] if left > 0 else [])])
 
 
-def find_earlier(submissions: Submissions, statement: Statement) -> Submission | None:
+def find_earlier(submissions: "Submissions", statement: Statement) -> Submission | None:
     """Return a submission that makes another one needless: an open one for the architecture, or one that says the same.
 
     What says the same counts whatever became of it: a reviewer who rejected it is not asked again.

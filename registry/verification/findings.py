@@ -14,7 +14,7 @@ from ...domain.patterns import pattern_of
 from ...domain.scans import Layer
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import Role
-from .matching import NOT_A_LAYER, Hit, is_dead, targets_of
+from .matching import NOT_A_LAYER, Hit, is_dead
 
 NAMED_AT_MOST = 3
 """How many patterns or roles a finding names before it only counts the rest."""
@@ -73,7 +73,7 @@ class Case:
     @cached_property
     def by_target(self) -> dict[str, list[Hit]]:
         """Every target in the order of the spec, with what it hits."""
-        found: dict[str, list[Hit]] = {target: [] for target in targets_of(self.spec)}
+        found: dict[str, list[Hit]] = {target: [] for target in self.spec.list_targets()}
         for hit in self.hits:
             found[hit.target].append(hit)
         return found

@@ -86,12 +86,6 @@ class Hits:
         return {layer.path: layer for layer in self.scan.layers}
 
 
-def targets_of(spec: TargetSpec) -> list[str]:
-    """Return every target by name; a regex is one target."""
-    modules = spec.target_modules or ()
-    return [*([modules] if isinstance(modules, str) else modules), *(spec.target_parameters or ())]
-
-
 def is_dead(layer: Layer) -> bool:
     """Tell whether an adapter on a layer is known to be dead: a gradient outranks what was seen of the forward."""
     return layer.live is False or (layer.live is None and (layer.called is False or layer.bypassed is not None))

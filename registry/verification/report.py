@@ -5,8 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from ...domain.targets import TargetSpec
-from ..mappings.entries import IA3_FEEDFORWARD_TABLE
-from ..peft_constants.reading import TARGETS_TABLE, load_constants, peft_type_of
+from ..peft_constants.reading import IA3_FEEDFORWARD_TABLE, TARGETS_TABLE, load_constants, peft_type_of
 from ..results import Outcome, Verdict
 
 VERDICTS: tuple[Verdict, ...] = ("live", "unproven", "partial", "dead", "unscanned", "unknown")

@@ -11,7 +11,7 @@ from ...domain.scans import Layer, Proposal, Scan
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import Status
 from .findings import Case, Finding, judge
-from .matching import Hit, Hits, is_dead, targets_of
+from .matching import Hit, Hits, is_dead
 
 CONVENTION = "LORA"
 """Whose proposals tell what can be reached where the scan makes none for a method."""
@@ -34,7 +34,7 @@ class Verifier:
 
     def verify_hits(self, spec: TargetSpec, peft_type: str, preset: str, hits: tuple[Hit, ...]) -> Verification:
         """Return the same as ``verify`` for a spec that was matched elsewhere; a regex in it is not run."""
-        counts = {target: dict[str, int]() for target in targets_of(spec)}
+        counts = {target: dict[str, int]() for target in spec.list_targets()}
         for (target, kind), count in sorted(Counter((hit.target, hit.kind) for hit in hits).items()):
             counts[target][kind] = count
         findings = [*judge(self._case(spec, peft_type, preset, hits))]
