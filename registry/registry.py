@@ -260,12 +260,12 @@ class Registry(Reads):
 
 
 def _find_ready(url: str, path: Path) -> SqliteReader | None:
-    """Return a reader of a registry file, or ``None`` if it has to be migrated or seeded first."""
+    """Return a reader of a registry file, or ``None`` if it has to be recovered, migrated or seeded first."""
     with ExitStack() as stack:
         reader = SqliteReader(path)
         stack.callback(reader.close)
         reader.check()
-        if usable_state(url, reader) != "ready":
+        if reader.has_journal() or usable_state(url, reader) != "ready":
             return None
         stack.pop_all()
         return reader

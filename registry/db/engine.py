@@ -19,6 +19,12 @@ POSTGRES_DRIVERS = {"psycopg", "psycopg2"}
 CONNECT_SECONDS = 10
 """How long to wait for a server that does not answer: each question to it holds a thread."""
 
+FIRST_USE_SECONDS = 600.0
+"""How long to wait for another process that creates or upgrades an SQLite registry."""
+
+_WAIT_OPTION = "busy_seconds"
+"""Execution option: how long a transaction on SQLite waits for another writer, instead of ``BUSY_SECONDS``."""
+
 _LOCK_KEY = 0x6C6F7261
 """Number of PostgreSQL's advisory lock for first use: ``lora`` in ASCII."""
 
@@ -56,14 +62,21 @@ def _sqlite_engine(url: URL) -> Engine:
     pool = StaticPool if in_memory else NullPool
     engine = create_engine(url, connect_args=arguments, poolclass=pool)
     event.listen(engine, "connect", _prepare_sqlite)
-    # The driver would begin too late: not for DDL, and after reading what it is about to change.
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    seconds = connection.get_execution_options().get(_WAIT_OPTION)
+    if seconds is not None:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+    # The driver would begin too late: not for DDL, and after reading what it is about to change.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 @contextmanager
@@ -134,10 +147,17 @@ class EngineReader:
         self._engine.dispose()
 
 
-def lock_first_use(connection: Connection) -> None:
-    """Make another process that is about to migrate wait; on SQLite the transaction already does."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+@contextmanager
+def first_use_transaction(engine: Engine) -> Iterator[Connection]:
+    """Run the transaction that creates or upgrades a registry; other processes about to do so wait for its end.
+
+    Raises:
+        DatabaseUnusable: If the database cannot be reached or written.
+    """
+    with transaction(engine.execution_options(**{_WAIT_OPTION: FIRST_USE_SECONDS})) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+        yield connection
 
 
 def use_write_ahead_log(engine: Engine) -> None:

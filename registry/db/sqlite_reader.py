@@ -61,13 +61,31 @@ class SqliteReader:
         Raises:
             DatabaseUnusable: If it is neither.
         """
+        start = self._start()
+        # A transaction without write-ahead log writes the first page last: while it fills a file, and after it was
+        # cut short, the file begins with zeros.
+        if start in (b"", MAGIC) or (start == bytes(len(MAGIC)) and self.has_journal()):
+            return
+        # The transaction may have ended between the two questions.
+        if self._start() not in (b"", MAGIC):
+            raise unusable(f"sqlite:///{self._path}", "file is not a database")
+
+    def _start(self) -> bytes:
         try:
             with self._path.open("rb") as file:
-                start = file.read(len(MAGIC))
+                return file.read(len(MAGIC))
         except OSError as error:
             raise unusable(f"sqlite:///{self._path}", error.strerror or str(error)) from error
-        if start not in (b"", MAGIC):
-            raise unusable(f"sqlite:///{self._path}", "file is not a database")
+
+    def has_journal(self) -> bool:
+        """Return whether a transaction without write-ahead log is going on or was cut short.
+
+        SQLite undoes one that was cut short when the file is next opened for writing; a reader cannot.
+        """
+        try:
+            return Path(f"{self._path.resolve()}-journal").stat().st_size > 0
+        except OSError:
+            return False
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

@@ -1,17 +1,22 @@
-"""Opening a registry: first use, two first uses at once, and databases that are not ours to touch."""
+"""Opening a registry: first use, several first uses at once, and databases that are not ours to touch."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from patience import patience
 
 from loradar.errors import DatabaseUnusable, MissingExtra
 from loradar.registry import Registry
-from loradar.registry.db import engine
+from loradar.registry.db import engine, prepare
 from loradar.registry.db.schema import HEAD
 from loradar.settings import Settings
 
@@ -61,12 +66,103 @@ def test_the_second_use_changes_nothing(settings):
             assert [source.to_dict() for source in info.sources] == [{"kind": "peft", "version": "0.21.2"}]
 
 
-def test_two_first_uses_at_once_both_succeed(home):
-    """Of two processes the second waits, and finds the registry made, once."""
-    processes = [run(), run()]
+def test_first_uses_at_once_all_succeed(home):
+    """Of eight processes seven wait, and find the registry made, once."""
+    processes = [run() for _ in range(8)]
     assert {output_of(process)[0] for process in processes} == {"('q_proj', 'v_proj') 1"}
     with closing(sqlite3.connect(home / "registry.sqlite3")) as connection:
         assert connection.execute("SELECT COUNT(*) FROM sources WHERE kind = 'peft'").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("case", ["log", "journal", "upgrade"])
+def test_a_first_use_that_is_killed_is_made_up_for(case, home, seeded, tmp_path):
+    """Killed at seven moments with and without write-ahead log, or while it upgrades: the next two at once succeed."""
+    home.mkdir()
+    older = tmp_path / "older.sqlite3"
+    if case == "upgrade":
+        shutil.copy(seeded, older)
+        downgrade(older, "0003")
+    code = "from first_use import main; main()"
+    arguments = [sys.executable, "-c", code, case, str(older)]
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        arguments, cwd=Path(__file__).parent, capture_output=True, text=True, check=False, timeout=patience()
+    )
+    assert done.returncode == 0, done.stderr
+    serial = 2 if case == "upgrade" else 1
+    assert done.stdout.splitlines() == [f"('q_proj', 'v_proj') {serial}"] * 14
+
+
+def downgrade(path: Path, revision: str) -> None:
+    """Take a registry file back to an older schema, without its seed's mark and without write-ahead log."""
+    config = Config()
+    config.set_main_option("script_location", "loradar.migrations:")
+    with engine.transaction(engine.connect_to(f"sqlite:///{path}")) as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+        connection.exec_driver_sql("DELETE FROM seeds")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+
+
+def test_opening_waits_for_the_process_that_fills_the_file(home, settings, monkeypatch, capsys):
+    """Even where the file begins with zeros meanwhile; who waits long reads why, on standard error."""
+    home.mkdir()
+    path = home / "registry.sqlite3"
+    noticed = threading.Event()
+    _report = prepare._report
+
+    def report(url: str) -> None:
+        _report(url)
+        noticed.set()
+
+    monkeypatch.setattr(prepare, "_report", report)
+    monkeypatch.setattr(prepare, "QUIET_SECONDS", 0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other, ThreadPoolExecutor() as pool:
+        for statement in ("PRAGMA cache_size = 4", "BEGIN", "CREATE TABLE filling (content BLOB)"):
+            other.execute(statement)
+        other.execute("INSERT INTO filling VALUES (zeroblob(100000))")
+        assert path.read_bytes()[:16] == bytes(16)
+        opened = pool.submit(Registry.open, settings)
+        assert noticed.wait(patience())
+        assert not opened.done()
+        other.execute("ROLLBACK")
+        with opened.result() as registry:
+            assert registry.lookup("llama").revision == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"Preparing the registry in {path} (first use of this version of loradar) ...\n"
+
+
+def test_a_quick_first_use_is_silent(settings, monkeypatch, capsys):
+    """No line where nobody waits for it."""
+    monkeypatch.setattr(prepare, "QUIET_SECONDS", 3600)
+    Registry.open(settings).close()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "has_journal"), [(bytes(8192), False), (bytes(8192), True), (b"x", True), (b"notes" * 100, True)]
+)
+def test_a_file_of_zeros_is_refused_unless_sqlite_recovers_it(home, settings, content, has_journal):
+    """A journal that is none does not make a registry of another file."""
+    home.mkdir()
+    (home / "registry.sqlite3").write_bytes(content)
+    if has_journal:
+        (home / "registry.sqlite3-journal").write_bytes(b"no journal of SQLite's" * 100)
+    with pytest.raises(DatabaseUnusable, match="file is not a database"):
+        Registry.open(settings)
+    assert (home / "registry.sqlite3").read_bytes() == content
+
+
+def test_a_folder_without_write_permission_is_named(home, settings, monkeypatch):
+    """The message states the folder as the reason, and the way out."""
+    home.mkdir()
+    monkeypatch.setattr(prepare.os, "access", lambda path, _mode: path != home)
+    with pytest.raises(
+        DatabaseUnusable, match=r"its folder is not writable\. Make the folder writable, or set LORADAR_"
+    ):
+        Registry.open(settings)
+    assert list(home.iterdir()) == []
 
 
 def test_a_lookup_imports_neither_sqlalchemy_nor_torch():
