@@ -15,7 +15,8 @@ from loradar.settings import Settings
 def migrate(connection: Connection) -> None:
     """Run the revisions on a connection, in its transaction."""
     is_sqlite = connection.dialect.name == "sqlite"
-    # SQLite cannot alter most things in place: batch mode copies the table.
+    # SQLite cannot alter most things in place: batch mode copies the table. That deletes the rows that refer to it
+    # (ON DELETE CASCADE), so revisions drop a column with ``op.drop_column``, which SQLite does in place.
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=is_sqlite)
     with context.begin_transaction():
         context.run_migrations()

@@ -16,6 +16,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop them."""
-    with op.batch_alter_table("slots") as table:
-        table.drop_column("bypassed")
-        table.drop_column("layout")
+    for column in ("bypassed", "layout"):
+        op.drop_column("slots", column)

@@ -6,6 +6,18 @@ from alembic import op
 revision: str = "0003"
 down_revision: str | None = "0002"
 
+_ADDED = (
+    ("mappings", "coverage"),
+    ("mappings", "fixed"),
+    ("mappings", "per_rank"),
+    ("verifications", "findings"),
+    ("slots", "proof"),
+    ("slots", "live"),
+    ("slots", "kernel"),
+    ("architectures", "prompt_facts"),
+    ("architectures", "proof"),
+)
+
 
 def upgrade() -> None:
     """Add the columns, empty: what was scanned before was not proved. A size at rank 8 cannot be taken apart."""
@@ -37,19 +49,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Put the size at rank 8 back, and drop the rest."""
     op.drop_table("seeds")
-    with op.batch_alter_table("mappings") as table:
-        table.add_column(sa.Column("trainable", sa.BigInteger()))
+    op.add_column("mappings", sa.Column("trainable", sa.BigInteger()))
     op.execute("UPDATE mappings SET trainable = 8 * per_rank + fixed")
-    with op.batch_alter_table("mappings") as table:
-        table.drop_column("coverage")
-        table.drop_column("fixed")
-        table.drop_column("per_rank")
-    with op.batch_alter_table("verifications") as table:
-        table.drop_column("findings")
-    with op.batch_alter_table("slots") as table:
-        table.drop_column("proof")
-        table.drop_column("live")
-        table.drop_column("kernel")
-    with op.batch_alter_table("architectures") as table:
-        table.drop_column("prompt_facts")
-        table.drop_column("proof")
+    for table, column in _ADDED:
+        op.drop_column(table, column)

@@ -41,6 +41,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop both."""
     op.drop_table("renames")
-    with op.batch_alter_table("mappings") as table:
-        table.drop_column("until")
-        table.drop_column("since")
+    for column in ("until", "since"):
+        op.drop_column("mappings", column)

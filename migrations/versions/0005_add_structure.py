@@ -16,5 +16,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop it."""
     op.drop_index(op.f("ix_architectures_structure"), table_name="architectures")
-    with op.batch_alter_table("architectures") as table:
-        table.drop_column("structure")
+    op.drop_column("architectures", "structure")

@@ -126,5 +126,4 @@ def downgrade() -> None:
     """Drop them."""
     for name in TABLES:
         op.drop_table(name)
-    with op.batch_alter_table("mappings") as table:
-        table.drop_column("version")
+    op.drop_column("mappings", "version")
