@@ -14,14 +14,14 @@ from ..domain.vocabulary import Tower
 from ..errors import InvalidRequest, NoAdaptableLayers
 from ..validation.text import fault_in_name, fault_in_path, shorten
 from .facts.data_files import read_facts
-from .facts.listed_layers import Listing, list_listed
 from .facts.model_facts import ModelFacts
-from .facts.prompt_settings import tell_prompt_facts
-from .facts.surroundings import Surroundings
-from .facts.tower_map import TowerMap, list_prefixes
+from .facts.prompt_settings import read_prompt_facts
+from .facts.towers import TowerMap, list_prefixes
 from .fingerprint import fingerprint
 from .names.lexicon import words_of
+from .names.listed_layers import Listing, list_listed
 from .names.static_roles import label_layers
+from .names.surroundings import Surroundings
 from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
 from .slots import make_slots
 
@@ -64,7 +64,7 @@ def scan_listing(architecture: Architecture, layers: Sequence[ListedLayer]) -> S
         module_paths=listing.module_paths,
         untraced=tuple(dict.fromkeys(layer.tower for layer in found)),
         proof=HOW,
-        prompt_facts=tell_prompt_facts({}, found),
+        prompt_facts=read_prompt_facts({}, found),
     )
 
 

@@ -15,13 +15,12 @@ from .dataflow import Trace, trace
 from .evidence import judge, list_untraced
 from .facts.layers import Site, list_layers, walk
 from .facts.model_facts import collect_facts, is_configuration
-from .facts.prompt_settings import tell_prompt_facts
-from .facts.surroundings import Surroundings
-from .facts.tower_map import list_prefixes
-from .facts.towers import map_towers
+from .facts.prompt_settings import read_prompt_facts
+from .facts.towers import list_prefixes, map_towers
 from .fingerprint import fingerprint, structure
 from .liveness import Builds, Proof, Recall, apply_proof, list_builds, prove_any, recall_proof
 from .names.static_roles import label_layers
+from .names.surroundings import Surroundings
 from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
 from .slots import make_slots
 
@@ -126,7 +125,7 @@ def _scan_module(
         module_paths=module_paths,
         untraced=untraced,
         proof=proof.says if proof else None,
-        prompt_facts=tell_prompt_facts(facts.configuration, layers),
+        prompt_facts=read_prompt_facts(facts.configuration, layers),
     )
 
 

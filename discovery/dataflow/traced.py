@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ...domain.scans import Layer
-from ..facts.source_inspection import Reading, list_readings
+from ..facts.source_inspection import SourceRead, inspect_source
 from ..meta_run.running import Run, run_model
 from .follow import follow
 from .graph import Graph, Saying
@@ -38,7 +38,7 @@ class Trace:
     bypassed: dict[str, str]
     layouts: dict[str, str]
     shared: dict[str, int]
-    read_elsewhere: dict[str, Reading]
+    read_elsewhere: dict[str, SourceRead]
 
     def verdict(self, path: str) -> Saying | None:
         """Return what most forwards say of a layer, or ``None`` if none says anything."""
@@ -60,7 +60,7 @@ def trace(
     runs = run_model(model, watch, example_inputs)
     if not tapes:
         return None
-    return _put_together(runs, tapes, {layer.path: layer for layer in layers}, module_paths, list_readings(model))
+    return _put_together(runs, tapes, {layer.path: layer for layer in layers}, module_paths, inspect_source(model))
 
 
 def _put_together(
@@ -68,7 +68,7 @@ def _put_together(
     tapes: list[Tape],
     layers: dict[str, Layer],
     module_paths: tuple[str, ...],
-    read_elsewhere: dict[str, Reading],
+    read_elsewhere: dict[str, SourceRead],
 ) -> Trace:
     votes: dict[str, Counter[Saying]] = defaultdict(Counter)
     layouts: dict[str, str] = {}

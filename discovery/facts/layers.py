@@ -1,4 +1,4 @@
-"""One model -> its typed layers: facts only, no judgement about what a layer is for."""
+"""Typed layers of a model: facts only, no roles."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -48,24 +48,20 @@ def walk(model: nn.Module) -> Iterator[Site]:
             continue
         seen.add(id(site.module))
         yield site
-        stack.extend(reversed([*_children(site)]))
-
-
-def _children(site: Site) -> Iterator[Site]:
-    owner = type(site.module).__name__
-    holds_blocks = repeats_blocks(site.module)
-    for name, child in site.module._modules.items():
-        if child is None:
-            continue
-        path = f"{site.path}.{name}" if site.path else name
-        if holds_blocks and child._modules:
-            yield Site(path, child, owner, path, site.depth + 1)
-        else:
-            yield Site(path, child, owner, site.block, site.depth)
+        owner = type(site.module).__name__
+        holds_blocks = repeats_blocks(site.module)
+        children = []
+        for name, child in site.module._modules.items():
+            if child is not None:
+                path = f"{site.path}.{name}" if site.path else name
+                is_block = holds_blocks and bool(child._modules)
+                block = (path, site.depth + 1) if is_block else (site.block, site.depth)
+                children.append(Site(path, child, owner, *block))
+        stack.extend(reversed(children))
 
 
 def repeats_blocks(module: nn.Module) -> bool:
-    """Tell whether a module is a list of repeated blocks.
+    """Return whether a module is a list of repeated blocks.
 
     It is when all its children are named by an index and at least two composite ones share their class. A
     ``ModuleList`` with a single composite child counts: that is a model cut to one block, while a ``Sequential``
@@ -88,33 +84,36 @@ def list_layers(model: nn.Module) -> tuple[Layer, ...]:
     """
     layers: list[Layer] = []
     first_with_weight: dict[int, str] = {}
-    unheard: set[int] = set()
+    never_called: set[int] = set()
     for site in walk(model):
         if getattr(type(site.module), "forward", None) is nn.MultiheadAttention.forward:
-            unheard.update(id(child) for child in site.module.children())
-        for found, weight in describe(site):
-            layer = replace(found, bypassed=READS_ITS_PARTS) if id(site.module) in unheard else found
+            never_called.update(id(child) for child in site.module.children())
+        for described, weight in describe(site):
+            layer = replace(described, bypassed=READS_ITS_PARTS) if id(site.module) in never_called else described
             first = first_with_weight.setdefault(id(weight), layer.path)
             layers.append(layer if first == layer.path else replace(layer, tied_to=first))
     return tuple(layers)
 
 
 def describe(site: Site) -> Iterator[tuple[Layer, object]]:
-    """Yield the layers a single module owns, each with what its weight is known by: none, one, or one per stack."""
+    """Yield (layer, weight) for each layer a module owns: none, one, or one per stack of experts.
+
+    The module stands for a packed weight.
+    """
     module = site.module
     kind = kind_of(module)
     class_name = type(module).__name__
     for name, weight in _weights(module, kind):
         is_bare = kind == "expert_parameter"
-        shape = tuple(weight.shape) if weight is not None else _features_of(module)[::-1]
-        read, written = _features(module, kind, shape)
+        shape = tuple(weight.shape) if weight is not None else _declared_features(module)[::-1]
+        features = _features(module, kind, shape)
         layer = Layer(
             path=f"{site.path}.{name}" if is_bare else site.path,
             kind=kind,
             class_name=class_name,
             shape=shape,
-            in_features=read,
-            out_features=written,
+            in_features=features[0],
+            out_features=features[1],
             groups=module.groups if isinstance(module, CONV_CLASSES) else 1,
             owner=class_name if is_bare else site.owner,
             block=site.block,
@@ -124,23 +123,31 @@ def describe(site: Site) -> Iterator[tuple[Layer, object]]:
 
 
 def kind_of(module: nn.Module) -> Kind:
-    """Return what an adapter on this module would have to imitate; ``other`` if it owns no weight we know.
+    """Return the kind of layer an adapter on this module has to imitate; ``other`` if it owns no known weight.
 
-    Quantised linears subclass ``nn.Linear``, or are known by their features: their weight is packed under other names
-    (GPTQ, AWQ, HQQ), or a class of their own rounds it as it goes (I-BERT). A parametrised layer (weight norm)
-    recomputes its weight, so there is nothing to adapt in place.
+    Transformers' ``Conv1D`` and the many custom norms are identified by their class names, so that nothing need be
+    imported. A parametrised layer (weight norm) recomputes its weight, so there is nothing to adapt in place.
     """
+    weight, class_name = module._parameters.get("weight"), type(module).__name__
     kind = next((kind for base, kind in KIND_OF_CLASS.items() if isinstance(module, base)), None)
     if kind in WEIGHT_KINDS:
         return kind if "weight" in module._parameters else "other"
     if kind is not None:
         return kind
-    if _is_linear_by_features(module):
+    if is_linear_by_features(module):
         return "linear"
-    return _kind_by_name(module) or ("expert_parameter" if _holds_experts(module) else "other")
+    if weight is not None and class_name == "Conv1D" and weight.ndim == 2:  # noqa: PLR2004
+        return "transposed_linear"
+    if weight is not None and class_name.endswith("Norm"):
+        return "norm"
+    return "expert_parameter" if holds_experts(module) else "other"
 
 
-def _is_linear_by_features(module: nn.Module) -> bool:
+def is_linear_by_features(module: nn.Module) -> bool:
+    """Identify linears that do not subclass ``nn.Linear`` by their declared features.
+
+    Quantised ones pack their weight under other names (GPTQ, AWQ, HQQ), or round it in the forward (I-BERT).
+    """
     read, written = (module.__dict__.get(name) for name in ("in_features", "out_features"))
     if module._modules or not (isinstance(read, int) and isinstance(written, int)):
         return False
@@ -150,18 +157,8 @@ def _is_linear_by_features(module: nn.Module) -> bool:
     return tuple(weight.shape) == (written, read)
 
 
-def _kind_by_name(module: nn.Module) -> Kind | None:
-    """Know transformers' ``Conv1D`` and the many own norms by their names, so that nothing need be imported."""
-    weight, class_name = module._parameters.get("weight"), type(module).__name__
-    if weight is None:
-        return None
-    if class_name == "Conv1D" and weight.ndim == 2:  # noqa: PLR2004
-        return "transposed_linear"
-    return "norm" if class_name.endswith("Norm") else None
-
-
-def _holds_experts(module: nn.Module) -> bool:
-    """Fused experts are stacks of matrices that agree on their first dimension, the number of experts.
+def holds_experts(module: nn.Module) -> bool:
+    """Identify fused experts: stacks of matrices that agree on their first dimension, the number of experts.
 
     A single stack counts if it is its module's whole weight: experts of one layer each, or one matrix per codebook.
     """
@@ -175,35 +172,36 @@ def _holds_experts(module: nn.Module) -> bool:
     return len(stacks) > 1 or is_one_weight
 
 
-def _weights(module: nn.Module, kind: Kind) -> Iterator[tuple[str, nn.Parameter | None]]:
-    """Yield (name, weight) of what makes the module a layer; a bare router owns a 2-D ``weight`` too."""
+def _weights(module: nn.Module, kind: Kind) -> list[tuple[str, nn.Parameter | None]]:
+    """Return (name, weight) for each layer of a module; ``None`` is a packed weight.
+
+    A bare router, of no known kind, owns a 2-D ``weight`` too.
+    """
     parameters = module._parameters
     if kind == "expert_parameter":
-        yield from ((name, p) for name, p in parameters.items() if p is not None and p.ndim == 3)  # noqa: PLR2004
-        return
+        return [(name, p) for name, p in parameters.items() if p is not None and p.ndim == 3]  # noqa: PLR2004
     if kind == "linear" and "weight" not in parameters:
-        yield "", None
-        return
+        return [("", None)]
     names = ("in_proj_weight", "q_proj_weight") if kind == "multihead_attention" else ("weight",)
-    found = [(name, weight) for name in names if (weight := parameters.get(name)) is not None]
-    if found and (kind != "other" or found[0][1].ndim == 2):  # noqa: PLR2004
-        yield found[0]
+    for name in names:
+        weight = parameters.get(name)
+        if weight is not None:
+            return [(name, weight)] if kind != "other" or weight.ndim == 2 else []  # noqa: PLR2004
+    return []
 
 
 def _features(module: nn.Module, kind: Kind, shape: tuple[int, ...]) -> tuple[int | None, int | None]:
+    """Return the numbers of input and output features; ``None`` where a kind has none."""
     if kind == "linear":
-        sizes = _features_of(module)
-        # A size worked out by torch while it builds is no number; the weight has it.
+        sizes = _declared_features(module)
+        # A size computed by torch while it builds is no number; the weight has it.
         return sizes if all(isinstance(size, int) for size in sizes) else (shape[1], shape[0])
     if isinstance(module, CONV_CLASSES):
         return module.in_channels, module.out_channels
     if isinstance(module, nn.MultiheadAttention):
         return module.embed_dim, module.embed_dim
-    if kind in ("transposed_linear", "embedding"):
-        return shape[0], shape[1]
-    return None, None
+    return (shape[0], shape[1]) if kind in ("transposed_linear", "embedding") else (None, None)
 
 
-def _features_of(module: nn.Module) -> tuple[int, int]:
-    """Return what a linear reads and writes; both were found to be numbers before."""
+def _declared_features(module: nn.Module) -> tuple[int, int]:
     return cast("int", module.in_features), cast("int", module.out_features)

@@ -1,26 +1,25 @@
-"""The lexicon: what ``data/lexicon.toml`` believes of names, parsed once, asked by the static roles."""
+"""The lexicon: beliefs about names from ``data/lexicon.toml``, parsed once."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
 
 from ...domain.vocabulary import Role
 from ..facts.data_files import read_facts
 
 PLAIN = "plain"
-"""The context of a layer no known word stands around."""
+"""The context of a layer with no known word around it."""
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Words that tell what kind of module a layer stands in."""
+    """Words that identify the kind of module around a layer."""
 
     name: str
-    says: str
+    reason: str
     words: frozenset[str]
     unless: frozenset[str]
     anywhere: bool
@@ -31,7 +30,7 @@ class Belief:
     """A role for layers of certain names in certain contexts."""
 
     role: Role
-    says: str
+    reason: str
     names: frozenset[str]
     within: frozenset[str]
     sibling: frozenset[str]
@@ -40,7 +39,7 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
-    """Everything believed of names."""
+    """All beliefs about names."""
 
     contexts: tuple[Context, ...]
     beliefs: tuple[Belief, ...]
@@ -48,16 +47,15 @@ class Lexicon:
     routers: frozenset[str]
 
     def context_of(self, names: Iterable[str]) -> Context | None:
-        """Return the context that names around a layer (nearest first) tell of, if one does."""
-        found = [context for name in names if (context := self._context_in(name)) is not None]
+        """Return the context identified by the names around a layer, nearest first, or ``None``."""
+        found: list[Context] = []
+        for words in map(words_of, names):
+            matches = (c for c in self.contexts if words & c.words and not words & c.unless)
+            found.extend([context] if (context := next(matches, None)) else [])
         return next((context for context in found if context.anywhere), found[0] if found else None)
 
-    def _context_in(self, name: str) -> Context | None:
-        words = words_of(name)
-        return next((c for c in self.contexts if words & c.words and not words & c.unless), None)
-
     def find(self, name: str, context: str, parent: str, siblings: frozenset[str]) -> Belief | None:
-        """Return the first belief about a layer's name, given where it stands and what stands beside it."""
+        """Return the first belief that matches a layer's name, context, parent and siblings."""
         folded = name.lower()
         for belief in self.beliefs:
             if folded not in belief.names or context not in belief.within:
@@ -79,31 +77,26 @@ def words_of(name: str) -> frozenset[str]:
 @cache
 def load_lexicon() -> Lexicon:
     """Read the lexicon from the package's data."""
-    entries = read_facts("lexicon.toml")
-    return Lexicon(
-        contexts=tuple(_context(entry) for entry in entries["context"]),
-        beliefs=tuple(_belief(entry) for entry in entries["belief"]),
-        wrappers=frozenset(entries["wrappers"]),
-        routers=frozenset(entries["routers"]),
+    data = read_facts("lexicon.toml")
+    contexts = tuple(
+        Context(
+            name=entry["name"],
+            reason=entry["reason"],
+            words=frozenset(entry["words"]),
+            unless=frozenset(entry.get("unless", ())),
+            anywhere=entry.get("anywhere", False),
+        )
+        for entry in data["context"]
     )
-
-
-def _context(entry: dict[str, Any]) -> Context:
-    return Context(
-        name=entry["name"],
-        says=entry["says"],
-        words=frozenset(entry["words"]),
-        unless=frozenset(entry.get("unless", ())),
-        anywhere=entry.get("anywhere", False),
+    beliefs = tuple(
+        Belief(
+            role=entry["role"],
+            reason=entry["reason"],
+            names=frozenset(entry["names"]),
+            within=frozenset(entry["within"]),
+            sibling=frozenset(entry.get("sibling", ())),
+            parent=frozenset(entry.get("parent", ())),
+        )
+        for entry in data["belief"]
     )
-
-
-def _belief(entry: dict[str, Any]) -> Belief:
-    return Belief(
-        role=entry["role"],
-        says=entry["says"],
-        names=frozenset(entry["names"]),
-        within=frozenset(entry["within"]),
-        sibling=frozenset(entry.get("sibling", ())),
-        parent=frozenset(entry.get("parent", ())),
-    )
+    return Lexicon(contexts, beliefs, frozenset(data["wrappers"]), frozenset(data["routers"]))

@@ -1,7 +1,7 @@
-"""Static roles: what names, shapes and declared structure say a layer does.
+"""Static roles: infer the role of each layer from names, shapes and declared structure.
 
-Each rule is one belief: it looks at one layer and its surroundings and answers a role with its reason, or nothing.
-The first rule that answers decides.
+Each rule is one belief: it looks at one layer and its surroundings and returns a role with its reason, or ``None``.
+The first rule that returns a role decides.
 """
 
 from collections.abc import Callable
@@ -9,55 +9,95 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...domain.scans import Evidence, Layer
-from ...domain.vocabulary import CONV_KINDS
-from ..facts.heads import (
-    Verdict,
-    beyond_the_base_model_is_the_head,
-    declared_head_is_the_head,
-    layer_between_towers_projects,
-)
-from ..facts.surroundings import Surroundings
+from ...domain.vocabulary import CONV_KINDS, Role
+from ..facts.towers import is_below
+from .surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from ...domain.vocabulary import Role
+    from ..facts.model_facts import SubModel
 
-Rule = Callable[[Layer, Surroundings], Verdict | None]
+StaticVerdict = tuple[Role, str, str]
+"""(role, source of the evidence, reason)."""
+Rule = Callable[[Layer, Surroundings], StaticVerdict | None]
 
 DENSE_KINDS = ("linear", "transposed_linear")
+PROJECTOR_KINDS = (*DENSE_KINDS, *CONV_KINDS)
 
 
 def label_layers(around: Surroundings) -> tuple[Layer, ...]:
     """Return the layers with role, tower and evidence."""
-    labelled = tuple(_label(layer, around) for layer in around.layers)
-    return _label_last_as_head(labelled, around)
+    labelled: list[Layer] = []
+    for layer in around.layers:
+        verdict = next((found for rule in RULES if (found := rule(layer, around)) is not None), None)
+        role, by, reason = verdict or ("other", "names", f"nothing known says what {layer.name!r} does")
+        live = False if around.context_name(layer) == "indexer" else None
+        tower = around.towers.find(layer.path)
+        labelled.append(replace(layer, tower=tower, live=live, role=role, evidence=(Evidence(by, reason),)))
+    return last_dense_layer_is_the_head(tuple(labelled), around)
 
 
-def _label(layer: Layer, around: Surroundings) -> Layer:
-    verdict = next((found for rule in RULES if (found := rule(layer, around)) is not None), None)
-    role, by, says = verdict or ("other", "names", f"nothing known says what {layer.name!r} does")
-    tower = around.towers.find(layer.path)
-    live = False if around.context_name(layer) == "indexer" else None
-    return replace(layer, tower=tower, live=live, role=role, evidence=(Evidence(by, says),))
-
-
-def norm_normalises(layer: Layer, around: Surroundings) -> Verdict | None:
-    """A norm by class is a norm by role."""
+def norm_normalises(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label a norm by its class."""
     del around
     return ("norm", "structure", f"its class {layer.class_name} normalises") if layer.kind == "norm" else None
 
 
-def embedding_looks_up(layer: Layer, around: Surroundings) -> Verdict | None:
-    """An embedding looks up tokens, or positions if it is named for them."""
+def declared_head_is_the_head(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label as head each layer that a model, or a model inside it, declares as output embeddings or classifier."""
+    inside = (model.heads for model in around.facts.sub_models)
+    for path in around.facts.task_heads.union(around.facts.language_heads, *inside):
+        if is_below(layer.path, path):
+            return "head", "structure", f"the model declares {path!r} as its output"
+    return None
+
+
+def beyond_the_base_model_is_the_head(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label as head each layer outside the base model, because a task model is its base model and a head.
+
+    Applies to models inside the model that declare an output too; a part with a configuration of its own is no head.
+    """
+    owners = [model for model in around.facts.sub_models if is_below(layer.path, model.path)]
+    if not owners or around.towers.find_projector(layer.path) is not None:
+        return None
+    for model in owners:
+        has_base = model.base_path != model.path and is_below(model.base_path, model.path)
+        if model.config_class != owners[-1].config_class or not has_base or is_below(layer.path, model.base_path):
+            continue
+        if model.heads or model.outputs or _is_outermost(model, around):
+            return "head", "structure", f"the base model {model.base_path!r} does not hold it"
+    return None
+
+
+def _is_outermost(model: "SubModel", around: Surroundings) -> bool:
+    return not any(other is not model and is_below(model.path, other.path) for other in around.facts.sub_models)
+
+
+def embedding_looks_up(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label an embedding as one of tokens, or of positions if it is named for them."""
     if layer.kind != "embedding":
         return None
     belief = around.lexicon.find(layer.name, "embedding", "", frozenset())
     if belief is not None:
-        return belief.role, "names", belief.says
+        return belief.role, "names", belief.reason
     return "embedding.token", "structure", "its class looks up rows by index"
 
 
-def first_convolution_makes_patches(layer: Layer, around: Surroundings) -> Verdict | None:
-    """The first convolution of a tower, if it stands before the blocks and sees more than one position."""
+def layer_between_towers_projects(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label the layers of a part that joins towers as projectors.
+
+    Layers in repeated blocks keep the role they have in any block, unless the projector is that list of blocks: one
+    per depth.
+    """
+    if layer.kind not in PROJECTOR_KINDS:
+        return None
+    projector = around.towers.find_projector(layer.path)
+    if projector is None or (layer.depth and (layer.block or "").rpartition(".")[0] != projector):
+        return None
+    return "projector", "structure", f"it stands in {projector!r}, which joins the towers"
+
+
+def first_convolution_makes_patches(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label a tower's first convolution if it precedes the blocks and its kernel covers more than one position."""
     if layer.kind not in CONV_KINDS or layer.depth or not around.has_blocks or max(layer.shape[2:]) == 1:
         return None
     if layer.path not in around.first_convolutions:
@@ -65,9 +105,9 @@ def first_convolution_makes_patches(layer: Layer, around: Surroundings) -> Verdi
     return "embedding.patch", "structure", "it is its tower's first convolution, which turns raw input into patches"
 
 
-def router_stands_beside_experts(layer: Layer, around: Surroundings) -> Verdict | None:
-    """A small layer beside experts, or inside a router, decides which of them run."""
-    name, parent = around.named(layer)
+def router_stands_beside_experts(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label a layer with a router's name beside experts or inside a router, or one named for routing alone."""
+    name, parent = around.name_and_parent(layer)
     beside_experts = any("expert" in sibling for sibling in around.siblings(layer) - {name.lower()})
     in_router = "router" in f"{parent} {layer.owner}".lower() or "gating" in layer.owner.lower()
     if name.lower() in around.lexicon.routers and (beside_experts or in_router):
@@ -77,52 +117,50 @@ def router_stands_beside_experts(layer: Layer, around: Surroundings) -> Verdict 
     return None
 
 
-def multihead_attention_is_fused(layer: Layer, around: Surroundings) -> Verdict | None:
-    """``nn.MultiheadAttention`` holds query, key and value in one weight."""
+def multihead_attention_is_fused(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label ``nn.MultiheadAttention``, which holds query, key and value in one weight."""
     del around
     if layer.kind != "multihead_attention":
         return None
     return "attention.qkv", "structure", "nn.MultiheadAttention projects query, key and value with one weight"
 
 
-def lookup_and_gate_contexts_are_left_alone(layer: Layer, around: Surroundings) -> Verdict | None:
-    """A few contexts tell that a layer is no place for an adapter, whatever its own name is."""
+def indexer_and_squeeze_layers_are_left_alone(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Exclude layers in contexts that no adapter should target, regardless of their own names."""
     context = around.context(layer)
     if context is None or context.name not in ("indexer", "squeeze"):
         return None
-    return "other", "names", context.says
+    return "other", "names", context.reason
 
 
-def wide_layer_twice_its_reader_is_gate_and_up(layer: Layer, around: Surroundings) -> Verdict | None:
-    """A feed-forward layer that writes twice what its sibling reads holds gate and up in one weight."""
+def wide_layer_twice_its_reader_is_gate_and_up(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label a feed-forward layer twice as wide as the input of its sibling: it holds gate and up in one weight."""
     if layer.kind not in DENSE_KINDS or around.context_name(layer) != "mlp" or not layer.out_features:
         return None
-    reads = around.siblings_read(layer) - {layer.in_features}
-    if layer.out_features % 2 or layer.out_features // 2 not in reads:
+    sibling_sizes = around.sibling_inputs(layer) - {layer.in_features}
+    if layer.out_features % 2 or layer.out_features // 2 not in sibling_sizes:
         return None
-    says = f"it writes {layer.out_features} features, twice what the layer beside it reads"
-    return "mlp.gate_up", "structure", says
+    reason = f"it writes {layer.out_features} features, twice what the layer beside it reads"
+    return "mlp.gate_up", "structure", reason
 
 
-def name_tells(layer: Layer, around: Surroundings) -> Verdict | None:
-    """The lexicon knows the layer's name in its context; a bare wrapper goes by the name of its parent."""
+def lexicon_knows_the_name(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Look the layer's name up in the lexicon; a bare wrapper is looked up by its parent's name first."""
     if layer.kind == "other":
         return None
-    name, parent = around.named(layer)
+    name, parent = around.name_and_parent(layer)
     context = around.context(layer)
-    where = context.name if context else "plain"
-    siblings = around.siblings(layer)
     names = (parent, name) if name.lower() in around.lexicon.wrappers else (name,)
     for candidate in names:
-        belief = around.lexicon.find(candidate, where, parent, siblings)
+        belief = around.lexicon.find(candidate, around.context_name(layer), parent, around.siblings(layer))
         if belief is not None:
-            because = f" and {context.says}" if context else ""
-            return belief.role, "names", f"{candidate!r}: {belief.says}{because}"
+            suffix = f" and {context.reason}" if context else ""
+            return belief.role, "names", f"{candidate!r}: {belief.reason}{suffix}"
     return None
 
 
-def feed_forward_widens_then_narrows(layer: Layer, around: Surroundings) -> Verdict | None:
-    """In a feed-forward network what widens is up and what narrows is down."""
+def feed_forward_widens_then_narrows(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label a feed-forward layer that widens as up and one that narrows as down."""
     if around.context_name(layer) not in ("mlp", "expert") or not layer.in_features or not layer.out_features:
         return None
     if layer.in_features == layer.out_features or layer.groups > 1:
@@ -133,8 +171,8 @@ def feed_forward_widens_then_narrows(layer: Layer, around: Surroundings) -> Verd
     return role, "structure", f"in a feed-forward network it {'widens' if widens else 'narrows'}"
 
 
-def convolution_by_its_kernel(layer: Layer, around: Surroundings) -> Verdict | None:
-    """A convolution is depthwise by its groups, pointwise by its kernel, else spatial."""
+def convolution_by_its_kernel(layer: Layer, around: Surroundings) -> StaticVerdict | None:
+    """Label a convolution depthwise by its groups, pointwise by its kernel, else spatial."""
     del around
     if layer.kind not in CONV_KINDS:
         return None
@@ -154,20 +192,20 @@ RULES: tuple[Rule, ...] = (
     first_convolution_makes_patches,
     router_stands_beside_experts,
     multihead_attention_is_fused,
-    lookup_and_gate_contexts_are_left_alone,
+    indexer_and_squeeze_layers_are_left_alone,
     wide_layer_twice_its_reader_is_gate_and_up,
-    name_tells,
+    lexicon_knows_the_name,
     feed_forward_widens_then_narrows,
     convolution_by_its_kernel,
 )
 
 
-def _label_last_as_head(layers: tuple[Layer, ...], around: Surroundings) -> tuple[Layer, ...]:
-    """In a user's own module the last dense layer outside the blocks, after all others, writes the output."""
-    own = around.facts.architecture.library == "torch" and not around.facts.sub_models
-    dense = [layer for layer in layers if layer.kind in (*DENSE_KINDS, *CONV_KINDS)]
-    if not own or len(dense) <= 1 or dense[-1].depth or any(layer.role == "head" for layer in layers):
+def last_dense_layer_is_the_head(layers: tuple[Layer, ...], around: Surroundings) -> tuple[Layer, ...]:
+    """Label as head the last dense layer of a user's own module that declares none, if it follows all blocks."""
+    is_own = around.facts.architecture.library == "torch" and not around.facts.sub_models
+    dense = [layer for layer in layers if layer.kind in PROJECTOR_KINDS]
+    if not is_own or len(dense) <= 1 or dense[-1].depth or any(layer.role == "head" for layer in layers):
         return layers
-    says = "it is the last layer of a module that declares no head"
-    head = replace(dense[-1], role="head", evidence=(Evidence("structure", says),))
+    reason = "it is the last layer of a module that declares no head"
+    head = replace(dense[-1], role="head", evidence=(Evidence("structure", reason),))
     return tuple(head if layer is dense[-1] else layer for layer in layers)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from loradar.discovery.facts.source_inspection import list_readings
+from loradar.discovery.facts.source_inspection import inspect_source
 
 
 def fused_kernel(x, weight, bias):
@@ -44,7 +44,7 @@ class Mixer(nn.Module):
 
 def test_a_weight_handed_to_a_foreign_function_is_read_by_a_kernel():
     """As an argument, a keyword, a view of it, or under a condition; torch's own functions are a switch."""
-    found = list_readings(nn.Sequential(Mixer()))
+    found = inspect_source(nn.Sequential(Mixer()))
     assert {path: reading.kernel for path, reading in found.items()} == {
         "0.taken": "fused_kernel",
         "0.viewed": "fused_kernel",
@@ -55,9 +55,9 @@ def test_a_weight_handed_to_a_foreign_function_is_read_by_a_kernel():
 
 def test_a_reading_says_where():
     """File and line, for the source to be looked at."""
-    where = list_readings(Mixer())["taken"].where
+    where = inspect_source(Mixer())["taken"].where
     file, line = where.split(":")
-    assert file == "test_readings.py"
+    assert file == Path(__file__).name
     assert "self.taken.weight" in Path(__file__).read_text("utf-8").splitlines()[int(line) - 1]
 
 
@@ -65,4 +65,4 @@ def test_a_class_without_a_file_says_nothing():
     """As one typed into a notebook."""
     space = {"nn": nn}
     exec("class Typed(nn.Module):\n    def forward(self, x):\n        return x @ self.a.weight\n", space)  # noqa: S102 - the way to have no file
-    assert list_readings(space["Typed"]()) == {}
+    assert inspect_source(space["Typed"]()) == {}

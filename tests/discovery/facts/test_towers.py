@@ -5,9 +5,8 @@ from torch import nn
 
 from loradar.discovery import scan, sources
 from loradar.discovery.facts.model_facts import ModelFacts, SubModel, collect_facts
-from loradar.discovery.facts.outline import Piece
-from loradar.discovery.facts.tower_map import TowerMap, is_below, list_prefixes
-from loradar.discovery.facts.towers import map_towers
+from loradar.discovery.facts.outline import Part
+from loradar.discovery.facts.towers import TowerMap, is_below, list_prefixes, map_towers
 from loradar.domain.scans import Architecture
 from loradar.references import Reference
 
@@ -25,17 +24,15 @@ def facts(*models, vision=False, outline=(), heads=()):
     )
 
 
-def model(path, config, towers=("language",), base=None, **said):
+def model(path, config, towers=("language",), base=None, **declared):
     """Return a sub-model."""
     main = next(iter(towers), None)
-    return SubModel(path, config, frozenset(towers), main, path if base is None else base, **said)
+    return SubModel(path, config, frozenset(towers), main, path if base is None else base, **declared)
 
 
-def piece(path, *widths, class_name="Part", blocks=False, repeated=False):
-    """Return a piece of an outline that reads and writes these widths."""
-    return Piece(
-        path, class_name, widths, is_dense=True, is_list=repeated, has_blocks=blocks or repeated, computes=True
-    )
+def part(path, *widths, class_name="Part", blocks=False, repeated=False):
+    """Return a part of an outline that reads and writes these widths."""
+    return Part(path, class_name, widths, is_dense=True, is_list=repeated, has_blocks=blocks or repeated, computes=True)
 
 
 def prefixes(found):
@@ -78,18 +75,18 @@ LLAVA = (
     model("model.eyes", "CLIPVisionConfig", ("vision",), field_tower="vision"),
     model("model.mouth", "LlamaConfig", field_tower="language"),
 )
-EYES = (piece("model.eyes", class_name="Eyes", blocks=True), piece("model.eyes.layers", (8, 8), (8, 32), repeated=True))
-MOUTH = (piece("model.mouth", blocks=True), piece("model.mouth.layers", (16, 16), repeated=True))
+EYES = (part("model.eyes", class_name="Eyes", blocks=True), part("model.eyes.layers", (8, 8), (8, 32), repeated=True))
+MOUTH = (part("model.mouth", blocks=True), part("model.mouth.layers", (16, 16), repeated=True))
 
 
 def test_parts_of_other_configurations_are_towers_and_what_joins_them_projects():
     """A vision-language model falls into its parts; the head is of the language."""
     outline = (
         *EYES,
-        piece("model.bridge", (8, 16)),
-        piece("model.bridge.fc", (8, 16)),
+        part("model.bridge", (8, 16)),
+        part("model.bridge.fc", (8, 16)),
         *MOUTH,
-        piece("head", (16, 99)),
+        part("head", (16, 99)),
     )
     towers = map_towers(facts(*LLAVA, outline=outline, heads=["head"]))
     assert prefixes(towers) == {"language": ("model.mouth",), "vision": ("model.eyes",), "projector": ("model.bridge",)}
@@ -101,18 +98,18 @@ def test_parts_of_other_configurations_are_towers_and_what_joins_them_projects()
 @pytest.mark.parametrize(
     ("after", "expected"),
     [
-        ([piece("model.eyes.merge", (32, 32), (32, 16))], ("model.eyes.merge",)),
-        ([piece("model.eyes.pool", (8, 8), (8, 8))], ()),
+        ([part("model.eyes.merge", (32, 32), (32, 16))], ("model.eyes.merge",)),
+        ([part("model.eyes.pool", (8, 8), (8, 8))], ()),
         (
-            [piece("model.eyes.square", (8, 8)), piece("model.eyes.last", (8, 16))],
+            [part("model.eyes.square", (8, 8)), part("model.eyes.last", (8, 16))],
             ("model.eyes.last", "model.eyes.square"),
         ),
-        ([piece("model.eyes.stem", (24, 8)), piece("model.eyes.last", (8, 16))], ("model.eyes.last",)),
-        ([piece("model.eyes.neck", (8, 12)), piece("model.bridge", (12, 16))], ("model.bridge",)),
+        ([part("model.eyes.stem", (24, 8)), part("model.eyes.last", (8, 16))], ("model.eyes.last",)),
+        ([part("model.eyes.neck", (8, 12)), part("model.bridge", (12, 16))], ("model.bridge",)),
         (
             [
-                piece("model.eyes.merge", (32, 16), class_name="Merger"),
-                piece("model.eyes.merges", (32, 16), (32, 16), class_name="Merger", repeated=True),
+                part("model.eyes.merge", (32, 16), class_name="Merger"),
+                part("model.eyes.merges", (32, 16), (32, 16), class_name="Merger", repeated=True),
             ],
             ("model.eyes.merge", "model.eyes.merges"),
         ),
@@ -129,19 +126,19 @@ def test_what_leaves_a_towers_width_at_its_end_projects(after, expected):
 def test_later_stages_of_a_tower_are_no_projectors():
     """A stage halves the resolution and doubles the width, as the stages before it did."""
     stages = (
-        piece("model.eyes.a", class_name="Stage", blocks=True),
-        piece("model.eyes.a.layers", (8, 8), (8, 8), (8, 8), repeated=True),
-        piece("model.eyes.b", (32, 16), class_name="Stage", blocks=True),
-        piece("model.eyes.b.layers", (16, 16), repeated=True),
+        part("model.eyes.a", class_name="Stage", blocks=True),
+        part("model.eyes.a.layers", (8, 8), (8, 8), (8, 8), repeated=True),
+        part("model.eyes.b", (32, 16), class_name="Stage", blocks=True),
+        part("model.eyes.b.layers", (16, 16), repeated=True),
     )
-    outline = (piece("model.eyes", blocks=True), *stages, piece("model.bridge", (16, 16)), *MOUTH)
+    outline = (part("model.eyes", blocks=True), *stages, part("model.bridge", (16, 16)), *MOUTH)
     assert prefixes(map_towers(facts(*LLAVA, outline=outline)))["projector"] == ("model.bridge",)
 
 
 def test_a_resampler_with_a_configuration_of_its_own_joins():
     """A Q-Former is named by its field; the module around it that holds no tower is the projector whole."""
     qformer = model("model.bridge.qformer", "QFormerConfig", TEXT_AND_IMAGE, field_tower="projector")
-    bridge = (piece("model.bridge", (8, 16), blocks=True), piece("model.bridge.qformer", (8, 8), blocks=True))
+    bridge = (part("model.bridge", (8, 16), blocks=True), part("model.bridge.qformer", (8, 8), blocks=True))
     towers = map_towers(facts(*LLAVA, qformer, outline=(*EYES, *bridge, *MOUTH), heads=["head"]))
     assert prefixes(towers)["projector"] == ("model.bridge",)
 
@@ -154,11 +151,11 @@ def test_blocks_beside_the_towers_of_a_model_that_speaks_not_are_the_model():
         model("text", "BertConfig", field_tower="language"),
     )
     outline = (
-        piece("eyes.layers", (8, 8), repeated=True),
-        piece("text.layers", (16, 16), repeated=True),
-        piece("text_projection", (16, 4)),
-        piece("decoder", (4, 4), blocks=True),
-        piece("box", (4, 4)),
+        part("eyes.layers", (8, 8), repeated=True),
+        part("text.layers", (16, 16), repeated=True),
+        part("text_projection", (16, 4)),
+        part("decoder", (4, 4), blocks=True),
+        part("box", (4, 4)),
     )
     towers = map_towers(facts(*models, outline=outline))
     assert prefixes(towers)["projector"] == ("text_projection",)

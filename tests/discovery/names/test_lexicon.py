@@ -4,10 +4,10 @@ import pytest
 
 from loradar.discovery.facts.data_files import read_facts
 from loradar.discovery.facts.model_facts import ModelFacts
-from loradar.discovery.facts.surroundings import Surroundings
 from loradar.discovery.facts.towers import TowerMap
 from loradar.discovery.names.lexicon import load_lexicon, words_of
 from loradar.discovery.names.static_roles import label_layers
+from loradar.discovery.names.surroundings import Surroundings
 from loradar.domain.scans import Architecture, Layer
 
 FACTS = ModelFacts(
@@ -40,7 +40,7 @@ def test_a_belief_gives_its_example_its_role(entry):
     """The scanner labels the example as the belief says, and says why."""
     (layer,) = label_layers(surroundings(entry))
     assert layer.role == entry["role"]
-    assert entry["says"] in layer.evidence[-1].says
+    assert entry["reason"] in layer.evidence[-1].says
 
 
 @pytest.mark.parametrize("entry", CONTEXTS, ids=lambda entry: entry["name"])

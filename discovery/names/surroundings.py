@@ -1,20 +1,19 @@
-"""What stands around a layer: its siblings, its context and the sizes beside it."""
+"""The surroundings of a layer: its siblings, its context and the sizes beside it."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from ...domain.scans import Layer
 from ...domain.vocabulary import CONV_KINDS
-from ..names.lexicon import PLAIN, Context, Lexicon, load_lexicon
-from .model_facts import ModelFacts
-from .towers import TowerMap
+from ..facts.model_facts import ModelFacts
+from ..facts.towers import TowerMap
+from .lexicon import PLAIN, Context, Lexicon, load_lexicon
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Everything a rule may ask about where a layer stands.
+    """The facts that a rule may use about where a layer stands.
 
     Attributes:
         module_paths: Every module path of the model.
@@ -27,28 +26,30 @@ class Surroundings:
     layers: tuple[Layer, ...]
 
     @cached_property
-    def _children(self) -> dict[str, frozenset[str]]:
+    def children(self) -> dict[str, set[str]]:
+        """Lower-case names of the children of each module."""
         children: dict[str, set[str]] = defaultdict(set)
         for path in (*self.module_paths, *(layer.path for layer in self.layers)):
             parent, _, name = path.rpartition(".")
             children[parent].add(name.lower())
-        return {parent: frozenset(names) for parent, names in children.items()}
+        return dict(children)
 
     @cached_property
-    def _reads(self) -> dict[str, frozenset[int]]:
-        reads: dict[str, set[int]] = defaultdict(set)
+    def input_sizes(self) -> dict[str, set[int]]:
+        """Input sizes of the layers in each module."""
+        sizes: dict[str, set[int]] = defaultdict(set)
         for layer in self.layers:
             if layer.in_features is not None:
-                reads[layer.path.rpartition(".")[0]].add(layer.in_features)
-        return {parent: frozenset(sizes) for parent, sizes in reads.items()}
+                sizes[layer.path.rpartition(".")[0]].add(layer.in_features)
+        return dict(sizes)
 
     def siblings(self, layer: Layer) -> frozenset[str]:
         """Return the lower-case names beside a layer, its own included."""
-        return self._children.get(layer.path.rpartition(".")[0], frozenset())
+        return frozenset(self.children.get(layer.path.rpartition(".")[0], ()))
 
-    def siblings_read(self, layer: Layer) -> frozenset[int]:
+    def sibling_inputs(self, layer: Layer) -> frozenset[int]:
         """Return the input sizes of the layers beside a layer, its own included."""
-        return self._reads.get(layer.path.rpartition(".")[0], frozenset())
+        return frozenset(self.input_sizes.get(layer.path.rpartition(".")[0], ()))
 
     @cached_property
     def has_blocks(self) -> bool:
@@ -66,33 +67,28 @@ class Surroundings:
 
     @property
     def lexicon(self) -> Lexicon:
-        """The lexicon in force."""
+        """The packaged lexicon."""
         return load_lexicon()
 
     def context(self, layer: Layer) -> Context | None:
         """Return the context of a layer: by its owner's class, then by its path from the nearest segment outwards."""
-        names = tuple(_names_around(layer))
+        parents = reversed(layer.path.split(".")[:-1])
+        names = (layer.owner, *(segment for segment in parents if not segment.isdecimal()))
         if names not in self._contexts:
             self._contexts[names] = self.lexicon.context_of(names)
         return self._contexts[names]
 
     @cached_property
     def _contexts(self) -> dict[tuple[str, ...], Context | None]:
-        """Contexts found so far; repeated blocks have the same names around them."""
+        """Cache of contexts by the names around a layer, which repeated blocks share."""
         return {}
 
     def context_name(self, layer: Layer) -> str:
-        """Return the name of a layer's context, ``plain`` if no known word stands around it."""
+        """Return the name of a layer's context, ``plain`` if no known word is around it."""
         context = self.context(layer)
         return context.name if context else PLAIN
 
-    def named(self, layer: Layer) -> tuple[str, str]:
+    def name_and_parent(self, layer: Layer) -> tuple[str, str]:
         """Return the last two segments of a layer's path that are no indices: its name and its parent's."""
         segments = [segment for segment in layer.path.split(".") if not segment.isdecimal()] or [layer.path]
-        name, parent = segments[-1], segments[-2] if len(segments) > 1 else ""
-        return name, parent
-
-
-def _names_around(layer: Layer) -> Iterator[str]:
-    yield layer.owner
-    yield from (segment for segment in reversed(layer.path.split(".")[:-1]) if not segment.isdecimal())
+        return segments[-1], segments[-2] if len(segments) > 1 else ""
