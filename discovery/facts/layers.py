@@ -48,16 +48,21 @@ def walk(model: nn.Module) -> Iterator[Site]:
             continue
         seen.add(id(site.module))
         yield site
-        owner = type(site.module).__name__
-        holds_blocks = repeats_blocks(site.module)
-        children = []
-        for name, child in site.module._modules.items():
-            if child is not None:
-                path = f"{site.path}.{name}" if site.path else name
-                is_block = holds_blocks and bool(child._modules)
-                block = (path, site.depth + 1) if is_block else (site.block, site.depth)
-                children.append(Site(path, child, owner, *block))
-        stack.extend(reversed(children))
+        stack.extend(reversed(children_of(site)))
+
+
+def children_of(site: Site) -> list[Site]:
+    """Return the children of a module; each composite child of a list of blocks is a block."""
+    owner = type(site.module).__name__
+    holds_blocks = repeats_blocks(site.module)
+    children = []
+    for name, child in site.module._modules.items():
+        if child is not None:
+            path = f"{site.path}.{name}" if site.path else name
+            is_block = holds_blocks and bool(child._modules)
+            block = (path, site.depth + 1) if is_block else (site.block, site.depth)
+            children.append(Site(path, child, owner, *block))
+    return children
 
 
 def repeats_blocks(module: nn.Module) -> bool:

@@ -218,7 +218,7 @@ def _field_tower(config: Any, outer_configs: list[Any]) -> Tower | None:
         names = declared if isinstance(declared, dict) else ()
         fields = [name for name in names if type(getattr(outer, name, None)) is type(config)]
         if fields and type(outer) is not type(config):
-            towers = {known[word] for name in fields for word in name.split("_") if word in known}
+            towers = {known[word] for word in known.keys() & "_".join(fields).split("_")}
             return towers.pop() if len(towers) == 1 else None
     return None
 

@@ -17,7 +17,7 @@ def read_prompt_facts(configuration: Mapping[str, Any], layers: Sequence[Layer])
     """
     text = configuration.get("text_config") or configuration
     found = {
-        fact: next((size for name in names if (size := _size(text.get(name)))), None)
+        fact: next(filter(None, (_size(text.get(name)) for name in names)), None)
         for fact, names in list_fact_names().items()
     }
     blocks = {layer.block for layer in layers if layer.block and layer.role.startswith("attention.")}

@@ -79,24 +79,30 @@ def parse_file(file: str) -> dict[str, dict[str, list[SourceRead]]]:
 
 def list_direct_reads(owner: ast.ClassDef) -> Iterator[tuple[str, int, str | None]]:
     """Yield (child, line, kernel) for each ``self.child.weight`` that the running methods of a class read."""
-    nodes = [*ast.walk(owner)]
-    harmless = {id(node.value) for node in nodes if isinstance(node, ast.Attribute) and node.attr in _HARMLESS}
+    harmless: set[int] = set()
     kernels: dict[int, str | None] = {}
-    for call in (node for node in nodes if isinstance(node, ast.Call)):
-        kernel = _kernel_of(call)
-        if _HARMLESS_CALLS & {*ast.unparse(call.func).split(".")}:
-            harmless.update(map(id, call.args))
-        for given in (*call.args, *(keyword.value for keyword in call.keywords)):
-            # A condition, or a method that only views the weight (``weight.squeeze(1)``), still passes it on.
-            argument = given.body if isinstance(given, ast.IfExp) else given
-            if isinstance(argument, ast.Call) and isinstance(argument.func, ast.Attribute):
-                argument = argument.func.value
-            kernels[id(argument)] = kernel
+    for node in ast.walk(owner):
+        if isinstance(node, ast.Attribute) and node.attr in _HARMLESS:
+            harmless.add(id(node.value))
+        elif isinstance(node, ast.Call):
+            if _HARMLESS_CALLS & {*ast.unparse(node.func).split(".")}:
+                harmless.update(map(id, node.args))
+            arguments = (*node.args, *(keyword.value for keyword in node.keywords))
+            kernels.update(dict.fromkeys(map(id, map(_passed_on, arguments)), _kernel_of(node)))
     for node in (inner for method in _running_methods(owner) for inner in ast.walk(method)):
         match node:
-            case ast.Attribute(attr="weight", value=ast.Attribute(attr=name, value=ast.Name(id="self"))):
-                if id(node) not in harmless:
-                    yield name, node.lineno, kernels.get(id(node))
+            case ast.Attribute(attr="weight", value=ast.Attribute(attr=name, value=ast.Name(id="self"))) if (
+                id(node) not in harmless
+            ):
+                yield name, node.lineno, kernels.get(id(node))
+
+
+def _passed_on(argument: ast.expr) -> ast.expr:
+    """Return the value an argument passes on: below a condition or a method that views it (``weight.squeeze(1)``)."""
+    value = argument.body if isinstance(argument, ast.IfExp) else argument
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        return value.func.value
+    return value
 
 
 def _running_methods(owner: ast.ClassDef) -> list[ast.FunctionDef]:

@@ -74,8 +74,7 @@ def _outermost(models: Iterable[SubModel]) -> list[SubModel]:
 def _towers_of(model: SubModel, models: tuple[SubModel, ...], around: Tower) -> list[tuple[str, Tower]]:
     """Return (prefix, tower) of a model inside a tower: its parts of other configuration classes, or itself.
 
-    A part whose field names its tower is that tower whole; so is one whose parts are all of its own tower. Of a root
-    that takes several modalities, the only model inside that takes a single one is the tower.
+    A part whose field names its tower is that tower whole; so is one whose parts are all of its own tower.
     """
     is_root = around == "main"
     inside = [other for other in models if other.path != model.path and is_below(other.path, model.path)]
@@ -83,12 +82,17 @@ def _towers_of(model: SubModel, models: tuple[SubModel, ...], around: Tower) -> 
     own = _own_tower(model, around, models[0])
     whole = (model.base_path if is_root else model.path, own)
     if model.field_tower or not parts:
-        single = [other for other in inside if len(other.towers) == 1]
-        if is_root and len(model.towers) > 1 and len(single) == 1:
-            return [(single[0].path, _own_tower(single[0], "main", model))]
-        return [whole]
+        return [(is_root and only_single_modality_inside(model, inside)) or whole]
     towers = [tower for part in parts for tower in _towers_of(part, models, own)]
     return [whole] if {tower for _, tower in towers} == {own} and len(model.towers) <= 1 else towers
+
+
+def only_single_modality_inside(model: SubModel, inside: list[SubModel]) -> tuple[str, Tower] | None:
+    """Return, for a model of several modalities, the only model inside that takes a single one: that is the tower."""
+    single = [other for other in inside if len(other.towers) == 1]
+    if len(model.towers) <= 1 or len(single) != 1:
+        return None
+    return single[0].path, _own_tower(single[0], "main", model)
 
 
 def _own_tower(model: SubModel, around: Tower, root: SubModel) -> Tower:
@@ -158,21 +162,34 @@ def _between_towers(facts: ModelFacts, towers: TowerMap) -> Iterator[Part]:
     are the model itself, and then only a part that reads a tower's width, or shares an inner module with a tower,
     joins them.
     """
-    paths = [path for path, tower in towers.prefixes if tower != "projector"]
-    free = (p for p in facts.outline if p.path and not any(is_below(p.path, t) or is_below(t, p.path) for t in paths))
-    tops = [part for part in _topmost(free) if not _is_head(part, facts)]
-    speaks = bool(facts.language_heads) and any(m.field_tower == "language" for m in facts.sub_models)
-    resamplers = [model.path for model in facts.sub_models if model.field_tower == "projector"]
-    trunk = [
-        part
-        for part in tops
-        if part.has_blocks and not speaks and not any(is_below(path, part.path) for path in resamplers)
-    ]
+    free = [part for part in facts.outline if part.path and is_outside_towers(part, towers)]
+    tops = [part for part in _topmost(free) if not is_head(part, facts)]
+    trunk = (
+        []
+        if feeds_language_model(facts)
+        else [part for part in tops if part.has_blocks and not is_named_projector(part, facts)]
+    )
     widths = {_width(facts.outline, path) for path, _ in towers.prefixes}
     for part in tops:
-        joins = not trunk or speaks or part.reads in widths or shares_parent_with_tower(part, facts, towers)
+        joins = not trunk or part.reads in widths or shares_parent_with_tower(part, facts, towers)
         if part.computes and part not in trunk and joins:
             yield part
+
+
+def feeds_language_model(facts: ModelFacts) -> bool:
+    """Return whether a composite generates text with a language model that one of its fields configures."""
+    return bool(facts.language_heads) and any(model.field_tower == "language" for model in facts.sub_models)
+
+
+def is_outside_towers(part: Part, towers: TowerMap) -> bool:
+    """Return whether a part neither is in a tower nor holds one."""
+    paths = [path for path, tower in towers.prefixes if tower != "projector"]
+    return not any(is_below(part.path, path) or is_below(path, part.path) for path in paths)
+
+
+def is_named_projector(part: Part, facts: ModelFacts) -> bool:
+    """Return whether a part is a model, or holds one, whose configuration stands in a projector's field."""
+    return any(m.field_tower == "projector" and is_below(m.path, part.path) for m in facts.sub_models)
 
 
 def _topmost(parts: Iterable[Part]) -> Iterator[Part]:
@@ -183,7 +200,7 @@ def _topmost(parts: Iterable[Part]) -> Iterator[Part]:
             yield part
 
 
-def _is_head(part: Part, facts: ModelFacts) -> bool:
+def is_head(part: Part, facts: ModelFacts) -> bool:
     """Return whether a part is a declared head, or outside the base of a model."""
     heads = facts.task_heads.union(facts.language_heads, *(model.heads for model in facts.sub_models))
     if any(is_below(part.path, head) for head in heads):
@@ -200,34 +217,48 @@ def shares_parent_with_tower(part: Part, facts: ModelFacts, towers: TowerMap) ->
 
 
 def _exits(facts: ModelFacts, tower: str, between: list[Part]) -> list[str]:
-    """Return the parts at the end of a tower that leave its width.
+    """Return the parts at the end of a tower that leave its width, with lists of the same class inside it.
 
-    The last dense part after the blocks has the width at which the tower ends. A part that writes that width too is
-    an exit beside it, as are a square layer right before it and lists of the same class (features of several depths).
-    If something outside reads that width, the tower merely ends there.
+    Such lists take the features of several depths.
     """
     inside = [part for part in facts.outline if is_below(part.path, tower)]
     blocks = max((part for part in inside if part.is_list), key=lambda part: len(part.widths), default=None)
     width = _width(facts.outline, tower)
     if blocks is None or width is None:
         return []
-    own = {model.config_class for model in facts.sub_models if model.path == tower}
-    models = {model.path for model in facts.sub_models if model.config_class not in own}  # such as a codec's decoder
-    arms = [part for part in _arms(inside, blocks) if part.path not in models]
-    widths = {width, *(part.writes for part in arms if part.widths and not part.is_dense)}
-    dense = [part for part in arms if part.is_dense]
-    if not dense or not _leaves(dense[-1], width, widths):
-        return []
-    end = dense[-1].writes
-    if end and any(other.reads and other.reads % end == 0 for other in between):
-        return []
-    exits = [part for part in dense if part.writes == end and _leaves(part, width, widths)]
-    before = dense[-2] if len(dense) > 1 and len(dense[-1].widths) == 1 else None
-    if before is not None and before not in exits and before.widths == ((width, width),):
-        exits.append(before)
+    arms = [part for part in _arms(inside, blocks) if not is_model_of_its_own(part, tower, facts)]
+    exits = parts_that_leave(arms, width, between)
     classes = {part.class_name for part in exits if len(part.widths) > 1}
     alike = [part for part in inside if part.is_list and part is not blocks and part.class_name in classes]
     return list(dict.fromkeys(part.path for part in (*exits, *alike)))
+
+
+def parts_that_leave(arms: list[Part], width: int, between: list[Part]) -> list[Part]:
+    """Return the parts after a tower's blocks that map its width to another.
+
+    The last dense part has the width at which the tower ends. A part that writes that width too is an exit beside it,
+    as is a square layer right before it. If something outside reads that width, the tower merely ends there.
+    """
+    dense = [part for part in arms if part.is_dense]
+    widths = {width, *(part.writes for part in arms if part.widths and not part.is_dense)}
+    leaving = [part for part in dense if _leaves(part, width, widths)]
+    if not leaving or leaving[-1] is not dense[-1] or is_read_outside(dense[-1], between):
+        return []
+    exits = [part for part in leaving if part.writes == dense[-1].writes]
+    if len(dense) > 1 and len(dense[-1].widths) == 1 and dense[-2].widths == ((width, width),):
+        exits.append(dense[-2])
+    return exits
+
+
+def is_model_of_its_own(part: Part, tower: str, facts: ModelFacts) -> bool:
+    """Return whether a part is a model of its own, such as the decoder of a codec."""
+    own = {model.config_class for model in facts.sub_models if model.path == tower}
+    return any(model.path == part.path and model.config_class not in own for model in facts.sub_models)
+
+
+def is_read_outside(part: Part, between: list[Part]) -> bool:
+    """Return whether a part between the towers reads the width that ``part`` writes."""
+    return any(other.reads and part.writes and other.reads % part.writes == 0 for other in between)
 
 
 def _arms(inside: list[Part], blocks: Part) -> Iterator[Part]:

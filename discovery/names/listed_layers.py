@@ -1,7 +1,7 @@
 """Derive typed layers from a list of weights: by shape, name, class if given, and siblings."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -37,18 +37,9 @@ class Listing:
 
 def list_listed(listed: Sequence[ListedLayer]) -> Listing:
     """Return the layers of a list of weights."""
-    stacks = list_expert_stacks(listed)
-    entries: list[tuple[str, Kind, ListedLayer]] = []
-    for weight in listed:
-        kind = kind_of_listed(weight, stacks)
-        if kind is not None:
-            is_packed = kind == "multihead_attention"
-            entries.append((weight.path.removesuffix(f".{IN_PROJ}") if is_packed else weight.path, kind, weight))
-    modules: dict[str, None] = {"": None}
-    for path, kind, _ in entries:
-        segments = path.split(".")
-        last = len(segments) - (kind == "expert_parameter")  # a bare parameter's module is its parent
-        modules.update(dict.fromkeys(".".join(segments[:end]) for end in range(1, last + 1)))
+    entries = list(_classify(listed))
+    owners = [path.rpartition(".")[0] if kind == "expert_parameter" else path for path, kind, _ in entries]
+    modules = _with_parents(owners)
     children: dict[str, dict[str, None]] = defaultdict(dict)
     for path in filter(None, modules):
         parent, _, name = path.rpartition(".")
@@ -61,7 +52,26 @@ def list_listed(listed: Sequence[ListedLayer]) -> Listing:
         layer = _to_layer(weight, path, kind, block, depth)
         layers.append(replace(layer, bypassed=READS_ITS_PARTS) if path in packed else layer)
     containers = frozenset(path for path, names in children.items() if path and all(map(str.isdecimal, names)))
-    return Listing(tuple(layers), tuple(modules), containers)
+    return Listing(tuple(layers), modules, containers)
+
+
+def _classify(listed: Sequence[ListedLayer]) -> Iterator[tuple[str, Kind, ListedLayer]]:
+    """Yield (path, kind, weight) of each supported weight: the path of its module, or of a bare parameter."""
+    stacks = list_expert_stacks(listed)
+    for weight in listed:
+        kind = kind_of_listed(weight, stacks)
+        if kind is not None:
+            is_packed = kind == "multihead_attention"
+            yield weight.path.removesuffix(f".{IN_PROJ}") if is_packed else weight.path, kind, weight
+
+
+def _with_parents(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return every module implied by these paths, parents first."""
+    modules: dict[str, None] = {"": None}
+    for path in paths:
+        segments = path.split(".")
+        modules.update(dict.fromkeys(".".join(segments[:end]) for end in range(1, len(segments) + 1)))
+    return tuple(modules)
 
 
 def _to_layer(listed: ListedLayer, path: str, kind: Kind, block: str | None, depth: int) -> Layer:
