@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd import forward_ad
-from torch.nn import functional
 
 
 def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
@@ -58,10 +57,16 @@ def _forward(x: torch.Tensor, tensors: Tensors, scaling: float) -> tuple[torch.T
     the other way round takes up to five times as long.
     """
     weight, bias, first, second = tensors
-    result = functional.linear(x, weight, bias).contiguous()
-    down = torch.mm(first, _like(x.reshape(-1, x.shape[-1]), first).t())
-    # What is returned must not be a view: the caller may change it in place.
-    _add_product(result.view(-1, result.shape[-1]), down, second.t(), scaling)
+    flat = x.reshape(-1, x.shape[-1])
+    # Allocated in its own shape: a function of autograd that returns a view forbids its caller to change it in place.
+    result = x.new_empty((*x.shape[:-1], weight.shape[0]))
+    rows = result.view(-1, weight.shape[0])
+    if bias is None:
+        torch.mm(flat, weight.t(), out=rows)
+    else:
+        torch.addmm(bias, flat, weight.t(), out=rows)
+    down = torch.mm(first, _like(flat, first).t())
+    _add_product(rows, down, second.t(), scaling)
     return result, down
 
 
