@@ -123,6 +123,7 @@ def test_opening_waits_for_the_process_that_fills_the_file(home, settings, monke
         other.execute("INSERT INTO filling VALUES (zeroblob(100000))")
         assert path.read_bytes()[:16] == bytes(16)
         opened = pool.submit(Registry.open, settings)
+        opened.add_done_callback(lambda _: noticed.set())  # an error ends the wait too
         assert noticed.wait(patience())
         assert not opened.done()
         other.execute("ROLLBACK")
