@@ -1,5 +1,7 @@
 """Sentences that several parts of loradar say in the same words."""
 
+from collections.abc import Iterable
+
 from .domain.vocabulary import Role
 
 
@@ -12,3 +14,10 @@ def tell_slot(pattern: str, role: Role, count: int) -> str:
     """Return what a proposal hits, slot by slot: ``model.layers.*.q_proj is attention.query (32 layers)``."""
     known = "" if role == "other" else f" is {role}"
     return f"{pattern}{known} ({count_layers(count)})"
+
+
+def list_some(names: Iterable[str], limit: int = 3) -> str:
+    """Return the first names and the number of the others: ``a, b, c and 2 more``."""
+    names = [*names]
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

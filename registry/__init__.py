@@ -7,7 +7,7 @@ write, or to reach a database that is no SQLite file: a lookup has half a second
 from .ask import lookup, verify
 from .contributions.evidence import failure_of, weigh
 from .contributions.idempotency import Key
-from .peft_constants.export import Export, ExportPlan, LeftOut, Wish
+from .peft_constants.export import Export, ExportOptions, ExportPlan, LeftOut
 from .peft_constants.imported_tables import import_tables
 from .peft_constants.patch import PEFT_PATH, Patch, apply_plan, export_constants
 from .peft_constants.reading import (
@@ -35,6 +35,7 @@ __all__ = [
     "DatabaseInfo",
     "Drift",
     "Export",
+    "ExportOptions",
     "ExportPlan",
     "Key",
     "LeftOut",
@@ -45,7 +46,6 @@ __all__ = [
     "Registry",
     "StoreReport",
     "Verdict",
-    "Wish",
     "apply_plan",
     "catalog_entry",
     "catalog_header",

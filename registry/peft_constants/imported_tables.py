@@ -1,4 +1,4 @@
-"""Import ``constants.py`` files beside the installed PEFT and print their tables; always in a process of its own.
+"""Import ``constants.py`` files next to the installed PEFT and print their tables; always in a process of its own.
 
 ``python -m loradar.registry.peft_constants.imported_tables FILE ...`` imports each file under another name in
 ``peft.utils``, so that relative imports reach the installed package, and prints one JSON object per file. Importing
@@ -23,50 +23,49 @@ Tables = dict[str, dict[str, Any]]
 
 
 def import_tables(*paths: Path) -> list[Tables]:
-    """Import files beside the installed PEFT in a process of their own, and return the tables of each.
+    """Import files next to the installed PEFT in another process, and return the tables of each.
 
     Raises:
-        ConstantsUnreadable: If one cannot be imported, or that takes too long; names the cause.
+        ConstantsUnreadable: If a file cannot be imported, or the imports take too long; the message names the cause.
     """
     import subprocess  # noqa: PLC0415 - a lookup does without
 
-    # -P: what lies in the folder one stands in is no package.
+    # -P: files in the working folder must not shadow packages.
     command = [sys.executable, "-P", "-m", __name__, *map(str, paths)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)  # noqa: S603 - ours
     except subprocess.TimeoutExpired:
-        message = f"Importing beside peft took more than {SECONDS} s. Try again, or with --no-import."
+        message = f"Timed out after {SECONDS} s importing the file next to peft. Try again, or with --no-import."
         raise ConstantsUnreadable(message, seconds=SECONDS) from None
     if done.returncode:
         cause = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        message = f"It cannot be imported beside the installed peft: {cause}. Give peft's own file, or --no-import."
+        message = f"Cannot import the file next to the installed peft: {cause}. Give peft's own file, or --no-import."
         raise ConstantsUnreadable(message, cause=cause)
     return [json.loads(line) for line in done.stdout.splitlines()[-len(paths) :]]
 
 
-def _load(number: int, path: Path) -> Tables:
-    """Return the tables of a file, imported as a module of ``peft.utils``."""
-    name = f"peft.utils.loradar_{number}"
-    spec = spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        sys.exit(f"{path} is no Python file")
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return {table: _plain(value) for table, value in vars(module).items() if is_table(table)}
-
-
-def _plain(table: dict[str, Any]) -> dict[str, Any]:
-    """Return a table in the form in which it is read: a function is its name, a set is sorted."""
-    plain = {name: {"function": value.__name__} if callable(value) else value for name, value in table.items()}
-    return {name: sorted(value) if isinstance(value, set) else value for name, value in plain.items()}
-
-
-def _main(paths: Sequence[str]) -> None:
+def main(paths: Sequence[str]) -> None:
+    """Import each file as a module of ``peft.utils`` and print its tables, in the form in which they are parsed."""
     import_module("peft.utils")
     for number, path in enumerate(paths):
-        sys.stdout.write(json.dumps(_load(number, Path(path))) + "\n")
+        name = f"peft.utils.loradar_{number}"
+        spec = spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            sys.exit(f"{path} is not a Python file")
+        module = module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        tables = {table: entries for table, entries in vars(module).items() if is_table(table)}
+        plain = {t: {name: _to_plain(value) for name, value in entries.items()} for t, entries in tables.items()}
+        sys.stdout.write(json.dumps(plain) + "\n")
+
+
+def _to_plain(value: Any) -> Any:
+    """Return a value as :mod:`.syntax` parses it: a function is its name, a set is sorted."""
+    if callable(value):
+        return {"function": value.__name__}
+    return sorted(value) if isinstance(value, set) else value
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    main(sys.argv[1:])

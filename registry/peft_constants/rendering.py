@@ -1,8 +1,8 @@
-"""The registry's answers as a Python file with the names of PEFT's tables: importable by itself, without PEFT."""
+"""Render target tables as text: entries and modules in Python, and rows of PEFT's support matrix in Markdown."""
 
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -12,10 +12,11 @@ from typing import Any
 from ...domain.mappings import Mapping
 from ...domain.summaries import ArchitectureSummary
 from ...domain.targets import Targets
-from .export import ExportPlan, plan_export
+from .export import ExportPlan, plan_export, to_plain
 from .reading import IA3_FEEDFORWARD_TABLE, TARGETS_TABLE, PeftConstants, load_constants, peft_type_of
 
-Tables = dict[str, dict[str, Targets]]
+WIDTH = 119
+"""PEFT's line length (``line-length`` of its ``pyproject.toml``, 0.3 to 0.21)."""
 
 HEADER = '''"""Target modules of transformers' architectures, by model type, in the names of PEFT's own tables.
 
@@ -25,67 +26,16 @@ to receive a gradient.
 '''
 
 
-def constants_python(mappings: Iterable[Mapping], *, only_ours: bool = False) -> str:
-    """Return the source of a module with every table: PEFT's entries as they are stored, then what they lack.
-
-    Args:
-        mappings: What the registry holds for transformers (``Registry.list_mappings``).
-        only_ours: Leave PEFT's entries out.
-    """
-    mappings = tuple(mappings)
-    stored = _stored(mappings)
-    file = PeftConstants("", {table: _plain(entries) for table, entries in stored.items()}, {})
-    ours = plan_export(mappings, file, [*stored]).entries()
-    tables: Tables = {table: ({} if only_ours else stored[table]) | ours.get(table, {}) for table in stored}
-    versions = sorted({mapping.source.version for mapping in mappings if mapping.source.kind == "peft"})
-    stated = f"; PEFT's entries are those of {', '.join(versions)}" if versions and not only_ours else ""
-    header = HEADER.format(version=metadata.version("loradar"), stated=stated)
-    return "\n".join([header, *_statements(tables)])
-
-
-def _stored(mappings: Iterable[Mapping]) -> Tables:
-    """Return PEFT's tables as the registry holds them, in the order of its file."""
-    names = {peft_type_of(table): table for table in load_constants().tables if peft_type_of(table)}
-    tables: Tables = {table: {} for table in [*names.values(), IA3_FEEDFORWARD_TABLE]}
-    for mapping in mappings:
-        if mapping.source.kind != "peft" or mapping.spec.target_modules is None:
-            continue
-        table = names.get(mapping.peft_type, TARGETS_TABLE.format(mapping.peft_type))
-        tables.setdefault(table, {})[mapping.name] = mapping.spec.target_modules
-        if mapping.spec.feedforward_modules is not None:
-            tables[IA3_FEEDFORWARD_TABLE][mapping.name] = mapping.spec.feedforward_modules
-    return tables
-
-
-def _statements(tables: Tables) -> Iterator[str]:
-    """Yield a statement per table; one that says the same as another before is its copy, as in PEFT's file."""
-    style = Style()
-    written: dict[str, str] = {}
-    for table, entries in tables.items():
-        lines = (f"    {style.string(name)}: {style.value(name, value)},\n" for name, value in entries.items())
-        literal = f"{{\n{''.join(lines)}}}" if entries else "{}"
-        original = written.setdefault(literal, table)
-        yield f"{table} = {literal if original == table else f'{original}.copy()'}\n"
-
-
-def _plain(entries: dict[str, Targets]) -> dict[str, object]:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in entries.items()}
-
-
-WIDTH = 119
-"""PEFT's line length (``line-length`` of its ``pyproject.toml``, 0.3 to 0.21)."""
-
-
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How a dict is written.
+    """The formatting of a dict.
 
     Attributes:
-        quote: The quotes of its strings.
-        indent: What stands before an entry on a line of its own, beyond ``block``.
-        block: What stands before every line of the block the dict is in.
+        quote: The quote of its strings.
+        indent: Indentation of an entry on its own line, relative to ``block``.
+        block: Indentation of the block the dict is in.
         step: One level of indentation.
-        newline: What ends a line.
+        newline: The line end.
     """
 
     quote: str = '"'
@@ -95,7 +45,7 @@ class Style:
     newline: str = "\n"
 
     def string(self, text: str) -> str:
-        """Return a string literal; raw where that saves doubled backslashes."""
+        """Return a string literal; a raw one where that saves doubled backslashes."""
         other = "'" if self.quote == '"' else '"'
         quote = other if self.quote in text and other not in text else self.quote
         if not (text.isprintable() and text.isascii()):
@@ -107,13 +57,13 @@ class Style:
         return f"{prefix}{quote}{text}{quote}"
 
     def flat(self, targets: Targets) -> str:
-        """Return a value on one line."""
+        """Return the source of targets on one line."""
         if isinstance(targets, str):
             return self.string(targets)
         return f"[{', '.join(map(self.string, targets))}]"
 
     def value(self, name: str, targets: Targets) -> str:
-        """Return a value as it stands behind its key, on one line if that fits; its further lines lack the block's."""
+        """Return the source of an entry's targets, on one line if that fits; further lines lack the block's indent."""
         flat = self.flat(targets)
         line = f"{self.block}{self.indent}{self.string(name)}: {flat},"
         if len(line) <= WIDTH or isinstance(targets, str) or not targets:
@@ -122,51 +72,84 @@ class Style:
         return f"[{''.join(f'{inner}{self.string(target)},' for target in targets)}{self.newline}{self.indent}]"
 
 
-def support_rows(plan: ExportPlan, architectures: Iterable[ArchitectureSummary]) -> str:
-    """Return Markdown: for each task a table with a row per architecture; empty if nothing is added.
+def constants_python(mappings: Iterable[Mapping], *, only_ours: bool = False) -> str:
+    """Return a Python module with every table: PEFT's entries, then the proved entries it lacks.
 
-    A mark stands only for a method whose table gets the entry, and an architecture without any has no row: of prompt
-    learning nothing was tried.
+    The module imports without PEFT. As in PEFT's file, a table equal to an earlier one is a copy of it.
 
     Args:
-        plan: What is added.
-        architectures: Those the registry knows, which tell the class of each.
+        mappings: The registry's mappings for transformers (``Registry.list_mappings``).
+        only_ours: Leave PEFT's entries out.
     """
-    form = _form()
-    classes = {found.architecture.name: found.architecture.class_name or "" for found in architectures}
+    mappings = tuple(mappings)
+    stored = _peft_tables(mappings)
+    plain = {table: {name: to_plain(value) for name, value in entries.items()} for table, entries in stored.items()}
+    ours = plan_export(mappings, PeftConstants("", plain, {}), [*stored]).entries()
+    versions = sorted({mapping.source.version for mapping in mappings if mapping.source.kind == "peft"})
+    stated = f"; PEFT's entries are those of {', '.join(versions)}" if versions and not only_ours else ""
+    statements = [HEADER.format(version=metadata.version("loradar"), stated=stated)]
+    style = Style()
+    names_by_literal: dict[str, str] = {}
+    for table, peft_entries in stored.items():
+        entries = ({} if only_ours else peft_entries) | ours.get(table, {})
+        lines = (f"    {style.string(name)}: {style.value(name, value)},\n" for name, value in entries.items())
+        literal = f"{{\n{''.join(lines)}}}" if entries else "{}"
+        original = names_by_literal.setdefault(literal, table)
+        statements.append(f"{table} = {literal if original == table else f'{original}.copy()'}\n")
+    return "\n".join(statements)
+
+
+def _peft_tables(mappings: Iterable[Mapping]) -> dict[str, dict[str, Targets]]:
+    """Return PEFT's tables as stored in the registry, in the order of PEFT's file."""
+    names = {peft_type_of(table): table for table in load_constants().tables if peft_type_of(table)}
+    tables: dict[str, dict[str, Targets]] = {table: {} for table in [*names.values(), IA3_FEEDFORWARD_TABLE]}
+    for mapping in mappings:
+        if mapping.source.kind != "peft" or mapping.spec.target_modules is None:
+            continue
+        table = names.get(mapping.peft_type, TARGETS_TABLE.format(mapping.peft_type))
+        tables.setdefault(table, {})[mapping.name] = mapping.spec.target_modules
+        if mapping.spec.feedforward_modules is not None:
+            tables[IA3_FEEDFORWARD_TABLE][mapping.name] = mapping.spec.feedforward_modules
+    return tables
+
+
+def support_rows(plan: ExportPlan, architectures: Iterable[ArchitectureSummary]) -> str:
+    """Return the rows an export adds to PEFT's support matrix, as a Markdown table per task; empty if there are none.
+
+    A method is marked only if its table gets the entry. An architecture without a mark has no row; prompt learning is
+    never marked, because it has no targets to prove.
+
+    Args:
+        plan: The added entries.
+        architectures: Those the registry knows, for their class names.
+    """
+    layout = _matrix_layout()
+    columns = layout["columns"]
+    classes = {summary.architecture.name: summary.architecture.class_name or "" for summary in architectures}
     methods: dict[str, set[str]] = defaultdict(set)
     for export in plan.added:
         methods[export.name].add(export.mapping.peft_type)
-    rows: dict[str, list[str]] = defaultdict(list)
-    for name in [name for name, proved in methods.items() if proved & form["columns"].keys()]:
-        section, label = _section(classes.get(name) or name)
-        rows[section].append(_row(label, [column in methods[name] for column in form["columns"]]))
-    titles = [*form["sections"], form["other"]]
-    return "\n".join(_table(title, rows[title]) for title in titles if title in rows)
+    rows: dict[str, set[str]] = defaultdict(set)
+    for name, proved in methods.items():
+        if proved & columns.keys():
+            section, label = _find_section(classes.get(name) or name)
+            marks = [layout["marks"]["proved" if column in proved else "other"] for column in columns]
+            rows[section].add(f"| {label:<{layout['width']}} | {' | '.join(f'{mark} ' for mark in marks)} |")
+    head = [f"|   Model         | {' | '.join(columns.values())} |", "| --------- |" + " ---- |" * len(columns)]
+    titles = [title for title in (*layout["sections"], layout["other"]) if title in rows]
+    return "\n".join("\n".join([f"### {title}", *head, *sorted(rows[title])]) + "\n" for title in titles)
 
 
-def _section(class_name: str) -> tuple[str, str]:
-    """Return the section a class belongs to, and what its row is called: the class without the task."""
-    form = _form()
-    for title, endings in form["sections"].items():
+def _find_section(class_name: str) -> tuple[str, str]:
+    """Return the section of a class and the label of its row: the class name without the task."""
+    layout = _matrix_layout()
+    for title, endings in layout["sections"].items():
         for ending in endings:
             if class_name.endswith(ending):
                 return title, class_name.removesuffix(ending)
-    return form["other"], class_name.removesuffix("Model")
-
-
-def _table(title: str, rows: list[str]) -> str:
-    columns = _form()["columns"].values()
-    lines = [f"### {title}", f"|   Model         | {' | '.join(columns)} |", "| --------- |" + " ---- |" * len(columns)]
-    return "\n".join([*lines, *sorted(set(rows))]) + "\n"
-
-
-def _row(label: str, proved: list[bool]) -> str:
-    form = _form()
-    marks = [form["marks"]["proved" if is_proved else "other"] for is_proved in proved]
-    return f"| {label:<{form['width']}} | {' | '.join(f'{mark} ' for mark in marks)} |"
+    return layout["other"], class_name.removesuffix("Model")
 
 
 @cache
-def _form() -> dict[str, Any]:
+def _matrix_layout() -> dict[str, Any]:
     return tomllib.loads((files("loradar.data") / "peft_readme.toml").read_text("utf-8"))

@@ -1,7 +1,7 @@
-"""Reads a parsed ``constants.py``: dict literals, ``.copy()``, subscript assignment, ``if`` branches.
+"""Parse the tables of a ``constants.py``: dict literals, ``.copy()``, subscript assignments and ``if`` branches.
 
-Only the syntax tree is looked at. A table built in any other way is refused with its line: a fact left out in
-silence would be worse than none.
+Only the syntax tree is read; nothing is executed. A table built in any other way is rejected with its line number,
+because a silently missing entry would be worse than none.
 """
 
 import ast
@@ -16,7 +16,7 @@ TABLE_PREFIX = "TRANSFORMERS_MODELS_TO_"
 
 @dataclass(frozen=True, slots=True)
 class Conditional:
-    """What is set only inside an ``if``: an entry of a table, or a whole constant if ``key`` is ``None``."""
+    """An entry of a table that is set only inside an ``if``, or a whole constant if ``key`` is ``None``."""
 
     name: str
     key: str | None
@@ -41,7 +41,7 @@ class Table:
     conditional: list[tuple[str, Any, str]] = field(default_factory=list)
 
     def put(self, key: str, value: Any, condition: str) -> None:
-        """Set an entry; one set for certain ends what was set under a condition before."""
+        """Set an entry; an unconditional value replaces earlier conditional ones."""
         if condition:
             self.conditional.append((key, value, condition))
         else:
@@ -52,17 +52,17 @@ class Table:
         """Set every entry of another table."""
         for key, value in other.entries.items():
             self.put(key, value, condition)
-        self.conditional.extend((key, value, both(condition, when)) for key, value, when in other.conditional)
+        self.conditional.extend((key, value, both(condition, inner)) for key, value, inner in other.conditional)
 
 
 def both(outer: str, inner: str) -> str:
-    """Return the text of two conditions that must hold together; an empty one always holds."""
+    """Return the conjunction of two conditions as text; an empty condition always holds."""
     return f"({outer}) and ({inner})" if outer and inner else outer or inner
 
 
 @dataclass
 class Module:
-    """What has been read so far, statement by statement."""
+    """The constants set by the statements read so far."""
 
     path: str
     tables: dict[str, Table] = field(default_factory=dict)
@@ -71,23 +71,25 @@ class Module:
     conditional_values: list[Conditional] = field(default_factory=list)
 
     def entries_by_table(self) -> dict[str, dict[str, Any]]:
-        """Return the entries of each table that are set for certain."""
+        """Return the unconditional entries of each table."""
         return {name: table.entries for name, table in self.tables.items()}
 
     @property
     def conditional(self) -> list[Conditional]:
-        """Everything set under a condition."""
+        """Every entry and constant set under a condition."""
         entries = [Conditional(name, *entry) for name, table in self.tables.items() for entry in table.conditional]
         return entries + self.conditional_values
 
     def read(self, statement: ast.stmt, condition: str = "") -> None:
-        """Take in one statement; what touches no constant is passed over."""
+        """Read one statement; statements that touch no constant are ignored."""
         match statement:
             case ast.FunctionDef(name=name):
                 self.functions.add(name)
             case ast.If(test=test, body=body, orelse=orelse):
-                self._read_all(body, both(condition, ast.unparse(test)))
-                self._read_all(orelse, both(condition, f"not ({ast.unparse(test)})"))
+                text = ast.unparse(test)
+                for branch, when in ((body, text), (orelse, f"not ({text})")):
+                    for inner in branch:
+                        self.read(inner, both(condition, when))
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 self._assign(name, value, condition)
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
@@ -96,13 +98,17 @@ class Module:
                 if name in self.tables:
                     self.tables[name].put(self._key(key), self._value(value), condition)
                 elif is_table(name):
-                    raise self._refused(statement)
+                    raise self._unreadable(statement)
             case _:
-                self._pass_over(statement)
+                self._forget_touched(statement)
 
-    def _read_all(self, statements: list[ast.stmt], condition: str) -> None:
-        for statement in statements:
-            self.read(statement, condition)
+    def _forget_touched(self, statement: ast.stmt) -> None:
+        """Drop every dict that an unsupported statement names, or reject the statement if one is a PEFT table."""
+        names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
+        if any(map(is_table, names)):
+            raise self._unreadable(statement)
+        for name in names & self.tables.keys():
+            del self.tables[name]
 
     def _assign(self, name: str, value: ast.expr, condition: str) -> None:
         match value:
@@ -111,51 +117,45 @@ class Module:
             case ast.Dict() if is_table(name):
                 self._assign_table(name, value, condition)
             case ast.Dict():
-                self._assign_other(name, value, condition)
+                # Before PEFT 0.6 the tables stood beside dicts of classes, which no JSON form exists for.
+                try:
+                    self._assign_table(name, value, condition)
+                except ConstantsUnreadable:
+                    self.tables.pop(name, None)
+                    if name.isupper():
+                        self._assign_value(name, value, condition)
             case ast.Call(func=ast.Attribute(value=ast.Name(id=other), attr="copy")) if other in self.tables:
                 self._assign_table(name, value, condition)
             case _ if is_table(name):
-                raise self._refused(value)
+                raise self._unreadable(value)
             case _ if name.isupper():
                 self._assign_value(name, value, condition)
 
     def _assign_table(self, name: str, value: ast.Dict | ast.Call, condition: str) -> None:
-        # A dict made under a condition is fine; one replaced under a condition would be two tables in one.
+        # A dict created under a condition is representable; one replaced under a condition would be two tables.
         if condition and name in self.tables and self.tables[name].entries:
-            raise self._refused(value)
+            raise self._unreadable(value)
         table = self.tables.get(name, Table()) if condition else Table()
         table.update(self._table(value), condition)
         self.tables[name] = table
 
-    def _assign_other(self, name: str, value: ast.Dict, condition: str) -> None:
-        """Take in a dict that is no table of PEFT's: before 0.6 the tables stood beside dicts of classes."""
-        try:
-            self._assign_table(name, value, condition)
-        except ConstantsUnreadable:
-            self.tables.pop(name, None)
-            if name.isupper():
-                self._assign_value(name, value, condition)
-
     def _table(self, node: ast.expr) -> Table:
-        """Return the table an expression makes: a dict literal, a known table or a copy of one."""
+        """Return the table an expression evaluates to: a dict literal, a known table or a copy of one."""
         match node:
             case ast.Name(id=name) if name in self.tables:
                 return self.tables[name]
             case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="copy")) if name in self.tables:
                 return self.tables[name]
-            case ast.Dict():
-                return self._dict(node)
+            case ast.Dict(keys=keys, values=values):
+                table = Table()
+                for key, value in zip(keys, values, strict=True):
+                    if key is None:  # {**OTHER}
+                        table.update(self._table(value), "")
+                    else:
+                        table.put(self._key(key), self._value(value), "")
+                return table
             case _:
-                raise self._refused(node)
-
-    def _dict(self, node: ast.Dict) -> Table:
-        table = Table()
-        for key, value in zip(node.keys, node.values, strict=True):
-            if key is None:  # {**OTHER}
-                table.update(self._table(value), "")
-            else:
-                table.put(self._key(key), self._value(value), "")
-        return table
+                raise self._unreadable(node)
 
     def _assign_value(self, name: str, node: ast.expr, condition: str) -> None:
         value = self._value(node, lenient=True)
@@ -165,14 +165,12 @@ class Module:
             self.values[name] = value
 
     def _key(self, node: ast.expr) -> str:
-        match node:
-            case ast.Constant(value=str(key)):
-                return key
-            case _:
-                raise self._refused(node)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return node.value
+        raise self._unreadable(node)
 
-    def _value(self, node: ast.expr, *, lenient: bool = False) -> Any:
-        """Return the JSON form of an expression; ``lenient`` keeps the source of what is not a literal."""
+    def _value(self, node: ast.expr, *, lenient: bool = False) -> Any:  # noqa: PLR0911 - one for each form
+        """Return the JSON form of an expression; ``lenient`` keeps the source of an expression without one."""
         match node:
             case ast.List(elts=items) | ast.Tuple(elts=items):
                 return [self._value(item, lenient=lenient) for item in items]
@@ -180,14 +178,6 @@ class Module:
                 return sorted(self._value(item) for item in items)
             case ast.Constant(value=str() | int() | float() | None as value):
                 return value
-            case ast.Name() | ast.Subscript():
-                return self._known(node, lenient=lenient)
-            case _:
-                return self._expression(node, lenient=lenient)
-
-    def _known(self, node: ast.Name | ast.Subscript, *, lenient: bool) -> Any:
-        """Return what was read before: a function by its name, a constant, or an entry of a table."""
-        match node:
             case ast.Name(id=name) if name in self.functions:
                 return {"function": name}
             case ast.Name(id=name) if name in self.values:
@@ -196,23 +186,11 @@ class Module:
                 name in self.tables and key in self.tables[name].entries
             ):
                 return self.tables[name].entries[key]
-            case _:
-                return self._expression(node, lenient=lenient)
+        if lenient:
+            return {"expression": ast.unparse(node)}
+        raise self._unreadable(node)
 
-    def _expression(self, node: ast.expr, *, lenient: bool) -> dict[str, str]:
-        if not lenient:
-            raise self._refused(node)
-        return {"expression": ast.unparse(node)}
-
-    def _pass_over(self, statement: ast.stmt) -> None:
-        """Refuse what touches a table in another way; any other dict it touches is no longer known."""
-        names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
-        if any(map(is_table, names)):
-            raise self._refused(statement)
-        for name in names & self.tables.keys():
-            del self.tables[name]
-
-    def _refused(self, node: ast.stmt | ast.expr) -> ConstantsUnreadable:
+    def _unreadable(self, node: ast.stmt | ast.expr) -> ConstantsUnreadable:
         source = ast.unparse(node).partition("\n")[0]
         message = (
             f"{self.path}, line {node.lineno}: cannot read {source!r} without executing it. "
@@ -222,15 +200,15 @@ class Module:
 
 
 def is_table(name: str) -> bool:
-    """Tell whether PEFT gives this name to a table keyed by ``model_type``."""
+    """Return whether a name is that of a PEFT table keyed by ``model_type``."""
     return name.startswith(TABLE_PREFIX)
 
 
 def read_module(tree: ast.Module, path: str) -> Module:
-    """Return everything a parsed ``constants.py`` sets.
+    """Return the constants set by a parsed ``constants.py``.
 
     Raises:
-        ConstantsUnreadable: If a table is built in a way that is not understood; names the line.
+        ConstantsUnreadable: If a table is built in an unsupported way; the message names the line.
     """
     module = Module(path)
     for statement in tree.body:

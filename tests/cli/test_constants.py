@@ -161,8 +161,8 @@ def test_a_file_of_ones_own_is_imported_only_when_told(run, file, tmp_path, monk
 
 
 ELSE = [
-    ("raise RuntimeError('not today')", "cannot be imported beside the installed peft: RuntimeError: not today"),
-    (f"globals()['{LORA}']['olmo2'] = ['x']", f"Imported, it is not what was planned: {LORA}['olmo2'] is not"),
+    ("raise RuntimeError('not today')", "Cannot import the file next to the installed peft: RuntimeError: not today"),
+    (f"globals()['{LORA}']['olmo2'] = ['x']", f"The imported tables are not as planned: {LORA}['olmo2'] is not"),
 ]
 
 
@@ -199,7 +199,7 @@ def test_what_the_real_peft_refuses_is_left_out(run):
 
 def test_trials_that_end_early_are_told(run, monkeypatch):
     """A process that dies has not said that PEFT takes the rest."""
-    monkeypatch.setattr("loradar.cli.constants.MODULE", "loradar.no_such_module")
+    monkeypatch.setattr("loradar.cli.constants.TRIALS", "loradar.no_such_module")
     code, out, err = run("constants", "export", "--name", "olmo2", "--no-import", "--try")
     assert (code, out) == (2, b"")
     assert "Trying the entries on peft failed after 0 of 8" in err

@@ -8,7 +8,7 @@ from constants_zoo import mapping
 
 from loradar.domain.targets import TargetSpec
 from loradar.errors import ConstantsUnreadable, MissingExtra
-from loradar.registry import LeftOut, Wish, export_constants, installed_constants, parse_constants
+from loradar.registry import ExportOptions, LeftOut, export_constants, installed_constants, parse_constants
 from loradar.registry.peft_constants.export import Export, ExportPlan
 from loradar.registry.peft_constants.patch import apply_plan
 
@@ -33,7 +33,7 @@ FILE = f"""\
 
 def export(*mappings, file=FILE, **wish):
     """Return the patch, and its tables with what was there taken out."""
-    patch = export_constants(file.encode(), mappings, Wish(**wish))
+    patch = export_constants(file.encode(), mappings, ExportOptions(**wish))
     before, after = (parse_constants(source, "", "constants.py").tables for source in (patch.before, patch.after))
     new = {
         table: {name: value for name, value in entries.items() if before[table].get(name) != value}
@@ -63,8 +63,8 @@ REFUSED = [
     (mapping(status=None), {}, "never checked"),
     (mapping(status="partial"), {"unproven": True}, "partial on transformers 5.23.0: q matches nothing"),
     (mapping(status="dead"), {"unproven": True}, "dead on transformers 5.23.0: q matches nothing"),
-    (mapping(target_parameters=("experts.up",)), {}, "it needs target_parameters, which a table cannot say"),
-    (mapping(exclude_modules="vision.*"), {}, "it needs exclude_modules, which a table cannot say"),
+    (mapping(target_parameters=("experts.up",)), {}, "it needs target_parameters, which a table cannot express"),
+    (mapping(exclude_modules="vision.*"), {}, "it needs exclude_modules, which a table cannot express"),
     (mapping(target_modules=None), {}, "it names no modules"),
 ]
 
@@ -102,7 +102,7 @@ def test_ia3_needs_its_second_table():
     assert patch.plan.left_out == (LeftOut(IA3, "olmo2", f"there is no {FEEDFORWARD}"),)
     patch, new = export(one, file=FILE.replace(f"{FEEDFORWARD} = {{}}", f'{FEEDFORWARD} = {{"olmo2": ["fc1"]}}'))
     assert new == {}
-    assert patch.plan.left_out == (LeftOut(IA3, "olmo2", f"{FEEDFORWARD} says ['fc1'] of it already"),)
+    assert patch.plan.left_out == (LeftOut(IA3, "olmo2", f"{FEEDFORWARD} already has ['fc1']"),)
 
 
 def test_what_peft_has_itself_is_not_exported():

@@ -7,7 +7,14 @@ from constants_zoo import mapping
 
 from loradar.domain.scans import Architecture
 from loradar.domain.summaries import ArchitectureSummary
-from loradar.registry import Wish, constants_python, export_constants, load_constants, parse_constants, support_rows
+from loradar.registry import (
+    ExportOptions,
+    constants_python,
+    export_constants,
+    load_constants,
+    parse_constants,
+    support_rows,
+)
 from loradar.registry.peft_constants.reading import peft_type_of
 
 LORA = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
@@ -66,7 +73,7 @@ def architecture(name, class_name):
 def rows(mappings, architectures, **wish):
     """Return the rows for a file that has empty tables."""
     source = f"{LORA} = {{}}\n{IA3} = {{}}\n{FEEDFORWARD} = {{}}\n".encode()
-    return support_rows(export_constants(source, mappings, Wish(**wish)).plan, architectures)
+    return support_rows(export_constants(source, mappings, ExportOptions(**wish)).plan, architectures)
 
 
 def test_rows_stand_under_their_task_with_a_mark_per_proved_method():
