@@ -1,4 +1,8 @@
-"""Where an adapter goes when nobody says: registry by name, by fingerprint, by structure, live scan, in that order."""
+"""Where an adapter goes when nobody says: registry by name, by fingerprint, by structure, live scan, in that order.
+
+The registry is asked by name with the model's own layers. Only where its entry does not fit, or there is none, does a
+forward run, and all four steps are gone through with what it shows.
+"""
 
 import logging
 import warnings
@@ -10,7 +14,7 @@ from typing import Literal, Self
 
 from torch import nn
 
-from ..discovery import scan_module
+from ..discovery import identify, read_model, scan_module
 from ..domain.mappings import Mapping
 from ..domain.methods import get_method
 from ..domain.patterns import name_targets, pattern_of
@@ -19,6 +23,8 @@ from ..domain.summaries import ArchitectureDetail
 from ..domain.targets import TargetSpec, excluding, find_hits, without_exclusion
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
 from ..registry import Registry, verify
+from .fit import Fit, fit
+from .known import find_entry
 from .translation import translate
 
 logger = logging.getLogger("loradar")
@@ -37,8 +43,9 @@ class Decision:
         spec: The targets decided on.
         says: The decision in words.
         reasons: Why these layers, in words.
-        layers: What a scan of this very model found, whichever step decided: role and evidence of each layer, of the
-            adapted ones alone once the adapter is in; empty if nothing was scanned.
+        layers: The layers the decision rests on, with role and evidence: what is on record of the layers adapted, if
+            the registry's entry fitted; what the scan of this very model found, if there was one, of the adapted ones
+            alone once the adapter is in; else empty.
     """
 
     step: Step
@@ -65,7 +72,35 @@ def decide(model: nn.Module, preset: str = "default", peft_type: str = PEFT_TYPE
         NoAdaptableLayers: If there is no layer for an adapter.
         MethodDoesNotFit: If the method can adapt nothing of this model.
     """
-    return decide_for(scan_known(model), peft_type, preset)
+    decision = decide_unscanned(model, preset, peft_type)
+    if decision is None:
+        return decide_for(scan_known(model), peft_type, preset)
+    logger.info("%s: %s", identify(model).reference, decision.says)
+    return decision
+
+
+def decide_unscanned(model: nn.Module, preset: str = "default", peft_type: str = PEFT_TYPE) -> Decision | None:
+    """Decide as ``decide`` if the registry's entry fits the model's own layers; ``None`` if a forward has to run.
+
+    Raises:
+        UnknownPeftType: As ``decide``.
+        UnknownPreset: If ``preset`` is no preset.
+    """
+    fitted = _fit_entry(model, peft_type, preset)
+    if fitted is None:
+        return None
+    mapping = fitted.mapping
+    spec = replace(mapping.spec, modules_to_save=fitted.modules_to_save)
+    return Decision("registry", spec, f"registry entry of {_named(mapping)}", mapping.reasons, fitted.layers)
+
+
+def _fit_entry(model: nn.Module, peft_type: str, preset: str) -> Fit | None:
+    static = read_model(model)
+    try:
+        entry = find_entry(static.facts.architecture, peft_type, preset)
+    except DatabaseUnusable:
+        return None  # a scan decides, and warns of it
+    return fit(entry, model, static) if entry else None
 
 
 def scan_known(model: nn.Module) -> Scan:
@@ -91,8 +126,14 @@ def decide_for(found: Scan, peft_type: str = PEFT_TYPE, preset: str = "default")
 
 
 def expand_shorthand(model: nn.Module, shorthand: str) -> TargetSpec:
-    """Return the targets a shorthand such as ``all-linear`` stands for in this model, heads not included."""
-    return replace(_from_scan(scan_known(model), PEFT_TYPE, shorthand).spec, modules_to_save=None)
+    """Return the targets a shorthand such as ``all-linear`` stands for in this model, heads not included.
+
+    The registry decides by what a scan found alone: a contributed entry of this name may mean something else.
+    """
+    fitted = _fit_entry(model, PEFT_TYPE, shorthand)
+    is_scanned = fitted is not None and fitted.mapping.source.kind == "scanner"
+    spec = fitted.mapping.spec if fitted and is_scanned else _from_scan(scan_known(model), PEFT_TYPE, shorthand).spec
+    return replace(spec, modules_to_save=None)
 
 
 def _from_registry(found: Scan, peft_type: str, preset: str) -> Decision | None:

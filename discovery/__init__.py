@@ -4,7 +4,7 @@ Others may import: ``scan`` (a model or reference), ``scan_module`` (a live modu
 and ``scan_library`` (one architecture, some, or every one, of a library, within ``Bounds``, as a ``How`` says),
 ``scan_config`` and ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``list_architectures``,
 ``build`` (the model of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``,
-``CONV_KINDS``.
+``CONV_KINDS``; ``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model).
 """
 
 from ..domain.vocabulary import CONV_KINDS
@@ -18,23 +18,28 @@ from .config_scan import scan_config
 from .facts.layers import Site, kind_of, list_layers, walk
 from .facts.model_facts import identify
 from .listing_scan import scan_listing
+from .liveness import proof_holds
 from .scanner import scan, scan_module
 from .sources import build, quiet_libraries
 from .sources import list_names as list_architectures
 from .sources.hub import fetch_config
+from .static import StaticModel, read_model
 
 __all__ = [
     "CONV_KINDS",
     "Bounds",
     "How",
     "Site",
+    "StaticModel",
     "build",
     "fetch_config",
     "identify",
     "kind_of",
     "list_architectures",
     "list_layers",
+    "proof_holds",
     "quiet_libraries",
+    "read_model",
     "scan",
     "scan_config",
     "scan_each",

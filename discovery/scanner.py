@@ -1,5 +1,6 @@
 """scan: a model or a reference -> everything the scanner finds about it."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,15 @@ from ..references import Reference
 from . import sources
 from .dataflow import Trace, trace
 from .evidence import judge, list_untraced
-from .facts.layers import Site, list_layers, walk
-from .facts.model_facts import collect_facts, is_configuration
+from .facts.layers import Site
+from .facts.model_facts import is_configuration
 from .facts.prompt_settings import read_prompt_facts
-from .facts.towers import list_prefixes, map_towers
+from .facts.towers import list_prefixes
 from .fingerprint import fingerprint, structure
 from .liveness import Builds, Proof, Recall, apply_proof, list_builds, prove_any, recall_proof
-from .names.static_roles import label_layers
-from .names.surroundings import Surroundings
 from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
 from .slots import make_slots
+from .static import read_model, unreadable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -84,19 +84,15 @@ def scan_module(
     try:
         return _scan_module(model, example_inputs, method, builds, recall)
     except RuntimeError as error:  # attributes of a user's module may be properties that fail, or recur for ever
-        cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
-        message = f"{type(model).__name__} could not be read ({cause}). Scan it without what fails, or by a reference."
-        raise ScanFailed(message, reference=type(model).__name__, cause=cause) from error
+        raise unreadable(model, error) from error
 
 
 def _scan_module(
     model: nn.Module, example_inputs: Any, method: str, builds: Builds | None, recall: Recall | None
 ) -> Scan:
-    facts = collect_facts(model)
-    sites = [*walk(model)]
-    module_paths = tuple(site.path for site in sites)
-    towers = map_towers(facts)
-    layers = label_layers(Surroundings(facts, towers, module_paths, list_layers(model)))
+    static = read_model(model)
+    facts, module_paths = static.facts, static.module_paths
+    layers = static.label_all()
     if not any(layer.kind in ADAPTABLE_KINDS for layer in layers):
         message = f"{facts.architecture.reference} has no layer an adapter could sit on ({len(module_paths)} modules)."
         raise NoAdaptableLayers(message, reference=facts.architecture.reference)
@@ -109,7 +105,7 @@ def _scan_module(
     layers = apply_proof(layers, proof) if proof else layers
     saved = saved_heads(layers, facts)
     norms = {layer.path: _count_parameters(model, (layer.path,)) for layer in layers if layer.kind == "norm"}
-    subject = Subject(layers, module_paths, _parameter_paths(sites), norms, saved, _count_saved(model, saved))
+    subject = Subject(layers, module_paths, _parameter_paths(static.sites), norms, saved, _count_saved(model, saved))
     untraced = list_untraced(layers)
     return Scan(
         architecture=replace(
@@ -119,7 +115,7 @@ def _scan_module(
         ),
         method="dataflow" if traced else "names",
         layers=layers,
-        towers=list_prefixes(towers),
+        towers=list_prefixes(static.towers),
         slots=make_slots(layers),
         proposals=propose_all(subject),
         module_paths=module_paths,
@@ -140,7 +136,7 @@ def _check_traced(traced: Trace | None, method: str, architecture: Architecture)
         raise ScanFailed(message, reference=architecture.reference)
 
 
-def _parameter_paths(sites: list[Site]) -> tuple[str, ...]:
+def _parameter_paths(sites: Iterable[Site]) -> tuple[str, ...]:
     own = ((site.path, name) for site in sites for name, p in site.module._parameters.items() if p is not None)
     return tuple(f"{path}.{name}" if path else name for path, name in own)
 

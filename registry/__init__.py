@@ -7,6 +7,7 @@ write, or to reach a database that is no SQLite file: a lookup has half a second
 from .ask import lookup, verify
 from .contributions.evidence import failure_of, weigh
 from .contributions.idempotency import Key
+from .db.urls import sqlite_file
 from .peft_constants.export import Export, ExportOptions, ExportPlan, LeftOut
 from .peft_constants.imported_tables import import_tables
 from .peft_constants.patch import PEFT_PATH, Patch, apply_plan, export_constants
@@ -66,6 +67,7 @@ __all__ = [
     "peft_report",
     "read_constants",
     "read_source",
+    "sqlite_file",
     "support_rows",
     "verify",
     "weigh",

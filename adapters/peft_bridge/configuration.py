@@ -11,7 +11,7 @@ from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
 from ..injection.model_checks import check_not_adapted
 from ..injection.sites import survey_model
-from ..targets import decide_for, scan_known
+from ..targets import decide, scan_known
 from ..validation import check_known
 from .fill import fill, lacks_targets
 
@@ -46,8 +46,8 @@ def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "defaul
         return _complete(config_class(**{**facts, **fields}), method, facts)
     config = config_class(**fields)
     if lacks_targets(config):
-        found = scan_known(model)
-        fill(config, decide_for(found, method.name, preset).spec, model, found)
+        decision = decide(model, preset, method.name)
+        fill(config, decision.spec, model, decision.layers)
     return config
 
 

@@ -14,13 +14,12 @@ from torch import nn
 
 from ...domain.methods import get_family
 from ...domain.proposals import check_preset
-from ...domain.scans import Scan
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import PRESETS
 from ...errors import InvalidConfig, LoradarError
 from ...extras import require
 from ...registry import verify
-from ..targets import decide_for, scan_known
+from ..targets import Decision, decide, decide_for, decide_unscanned, scan_known
 from .fill import fill, lacks_targets, method_of, peft_answer, without_adapters
 
 WRITTEN_FOR = "0.21.2"
@@ -155,19 +154,31 @@ def _fill(tuner: Any, config: Any, model: nn.Module, preset: str) -> None:
     """Fill a configuration, or say why not and leave it to peft."""
     try:
         with without_adapters(model):
-            found = scan_known(model)
-            spec = _decide(tuner, config, model, found, preset)
+            decision = _decide(tuner, config, model, preset)
     except LoradarError as error:
         warnings.warn(f"peft is left to itself, loradar has no targets: {error.message}", stacklevel=4)
         return
-    fill(config, spec, model, found)
+    spec = replace(decision.spec, modules_to_save=None)  # which heads are trained is no question of targets
+    fill(config, spec, model, decision.layers)
 
 
-def _decide(tuner: Any, config: Any, model: nn.Module, found: Scan, preset: str) -> TargetSpec:
+def _decide(tuner: Any, config: Any, model: nn.Module, preset: str) -> Decision:
+    """Return peft's own targets where they fit the model, else loradar's."""
     method = method_of(config)
     theirs = peft_answer(tuner, config, model) if preset == "default" else None
-    if theirs and verify(found, theirs, method.name).status in ("live", "unproven"):
-        return theirs
-    has_preset = preset in get_family(method.family).presets
-    spec = decide_for(found, method.name, preset if has_preset else "default").spec
-    return replace(spec, modules_to_save=None)  # which heads are trained is no question of targets
+    preset = preset if preset in get_family(method.family).presets else "default"
+    if theirs is None:
+        return decide(model, preset, method.name)
+    ours = decide_unscanned(model, preset, method.name)
+    if ours and _are_same_targets(ours.spec, theirs):
+        return ours
+    found = scan_known(model)
+    if verify(found, theirs, method.name).status in ("live", "unproven"):
+        return Decision("config", theirs, "PEFT's own table", layers=found.layers)
+    return decide_for(found, method.name, preset)
+
+
+def _are_same_targets(spec: TargetSpec, other: TargetSpec) -> bool:
+    """Compare targets; the order of names makes no difference, nor do the heads to save."""
+    pairs = ((getattr(spec, name), getattr(other, name)) for name in TargetSpec.__slots__ if name != "modules_to_save")
+    return all(one == two or (not isinstance(one, str) and {*(one or ())} == {*(two or ())}) for one, two in pairs)

@@ -1,7 +1,7 @@
 """Targets for a configuration of the real peft that has none; peft itself is imported only when one is at hand."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from ...domain.methods import UNTARGETED, Method, get_method
-from ...domain.scans import Scan
+from ...domain.scans import Layer
 from ...domain.targets import Targets, TargetSpec, find_hits, without_exclusion
 from ...errors import UnknownPeftType
 
@@ -34,16 +34,16 @@ def lacks_targets(config: Any) -> bool:
     return method.family not in UNTARGETED and all(value is None for value in given)
 
 
-def fill(config: Any, spec: TargetSpec, model: nn.Module, found: Scan) -> None:
+def fill(config: Any, spec: TargetSpec, model: nn.Module, layers: Sequence[Layer]) -> None:
     """Write a spec into a configuration that lacks targets; what the user has set in it stays, and counts.
 
     Args:
         config: Any of peft's configurations; its targets are set in place, as peft does it with its own.
         spec: Where the adapters go.
         model: The model they are for.
-        found: A scan of it.
+        layers: Its layers, those at least that the spec hits.
     """
-    spec = _in_reach(config, spec, model, found)
+    spec = _in_reach(config, spec, model, layers)
     for name, value in spec.to_dict().items():
         if value is not None and hasattr(config, name) and getattr(config, name) is None:
             setattr(config, name, set(value) if _is_set(name, value) else value)
@@ -87,7 +87,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
             parent._modules[name] = child  # noqa: SLF001
 
 
-def _in_reach(config: Any, spec: TargetSpec, model: nn.Module, found: Scan) -> TargetSpec:
+def _in_reach(config: Any, spec: TargetSpec, model: nn.Module, layers: Sequence[Layer]) -> TargetSpec:
     """Say a spec so that this configuration and this peft take it for what it means."""
     if spec.exclude_modules and getattr(config, "exclude_modules", ()) is not None:
         spec = without_exclusion(spec)  # the user's own exclusion stands there, or none can
@@ -95,7 +95,7 @@ def _in_reach(config: Any, spec: TargetSpec, model: nn.Module, found: Scan) -> T
     is_narrowed = getattr(config, "layers_to_transform", None) is not None
     # peft counts blocks for suffixes alone, and its conversion for transformers 5 takes a regex for its last names.
     if isinstance(spec.target_modules, str) and (is_narrowed or is_converted):
-        hit = [layer.path for layer in find_hits(spec, found.layers) if layer.kind != "expert_parameter"]
+        hit = [layer.path for layer in find_hits(spec, layers) if layer.kind != "expert_parameter"]
         paths = tuple(path for path in hit if _is_meant(path, config))
         spec = replace(spec, target_modules=paths, exclude_modules=None)
     return _without_lookalikes(config, spec, model) if is_converted and spec.target_modules else spec

@@ -1,6 +1,6 @@
 """Typed layers of a model: facts only, no roles."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -81,16 +81,20 @@ def repeats_blocks(module: nn.Module) -> bool:
     return len(classes) > len(set(classes))
 
 
-def list_layers(model: nn.Module) -> tuple[Layer, ...]:
+def list_layers(model: nn.Module, sites: Iterable[Site] | None = None) -> tuple[Layer, ...]:
     """Return one record per adaptable layer of ``model`` (live or on meta), in module order.
 
     ``out_proj`` of ``nn.MultiheadAttention`` is a linear by class, but its weight is read directly and its forward
     never runs.
+
+    Args:
+        model: The model.
+        sites: Its modules from ``walk``, if the caller has them.
     """
     layers: list[Layer] = []
     first_with_weight: dict[int, str] = {}
     never_called: set[int] = set()
-    for site in walk(model):
+    for site in walk(model) if sites is None else sites:
         if getattr(type(site.module), "forward", None) is nn.MultiheadAttention.forward:
             never_called.update(id(child) for child in site.module.children())
         for described, weight in describe(site):

@@ -5,7 +5,7 @@ use the same names for anything.
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,8 +16,10 @@ from torch import nn
 from ...domain.scans import Architecture
 from ...domain.vocabulary import Library, Tower
 from .data_files import read_facts
-from .layers import repeats_blocks
+from .layers import Site, repeats_blocks, walk
 from .outline import Part, draw_outline
+
+CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +72,24 @@ class ModelFacts:
     configuration: dict[str, Any] = field(default_factory=dict)
 
 
-def collect_facts(model: nn.Module) -> ModelFacts:
-    """Collect the facts ``model`` declares, without changing it."""
-    paths = {id(module): path for path, module in model.named_modules()}
+def collect_facts(model: nn.Module, sites: Sequence[Site] | None = None) -> ModelFacts:
+    """Collect the facts ``model`` declares, without changing it.
+
+    Args:
+        model: The model.
+        sites: Its modules from ``walk``, if the caller has them.
+    """
+    sites = [*walk(model)] if sites is None else sites
     architecture = identify(model)
-    sub_models = tuple(list_sub_models(model))
+    sub_models = tuple(list_sub_models(sites))
+    paths = {id(site.module): site.path for site in sites}
     is_composite = len({sub_model.config_class for sub_model in sub_models}) > 1
     return ModelFacts(
         architecture=architecture,
         sub_models=sub_models,
         language_heads=frozenset(_paths_of(model, "get_output_embeddings", paths)),
         task_heads=frozenset(_paths_of(model, "get_classifier", paths)) - {""},
-        containers=frozenset(p for p, m in model.named_modules() if isinstance(m, nn.ModuleList | nn.ModuleDict)),
+        containers=frozenset(site.path for site in sites if isinstance(site.module, CONTAINERS)),
         is_vision_library=architecture.library == "timm",
         outline=draw_outline(model) if is_composite else (),
         configuration=_values(getattr(model, "config", None)),
@@ -144,11 +152,13 @@ def _values(config: Any) -> dict[str, Any]:
 # --- models inside the model ------------------------------------------------------------------------------------------
 
 
-def list_sub_models(model: nn.Module) -> Iterator[SubModel]:
-    """Yield the models inside ``model``; those around the current one wait on a stack, innermost last."""
-    paths = {id(module): path for path, module in model.named_modules()}
+def list_sub_models(sites: Sequence[Site]) -> Iterator[SubModel]:
+    """Yield the models among the modules of one; those around the current one wait on a stack, innermost last."""
+    paths = {id(site.module): site.path for site in sites}
     around: list[tuple[str, Any]] = []
-    for path, module in model.named_modules():
+    for site in sites:
+        path: str = site.path
+        module: Any = site.module  # a module of any class
         config = module.__dict__.get("config")
         if not is_configuration(config):
             continue

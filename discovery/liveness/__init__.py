@@ -2,6 +2,16 @@
 
 from .proofs import Proof, apply_proof, prove, prove_any
 from .real_builds import Builds, list_builds
-from .recalled import Recall, recall_proof
+from .recalled import Recall, proof_holds, recall_proof
 
-__all__ = ["Builds", "Proof", "Recall", "apply_proof", "list_builds", "prove", "prove_any", "recall_proof"]
+__all__ = [
+    "Builds",
+    "Proof",
+    "Recall",
+    "apply_proof",
+    "list_builds",
+    "proof_holds",
+    "prove",
+    "prove_any",
+    "recall_proof",
+]

@@ -23,20 +23,23 @@ Recall = Callable[[Architecture], ArchitectureDetail | None]
 def recall_proof(recall: Recall, model: nn.Module, found: Architecture, layers: Iterable[Layer]) -> Proof | None:
     """Return the verdicts on record for the layers of a model; ``None`` if they are not about a model like this one.
 
-    They are if version, class and settings are those they were made for. Where indices decide (a last block that
-    nothing reads), the slot holds both verdicts, and none is returned for its layers.
+    Where indices decide (a last block that nothing reads), the slot holds both verdicts, and none is returned for its
+    layers.
     """
     known = recall(found)
     if known is None or known.proof is None or not any(slot.live is False for slot in known.slots):
         return None  # nothing that a scan would not propose anyway
-    made_for = known.architecture
-    if (made_for.library_version, made_for.class_name) != (found.library_version, found.class_name):
-        return None
-    if not _is_built_alike(model, found):
+    if not proof_holds(known.architecture, model, found):
         return None
     verdicts = _verdicts(known.slots)
     paths = (layer.path for layer in layers)
     return Proof(known.proof, {path: verdicts[at] for path in paths if (at := pattern_of(path)) in verdicts})
+
+
+def proof_holds(made_for: Architecture, model: nn.Module, found: Architecture) -> bool:
+    """Tell whether what was proved of an architecture holds for a model: its version, class and settings are those."""
+    made = (made_for.library_version, made_for.class_name)
+    return made == (found.library_version, found.class_name) and _is_built_alike(model, found)
 
 
 def _verdicts(slots: Iterable[Slot]) -> dict[str, Verdict]:

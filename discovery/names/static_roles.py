@@ -26,14 +26,17 @@ PROJECTOR_KINDS = (*DENSE_KINDS, *CONV_KINDS)
 
 def label_layers(around: Surroundings) -> tuple[Layer, ...]:
     """Return the layers with role, tower and evidence."""
-    labelled: list[Layer] = []
-    for layer in around.layers:
-        verdict = next((found for rule in RULES if (found := rule(layer, around)) is not None), None)
-        role, by, reason = verdict or ("other", "names", f"nothing known says what {layer.name!r} does")
-        live = False if around.context_name(layer) == "indexer" else None
-        tower = around.towers.find(layer.path)
-        labelled.append(replace(layer, tower=tower, live=live, role=role, evidence=(Evidence(by, reason),)))
-    return last_dense_layer_is_the_head(tuple(labelled), around)
+    labelled = tuple(label_layer(layer, around) for layer in around.layers)
+    return last_dense_layer_is_the_head(labelled, around)
+
+
+def label_layer(layer: Layer, around: Surroundings) -> Layer:
+    """Return one layer with role, tower and evidence; the last layer of a user's own module is no head yet."""
+    verdict = next((found for rule in RULES if (found := rule(layer, around)) is not None), None)
+    role, by, reason = verdict or ("other", "names", f"nothing known says what {layer.name!r} does")
+    live = False if around.context_name(layer) == "indexer" else None
+    tower = around.towers.find(layer.path)
+    return replace(layer, tower=tower, live=live, role=role, evidence=(Evidence(by, reason),))
 
 
 def norm_normalises(layer: Layer, around: Surroundings) -> StaticVerdict | None:
