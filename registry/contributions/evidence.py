@@ -19,7 +19,7 @@ from ...domain.targets import Targets, TargetSpec
 from ...errors import LoradarError, StatementRefused
 from ..mappings.near_names import find_near
 from ..verification.findings import OUTSIDE
-from ..verification.matching import Hit, Hits
+from ..verification.matching import Match, SpecMatcher
 from ..verification.verify import Verifier
 from .safe_regex import LinearMatcher
 
@@ -108,11 +108,11 @@ class _Weighing:
         return Verifier(self.scan)
 
     @cached_property
-    def _hits(self) -> tuple[Hit, ...]:
+    def _hits(self) -> tuple[Match, ...]:
         return self._find(self.statement.spec)
 
-    def _find(self, spec: TargetSpec) -> tuple[Hit, ...]:
-        return tuple(Hits(self.scan, self.statement.peft_type, LinearMatcher).find(spec))
+    def _find(self, spec: TargetSpec) -> tuple[Match, ...]:
+        return tuple(SpecMatcher(self.scan, self.statement.peft_type, LinearMatcher).find(spec))
 
     @cached_property
     def _layers(self) -> tuple[Layer, ...]:
@@ -122,7 +122,7 @@ class _Weighing:
     @cached_property
     def _verification(self) -> Verification:
         said = self.statement
-        found = self._verifier.verify_hits(said.spec, said.peft_type, said.preset, self._hits)
+        found = self._verifier.verify_matches(said.spec, said.peft_type, said.preset, self._hits)
         missing = [name for name in said.spec.modules_to_save or () if name in self._near]
         if not missing:
             return found
@@ -150,7 +150,7 @@ class _Weighing:
 
     def _layers_of(self, spec: TargetSpec, peft_type: str) -> tuple[Layer, ...]:
         """Return the layers that a spec which is known to be sound hits."""
-        return _adapted(Hits(self.scan, peft_type).find(spec), peft_type)
+        return _adapted(SpecMatcher(self.scan, peft_type).find(spec), peft_type)
 
     def _differences(self, registered: Sequence[Mapping]) -> Iterator[Difference]:
         for mapping in registered:
@@ -230,7 +230,7 @@ class _Weighing:
         return count_per_rank(choice, {}), count_fixed(choice, {}, {})
 
 
-def _adapted(hits: Iterable[Hit], peft_type: str) -> tuple[Layer, ...]:
+def _adapted(hits: Iterable[Match], peft_type: str) -> tuple[Layer, ...]:
     return _each_once(layer for hit in hits if hit.is_fit(peft_type) for layer in hit.layers)
 
 

@@ -1,4 +1,4 @@
-"""The audit: stored mappings against one version of their library, from what is on record or from a scan."""
+"""Audit stored mappings against one version of their library, by recorded verifications or by new scans."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from ...domain.mappings import Mapping, Verification
+from ...domain.methods import TARGETED
 from ...domain.scans import Scan
 from ...domain.targets import TargetSpec
 from ..peft_constants.reading import load_constants, peft_type_of
 from ..results import Outcome
 from .verify import Verifier
-
-CONVENTION = "LORA"
 
 Suggestions = dict[tuple[str, str, str], TargetSpec]
 """Target specs by architecture, PEFT type and preset."""
@@ -20,11 +19,11 @@ Suggestions = dict[tuple[str, str, str], TargetSpec]
 
 @dataclass
 class Audit:
-    """Checks the mappings of one library.
+    """Verify the mappings of one library.
 
     Attributes:
         known: Names the library knows.
-        suggestions: What to suggest; a scan's proposals take the place of those on record.
+        suggestions: Replacements for wrong mappings; the proposals of a scan replace those on record.
     """
 
     known: Collection[str]
@@ -32,34 +31,42 @@ class Audit:
     _unscanned: dict[str, str] = field(default_factory=dict)
 
     def check(self, mappings: Iterable[Mapping], scans: Iterable[tuple[str, Scan | str]]) -> dict[str, Verification]:
-        """Return how the mappings of what was scanned fared, by id.
+        """Return the verifications of the mappings of scanned architectures, by id.
 
         Args:
-            mappings: Of one library.
-            scans: A scan by name, or why there is none.
+            mappings: Mappings of one library.
+            scans: A scan by name, or the reason there is none.
         """
-        named: dict[str, list[Mapping]] = defaultdict(list)
+        by_name: dict[str, list[Mapping]] = defaultdict(list)
         for mapping in mappings:
-            named[mapping.name].append(mapping)
-        found: dict[str, Verification] = {}
+            by_name[mapping.name].append(mapping)
+        checks: dict[str, Verification] = {}
         for name, scan in scans:
             if isinstance(scan, str):
                 self._unscanned[name] = scan
                 continue
-            self.suggestions.update(suggestions_of(scan))
+            proposals = scan.proposals
+            self.suggestions.update({(scan.architecture.name, p.peft_type, p.preset): p.spec for p in proposals})
             verifier = Verifier(scan)
-            found.update((mapping.id, verifier.check(mapping)) for mapping in named[name])
-        return found
+            checks.update((mapping.id, verifier.check(mapping)) for mapping in by_name[name])
+        return checks
 
     def outcome(self, mapping: Mapping) -> Outcome:
-        """Return how a mapping fared, by the verification it carries."""
+        """Return the outcome of a mapping, by the verification it carries."""
         if mapping.name not in self.known:
             return Outcome(mapping, "unknown", f"the installed {mapping.library} does not know it")
         if mapping.name in self._unscanned or mapping.verification is None:
             return Outcome(mapping, "unscanned", self._unscanned.get(mapping.name, "not scanned"))
         status = mapping.verification.status
-        suggestion = find_suggestion(mapping, self.suggestions) if status in ("dead", "partial") else None
+        suggestion = self._find_suggestion(mapping) if status in ("dead", "partial") else None
         return Outcome(mapping, status, suggestion=suggestion)
+
+    def _find_suggestion(self, mapping: Mapping) -> TargetSpec | None:
+        """Return the proposal for a mapping's method and preset, or LoRA's if the method shares LoRA's targets."""
+        own = self.suggestions.get((mapping.name, mapping.peft_type, mapping.preset))
+        if own or mapping.peft_type not in _types_like_lora():
+            return own
+        return self.suggestions.get((mapping.name, TARGETED, mapping.preset))
 
 
 def suggestions_on_record(proposed: Iterable[Mapping]) -> Suggestions:
@@ -67,26 +74,13 @@ def suggestions_on_record(proposed: Iterable[Mapping]) -> Suggestions:
     return {(mapping.name, mapping.peft_type, mapping.preset): mapping.spec for mapping in proposed}
 
 
-def suggestions_of(scan: Scan) -> Suggestions:
-    """Return the proposals of a scan as suggestions."""
-    return {(scan.architecture.name, p.peft_type, p.preset): p.spec for p in scan.proposals}
-
-
-def find_suggestion(mapping: Mapping, known: Suggestions) -> TargetSpec | None:
-    """Return the proposal for what a mapping answers, or the one for LoRA if the method shares LoRA's targets."""
-    own = known.get((mapping.name, mapping.peft_type, mapping.preset))
-    if own or mapping.peft_type not in _sharing():
-        return own
-    return known.get((mapping.name, CONVENTION, mapping.preset))
-
-
 @cache
-def _sharing() -> frozenset[str]:
-    """Return the PEFT types whose table is a copy of LoRA's for most architectures they have in common."""
+def _types_like_lora() -> frozenset[str]:
+    """Return the PEFT types whose table agrees with LoRA's on most architectures that both have."""
     tables = {peft_type_of(name): table for name, table in load_constants().tables.items()}
-    convention = tables[CONVENTION]
+    lora = tables[TARGETED]
     agreeing = {
-        peft_type: [targets == convention[name] for name, targets in table.items() if name in convention]
+        peft_type: [targets == lora[name] for name, targets in table.items() if name in lora]
         for peft_type, table in tables.items()
         if peft_type
     }

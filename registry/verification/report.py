@@ -1,4 +1,4 @@
-"""The audit of PEFT's tables as a document, ready to be filed upstream; the same outcomes make the same text."""
+"""Write the audit of PEFT's tables as Markdown; the same outcomes give the same text."""
 
 import json
 from collections import Counter, defaultdict
@@ -11,38 +11,35 @@ from ..results import Outcome, Verdict
 VERDICTS: tuple[Verdict, ...] = ("live", "unproven", "partial", "dead", "unscanned", "unknown")
 WRONG = ("dead", "partial")
 NAMED_AT_MOST = 3
-"""How many tables are named before only their pattern is."""
+"""Number of tables up to which their names are listed; of more, their pattern is."""
+
+INTRODUCTION = """\
+# PEFT's target tables, audited
+
+Every entry of the target tables in peft {peft_version} (`peft/utils/constants.py`) on the default
+configuration of its model type in {library} {library_version}: {entries} entries, {counted}.
+Made by `make audit` from the checks in the catalog; `loradar audit --source peft --rescan` makes them anew.
+
+*live*: every layer hit was seen to get a gradient. *unproven*: nothing wrong was found, nothing was trained.
+*partial*: it trains less, or something else, than it says. *dead*: it trains nothing. *unknown*: the library
+has no such model type."""
 
 Group = Sequence[Outcome]
 
 
 def peft_report(outcomes: Sequence[Outcome], library: str, library_version: str) -> str:
     """Return the report on PEFT's entries for one library, in Markdown."""
-    sections = [
-        _introduction(outcomes, library, library_version),
-        _summary(outcomes),
-        _wrong(outcomes),
-        _remarks(outcomes),
-        _unknown(outcomes),
-    ]
-    return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
-
-
-def _introduction(outcomes: Sequence[Outcome], library: str, library_version: str) -> list[str]:
     totals = Counter(outcome.verdict for outcome in outcomes)
     counted = ", ".join(f"{totals[verdict]:,} {verdict}" for verdict in VERDICTS if totals[verdict])
-    tables = f"the target tables in peft {load_constants().version} (`peft/utils/constants.py`)"
-    return [
-        "# PEFT's target tables, audited",
-        "",
-        f"Every entry of {tables} on the default",
-        f"configuration of its model type in {library} {library_version}: {len(outcomes):,} entries, {counted}.",
-        "Made by `make audit` from the checks in the catalog; `loradar audit --source peft --rescan` makes them anew.",
-        "",
-        "*live*: every layer hit was seen to get a gradient. *unproven*: nothing wrong was found, nothing was trained.",
-        "*partial*: it trains less, or something else, than it says. *dead*: it trains nothing. *unknown*: the library",
-        "has no such model type.",
-    ]
+    introduction = INTRODUCTION.format(
+        peft_version=load_constants().version,
+        library=library,
+        library_version=library_version,
+        entries=f"{len(outcomes):,}",
+        counted=counted,
+    )
+    sections = [_summary(outcomes), _wrong(outcomes), _remarks(outcomes), _unchecked(outcomes)]
+    return "\n\n".join([introduction, *("\n".join(lines) for lines in sections)]) + "\n"
 
 
 def _summary(outcomes: Sequence[Outcome]) -> list[str]:
@@ -61,77 +58,71 @@ def _summary(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _wrong(outcomes: Iterable[Outcome]) -> list[str]:
-    groups = _groups(outcome for outcome in outcomes if outcome.verdict in WRONG)
+    groups = _group(outcome for outcome in outcomes if outcome.verdict in WRONG)
     lines = ["## What is wrong"]
     for group in groups:
         first = group[0]
         lines += ["", f"### `{first.mapping.name}` in {_methods(group)}: {first.verdict}", ""]
-        lines += [f"- {says}" for says in _told(group)]
+        lines += [f"- {fact}" for fact in _describe(group)]
     return lines if groups else [*lines, "", "Nothing."]
 
 
-def _told(group: Group) -> Iterator[str]:
-    """Yield the facts of an entry: what it says, what that hits, what is wrong, and what to write instead."""
+def _describe(group: Group) -> Iterator[str]:
+    """Yield the facts of a wrong entry: its tables, its value, its matches, its findings and the suggested value."""
     mapping = group[0].mapping
-    yield f"In {_tables(group)}"
+    types = {outcome.mapping.peft_type for outcome in group}
+    tables = [table for table in load_constants().tables if peft_type_of(table) in types]
+    tables += [IA3_FEEDFORWARD_TABLE] if "IA3" in types else []
+    if len(tables) <= NAMED_AT_MOST:
+        yield f"In {', '.join(f'`{name}`' for name in tables)}"
+    else:
+        yield f"In `{TARGETS_TABLE.format('*')}` of {', '.join(sorted(types))}"
     yield from (f"Entry: {line}" for line in _entry(mapping.name, mapping.spec))
     if mapping.verification:
-        hits = mapping.verification.counts.items()
-        yield "Hits today: " + "; ".join(f"`{target}` {_kinds(kinds)}" for target, kinds in hits)
+        matches = (
+            f"`{target}` {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'nothing'}"
+            for target, kinds in mapping.verification.counts.items()
+        )
+        yield f"Hits today: {'; '.join(matches)}"
     yield from (f"Wrong: {finding}" for finding in group[0].findings)
     if group[0].suggestion:
         yield from (f"Suggested: {line}" for line in _entry(mapping.name, group[0].suggestion))
 
 
-def _tables(group: Group) -> str:
-    """Return the names of the tables that hold an entry; of many, their pattern and what it stands for."""
-    types = {outcome.mapping.peft_type for outcome in group}
-    names = [table for table in load_constants().tables if peft_type_of(table) in types]
-    names += [IA3_FEEDFORWARD_TABLE] if "IA3" in types else []
-    if len(names) <= NAMED_AT_MOST:
-        return ", ".join(f"`{name}`" for name in names)
-    return f"`{TARGETS_TABLE.format('*')}` of {', '.join(sorted(types))}"
-
-
 def _entry(name: str, spec: TargetSpec) -> Iterator[str]:
     for field, value in spec.to_dict().items():
         if value:
-            told = "" if field == "target_modules" else f" ({field})"
-            yield f"`{json.dumps(name)}: {json.dumps(value)}`{told}"
-
-
-def _kinds(kinds: dict[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "nothing"
+            suffix = "" if field == "target_modules" else f" ({field})"
+            yield f"`{json.dumps(name)}: {json.dumps(value)}`{suffix}"
 
 
 def _remarks(outcomes: Iterable[Outcome]) -> list[str]:
-    groups = _groups(o for o in outcomes if o.findings and o.mapping.verification and o.verdict not in WRONG)
+    groups = _group(o for o in outcomes if o.findings and o.mapping.verification and o.verdict not in WRONG)
     lines = ["## Worth knowing", "", "No fault of an entry, but not what a reader may expect."]
     if groups:
         lines += ["", "| model type | methods | verdict | what |", "| --- | --- | --- | --- |"]
     for group in groups:
         first = group[0]
-        told = "; ".join(first.findings)
-        lines.append(f"| `{first.mapping.name}` | {_methods(group)} | {first.verdict} | {told} |")
+        lines.append(f"| `{first.mapping.name}` | {_methods(group)} | {first.verdict} | {'; '.join(first.findings)} |")
     return lines
 
 
-def _unknown(outcomes: Iterable[Outcome]) -> list[str]:
+def _unchecked(outcomes: Iterable[Outcome]) -> list[str]:
     tables: Counter[tuple[str, str]] = Counter()
     for outcome in outcomes:
         if outcome.mapping.verification is None and outcome.reason:
             tables[outcome.mapping.name, outcome.reason] += 1
     lines = ["## Not checked", "", "| model type | tables | why |", "| --- | --- | --- |"]
-    return [*lines, *(f"| `{name}` | {count} | {why} |" for (name, why), count in sorted(tables.items()))]
+    return [*lines, *(f"| `{name}` | {count} | {reason} |" for (name, reason), count in sorted(tables.items()))]
 
 
-def _groups(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
-    """Return outcomes that say the same of the same entry together, by name."""
+def _group(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+    """Return groups of outcomes that differ in nothing but the method, sorted by name."""
     groups: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        told = [outcome.mapping.name, outcome.verdict, outcome.findings]
+        key = [outcome.mapping.name, outcome.verdict, outcome.findings]
         specs = [spec.to_dict() if spec else None for spec in (outcome.mapping.spec, outcome.suggestion)]
-        groups[json.dumps([*told, *specs])].append(outcome)
+        groups[json.dumps([*key, *specs])].append(outcome)
     return [groups[key] for key in sorted(groups)]
 
 
