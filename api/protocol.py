@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 LOGGER = logging.getLogger("loradar.api")
@@ -18,10 +19,44 @@ LARGEST_HEAD = 64 * 1024
 """Bytes of the line and the headers of a request."""
 
 
+class _Connection(h11.Connection):
+    """h11's state machine, which rejects a request whose framing two readers could understand differently."""
+
+    ambiguity: str | None = None
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Return the next event of the connection.
+
+        Raises:
+            h11.RemoteProtocolError: If what was received is invalid HTTP, or ambiguous (RFC 9112, 6.1 and 6.3).
+        """
+        event = super().next_event()
+        if isinstance(event, h11.Request) and (ambiguity := _ambiguity(event)):
+            self.ambiguity = ambiguity
+            raise h11.RemoteProtocolError(ambiguity)
+        return event
+
+
+def _ambiguity(request: h11.Request) -> str | None:
+    """Return why the length of a request's body is ambiguous; ``None`` if it is not."""
+    names = {name for name, _ in request.headers}
+    if b"transfer-encoding" not in names:
+        return None
+    if b"content-length" in names:
+        return "Both Transfer-Encoding and Content-Length are given: send one of them"
+    if request.http_version < b"1.1":
+        return "Transfer-Encoding is not part of HTTP/1.0: send Content-Length"
+    return None
+
+
 class Protocol(H11Protocol):
     """One connection."""
 
     _deadline: asyncio.TimerHandle | None = None
+
+    def __init__(self, config: uvicorn.Config, *arguments: Any, **options: Any) -> None:
+        super().__init__(config, *arguments, **options)
+        self.conn: _Connection = _Connection(h11.SERVER, LARGEST_HEAD)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin, and wait for a request no longer than it may take."""
@@ -40,7 +75,10 @@ class Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP; uvicorn's own answer is a bare line."""
-        self._refuse(HTTPStatus.BAD_REQUEST, f"{msg.rstrip('.')}. Send HTTP/1.1, with a head of at most 64 KiB.")
+        if self.conn.ambiguity:
+            self._refuse(HTTPStatus.BAD_REQUEST, f"{self.conn.ambiguity}.")
+        else:
+            self._refuse(HTTPStatus.BAD_REQUEST, f"{msg.rstrip('.')}. Send HTTP/1.1, with a head of at most 64 KiB.")
 
     def _watch(self) -> None:
         if self.conn.their_state is not h11.IDLE or self.transport.is_closing():

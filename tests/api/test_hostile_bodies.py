@@ -100,17 +100,47 @@ def test_a_length_that_is_none_is_refused(service, length):
         refused(service.raw(f"POST /v1/submissions HTTP/1.1\n{JSON}\nContent-Length: {length}", by="admin"), 400)
 
 
-def test_two_ways_to_tell_the_length_smuggle_no_request(service):
-    """Chunked wins over a length, as RFC 9112 has it, and what follows is not taken for a request."""
-    inner = "POST /v1/tokens HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+AMBIGUOUS = {
+    "chunked and a length": ("1.1", "Transfer-Encoding: chunked\r\nContent-Length: 5"),
+    "a length and chunked": ("1.1", "Content-Length: 5\r\nTransfer-Encoding: chunked"),
+    "chunked and no length": ("1.1", "content-length: 0\r\ntransfer-encoding: CHUNKED"),
+    "two lengths": ("1.1", "Content-Length: 5\r\nContent-Length: 6"),
+    "two lengths in one": ("1.1", "Content-Length: 5, 6"),
+    "identity": ("1.1", "Transfer-Encoding: identity\r\nContent-Length: 5"),
+    "identity alone": ("1.1", "Transfer-Encoding: identity"),
+    "an unknown coding": ("1.1", "Transfer-Encoding: xchunked"),
+    "two codings": ("1.1", "Transfer-Encoding: gzip, chunked"),
+    "chunked twice": ("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+    "chunked in HTTP/1.0": ("1.0", "Connection: keep-alive\r\nTransfer-Encoding: chunked"),
+}
+"""Heads whose body two readers could take to end in different places."""
+
+
+@pytest.mark.parametrize(("version", "lines"), AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_two_ways_to_tell_the_length_smuggle_no_request(service, version, lines):
+    """400 and the end of the connection: a request that follows on it is not answered (RFC 9112, 6.1)."""
+    head = f"POST /v1/submissions HTTP/{version}\r\nHost: a\r\n{JSON}\r\n{lines}\r\n"
+    first = f"{head}Authorization: Bearer {service.secrets['admin']}\r\n\r\n0\r\n\r\n"
+    second = "GET /v1/targets/llama HTTP/1.1\r\nHost: a\r\n\r\n"
     with service.unharmed():
-        answer = service.raw(
-            f"POST /v1/submissions HTTP/1.1\n{JSON}\nTransfer-Encoding: chunked\nContent-Length: 5",
-            b"0\r\n\r\n" + inner.encode(),
-            by="admin",
-        )
-        assert answer.content.count(b'{"error"') == 1
-        assert answer.status in (400, 422)
+        answer = service.bytes((first + second).encode())  # reads up to the end of the connection, which must come
+        assert refused(answer, 400) == "bad_request"
+        assert dict(answer.headers)["connection"] == "close"
+        assert b"target_modules" not in answer.content
+
+
+def test_a_request_that_is_unambiguous_keeps_the_connection(service):
+    """Chunked alone and a length alone are answered one after the other on one connection, and so is what follows."""
+    token = f"Authorization: Bearer {service.secrets['admin']}"
+    head = f"POST /v1/submissions HTTP/1.1\r\nHost: a\r\n{JSON}\r\n{token}\r\n"
+    chunked = f"{head}Transfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
+    counted = f"{head}Content-Length: 2\r\n\r\n{{}}"
+    last = "GET /v1/targets/llama HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+    with service.unharmed(lines=2):
+        content = service.bytes((chunked + counted + last).encode()).content
+        assert content.count(b"HTTP/1.1 422 ") + content.count(b"HTTP/1.1 200 ") == 2
+        assert content.count(b"invalid_request") == 2
+        assert b"target_modules" in content
 
 
 @pytest.mark.parametrize("opened", [b"[", b'{"a":', b'{"layers":['])
