@@ -1,5 +1,6 @@
 """References: one grammar, one parser. ``timm:resnet50.a1_in1k`` -> library, name and tag."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
@@ -8,6 +9,62 @@ from .errors import InvalidReference, quoted
 Scheme = Literal["transformers", "timm", "diffusers", "torch", "hub", "file"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
 MAX_LENGTH = 512
+
+MAX_REVISION_LENGTH = 255
+"""Characters of a revision or a subfolder: each becomes part of a file name in the cache."""
+
+_REPO_SEGMENT = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.\-]{0,94}[A-Za-z0-9_])?")
+_NOT_IN_REFS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|@\{|\.\.|//")
+
+
+def explain_invalid_repo(repo: str) -> str | None:
+    """Return why this cannot be the id of a repo on the hub, ``org/repo`` or ``repo``; ``None`` if it can."""
+    segments = repo.split("/")
+    if len(segments) > 2:  # noqa: PLR2004 - the organisation and the repo
+        return f"a repo id is 'org/repo', and {repo!r} has {len(segments)} segments"
+    for segment in segments:
+        if not _REPO_SEGMENT.fullmatch(segment):
+            rule = "1 to 96 of A-Z, a-z, 0-9, '_', '-' and '.', with neither '-' nor '.' first or last"
+            return f"{segment!r} is not {rule}"
+        if "--" in segment or ".." in segment or segment.endswith(".git"):
+            return f"{segment!r} contains '--' or '..', or ends with '.git'"
+    return None
+
+
+def explain_invalid_path(path: str) -> str | None:
+    """Return why this cannot be a revision or a subfolder on the hub, by git's rules for refs; ``None`` if it can."""
+    if not 1 <= len(path) <= MAX_REVISION_LENGTH:
+        return f"it has {len(path)} characters; 1 to {MAX_REVISION_LENGTH} are allowed"
+    found = _NOT_IN_REFS.search(path)
+    if found:
+        return f"{path!r} contains {found[0]!r}"
+    if not path.isprintable():
+        return f"{path!r} contains an invisible character"
+    if path == "@":
+        return "'@' alone names no revision"
+    for segment in path.split("/"):
+        if not segment or segment[0] == "." or segment[-1] == "." or segment.endswith(".lock"):
+            return f"{path!r} has the segment {segment!r}: none is empty, starts or ends with '.', or ends with '.lock'"
+    return None
+
+
+def check_hub_name(reference: str, repo: str, subfolder: str | None = None, revision: str | None = None) -> None:
+    """Check the parts of a reference to the hub, which become parts of URLs and of file names in the cache.
+
+    Raises:
+        InvalidReference: Naming the part that the grammar rejects.
+    """
+    if (reason := explain_invalid_repo(repo)) is not None:
+        message = f"{reference!r} names no repo: {reason}. Write it as in 'hub:org/repo'."
+    elif subfolder is not None and "@" in subfolder:
+        message = f"{reference!r} has an invalid subfolder: {subfolder!r} contains '@', which starts the revision."
+    elif subfolder is not None and (reason := explain_invalid_path(subfolder)) is not None:
+        message = f"{reference!r} has an invalid subfolder: {reason}. Write it as in 'hub:org/repo/subfolder'."
+    elif revision is not None and (reason := explain_invalid_path(revision)) is not None:
+        message = f"{reference!r} has an invalid revision: {reason}. Give a branch, a tag or a commit."
+    else:
+        return
+    raise InvalidReference(message, reference=reference)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +81,12 @@ class Reference:
     name: str
     tag: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.scheme == "hub":
+            segments = self.name.split("/")
+            subfolder = "/".join(segments[2:]) if segments[2:] else None
+            check_hub_name(str(self), "/".join(segments[:2]), subfolder, self.tag)
+
     @property
     def registered_name(self) -> str:
         """The name in the registry: ``torch:package.module:Class`` is kept by its qualified name."""
@@ -34,7 +97,8 @@ class Reference:
         """Parse ``SCHEME:NAME``; a bare word means ``transformers:``.
 
         Raises:
-            InvalidReference: If the scheme is unknown, the name is empty or the text is too long.
+            InvalidReference: If the scheme is unknown, the name is empty, the text is too long, or the repo,
+                subfolder or revision of a reference to the hub is invalid.
         """
         if len(text) > MAX_LENGTH:
             message = f"Reference of {len(text)} characters is too long; the limit is {MAX_LENGTH}."
@@ -49,7 +113,9 @@ class Reference:
             message = f"Reference {text!r} needs a name without spaces, such as 'transformers:llama'."
             raise InvalidReference(message, reference=text)
         separator = {"timm": ".", "hub": "@"}.get(scheme, "")
-        base, _, tag = name.partition(separator) if separator else (name, "", "")
+        base, found, tag = name.partition(separator) if separator else (name, "", "")
+        if scheme == "hub":
+            return cls("hub", base, tag if found else None)
         return cls(scheme, base, tag or None)  # type: ignore[arg-type]  # membership in SCHEMES was checked
 
     def __str__(self) -> str:

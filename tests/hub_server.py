@@ -67,13 +67,16 @@ class Hub:
         requests: Method and path of every request so far.
         down: Whether every request is answered with an error of the server.
         full: Whether no file can be stored any more.
+        revises: Whether every revision is answered, as the main branch.
+        redirects: Where a request for a file is redirected to, by the path of the request.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.repos: dict[str, Repo] = {}
         self.requests: list[str] = []
-        self.down = self.full = False
+        self.down = self.full = self.revises = False
+        self.redirects: dict[str, str] = {}
         self.url = ""
 
     def add(self, repo: str, files: dict[str, bytes], branch: str = "main", **facts: bool) -> str:
@@ -141,7 +144,7 @@ class Hub:
 
     def _commit(self, request: Request, repo: Repo) -> str:
         revision = request.path_params.get("revision", "main")
-        commit = repo.find(revision)
+        commit = repo.find("main" if self.revises else revision)
         if commit is None:
             raise Refused(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return commit
@@ -237,6 +240,8 @@ class Hub:
 
     async def resolve(self, request: Request) -> Response:
         """Give a file, or its headers alone; also a range of it."""
+        if target := self.redirects.get(request.url.path):
+            return Response(status_code=307, headers={"Location": target, "X-Repo-Commit": "0" * 40, "ETag": '"0"'})
         _, repo = self._repo(request)
         asked = (
             request.scope["raw_path"].decode().partition("/resolve/")[2]

@@ -5,7 +5,7 @@ from os import PathLike
 from typing import Self
 
 from ...errors import InvalidReference
-from ...references import Reference
+from ...references import Reference, check_hub_name
 
 SCHEME = "hub:"
 
@@ -24,6 +24,9 @@ class Place:
     subfolder: str = ""
     revision: str | None = None
 
+    def __post_init__(self) -> None:
+        check_hub_name(str(self), self.repo, self.subfolder or None, self.revision)
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse a reference to an adapter on the hub.
@@ -31,12 +34,16 @@ class Place:
         Raises:
             InvalidReference: If it names no repo, or goes up in folders.
         """
-        reference = Reference.parse(text)
+        is_hub = text.strip().startswith(SCHEME)
+        try:
+            reference = Reference.parse(text)
+        except InvalidReference as error:
+            if not is_hub:
+                raise
+            raise _no_adapter(text, f" {error.message}") from error
         segments = reference.name.split("/")
-        odd = {"", ".", ".."} & {*segments, *(reference.tag or "main").split("/")}
-        if reference.scheme != "hub" or len(segments) < 2 or odd:  # noqa: PLR2004 - the organisation and the repo
-            message = f"{text!r} is no adapter on the hub: write 'hub:org/repo', 'hub:org/repo@revision'"
-            raise InvalidReference(f"{message} or 'hub:org/repo/subfolder@revision'.", reference=text)
+        if not is_hub or len(segments) < 2:  # noqa: PLR2004 - the organisation and the repo
+            raise _no_adapter(text)
         return cls("/".join(segments[:2]), "/".join(segments[2:]), reference.tag)
 
     def path_of(self, name: str) -> str:
@@ -47,6 +54,11 @@ class Place:
         """Return the reference."""
         folder = f"{self.repo}/{self.subfolder}" if self.subfolder else self.repo
         return f"{SCHEME}{folder}@{self.revision}" if self.revision else f"{SCHEME}{folder}"
+
+
+def _no_adapter(text: str, reason: str = "") -> InvalidReference:
+    message = f"{text!r} is no adapter on the hub: write 'hub:org/repo', 'hub:org/repo@revision'"
+    return InvalidReference(f"{message} or 'hub:org/repo/subfolder@revision'.{reason}", reference=text)
 
 
 def is_on_hub(folder: str | PathLike[str]) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from ...errors import HubFailed, InvalidReference
 from ...extras import require
@@ -15,15 +16,19 @@ CONFIG = "config.json"
 MOST_BYTES = 1 << 20
 """A configuration of more is none."""
 
+MOST_REDIRECTS = 5
+_PORTS = {"http": 80, "https": 443}
+
 
 def fetch_config(reference: Reference, *, for_others: bool = False) -> dict[str, Any]:
     """Return the configuration of a repo.
 
-    ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and ``HF_HOME`` hold, as in every use of the hub.
+    ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and ``HF_HOME`` hold, as in every use of the hub. Redirects are
+    followed within the origin of the endpoint alone.
 
     Args:
         reference: ``hub:org/repo``, with ``@revision`` if need be.
-        for_others: Whether somebody else asks, who must not see what only this account may.
+        for_others: Whether another person requests it: then no token is sent, and nothing is written to the cache.
 
     Raises:
         InvalidReference: If it names no repo.
@@ -31,27 +36,73 @@ def fetch_config(reference: Reference, *, for_others: bool = False) -> dict[str,
         MissingExtra: If huggingface_hub is not installed.
     """
     require("scan", "huggingface_hub")
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
     if "/" not in reference.name:
         message = f"{str(reference)!r} names no repo. Write it as in 'hub:org/repo', with '@revision' if need be."
         raise InvalidReference(message, reference=str(reference))
     api = HfApi(token=False if for_others else None)
     with in_words(api.endpoint, str(reference), reference.name, _missing):
+        if for_others and not constants.HF_HUB_OFFLINE:
+            return _read(_stream(api, reference), reference)
         _check_size(_size_of(api, reference), reference)
         path = Path(api.hf_hub_download(reference.name, CONFIG, revision=reference.tag))
     _check_size(path.stat().st_size, reference)
-    return _read(path, reference)
+    return _read(path.read_bytes(), reference)
+
+
+def _stream(api: Any, reference: Reference) -> bytes:
+    """Return the file as the endpoint sends it, without a token, and without a trace in the cache."""
+    from huggingface_hub import constants, get_session, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # documented
+
+    url = hf_hub_url(reference.name, CONFIG, revision=reference.tag, endpoint=api.endpoint)
+    headers = build_hf_headers(token=False) | {"Accept-Encoding": "identity"}
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    for _ in range(MOST_REDIRECTS + 1):
+        with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=False) as response:
+            if not response.has_redirect_location:
+                hf_raise_for_status(response)
+                content = bytearray()
+                for part in response.iter_raw():
+                    content += part
+                    _check_size(len(content), reference)
+                return bytes(content)
+        url = urljoin(url, response.headers["Location"])
+        _check_origin(url, api.endpoint, reference)
+    message = f"{reference} is redirected more than {MOST_REDIRECTS} times by {api.endpoint}. Check HF_ENDPOINT."
+    raise HubFailed(message, reference=str(reference), endpoint=api.endpoint)
+
+
+def _check_origin(url: str, endpoint: str, reference: Reference) -> None:
+    """Check that a redirect stays on the endpoint.
+
+    Raises:
+        HubFailed: If it leads to another scheme, host or port.
+    """
+    if _origin(url) != _origin(endpoint):
+        message = f"{reference} is redirected away from {endpoint}, which is not followed. Check HF_ENDPOINT."
+        raise HubFailed(message, reference=str(reference), endpoint=endpoint)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    try:
+        return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
+    except ValueError:  # a port that is no number
+        return parts.scheme, None, None
 
 
 def _size_of(api: Any, reference: Reference) -> int:
-    """Return the size of the file as the hub tells it; of what is in the cache, offline, that is asked later."""
+    """Return the size of the file as the hub states it; 0 while offline, where only the cache knows it."""
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
     if constants.HF_HUB_OFFLINE:
         return 0
     url = hf_hub_url(reference.name, CONFIG, revision=reference.tag, endpoint=api.endpoint)
-    return get_hf_file_metadata(url, token=api.token).size or 0
+    metadata = get_hf_file_metadata(url, token=api.token)
+    _check_origin(urljoin(url, metadata.location), api.endpoint, reference)
+    return metadata.size or 0
 
 
 def _check_size(size: int, reference: Reference) -> None:
@@ -60,9 +111,9 @@ def _check_size(size: int, reference: Reference) -> None:
         raise HubFailed(message, reference=str(reference), size=size, limit=MOST_BYTES)
 
 
-def _read(path: Path, reference: Reference) -> dict[str, Any]:
+def _read(content: bytes, reference: Reference) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         found = error
     if not isinstance(found, dict):

@@ -79,6 +79,9 @@ REFERENCES = (
     "hub:x/nowhere",
     "hub:x/code@../../other/repo/resolve/main",
     "hub:x/code@no-such-revision",
+    "hub:x/code@../../../../pwned",
+    "hub:x/code@a\\b",
+    "hub:x/code/../../y@main",
     "hub:http://127.0.0.1:1/x",
     "hub:x%2f..%2fcode",
     "transformers:evil",
@@ -189,7 +192,7 @@ def check(service, body):
 def test_the_traps_are_where_they_would_be_sprung(running):
     """Python finds them in the service and its workers; one that is imported leaves its sign."""
     _target, pid, _hub, places = running
-    for one in [pid, *children_of(pid)]:
+    for one in children_of(pid):
         environment = Path(f"/proc/{one}/environ").read_bytes()
         assert f"PYTHONPATH={places['traps']}:".encode() in environment
     for name in TRAPS:
@@ -204,6 +207,33 @@ def test_no_code_of_a_configuration_is_run(service, running, more):
     asked = len(running[2].requests)
     scan(service, {"config": LLAMA | more})
     assert running[2].requests[asked:] == []
+
+
+@pytest.mark.parametrize("revision", ["../../../../pwned", "..", "../pwned", "refs/../../../pwned", "/tmp/pwned"])  # noqa: S108 - what is tried
+def test_no_revision_escapes_the_cache(service, running, revision):
+    """Rejected before a request, although this hub answers 200 to any revision; no file is made anywhere."""
+    _target, _pid, hub, places = running
+    folder = places["hub"].parent
+    before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    asked = len(hub.requests)
+    hub.revises = True
+    try:
+        assert refused(scan(service, {"reference": f"hub:x/code@{revision}"}), 400) == "invalid_reference"
+    finally:
+        hub.revises = False
+    assert hub.requests[asked:] == []
+    assert {path for path in folder.rglob("*") if "__pycache__" not in path.parts} == before
+
+
+def test_a_scan_follows_the_hub_nowhere_else(service, running):
+    """A redirect of the hub to another service is an error of the hub; that service receives nothing."""
+    _target, _pid, hub, places = running
+    (places["hub"] / "other").mkdir()
+    with hub_server.running(places["hub"] / "other") as other:
+        other.add("x/moved", {"config.json": json.dumps(LLAMA).encode()})
+        hub.redirects["/x/moved/resolve/main/config.json"] = f"{other.url}/x/moved/resolve/main/config.json"
+        assert refused(scan(service, {"reference": "hub:x/moved"}), 502) == "hub_failed"
+        assert other.requests == []
 
 
 @pytest.mark.parametrize("reference", REFERENCES)

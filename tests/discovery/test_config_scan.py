@@ -217,3 +217,63 @@ def test_a_hub_that_does_not_answer_is_told(hub):
     hub.down = True
     with pytest.raises(HubFailed, match=r"is refused by http://127.0.0.1:.*500"):
         fetch_config(Reference.parse("hub:alice/llama"))
+
+
+@pytest.mark.parametrize("for_others", [True, False])
+def test_redirects_within_the_endpoint_are_followed(hub, for_others):
+    """By a path or by a whole URL of the endpoint."""
+    hub.add("alice/new", {"config.json": json.dumps(LLAMA).encode()})
+    hub.redirects["/alice/old/resolve/main/config.json"] = "/alice/middle/resolve/main/config.json"
+    hub.redirects["/alice/middle/resolve/main/config.json"] = f"{hub.url}/alice/new/resolve/main/config.json"
+    assert fetch_config(Reference.parse("hub:alice/old"), for_others=for_others) == LLAMA
+
+
+@pytest.mark.parametrize("for_others", [True, False])
+def test_a_redirect_to_another_origin_is_not_followed(hub, tmp_path, for_others):
+    """Another port is another service: it receives no request, and the cache stays empty."""
+    (tmp_path / "other").mkdir()
+    with hub_server.running(tmp_path / "other") as other:
+        other.add("alice/llama", {"config.json": json.dumps(LLAMA).encode()})
+        path = "/alice/llama/resolve/main/config.json"
+        host = other.url.removeprefix("http:")
+        for target in (other.url + path, host + path, f"https:{hub.url.removeprefix('http:')}{path}", "ftp://x/y"):
+            hub.redirects[path] = target
+            with pytest.raises(HubFailed, match="is redirected away from") as caught:
+                fetch_config(Reference.parse("hub:alice/llama"), for_others=for_others)
+            assert caught.value.details["endpoint"] == hub.url
+        assert other.requests == []
+    assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").rglob("config.json"))
+
+
+def test_endless_redirects_end(hub):
+    """A redirect to itself is followed a few times."""
+    path = "/alice/llama/resolve/main/config.json"
+    hub.redirects[path] = path
+    with pytest.raises(HubFailed, match="redirected more than 5 times"):
+        fetch_config(Reference.parse("hub:alice/llama"), for_others=True)
+
+
+def test_a_configuration_read_for_others_leaves_no_file(hub, tmp_path):
+    """It goes from the socket into memory; only the owner's own requests fill the cache."""
+    hub.add("alice/llama", {"config.json": json.dumps(LLAMA).encode()})
+    before = sorted(tmp_path.rglob("*"))
+    assert fetch_config(Reference.parse("hub:alice/llama"), for_others=True) == LLAMA
+    assert sorted(tmp_path.rglob("*")) == before
+    assert fetch_config(Reference.parse("hub:alice/llama")) == LLAMA
+    assert list((tmp_path / "cache").rglob("config.json"))
+
+
+@pytest.mark.parametrize(
+    "reference", ["hub:alice/nothing", "hub:alice/llama@gone", "hub:alice/empty", "hub:alice/large"]
+)
+def test_errors_for_others_are_those_of_the_owner(hub, reference):
+    """Both ways to read a configuration give the same message."""
+    hub.add("alice/llama", {"config.json": b"{}"})
+    hub.add("alice/empty", {"README.md": b"nothing"})
+    hub.add("alice/large", {"config.json": b" " * ((1 << 20) + 1)})
+    messages = []
+    for for_others in (True, False):
+        with pytest.raises(HubFailed) as caught:
+            fetch_config(Reference.parse(reference), for_others=for_others)
+        messages.append(caught.value.message.replace(str((1 << 20) + 1), "N"))
+    assert messages[0] == messages[1]

@@ -17,6 +17,7 @@ from zoo import MLP, llama
 
 import loradar
 from loradar.adapters import LoraConfig, PeftModel, inject
+from loradar.adapters.hub.location import Place
 from loradar.adapters.hub.transfer import fetch
 from loradar.errors import HubFailed, InvalidReference
 
@@ -291,6 +292,18 @@ def test_impossible_references(hub, reference):
     """Refused before anything is asked; none leads out of the cache."""
     with pytest.raises(InvalidReference, match="is no adapter on the hub: write 'hub:org/repo', 'hub:org/repo@rev"):
         PeftModel.from_pretrained(MLP(8), reference)
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("revision", ["../../x", "a..b", "x.lock", "a b", "", "x\\\\y", "/x"])
+def test_impossible_revisions(hub, revision):
+    """Rejected before a request, whether an adapter is pushed or its place is stated."""
+    with pytest.raises(InvalidReference, match="invalid revision"):
+        adapted().push_to_hub("alice/mlp", revision=revision)
+    with pytest.raises(InvalidReference, match="invalid revision"):
+        Place("alice/mlp", revision=revision)
+    with pytest.raises(InvalidReference, match="invalid subfolder"):
+        Place("alice/mlp", subfolder=revision or "/")
     assert not hub.requests
 
 
