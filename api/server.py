@@ -9,6 +9,7 @@ import uvicorn
 
 from ..errors import CannotServe
 from ..registry import Registry
+from ..sandbox.process_isolation import hide_from_workers
 from ..settings import Settings
 from .app import create_app
 from .protocol import LARGEST_HEAD, Protocol
@@ -63,6 +64,7 @@ def serve(
     Registry.open(settings).close()
     with _listen(host, port) as listener:
         url = url_of(listener)
+        hide_from_workers()
         with suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, then raises the signal again
             Server(settings, lambda: ready(url) if ready else None).run(sockets=[listener])
 

@@ -14,6 +14,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
 from ..errors import LoradarError
 from ..sandbox.bounds import Bounds, limit_memory
+from ..sandbox.process_isolation import harden
 from .facts.data_files import read_facts
 from .meta_run.memory import map_large
 
@@ -70,6 +71,7 @@ def _pool(bounds: Bounds, most_tasks: int) -> Iterator[ProcessPool]:
 
 
 def _start_worker(memory: float) -> None:
+    harden()
     quiet_worker()
     with suppress(ImportError, OSError, ValueError):  # a system without such limits has none
         limit_memory(memory)

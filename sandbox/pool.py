@@ -2,6 +2,7 @@
 
 Each task gets a new process, forked from a server that has the heavy libraries imported already: it starts within
 milliseconds, knows nothing of the task before, and dies with its own. The calling process imports none of them.
+Server and workers have a clean environment: none of the caller's tokens, keys and database URL.
 """
 
 import multiprocessing
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from ..errors import LoradarError, Overloaded, WorkerFailed, to_error
 from ..extras import require
 from .bounds import Bounds, limit_memory
+from .process_isolation import clean_spawns, harden
 
 if TYPE_CHECKING:
     from pebble import ProcessFuture
@@ -170,7 +172,8 @@ class Sandbox:
             timeout=seconds, context=_context(self._preload), name=self._name
         )
         try:
-            future: ProcessFuture[tuple[str, Any]] = start(_enter)(*task)
+            with clean_spawns():
+                future: ProcessFuture[tuple[str, Any]] = start(_enter)(*task)
         except (OSError, EOFError) as error:
             message = f"No worker can be started ({error}). Come again later."
             raise WorkerFailed(message, reason="not_started") from error
@@ -228,6 +231,7 @@ def _context(preload: tuple[str, ...]) -> Any:
 def _enter(function: str | Callable[..., Any], args: tuple[Any, ...], memory: float, preload: tuple[str, ...]) -> Any:
     """In the worker: run the function within the bounds, and say what came of it in what can be pickled."""
     _silence()
+    harden()
     threading.Thread(target=_end_with_caller, daemon=True).start()
     with suppress(AttributeError, OSError):  # not everywhere
         os.nice(NICE)

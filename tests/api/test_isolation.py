@@ -175,3 +175,17 @@ def is_there(pid):
         return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_no_worker_is_given_the_service_s_secrets(tmp_path):
+    """No process beside the service has them in its environment."""
+    secrets = {
+        "LORADAR_SIGNING_KEY": "c2VjcmV0" * 5 + "c2U=",
+        "HF_TOKEN": "hf_secret",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+    with served(tmp_path, LIGHT, **secrets) as (target, pid):
+        assert target.send("POST", "/v1/scan", json={"do": "nothing"}).status_code == 200
+        beside = [Path(f"/proc/{one}/environ").read_bytes() for one in children_of(pid)]
+        assert any(b"PATH=" in seen for seen in beside)
+        assert not any(f"{name}=".encode() in seen for name in [*secrets, "LORADAR_HOME"] for seen in beside)

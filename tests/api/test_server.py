@@ -43,6 +43,21 @@ def test_serving_tells_its_url_and_stops_at_an_interrupt():
     assert (process.returncode, err) == (0, "")
 
 
+@pytest.mark.usefixtures("seeded_settings")
+def test_other_processes_of_the_user_cannot_read_a_service():
+    """Its environment and memory hold keys: while it serves, Linux shows them to no other process of the same user."""
+    script = SERVE.replace("print(url,", "print(CDLL(None).prctl(3),")  # PR_GET_DUMPABLE
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", f"from ctypes import CDLL\nprint(CDLL(None).prctl(3))\n{script}"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    told = [process.stdout.readline().strip() for _ in range(2)]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert told == ["1", "0"]
+
+
 def test_a_taken_port_is_refused(seeded_settings):
     """The message names the port and the way out."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,10 +1,16 @@
 """The sandbox: whatever a process does, its caller gets an outcome or a reason, and goes on."""
 
+import multiprocessing
+import multiprocessing.util
+import os
 import signal
 import subprocess
 import sys
+import threading
+from ast import literal_eval
 from concurrent.futures import Future, wait
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import sandbox_tasks as tasks
@@ -13,6 +19,7 @@ from patience import patience, wait_until
 from loradar.errors import InvalidRequest, Overloaded, WorkerFailed
 from loradar.sandbox.bounds import Bounds
 from loradar.sandbox.pool import Sandbox, _unless_settled
+from loradar.sandbox.process_isolation import clean_environment, clean_spawns
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +159,94 @@ def test_the_caller_stays_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - ours
     assert done.stdout == "True False False\n", done.stderr
+
+
+SECRETS = {
+    "LORADAR_SIGNING_KEY": "c2VjcmV0",
+    "LORADAR_TOKEN": "lrd_secret",
+    "LORADAR_DATABASE_URL": "postgresql://loradar:secret@db/loradar",
+    "HF_TOKEN": "hf_secret",
+    "HUGGING_FACE_HUB_TOKEN": "hf_secret",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "GOOGLE_APPLICATION_CREDENTIALS": "/secret.json",
+    "AZURE_CLIENT_SECRET": "secret",
+    "PGPASSWORD": "secret",
+    "SOMETHING_ELSE": "secret",
+}
+
+TELL = """
+from multiprocessing import resource_tracker
+from pathlib import Path
+import os
+import sandbox_tasks
+from loradar.sandbox.bounds import Bounds
+from loradar.sandbox.pool import Sandbox
+if __name__ == "__main__":
+    before = dict(os.environ)
+    with Sandbox(Bounds(workers=1), preload=()) as sandbox:
+        told = sandbox.run(sandbox_tasks.tell_surroundings)
+    tracker = Path(f"/proc/{resource_tracker._resource_tracker._pid}/environ").read_bytes()
+    assert dict(os.environ) == before
+    print(repr((*told, tracker)))
+"""
+
+
+@pytest.fixture(scope="module")
+def surroundings():
+    """What a worker sees whose caller has secrets in its environment."""
+    given = {"HF_ENDPOINT": "http://hub", "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join((str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")))
+    environment = os.environ | SECRETS | given | {"PYTHONPATH": paths}
+    command = [sys.executable, "-c", TELL]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603 - ours
+    assert done.returncode == 0, done.stderr
+    return literal_eval(done.stdout)
+
+
+def test_no_secret_of_the_caller_reaches_a_worker(surroundings):
+    """Neither by Python nor by ``/proc``: its own, its fork server's, and the resource tracker's."""
+    variables, own, server, *_, tracker = surroundings
+    assert not SECRETS.keys() & variables.keys()
+    for seen in (own, server, tracker, repr(variables).encode()):
+        assert b"ecret" not in seen
+        assert not any(name.encode() in seen for name in SECRETS)
+
+
+def test_a_worker_has_the_variables_it_needs(surroundings):
+    """Paths, the hub, languages and threads; the account of this machine is not used implicitly."""
+    variables, own, *_ = surroundings
+    wanted = {"HF_ENDPOINT": "http://hub", "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
+    wanted["HF_HUB_DISABLE_IMPLICIT_TOKEN"] = "1"  # noqa: S105 - a switch
+    assert wanted.items() <= variables.items()
+    assert b"HF_ENDPOINT=http://hub" in own
+
+
+def test_a_worker_gains_no_privileges(surroundings):
+    """No setuid program raises it; its files are its own; its standard streams lead nowhere."""
+    *_, no_new_privileges, umask, streams, _tracker = surroundings
+    assert (no_new_privileges, umask, streams) == ("1", "0077", {os.devnull})
+
+
+def test_other_threads_start_processes_as_before(monkeypatch):
+    """The clean environment is for the thread that starts workers."""
+    monkeypatch.setenv("LORADAR_TOKEN", "lrd_secret")
+    command = [sys.executable, "-c", "import os, sys; sys.exit('LORADAR_TOKEN' in os.environ)"]
+    codes = {}
+
+    def start(key):
+        number = multiprocessing.util.spawnv_passfds(os.fsencode(sys.executable), command, [])
+        codes[key] = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+
+    with clean_spawns():
+        start("inside")
+        thread = threading.Thread(target=start, args=("other thread",))
+        thread.start()
+        thread.join()
+    start("after")
+    assert codes == {"inside": 0, "other thread": 1, "after": 1}
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN_PATH", "LORADAR_HOME", "XLC_ALL", "path", "AWS_REGION", "LD_PRELOAD"])
+def test_a_variable_that_is_not_listed_is_left_out(name):
+    """The list is of what is allowed."""
+    assert name not in clean_environment({name: "x", "PATH": "/bin"})

@@ -1,0 +1,94 @@
+"""Keep secrets out of worker processes: a clean environment, no new privileges, and nothing of the caller's to read."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import util
+from threading import Lock, get_ident
+from typing import Any
+
+ALLOWED = frozenset(
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "VIRTUAL_ENV"),
+        *("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "XDG_CACHE_HOME", "TORCH_HOME"),
+        *("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_XET"),
+        *("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    }
+)
+"""Variables that a worker is given: where programs, caches, certificates and the hub are. A proxy is needed to reach
+the hub; its address should hold no password."""
+
+ALLOWED_PREFIXES = ("LC_", "PYTHON", "OMP_", "KMP_", "MKL_", "OPENBLAS_")
+
+SET = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+"""Variables set for every worker: it acts for other people, never with the account logged in on this machine."""
+
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+
+_LOCK = Lock()
+
+
+def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables of an environment that a worker may know."""
+    kept = {name: value for name, value in environment.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)}
+    return kept | SET
+
+
+@contextmanager
+def clean_spawns() -> Iterator[None]:
+    """Give every process that multiprocessing starts from this thread, inside the context, a clean environment.
+
+    multiprocessing starts its fork server with the environment of the caller and takes no other. Changing
+    ``os.environ`` meanwhile would race with threads that read it, so the function that starts processes is replaced;
+    other threads get the original.
+    """
+    with _LOCK:
+        original, thread = util.spawnv_passfds, get_ident()
+
+        def spawn(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+            if get_ident() != thread:
+                return int(original(path, args, passfds))
+            process = subprocess.Popen(  # noqa: S603 - multiprocessing's own command
+                [*args], executable=path, pass_fds=passfds, env=clean_environment(), restore_signals=False
+            )
+            process.returncode = 0  # multiprocessing waits for it, by its number
+            return process.pid
+
+        util.spawnv_passfds = spawn
+        try:
+            yield
+        finally:
+            util.spawnv_passfds = original
+
+
+def harden() -> None:
+    """Take from this worker process what its task does not need: variables, standard input and new privileges."""
+    kept = clean_environment()
+    for name in [*os.environ]:
+        if name not in kept:
+            del os.environ[name]
+    os.environ.update(kept)
+    os.umask(0o077)
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def hide_from_workers() -> None:
+    """Keep other processes of this user from reading the environment and the memory of this one (Linux)."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    """Set an attribute of this process; other systems than Linux have none."""
+    if not sys.platform.startswith("linux"):
+        return
+    from ctypes import CDLL, c_ulong  # noqa: PLC0415 - only where a process is set up
+
+    with suppress(OSError, AttributeError):  # a C library without it
+        CDLL(None).prctl(option, c_ulong(value), c_ulong(0), c_ulong(0), c_ulong(0))
