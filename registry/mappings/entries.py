@@ -7,9 +7,10 @@ from ...domain.coverage import Coverage
 from ...domain.mappings import Mapping, Source
 from ...domain.scans import Architecture, Proposal
 from ...domain.targets import TargetSpec
+from ...domain.versions import Versions
 from ...domain.vocabulary import Library, Preset
 from ..db.canonical import Question, mapping_id
-from ..versions.ranges import first_range, reaching
+from ..versions.ranges import find_unchanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Entry:
 
         A known one comes back as it is, or with its range extended to the version.
         """
-        same = reaching(known, self.spec, version)
+        same = find_unchanged(known, self.spec, version)
         if same:
             return same
         revision = max((mapping.revision for mapping in known), default=0) + 1
@@ -55,7 +56,7 @@ class Entry:
             fixed=self.fixed,
             reasons=self.reasons,
             coverage=self.coverage,
-            versions=first_range(version),
+            versions=Versions(version, version) if version else None,
         )
 
 

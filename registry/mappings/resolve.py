@@ -14,8 +14,8 @@ from ...domain.versions import Versions
 from ...domain.vocabulary import SourceKind
 from ..db.canonical import Question
 from ..db.schema import Reader
-from ..versions.ranges import nearest_seen, standing, with_distance
-from ..versions.renames import is_stale, translated
+from ..versions.ranges import choose_revision, nearest_seen, with_distance
+from ..versions.renames import is_stale, translate_mapping
 from ..versions.stored_names import list_renames, list_slots, list_versions
 from .families import fit, stored_under
 
@@ -72,7 +72,7 @@ def in_todays_names(reader: Reader, mapping: Mapping) -> Mapping:
     if not is_stale(mapping):
         return mapping
     where = (reader, mapping.library, mapping.name)
-    return translated(mapping, list_slots(*where), list_renames(*where))
+    return translate_mapping(mapping, list_slots(*where), list_renames(*where))
 
 
 def find_by_fingerprint(reader: Reader, fingerprint: str, peft_type: str, preset: str) -> Mapping | None:
@@ -103,7 +103,7 @@ def latest_revisions(mappings: Iterable[Mapping], library_version: str | None = 
     groups: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
     for mapping in mappings:
         groups[*question(mapping), mapping.source.kind].append(mapping)
-    return [standing(revisions, library_version) for revisions in groups.values()]
+    return [choose_revision(revisions, library_version) for revisions in groups.values()]
 
 
 def question(mapping: Mapping) -> Question:

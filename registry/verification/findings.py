@@ -102,7 +102,9 @@ def collect_findings(case: Case) -> Iterator[Finding]:
     yield from _layers_of_a_role_are_missed(case)
     yield from _blocks_are_skipped(case)
     yield from _experts_are_left(case)
-    yield from _feedforward_fits_the_targets(case)
+    named = case.spec.feedforward_modules
+    for name in named if isinstance(named, tuple) else ():
+        yield from _feedforward_fits_the_targets(case, name)
 
 
 def _target_matches_nothing(target: str, matches: list[Match]) -> Iterator[Finding]:
@@ -220,18 +222,16 @@ def _experts_are_left(case: Case) -> Iterator[Finding]:
         )
 
 
-def _feedforward_fits_the_targets(case: Case) -> Iterator[Finding]:
+def _feedforward_fits_the_targets(case: Case, name: str) -> Iterator[Finding]:
     """IA3 scales these at the input; PEFT identifies them by the end of the path alone (``ia3/model.py``, 0.21.2)."""
-    named, targets = case.spec.feedforward_modules, case.spec.target_modules
-    for name in named if isinstance(named, tuple) else ():
-        ends = [match for match in case.matches if match.path.endswith(name)]
-        if isinstance(targets, tuple) and name not in targets:
-            yield Finding(f"feedforward {name} is none of the targets, which PEFT refuses")
-        elif not ends:
-            yield Finding(f"feedforward {name} matches nothing")
-        roles = Counter(layer.role for match in ends for layer in match.layers if layer.role.startswith("attention."))
-        for role, count in roles.items():
-            yield Finding(f"feedforward {name} hits {count_layers(count, role)}", is_defect=False)
+    ends = [match for match in case.matches if match.path.endswith(name)]
+    if isinstance(case.spec.target_modules, tuple) and name not in case.spec.target_modules:
+        yield Finding(f"feedforward {name} is none of the targets, which PEFT refuses")
+    elif not ends:
+        yield Finding(f"feedforward {name} matches nothing")
+    roles = Counter(layer.role for match in ends for layer in match.layers if layer.role.startswith("attention."))
+    for role, count in roles.items():
+        yield Finding(f"feedforward {name} hits {count_layers(count, role)}", is_defect=False)
 
 
 def _count(count: int, noun: str) -> str:

@@ -1,1 +1,1 @@
-"""Relate library versions: renames, ranges, and mappings stated in older names."""
+"""Relate library versions: ranges of revisions, renames of layers, and mappings stated in older names."""

@@ -1,7 +1,7 @@
-"""Renames: what the layers of one architecture were called in an older version, told from the slots of both.
+"""Find the renames of layers between two versions, and translate older mappings into the newest names.
 
-A slot is found again by what it is: the same role and kind in the same tower, and of several such the one with the
-most of its path kept, the same count and the same place in the order of the model.
+A slot is found again by its properties: the same role and kind in the same tower. Of several such slots, the pair
+with the most of its path in common, the same count and the same position in the model is chosen.
 """
 
 from collections import defaultdict
@@ -16,11 +16,13 @@ from ...domain.targets import TargetMatcher, TargetSpec
 from ...domain.versions import Rename, VersionedRename, newest, parse_version
 
 _PARTS = {"gate_up": ("gate", "up"), "qkv": ("query", "key", "value"), "kv": ("key", "value")}
-"""What a fused projection is made of, by the last word of its role."""
+"""The parts of a fused projection, by the last word of its role."""
+
+_MODULES = ("target_modules", "exclude_modules", "feedforward_modules")
 
 
 class Pair(NamedTuple):
-    """Slots taken for the same layers, and why."""
+    """An old and a new slot taken for the same layers, and the reason."""
 
     old: Slot
     new: Slot
@@ -28,24 +30,20 @@ class Pair(NamedTuple):
 
 
 def find_renames(old: Iterable[Slot], new: Iterable[Slot]) -> tuple[Rename, ...]:
-    """Return how paths of an older version became those of a newer one, shortest first; empty if none did."""
-    before, after = _by_pattern(old), _by_pattern(new)
-    gone = [slot for pattern, slot in before.items() if pattern not in after]
-    come = [slot for pattern, slot in after.items() if pattern not in before]
-    pairs = [*_same(gone, come)]
+    """Return the renames from an older version to a newer one, shortest first; empty if nothing was renamed."""
+    before, after = ({slot.pattern: slot for slot in slots} for slots in (old, new))
+    removed = [slot for pattern, slot in before.items() if pattern not in after]
+    added = [slot for pattern, slot in after.items() if pattern not in before]
+    pairs = [*_find_successors(removed, added)]
     paired = {id(slot) for pair in pairs for slot in pair[:2]}
-    gone, come = ([slot for slot in slots if id(slot) not in paired] for slots in (gone, come))
-    pairs += _regrouped(gone, come)
+    removed, added = ([slot for slot in slots if id(slot) not in paired] for slots in (removed, added))
+    pairs += _find_regrouped(removed, added)
     kept = [Pair(before[pattern], after[pattern], "") for pattern in before.keys() & after.keys()]
-    return _shortened(pairs, kept)
+    return _shorten(pairs, kept)
 
 
-def _by_pattern(slots: Iterable[Slot]) -> dict[str, Slot]:
-    return {slot.pattern: slot for slot in slots}
-
-
-def _same(gone: list[Slot], come: list[Slot]) -> Iterable[Pair]:
-    """Yield each slot with its successor, those that have the most in common first."""
+def _find_successors(removed: list[Slot], added: list[Slot]) -> Iterator[Pair]:
+    """Yield each removed slot with its successor, those that have the most in common first."""
     keys: tuple[Callable[[Slot], Hashable], ...] = (
         lambda slot: (slot.tower, slot.role, slot.kind, slot.count, slot.layout),
         lambda slot: (slot.tower, slot.role, slot.kind),
@@ -53,70 +51,64 @@ def _same(gone: list[Slot], come: list[Slot]) -> Iterable[Pair]:
         lambda slot: (slot.tower, slot.role, slot.count),
     )
     for key in keys:
-        found = _matched(gone, come, key)
-        yield from found
-        gone = [slot for slot in gone if all(slot is not pair.old for pair in found)]
-        come = [slot for slot in come if all(slot is not pair.new for pair in found)]
+        pairs = _pair_by(key, removed, added)
+        yield from pairs
+        removed = [slot for slot in removed if all(slot is not pair.old for pair in pairs)]
+        added = [slot for slot in added if all(slot is not pair.new for pair in pairs)]
 
 
-def _matched(gone: Sequence[Slot], come: Sequence[Slot], key: Callable[[Slot], Hashable]) -> list[Pair]:
-    """Pair slots with an equal key, the most alike first; each is paired once."""
+def _pair_by(key: Callable[[Slot], Hashable], removed: list[Slot], added: list[Slot]) -> list[Pair]:
     groups: dict[Hashable, tuple[list[Slot], list[Slot]]] = defaultdict(lambda: ([], []))
-    for side, slots in enumerate((gone, come)):
+    for side, slots in enumerate((removed, added)):
         for slot in slots:
             groups[key(slot)][side].append(slot)
-    return [pair for olds, news in groups.values() for pair in _paired(olds, news)]
+    return [pair for olds, news in groups.values() for pair in _pair(olds, news)]
 
 
-def _paired(olds: list[Slot], news: list[Slot]) -> Iterable[Pair]:
-    """Pair two lists of slots of one sort greedily, by likeness and then by their order."""
-    ways = sorted(
+def _pair(olds: list[Slot], news: list[Slot]) -> Iterator[Pair]:
+    """Pair two lists of similar slots greedily, by likeness and then by their order; each slot is paired once."""
+    candidates = sorted(
         product(enumerate(olds), enumerate(news)),
-        key=lambda way: (-_likeness(way[0][1], way[1][1]), abs(way[0][0] - way[1][0])),
+        key=lambda pair: (-_likeness(pair[0][1], pair[1][1]), abs(pair[0][0] - pair[1][0])),
     )
     taken: tuple[set[int], set[int]] = (set(), set())
-    for (first, old), (second, new) in ways:
-        if first not in taken[0] and second not in taken[1] and _is_as_deep(old, new):
+    for (first, old), (second, new) in candidates:
+        is_same_depth = ("*" in old.pattern) == ("*" in new.pattern)
+        if first not in taken[0] and second not in taken[1] and is_same_depth:
             taken[0].add(first)
             taken[1].add(second)
-            yield Pair(old, new, f"{_named(old)} in both")
-
-
-def _is_as_deep(old: Slot, new: Slot) -> bool:
-    """Tell whether both stand in a block or neither does."""
-    return ("*" in old.pattern) == ("*" in new.pattern)
+            yield Pair(old, new, f"{_describe(old)} in both")
 
 
 def _likeness(old: Slot, new: Slot) -> int:
-    """Return how many segments two paths have in common at their start and at their end; a name counts double."""
+    """Return the number of common segments at the start and at the end of two paths; those at the end count double."""
     one, other = old.pattern.split("."), new.pattern.split(".")
-    end = _common(one[::-1], other[::-1])
-    return 2 * end + _common(one, other)
+    return 2 * _common(one[::-1], other[::-1]) + _common(one, other)
 
 
 def _common(one: Sequence[str], other: Sequence[str]) -> int:
     """Return the length of the common start."""
-    unequal = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    unequal = (position for position, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(unequal, min(len(one), len(other)))
 
 
-def _regrouped(gone: list[Slot], come: list[Slot]) -> Iterable[Pair]:
-    """Yield the parts of what is fused now, what was fused and is in parts now, and experts that are stacked now."""
-    for old in gone:
-        whole = _most_alike(old, (new for new in come if _is_part(old, new)))
+def _find_regrouped(removed: list[Slot], added: list[Slot]) -> Iterator[Pair]:
+    """Yield the slots that became part of a fused one, were part of a fused one, or are experts stacked in a tensor."""
+    for old in removed:
+        whole = _most_alike(old, added, _is_part)
         if whole:
-            yield Pair(old, whole, f"{_named(old)}, part of {whole.role} now")
-        stack = _most_alike(old, (new for new in come if _is_stacked(old, new)))
+            yield Pair(old, whole, f"{_describe(old)}, part of {whole.role} now")
+        stack = _most_alike(old, added, _is_stacked)
         if stack:
-            yield Pair(old, stack, f"{_named(old)}, one tensor for all experts now")
-    for new in come:
-        whole = _most_alike(new, (old for old in gone if _is_part(new, old)))
+            yield Pair(old, stack, f"{_describe(old)}, one tensor for all experts now")
+    for new in added:
+        whole = _most_alike(new, removed, _is_part)
         if whole:
-            yield Pair(whole, new, f"{_named(new)}, part of {whole.role} before")
+            yield Pair(whole, new, f"{_describe(new)}, part of {whole.role} before")
 
 
-def _most_alike(slot: Slot, others: Iterable[Slot]) -> Slot | None:
-    return max(others, key=lambda other: _likeness(slot, other), default=None)
+def _most_alike(slot: Slot, others: Iterable[Slot], fits: Callable[[Slot, Slot], bool]) -> Slot | None:
+    return max((other for other in others if fits(slot, other)), key=lambda other: _likeness(slot, other), default=None)
 
 
 def _is_part(part: Slot, whole: Slot) -> bool:
@@ -130,140 +122,130 @@ def _is_stacked(old: Slot, new: Slot) -> bool:
 
 
 def _is_akin(part: Slot, whole: Slot) -> bool:
-    """Tell whether both are of one family; stacked experts are akin to feed-forward layers with one index more."""
+    """Return whether two slots are of one family; stacked experts are akin to MLP layers with one more index."""
     families = {slot.role.partition(".")[0] for slot in (part, whole)}
     if part.tower != whole.tower or whole.kind != "expert_parameter":
         return part.tower == whole.tower and len(families) == 1
     return families <= {"expert", "mlp"} and part.pattern.count("*") == whole.pattern.count("*") + 1
 
 
-def _named(slot: Slot) -> str:
+def _describe(slot: Slot) -> str:
     return f"{slot.tower} {slot.role}" if slot.role != "other" else f"{slot.tower} {slot.kind}"
 
 
-def _shortened(pairs: Sequence[Pair], kept: Sequence[Pair]) -> tuple[Rename, ...]:
-    """Return the pairs as starts of paths: what both end with is left off, unless another slot then goes astray."""
+def _shorten(pairs: Sequence[Pair], kept: Sequence[Pair]) -> tuple[Rename, ...]:
+    """Return the pairs as renames of prefixes: a common end is cut, unless another slot would be renamed wrongly."""
     short = {(pair.old.pattern, pair.new.pattern): _without_common_end(pair) for pair in pairs}
     known = {(rename.old, rename.new): rename for rename in short.values()}
     wanted: dict[str, set[str]] = defaultdict(set)
     for pair in (*pairs, *kept):
         wanted[pair.old.pattern].add(pair.new.pattern)
     for pair in (*pairs, *kept):
-        if set(renamed(pair.old.pattern, known.values())) != wanted[pair.old.pattern]:
+        if set(rename_pattern(pair.old.pattern, known.values())) != wanted[pair.old.pattern]:
             old, new = pair.old.pattern, pair.new.pattern
-            known[old, new] = Rename(old, new, pair.says or f"{_named(pair.old)} in both")
+            known[old, new] = Rename(old, new, pair.says or f"{_describe(pair.old)} in both")
     return tuple(sorted(known.values(), key=lambda rename: (rename.old.count("."), rename.old, rename.new)))
 
 
 def _without_common_end(pair: Pair) -> Rename:
-    """Return the rename of the start of a path, of at least one segment on either side."""
+    """Return the rename of a prefix that has at least one segment on either side."""
     old, new = pair.old.pattern.split("."), pair.new.pattern.split(".")
     end = min(_common(old[::-1], new[::-1]), len(old) - 1, len(new) - 1)
     says = pair.says if not end else "the same layers below"
     return Rename(".".join(old[: len(old) - end]), ".".join(new[: len(new) - end]), says)
 
 
-def renamed(pattern: str, renames: Iterable[Rename]) -> tuple[str, ...]:
-    """Return what a path pattern of the older version is called in the newer one; itself if nothing renames it."""
+def rename_pattern(pattern: str, renames: Iterable[Rename]) -> tuple[str, ...]:
+    """Return the names in the newer version of a path pattern of the older one; the pattern itself if not renamed."""
     fitting = [one for one in renames if pattern == one.old or pattern.startswith(f"{one.old}.")]
     longest = max((len(one.old) for one in fitting), default=0)
     found = (one.new + pattern[longest:] for one in fitting if len(one.old) == longest)
     return tuple(sorted(found)) or (pattern,)
 
 
-_STALE = ("dead", "partial")
-_MODULES = ("target_modules", "exclude_modules", "feedforward_modules")
-
-
 def is_stale(mapping: Mapping) -> bool:
-    """Tell whether a mapping stated for any version misses what it should hit in the one it was checked against."""
+    """Return whether a mapping without a range of versions has targets that match nothing where it was verified."""
     check = mapping.verification
     if check is None or mapping.versions is not None:
         return False
-    return check.status in _STALE and not all(check.counts.values())
+    return check.status in ("dead", "partial") and not all(check.counts.values())
 
 
-def _checked_at(mapping: Mapping) -> str | None:
-    return mapping.verification.library_version if mapping.verification else None
+def translate_mapping(mapping: Mapping, slots: Sequence[Slot], renames: Iterable[VersionedRename]) -> Mapping:
+    """Return a stale mapping in the newest names if all its targets have one; any other mapping unchanged.
 
-
-def translated(mapping: Mapping, slots: Sequence[Slot], renames: Iterable[VersionedRename]) -> Mapping:
-    """Return a stale mapping in today's names if all its targets have one; any other as it is.
-
-    Nobody has checked the translation: it comes without the verification of what was stated.
+    A translation was never verified: it comes without the verification of the stated mapping.
 
     Args:
-        mapping: As stated.
-        slots: Those of the newest version.
-        renames: Those that led there.
+        mapping: The stated mapping.
+        slots: The slots of the newest version.
+        renames: The renames that led there.
     """
-    ways = [*renames]
-    if not ways or not is_stale(mapping) or _checked_at(mapping) != newest(way.to_version for way in ways):
+    renames = [*renames]
+    version = mapping.verification.library_version if mapping.verification else None
+    if not renames or not is_stale(mapping) or version != newest(rename.to_version for rename in renames):
         return mapping
-    for version, names in _older_names(slots, ways):
+    for older, names in _older_names(slots, renames):
         spec = _translate(mapping.spec, names)
         if spec:
-            says = f"stated in the names of {mapping.library} {version}: {_difference(mapping.spec, spec)}"
-            return replace(mapping, spec=spec, verification=None, reasons=(says, *mapping.reasons))
+            old, new = (", ".join(one.target_modules or ()) for one in (mapping.spec, spec))
+            reason = f"stated in the names of {mapping.library} {older}: {old} -> {new}"
+            return replace(mapping, spec=spec, verification=None, reasons=(reason, *mapping.reasons))
     return mapping
 
 
 Names = dict[str, tuple[str, ...]]
-"""Today's patterns of modules, each with those it had in an older version."""
+"""Module patterns of the newest version, each with its names in an older version."""
 
 
 def _older_names(slots: Sequence[Slot], renames: Iterable[VersionedRename]) -> Iterator[tuple[str, Names]]:
-    """Yield older versions, the newest first, with the names of then by those of now."""
+    """Yield older versions, the newest first, with their names by the newest names."""
     steps: dict[tuple[str, str], list[Rename]] = defaultdict(list)
     for one in renames:
         steps[one.from_version, one.to_version].append(one.rename)
-    names: dict[str, Names] = {}
-    if steps:
-        modules = [slot.pattern for slot in slots if slot.kind != "expert_parameter"]
-        names[newest(to for _, to in steps)] = {pattern: (pattern,) for pattern in modules}
+    modules = [slot.pattern for slot in slots if slot.kind != "expert_parameter"]
+    names: dict[str, Names] = {newest(to for _, to in steps): {pattern: (pattern,) for pattern in modules}}
     for older, newer in sorted(steps, key=lambda step: parse_version(step[0]), reverse=True):
         if newer in names:
-            back = [Rename(one.new, one.old, one.says) for one in steps[older, newer]]
-            names[older] = {
-                now: tuple(old for then in names[newer][now] for old in renamed(then, back)) for now in names[newer]
-            }
+            names[older] = _step_back(names[newer], steps[older, newer])
             yield older, names[older]
 
 
+def _step_back(names: Names, renames: Iterable[Rename]) -> Names:
+    back = [Rename(one.new, one.old, one.says) for one in renames]
+    return {pattern: tuple(o for name in known for o in rename_pattern(name, back)) for pattern, known in names.items()}
+
+
 def _translate(spec: TargetSpec, names: Names) -> TargetSpec | None:
-    """Return the spec in today's names, or ``None`` if one of its targets is a regex or has none."""
+    """Return the spec in the newest names, or ``None`` if a field is a regex or cannot be translated."""
     changed: dict[str, tuple[str, ...]] = {}
     for field in _MODULES:
         targets = getattr(spec, field)
         if targets:
-            found = None if isinstance(targets, str) else _rename_targets(targets, names)
-            if found is None:
+            translated = None if isinstance(targets, str) else _translate_targets(targets, names)
+            if translated is None:
                 return None
-            changed[field] = found
-    return TargetSpec.from_dict({**spec.to_dict(), **changed})
+            changed[field] = translated
+    return replace(spec, **changed)
 
 
-def _rename_targets(targets: tuple[str, ...], names: Names) -> tuple[str, ...] | None:
-    """Return the shortest suffixes that hit exactly what ``targets`` hit by its older names."""
+def _translate_targets(targets: tuple[str, ...], names: Names) -> tuple[str, ...] | None:
+    """Return the shortest suffixes that match exactly the layers whose older names ``targets`` match."""
     matcher = TargetMatcher(targets)
-    hits = {now: {matcher.find(then) for then in older} for now, older in names.items()}
-    wanted = [now for now, found in hits.items() if found != {None}]
-    if any(None in hits[now] for now in wanted) or {target for now in wanted for target in hits[now]} != set(targets):
-        return None  # a fused layer hit in part, or a target that hits nothing either way
-    suffixes = dict.fromkeys(_suffix(pattern, wanted, names) for pattern in wanted)
+    matches = {pattern: {matcher.find(old) for old in older} for pattern, older in names.items()}
+    wanted = [pattern for pattern, found in matches.items() if found != {None}]
+    matched = {target for pattern in wanted for target in matches[pattern]}
+    if matched != set(targets):
+        return None  # a fused layer is matched in part, or a target matches nothing in either version
+    suffixes = dict.fromkeys(_find_suffix(pattern, wanted, names) for pattern in wanted)
     return None if None in suffixes else tuple(name for name in suffixes if name)
 
 
-def _suffix(pattern: str, wanted: Collection[str], every: Iterable[str]) -> str | None:
-    """Return the shortest end of a pattern without an index that no unwanted pattern has."""
+def _find_suffix(pattern: str, wanted: Collection[str], every: Iterable[str]) -> str | None:
+    """Return the shortest end of a pattern, without an index, that no unwanted pattern has."""
     segments = pattern.rpartition("*.")[2].split(".")
     for start in range(len(segments) - 1, -1, -1):
         end = ".".join(segments[start:])
         if all(other in wanted for other in every if other == end or other.endswith(f".{end}")):
             return end
     return None
-
-
-def _difference(stated: TargetSpec, spec: TargetSpec) -> str:
-    old, new = (", ".join(one.target_modules or ()) for one in (stated, spec))
-    return f"{old} -> {new}"

@@ -1,6 +1,4 @@
-"""What the layers of one stored architecture are called: its slots, and their names in other versions."""
-
-from typing import Any
+"""Read the slots of a stored architecture, their names in other versions, and the versions it was verified at."""
 
 from ...domain.scans import Slot
 from ...domain.versions import Rename, VersionedRename
@@ -20,26 +18,6 @@ WHERE a.library = :library AND a.name = :name
 ORDER BY r.id
 """
 
-
-def list_slots(reader: Reader, library: str, name: str) -> tuple[Slot, ...]:
-    """Return the slots of an architecture, in the order of the model."""
-    return tuple(map(_to_slot, reader.rows(_SLOTS, library=library, name=name)))
-
-
-def _to_slot(row: dict[str, Any]) -> Slot:
-    """SQLite has no booleans: it returns 0 and 1."""
-    return Slot(**{**row, "live": None if row["live"] is None else bool(row["live"])})
-
-
-def list_renames(reader: Reader, library: str, name: str) -> tuple[VersionedRename, ...]:
-    """Return what the layers of an architecture were called in other versions."""
-    rows = reader.rows(_RENAMES, library=library, name=name)
-    return tuple(
-        VersionedRename(row["from_version"], row["to_version"], Rename(row["old"], row["new"], row["says"]))
-        for row in rows
-    )
-
-
 _SEEN = """
 SELECT DISTINCT v.library_version AS version
 FROM verifications v
@@ -49,6 +27,22 @@ WHERE a.library = :library AND a.name = :name
 """
 
 
+def list_slots(reader: Reader, library: str, name: str) -> tuple[Slot, ...]:
+    """Return the slots of an architecture, in the order of the model."""
+    rows = reader.rows(_SLOTS, library=library, name=name)
+    # SQLite stores booleans as 0 and 1.
+    return tuple(Slot(**{**row, "live": None if row["live"] is None else bool(row["live"])}) for row in rows)
+
+
+def list_renames(reader: Reader, library: str, name: str) -> tuple[VersionedRename, ...]:
+    """Return the renames of an architecture's layers between versions."""
+    rows = reader.rows(_RENAMES, library=library, name=name)
+    return tuple(
+        VersionedRename(row["from_version"], row["to_version"], Rename(row["old"], row["new"], row["says"]))
+        for row in rows
+    )
+
+
 def list_versions(reader: Reader, library: str, name: str) -> list[str]:
-    """Return the library versions at which mappings of an architecture were checked."""
+    """Return the library versions at which mappings of an architecture were verified."""
     return [row["version"] for row in reader.rows(_SEEN, library=library, name=name)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loradar.domain.scans import Slot
-from loradar.registry.versions.renames import find_renames, renamed
+from loradar.registry.versions.renames import find_renames, rename_pattern
 
 SCANNED = json.loads((Path(__file__).parent.parent.parent / "golden" / "slots.json").read_text("utf-8"))
 
@@ -57,7 +57,7 @@ def test_renames_lead_every_old_name_to_one_that_is_there(name):
     """No layer of the older version goes astray, and every layer of the newer one is reached."""
     old, new = slots_of(name, "4.57.1"), slots_of(name, "5.23.0")
     found = find_renames(old, new)
-    reached = {path for one in old for path in renamed(one.pattern, found)}
+    reached = {path for one in old for path in rename_pattern(one.pattern, found)}
     assert reached == {one.pattern for one in new}
     assert all(one.says for one in found)
 
@@ -84,8 +84,8 @@ def test_a_fused_projection_is_taken_apart():
     parts = {"q_proj": "query", "k_proj": "key", "v_proj": "value"}
     new = [slot(f"h.*.attn.{name}", f"attention.{role}") for name, role in parts.items()]
     found = find_renames(old, [*new, slot("h.*.attn.c_proj", "attention.output")])
-    assert renamed("h.*.attn.c_attn", found) == ("h.*.attn.k_proj", "h.*.attn.q_proj", "h.*.attn.v_proj")
-    assert renamed("h.*.attn.c_proj", found) == ("h.*.attn.c_proj",)
+    assert rename_pattern("h.*.attn.c_attn", found) == ("h.*.attn.k_proj", "h.*.attn.q_proj", "h.*.attn.v_proj")
+    assert rename_pattern("h.*.attn.c_proj", found) == ("h.*.attn.c_proj",)
 
 
 def test_what_stayed_is_not_swept_along():
@@ -93,8 +93,8 @@ def test_what_stayed_is_not_swept_along():
     old = [slot("a.x.q", "attention.query"), slot("a.x.v", "attention.value"), slot("a.x.kept", "head")]
     new = [slot("b.x.q", "attention.query"), slot("b.x.v", "attention.value"), slot("a.x.kept", "head")]
     found = find_renames(old, new)
-    assert renamed("a.x.kept", found) == ("a.x.kept",)
-    assert renamed("a.x.q", found) == ("b.x.q",)
+    assert rename_pattern("a.x.kept", found) == ("a.x.kept",)
+    assert rename_pattern("a.x.q", found) == ("b.x.q",)
 
 
 def test_what_has_no_successor_has_no_rename():
