@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..meta_run.known_values import KNOWN
+from ..meta_run.tensor_values import KNOWN
 
 Made = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
 

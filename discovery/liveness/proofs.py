@@ -14,10 +14,9 @@ from ...domain.patterns import pattern_of
 from ...domain.scans import Evidence, Layer
 from ...errors import ScanFailed
 from ..facts.layers import list_layers
-from ..meta_run.conditions import OutOfTime
+from ..meta_run.conditions import OutOfTime, random_states_kept
 from ..meta_run.memory import give_back
 from ..meta_run.running import Run, compute_model
-from ..meta_run.untouched import random_states_kept
 from ..small_builds import SmallBuild
 from .experiment import TOLERANCE, Experiment
 from .probes import Probe, make_probes

@@ -9,7 +9,7 @@ from torch import nn
 from ...domain.scans import Layer
 from ...errors import ScanFailed
 from ...references import Reference
-from ..meta_run.untouched import random_states_kept
+from ..meta_run.conditions import random_states_kept
 from ..small_builds import SmallBuild, small_builds
 
 Builds = Callable[[Collection[Layer]], Iterator[SmallBuild]]

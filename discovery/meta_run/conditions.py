@@ -1,7 +1,8 @@
-"""What surrounds a forward that is only run to be watched: where its tensors are, its settings, its time."""
+"""Context managers around a forward that is run only to be recorded: its tensors, settings and time, all restored."""
 
 import ctypes
 import os
+import random
 import signal
 import threading
 import time
@@ -9,18 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from .known_values import lift
+from .tensor_values import lift
 
 FOLLOWED = ("eager", "sdpa")
-"""Implementations of attention that torch functions make up; others are one call into a kernel."""
+"""Implementations of attention made of torch functions; others are one call into a kernel."""
 EXPERTS = "batched_mm"
-"""The implementation of experts that does not ask which tokens go where."""
+"""The implementation of experts that does not read which tokens go where."""
 _REMEMBERED = 64
-_AGAIN = 1.0
+_MUTABLE = (dict, list, set)
+_REPEAT_SECONDS = 1.0
 
 
 class OutOfTime(BaseException):
@@ -30,17 +33,116 @@ class OutOfTime(BaseException):
         return "The forward did not end in the time it was given."
 
 
+# --- the model is left as it was --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Put the model in eval mode without gradients inside, and restore it exactly after.
+
+    Restored are every module's attributes (one level deep in lists, dicts and sets), parameters, buffers with their
+    values, hooks, training flags, ``requires_grad``, every configuration's fields, the random states, gradient mode
+    and default dtype.
+    """
+    snapshot = _Snapshot(model)
+    try:
+        for module in snapshot.modules:
+            module.__dict__["training"] = False
+        with random_states_kept(), torch.no_grad():
+            yield
+    finally:
+        snapshot.restore()
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Restore the random states on leaving."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])  # noqa: NPY002 - the global one
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+class _Snapshot:
+    """The state of a model and of torch, to be restored."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = list(model.modules())
+        self._attributes = [(module.__dict__, module.__dict__.copy()) for module in self.modules]
+        values = (value for module in self.modules for value in module.__dict__.values() if isinstance(value, _MUTABLE))
+        contents = {id(content): content for content in values}.values()
+        self._empty = [content for content in contents if not content]
+        self._contents = [(content, content.copy()) for content in contents if content]
+        configs = {id(fields["config"]): fields["config"] for fields, _ in self._attributes if "config" in fields}
+        self._configs = [(vars(c), vars(c).copy()) for c in configs.values() if hasattr(c, "__dict__")]
+        self._buffers = [(b, b.clone()) for b in self._tensors("_buffers") if not b.is_meta]
+        self._gradients = [(p, p.requires_grad) for p in self._tensors("_parameters")]
+        self._dtype = torch.get_default_dtype()
+
+    def _tensors(self, registry: str) -> list[Tensor]:
+        values = (value for module in self.modules for value in module.__dict__.get(registry, {}).values())
+        return list({id(value): value for value in values if isinstance(value, Tensor)}.values())
+
+    def restore(self) -> None:
+        """Restore all but the random states."""
+        for content in self._empty:
+            if content:
+                content.clear()
+        for current, before in (*self._contents, *self._attributes, *self._configs):
+            if isinstance(current, list):
+                current[:] = before
+            elif isinstance(current, set) or not _same_objects(current, before):
+                current.clear()
+                current.update(before)
+        with torch.no_grad():
+            for buffer, values in self._buffers:
+                buffer.copy_(values)
+        for parameter, requires_grad in self._gradients:
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
+        torch.set_default_dtype(self._dtype)
+
+
+def _same_objects(current: dict[Any, Any], before: dict[Any, Any]) -> bool:
+    """Return whether two dicts hold the same objects; tensors must not be compared by value."""
+    return current.keys() == before.keys() and list(map(id, current.values())) == list(map(id, before.values()))
+
+
+# --- where its tensors are --------------------------------------------------------------------------------------------
+
+
 @contextmanager
 def weights_on_meta(model: nn.Module) -> Iterator[None]:
     """Give the model meta tensors for parameters and buffers inside; the values of small buffers stay known."""
-    with _replaced(model, _meta_for):
+
+    def meta(tensor: Tensor) -> Tensor:
+        if tensor.is_meta:
+            return tensor
+        if isinstance(tensor, nn.Parameter):
+            return nn.Parameter(torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"), requires_grad=False)
+        if tensor.device.type == "cpu" and (not tensor.is_floating_point() or tensor.numel() <= _REMEMBERED):
+            return lift(tensor.clone())
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+    with _replaced(model, meta):
         yield
 
 
 @contextmanager
 def weights_on_cpu(model: nn.Module) -> Iterator[None]:
     """Give the model tensors of zeros on the CPU inside, in half precision: memory is taken only where it is read."""
-    with _replaced(model, _zeros_for):
+
+    def zeros(tensor: Tensor) -> Tensor:
+        filled = torch.zeros(tensor.shape, dtype=torch.bfloat16 if tensor.is_floating_point() else tensor.dtype)
+        return nn.Parameter(filled, requires_grad=False) if isinstance(tensor, nn.Parameter) else filled
+
+    with _replaced(model, zeros):
         yield
 
 
@@ -53,46 +155,31 @@ def _replaced(model: nn.Module, replacement: Callable[[Tensor], Tensor]) -> Iter
     registries: list[dict[str, Any]] = [module._parameters for module in modules]  # noqa: SLF001
     registries += [module._buffers for module in modules]  # noqa: SLF001
     try:
-        for held in registries:
-            for name, tensor in held.items():
+        for registry in registries:
+            for name, tensor in registry.items():
                 if isinstance(tensor, Tensor):
-                    before.append((held, name, tensor))
+                    before.append((registry, name, tensor))
                     if id(tensor) not in made:
                         made[id(tensor)] = replacement(tensor)
-                    held[name] = made[id(tensor)]
+                    registry[name] = made[id(tensor)]
         yield
     finally:
-        for held, name, tensor in before:
-            held[name] = tensor
+        for registry, name, tensor in before:
+            registry[name] = tensor
 
 
-def _meta_for(tensor: Tensor) -> Tensor:
-    if tensor.is_meta:
-        return tensor
-    if isinstance(tensor, nn.Parameter):
-        empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-        return nn.Parameter(empty, requires_grad=False)
-    if tensor.device.type == "cpu" and (not tensor.is_floating_point() or tensor.numel() <= _REMEMBERED):
-        return lift(tensor.clone())
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-
-
-def _zeros_for(tensor: Tensor) -> Tensor:
-    dtype = torch.bfloat16 if tensor.is_floating_point() else tensor.dtype
-    zeros = torch.zeros(tensor.shape, dtype=dtype)
-    return nn.Parameter(zeros, requires_grad=False) if isinstance(tensor, nn.Parameter) else zeros
+# --- its settings -----------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
-    """Choose implementations that can be followed and checks that do not ask for values; undone on leaving.
+    """Choose implementations that can be followed and disable checks that read values; undone on leaving.
 
-    Where values are known, each expert may work on its own tokens (``eager``), which takes the least memory.
-
-    The fields of configurations are put back by :func:`~loradar.discovery.meta_run.untouched.untouched`.
+    Where values are known, each expert may work on its own tokens (``eager``), which takes the least memory. The
+    fields of configurations are restored by :func:`untouched`.
     """
-    for config in {id(held): held for held in _configurations(model)}.values():
-        fields = vars(config)
+    for config in [module.__dict__.get("config") for module in model.modules()]:
+        fields = vars(config) if isinstance(getattr(type(config), "model_type", None), str) else {}
         if fields.get("_attn_implementation_internal") not in (None, *FOLLOWED):
             fields["_attn_implementation_internal"] = "sdpa"
         if "_experts_implementation_internal" in fields:
@@ -101,10 +188,15 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
     validated = Distribution._validate_args  # noqa: SLF001 - there is a setter only
     start = torch.autocast.__init__
     fast = torch.backends.mha.get_fastpath_enabled()
+
+    def start_on_cpu(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        """Construct ``torch.autocast``, which rejects meta, where nothing is cast anyway."""
+        start(self, "cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
     os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = "1"
     Distribution.set_default_validate_args(value=False)
     torch.backends.mha.set_fastpath_enabled(value=False)
-    torch.autocast.__init__ = _started_on_cpu(start)  # type: ignore[method-assign]
+    torch.autocast.__init__ = start_on_cpu  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -116,25 +208,12 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
             os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = checked
 
 
-def _started_on_cpu(start: Callable[..., None]) -> Callable[..., None]:
-    """Return a constructor of ``torch.autocast`` that knows meta, where nothing is cast anyway."""
-
-    def begin(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
-        start(self, "cpu" if device_type == "meta" else device_type, *args, **kwargs)
-
-    return begin
-
-
-def _configurations(model: nn.Module) -> Iterator[Any]:
-    for module in model.modules():
-        config = module.__dict__.get("config")
-        if isinstance(getattr(type(config), "model_type", None), str):
-            yield config
+# --- its time ---------------------------------------------------------------------------------------------------------
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise ``OutOfTime`` inside if it takes longer, and again each second if that was swallowed."""
+    """Raise ``OutOfTime`` inside after so many seconds, and again each second if that was swallowed."""
     limit = _alarm if threading.current_thread() is threading.main_thread() else _watchdog
     with limit(seconds):
         yield
@@ -142,14 +221,14 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """In the main thread a signal interrupts, also a sleep; an alarm that was set before rings in its time."""
+    """Interrupt the main thread by a signal, also in a sleep; an earlier alarm still rings in its time."""
 
     def ring(*_: object) -> None:
         raise OutOfTime
 
     started = time.monotonic()
     handler = signal.signal(signal.SIGALRM, ring)
-    delay, interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), _AGAIN)
+    delay, interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), _REPEAT_SECONDS)
     try:
         yield
     finally:
@@ -161,7 +240,7 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _watchdog(seconds: float) -> Iterator[None]:
-    """In another thread an exception is set from a third one; it interrupts between two steps of Python."""
+    """Interrupt another thread between two steps of Python, by an exception set from a third one."""
     ended = threading.Event()
     thread = ctypes.c_ulong(threading.get_ident())
 
@@ -169,7 +248,7 @@ def _watchdog(seconds: float) -> Iterator[None]:
         wait = seconds
         while not ended.wait(wait):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(OutOfTime))
-            wait = _AGAIN
+            wait = _REPEAT_SECONDS
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

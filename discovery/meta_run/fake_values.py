@@ -1,10 +1,10 @@
-"""Lets a forward run on the meta device although it asks for values.
+"""Let a forward run on the meta device although it reads values.
 
-Tensors a forward makes from constants (position ids, masks, grids, the token ids it is given) stay small: their values
-are computed beside them on the CPU, and a question about them is answered truly. A question about anything that comes
-out of the model's weights is answered with a constant, and a selection by it is as wide as it can be.
+Tensors a forward makes from constants (position ids, masks, grids, its token ids) stay small: their values are computed
+beside them on the CPU, and reading them returns the true values. Any tensor computed from the model's weights reads as
+a constant, the fake value, and a selection by it is as wide as it can be.
 
-A model that is built inside :class:`Answers` keeps the values of what its constructors compute, such as buffers.
+A model that is built inside :class:`FakeValues` keeps the values its constructors compute, such as buffers.
 """
 
 from typing import Any
@@ -14,9 +14,18 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
-from .fake_constants import Guess, find_answer, fitting_split
-from .known_values import KNOWN, LARGEST, META, lift, lift_all, list_tensors, on_meta
-from .shortcuts import find_result
+from .tensor_values import (
+    KNOWN,
+    LARGEST,
+    META,
+    FakeConstants,
+    find_fake,
+    fitting_split,
+    lift,
+    lift_all,
+    list_tensors,
+    on_meta,
+)
 
 _CPU = torch.device("cpu")
 _GETTER = type(Tensor.shape.__get__)  # type: ignore[attr-defined]  # a descriptor of C
@@ -38,21 +47,21 @@ _IN_PLACE = frozenset({
 })  # fmt: skip
 
 
-class Answers(TorchFunctionMode):
-    """As a context, answers what meta tensors cannot; to be entered before any mode that watches.
+class FakeValues(TorchFunctionMode):
+    """As a context, return values for meta tensors; to be entered before any mode that watches.
 
     Args:
-        guess: What the unknown is taken for.
+        constants: The constants that replace unknown values.
 
     Attributes:
         calls: Functions called so far.
     """
 
-    def __init__(self, guess: Guess | None = None) -> None:
+    def __init__(self, constants: FakeConstants | None = None) -> None:
         super().__init__()
         self.calls = 0
-        self._guess = guess or Guess()
-        self._spoilt: dict[int, Tensor] = {}
+        self._constants = constants or FakeConstants()
+        self._outdated: dict[int, Tensor] = {}
         self._constructors: frozenset[Any] = frozenset(_device_constructors())
 
     def __torch_function__(
@@ -64,11 +73,9 @@ class Answers(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
         if func in self._constructors:
-            return self._make(func, name, args, kwargs or {})
-        args, named = _arguments(name, args, kwargs or {})
-        if name in _MOVES:
-            return args[0]
-        return self._call(func, name, args, named)
+            return self._construct(func, name, args, kwargs or {})
+        args, named = _arguments_on_meta(name, args, kwargs or {})
+        return args[0] if name in _MOVES else self._call(func, name, args, named)
 
     def _call(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "__iter__":
@@ -77,20 +84,20 @@ class Answers(TorchFunctionMode):
             return self._get_item(func, args)
         if name == "__setitem__":
             return self._set_item(func, args)
-        answer = find_answer(name)
-        if answer is None:
+        fake = find_fake(name)
+        if fake is None:
             return self._compute(func, name, args, kwargs)
         try:
             return lift_all(self._with_values(func, args, kwargs))
         except LookupError:
-            return answer(self._guess, func, args, kwargs)
+            return fake(self._constants, func, args, kwargs)
 
     # --- values --------------------------------------------------------------------------------------------------
 
     def find_value(self, tensor: Tensor) -> Tensor | None:
         """Return the values of a meta tensor on the CPU, if they are known."""
         value: Tensor | None = getattr(tensor, KNOWN, None)
-        if value is not None and self._spoilt and _storage(value) in self._spoilt:
+        if value is not None and self._outdated and _storage(value) in self._outdated:
             return None
         return value
 
@@ -112,10 +119,10 @@ class Answers(TorchFunctionMode):
         return _CPU if argument is META else argument
 
     def _with_values(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return what ``func`` makes of the values.
+        """Return the result of ``func`` on the values.
 
         Raises:
-            LookupError: If that cannot be told.
+            LookupError: If a value is unknown, or the function fails.
         """
         known, named = self._values(args), {key: self._values(value) for key, value in kwargs.items()}
         try:
@@ -123,61 +130,17 @@ class Answers(TorchFunctionMode):
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise LookupError from error
 
-    def _make(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call a function that makes tensors of nothing: on meta, and if they are small on the CPU as well."""
-        named = {key: self._numbers(value) for key, value in kwargs.items() if key not in ("pin_memory", "data")}
-        if name in _FROM_DATA:
-            return self._make_from_data(func, args or (kwargs["data"],), named)
-        args = self._numbers(args)
-        result = func(*args, **{**named, "device": META})
-        if isinstance(result, Tensor) and name not in _RANDOM and result.numel() <= LARGEST:
-            setattr(result, KNOWN, func(*args, **{**named, "device": _CPU}))
-        return result
-
-    def _make_from_data(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        data = args[0]
-        if not isinstance(data, Tensor):
-            return lift_all(func(self._numbers(data), *args[1:], **{**kwargs, "device": _CPU}))
-        copy, named = Tensor.to, {"dtype": kwargs.get("dtype", data.dtype)}
-        return self._compute(copy, "to", (on_meta(data),), named)
-
     def _numbers(self, argument: Any) -> Any:
         """Return an argument with tensors replaced by numbers, or lists of them."""
         if isinstance(argument, Tensor):
             value = self.find_value(argument) if argument.is_meta else argument
             if value is not None:
                 return value.tolist()
-            constant = self._guess.constant(argument)
+            constant = self._constants.constant(argument)
             return constant if argument.numel() == 1 else [constant] * len(argument)
         if type(argument) in (tuple, list):
             return type(argument)([self._numbers(item) for item in argument])
         return argument
-
-    def _compute(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call a function on meta, and on the values if all are known."""
-        if name in _SPLITS:
-            args = tuple(fitting_split(args, kwargs))
-        try:
-            result = find_result(name, args, kwargs)
-            if result is None:
-                result = func(*args, **kwargs)
-        except RuntimeError as error:
-            result = self._otherwise(func, args, kwargs, error)
-        if _changes(name, kwargs):
-            self._change(func, args, kwargs)
-        elif name not in _RANDOM:
-            self._attach(func, args, kwargs, result)
-        return result
-
-    def _otherwise(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError) -> Any:
-        """Call a function that meta refuses: with numbers for tensors of one number, or on the values."""
-        if "item()" in str(error):
-            named = {key: self._scalars(value) for key, value in kwargs.items()}
-            return func(*args[:1], *map(self._scalars, args[1:]), **named)
-        try:
-            return lift_all(self._with_values(func, args, kwargs))
-        except LookupError:
-            raise error from None
 
     def _scalars(self, argument: Any) -> Any:
         """Return an argument with tensors of one number replaced by it."""
@@ -187,8 +150,49 @@ class Answers(TorchFunctionMode):
             return type(argument)([self._scalars(item) for item in argument])
         return argument
 
+    # --- functions -----------------------------------------------------------------------------------------------
+
+    def _construct(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function that makes tensors from no tensor: on meta, and if they are small on the CPU as well."""
+        named = {key: self._numbers(value) for key, value in kwargs.items() if key not in ("pin_memory", "data")}
+        if name in _FROM_DATA:
+            data, *rest = args or (kwargs["data"],)
+            if isinstance(data, Tensor):
+                return self._compute(Tensor.to, "to", (on_meta(data),), {"dtype": named.get("dtype", data.dtype)})
+            return lift_all(func(self._numbers(data), *rest, **{**named, "device": _CPU}))
+        args = self._numbers(args)
+        result = func(*args, **{**named, "device": META})
+        if isinstance(result, Tensor) and name not in _RANDOM and result.numel() <= LARGEST:
+            setattr(result, KNOWN, func(*args, **{**named, "device": _CPU}))
+        return result
+
+    def _compute(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function on meta, and on the values if all are known."""
+        if name in _SPLITS:
+            args = tuple(fitting_split(args, kwargs))
+        try:
+            result = func(*args, **kwargs)
+        except RuntimeError as error:
+            result = self._recompute(func, args, kwargs, error)
+        is_in_place = (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE
+        if is_in_place or kwargs.get("out") is not None:
+            self._change(func, args, kwargs)
+        elif name not in _RANDOM:
+            self._attach(func, args, kwargs, result)
+        return result
+
+    def _recompute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError) -> Any:
+        """Call a function that fails on meta: with numbers for tensors of one number, or on the values."""
+        if "item()" in str(error):
+            named = {key: self._scalars(value) for key, value in kwargs.items()}
+            return func(*args[:1], *map(self._scalars, args[1:]), **named)
+        try:
+            return lift_all(self._with_values(func, args, kwargs))
+        except LookupError:
+            raise error from None
+
     def _attach(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Let a result know its values, if those of the arguments are known and they are few."""
+        """Store the values of a result with it, if those of the arguments are known and they are few."""
         if args and type(args[0]) in _PLAIN and not hasattr(args[0], KNOWN):
             return
         made = list(list_tensors(result))
@@ -203,7 +207,7 @@ class Answers(TorchFunctionMode):
                 setattr(tensor, KNOWN, value)
 
     def _change(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Change the values as the tensor was changed; if that cannot be done they are known no longer."""
+        """Change the values as the tensor was changed; if that fails they are unknown from then on."""
         for tensor in list_tensors(kwargs.get("out", args[0] if args else None)):
             value = self.find_value(tensor)
             if value is None:
@@ -211,19 +215,19 @@ class Answers(TorchFunctionMode):
             try:
                 self._with_values(func, args, kwargs)
             except LookupError:
-                self._spoilt[_storage(value)] = value  # kept, so that its storage's address is not used again
+                self._outdated[_storage(value)] = value  # kept, so that its storage's address is not used again
 
     # --- masks among indices -------------------------------------------------------------------------------------
 
     def _get_item(self, func: Any, args: tuple[Any, ...]) -> Any:
-        """A mask among the indices becomes the indices it selects."""
+        """Read by an index in which masks are replaced by the indices they select."""
         tensor, index = args
         result = func(tensor, self._unmasked(index))
         self._attach(func, args, {}, result)
         return result
 
     def _set_item(self, func: Any, args: tuple[Any, ...]) -> None:
-        """What a mask selects is as wide as what is written there: nothing needs to be written on meta."""
+        """Write by an index; under a mask only to the values, because the width of the selection may be fake."""
         tensor, index, value = args
         if not any(_is_mask(item) for item in list_tensors(index)):
             func(tensor, self._unmasked(index), value)
@@ -239,18 +243,20 @@ class Answers(TorchFunctionMode):
                 flat.extend(self._selected(item) if _is_mask(item) else (self._unmasked(item),))
             return tuple(flat)
         if isinstance(index, Tensor) and not index.ndim and not _is_mask(index):
-            return self._numbers(index)  # torch asks a lone index for its value
+            return self._numbers(index)  # torch reads the value of a lone index
         return self._selected(index) if _is_mask(index) else index
 
     def _selected(self, mask: Tensor) -> tuple[Tensor, ...]:
         value = self.find_value(mask)
         if value is not None:
             return tuple(lift(column) for column in value.nonzero(as_tuple=True))
-        return self._guess.columns(tuple(mask.shape))
+        return self._constants.columns(tuple(mask.shape))
 
 
-def _arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return arguments with every tensor, and every wish for a device, on meta."""
+def _arguments_on_meta(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return arguments with every tensor, and every device argument, on meta."""
     if any(type(value) not in _SIMPLE and not (type(value) in _PLAIN and value.is_meta) for value in args):
         args = on_meta(args)
     if name == "to":
@@ -261,10 +267,6 @@ def _arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tupl
     if "device" in named:
         named["device"] = META
     return args, named
-
-
-def _changes(name: str, kwargs: dict[str, Any]) -> bool:
-    return (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE or kwargs.get("out") is not None
 
 
 def _storage(value: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Finds inputs a forward runs with: the likeliest first, then what the last failure suggests."""
+"""Search for inputs a forward runs with: the likeliest first, then the plans that the last failure suggests."""
 
 import re
 from collections.abc import Iterator
@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from .fake_constants import Guess
-from .inputs import Inputs, Plan, wanted_by
+from .inputs import Inputs, Plan, input_spec
+from .tensor_values import FakeConstants
 
 _RANKS = (
     re.compile(r"values to unpack \(expected (\d+)"),
@@ -19,12 +19,12 @@ _RANKS = (
     re.compile(r"but got (\d+)-D for tensor"),
 )
 PATIENCE = 10
-"""Plans in a row that got no further than the best."""
+"""Plans in a row that may get no further than the best."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a forward failed.
+    """The failure of a forward.
 
     Attributes:
         text: The error, whole.
@@ -40,7 +40,7 @@ class Failure:
 
 
 class Search:
-    """Proposes plans; told how one failed, it goes on from the plan that got furthest."""
+    """Propose plans; after each failure continue from the plan that got furthest."""
 
     def __init__(self, inputs: Inputs, first: Plan) -> None:
         self._inputs = inputs
@@ -59,36 +59,53 @@ class Search:
         return plan
 
     def learn(self, failure: Failure) -> None:
-        """Take in how the last plan failed."""
+        """Take the failure of the last plan into account."""
         plan = self._tried[-1]
         self._fruitless += 1
         if self._best is None or failure.progress > self._best[0]:
             self._fruitless = 0
             self._best = failure.progress, plan
-            self._moves = self._after(plan, failure)
+            self._moves = self.variations(plan, failure)
 
-    def _after(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
-        yield from _repairs(self._inputs, plan, failure)
-        yield from self._other_ranks(plan, failure)
+    def variations(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
+        """Yield variations of a failed plan, those first that the failure suggests."""
+        yield from self.with_expected_shape(plan, failure)
+        yield from self.with_expected_rank(plan, failure)
         names = sorted(self._inputs.choices, key=lambda name: name not in failure.text)
         mentioned = [name for name in names if name in failure.text]
         for name in mentioned:
             yield from self._other_choices(plan, name)
-        for name in self._inputs.asked_next(plan):
+        for name in self._inputs.on_demand(plan):
             yield from self._other_choices(plan, name)
-        given = self._inputs.given(plan)
-        for name in given:
+        for name in self._inputs.given(plan):
             yield from self._other_choices(plan, name)
-        yield replace(plan, guess=Guess(wide=False))
-        yield replace(plan, guess=Guess(number=2))
-        yield replace(plan, guess=Guess(flag=True))
+        yield replace(plan, constants=FakeConstants(wide=False))
+        yield replace(plan, constants=FakeConstants(number=2))
+        yield replace(plan, constants=FakeConstants(flag=True))
         yield replace(plan, batch=1)
-        yield replace(plan, guess=Guess(number=0))
+        yield replace(plan, constants=FakeConstants(number=0))
         for name in names:
             yield from self._other_choices(plan, name)
 
-    def _other_ranks(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
-        """Yield plans in which an input has as many dimensions as the error asks for."""
+    def with_expected_shape(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
+        """Yield plans in which the input that reached the failing layer has the shape this layer takes.
+
+        That is an input of as many elements as the layer's, or one whose shape differs in one length, such as by
+        padding.
+        """
+        if failure.module is None or failure.shape is None:
+            return
+        made = self._inputs.make(plan)
+        shapes = {name: shape for name in self._inputs.given(plan) if (shape := _shape(made[name]))}
+        same = [name for name, shape in shapes.items() if prod(shape) == prod(failure.shape)]
+        near = [name for name, shape in shapes.items() if name not in same and _is_near(shape, failure.shape)]
+        for name in (*same, *near):
+            spec = input_spec(failure.module, failure.shape if name in same else shapes[name])
+            if spec is not None:
+                yield plan.repairing(name, spec)
+
+    def with_expected_rank(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
+        """Yield plans in which an input has as many dimensions as the error mentions."""
         for rank in [int(found[1]) for pattern in _RANKS if (found := pattern.search(failure.text))]:
             for name in self._inputs.given(plan):
                 for choice, spec in enumerate(self._inputs.choices[name]):
@@ -96,32 +113,16 @@ class Search:
                         yield plan.picking(name, choice)
 
     def _other_choices(self, plan: Plan, name: str) -> Iterator[Plan]:
-        """Yield plans with another choice for one argument; the one it has is another only if it was repaired."""
+        """Yield plans with another choice for one argument; after a repair its former choice is another one too."""
         for choice in range(len(self._inputs.choices[name])):
             if name in plan.repairs or choice != plan.picks.get(name, 0):
                 yield plan.picking(name, choice)
 
 
-def _repairs(inputs: Inputs, plan: Plan, failure: Failure) -> Iterator[Plan]:
-    """Yield plans in which the input that reached the failing layer has the shape this layer wants."""
-    if failure.module is None or failure.shape is None:
-        return
-    made = inputs.make(plan)
-    shapes = {name: _shape(made[name]) for name in inputs.given(plan)}
-    same = [name for name, shape in shapes.items() if shape and prod(shape) == prod(failure.shape)]
-    near = [name for name, shape in shapes.items() if shape and name not in same and _agree(shape, failure.shape)]
-    for name in (*same, *near):
-        shape = failure.shape if name in same else shapes[name]
-        spec = wanted_by(failure.module, shape)
-        if spec is not None:
-            yield plan.repairing(name, spec)
-
-
-def _agree(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Tell whether two shapes differ in length only, such as by padding."""
-    return len(shape) == len(other) and sum(a != b for a, b in zip(shape, other, strict=True)) <= 1
-
-
 def _shape(value: Any) -> tuple[int, ...]:
     first = value[0] if isinstance(value, list) else value
     return tuple(getattr(first, "shape", ()))
+
+
+def _is_near(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return len(shape) == len(other) and sum(a != b for a, b in zip(shape, other, strict=True)) <= 1

@@ -24,7 +24,7 @@ class Sizes:
 
     Args:
         model: The model; its configuration and the parts of that are read.
-        around: The model it is a part of, whose configuration is read where its own does not say.
+        around: The model it is a part of, whose configuration is read where its own lacks a field.
     """
 
     def __init__(self, model: nn.Module, around: nn.Module | None = None) -> None:
@@ -33,13 +33,13 @@ class Sizes:
         self._known: dict[str, int] = {}
 
     def with_sizes(self, **given: int) -> "Sizes":
-        """Return these sizes with some decided otherwise."""
+        """Return a copy with some sizes given."""
         other = object.__new__(Sizes)
         other._parts, other._modules, other._known = self._parts, self._modules, {**self._known, **given}
         return other
 
     def find_field(self, fields: Sequence[str], scope: str | None = None) -> Any:
-        """Return the first of ``fields`` that a configuration holds, those of ``scope`` first, or ``None``."""
+        """Return the first of ``fields`` in a configuration, those of ``scope`` first, or ``None``."""
         values = (_field(config, field) for config in self._in_scope(scope) for field in fields)
         return next((value for value in values if value is not None), None)
 
@@ -65,25 +65,27 @@ class Sizes:
             KeyError: If ``data/inputs.toml`` defines no such size.
         """
         if name not in self._known:
-            self._known[name] = self._find(read_facts("inputs.toml")["sizes"][name])
+            entry = read_facts("inputs.toml")["sizes"][name]
+            size = next(filter(None, self.candidates(entry)), None)
+            if size:
+                self._known[name] = size * int(entry.get("times", 1))
+            else:
+                self._known[name] = self.evaluate(entry["of"]) if "of" in entry else int(entry["default"])
         return self._known[name]
 
-    def _find(self, entry: Mapping[str, Any]) -> int:
-        for config in self._in_scope(entry.get("scope")):
-            for field in entry.get("fields", ()):
-                held = _field(config, field)
-                value = _length(held) if entry.get("count") else _number(held, entry.get("at", [0]))
-                if value:
-                    return value * int(entry.get("times", 1))
-        for module in self._modules if entry.get("scope") == "vision" else ():
-            for field in entry.get("fields", ()):
-                value = _number(module.__dict__.get(field), entry.get("at", [0]))
-                if value:
-                    return value * int(entry.get("times", 1))
-        return self.evaluate(entry["of"]) if "of" in entry else int(entry["default"])
+    def candidates(self, entry: Mapping[str, Any]) -> Iterator[int | None]:
+        """Yield the values for a size in the configurations, then, of a vision size, in the modules."""
+        scope, fields, positions = entry.get("scope"), entry.get("fields", ()), entry.get("at", [0])
+        for value in (_field(config, field) for config in self._in_scope(scope) for field in fields):
+            if entry.get("count"):
+                yield len(value) if isinstance(value, list | tuple) else None
+            else:
+                yield _number(value, positions)
+        for module in self._modules if scope == "vision" else ():
+            yield from (_number(module.__dict__.get(field), positions) for field in fields)
 
     def _in_scope(self, scope: str | None) -> Iterator[Any]:
-        """Yield the configurations, those whose name tells the scope first, then the outer ones first."""
+        """Yield the configurations, those whose name contains a word of the scope first, then the outer ones first."""
         if scope is not None:
             words = read_facts("inputs.toml")["scopes"][scope]
             yield from (config for name, config in self._parts if any(word in name for word in words))
@@ -92,56 +94,49 @@ class Sizes:
 
 def _configurations(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """Yield (name, configuration) of a model and of the parts its configuration has, outer ones first."""
-    waiting = [(name, held, 0) for name, held in _first_held(model)]
+    waiting = [(name, config, 0) for name, config in first_configurations(model)]
     while waiting:
         name, config, level = waiting.pop(0)
         yield name, config
         if level < _DEEPEST:
-            waiting.extend((key, value, level + 1) for key, value in _fields(config) if _is_configuration(value))
+            fields = config if isinstance(config, Mapping) else getattr(config, "__dict__", {})
+            waiting.extend((key, value, level + 1) for key, value in fields.items() if _is_configuration(value))
 
 
-def _first_held(model: nn.Module) -> list[tuple[str, Any]]:
-    """Return the configurations of a model; a composite that has none has those of the first model in it."""
+def first_configurations(model: nn.Module) -> list[tuple[str, Any]]:
+    """Return the configurations of a model; of a composite without any, those of the first model in it."""
     for module in model.modules():
-        found = [(name, held) for name in _HOLDERS if (held := _held(module, name))]
-        if found:
+        values = ((name, _attribute(module, name)) for name in _HOLDERS)
+        found = [
+            (name, value)
+            for name, value in values
+            if _is_configuration(value) or isinstance(value, Mapping) or hasattr(value, "input_size")
+        ]
+        if found or not hasattr(type(model), "config_name"):
             return found
-        if not hasattr(type(model), "config_name"):
-            break
     return []
 
 
-def _held(model: nn.Module, name: str) -> Any:
-    """Return a configuration a model holds; its attributes may be properties that raise."""
+def _attribute(module: nn.Module, name: str) -> Any:
     try:
-        held = getattr(model, name, None)
+        return getattr(module, name, None)
     except Exception:  # noqa: BLE001 - a user's property may raise anything
         return None
-    return held if _is_configuration(held) or isinstance(held, Mapping) or hasattr(held, "input_size") else None
 
 
 def _is_configuration(value: Any) -> bool:
     return isinstance(getattr(type(value), "model_type", None), str)
 
 
-def _fields(config: Any) -> list[tuple[str, Any]]:
-    return list(config.items()) if isinstance(config, Mapping) else list(getattr(config, "__dict__", {}).items())
-
-
 def _field(config: Any, name: str) -> Any:
     return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
 
-def _length(value: Any) -> int | None:
-    return len(value) if isinstance(value, list | tuple) else None
-
-
-def _number(value: Any, at: Sequence[int | str]) -> int | None:
-    """Return a number of a configuration, or the one at one of these places of a list or mapping."""
+def _number(value: Any, positions: Sequence[int | str]) -> int | None:
+    """Return a number of a configuration, or the one at one of these positions of a list or mapping."""
     if isinstance(value, Mapping):
-        value = next((value[place] for place in at if place in value), None)
+        value = next((value[key] for key in positions if key in value), None)
     elif isinstance(value, list | tuple) and value and not isinstance(value[0], str):
-        places = [place for place in at if isinstance(place, int)]
-        place = places[0] if places else 0
-        value = value[max(min(place, len(value) - 1), -len(value))]
+        index = next((position for position in positions if isinstance(position, int)), 0)
+        value = value[max(min(index, len(value) - 1), -len(value))]
     return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None

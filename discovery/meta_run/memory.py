@@ -1,4 +1,4 @@
-"""Giving memory back between large computations. Where the C library is not glibc, its own way has to do."""
+"""Return memory to the system between large computations; only glibc supports it, elsewhere nothing is done."""
 
 import ctypes
 import gc
@@ -9,16 +9,17 @@ _LARGE = 1 << 20
 
 
 def map_large() -> None:
-    """Have what is large mapped apart, so that freeing it gives back its addresses too, which a limit counts.
+    """Map large allocations separately, so that freeing one also returns its addresses, which count for a limit.
 
-    glibc raises its threshold with what is freed, and then keeps large pieces in a heap that only shrinks from its end.
+    glibc raises its threshold with the size of freed pieces, and then keeps large ones in a heap that only shrinks from
+    its end.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def give_back() -> None:
-    """Free what only cycles hold, and return freed memory to the system."""
+    """Collect cycles, and return freed memory to the system."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Runs a model's own forward on the meta device, with inputs made for it, so that a watcher can follow it."""
+"""Run a model's own forward on the meta device, with inputs made for it, so that a watcher can record it."""
 
 import inspect
 import re
@@ -14,30 +14,28 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..facts.data_files import read_facts
-from .conditions import plain_settings, time_limit, weights_on_cpu, weights_on_meta
-from .fake_values import Answers
+from .conditions import plain_settings, time_limit, untouched, weights_on_cpu, weights_on_meta
+from .fake_values import FakeValues
 from .input_search import Failure, Search
 from .inputs import Inputs, Plan, as_real
-from .known_values import on_meta
-from .untouched import untouched
+from .tensor_values import on_meta
 
 _INDEX = re.compile(r"\d+")
 Watch = Callable[[Callable[[], Any]], None]
-"""Calls the forward it is given, once or more often, and sees what happens."""
+"""A function that calls the forward it is given, once or more often, and records it."""
 
 MOST_ATTEMPTS = 24
 """Sets of inputs tried for a model."""
 FEWER_ATTEMPTS = 10
-"""Sets of inputs tried for something in a model that is none of its own."""
+"""Sets of inputs tried for a part of a model that is no model of its own."""
 CPU_ATTEMPTS = 3
 MOST_FAILURES = 60
 """Attempts that may fail before the rest of a model is given up."""
 MOST_WASTE = 6.0
 """Seconds of computing that may go into attempts that fail."""
 MOST_BYTES = 4 << 30
-"""Weights in half precision up to which a model that meta refuses is run on the CPU."""
+"""Weights in half precision up to which a model that fails on meta is run on the CPU."""
 SECONDS = 20.0
-"""Time for all forwards of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,8 @@ class Run:
 
     Attributes:
         path: The sub-model that was run; empty for the whole model.
-        inputs: Names of the inputs it was given.
-        device: ``meta`` or ``cpu``; with example inputs that do not run on meta, where the model is.
+        inputs: Names of its inputs.
+        device: ``meta`` or ``cpu``; with example inputs that do not run on meta, the model's device.
         error: Why it did not finish, in one line; ``None`` if it did.
     """
 
@@ -57,62 +55,57 @@ class Run:
     error: str | None
 
 
-def run_model(
-    model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float | None = None
-) -> tuple[Run, ...]:
-    """Run the forward of ``model``, then of whatever in it has repeated blocks that were not reached.
+def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float = SECONDS) -> tuple[Run, ...]:
+    """Run the forward of ``model``, then of every part with repeated blocks that were not reached.
 
-    ``watch`` is given the forward of each attempt, which raises what the model's does. The model is left as it was
-    found, and its weights are not computed with unless example inputs do not run on meta.
+    ``watch`` is given the forward of each attempt, which raises the model's errors. The model is restored, and its
+    weights are not computed with unless example inputs do not run on meta.
 
     Args:
         model: On any device, meta included.
-        watch: What calls the forward of each attempt.
+        watch: Calls the forward of each attempt.
         example_inputs: A tensor, a tuple of positional or a mapping of named inputs, instead of made ones.
-        seconds: Time for everything, ``SECONDS`` unless given; a forward that takes longer is interrupted.
+        seconds: Time for everything; a forward that takes longer is interrupted.
     """
-    session = _Session(watch, _deadline(seconds))
+    session = _Session(watch, time.monotonic() + seconds)
     with untouched(model), plain_settings(model):
         ran = example_inputs is not None and session.run_examples(model, example_inputs)
         with weights_on_meta(model):
             if not ran:
                 session.run("", model, model, MOST_ATTEMPTS)
             session.run_inside("", model, model)
-        if not session.has_finished and _bytes(model) <= MOST_BYTES:
+        size = 2 * sum(parameter.numel() for parameter in model.parameters())
+        if size <= MOST_BYTES and not any(run.error is None for run in session.runs):
             with weights_on_cpu(model):
                 session.run_on_cpu(model)
     return tuple(session.runs)
 
 
-def compute_model(model: nn.Module, watch: Watch, seconds: float | None = None) -> tuple[Run, ...]:
-    """Find out on meta what a model and its parts run with, then run them so on the CPU, with numbers for inputs.
+def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> tuple[Run, ...]:
+    """Find inputs for a model and its parts on meta, then run them with real numbers on the CPU.
 
     The model may be changed by it: this is for builds that are thrown away.
 
     Args:
         model: On the CPU, with weights to compute with.
-        watch: What calls each forward that computes.
-        seconds: Time for everything, ``SECONDS`` unless given.
+        watch: Calls each forward that computes.
+        seconds: Time for everything.
     """
-    deadline = _deadline(seconds)
-    found = _Session(lambda forward: forward(), deadline)
+    deadline = time.monotonic() + seconds
+    on_meta_only = _Session(lambda forward: forward(), deadline)
     with untouched(model), plain_settings(model), weights_on_meta(model):
-        found.run("", model, model, MOST_ATTEMPTS)
-        found.run_inside("", model, model)
+        on_meta_only.run("", model, model, MOST_ATTEMPTS)
+        on_meta_only.run_inside("", model, model)
     session = _Session(watch, deadline)
     with plain_settings(model, experts="eager"):
-        for success in found.successes:
+        for success in on_meta_only.successes:
             session.compute(success)
-    return tuple(session.runs if found.successes else found.runs)
-
-
-def _deadline(seconds: float | None) -> float:
-    return time.monotonic() + (SECONDS if seconds is None else seconds)
+    return tuple(session.runs if on_meta_only.successes else on_meta_only.runs)
 
 
 @dataclass(frozen=True, slots=True)
 class _Success:
-    """A forward that ran on meta, and with what."""
+    """A forward that ran on meta, and its inputs."""
 
     path: str
     forward: Callable[..., Any]
@@ -120,8 +113,39 @@ class _Success:
     plan: Plan
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A forward and its arguments."""
+
+    path: str
+    forward: Callable[..., Any]
+    names: tuple[str, ...]
+    args: tuple[Any, ...] = ()
+    named: dict[str, Any] = field(default_factory=dict)
+
+
+class _Trail:
+    """The modules a forward entered, the last of them and the shape of its input."""
+
+    def __init__(self) -> None:
+        self.called: set[int] = set()
+        self.entered = 0
+        self.module: nn.Module | None = None
+        self.shape: tuple[int, ...] | None = None
+
+    def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        """Record a module whose forward begins."""
+        self.called.add(id(module))
+        self.entered += 1
+        self.module = module
+        self.shape = None
+        if arguments and isinstance(arguments[0], Tensor):
+            with torch._C.DisableTorchFunction():  # noqa: SLF001 - torch's public name for it enters no context
+                self.shape = tuple(arguments[0].shape)
+
+
 class _Session:
-    """The runs of one model, and what they reached."""
+    """The runs of one model, and the modules they reached."""
 
     def __init__(self, watch: Watch, deadline: float) -> None:
         self.runs: list[Run] = []
@@ -135,52 +159,56 @@ class _Session:
         self._failures, self._waste = 0, 0.0
 
     @property
-    def has_finished(self) -> bool:
-        """Whether any forward finished."""
-        return any(run.error is None for run in self.runs)
-
-    def run_inside(self, path: str, part: nn.Module, around: nn.Module) -> None:
-        """Run the outermost models in a part that has blocks which were not reached, then its children."""
-        if not self._is_unfinished(part):
-            return
-        around = part if "config" in part.__dict__ else around
-        for at, inner in _outermost([(at, inner) for at, inner in part.named_modules() if at and _is_model(inner)]):
-            if self._is_unfinished(inner):
-                self._run_within(f"{path}.{at}".lstrip("."), inner, around, MOST_ATTEMPTS)
-        for at, child in part.named_children():
-            is_lone = isinstance(part, nn.ModuleList) and _is_unreached_block(child, self._called)
-            if (is_lone or self._is_unfinished(child)) and not _is_model(child):
-                self._run_within(f"{path}.{at}".lstrip("."), child, around, FEWER_ATTEMPTS)
-
-    def _run_within(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
-        """Run a part, and what is in it; one of several that differ by their number only stands for all."""
-        key = _INDEX.sub("*", path), frozenset((_INDEX.sub("*", at), type(held)) for at, held in part.named_modules())
-        if key in self._alike:
-            return
-        self._alike.add(key)
-        self.run(path, part, around, attempts)
-        self.run_inside(path, part, around)
-
-    @property
-    def _is_over(self) -> bool:
-        """Whether no time is left, or enough was tried in vain."""
+    def is_over(self) -> bool:
+        """Whether no time is left, or too many attempts failed."""
         is_hopeless = self._failures >= MOST_FAILURES or self._waste >= MOST_WASTE
         return is_hopeless or time.monotonic() >= self._deadline
 
-    def _is_unfinished(self, part: nn.Module) -> bool:
-        return not self._is_over and _has_unreached_blocks(part, self._called)
+    # --- which parts to run --------------------------------------------------------------------------------------
 
     def run(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
-        """Try sets of inputs on a part until its forward finishes, or what it has instead of one."""
+        """Try sets of inputs on a part until its forward finishes, or the methods it has instead of one."""
         if isinstance(part, nn.ModuleList | nn.ModuleDict):
             return
         methods = _list_methods(part)
         if not methods and (not path or _is_model(part)):
             self.runs.append(Run(path, (), "meta", f"{type(part).__name__} has no forward."))
         for method in methods:
-            self._run_method(path, part, method, around, attempts)
+            self.run_method(path, part, method, around, attempts)
 
-    def _run_method(self, path: str, part: nn.Module, method: str, around: nn.Module, attempts: int) -> None:
+    def run_inside(self, path: str, part: nn.Module, around: nn.Module) -> None:
+        """Run the outermost models in a part that has blocks which were not reached, then its children."""
+        if not self._is_unfinished(part):
+            return
+        around = part if "config" in part.__dict__ else around
+        for name, inner in _outermost_models(part):
+            if self._is_unfinished(inner):
+                self._run_within(f"{path}.{name}".lstrip("."), inner, around, MOST_ATTEMPTS)
+        for name, child in part.named_children():
+            is_lone = isinstance(part, nn.ModuleList) and _is_unreached_block(child, self._called)
+            if (is_lone or self._is_unfinished(child)) and not _is_model(child):
+                self._run_within(f"{path}.{name}".lstrip("."), child, around, FEWER_ATTEMPTS)
+
+    def _run_within(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
+        """Run a part and the parts inside; of parts that differ only by number, the first one stands for all."""
+        names = frozenset((_INDEX.sub("*", name), type(inner)) for name, inner in part.named_modules())
+        key = _INDEX.sub("*", path), names
+        if key not in self._alike:
+            self._alike.add(key)
+            self.run(path, part, around, attempts)
+            self.run_inside(path, part, around)
+
+    def _is_unfinished(self, part: nn.Module) -> bool:
+        """Return whether a repeated block of a part was not called, nor anything in it, and time is left."""
+        if self.is_over:
+            return False
+        lists = (inner for inner in part.modules() if isinstance(inner, nn.ModuleList | nn.Sequential))
+        return any(_is_unreached_block(block, self._called) for blocks in lists for block in blocks)
+
+    # --- attempts ------------------------------------------------------------------------------------------------
+
+    def run_method(self, path: str, part: nn.Module, method: str, around: nn.Module, attempts: int) -> None:
+        """Try sets of inputs on a method until it finishes."""
         inputs = self._inputs(path, part, method, around)
         if inputs is None:
             return
@@ -190,22 +218,22 @@ class _Session:
         search = Search(inputs, self._worked.get((type(part), method), Plan()))
         for _ in range(attempts):
             plan = search.next_plan()
-            if plan is None or self._is_over:
+            if plan is None or self.is_over:
                 break
             call = _Call(path, _callable(part, method), inputs.given(plan), named=inputs.make(plan))
             failure = self._attempt(call, plan)
             if failure is None:
                 self._worked[type(part), method] = plan
                 self.successes.append(_Success(path, call.forward, inputs, plan))
-                self._run_with_more(self.successes[-1], part)
+                self.run_with_more(self.successes[-1], part)
                 return
             search.learn(failure)
         self._failed.append((path, given))
 
-    def _run_with_more(self, success: _Success, part: nn.Module) -> None:
-        """Run again with what the forward can also be given, while layers are left that were not reached."""
+    def run_with_more(self, success: _Success, part: nn.Module) -> None:
+        """Run again with optional inputs, while layers are left that were not reached."""
         for plan in success.inputs.with_more(success.plan):
-            if self._is_over or all(id(layer) in self._called for layer in part.modules() if layer._parameters):  # noqa: SLF001
+            if self.is_over or all(id(layer) in self._called for layer in part.modules() if layer._parameters):  # noqa: SLF001
                 return
             given = success.inputs.given(plan)
             call = _Call(success.path, success.forward, given, named=success.inputs.make(plan))
@@ -214,25 +242,24 @@ class _Session:
                 return
 
     def compute(self, success: _Success) -> None:
-        """Run on the CPU what ran on meta: with a single sample, which is enough, else with as many as there."""
+        """Run on the CPU a forward that ran on meta: with a single sample, else with as many as there."""
         for plan in (replace(success.plan, batch=1), success.plan):
             named = {name: as_real(value) for name, value in success.inputs.make(plan).items()}
             call = _Call(success.path, success.forward, success.inputs.given(plan), named=named)
-            if self._is_over or self._attempt(call, None, "cpu") is None:
+            if self.is_over or self._attempt(call, None, "cpu") is None:
                 return
 
-    def _inputs(self, path: str, part: nn.Module, method: str, around: nn.Module) -> Inputs | None:
-        """Return what a part can be given, or ``None``, with the reason recorded, if that cannot be told."""
-        try:
-            return Inputs(part, around, method)
-        except Exception as error:  # noqa: BLE001 - signatures and configurations of others may raise anything
-            if not path or _is_model(part):
-                self.runs.append(Run(path, (), "meta", _first_line(error)))
-        return None
-
     def run_examples(self, model: nn.Module, example_inputs: Any) -> bool:
-        """Run a model with a user's inputs, on meta, else for real; tell whether that finished."""
-        call = _example_call(model, example_inputs)
+        """Run a model with a user's inputs, on meta, else on its own device; return whether that finished."""
+        if isinstance(example_inputs, Mapping):
+            call = _Call("", model, tuple(example_inputs), named=dict(example_inputs))
+        else:
+            args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+            try:
+                names = tuple(inspect.signature(model.forward).parameters)[: len(args)]
+            except (TypeError, ValueError):
+                names = ()
+            call = _Call("", model, names or tuple(f"input {number}" for number in range(len(args))), args)
         with weights_on_meta(model):
             if self._attempt(call, Plan()) is None:
                 return True
@@ -242,7 +269,7 @@ class _Session:
         return self._attempt(call, None, str(next(iter(devices)))) is None
 
     def run_on_cpu(self, model: nn.Module) -> None:
-        """Try the likeliest inputs of a model that meta refused, on the CPU."""
+        """Try the likeliest inputs of a model that fails on meta, on the CPU."""
         methods = _list_methods(model)
         inputs = self._inputs("", model, methods[0], model) if methods else None
         if inputs is None:
@@ -250,7 +277,7 @@ class _Session:
         search = Search(inputs, Plan(batch=1))
         for _ in range(CPU_ATTEMPTS):
             plan = search.next_plan()
-            if plan is None or self._is_over:
+            if plan is None or self.is_over:
                 return
             named = {name: _on_cpu(value) for name, value in inputs.make(plan).items()}
             call = _Call("", _callable(model, methods[0]), inputs.given(plan), named=named)
@@ -259,20 +286,29 @@ class _Session:
                 return
             search.learn(failure)
 
-    def _attempt(self, call: "_Call", plan: Plan | None, device: str = "meta") -> Failure | None:
-        """Call a part once, on meta with the answers of a plan, or as it is if there is none."""
-        answers = Answers(plan.guess) if plan is not None else None
-        args, named = (on_meta(call.args), on_meta(call.named)) if answers else (call.args, call.named)
+    def _inputs(self, path: str, part: nn.Module, method: str, around: nn.Module) -> Inputs | None:
+        """Return the inputs of a part; on an error ``None``, with the reason recorded."""
+        try:
+            return Inputs(part, around, method)
+        except Exception as error:  # noqa: BLE001 - signatures and configurations of others may raise anything
+            if not path or _is_model(part):
+                self.runs.append(Run(path, (), "meta", _first_line(_text(error))))
+        return None
+
+    def _attempt(self, call: _Call, plan: Plan | None, device: str = "meta") -> Failure | None:
+        """Call a part once: on meta with the fake values of a plan, or without fake values if there is none."""
+        fake_values = FakeValues(plan.constants) if plan is not None else None
+        args, named = (on_meta(call.args), on_meta(call.named)) if fake_values else (call.args, call.named)
         trail, failure = _Trail(), None
         hook = register_module_forward_pre_hook(trail.enter)
         started = time.thread_time()
         try:
-            with time_limit(self._deadline - time.monotonic()), answers or nullcontext():
+            with time_limit(self._deadline - time.monotonic()), fake_values or nullcontext():
                 self._watch(partial(call.forward, *args, **named))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a forward may raise anything, and OutOfTime is none of Exception
-            progress = answers.calls if answers else trail.entered
+            progress = fake_values.calls if fake_values else trail.entered
             failure = Failure(_text(error), progress, trail.module, trail.shape)
         finally:
             hook.remove()
@@ -285,60 +321,14 @@ class _Session:
         return failure
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A forward and what it is given."""
-
-    path: str
-    forward: Callable[..., Any]
-    names: tuple[str, ...]
-    args: tuple[Any, ...] = ()
-    named: dict[str, Any] = field(default_factory=dict)
-
-
-class _Trail:
-    """Which modules a forward entered, the last of them and the shape of its input."""
-
-    def __init__(self) -> None:
-        self.called: set[int] = set()
-        self.entered = 0
-        self.module: nn.Module | None = None
-        self.shape: tuple[int, ...] | None = None
-
-    def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        """Note a module whose forward begins."""
-        self.called.add(id(module))
-        self.entered += 1
-        self.module = module
-        self.shape = None
-        if arguments and isinstance(arguments[0], Tensor):
-            with torch._C.DisableTorchFunction():  # noqa: SLF001 - torch's public name for it enters no context
-                self.shape = tuple(arguments[0].shape)
-
-
-def _example_call(model: nn.Module, example_inputs: Any) -> _Call:
-    if isinstance(example_inputs, Mapping):
-        return _Call("", model, tuple(example_inputs), named=dict(example_inputs))
-    args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
-    try:
-        names = tuple(inspect.signature(model.forward).parameters)[: len(args)]
-    except (TypeError, ValueError):
-        names = ()
-    return _Call("", model, names or tuple(f"input {place}" for place in range(len(args))), args)
-
-
 def _on_cpu(value: Any) -> Any:
-    """Return an input with numbers for what was only a shape."""
+    """Return an input on the CPU: floats in half precision, zeros for a tensor on meta."""
     if isinstance(value, list):
         return [_on_cpu(item) for item in value]
     if not isinstance(value, Tensor):
         return value
     numbers = torch.zeros(value.shape, dtype=value.dtype) if value.is_meta else value
     return numbers.to(torch.bfloat16) if numbers.is_floating_point() else numbers
-
-
-def _bytes(model: nn.Module) -> int:
-    return 2 * sum(parameter.numel() for parameter in model.parameters())
 
 
 def _text(error: BaseException) -> str:
@@ -348,45 +338,41 @@ def _text(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _first_line(error: BaseException | str) -> str:
-    text = error if isinstance(error, str) else _text(error)
+def _first_line(text: str) -> str:
     return text.partition("\n")[0][:300]
 
 
-def _outermost(parts: list[tuple[str, nn.Module]]) -> list[tuple[str, nn.Module]]:
-    """Return the parts that stand in no other of them, the largest first."""
+def _outermost_models(part: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return the models in a part that stand in no other of them, the largest first."""
     outer: list[tuple[str, nn.Module]] = []
-    for path, part in parts:
-        if not outer or not path.startswith(f"{outer[-1][0]}."):
-            outer.append((path, part))
+    for path, inner in part.named_modules():
+        if path and _is_model(inner) and not (outer and path.startswith(f"{outer[-1][0]}.")):
+            outer.append((path, inner))
     return sorted(outer, key=lambda item: -sum(parameter.numel() for parameter in item[1].parameters()))
 
 
 def _list_methods(part: nn.Module) -> tuple[str, ...]:
-    """Return what a part is run by: its forward, or what a class without one has instead."""
+    """Return the methods to run a part by: its forward, or the methods of a class without one."""
     if type(part).forward is not nn.Module.forward:
         return ("forward",)
     return tuple(name for name in read_facts("inputs.toml")["methods"] if callable(getattr(type(part), name, None)))
 
 
 def _callable(part: nn.Module, method: str) -> Callable[..., Any]:
-    """Return what calls a method; a forward is called through the module, so that its hooks see it."""
+    """Return a method of a part; a forward is called through the module, so that its hooks run."""
     return part if method == "forward" else cast("Callable[..., Any]", getattr(part, method))
 
 
 def _is_model(part: nn.Module) -> bool:
-    """Tell whether something is a model of its own: of transformers or diffusers, or made like one."""
+    """Return whether a module is a model of its own: of transformers or diffusers, or made like one."""
     return hasattr(type(part), "main_input_name") or hasattr(type(part), "config_name")
 
 
-def _has_unreached_blocks(part: nn.Module, called: set[int]) -> bool:
-    """Tell whether a repeated block of a part was not called, nor anything in it."""
-    lists = (held for held in part.modules() if isinstance(held, nn.ModuleList | nn.Sequential))
-    return any(_is_unreached_block(block, called) for held in lists for block in held)
-
-
 def _is_unreached_block(block: nn.Module | None, called: set[int]) -> bool:
-    """A single layer is no block, in lists they are often read, not called; nor is a ``None`` among them."""
+    """Return whether a block was not called, nor anything in it.
+
+    A single layer is no block, in lists they are often read, not called; nor is a ``None`` among them.
+    """
     if block is None:
         return False
     return next(block.children(), None) is not None and not any(id(inner) in called for inner in block.modules())

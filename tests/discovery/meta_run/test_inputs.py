@@ -11,7 +11,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, Qwen2VLConfig,
 
 from loradar.discovery.meta_run.input_search import Failure, Search
 from loradar.discovery.meta_run.input_shapes import Sizes
-from loradar.discovery.meta_run.inputs import Inputs, Plan, Spec, wanted_by
+from loradar.discovery.meta_run.inputs import Inputs, Plan, Spec, input_spec
 
 FACTS = tomllib.loads((Path(__file__).parents[3] / "data" / "inputs.toml").read_text("utf-8"))
 
@@ -133,10 +133,10 @@ def test_an_unknown_argument_is_what_the_first_layer_wants(layer, shape):
 
 def test_a_layer_wants_what_it_was_given_but_for_what_it_decides():
     """Sizes that were right are kept."""
-    assert wanted_by(nn.Linear(8, 2), (4, 9, 5)) == Spec(("4", "9", "8"))
-    assert wanted_by(nn.Linear(8, 2), (4, 3, 16, 16)) == Spec(("4", "tokens", "8"))
-    assert wanted_by(nn.Conv2d(3, 2, 1), (4, 9, 16, 20)) == Spec(("4", "3", "16", "20"))
-    assert wanted_by(nn.ReLU()) is None
+    assert input_spec(nn.Linear(8, 2), (4, 9, 5)) == Spec(("4", "9", "8"))
+    assert input_spec(nn.Linear(8, 2), (4, 3, 16, 16)) == Spec(("4", "tokens", "8"))
+    assert input_spec(nn.Conv2d(3, 2, 1), (4, 9, 16, 20)) == Spec(("4", "3", "16", "20"))
+    assert input_spec(nn.ReLU()) is None
 
 
 def test_what_a_failing_layer_wants_is_tried_next():
@@ -208,5 +208,5 @@ def test_every_entry_can_be_made(entry):
         "parts",
         "enabled",
     }
-    assert entry.get("give", "always") in ("always", "with", "asked")
-    assert ("partners" in entry) == (entry.get("give") in ("with", "asked"))
+    assert entry.get("give", "always") in ("always", "with", "on_demand")
+    assert ("partners" in entry) == (entry.get("give") in ("with", "on_demand"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from discovery_zoo import Decoder
 
-from loradar.discovery.meta_run.untouched import untouched
+from loradar.discovery.meta_run.conditions import untouched
 
 
 class Messy(torch.nn.Module):
