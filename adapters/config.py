@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
+from ..domain.schema import to_json
 from ..domain.targets import TargetSpec
 from ..errors import InvalidConfig
 from . import validation as valid
@@ -75,7 +76,7 @@ class AdapterConfig:
     def with_spec(self, spec: TargetSpec) -> Self:
         """Return a copy that goes where ``spec`` says; what this one excludes and saves itself stays."""
         own = {known.name for known in fields(self)}
-        said = {name: value for name, value in spec.to_dict().items() if name in own}
+        said = {name: value for name, value in to_json(spec).items() if name in own}
         kept = {name: value for name in said if name != "target_modules" and (value := getattr(self, name))}
         return replace(self, **{**said, **kept})
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from torch import nn
 
 from ..discovery import StaticModel, proof_holds
+from ..domain.architectures import Architecture
+from ..domain.layers import Evidence, Layer, Slot
 from ..domain.mappings import Mapping
 from ..domain.methods import get_method
 from ..domain.patterns import name_targets, pattern_of
-from ..domain.scans import Architecture, Evidence, Layer, Slot
 from ..domain.targets import TargetMatcher, TargetSpec, excluding, find_hits, without_exclusion
 from ..domain.vocabulary import Kind, Role, Tower
 from .known import Entry
@@ -164,7 +165,7 @@ def _without_strays(mapping: Mapping, places: _Places) -> Mapping:
     spec = excluding(mapping.spec, name_targets(strays, places.static.module_paths))
     spec = spec if get_method(mapping.peft_type).exclusion else without_exclusion(spec)
     left_out = f"left out: {', '.join(dict.fromkeys(map(pattern_of, strays)))}, where the entry knew no layer"
-    return replace(mapping, spec=spec, reasons=(*mapping.reasons, left_out))
+    return replace(mapping, **spec.values, reasons=(*mapping.reasons, left_out))
 
 
 def _hits_all(spec: TargetSpec, hits: Iterable[Layer], static: StaticModel) -> bool:

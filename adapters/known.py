@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from ..domain.architectures import Architecture
 from ..domain.mappings import Mapping
-from ..domain.scans import Architecture
 from ..domain.summaries import ArchitectureDetail
 from ..errors import UnknownArchitecture
 from ..registry import Registry, sqlite_file

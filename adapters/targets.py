@@ -15,10 +15,12 @@ from typing import Literal, Self
 from torch import nn
 
 from ..discovery import identify, read_model, scan_module
+from ..domain.architectures import Architecture
+from ..domain.layers import Layer, Slot
 from ..domain.mappings import Mapping
 from ..domain.methods import get_method
 from ..domain.patterns import name_targets, pattern_of
-from ..domain.scans import Architecture, Layer, Scan, Slot
+from ..domain.scans import Scan
 from ..domain.summaries import ArchitectureDetail
 from ..domain.targets import TargetSpec, excluding, find_hits, without_exclusion
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
@@ -183,7 +185,7 @@ def _by_structure(registry: Registry, found: Scan, peft_type: str, preset: str) 
         translation = translate(mapping.spec, slots, found)
         if translation is None or mapping.spec.feedforward_modules:  # which of two kinds of target, is not translated
             continue
-        said = replace(mapping, spec=translation.spec, reasons=translation.reasons)
+        said = replace(mapping, **translation.spec.values, reasons=translation.reasons)
         if not _misfit(said, found):
             says = f"registry entry of {_named(mapping)}, whose blocks have the same structure under other names"
             return _fitting("structure", said, found, says)
@@ -257,7 +259,7 @@ def _without_strays(mapping: Mapping, found: Scan, known: ArchitectureDetail) ->
     spec = excluding(mapping.spec, name_targets(strays, found.module_paths))
     spec = spec if get_method(mapping.peft_type).exclusion else without_exclusion(spec)
     told = f"left out: {', '.join(dict.fromkeys(map(pattern_of, strays)))}, where the entry knew no layer"
-    return replace(mapping, spec=spec, reasons=(*mapping.reasons, told))
+    return replace(mapping, **spec.values, reasons=(*mapping.reasons, told))
 
 
 def _taken(mapping: Mapping, found: Scan) -> tuple[Layer, ...] | None:

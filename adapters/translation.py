@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..domain.layers import Slot
 from ..domain.patterns import name_targets, pattern_of
-from ..domain.scans import Scan, Slot
+from ..domain.scans import Scan
 from ..domain.targets import TargetMatcher, TargetSpec
 
 NO_PLACE = ("norm", "head", "projector")

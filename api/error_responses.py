@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .schemas import ErrorBody
+from ..errors import ErrorBody
 
 Responses = dict[int | str, dict[str, Any]]
 

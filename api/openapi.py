@@ -8,7 +8,6 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from ..sandbox.scan_requests import ScanRequest
-from .schemas_scan import LAYERS_EXAMPLE
 
 TAGS: list[dict[str, Any]] = [
     {"name": "targets", "description": "Which layers an adapter should go on"},
@@ -36,6 +35,12 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "example": '"address";q=600;w=60',
     },
 }
+
+LAYERS_EXAMPLE: list[dict[str, Any]] = [
+    {"path": f"model.layers.{block}.self_attn.{name}", "shape": [64, 64]}
+    for block in range(2)
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj")
+]
 
 _SCAN_EXAMPLES: dict[str, Any] = {
     "config": {"summary": "A config.json", "value": {"config": {"model_type": "olmo2", "num_hidden_layers": 2}}},

@@ -23,6 +23,7 @@ from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import Bounds, quiet_libraries, sources
 from loradar.discovery.workers import work
 from loradar.domain.scans import Proposal
+from loradar.domain.schema import to_json
 from loradar.references import Reference
 
 LIBRARIES = ["transformers", "timm", "diffusers"]
@@ -30,7 +31,7 @@ LIBRARIES = ["transformers", "timm", "diffusers"]
 
 def config_of(proposal: Proposal, rank: int) -> Any:
     """Return PEFT's configuration for a proposal."""
-    fields = {name: value for name, value in proposal.spec.to_dict().items() if value is not None}
+    fields = {name: value for name, value in to_json(proposal.spec).items() if value is not None}
     if proposal.peft_type == "LORA":
         fields = {"r": rank, "target_modules": [], **fields}
     if proposal.peft_type == "IA3":

@@ -27,8 +27,8 @@ import loradar
 from loradar.catalog.entries import CatalogEntry, list_catalogs, read_catalog
 from loradar.discovery import Bounds, quiet_libraries, sources
 from loradar.discovery.workers import work
+from loradar.domain.layers import Slot
 from loradar.domain.patterns import pattern_of
-from loradar.domain.scans import Slot
 from loradar.errors import LoradarError
 from loradar.references import Reference
 from loradar.registry import Registry

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ..domain.schema import to_json
 from .options import AsJson
 from .output import show
 
@@ -31,9 +32,9 @@ def verify(
         report = registry.verify_log(expect)
     if report.faults:
         message = f"The log of changes is broken: {'; '.join(report.faults)}. Restore the database from a backup."
-        raise AuditLogBroken(message, **report.to_dict())
+        raise AuditLogBroken(message, **to_json(report))
     if as_json:
-        show.print_json(report.to_dict())
+        show.print_json(to_json(report))
     else:
         typer.echo(f"whole: {report.entries} changes up to serial {report.serial}")
         typer.echo(f"head   {report.head}")

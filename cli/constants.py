@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..domain.schema import to_json
 from ..errors import ConstantsUnreadable, InvalidRequest, UnknownArchitecture, WorkerFailed
 from ..extras import require
 from ..wording import list_some
@@ -41,7 +42,7 @@ def import_constants(path: Source = None, version: Version = None, *, as_json: A
     with Registry.open() as registry:
         report = registry.add_constants(constants)
     if as_json:
-        show.print_json({"version": constants.version, **report.to_dict()})
+        show.print_json({"version": constants.version, **to_json(report)})
     else:
         typer.echo(f"peft {constants.version}: {len(report.added)} new mappings, {len(report.unchanged)} unchanged.")
 
@@ -116,7 +117,7 @@ def _to_dict(plan: "ExportPlan") -> dict[str, Any]:
     return {
         "added": [export.to_dict() for export in plan.added],
         "corrected": [export.to_dict() for export in plan.corrected],
-        "left_out": [left.to_dict() for left in plan.left_out],
+        "left_out": [to_json(left) for left in plan.left_out],
     }
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..domain.schema import to_json
 from .files import write_file
 from .output import show
 
@@ -20,7 +21,7 @@ def info(*, as_json: AsJson = False) -> None:
     with Registry.open() as registry:
         state = registry.info()
     if as_json:
-        show.print_json(state.to_dict())
+        show.print_json(to_json(state))
         return
     held = ", ".join(f"{count:,} {table}" for table, count in state.counts.items())
     sources = ", ".join(f"{source.kind} {source.version}" for source in state.sources)

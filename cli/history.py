@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..domain.schema import to_json
 from ..references import Reference
 from .options import AsJson, Url
 from .output import history as show_history
@@ -34,7 +35,7 @@ def history(
     library, name = asked.scheme, asked.registered_name
     revisions = _history(library, name, url)
     if as_json:
-        listed = [revision.to_dict() for revision in revisions]
+        listed = [to_json(revision) for revision in revisions]
         show.print_json({"architecture": {"library": library, "name": name}, "revisions": listed})
     else:
         show_history.print_history(revisions)
@@ -63,7 +64,7 @@ def changes(
     with _changes(since, url) as found:
         listed = list(islice(found, limit))
     if as_json:
-        show.print_json({"changes": [change.to_dict() for change in listed]})
+        show.print_json({"changes": [to_json(change) for change in listed]})
     else:
         show_history.print_changes(listed)
 
@@ -92,7 +93,7 @@ def diff(mapping_id: MappingId, other_id: MappingId, *, url: Url = None, as_json
     """Show which layers the first mapping reaches that the second does not, and the other way round."""
     difference = _diff(mapping_id, other_id, url)
     if as_json:
-        show.print_json(difference.to_dict())
+        show.print_json(to_json(difference))
     else:
         show_history.print_difference(difference)
 

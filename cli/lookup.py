@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..domain.schema import to_json
 from ..references import Reference
 from .output import show
 
@@ -25,7 +26,7 @@ def lookup(
     """Look up the default targets of an architecture."""
     mapping = _ask(Reference.parse(reference), peft_type, preset, library_version, url)
     if as_json:
-        show.print_json(mapping.to_dict())
+        show.print_json(to_json(mapping))
     else:
         show.print_mapping(mapping)
 

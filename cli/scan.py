@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..domain.schema import to_json
 from ..errors import DatabaseUnusable, InvalidRequest
 from .output import show
 
@@ -53,7 +54,7 @@ def _scan_one(reference: str, how: "dict[str, Any]", *, store: bool, as_json: bo
     sys.path.append(os.getcwd())  # noqa: PTH109 - a path entry is a string; `torch:module:Class` may stand right here
     found = scan_reference(reference, **how)
     if as_json:
-        show.print_json(found.to_dict())
+        show.print_json(to_json(found))
     else:
         show.print_scan(found)
         _tell_alike(found)

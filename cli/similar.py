@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..domain.schema import to_json
 from ..references import Reference
 from .output import show
 
@@ -21,7 +22,7 @@ def similar(
     """List the architectures nearest to one by what their layers are, with the differences in words."""
     found = _ask(Reference.parse(reference), limit, url)
     if as_json:
-        show.print_json({"similar": [neighbour.to_dict() for neighbour in found]})
+        show.print_json({"similar": [to_json(neighbour) for neighbour in found]})
     else:
         show.print_similar(found)
 

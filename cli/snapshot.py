@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..domain.schema import to_json
 from .files import writing
 from .options import AsJson, Url
 from .output import show
@@ -29,7 +30,7 @@ def snapshot(
     with writing(out):
         info, key = _fetch(url, out, key, since) if url else _make(out, since)
     if as_json:
-        show.print_json({"file": str(out), "key": key, **info.to_dict()})
+        show.print_json({"file": str(out), "key": key, **to_json(info)})
     else:
         typer.echo(f"{out}: {info.architectures:,} architectures at serial {info.serial}, signed with {key}")
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..domain.identities import TOKEN_ROLES
+from ..domain.schema import to_json
 from ..errors import InvalidRequest, quoted
 from .contributions.backend import open_desk
 from .options import TOKEN_VARIABLE, AsJson, Number, Secret, Url
@@ -34,7 +35,7 @@ def create(
     with open_desk(url, secret, writes=bool(url)) as desk:
         token, made = desk.create_token(name, checked, expires)
     if as_json:
-        show.print_json({"token": token.to_dict(), "secret": made})
+        show.print_json({"token": to_json(token), "secret": made})
         return
     typer.echo(made)
     until = f"until {token.expires_at}" if token.expires_at else "until it is revoked"
@@ -50,7 +51,7 @@ def list_tokens(*, url: Url = None, secret: Secret = None, as_json: AsJson = Fal
     with open_desk(url, secret, writes=bool(url)) as desk:
         tokens = desk.tokens()
     if as_json:
-        show.print_json({"tokens": [token.to_dict() for token in tokens]})
+        show.print_json({"tokens": [to_json(token) for token in tokens]})
     else:
         typer.echo(
             "\n".join(map(_describe, tokens)) or "No tokens. Make one with: loradar token create NAME --role ROLE"
@@ -75,6 +76,6 @@ def revoke(
     with open_desk(url, secret, writes=bool(url)) as desk:
         token = desk.revoke_token(token_id)
     if as_json:
-        show.print_json(token.to_dict())
+        show.print_json(to_json(token))
     else:
         typer.echo(f"Token {token.id} of {token.name} works no longer.")

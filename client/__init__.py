@@ -1,11 +1,9 @@
 """The REST client: what the registry answers in process, asked of a service, without torch or SQLAlchemy."""
 
 from collections.abc import Iterator
-from collections.abc import Mapping as Json
-from typing import Any
 
 from ..domain.mappings import Mapping
-from ..domain.summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
+from ..domain.summaries import ArchitectureDetail, ArchitecturePage, ArchitectureSummary, Neighbour, NeighbourList
 from .connection import quoted_segment
 from .reads import Reading
 from .writes import Contributions
@@ -48,7 +46,7 @@ class Client(Contributions, Reading):
             "library": library,
             "library_version": library_version,
         }
-        return self._get(Mapping.from_dict, f"/v1/targets/{quoted_segment(name)}", query)
+        return self._get(Mapping, f"/v1/targets/{quoted_segment(name)}", query)
 
     def architectures(self, library: str | None = None, q: str = "") -> tuple[ArchitectureSummary, ...]:
         """Return all architectures of a library, or of all, whose name contains ``q``, sorted.
@@ -61,8 +59,9 @@ class Client(Contributions, Reading):
     def _pages(self, query: dict[str, str | None]) -> Iterator[ArchitectureSummary]:
         after = None
         while True:
-            summaries, after = self._get(_to_page, "/v1/architectures", {**query, "after": after})
-            yield from summaries
+            page = self._get(ArchitecturePage, "/v1/architectures", {**query, "after": after})
+            yield from page.architectures
+            after = page.next
             if after is None:
                 return
 
@@ -74,7 +73,7 @@ class Client(Contributions, Reading):
             ServiceUnreachable: If there is no usable answer.
         """
         path = f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}"
-        return self._get(ArchitectureDetail.from_dict, path, {})
+        return self._get(ArchitectureDetail, path, {})
 
     def similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
         """Return the nearest architectures by what their slots are, nearest first.
@@ -86,12 +85,4 @@ class Client(Contributions, Reading):
             ServiceUnreachable: If there is no usable answer.
         """
         path = f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}/similar"
-        return self._get(_to_neighbours, path, {"limit": str(limit)})
-
-
-def _to_page(body: Json[str, Any]) -> tuple[tuple[ArchitectureSummary, ...], str | None]:
-    return tuple(ArchitectureSummary.from_dict(item) for item in body["architectures"]), body["next"]
-
-
-def _to_neighbours(body: Json[str, Any]) -> tuple[Neighbour, ...]:
-    return tuple(Neighbour.from_dict(item) for item in body["similar"])
+        return self._get(NeighbourList, path, {"limit": str(limit)}).similar

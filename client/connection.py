@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import httpx2
 
+from ..domain.schema import from_json
 from ..errors import NotAuthenticated, ServiceUnreachable, to_error
 
 Record = TypeVar("Record")
@@ -51,24 +52,24 @@ class Connection:
         """Close every connection."""
         self._http.close()
 
-    def _get(self, read: Callable[[Json[str, Any]], Record], path: str, query: Json[str, str | None]) -> Record:
-        """Return what ``read`` makes of the JSON at ``path``."""
+    def _get(self, record: type[Record], path: str, query: Json[str, str | None]) -> Record:
+        """Return the record at ``path``."""
         given = {name: value for name, value in query.items() if value is not None}
-        return self._answer(read, lambda: self._http.get(self.url + path, params=given))
+        return self._answer(record, lambda: self._http.get(self.url + path, params=given))
 
     def _send(
         self,
-        read: Callable[[Json[str, Any]], Record],
+        record: type[Record],
         path: str,
         body: Json[str, Any],
         *,
         version: int | None = None,
         key: str | None = None,
     ) -> Record:
-        """Post ``body`` and return what ``read`` makes of the answer.
+        """Post ``body`` and return the record in the response.
 
         Args:
-            read: Makes the record.
+            record: Class of the record.
             path: Where to.
             body: The JSON.
             version: The version the thing must still have (``If-Match``).
@@ -78,11 +79,11 @@ class Connection:
         headers = {"Idempotency-Key": key or str(uuid4())}
         if version is not None:
             headers["If-Match"] = f'"v{version}"'
-        return self._answer(read, lambda: self._post(path, body, headers, PAUSES))
+        return self._answer(record, lambda: self._post(path, body, headers, PAUSES))
 
-    def _send_once(self, read: Callable[[Json[str, Any]], Record], path: str, body: Json[str, Any]) -> Record:
+    def _send_once(self, record: type[Record], path: str, body: Json[str, Any]) -> Record:
         """Post ``body`` without a key, and so without a second attempt."""
-        return self._answer(read, lambda: self._post(path, body, {}, ()))
+        return self._answer(record, lambda: self._post(path, body, {}, ()))
 
     def _post(
         self, path: str, body: Json[str, Any], headers: dict[str, str], pauses: Iterable[float]
@@ -110,17 +111,17 @@ class Connection:
                 response.read()
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(f"{type(error).__name__}: {error}") from error
-        self._answer(_refuse, lambda: response)
+        self._answer(object, lambda: response)
 
     def _stream(self, path: str, query: Json[str, str]) -> AbstractContextManager[httpx2.Response]:
         return self._http.stream("GET", self.url + path, params=query, timeout=DOWNLOAD_SECONDS)
 
-    def _answer(self, read: Callable[[Json[str, Any]], Record], ask: Callable[[], httpx2.Response]) -> Record:
+    def _answer(self, record: type[Record], ask: Callable[[], httpx2.Response]) -> Record:
         try:
             response = ask()
             body = response.json()
             if response.is_success:
-                return read(body)
+                return from_json(record, body)
             refusal = to_error(body)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(f"{type(error).__name__}: {error}") from error
@@ -139,10 +140,6 @@ def _sound(token: str) -> str:
         message = "The token has characters that no token has. Make one with: loradar token create NAME --role ROLE"
         raise NotAuthenticated(message)
     return token
-
-
-def _refuse(_body: Json[str, Any]) -> None:
-    """Take no answer for one of ours: this is for a refusal."""
 
 
 def quoted_segment(segment: str) -> str:

@@ -3,14 +3,15 @@
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Json
 from pathlib import Path
-from typing import Any
 
-from ..domain.changes import Change, Revision
-from ..domain.mappings import Mapping
-from ..domain.scans import Slot
+from ..domain.changes import ArchitectureHistory, Change, ChangePage, Revision
+from ..domain.layers import Slot
+from ..domain.mappings import BatchAnswers, Mapping, MappingFound, MappingPage
+from ..domain.schema import to_json
 from ..domain.submissions import Difference
+from ..domain.summaries import ArchitectureSlots
 from ..errors import LoradarError, SignatureInvalid, to_error
-from ..snapshots import SnapshotInfo, check_snapshot, part_of
+from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, part_of
 from .connection import Connection, quoted_segment
 
 BATCH = 256
@@ -35,8 +36,12 @@ class Reading(Connection):
             ServiceUnreachable: If there is no usable answer.
         """
         parts = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))
-        found = (self._send(_to_answers, "/v1/targets:batch", {"questions": [*map(dict, part)]}) for part in parts)
-        return tuple(answer for answers in found for answer in answers)
+        batches = (self._send(BatchAnswers, "/v1/targets:batch", {"questions": [*map(dict, part)]}) for part in parts)
+        return tuple(
+            answer.mapping if isinstance(answer, MappingFound) else to_error(to_json(answer))
+            for batch in batches
+            for answer in batch.answers
+        )
 
     def mappings(
         self,
@@ -63,8 +68,9 @@ class Reading(Connection):
         query = {"source": source, "peft_type": peft_type, "status": status, "q": q, "library": library}
         after = None
         while True:
-            found, after = self._get(_to_mappings, "/v1/mappings", {**query, "limit": str(PAGE), "after": after})
-            yield from found
+            page = self._get(MappingPage, "/v1/mappings", {**query, "limit": str(PAGE), "after": after})
+            yield from page.mappings
+            after = page.next
             if after is None:
                 return
 
@@ -78,7 +84,7 @@ class Reading(Connection):
             ServiceUnreachable: If there is no usable answer.
         """
         path = f"/v1/mappings/{quoted_segment(mapping_id)}/diff"
-        return self._get(Difference.from_dict, path, {"against": other_id})
+        return self._get(Difference, path, {"against": other_id})
 
     def changes(self, since: int = 0) -> Iterator[Change]:
         """Yield every change after a serial, oldest first, page by page.
@@ -89,8 +95,9 @@ class Reading(Connection):
         """
         beyond: int | None = since
         while beyond is not None:
-            found, beyond = self._get(_to_changes, "/v1/changes", {"since": str(beyond), "limit": str(PAGE)})
-            yield from found
+            page = self._get(ChangePage, "/v1/changes", {"since": str(beyond), "limit": str(PAGE)})
+            yield from page.changes
+            beyond = page.next
 
     def history(self, library: str, name: str) -> tuple[Revision, ...]:
         """Return every revision ever of an architecture, yanked ones too.
@@ -99,9 +106,8 @@ class Reading(Connection):
             UnknownArchitecture: If the service has never heard of it.
             ServiceUnreachable: If there is no usable answer.
         """
-        return self._get(
-            _to_revisions, f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}/history", {}
-        )
+        path = f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}/history"
+        return self._get(ArchitectureHistory, path, {}).revisions
 
     def layers(self, library: str, name: str) -> tuple[Slot, ...]:
         """Return the slots of an architecture, in the order of the model; none if nobody scanned it.
@@ -110,7 +116,8 @@ class Reading(Connection):
             UnknownArchitecture: If the service has never heard of it.
             ServiceUnreachable: If there is no usable answer.
         """
-        return self._get(_to_slots, f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}/layers", {})
+        path = f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}/layers"
+        return self._get(ArchitectureSlots, path, {}).slots
 
     def snapshot_key(self) -> str:
         """Return the public key the service signs snapshots with: keep it, and hold every snapshot against it.
@@ -118,7 +125,7 @@ class Reading(Connection):
         Raises:
             ServiceUnreachable: If there is no usable answer.
         """
-        return self._get(_to_key, "/v1/snapshot/key", {})
+        return self._get(SnapshotKey, "/v1/snapshot/key", {}).key
 
     def snapshot(self, out: Path, key: str | None = None, since: int | None = None) -> SnapshotInfo:
         """Fetch a snapshot and verify it; the file is there only if it is as it was signed.
@@ -145,29 +152,3 @@ class Reading(Connection):
                 )
                 raise SignatureInvalid(message, since=since, found=info.since)
             return info
-
-
-def _to_answers(body: Json[str, Any]) -> list[Mapping | LoradarError]:
-    return [
-        Mapping.from_dict(answer["mapping"]) if "mapping" in answer else to_error(answer) for answer in body["answers"]
-    ]
-
-
-def _to_mappings(body: Json[str, Any]) -> tuple[list[Mapping], str | None]:
-    return [Mapping.from_dict(item) for item in body["mappings"]], body["next"]
-
-
-def _to_changes(body: Json[str, Any]) -> tuple[list[Change], int | None]:
-    return [Change.from_dict(item) for item in body["changes"]], body["next"]
-
-
-def _to_revisions(body: Json[str, Any]) -> tuple[Revision, ...]:
-    return tuple(Revision.from_dict(item) for item in body["revisions"])
-
-
-def _to_slots(body: Json[str, Any]) -> tuple[Slot, ...]:
-    return tuple(Slot(**item) for item in body["slots"])
-
-
-def _to_key(body: Json[str, Any]) -> str:
-    return str(body["key"])

@@ -41,8 +41,40 @@
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
+
+from .domain.schema import Config, schema_config, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorContent:
+    """A code for programs, a sentence for people, and the values behind it."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
+
+    code: str
+    message: str
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBody:
+    """The one JSON shape of every error."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (ERROR_EXAMPLE,))
+
+    error: ErrorContent
+
+
+ERROR_EXAMPLE: ErrorBody = ErrorBody(
+    ErrorContent(
+        "not_registered",
+        "Nothing is registered for transformers:olmo2. Scan it with: loradar scan olmo2 --store.",
+        {"name": "olmo2", "near": [], "library": "transformers"},
+    )
+)
 
 
 class LoradarError(Exception):
@@ -64,7 +96,7 @@ class LoradarError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the one JSON shape every error has, over REST and under ``--json``."""
-        return {"error": {"code": self.code, "message": self.message, "details": self.details}}
+        return to_json(ErrorBody(ErrorContent(self.code, self.message, self.details)))
 
 
 class InvalidReference(LoradarError):

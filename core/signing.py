@@ -6,7 +6,7 @@ from binascii import Error as NotBase64
 from contextlib import suppress
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .errors import InvalidConfig, SignatureInvalid
 from .extras import require
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FILE = "signing-key"
 """Name of the file with the key in the folder of the settings."""
 
-ALGORITHM = "ed25519"
+ALGORITHM: Final = "ed25519"
 _BYTES = 32
 
 

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Literal
 
+from .domain.schema import Config, schema_config, to_json
 from .errors import SignatureInvalid
 from .signing import Signer, check_signature
 
@@ -24,30 +25,31 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """What a snapshot is of.
-
-    Attributes:
-        digest: ``sha256:`` over the bytes of all its lines but the last.
-        serial: Serial of the registry when it was made.
-        head: Digest of the change with this serial; ``None`` if nothing was ever logged.
-        since: Only what was touched after this serial is in it; ``None`` for the whole registry.
-        architectures: Lines there are of architectures.
-    """
+    """The signed facts about a snapshot."""
 
     digest: str
+    """``sha256:`` over the bytes of all lines but the last."""
     serial: int
+    """Serial of the registry when the snapshot was made."""
     head: str | None
+    """Digest of the change with this serial; null without any change."""
     since: int | None
+    """Serial after which the architectures changed; null for the whole registry."""
     architectures: int
+    """Number of architecture lines."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: what is signed."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Build it from its JSON form."""
-        return cls(**data)
+@dataclass(frozen=True, slots=True)
+class SnapshotKey:
+    """The public half of the key that signs snapshots."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(
+        lambda: (SnapshotKey("ed25519", "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="),)
+    )
+
+    algorithm: Literal["ed25519"]
+    key: str
+    """Base64 of its 32 bytes."""
 
 
 def canonical_line(value: Any) -> str:
@@ -81,7 +83,7 @@ def signed_lines(lines: Iterable[str], signer: Signer) -> Iterator[bytes]:
         encoded = line.encode()
         total.add(encoded)
         yield encoded
-    info = total.info().to_dict()
+    info = to_json(total.info())
     yield canonical_line({"signed": info, "signature": signer.sign(_ENCODER.encode(info).encode())}).encode()
 
 
@@ -127,13 +129,13 @@ def check_snapshot(lines: Iterable[bytes], key: str) -> SnapshotInfo:
                 total.add(last)
             last = line
         trailer = json.loads(last)
-        signed, signature, found = trailer["signed"], trailer["signature"], total.info().to_dict()
+        signed, signature, found = trailer["signed"], trailer["signature"], total.info()
         statement = _ENCODER.encode(signed).encode()
     except (ValueError, KeyError, TypeError, RecursionError):
         message = "This is no whole snapshot: it has no signature at its end. Fetch it again."
         raise SignatureInvalid(message) from None
     check_signature(key, statement, str(signature))
-    if signed != found:
-        message = f"The snapshot was altered: it is signed with {signed.get('digest')!r} and has {found['digest']!r}."
-        raise SignatureInvalid(message, signed=signed, found=found)
-    return SnapshotInfo.from_dict(signed)
+    if signed != to_json(found):
+        message = f"The snapshot was altered: it is signed with {signed.get('digest')!r} and has {found.digest!r}."
+        raise SignatureInvalid(message, signed=signed, found=to_json(found))
+    return found

@@ -5,19 +5,24 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rich.console import Console
 from rich.progress import track
 
 from ..catalog.entries import CatalogEntry, CatalogHeader, catalog_lines
-from ..domain.scans import Architecture, Scan
+from ..domain.architectures import Architecture
+from ..domain.scans import Scan
+from ..domain.schema import from_json, to_json
 from ..errors import InvalidRequest, LoradarError
 from ..sandbox.bounds import Bounds
 from . import sources
 from .journal import Journal
 from .scanner import scan
 from .workers import MOST_TASKS, work
+
+if TYPE_CHECKING:
+    from ..domain.vocabulary import Library
 
 Summary = Callable[[Scan], CatalogEntry]
 """Makes the compact form of a scan."""
@@ -75,7 +80,7 @@ def _open_journal(out: Path, compact: tuple[CatalogHeader, Summary] | None, how:
     if out.exists() and not _is_compact(out):
         message = f"{out} is no compact catalog. Give a new file, or remove it."
         raise InvalidRequest(message, file=str(out))
-    return Journal(_part(out), _line(compact[0].to_dict() | how._asdict()))
+    return Journal(_part(out), _line(to_json(compact[0]) | how._asdict()))
 
 
 def _part(out: Path) -> Path:
@@ -93,7 +98,7 @@ def scan_line(name: str, *, library: str, how: How, summary: Summary | None) -> 
         found = scan_named(library, name, how)
     except LoradarError as error:
         return _unscanned_line(library, name, error.message), False
-    return _line((summary(found) if summary else found).to_dict()), True
+    return _line(to_json(summary(found) if summary else found)), True
 
 
 def _most_tasks(how: How) -> int:
@@ -134,9 +139,7 @@ def scan_named(library: str, name: str, how: How = HOW) -> Scan:
 
 
 def _unscanned_line(library: str, name: str, reason: str) -> str:
-    return _line(
-        {"architecture": Architecture.from_dict({"library": library, "name": name}).to_dict(), "unscanned": reason}
-    )
+    return _line({"architecture": to_json(Architecture(cast("Library", library), name)), "unscanned": reason})
 
 
 def _line(data: dict[str, object]) -> str:
@@ -155,4 +158,4 @@ def _finish(journal: Journal, out: Path, header: CatalogHeader | None) -> None:
 
 
 def _entries(lines: Iterator[str]) -> Iterator[CatalogEntry]:
-    return (CatalogEntry.from_dict(json.loads(line)) for line in lines)
+    return (from_json(CatalogEntry, json.loads(line)) for line in lines)

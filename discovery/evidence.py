@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 
-from ..domain.scans import Evidence, Layer
+from ..domain.layers import Evidence, Layer
 from ..domain.vocabulary import Role, Tower
 from .dataflow import Saying, Trace
 

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
+from ..domain.layers import Layer
 from ..domain.patterns import pattern_of
-from ..domain.scans import Layer
 from ..domain.vocabulary import Role
 
 READS_STREAM: frozenset[Role] = frozenset(

@@ -8,7 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..domain.scans import Architecture, Layer, Scan
+from ..domain.architectures import Architecture
+from ..domain.layers import Layer
+from ..domain.scans import Scan
 from ..domain.submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS, ListedLayer
 from ..domain.vocabulary import Tower
 from ..errors import InvalidRequest, NoAdaptableLayers

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..domain.architectures import Architecture
+from ..domain.layers import Layer
 from ..domain.patterns import pattern_of
-from ..domain.scans import Architecture, Layer, Scan
+from ..domain.scans import Scan
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
 from ..references import Reference
 from . import sources

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ..domain.layers import Layer, Slot
 from ..domain.patterns import pattern_of
-from ..domain.scans import Layer, Slot
 
 
 def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:

@@ -6,7 +6,7 @@ from functools import cached_property
 
 from torch import nn
 
-from ..domain.scans import Layer
+from ..domain.layers import Layer
 from ..errors import ScanFailed
 from .facts.layers import Site, list_layers, walk
 from .facts.model_facts import ModelFacts, collect_facts

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from loradar.discovery import quiet_libraries, scan_named
+from loradar.domain.layers import Layer
 from loradar.domain.methods import get_method
-from loradar.domain.scans import Layer, Scan
+from loradar.domain.scans import Scan
 from loradar.domain.targets import TargetSpec, find_hits
 from loradar.errors import LoradarError, MethodDoesNotFit
 from loradar.registry import load_constants, peft_mappings

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
+from ..domain.schema import to_json
 from ..snapshots import FORMAT, canonical_line
 from .db.schema import Reader, serial_of
 from .db.times import to_time
@@ -121,7 +122,7 @@ def _to_documents(reader: Reader, page: list[Row]) -> Iterator[Row]:
     for row in page:
         own = {name: rows[row["id"]] for name, rows in parts.items()}
         yield {
-            "architecture": to_architecture(row).to_dict(),
+            "architecture": to_json(to_architecture(row)),
             "method": row["method"],
             "proof": row["proof"],
             "prompt_facts": row["prompt_facts"] and json.loads(row["prompt_facts"]),

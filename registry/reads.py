@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..domain.changes import AuditLogReport, Change, Revision
+from ..domain.layers import Slot
 from ..domain.mappings import Mapping
-from ..domain.scans import Slot
 from ..domain.submissions import Difference
 from . import mirror
 from .db import audit_verification as verify_log

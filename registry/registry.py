@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from ..domain.architectures import Architecture
 from ..domain.mappings import Mapping, Source
-from ..domain.scans import Architecture, Scan
+from ..domain.scans import Scan
 from ..domain.summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
 from ..domain.vocabulary import SourceKind
 from ..errors import UnknownName

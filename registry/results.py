@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..domain.mappings import Mapping, Source
+from ..domain.schema import to_json
 from ..domain.targets import TargetSpec
 
 Verdict = Literal["dead", "partial", "unproven", "live", "unscanned", "unknown"]
@@ -23,17 +24,8 @@ class StoreReport:
 
     added: tuple[Mapping, ...]
     unchanged: tuple[Mapping, ...]
+    extended: tuple[Mapping, ...]
     serial: int
-    extended: tuple[Mapping, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "added": [mapping.to_dict() for mapping in self.added],
-            "unchanged": [mapping.to_dict() for mapping in self.unchanged],
-            "extended": [mapping.to_dict() for mapping in self.extended],
-            "serial": self.serial,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +41,6 @@ class Constant:
     value: Any
     conditional: tuple[dict[str, Any], ...]
     source: Source
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "name": self.name,
-            "value": self.value,
-            "conditional": list(self.conditional),
-            "source": self.source.to_dict(),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +60,6 @@ class DatabaseInfo:
     serial: int
     counts: dict[str, int]
     sources: tuple[Source, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form of ``loradar db info --json``."""
-        return {
-            "url": self.url,
-            "revision": self.revision,
-            "serial": self.serial,
-            "counts": self.counts,
-            "sources": [source.to_dict() for source in self.sources],
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,5 +86,5 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: the mapping's, with these."""
-        suggestion = self.suggestion.to_dict() if self.suggestion else None
-        return {**self.mapping.to_dict(), "verdict": self.verdict, "reason": self.reason, "suggestion": suggestion}
+        suggestion = to_json(self.suggestion) if self.suggestion else None
+        return {**to_json(self.mapping), "verdict": self.verdict, "reason": self.reason, "suggestion": suggestion}

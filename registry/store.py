@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy import and_, delete, insert, select, update
 
+from ..domain.layers import Slot
 from ..domain.mappings import Mapping, Source, Verification
-from ..domain.scans import Scan, Slot
+from ..domain.scans import Scan
+from ..domain.schema import to_json
 from ..domain.versions import VersionedRename, parse_version
 from .db import tables
 from .db.canonical import canonical
@@ -34,7 +36,7 @@ def add_scan(write: Write, scan: Scan) -> StoreReport:
     write.tell(architecture_subject(library, name), library_version=scan.architecture.library_version)
     architecture_id = architecture_ids(write, [(library, name)])[library, name]
     if scan.proof is None and _is_proved(write, architecture_id, scan):
-        return StoreReport((), _list_own(write, scan), write.outcome)
+        return StoreReport((), _list_own(write, scan), (), write.outcome)
     if _put_way(write, architecture_id, scan):
         _put_architecture(write, architecture_id, scan)
         _put_slots(write, architecture_id, scan)
@@ -45,7 +47,7 @@ def add_scan(write: Write, scan: Scan) -> StoreReport:
     verified = _verify_all(write, scan)
     kinds = (report.added, report.unchanged, report.extended)
     added, unchanged, extended = (tuple(verified.get(mapping.id, mapping) for mapping in kind) for kind in kinds)
-    return StoreReport(added, unchanged, write.outcome, extended)
+    return StoreReport(added, unchanged, extended, write.outcome)
 
 
 def _is_proved(write: Write, architecture_id: int, scan: Scan) -> bool:
@@ -74,7 +76,7 @@ def _put_way(write: Write, architecture_id: int, scan: Scan) -> bool:
     is_newer = parse_version(seen) > parse_version(known)
     older, newer = (known, seen) if is_newer else (seen, known)
     found = find_renames(stored, scan.slots) if is_newer else find_renames(scan.slots, stored)
-    renames = [VersionedRename(older, newer, rename) for rename in found]
+    renames = [VersionedRename(older, newer, rename.old, rename.new, rename.says) for rename in found]
     _put_renames(write, architecture_id, renames, (older, newer))
     return is_newer
 
@@ -93,7 +95,7 @@ def _put_renames(write: Write, architecture_id: int, renames: list[VersionedRena
 
 def rename_rows(architecture_id: int, renames: Iterable[VersionedRename]) -> Iterator[dict[str, Any]]:
     """Yield the row of each rename."""
-    return ({"architecture_id": architecture_id, **rename.to_dict()} for rename in renames)
+    return ({"architecture_id": architecture_id, **to_json(rename)} for rename in renames)
 
 
 def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
@@ -105,7 +107,7 @@ def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
         "structure": scan.architecture.structure,
         "method": scan.method,
         "proof": scan.proof,
-        "prompt_facts": canonical(scan.prompt_facts.to_dict()),
+        "prompt_facts": canonical(to_json(scan.prompt_facts)),
         "towers": canonical(scan.towers),
     }
     columns = [table.c[name] for name in values]
@@ -116,7 +118,7 @@ def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
 def _put_slots(write: Write, architecture_id: int, scan: Scan) -> None:
     table = tables.slots
     is_ours = table.c.architecture_id == architecture_id
-    slots = [slot.to_dict() for slot in scan.slots]
+    slots = [to_json(slot) for slot in scan.slots]
     columns = [table.c[field.name] for field in fields(Slot)]
     if write.select(select(*columns).where(is_ours).order_by(table.c.position)) == slots:
         return
@@ -168,7 +170,7 @@ def _write_verification(write: Write, mapping: Mapping, found: Verification) -> 
 def verification_row(write: Write, found: Verification) -> dict[str, Any]:
     """Return a verification as it is stored."""
     texts = {"counts": canonical(found.counts), "findings": canonical(found.findings)}
-    return found.to_dict() | texts | {"serial": write.serial}
+    return to_json(found) | texts | {"serial": write.serial}
 
 
 def add_constants(write: Write, constants: PeftConstants) -> StoreReport:
@@ -195,5 +197,5 @@ def _put_constants(write: Write, source: Source, constants: PeftConstants) -> No
 def _constant_rows(constants: PeftConstants) -> Iterator[dict[str, str]]:
     uncertain = {entry.name: None for entry in constants.conditional if entry.key is None}
     for name, value in {**uncertain, **constants.tables, **constants.values}.items():
-        conditional = [entry.to_dict() for entry in constants.conditional if entry.name == name]
+        conditional = [to_json(entry) for entry in constants.conditional if entry.name == name]
         yield {"name": name, "value": canonical(value), "conditional": canonical(conditional)}

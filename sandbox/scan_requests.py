@@ -3,12 +3,12 @@
 A list of 100,000 layers takes a second to read and to write; the service answers others meanwhile.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError
 
+from ..domain.schema import dump_json
 from ..domain.vocabulary import Library
 from ..errors import InvalidRequest
 from ..validation.field_errors import fault_in_words
@@ -74,7 +74,7 @@ def answer_scan(body: bytes) -> bytes:
         LoradarError: If what it asks for cannot be scanned.
     """
     asked = _parse(parse_json(body))
-    return json.dumps(scan_sent(asked.model_dump(by_alias=True)).to_dict(), separators=(",", ":")).encode()
+    return dump_json(scan_sent(asked.model_dump(by_alias=True)))
 
 
 def _parse(data: Any) -> BaseModel:

@@ -4,8 +4,9 @@ from collections.abc import Mapping as Json
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..domain.architectures import Architecture
 from ..domain.mappings import Mapping
-from ..domain.scans import Architecture, Scan
+from ..domain.scans import Scan
 from ..domain.submissions import Checked, Statement
 from ..errors import InvalidReference, InvalidRequest, LoradarError, StatementRefused, UnknownArchitecture, quoted
 from ..references import Reference
@@ -90,7 +91,7 @@ def _scan(statement: Statement) -> tuple[Scan, Known]:
 def _scan_layers(statement: Statement) -> Scan:
     from ..discovery import scan_listing  # noqa: PLC0415
 
-    return scan_listing(Architecture(statement.library, statement.name), statement.layers)
+    return scan_listing(Architecture(statement.library, statement.name), statement.layers or ())
 
 
 def _scan_listed_name(library: str, name: str, *, proved: bool) -> Scan:
@@ -127,7 +128,7 @@ def scan_sent(body: Json[str, Any]) -> Scan:
         return scan_config(body["config"])
     if body.get("layers") is not None:
         library: Library = body.get("library") or "torch"
-        layers = tuple(map(ListedLayer.from_dict, body["layers"]))
+        layers = tuple(ListedLayer(each["path"], tuple(each["shape"]), each.get("class")) for each in body["layers"])
         return scan_listing(Architecture(library, body.get("name") or "unnamed"), layers)
     if body.get("reference") is not None:
         return _scan_reference(Reference.parse(body["reference"]))

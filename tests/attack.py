@@ -18,13 +18,14 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 from patience import patience, wait_until
+from shapes import documented
 
 from loradar.api import running
-from loradar.api.schemas import ErrorBody
 from loradar.api.submission_checks import Checker
 from loradar.domain.identities import TOKEN_ROLES
-from loradar.domain.submissions import Checked, Evidence
-from loradar.domain.targets import TargetSpec
+from loradar.domain.submissions import Checked, SubmissionEvidence
+from loradar.domain.targets import Formula, TargetSpec
+from loradar.errors import ErrorBody
 from loradar.registry import Registry
 from loradar.settings import RequestLimits, Settings
 
@@ -130,7 +131,9 @@ class Target:
     def settle(self, number: int, failure: str | None = None) -> None:
         """Let the checks of a submission come to an end."""
         spec = TargetSpec(target_modules=("q_proj",))
-        found = None if failure else Evidence("names", builds=True, spec=spec, matched=2, per_rank=128, fixed=0)
+        found = (
+            None if failure else SubmissionEvidence("names", builds=True, spec=spec, matched=2, formula=Formula(128, 0))
+        )
         self.registry.submissions.settle(number, Checked(found, failure))
 
 
@@ -163,7 +166,7 @@ def refused(answer: Any, *statuses: int) -> str:
     status = getattr(answer, "status", None) or answer.status_code
     assert status in statuses, (status, answer.json())
     assert list(answer.json()) == ["error"]
-    body = ErrorBody.model_validate(answer.json()).error
+    body = documented(ErrorBody, answer.json()).error
     assert body.message
     assert "Traceback" not in body.message
     return body.code

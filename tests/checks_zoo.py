@@ -7,14 +7,17 @@ from pathlib import Path
 
 from patience import wait_until
 
-from loradar.domain.submissions import Checked, Evidence, Statement
+from loradar.domain.submissions import Checked, Statement, SubmissionEvidence
+from loradar.domain.targets import Formula
 from loradar.errors import StatementRefused
 
 
 def passes(statement: Statement, registered: tuple) -> Checked:
     """Find nothing wrong."""
     spec = statement.spec
-    return Checked(Evidence("names", builds=True, spec=spec, matched=2 + len(registered), per_rank=8, fixed=0))
+    return Checked(
+        SubmissionEvidence("names", builds=True, spec=spec, matched=2 + len(registered), formula=Formula(8, 0))
+    )
 
 
 def refuses(statement: Statement, _registered: tuple) -> Checked:

@@ -2,6 +2,7 @@
 
 from itertools import count
 
+from loradar.domain.architectures import ArchitectureName
 from loradar.domain.mappings import Mapping, Source, Verification
 from loradar.domain.targets import TargetSpec
 
@@ -14,5 +15,12 @@ def mapping(name="olmo2", *targets, status="live", peft_type="LORA", kind="scann
     said = TargetSpec(**({"target_modules": targets or ("q_proj", "v_proj")} | spec))
     source = Source(kind, "0.21.2" if kind == "peft" else "0.1.0")
     return Mapping(
-        f"sha256:{next(numbers)}", "transformers", name, peft_type, "default", said, source, 1, verification=check
+        architecture=ArchitectureName("transformers", name),
+        peft_type=peft_type,
+        preset="default",
+        **said.values,
+        id=f"sha256:{next(numbers)}",
+        source=source,
+        revision=1,
+        verification=check,
     )

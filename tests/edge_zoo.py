@@ -11,8 +11,9 @@ from torch import nn
 from transformers.models.gemma4 import Gemma4AudioConfig, Gemma4Config, Gemma4TextConfig, Gemma4VisionConfig
 
 from loradar.discovery import scan
+from loradar.domain.layers import Layer
 from loradar.domain.patterns import pattern_of
-from loradar.domain.scans import Layer
+from loradar.domain.schema import to_json
 from loradar.domain.targets import TargetMatcher, TargetSpec
 from loradar.errors import UnknownPreset
 
@@ -26,7 +27,7 @@ class Found:
 
     def __init__(self, subject: Any, **options: Any) -> None:
         self.scan = scan(subject, **options)
-        self.data = self.scan.to_dict()
+        self.data = to_json(self.scan)
 
     @cached_property
     def by_pattern(self) -> dict[str, list[dict[str, Any]]]:

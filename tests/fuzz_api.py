@@ -17,7 +17,7 @@ from patience import patience
 
 from loradar.api import running
 from loradar.domain.identities import Actor
-from loradar.domain.submissions import Checked, Evidence, Statement
+from loradar.domain.submissions import Checked, Statement, SubmissionEvidence
 from loradar.domain.targets import TargetSpec
 from loradar.registry import Registry
 from loradar.settings import RequestLimits, Settings
@@ -92,9 +92,11 @@ def _submit_some(registry: Registry) -> None:
     ada = Actor("ada", "contributor")
     for number in range(SUBMITTED):
         spec = TargetSpec(target_modules=(f"layer{number}",))
-        made = registry.submissions.add(Statement("transformers", "albert", "LORA", "mlp", spec), ada)
+        made = registry.submissions.add(Statement("transformers", "albert", "LORA", "mlp", **spec.values), ada)
         if number % 2:
-            registry.submissions.settle(made.id, Checked(Evidence("names", builds=True, spec=spec, matched=2)))
+            registry.submissions.settle(
+                made.id, Checked(SubmissionEvidence("names", builds=True, spec=spec, matched=2))
+            )
 
 
 def _keep_few(path: Path) -> None:

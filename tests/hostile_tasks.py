@@ -10,7 +10,8 @@ from typing import Any
 import sandbox_tasks as tasks
 from patience import wait_until
 
-from loradar.domain.submissions import Checked, Evidence, Statement
+from loradar.domain.submissions import Checked, Statement, SubmissionEvidence
+from loradar.domain.targets import Formula
 from loradar.errors import StatementRefused
 from loradar.sandbox.pool import Sandbox
 
@@ -86,4 +87,4 @@ def scan(body: bytes) -> bytes:
 def check(statement: Statement, _registered: tuple) -> Checked:
     """Stand for the check of a submission."""
     do(statement.rationale or "nothing")
-    return Checked(Evidence("names", builds=True, spec=statement.spec, matched=2, per_rank=8, fixed=0))
+    return Checked(SubmissionEvidence("names", builds=True, spec=statement.spec, matched=2, formula=Formula(8, 0)))

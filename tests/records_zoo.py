@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
-from loradar.domain.scans import Architecture, Layer, Proposal, Scan, Slot
-from loradar.domain.targets import TargetSpec
+from loradar.domain.architectures import Architecture
+from loradar.domain.layers import Layer, Slot
+from loradar.domain.scans import Proposal, Scan
+from loradar.domain.targets import Formula
 from loradar.domain.vocabulary import Kind, Role, Tower
 
 VERSION = "5.23.0"
@@ -35,8 +37,14 @@ def block_layers(blocks: int = 2) -> list[Layer]:
 
 def proposal(*targets: str, preset: str = "default", peft_type: str = "LORA") -> Proposal:
     """Return a proposal for these suffixes."""
-    spec = TargetSpec(target_modules=targets)
-    return Proposal(peft_type, preset, spec, matched=4, per_rank=16, fixed=0, reasons=("query and value by name",))
+    return Proposal(
+        peft_type=peft_type,
+        preset=preset,
+        target_modules=targets,
+        matched=4,
+        formula=Formula(16, 0),
+        reasons=("query and value by name",),
+    )
 
 
 def paths_of(layers: list[Layer]) -> tuple[str, ...]:

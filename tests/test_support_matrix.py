@@ -8,9 +8,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from loradar.catalog.entries import Catalog, CatalogEntry, CatalogHeader, list_catalogs, read_catalog
+from loradar.domain.architectures import Architecture
 from loradar.domain.mappings import Verification
-from loradar.domain.scans import Architecture, Proposal
-from loradar.domain.targets import TargetSpec
+from loradar.domain.scans import Proposal
+from loradar.domain.targets import Formula, TargetSpec
 
 DOCS = Path(__file__).parent.parent / "docs"
 MOST_BYTES = 400_000
@@ -61,7 +62,17 @@ def test_every_architecture_is_there_once(matrix, catalogs):
 def entry(name, status="live", layers=64, peft=None, methods=("LORA",)):
     """Return an entry whose default fared so."""
     spec, check = TargetSpec(("q",)), Verification(status, "1.0", {"q": {"linear": layers}}, 0.5)
-    proposals = tuple(Proposal(method, "default", spec, layers, 8, 0, ("why",)) for method in methods)
+    proposals = tuple(
+        Proposal(
+            peft_type=method,
+            preset="default",
+            **spec.values,
+            matched=layers,
+            formula=Formula(8, 0),
+            reasons=("why",),
+        )
+        for method in methods
+    )
     return CatalogEntry(
         Architecture("timm", name, "Net", "1.0", "sha256:0"),
         method="dataflow",

@@ -7,6 +7,7 @@ from torch import nn
 
 from ...domain.methods import UNTARGETED, Method, get_method, list_fact_fields, list_methods
 from ...domain.scans import Scan
+from ...domain.schema import to_json
 from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
 from ..injection.model_checks import check_not_adapted
@@ -70,7 +71,7 @@ def _tell_facts(config_class: Any, method: Method, found: Scan) -> dict[str, int
         MethodDoesNotFit: If it is not for this model, or something it needs is not known.
     """
     found.propose(method.name)
-    facts = found.prompt_facts.to_dict()
+    facts = to_json(found.prompt_facts)
     wanted = ((need, name) for need in method.needs for name in list_fact_fields().get(need, ()))
     return {name: facts[need] for need, name in wanted if name in config_class.__dataclass_fields__}
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 from torch import nn
 
 from ...domain.methods import get_family
-from ...domain.proposals import check_preset
+from ...domain.scans import check_preset
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import PRESETS
 from ...errors import InvalidConfig, LoradarError

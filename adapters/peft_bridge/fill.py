@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import nn
 
+from ...domain.layers import Layer
 from ...domain.methods import UNTARGETED, Method, get_method
-from ...domain.scans import Layer
+from ...domain.schema import to_json
 from ...domain.targets import Targets, TargetSpec, find_hits, without_exclusion
 from ...errors import UnknownPeftType
 
@@ -44,7 +45,7 @@ def fill(config: Any, spec: TargetSpec, model: nn.Module, layers: Sequence[Layer
         layers: Its layers, those at least that the spec hits.
     """
     spec = _in_reach(config, spec, model, layers)
-    for name, value in spec.to_dict().items():
+    for name, value in to_json(spec).items():
         if value is not None and hasattr(config, name) and getattr(config, name) is None:
             setattr(config, name, set(value) if _is_set(name, value) else value)
 

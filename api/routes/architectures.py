@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
+from ...domain.schema import to_json
+from ...domain.summaries import ArchitectureDetail, ArchitecturePage, NeighbourList
 from ...domain.vocabulary import Library
 from ..dependencies import NAME_LENGTH, PLACE_PATTERN, LibraryName, Name, OpenRegistry
 from ..error_responses import NOT_FOUND
-from ..schemas import DetailBody, PageBody, SimilarBody
 
 router = APIRouter(prefix="/v1", tags=["architectures"])
 
@@ -30,7 +31,7 @@ AfterQuery = Annotated[
 ]
 
 
-@router.get("/architectures", summary="List architectures", responses={200: {"model": PageBody}})
+@router.get("/architectures", summary="List architectures", responses={200: {"model": ArchitecturePage}})
 def list_architectures(
     registry: OpenRegistry,
     *,
@@ -43,7 +44,7 @@ def list_architectures(
     found = registry.list_architectures(library, q, _parse_after(after), limit + 1)
     page = found[:limit]
     last = page[-1].architecture.reference if len(found) > limit else None
-    return JSONResponse({"architectures": [summary.to_dict() for summary in page], "next": last})
+    return JSONResponse(to_json(ArchitecturePage(page, last)))
 
 
 def _parse_after(after: str | None) -> tuple[str, str] | None:
@@ -56,17 +57,17 @@ def _parse_after(after: str | None) -> tuple[str, str] | None:
 @router.get(
     "/architectures/{library}/{name}",
     summary="Get an architecture",
-    responses={200: {"model": DetailBody}, **NOT_FOUND},
+    responses={200: {"model": ArchitectureDetail}, **NOT_FOUND},
 )
 def get_architecture(registry: OpenRegistry, library: LibraryName, name: Name) -> JSONResponse:
     """Return everything known about an architecture: slots, towers, mappings and their revisions."""
-    return JSONResponse(registry.get_architecture(library, name).to_dict())
+    return JSONResponse(to_json(registry.get_architecture(library, name)))
 
 
 @router.get(
     "/architectures/{library}/{name}/similar",
     summary="List similar architectures",
-    responses={200: {"model": SimilarBody}, **NOT_FOUND},
+    responses={200: {"model": NeighbourList}, **NOT_FOUND},
 )
 def list_similar(
     registry: OpenRegistry,
@@ -75,5 +76,4 @@ def list_similar(
     limit: Annotated[int, Query(ge=1, le=MAX_SIMILAR, description="Architectures at most")] = 10,
 ) -> JSONResponse:
     """Return the nearest architectures by what their slots are, with the differences in words."""
-    found = registry.list_similar(library, name, limit)
-    return JSONResponse({"similar": [neighbour.to_dict() for neighbour in found]})
+    return JSONResponse(to_json(NeighbourList(registry.list_similar(library, name, limit))))

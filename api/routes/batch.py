@@ -5,12 +5,14 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
+from ...domain.mappings import BatchAnswers
+from ...domain.schema import to_json
 from ...errors import DatabaseUnusable, LoradarError
 from ...registry import Registry
 from ..bodies import StrictRoute
 from ..dependencies import OpenRegistry
 from ..error_responses import refusals
-from ..schemas_reads import BatchBody, BatchQuestions, Question
+from ..requests import BatchQuestions, Question
 
 router = APIRouter(prefix="/v1", tags=["targets"], route_class=StrictRoute)
 
@@ -18,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["targets"], route_class=StrictRoute)
 @router.post(
     "/targets:batch",
     summary="Look up many targets",
-    responses={200: {"model": BatchBody, "description": "The answers, in order"}, **refusals(413, 415)},
+    responses={200: {"model": BatchAnswers, "description": "The answers, in order"}, **refusals(413, 415)},
 )
 def get_targets_of_many(registry: OpenRegistry, body: BatchQuestions) -> JSONResponse:
     """Return the mapping to use for each of up to 256 questions, or why there is none."""
@@ -34,4 +36,4 @@ def _answer(registry: Registry, asked: Question) -> dict[str, Any]:
         raise
     except LoradarError as error:
         return error.to_dict()
-    return {"mapping": found.to_dict()}
+    return {"mapping": to_json(found)}

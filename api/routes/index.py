@@ -1,12 +1,28 @@
 """``GET /``: where things are."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar
 
 from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse
 
-from ..schemas import IndexBody
+from ...domain.schema import Config, schema_config, to_json
 
 router = APIRouter(tags=["operations"])
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The name and version of the service, and the paths of its resources."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(
+        lambda: (Index("loradar", "0.1.0", {"openapi": "/openapi.json"}),)
+    )
+
+    name: str
+    version: str
+    links: dict[str, str]
+
 
 LINKS = {
     "targets": "/v1/targets/{model_type}",
@@ -40,7 +56,7 @@ LINKS = {
 }
 
 
-@router.get("/", summary="List the ways in", response_model=IndexBody)
-def get_index(request: Request) -> dict[str, Any]:
+@router.get("/", summary="List the ways in", responses={200: {"model": Index}})
+def get_index(request: Request) -> JSONResponse:
     """List the ways into the service."""
-    return {"name": "loradar", "version": request.app.version, "links": LINKS}
+    return JSONResponse(to_json(Index("loradar", request.app.version, LINKS)))

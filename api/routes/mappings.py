@@ -5,12 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 from starlette.responses import JSONResponse
 
+from ...domain.changes import Revision
+from ...domain.mappings import MAPPING_EXAMPLE, PLACE_EXAMPLE, MappingPage
+from ...domain.schema import to_json
+from ...domain.submissions import Difference
 from ...domain.vocabulary import Library, SourceKind, Status
 from ...registry import mapping_place
 from ..dependencies import NAME_LENGTH, PLACE_PATTERN, OpenRegistry
 from ..error_responses import NOT_FOUND
-from ..schemas import MAPPING_EXAMPLE
-from ..schemas_reads import PLACE_EXAMPLE, DifferenceBody, MappingPageBody, RevisionBody
 from .architectures import PartQuery
 
 router = APIRouter(prefix="/v1/mappings", tags=["mappings"])
@@ -18,7 +20,7 @@ router = APIRouter(prefix="/v1/mappings", tags=["mappings"])
 MAX_PAGE = 200
 ID_PATTERN = r"^(sha256:)?[0-9a-f]{8,64}$"
 
-_ID_EXAMPLES = [MAPPING_EXAMPLE["id"]]
+_ID_EXAMPLES = [MAPPING_EXAMPLE.id]
 
 MappingId = Annotated[
     str,
@@ -39,7 +41,7 @@ PlaceQuery = Annotated[
 ]
 
 
-@router.get("", summary="List mappings", responses={200: {"model": MappingPageBody}})
+@router.get("", summary="List mappings", responses={200: {"model": MappingPage}})
 def list_mappings(  # noqa: PLR0913 - the filters
     registry: OpenRegistry,
     *,
@@ -57,7 +59,7 @@ def list_mappings(  # noqa: PLR0913 - the filters
     found = registry.find_mappings(source, peft_type, status, q, library, after, limit + 1)
     page = found[:limit]
     last = mapping_place(page[-1]) if len(found) > limit else None
-    return JSONResponse({"mappings": [mapping.to_dict() for mapping in page], "next": last})
+    return JSONResponse(to_json(MappingPage(page, last)))
 
 
 @router.get(
@@ -65,7 +67,7 @@ def list_mappings(  # noqa: PLR0913 - the filters
     summary="Get a revision",
     responses={
         200: {
-            "model": RevisionBody,
+            "model": Revision,
             "headers": {"ETag": {"description": "The version, for `If-Match`", "schema": {"type": "string"}}},
         },
         **NOT_FOUND,
@@ -76,14 +78,14 @@ def get_mapping(registry: OpenRegistry, mapping_id: MappingId) -> JSONResponse:
     revision = registry.revisions.get(mapping_id)
     # A new verification changes the body and not the version, so the tag is for writing, and never answered with 304.
     headers = {"ETag": f'"v{revision.version}"', "Cache-Control": "no-cache"}
-    return JSONResponse(revision.to_dict(), headers=headers)
+    return JSONResponse(to_json(revision), headers=headers)
 
 
 @router.get(
     "/{mapping_id}/diff",
     summary="Compare two mappings",
-    responses={200: {"model": DifferenceBody}, **NOT_FOUND},
+    responses={200: {"model": Difference}, **NOT_FOUND},
 )
 def compare_mappings(registry: OpenRegistry, mapping_id: MappingId, against: OtherId) -> JSONResponse:
     """Return which layers a mapping reaches that another of its architecture does not, and the other way round."""
-    return JSONResponse(registry.compare(mapping_id, against).to_dict())
+    return JSONResponse(to_json(registry.compare(mapping_id, against)))

@@ -7,13 +7,13 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from ...domain.changes import Revision
+from ...domain.schema import to_json
 from ..authentication import Reviewer
 from ..bodies import StrictRoute
 from ..conditional_writes import TAGGED, Version, WriteKey, version_tag
 from ..dependencies import OpenRegistry
 from ..error_responses import WRITES, refusals
-from ..schemas_reads import RevisionBody
-from ..schemas_requests import ReasonRequest
+from ..requests import ReasonRequest
 from .mappings import MappingId
 
 router = APIRouter(prefix="/v1/mappings", tags=["mappings"], route_class=StrictRoute)
@@ -21,11 +21,11 @@ router = APIRouter(prefix="/v1/mappings", tags=["mappings"], route_class=StrictR
 
 def _answer(revision: Revision) -> JSONResponse:
     headers = {"ETag": version_tag(revision.version), "Cache-Control": "no-store"}
-    return JSONResponse(revision.to_dict(), HTTPStatus.OK, headers)
+    return JSONResponse(to_json(revision), HTTPStatus.OK, headers)
 
 
 def _documented(description: str) -> dict[int | str, dict[str, Any]]:
-    said = {"model": RevisionBody, "description": description, **TAGGED}
+    said = {"model": Revision, "description": description, **TAGGED}
     return {200: said, **WRITES, **refusals(404, 409, 412)}
 
 

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from ...domain.scans import Scan
 from ..bodies import JSON, require_json
 from ..error_responses import refusals
-from ..schemas_scan import ScanBody
 
 if TYPE_CHECKING:
     from ..workers import Workers
@@ -29,7 +29,7 @@ SCAN = "loradar.sandbox.scan_requests:answer_scan"
         }
     },
     responses={
-        200: {"model": ScanBody, "description": "What `loradar scan --json` prints"},
+        200: {"model": Scan, "description": "What `loradar scan --json` prints"},
         **refusals(400, 404, 413, 415, 501, 502),
     },
 )

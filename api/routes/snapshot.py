@@ -2,15 +2,16 @@
 
 import re
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from ...domain.schema import to_json
 from ...signing import ALGORITHM
+from ...snapshots import SnapshotKey
 from ..caching import CACHE_CONTROL, names_tag
 from ..dependencies import OpenRegistry
-from ..schemas_reads import KeyBody
 from ..snapshot_files import Kept, Snapshots
 from .history import MAX_SERIAL
 
@@ -79,7 +80,7 @@ def _stream(snapshots: Snapshots, kept: Kept, *, is_plain: bool, headers: dict[s
     return StreamingResponse(snapshots.take(kept, is_plain=is_plain), media_type=MEDIA_TYPE, headers=headers)
 
 
-@router.get("/snapshot/key", summary="Get the key of snapshots", response_model=KeyBody)
-def get_key(request: Request) -> dict[str, Any]:
+@router.get("/snapshot/key", summary="Get the key of snapshots", responses={200: {"model": SnapshotKey}})
+def get_key(request: Request) -> JSONResponse:
     """Return the public key that snapshots are signed with: keep it, and hold every snapshot against it."""
-    return {"algorithm": ALGORITHM, "key": _snapshots(request).signer().key}
+    return JSONResponse(to_json(SnapshotKey(ALGORITHM, _snapshots(request).signer().key)))

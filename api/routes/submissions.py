@@ -6,7 +6,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from ...domain.submissions import Origin, Submission, SubmissionStatus
+from ...domain.schema import to_json
+from ...domain.submissions import (
+    CHECKING_EXAMPLE,
+    SUBMISSION_EXAMPLE,
+    Origin,
+    Submission,
+    SubmissionPage,
+    SubmissionStatus,
+)
 from ...domain.vocabulary import Library
 from ...sandbox.statement_checks import precheck
 from ..authentication import Contributor, Reviewer
@@ -15,8 +23,7 @@ from ..caching import tagged_json
 from ..conditional_writes import TAGGED, Version, WriteKey, version_tag
 from ..dependencies import LARGEST_NUMBER, NAME_LENGTH, NAME_PATTERN, OpenRegistry
 from ..error_responses import NOT_FOUND, WRITES, refusals
-from ..schemas_requests import ReasonRequest, ReviewRequest, SubmissionRequest
-from ..schemas_submissions import CHECKING_EXAMPLE, SUBMISSION_EXAMPLE, SubmissionBody, SubmissionsBody
+from ..requests import ReasonRequest, ReviewRequest, SubmissionRequest
 
 router = APIRouter(prefix="/v1/submissions", tags=["submissions"], route_class=StrictRoute)
 
@@ -30,16 +37,16 @@ _LINKS = {
     "review": {"operationId": "review_submission", "parameters": _ID},
     "withdraw": {"operationId": "withdraw_submission", "parameters": _ID},
 }
-_ETAG_EXAMPLE = {"content": {"application/json": {"example": SUBMISSION_EXAMPLE}}}
+_ETAG_EXAMPLE = {"content": {"application/json": {"example": to_json(SUBMISSION_EXAMPLE)}}}
 
 
 def _answer(submission: Submission, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> JSONResponse:
     tagged = {"ETag": version_tag(submission.version), "Cache-Control": "no-store", **(headers or {})}
-    return JSONResponse(submission.to_dict(), status, tagged)
+    return JSONResponse(to_json(submission), status, tagged)
 
 
 def _documented(description: str) -> dict[str, Any]:
-    return {"model": SubmissionBody, "description": description, "links": _LINKS, **TAGGED}
+    return {"model": Submission, "description": description, "links": _LINKS, **TAGGED}
 
 
 @router.post(
@@ -48,7 +55,7 @@ def _documented(description: str) -> dict[str, Any]:
     summary="Submit a mapping",
     responses={
         202: _documented("It is being checked; `Location` is where to ask for what came of it")
-        | {"content": {"application/json": {"example": CHECKING_EXAMPLE}}},
+        | {"content": {"application/json": {"example": to_json(CHECKING_EXAMPLE)}}},
         **WRITES,
         **refusals(409),
     },
@@ -72,7 +79,7 @@ def add_submission(
 @router.get(
     "",
     summary="List submissions",
-    responses={200: {"model": SubmissionsBody, "description": "A page, newest first"}},
+    responses={200: {"model": SubmissionPage, "description": "A page, newest first"}},
 )
 def list_submissions(  # noqa: PLR0913 - the query's fields
     registry: OpenRegistry,
@@ -97,7 +104,7 @@ def list_submissions(  # noqa: PLR0913 - the query's fields
     found = registry.submissions.list(**asked, before=before, limit=limit + 1)  # type: ignore[arg-type]  # checked above
     page = found[:limit]
     last = page[-1].id if len(found) > limit else None
-    return JSONResponse({"submissions": [one.to_dict() for one in page], "next": last})
+    return JSONResponse(to_json(SubmissionPage(page, last)))
 
 
 @router.get(
@@ -112,7 +119,7 @@ def list_submissions(  # noqa: PLR0913 - the query's fields
 def get_submission(request: Request, registry: OpenRegistry, submission_id: Number) -> Response:
     """Return one submission: what was stated, what the machine found, what was decided."""
     found = registry.submissions.get(submission_id)
-    return tagged_json(request, found.to_dict(), version_tag(found.version), "no-cache")
+    return tagged_json(request, to_json(found), version_tag(found.version), "no-cache")
 
 
 @router.post(

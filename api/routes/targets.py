@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
+from ...domain.mappings import Mapping
+from ...domain.schema import to_json
 from ..caching import cached_json
 from ..dependencies import LibraryQuery, Name, OpenRegistry, VersionQuery
 from ..error_responses import NOT_FOUND
-from ..schemas import MappingBody
 
 router = APIRouter(prefix="/v1", tags=["targets"])
 
@@ -30,7 +31,7 @@ PresetQuery = Annotated[
     "/targets/{model_type}",
     summary="Look up targets",
     responses={
-        200: {"model": MappingBody, "description": "The mapping to use"},
+        200: {"model": Mapping, "description": "The mapping to use"},
         304: {"description": "The client has it already: `If-None-Match` names its `ETag`"},
         **NOT_FOUND,
     },
@@ -47,4 +48,4 @@ def get_targets(  # noqa: PLR0913 - the query's fields
 ) -> Response:
     """Return the mapping to use for an architecture: target spec, source, revision and verification."""
     mapping = registry.lookup(model_type, peft_type, preset, library, library_version)
-    return cached_json(request, mapping.to_dict())
+    return cached_json(request, to_json(mapping))

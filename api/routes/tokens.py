@@ -7,12 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from starlette.responses import JSONResponse
 
+from ...domain.identities import Actor, NewToken, Token, TokenList
+from ...domain.schema import to_json
 from ..authentication import Admin, Anybody
 from ..bodies import StrictRoute
 from ..dependencies import LARGEST_NUMBER, OpenRegistry
 from ..error_responses import WRITES, refusals
-from ..schemas_requests import TokenRequest
-from ..schemas_tokens import ActorBody, NewTokenBody, TokenBody, TokensBody
+from ..requests import TokenRequest
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], route_class=StrictRoute)
 
@@ -27,7 +28,7 @@ PRIVATE = {"Cache-Control": "no-store"}
     summary="Make a token",
     responses={
         201: {
-            "model": NewTokenBody,
+            "model": NewToken,
             "description": "The token and its secret, which nobody can ask for again",
             "links": {
                 "revoke": {"operationId": "revoke_token", "parameters": {"token_id": "$response.body#/token/id"}}
@@ -40,32 +41,32 @@ def create_token(registry: OpenRegistry, by: Admin, asked: TokenRequest) -> JSON
     """Make a token for a person; the answer has the secret, which is stored hashed and shown this once. For admins."""
     lasts = timedelta(days=asked.expires_days) if asked.expires_days else None
     token, secret = registry.tokens.create(asked.name, asked.role, by, lasts)
-    return JSONResponse({"token": token.to_dict(), "secret": secret}, HTTPStatus.CREATED, PRIVATE)
+    return JSONResponse(to_json(NewToken(token, secret)), HTTPStatus.CREATED, PRIVATE)
 
 
 @router.get(
-    "", summary="List tokens", responses={200: {"model": TokensBody, "description": "All"}, **refusals(401, 403)}
+    "", summary="List tokens", responses={200: {"model": TokenList, "description": "All"}, **refusals(401, 403)}
 )
 def list_tokens(registry: OpenRegistry, _by: Admin) -> JSONResponse:
     """Return every token ever made, without their secrets. For admins."""
-    return JSONResponse({"tokens": [token.to_dict() for token in registry.tokens.list()]}, headers=PRIVATE)
+    return JSONResponse(to_json(TokenList(registry.tokens.list())), headers=PRIVATE)
 
 
 @router.get(
     "/me",
     summary="Tell whose token this is",
-    responses={200: {"model": ActorBody, "description": "Name and role"}, **refusals(401)},
+    responses={200: {"model": Actor, "description": "Name and role"}, **refusals(401)},
 )
 def get_me(by: Anybody) -> JSONResponse:
     """Return the name and the role that the token of the request stands for."""
-    return JSONResponse({"name": by.name, "role": by.role}, headers=PRIVATE)
+    return JSONResponse(to_json(by), headers=PRIVATE)
 
 
 @router.post(
     "/{token_id}/revocation",
     summary="Revoke a token",
-    responses={200: {"model": TokenBody, "description": "The token, revoked"}, **refusals(401, 403, 404, 409)},
+    responses={200: {"model": Token, "description": "The token, revoked"}, **refusals(401, 403, 404, 409)},
 )
 def revoke_token(registry: OpenRegistry, by: Admin, token_id: TokenId) -> JSONResponse:
     """Let a token work no longer. For admins."""
-    return JSONResponse(registry.tokens.revoke(token_id, by).to_dict(), headers=PRIVATE)
+    return JSONResponse(to_json(registry.tokens.revoke(token_id, by)), headers=PRIVATE)

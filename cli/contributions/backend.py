@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...client import Client
     from ...domain.changes import Revision
     from ...domain.identities import Actor, Token, TokenRole
-    from ...domain.submissions import Decision, Filters, Statement, Submission
+    from ...domain.submissions import Filters, ReviewDecision, Statement, Submission
     from ...registry import Registry
 
 Desk: TypeAlias = "LocalDesk | Client"
@@ -97,7 +97,7 @@ class LocalDesk:
         return self.registry.submissions.list(before=before, limit=limit, **filters)
 
     def review(
-        self, submission_id: int, decision: "Decision", comment: str, *, version: int | None = None
+        self, submission_id: int, decision: "ReviewDecision", comment: str, *, version: int | None = None
     ) -> "Submission":
         """Decide about a submission."""
         return self.registry.submissions.review(submission_id, self.actor, decision, comment, version=version)

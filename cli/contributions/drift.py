@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...domain.schema import to_json
 from ...errors import Conflict, TooManyRequests
 from ..audit import select
 from ..options import AsJson
@@ -33,11 +34,6 @@ class Step:
     submission: "Submission | None" = None
     reason: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        submission = self.submission.to_dict() if self.submission else None
-        return {**self.drift.to_dict(), "submission": submission, "reason": self.reason}
-
 
 def drift(
     *,
@@ -59,7 +55,15 @@ def drift(
             steps = _check(registry, steps)
     about = {"library": library, "library_version": metadata.version(library), "audited": len(audited)}
     if as_json:
-        show.print_json({**about, "drifted": [step.to_dict() for step in steps]})
+        drifted = [
+            {
+                **step.drift.to_dict(),
+                "submission": to_json(step.submission) if step.submission else None,
+                "reason": step.reason,
+            }
+            for step in steps
+        ]
+        show.print_json({**about, "drifted": drifted})
     else:
         _print(about, steps)
 

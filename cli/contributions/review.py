@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ...domain.schema import to_json
 from ...errors import InvalidRequest
 from ..options import AsJson, IfMatch, Number, Reason, Secret, Url
 from ..output import show
@@ -28,7 +29,7 @@ def review(
     with open_desk(url, secret) as desk:
         decided = desk.review(submission_id, "approve" if approve else "reject", comment, version=if_match)
     if as_json:
-        show.print_json(decided.to_dict())
+        show.print_json(to_json(decided))
         return
     typer.echo(show_submission.name(decided))
     if decided.mapping_id:
@@ -48,6 +49,6 @@ def withdraw(
     with open_desk(url, secret) as desk:
         withdrawn = desk.withdraw(submission_id, reason, version=if_match)
     if as_json:
-        show.print_json(withdrawn.to_dict())
+        show.print_json(to_json(withdrawn))
     else:
         typer.echo(show_submission.name(withdrawn))

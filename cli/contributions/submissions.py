@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ...domain.schema import to_json
 from ...domain.submissions import SUBMISSION_STATUSES
 from ...errors import InvalidRequest, quoted
 from ..options import LARGEST, AsJson, Number, Secret, Url
@@ -35,7 +36,7 @@ def submissions(
     with open_desk(url, secret, writes=False) as desk:
         found = desk.submissions(before=before, limit=limit, **filters)
     if as_json:
-        show.print_json({"submissions": [one.to_dict() for one in found]})
+        show.print_json({"submissions": [to_json(one) for one in found]})
         return
     typer.echo("\n".join(map(show_submission.describe, found)) or "No such submission.")
     if len(found) == limit:
@@ -64,6 +65,6 @@ def submission(
             with Checks(desk, lambda line: typer.echo(line, err=True)) as checks:
                 found = checks.wait(submission_id)
     if as_json:
-        show.print_json(found.to_dict())
+        show.print_json(to_json(found))
     else:
         show_submission.print_submission(found)

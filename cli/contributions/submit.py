@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...domain.schema import to_json
 from ..options import AsJson, Secret, Url
 from ..output import show
 from ..output import submission as show_submission
@@ -36,7 +37,7 @@ def submit(
         if wait or not url:
             submitted = [checks.wait(one.id) for one in submitted]
     if as_json:
-        show.print_json({"submissions": [one.to_dict() for one in submitted]})
+        show.print_json({"submissions": [to_json(one) for one in submitted]})
     else:
         _print(submitted)
     if any(one.status == "failed" for one in submitted):

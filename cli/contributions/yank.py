@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...domain.schema import to_json
 from ..options import AsJson, IfMatch, Reason, Secret, Url
 from ..output import show
 from .backend import open_desk
@@ -44,7 +45,7 @@ def restore(
 
 def _tell(revision: "Revision", *, as_json: bool) -> None:
     if as_json:
-        show.print_json(revision.to_dict())
+        show.print_json(to_json(revision))
         return
     mapping = revision.mapping
     named = f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}"

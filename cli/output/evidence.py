@@ -7,7 +7,7 @@ from ...wording import count_layers
 from . import show
 
 if TYPE_CHECKING:
-    from ...domain.submissions import Difference, Evidence, Submission
+    from ...domain.submissions import Difference, Submission, SubmissionEvidence
 
 Row = tuple[str, str]
 
@@ -32,13 +32,13 @@ def rows(submission: "Submission") -> Iterator[Row]:
         yield from _verdict_on_spec(evidence)
 
 
-def _how_it_is_known(evidence: "Evidence") -> str:
+def _how_it_is_known(evidence: "SubmissionEvidence") -> str:
     if evidence.method == "listing":
         return "no: its layers are those the contributor lists"
     return f"{'yes' if evidence.builds else 'no'}, its layers told by {evidence.method}"
 
 
-def _verdict(evidence: "Evidence") -> Iterator[Row]:
+def _verdict(evidence: "SubmissionEvidence") -> Iterator[Row]:
     check = evidence.verification
     if check is None:
         yield "verdict", "it hits nothing"
@@ -48,14 +48,14 @@ def _verdict(evidence: "Evidence") -> Iterator[Row]:
     yield from (("verdict", finding) for finding in check.findings)
 
 
-def _verdict_on_spec(evidence: "Evidence") -> Iterator[Row]:
+def _verdict_on_spec(evidence: "SubmissionEvidence") -> Iterator[Row]:
     """Tell what is found of the spec by itself, where that is not what is found of the statement."""
     stated, check = evidence.verification, evidence.spec_verification
     if stated and check and check.status != stated.status:
         yield "to publish", f"which is {check.status}"
 
 
-def _hits(evidence: "Evidence") -> Iterator[Row]:
+def _hits(evidence: "SubmissionEvidence") -> Iterator[Row]:
     for target, kinds in (evidence.verification.counts if evidence.verification else {}).items():
         told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
         yield "hits", f"{target}: {told or _near(evidence, target)}"
@@ -64,12 +64,12 @@ def _hits(evidence: "Evidence") -> Iterator[Row]:
         yield from (("covers", f"{kind.hit} of {kind.of} {kind.block}") for kind in evidence.coverage)
 
 
-def _near(evidence: "Evidence", target: str) -> str:
+def _near(evidence: "SubmissionEvidence", target: str) -> str:
     near = evidence.near.get(target, ())
     return f"nothing. Near: {', '.join(near)}" if near else "nothing"
 
 
-def _besides(evidence: "Evidence") -> Iterator[Row]:
+def _besides(evidence: "SubmissionEvidence") -> Iterator[Row]:
     """What it reaches outside the blocks of its tower: what reviewers look for first."""
     if evidence.matched and not evidence.outside:
         yield "besides", "no head, router, embedding or other tower"
@@ -77,7 +77,7 @@ def _besides(evidence: "Evidence") -> Iterator[Row]:
         yield from (("besides", f"{part}: {line}") for line in _some(patterns))
 
 
-def _differences(evidence: "Evidence") -> Iterator[Row]:
+def _differences(evidence: "SubmissionEvidence") -> Iterator[Row]:
     """Yield what differs, once for all that the same differs from."""
     alike: dict[tuple[Row, ...], list[str]] = {}
     for difference in evidence.differences:

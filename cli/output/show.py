@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ...domain.coverage import Coverage
+from ...domain.layers import Coverage, Slot
 from ...domain.mappings import Mapping
-from ...domain.scans import Proposal, Scan, Slot
+from ...domain.scans import Proposal, Scan
+from ...domain.schema import to_json
 from ...domain.targets import TargetSpec
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def print_table(table: "Table") -> None:
 
 def describe_spec(spec: TargetSpec) -> list[tuple[str, str]]:
     """Return (field, value) rows of the fields a spec sets."""
-    rows = ((name, value) for name, value in spec.to_dict().items() if value)
+    rows = ((name, value) for name, value in to_json(spec).items() if value)
     return [(name, value if isinstance(value, str) else ", ".join(value)) for name, value in rows]
 
 

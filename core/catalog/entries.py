@@ -1,23 +1,21 @@
-"""The catalog: what the scans of a whole library found, kept as compact JSON lines. No torch and no SQL in here.
+"""Read and write the packaged catalog: the scans of a whole library as compact JSON lines.
 
-A file starts with a header line. Each architecture is a line, sorted by name; what several have in common (slots
-without their counts, towers, target specs: a *structure*; and each *reason*) is a line of its own, before the first of
-them. ``catalog_lines`` packs and unpacks; here is what there is to pack.
+A file starts with a header line. Each architecture is a line, sorted by name. Parts that several architectures share (a
+*structure*: slots without their counts, towers and target specs; and each *reason*) are lines of their own before the
+first architecture that uses them. ``lines.py`` packs and unpacks the entries.
 """
 
 import json
 from collections.abc import Iterable, Iterator
-from collections.abc import Mapping as Json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any, Self
 
-from ..domain.coverage import Coverage
+from ..domain.architectures import Architecture, PromptFacts
+from ..domain.layers import Slot
 from ..domain.mappings import Verification
-from ..domain.prompt_facts import PromptFacts
-from ..domain.scans import Architecture, Proposal, Slot
-from ..domain.targets import TargetSpec
+from ..domain.scans import Proposal
+from ..domain.schema import to_json
 from ..domain.vocabulary import Library, Tower
 from ..errors import InvalidRequest
 from .lines import Packer, Unpacker, to_text
@@ -27,117 +25,50 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class CatalogHeader:
-    """What a catalog file was made from: the library's version, loradar's, and that of PEFT's entries it checks."""
+    """The versions a catalog file was made from."""
 
     library: Library
     library_version: str
     loradar: str
     peft: str
+    """Version of PEFT whose entries are checked."""
+    catalog: int = FORMAT
+    """Version of the file format."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "catalog": FORMAT,
-            "library": self.library,
-            "library_version": self.library_version,
-            "loradar": self.loradar,
-            "peft": self.peft,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a header from its JSON form.
-
-        Raises:
-            ValueError: If the file is of another format.
-        """
-        if data["catalog"] != FORMAT:
-            message = f"catalog format {data['catalog']!r}, not {FORMAT}"
+    def __post_init__(self) -> None:
+        """Reject other formats."""
+        if self.catalog != FORMAT:
+            message = f"catalog format {self.catalog!r}, not {FORMAT}"
             raise ValueError(message)
-        return cls(data["library"], data["library_version"], data["loradar"], data["peft"])
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """One architecture of a catalog: what its scan found, or why there is none.
-
-    Attributes:
-        method: How the scan told roles.
-        untraced: Towers whose roles rest on names.
-        proof: As for a scan.
-        prompt_facts: As for a scan.
-        checks: What each proposal hits, in the order of the proposals.
-        peft: What PEFT's own entry hits, by PEFT type.
-        unscanned: The reason why there is no scan.
-    """
+    """One architecture of a catalog: the result of its scan, or the reason why there is none."""
 
     architecture: Architecture
     method: str | None = None
+    """Method of the scan, ``names`` or ``dataflow``."""
     untraced: tuple[Tower, ...] = ()
-    towers: dict[str, tuple[str, ...]] | None = None
+    """Towers whose roles come from names."""
+    proof: str | None = None
+    """As in ``Scan``."""
+    prompt_facts: PromptFacts = field(default_factory=PromptFacts)
+    """As in ``Scan``."""
+    towers: dict[Tower, tuple[str, ...]] | None = None
     slots: tuple[Slot, ...] = ()
     proposals: tuple[Proposal, ...] = ()
     checks: tuple[Verification, ...] = ()
+    """Verification of each proposal, in the order of the proposals."""
     peft: tuple[tuple[str, Verification], ...] = ()
+    """Verification of PEFT's own entries, by PEFT type."""
     unscanned: str | None = None
-    proof: str | None = None
-    prompt_facts: PromptFacts = field(default_factory=PromptFacts)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, whole: nothing is shared with other architectures."""
-        if self.unscanned is not None:
-            return {"architecture": self.architecture.to_dict(), "unscanned": self.unscanned}
-        return {
-            "architecture": self.architecture.to_dict(),
-            "method": self.method,
-            "untraced": list(self.untraced),
-            "proof": self.proof,
-            "prompt_facts": self.prompt_facts.to_dict(),
-            "towers": {tower: list(prefixes) for tower, prefixes in (self.towers or {}).items()},
-            "slots": [slot.to_dict() for slot in self.slots],
-            "proposals": [proposal.to_dict() for proposal in self.proposals],
-            "checks": [check.to_dict() for check in self.checks],
-            "peft": [[peft_type, check.to_dict()] for peft_type, check in self.peft],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build an entry from its JSON form."""
-        architecture = Architecture.from_dict(data["architecture"])
-        if "unscanned" in data:
-            return cls(architecture, unscanned=data["unscanned"])
-        return cls(
-            architecture=architecture,
-            method=data["method"],
-            untraced=tuple(data["untraced"]),
-            towers={tower: tuple(prefixes) for tower, prefixes in data["towers"].items()},
-            slots=tuple(Slot(**slot) for slot in data["slots"]),
-            proposals=tuple(_to_proposal(proposal) for proposal in data["proposals"]),
-            checks=tuple(map(Verification.from_dict, data["checks"])),
-            peft=tuple((peft_type, Verification.from_dict(check)) for peft_type, check in data["peft"]),
-            proof=data["proof"],
-            prompt_facts=PromptFacts.from_dict(data["prompt_facts"]),
-        )
-
-
-def _to_proposal(data: Json[str, Any]) -> Proposal:
-    size = data["formula"] or {"per_rank": None, "fixed": None}
-    return Proposal(
-        data["peft_type"],
-        data["preset"],
-        TargetSpec.from_dict(data),
-        data["matched"],
-        size["per_rank"],
-        size["fixed"],
-        tuple(data["reasons"]),
-        tuple(map(Coverage.from_dict, data["coverage"])),
-        data["reached"],
-    )
+    """Reason why there is no scan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """A catalog file, read."""
+    """The contents of a catalog file."""
 
     header: CatalogHeader
     entries: tuple[CatalogEntry, ...]
@@ -169,7 +100,8 @@ def read_numbered(numbered: Iterator[tuple[int, str]], file: str) -> Catalog:
     """
     number, entries = 1, list[CatalogEntry]()
     try:
-        header = CatalogHeader.from_dict(json.loads(next(numbered)[1]))
+        first = json.loads(next(numbered)[1])
+        header = CatalogHeader(*(first[each.name] for each in fields(CatalogHeader)))
         unpacker = Unpacker(header.library, header.library_version)
         for number, line in numbered:  # noqa: B007 - the message names it
             found = unpacker.read(json.loads(line))
@@ -187,7 +119,7 @@ def catalog_lines(header: CatalogHeader, entries: Iterable[CatalogEntry]) -> Ite
         header: What the entries were made from.
         entries: Sorted by name.
     """
-    yield to_text(header.to_dict())
+    yield to_text(to_json(header))
     packer = Packer()
     for entry in entries:
         if entry.unscanned is not None:

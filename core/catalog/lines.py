@@ -7,14 +7,15 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from ..domain.coverage import Coverage
+from ..domain.architectures import Architecture, PromptFacts
+from ..domain.layers import Coverage, Slot
 from ..domain.mappings import Verification
-from ..domain.prompt_facts import PromptFacts
-from ..domain.scans import Architecture, Proposal, Slot
-from ..domain.targets import TargetMatcher, TargetSpec
-from ..domain.vocabulary import Kind, Library
+from ..domain.scans import Proposal
+from ..domain.schema import to_json
+from ..domain.targets import Formula, TargetMatcher, TargetSpec
+from ..domain.vocabulary import Kind, Library, Tower
 from ..wording import tell_slot
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _digest(text: str, length: int) -> str:
 
 def _shared(entry: "CatalogEntry") -> dict[str, Any]:
     """Return what goes into the structure of an entry; of proposals with the same spec, each names its place."""
-    specs = [_set(p.spec.to_dict()) for p in entry.proposals]
+    specs = [_set(to_json(p.spec)) for p in entry.proposals]
     unique = [spec for place, spec in enumerate(specs) if spec not in specs[:place]]
     return {
         "fingerprint": entry.architecture.fingerprint,
@@ -110,7 +111,7 @@ def _own(entry: "CatalogEntry", reasons: Sequence[str]) -> dict[str, Any]:
         "class": entry.architecture.class_name,
         "method": entry.method,
         "counts": [slot.count for slot in entry.slots],
-        "prompt": _without_end([*entry.prompt_facts.to_dict().values()]),
+        "prompt": _without_end([*to_json(entry.prompt_facts).values()]),
         "of": [coverage.of for coverage in blocks],
         "reasons": [_digest(reason, _REASON_ID) for reason in reasons],
         "proposals": [
@@ -169,9 +170,9 @@ def _grouped(checks: Iterable[tuple[str, Verification]]) -> list[dict[str, Any]]
     """Return the checks of PEFT's entries, those with the same outcome together."""
     groups: dict[str, tuple[Verification, list[str]]] = {}
     for peft_type, check in checks:
-        groups.setdefault(to_text(check.to_dict()), (check, []))[1].append(peft_type)
+        groups.setdefault(to_text(to_json(check)), (check, []))[1].append(peft_type)
     return [
-        {"for": types, **_set(check.to_dict(), "library_version", "counts"), "hits": check.counts}
+        {"for": types, **_set(to_json(check), "library_version", "counts"), "hits": check.counts}
         for check, types in groups.values()
     ]
 
@@ -182,29 +183,29 @@ class _Structure:
 
     fingerprint: str | None
     nameless: str | None
-    towers: dict[str, tuple[str, ...]]
+    towers: dict[Tower, tuple[str, ...]]
     slots: tuple[dict[str, Any], ...]
     blocks: tuple[str, ...]
     specs: tuple[tuple[Any, Any, TargetSpec], ...]
     matched: dict[TargetSpec, Matched] = field(default_factory=dict)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        specs = [TargetSpec.from_dict(spec) for spec in data["specs"]]
-        return cls(
-            data["fingerprint"],
-            data.get("nameless"),
-            {tower: tuple(prefixes) for tower, prefixes in data["towers"].items()},
-            tuple(dict(zip(_SLOT, slot, strict=False)) for slot in data["slots"]),
-            tuple(data["blocks"]),
-            tuple((peft_type, preset, specs[place]) for peft_type, preset, place in data["for"]),
-        )
 
     def count_hits(self, spec: TargetSpec, slots: Sequence[Slot]) -> Counts:
         """Count as ``count_hits`` what a spec hits of an entry's slots; which slots it hits is worked out once."""
         if spec not in self.matched:
             self.matched[spec] = _match(spec, slots)
         return _sum_hits(spec, self.matched[spec], slots)
+
+
+def _read_structure(data: dict[str, Any]) -> _Structure:
+    specs = [TargetSpec.from_dict(spec) for spec in data["specs"]]
+    return _Structure(
+        data["fingerprint"],
+        data.get("nameless"),
+        {tower: tuple(prefixes) for tower, prefixes in data["towers"].items()},
+        tuple(dict(zip(_SLOT, slot, strict=False)) for slot in data["slots"]),
+        tuple(data["blocks"]),
+        tuple((peft_type, preset, specs[place]) for peft_type, preset, place in data["for"]),
+    )
 
 
 class Unpacker:
@@ -227,7 +228,7 @@ class Unpacker:
         if "reason" in data:
             self._reasons[data["reason"]] = data["text"]
         else:
-            self._structures[data["structure"]] = _Structure.from_dict(data)
+            self._structures[data["structure"]] = _read_structure(data)
         return None
 
     def _entry(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -268,4 +269,14 @@ def _to_proposal(
     matched, per_rank, fixed, reached, why, hit = values[:6]
     blocks = zip(shared.blocks, of if hit == 1 else hit, of, strict=True)
     coverage = tuple(Coverage(block, n, whole) for block, n, whole in blocks)
-    return Proposal(*spec, matched, per_rank, fixed, tuple(reasons[place] for place in why), coverage, reached)
+    peft_type, preset, targets = spec
+    return Proposal(
+        peft_type=peft_type,
+        preset=preset,
+        **targets.values,
+        matched=matched,
+        formula=None if per_rank is None else Formula(per_rank, fixed),
+        coverage=coverage,
+        reached=reached,
+        reasons=tuple(reasons[place] for place in why),
+    )

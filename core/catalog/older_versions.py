@@ -81,7 +81,7 @@ def _as_of(entry: CatalogEntry, version: str) -> CatalogEntry:
 
 
 def _to_renames(edge: dict[str, Any], older: str, newer: str) -> tuple[VersionedRename, ...]:
-    return tuple(VersionedRename(older, newer, Rename(*one)) for one in edge["edges"])
+    return tuple(VersionedRename(older, newer, *names) for names in edge["edges"])
 
 
 def older_lines(older: Catalog, base: Catalog, renames: dict[str, tuple[Rename, ...]]) -> Iterator[str]:

@@ -1,99 +1,105 @@
-"""What was changed, by whom and why: the feed for mirrors, the history of an architecture, and the audit log."""
+"""Describe the changes of the registry: the audit log, the feed for mirrors, and the history of each mapping."""
 
-from collections.abc import Mapping as Json
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from .mappings import Mapping
+from .architectures import ArchitectureName
+from .mappings import MAPPING_EXAMPLE, Mapping
+from .schema import Config, schema_config
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One write: a link of the audit log, whose serial counts up without a gap.
+    """One change of the registry, an entry of the audit log."""
 
-    Attributes:
-        serial: The registry's serial after it.
-        at: ISO 8601 in UTC.
-        actor: Name of who did it.
-        action: What was done, such as ``submission.publish``.
-        details: To what, and why; JSON-ready.
-        previous: Digest of the link before.
-        digest: ``sha256:`` over all of the above.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (CHANGE_EXAMPLE,))
 
-    serial: int
+    serial: int = field(metadata={"ge": 1})
+    """Serial of the registry after the change; serials have no gaps."""
     at: str
+    """ISO 8601 time in UTC."""
     actor: str
+    """Name of the person, or of loradar itself."""
     action: str
+    """Operation, such as ``submission.publish``."""
     details: dict[str, Any]
+    """Values of the change; ``subjects`` names the records it is about."""
     previous: str
+    """Digest of the change before."""
     digest: str
+    """``sha256:`` over all fields above."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a change from its JSON form."""
-        return cls(**data)
+@dataclass(frozen=True, slots=True)
+class ChangePage:
+    """Changes, oldest first; ``next`` is the ``since`` of the next page, null on the last one."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (ChangePage((CHANGE_EXAMPLE,), 2, None),))
+
+    changes: tuple[Change, ...]
+    serial: int
+    """Serial of the registry."""
+    next: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One revision of a mapping with its story.
+    """One revision of a mapping with its history."""
 
-    Attributes:
-        mapping: What it says, yanked or not.
-        created_at: When it was published.
-        yanked_at: Since when it is no longer used; ``None`` if it is.
-        yank_reason: Why.
-        version: Counts the times it was yanked or restored, from 1: what ``ETag`` and ``If-Match`` carry.
-        changes: What was done to it, oldest first: who, when, why.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (REVISION_EXAMPLE,))
 
     mapping: Mapping
     created_at: str
+    """ISO 8601 time of publication."""
     yanked_at: str | None
+    """Time since when lookups ignore the revision; null while it is in use."""
     yank_reason: str | None
-    version: int
+    version: int = field(metadata={"ge": 1})
+    """Value of `ETag` and `If-Match`; each yank and each restoration adds 1."""
     changes: tuple[Change, ...]
+    """Changes of the revision, oldest first."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "mapping": self.mapping.to_dict(),
-            "created_at": self.created_at,
-            "yanked_at": self.yanked_at,
-            "yank_reason": self.yank_reason,
-            "version": self.version,
-            "changes": [change.to_dict() for change in self.changes],
-        }
 
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a revision from its JSON form."""
-        changes = tuple(map(Change.from_dict, data["changes"]))
-        told = (data["created_at"], data["yanked_at"], data["yank_reason"], data["version"])
-        return cls(Mapping.from_dict(data["mapping"]), *told, changes)
+@dataclass(frozen=True, slots=True)
+class ArchitectureHistory:
+    """Every revision of an architecture's mappings, yanked ones included."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(
+        lambda: (ArchitectureHistory(MAPPING_EXAMPLE.architecture, (REVISION_EXAMPLE,)),)
+    )
+
+    architecture: ArchitectureName
+    revisions: tuple[Revision, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AuditLogReport:
-    """Whether the audit log is whole.
-
-    Attributes:
-        entries: Links there are.
-        serial: Serial of the last.
-        head: Digest of the last: kept elsewhere, it shows whether the end was cut off later.
-        faults: What is wrong, in words; empty if it is whole.
-    """
+    """The outcome of verifying the audit log."""
 
     entries: int
+    """Number of entries."""
     serial: int
+    """Serial of the last entry."""
     head: str
+    """Digest of the last entry; a copy of it reveals whether the end of the log was later cut off."""
     faults: tuple[str, ...]
+    """Inconsistencies, in words; empty if the log is intact."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"entries": self.entries, "serial": self.serial, "head": self.head, "faults": list(self.faults)}
+
+CHANGE_EXAMPLE: Change = Change(
+    serial=2,
+    at="2026-11-26T02:28:00.999696Z",
+    actor="grace",
+    action="mapping.yank",
+    details={"reason": "misses the second tower", "subjects": [f"mapping:{MAPPING_EXAMPLE.id}"]},
+    previous="sha256:4ea18368d501ab8c2dac34ca39751dc8b919d93d0af4b22df860c643fc733b70",
+    digest="sha256:66f153d1b485aaab278954ee535288a7026eb9300f55c64b78d33a6f1df28f53",
+)
+REVISION_EXAMPLE: Revision = Revision(
+    mapping=MAPPING_EXAMPLE,
+    created_at="2026-11-25T09:00:00.000000Z",
+    yanked_at="2026-11-26T02:28:00.999696Z",
+    yank_reason="misses the second tower",
+    version=2,
+    changes=(CHANGE_EXAMPLE,),
+)

@@ -1,138 +1,137 @@
-"""What the registry keeps and everybody reads: mappings, where they come from and how each fared."""
+"""Describe the mappings of the registry, their sources and their verifications."""
 
-from collections.abc import Mapping as Json
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from .coverage import Coverage
-from .prompt_facts import PromptFacts
-from .targets import TargetSpec
+from ..errors import ERROR_EXAMPLE, ErrorBody
+from .architectures import ArchitectureName, PromptFacts
+from .layers import Coverage
+from .schema import Config, schema_config, to_json
+from .targets import Formula, HasFormula, HasSpec, Targets
 from .versions import Versions
-from .vocabulary import RANK, Library, SourceKind, Status
+from .vocabulary import Library, SourceKind, Status
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a mapping comes from, such as ``peft`` 0.21.2."""
+    """The origin of a mapping, such as ``peft`` 0.21.2."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
 
     kind: SourceKind
     version: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"kind": self.kind, "version": self.version}
-
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """The recorded outcome of checking one mapping against one library version.
+    """The outcome of checking a mapping against one library version."""
 
-    Attributes:
-        counts: Per target, the layers it matched, by kind: ``{"q_proj": {"linear": 32}}``.
-        reached: Share of the parameters in the blocks that the matched layers own, 0 to 1.
-        findings: What is wrong with it or worth knowing, in words; empty if nothing is.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config()
 
     status: Status
     library_version: str
     counts: dict[str, dict[str, int]]
-    reached: float
+    """Matched layers, by target and kind of layer: ``{"q_proj": {"linear": 32}}``."""
+    reached: float = field(metadata={"ge": 0, "le": 1})
+    """Share of the block parameters that the matched layers own."""
     findings: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "status": self.status,
-            "library_version": self.library_version,
-            "counts": self.counts,
-            "reached": self.reached,
-            "findings": list(self.findings),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a verification from its JSON form."""
-        return cls(**{**data, "findings": tuple(data.get("findings", ()))})
+    """Problems and notes, in words."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
-    """(architecture, PEFT type, preset) -> target spec, as kept in the registry.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapping(HasSpec, HasFormula):
+    """A mapping of the registry: the target spec of an architecture, PEFT type and preset, and its evidence."""
 
-    Attributes:
-        id: ``sha256:`` digest of the revision's canonical JSON.
-        revision: Number of this revision within its source, from 1.
-        matched: Layers the scan that proposed it hit; ``None`` for entries nobody scanned.
-        per_rank: Parameters each rank of an adapter adds; ``None`` as for ``matched``.
-        fixed: Parameters trained whatever the rank; ``None`` as for ``matched``.
-        coverage: Which blocks it reaches, by kind of block; empty for entries nobody scanned.
-        prompt_facts: What methods that name no layers need to know; ``None`` if nobody scanned the architecture.
-        versions: The library versions between which scans gave it; ``None`` for entries stated for any version.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (MAPPING_EXAMPLE,))
 
-    id: str
-    library: Library
-    name: str
+    architecture: ArchitectureName
     peft_type: str
     preset: str
-    spec: TargetSpec
+    # The fields of TargetSpec.
+    target_modules: Targets | None = None
+    exclude_modules: Targets | None = None
+    modules_to_save: tuple[str, ...] | None = None
+    target_parameters: tuple[str, ...] | None = None
+    feedforward_modules: Targets | None = None
+    id: str
+    """``sha256:`` digest of the revision's canonical JSON."""
     source: Source
-    revision: int
+    revision: int = field(metadata={"ge": 1})
+    """Number of the revision within its source, from 1."""
     matched: int | None = None
-    per_rank: int | None = None
-    fixed: int | None = None
+    """Layers matched by the scan that proposed the mapping; null without a scan."""
+    trainable: int | None = field(default=None, init=False)
+    """Parameters trained at rank 8, PEFT's default; null without a formula."""
+    formula: Formula | None = None
+    """Parameters trained at any rank; null without a scan."""
+    coverage: tuple[Coverage, ...] = ()
+    """Blocks with matched layers, by kind of block; empty without a scan."""
+    prompt_facts: PromptFacts | None = None
+    """Depth and widths for methods that name no layers; null if the architecture was never scanned."""
     reasons: tuple[str, ...] = ()
     verification: Verification | None = None
-    coverage: tuple[Coverage, ...] = ()
-    prompt_facts: PromptFacts | None = None
     versions: Versions | None = None
+    """Library versions whose scans gave the mapping; null if it is stated for any version."""
+
+    def __post_init__(self) -> None:
+        """Derive the size at the default rank."""
+        object.__setattr__(self, "trainable", self.formula.count() if self.formula else None)
 
     @property
-    def trainable(self) -> int | None:
-        """Parameters trained at rank 8, or ``None`` for entries nobody scanned."""
-        if self.per_rank is None or self.fixed is None:
-            return None
-        return RANK * self.per_rank + self.fixed
+    def library(self) -> Library:
+        """Library of the architecture."""
+        return self.architecture.library
+
+    @property
+    def name(self) -> str:
+        """Name of the architecture."""
+        return self.architecture.name
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of ``loradar lookup --json`` and ``GET /v1/targets``."""
-        return {
-            "architecture": {"library": self.library, "name": self.name},
-            "peft_type": self.peft_type,
-            "preset": self.preset,
-            **self.spec.to_dict(),
-            "id": self.id,
-            "source": self.source.to_dict(),
-            "revision": self.revision,
-            "matched": self.matched,
-            "trainable": self.trainable,
-            "formula": None if self.per_rank is None else {"per_rank": self.per_rank, "fixed": self.fixed},
-            "coverage": [coverage.to_dict() for coverage in self.coverage],
-            "prompt_facts": self.prompt_facts.to_dict() if self.prompt_facts else None,
-            "reasons": list(self.reasons),
-            "verification": self.verification.to_dict() if self.verification else None,
-            "versions": self.versions.to_dict() if self.versions else None,
-        }
+        return to_json(self)
 
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a mapping from its JSON form."""
-        verification, formula = data["verification"], data["formula"] or {}
-        return cls(
-            id=data["id"],
-            library=data["architecture"]["library"],
-            name=data["architecture"]["name"],
-            peft_type=data["peft_type"],
-            preset=data["preset"],
-            spec=TargetSpec.from_dict(data),
-            source=Source(**data["source"]),
-            revision=data["revision"],
-            matched=data["matched"],
-            per_rank=formula.get("per_rank"),
-            fixed=formula.get("fixed"),
-            reasons=tuple(data["reasons"]),
-            verification=Verification.from_dict(verification) if verification else None,
-            coverage=tuple(map(Coverage.from_dict, data["coverage"])),
-            prompt_facts=PromptFacts.from_dict(data["prompt_facts"]) if data["prompt_facts"] else None,
-            versions=Versions(**data["versions"]) if data["versions"] else None,
-        )
+
+@dataclass(frozen=True, slots=True)
+class MappingPage:
+    """A page of mappings; ``next`` is the ``after`` of the next page, null on the last one."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (MappingPage((MAPPING_EXAMPLE,), PLACE_EXAMPLE),))
+
+    mappings: tuple[Mapping, ...]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MappingFound:
+    """The mapping to use."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (MappingFound(MAPPING_EXAMPLE),))
+
+    mapping: Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAnswers:
+    """A mapping or an error for each question of a batch, in their order."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(
+        lambda: (BatchAnswers((MappingFound(MAPPING_EXAMPLE), ERROR_EXAMPLE)),)
+    )
+
+    answers: tuple[MappingFound | ErrorBody, ...]
+
+
+PLACE_EXAMPLE = "transformers:llama/LORA/default/peft/1"
+MAPPING_EXAMPLE: Mapping = Mapping(
+    architecture=ArchitectureName("transformers", "llama"),
+    peft_type="LORA",
+    preset="default",
+    target_modules=("q_proj", "v_proj"),
+    id="sha256:e17175a21c3e6617bd3652e3d895f76997042287a321150d369172385e152c83",
+    source=Source("peft", "0.21.2"),
+    revision=1,
+    verification=Verification(
+        "unproven", "5.23.0", {"q_proj": {"linear": 32}, "v_proj": {"linear": 32}}, reached=0.165803
+    ),
+)

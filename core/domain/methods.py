@@ -6,7 +6,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ..errors import UnknownPeftType
+from ..errors import MethodDoesNotFit, UnknownPeftType, quoted
+from .architectures import PromptFacts
 from .vocabulary import Kind, Preset
 
 TARGETED = "LORA"
@@ -103,6 +104,29 @@ def list_fact_fields() -> dict[str, list[str]]:
     """Return, for each fact of prompt learning, the fields in which PEFT's configurations of a method want it."""
     fields: dict[str, list[str]] = _facts()["fields"]
     return fields
+
+
+def nothing_for(method: Method, reference: str, why: str) -> MethodDoesNotFit:
+    """Return the error for a method that can adapt nothing of an architecture."""
+    message = f"{method.name} cannot adapt {reference}: {why}. {method.family}: {get_family(method.family).says}."
+    return MethodDoesNotFit(message, peft_type=method.name, reference=reference, why=why)
+
+
+def explain_facts(method: Method, name: str, facts: PromptFacts) -> tuple[str, ...]:
+    """Return the facts of an architecture that a method without targets needs, as reasons.
+
+    Raises:
+        MethodDoesNotFit: If the method takes only other model types, or a fact it needs is unknown.
+    """
+    if method.only and name not in method.only:
+        raise nothing_for(method, name, f"PEFT has it for {quoted(method.only)} alone")
+    known = {need: getattr(facts, need) for need in method.needs}
+    missing = [need for need, value in known.items() if value is None]
+    if missing:
+        raise nothing_for(method, name, f"nothing tells its {quoted(missing)}")
+    values = ", ".join(f"{need} = {value}" for need, value in known.items())
+    notes = (method.note,) if method.note else ()
+    return (f"{method.name} names no layers: {get_family(method.family).says}", f"its facts: {values}", *notes)
 
 
 @cache

@@ -1,12 +1,12 @@
-"""Contributions: what somebody states, what the machine found out about it, and what became of it."""
+"""Describe contributions: statements, the evidence of the machine checks, and reviews."""
 
-from collections.abc import Mapping as Json
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, get_args
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict, get_args
 
-from .coverage import Coverage
+from .layers import Coverage
 from .mappings import Verification
-from .targets import TargetSpec
+from .schema import Config, schema_config
+from .targets import Formula, HasFormula, HasSpec, Targets, TargetSpec
 from .vocabulary import Library, Preset
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SubmissionStatus = Literal["checking", "needs_review", "failed", "approved", "rejected", "published", "withdrawn"]
 SUBMISSION_STATUSES: tuple[SubmissionStatus, ...] = get_args(SubmissionStatus)
 OPEN_STATUSES: tuple[SubmissionStatus, ...] = ("checking", "needs_review", "approved")
-"""In which something is still to be done."""
+"""Statuses that will still change."""
 
 MOST_LAYERS = 200_000
 MOST_DIMENSIONS = 8
@@ -23,11 +23,13 @@ LARGEST_DIMENSION = 1 << 31
 """Bounds of a list of layers."""
 
 Origin = Literal["contributor", "drift"]
-Decision = Literal["approve", "reject"]
+ReviewDecision = Literal["approve", "reject"]
+
+_COUNTS = {"json_schema_extra": {"additionalProperties": {"type": "integer", "minimum": 0}}}
 
 
 class Filters(TypedDict, total=False):
-    """What a list of submissions may be narrowed to."""
+    """Values that submissions in a list must have; ``None`` for any."""
 
     status: SubmissionStatus | None
     library: str | None
@@ -38,281 +40,203 @@ class Filters(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class ListedLayer:
-    """One weight of a model that cannot be built here, as a file's header lists it.
+    """One weight of a model that cannot be built here, as the header of a checkpoint lists it."""
 
-    Attributes:
-        path: Path of the module that owns the weight, without ``.weight``.
-        shape: Shape of the weight as it is stored, such as ``(4096, 4096)``.
-        class_name: Class of the module, if known.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config()
 
     path: str
+    """Path of the module that owns the weight, without ``.weight``."""
     shape: tuple[int, ...]
+    """Shape of the weight as stored, such as ``(4096, 4096)``."""
     class_name: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"path": self.path, "shape": list(self.shape), "class": self.class_name}
-
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a layer from its JSON form."""
-        return cls(data["path"], tuple(data["shape"]), data.get("class"))
+    """Class of the module, if known."""
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
-    """A mapping as a contributor states it.
+class Statement(HasSpec):
+    """A mapping as a contributor states it, the body of ``POST /v1/submissions``.
 
-    Attributes:
-        spec: As it was sent: a regex in it is never run; what is published is made anew from the layers it hits.
-        rationale: Why, in the contributor's words.
-        layers: What the model consists of, where its library is not installed here.
+    A regex in it is never run; a review publishes a spec derived from the layers it matches.
     """
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
 
     library: Library
     name: str
     peft_type: str
     preset: Preset
-    spec: TargetSpec
+    # The fields of TargetSpec.
+    target_modules: Targets | None = None
+    exclude_modules: Targets | None = None
+    modules_to_save: tuple[str, ...] | None = None
+    target_parameters: tuple[str, ...] | None = None
+    feedforward_modules: Targets | None = None
     rationale: str | None = None
-    layers: tuple[ListedLayer, ...] = ()
+    """Reasons of the contributor."""
+    layers: tuple[ListedLayer, ...] | None = None
+    """Layers of the model, where its library is not installed with the service; null in lists of submissions."""
 
     @property
     def reference(self) -> str:
         """The architecture, as in ``transformers:llama``."""
         return f"{self.library}:{self.name}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: the body of ``POST /v1/submissions``."""
-        return {
-            "library": self.library,
-            "name": self.name,
-            "peft_type": self.peft_type,
-            "preset": self.preset,
-            **self.spec.to_dict(),
-            "rationale": self.rationale,
-            "layers": [layer.to_dict() for layer in self.layers] or None,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a statement from its JSON form, which has been validated."""
-        return cls(
-            library=data["library"],
-            name=data["name"],
-            peft_type=data["peft_type"],
-            preset=data["preset"],
-            spec=TargetSpec.from_dict(data),
-            rationale=data.get("rationale"),
-            layers=tuple(map(ListedLayer.from_dict, data.get("layers") or ())),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Which layers a statement reaches more and less than another answer to the same question.
+    """Layers that one mapping or statement matches and another does not, by path pattern with their number.
 
-    Attributes:
-        against: What it is compared with, in words: ``peft 0.21.2, revision 1`` or ``the scanner's proposal``.
-        mapping_id: The mapping it is compared with, if it is one on record.
-        more: Layers only the statement reaches, by path pattern (``*`` stands for an index) with their number.
-        less: Layers only the other reaches.
+    The number is 0 where a target distinguishes indices: it matches some layers of the pattern, and their number is
+    not on record.
     """
 
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (DIFFERENCE_EXAMPLE,))
+
     against: str
+    """The other one, in words: ``peft 0.21.2, revision 1`` or ``the scanner's proposal``."""
     mapping_id: str | None
-    more: dict[str, int]
-    less: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"against": self.against, "mapping_id": self.mapping_id, "more": self.more, "less": self.less}
-
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a difference from its JSON form."""
-        return cls(data["against"], data["mapping_id"], dict(data["more"]), dict(data["less"]))
+    """Id of the other mapping; null if it is none of the registry."""
+    more: dict[str, int] = field(metadata=_COUNTS)
+    """Layers that only this one matches, by path pattern."""
+    less: dict[str, int] = field(metadata=_COUNTS)
+    """Layers that only the other matches, by path pattern."""
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What the machine found out about a statement before anybody read it.
+class SubmissionEvidence(HasFormula):
+    """The findings of the machine checks about a statement."""
 
-    Attributes:
-        method: How the layers are known: ``dataflow`` or ``names`` of a build, or ``listing`` as the contributor sent.
-        builds: Whether the architecture builds here.
-        proof: How its layers were proved live, or why they could not be.
-        verification: Status, layers hit per target and kind of layer, and findings; ``None`` if nothing was hit at all.
-        outside: What it reaches besides the blocks of its tower: path patterns by ``head``, ``router``, ``embedding``,
-            ``projector`` or the name of the other tower.
-        near: For each target that hits nothing, names that would.
-        differences: Beside what is registered, and beside the scanner's own proposal.
-        spec: The target spec made anew from the layers hit, which is what a review publishes.
-        spec_verification: What is found of that spec: it names nothing of the statement that hits nothing.
-        layers: The layers hit, by path pattern with their number.
-        matched: How many layers that is.
-        per_rank: Parameters each rank of an adapter adds.
-        fixed: Parameters trained whatever the rank.
-        coverage: Which blocks it reaches, by kind of block.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config()
 
     method: Literal["dataflow", "names", "listing"]
+    """Origin of the layers: a scan, by ``dataflow`` or ``names``, or the contributor's ``listing``."""
     builds: bool
+    """Whether the architecture builds here."""
     proof: str | None = None
+    """How layers were proved live, or why they could not be."""
     verification: Verification | None = None
+    """Verification of the statement; null if it matches no layer."""
     outside: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Path patterns matched outside the blocks of the tower, by ``head``, ``router``, ``embedding``, ``projector`` or
+    the name of the other tower."""
     near: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names similar to each target that matches no layer."""
     differences: tuple[Difference, ...] = ()
+    """Differences from the registered mappings and from the scanner's proposal."""
     spec: TargetSpec | None = None
+    """The spec that a review publishes, derived from the matched layers."""
     spec_verification: Verification | None = None
+    """Verification of that spec."""
     layers: dict[str, int] = field(default_factory=dict)
+    """Matched layers by path pattern with their number."""
     matched: int = 0
-    per_rank: int | None = None
-    fixed: int | None = None
+    """Number of matched layers."""
+    formula: Formula | None = None
+    """Parameters an adapter on the matched layers trains."""
     coverage: tuple[Coverage, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "method": self.method,
-            "builds": self.builds,
-            "proof": self.proof,
-            "verification": self.verification.to_dict() if self.verification else None,
-            "outside": {part: list(patterns) for part, patterns in self.outside.items()},
-            "near": {target: list(names) for target, names in self.near.items()},
-            "differences": [difference.to_dict() for difference in self.differences],
-            "spec": self.spec.to_dict() if self.spec else None,
-            "spec_verification": self.spec_verification.to_dict() if self.spec_verification else None,
-            "layers": self.layers,
-            "matched": self.matched,
-            "formula": None if self.per_rank is None else {"per_rank": self.per_rank, "fixed": self.fixed},
-            "coverage": [coverage.to_dict() for coverage in self.coverage],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build evidence from its JSON form."""
-        formula = data["formula"] or {}
-        return cls(
-            method=data["method"],
-            builds=data["builds"],
-            proof=data["proof"],
-            verification=_to_verification(data["verification"]),
-            outside={part: tuple(patterns) for part, patterns in data["outside"].items()},
-            near={target: tuple(names) for target, names in data["near"].items()},
-            differences=tuple(map(Difference.from_dict, data["differences"])),
-            spec=TargetSpec.from_dict(data["spec"]) if data["spec"] else None,
-            spec_verification=_to_verification(data["spec_verification"]),
-            layers=dict(data["layers"]),
-            matched=data["matched"],
-            per_rank=formula.get("per_rank"),
-            fixed=formula.get("fixed"),
-            coverage=tuple(map(Coverage.from_dict, data["coverage"])),
-        )
-
-
-def _to_verification(data: Json[str, Any] | None) -> Verification | None:
-    return Verification.from_dict(data) if data else None
+    """Blocks with matched layers, by kind of block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What came of the machine checks.
+    """The outcome of the machine checks."""
 
-    Attributes:
-        evidence: What was found; ``None`` if nothing could be.
-        failure: Why no reviewer needs to look at it, in one sentence; ``None`` if one should.
-        scan: The scan it rests on, if the architecture was built here.
-    """
-
-    evidence: Evidence | None
+    evidence: SubmissionEvidence | None
+    """The findings; ``None`` if the statement could not be checked."""
     failure: str | None = None
+    """Why the submission fails without a review, in one sentence; ``None`` if it goes to review."""
     scan: "Scan | None" = None
+    """The scan behind the evidence, if the architecture was built here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """What a reviewer decided, and why."""
+    """The decision of a reviewer."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
 
     reviewer: str
-    decision: Decision
+    decision: ReviewDecision
     comment: str
     at: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"reviewer": self.reviewer, "decision": self.decision, "comment": self.comment, "at": self.at}
 
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a review from its JSON form."""
-        return cls(**data)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A statement on its way into the registry."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (SUBMISSION_EXAMPLE, CHECKING_EXAMPLE))
+
+    id: int
+    status: SubmissionStatus
+    reason: str | None = None
+    """Why it failed, was rejected or withdrawn."""
+    submitter: str
+    """Name of the token's owner."""
+    origin: Origin = "contributor"
+    """``drift`` if loradar opened it because an audit found a difference."""
+    statement: Statement
+    evidence: SubmissionEvidence | None = None
+    """Findings of the machine checks; null until they end, and in lists."""
+    reviews: tuple[Review, ...] = ()
+    """Oldest first."""
+    mapping_id: str | None = None
+    """The published revision."""
+    version: int = field(default=1, metadata={"ge": 1})
+    """Value of `ETag` and `If-Match`; each change adds 1."""
+    created_at: str
+    """ISO 8601 time in UTC, as every time here."""
+    updated_at: str
 
 
 @dataclass(frozen=True, slots=True)
-class Submission:
-    """A statement on its way into the registry.
+class SubmissionPage:
+    """A page of submissions, newest first; ``next`` is the ``before`` of the next page, null on the last one."""
 
-    Attributes:
-        id: Its number.
-        statement: What was sent, as it was sent.
-        status: Where it is.
-        submitter: Name of whose token it came with.
-        origin: ``drift`` if loradar opened it itself, because an audit differs.
-        reason: Why it failed, was rejected or withdrawn.
-        evidence: What the machine checks found; ``None`` until they are through.
-        mapping_id: The revision that says it, once it is published.
-        version: Counts its changes, from 1: what ``ETag`` and ``If-Match`` carry.
-        created_at: ISO 8601 in UTC, as every time here.
-        updated_at: When it last changed.
-        reviews: Oldest first.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (SubmissionPage((CHECKING_EXAMPLE,), 7),))
 
-    id: int
-    statement: Statement
-    status: SubmissionStatus
-    submitter: str
-    created_at: str
-    updated_at: str
-    origin: Origin = "contributor"
-    reason: str | None = None
-    evidence: Evidence | None = None
-    mapping_id: str | None = None
-    version: int = 1
-    reviews: tuple[Review, ...] = ()
+    submissions: tuple[Submission, ...]
+    next: int | None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form of ``GET /v1/submissions/{id}``."""
-        return {
-            "id": self.id,
-            "status": self.status,
-            "reason": self.reason,
-            "submitter": self.submitter,
-            "origin": self.origin,
-            "statement": self.statement.to_dict(),
-            "evidence": self.evidence.to_dict() if self.evidence else None,
-            "reviews": [review.to_dict() for review in self.reviews],
-            "mapping_id": self.mapping_id,
-            "version": self.version,
-            "created_at": self.created_at,
-            "updated_at": self.updated_at,
-        }
 
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a submission from its JSON form."""
-        return cls(
-            id=data["id"],
-            statement=Statement.from_dict(data["statement"]),
-            status=data["status"],
-            submitter=data["submitter"],
-            created_at=data["created_at"],
-            updated_at=data["updated_at"],
-            origin=data["origin"],
-            reason=data["reason"],
-            evidence=Evidence.from_dict(data["evidence"]) if data["evidence"] else None,
-            mapping_id=data["mapping_id"],
-            version=data["version"],
-            reviews=tuple(map(Review.from_dict, data["reviews"])),
-        )
+DIFFERENCE_EXAMPLE: Difference = Difference(
+    against="peft 0.21.2, revision 1",
+    mapping_id="sha256:e17175a21c3e6617bd3652e3d895f76997042287a321150d369172385e152c83",
+    more={"model.layers.*.self_attn.k_proj": 32},
+    less={},
+)
+_VERIFICATION = Verification("live", "5.23.0", {"q_proj": {"linear": 16}, "v_proj": {"linear": 16}}, 0.1658)
+CHECKING_EXAMPLE: Submission = Submission(
+    id=7,
+    status="checking",
+    submitter="ada",
+    statement=Statement(
+        "transformers",
+        "olmo2",
+        "LORA",
+        "default",
+        target_modules=("q_proj", "v_proj"),
+        rationale="Query and value, as PEFT has them for every other decoder.",
+    ),
+    created_at="2026-11-26T02:22:00.000000Z",
+    updated_at="2026-11-26T02:22:00.000000Z",
+)
+SUBMISSION_EXAMPLE: Submission = replace(
+    CHECKING_EXAMPLE,
+    status="needs_review",
+    evidence=SubmissionEvidence(
+        "dataflow",
+        builds=True,
+        proof="proved on a small build",
+        verification=_VERIFICATION,
+        differences=(Difference("the scanner's proposal", None, {}, {}),),
+        spec=TargetSpec(("q_proj", "v_proj")),
+        spec_verification=_VERIFICATION,
+        layers={"model.layers.*.self_attn.q_proj": 16, "model.layers.*.self_attn.v_proj": 16},
+        matched=32,
+        formula=Formula(131072, 0),
+        coverage=(Coverage("model.layers: Olmo2DecoderLayer", 16, 16),),
+    ),
+    version=2,
+    updated_at="2026-11-26T02:22:09.000000Z",
+)

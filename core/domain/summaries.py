@@ -1,126 +1,119 @@
-"""What the registry, the service and its client say about an architecture as a whole."""
+"""Summarise an architecture: in a list, in full, and beside similar ones."""
 
-from collections.abc import Mapping as Json
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
-from .mappings import Mapping
-from .prompt_facts import PromptFacts
-from .scans import Architecture, Slot
+from .architectures import ARCHITECTURE_EXAMPLE, Architecture, ArchitectureName, PromptFacts
+from .layers import SLOT_EXAMPLE, Slot
+from .mappings import MAPPING_EXAMPLE, Mapping
+from .schema import Config, schema_config
 from .versions import VersionedRename
+from .vocabulary import SourceKind, Tower
 
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureSummary:
-    """One line of the list of architectures.
+    """An architecture in the list of architectures."""
 
-    Attributes:
-        sources: Kinds of source that have a mapping for it, sorted.
-        peft_types: PEFT types it has a mapping for, sorted.
-        presets: Presets it has a mapping for, sorted.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (SUMMARY_EXAMPLE,))
 
     architecture: Architecture
-    sources: tuple[str, ...]
+    sources: tuple[SourceKind, ...]
+    """Kinds of source of its mappings, sorted."""
     peft_types: tuple[str, ...]
+    """PEFT types of its mappings, sorted."""
     presets: tuple[str, ...]
+    """Presets of its mappings, sorted."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "architecture": self.architecture.to_dict(),
-            "sources": list(self.sources),
-            "peft_types": list(self.peft_types),
-            "presets": list(self.presets),
-        }
 
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a summary from its JSON form."""
-        lists = (tuple(data[name]) for name in ("sources", "peft_types", "presets"))
-        return cls(Architecture.from_dict(data["architecture"]), *lists)
+@dataclass(frozen=True, slots=True)
+class ArchitecturePage:
+    """A page of architectures; ``next`` is the ``after`` of the next page, null on the last one."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(
+        lambda: (ArchitecturePage((SUMMARY_EXAMPLE,), "transformers:llama"),)
+    )
+
+    architectures: tuple[ArchitectureSummary, ...]
+    next: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureDetail:
-    """Everything known about one architecture.
+    """Everything the registry holds about one architecture."""
 
-    Attributes:
-        method: How its latest scan told roles, or ``None`` if nobody scanned it.
-        proof: How its latest scan proved layers live, or why it could not.
-        prompt_facts: What methods that name no layers need to know; ``None`` as for ``method``.
-        towers: Path prefixes of the sub-models of each tower.
-        mappings: The recommended mapping for each PEFT type and preset.
-        revisions: Every revision of every mapping, oldest first, yanked ones left out.
-        renames: What its layers were called in other versions.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (DETAIL_EXAMPLE,))
 
     architecture: Architecture
     method: str | None
+    """Method of the latest scan, ``names`` or ``dataflow``; null if it was never scanned."""
     proof: str | None
+    """How the latest scan proved layers live, or why it could not."""
     prompt_facts: PromptFacts | None
-    towers: dict[str, tuple[str, ...]]
+    """Depth and widths for methods that name no layers; null if it was never scanned."""
+    towers: dict[Tower, tuple[str, ...]]
+    """Path prefixes of the sub-models of each tower."""
     slots: tuple[Slot, ...]
     mappings: tuple[Mapping, ...]
+    """The recommended mapping for each PEFT type and preset."""
     revisions: tuple[Mapping, ...]
+    """Every revision of every mapping, oldest first, without yanked ones."""
     renames: tuple[VersionedRename, ...] = ()
+    """Names of its layers in other library versions."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "architecture": self.architecture.to_dict(),
-            "method": self.method,
-            "proof": self.proof,
-            "prompt_facts": self.prompt_facts.to_dict() if self.prompt_facts else None,
-            "towers": {name: list(prefixes) for name, prefixes in self.towers.items()},
-            "slots": [slot.to_dict() for slot in self.slots],
-            "mappings": [mapping.to_dict() for mapping in self.mappings],
-            "revisions": [mapping.to_dict() for mapping in self.revisions],
-            "renames": [rename.to_dict() for rename in self.renames],
-        }
 
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a detail from its JSON form."""
-        return cls(
-            architecture=Architecture.from_dict(data["architecture"]),
-            method=data["method"],
-            proof=data["proof"],
-            prompt_facts=PromptFacts.from_dict(data["prompt_facts"]) if data["prompt_facts"] else None,
-            towers={name: tuple(prefixes) for name, prefixes in data["towers"].items()},
-            slots=tuple(Slot(**slot) for slot in data["slots"]),
-            mappings=tuple(Mapping.from_dict(mapping) for mapping in data["mappings"]),
-            revisions=tuple(Mapping.from_dict(mapping) for mapping in data["revisions"]),
-            renames=tuple(VersionedRename.from_dict(rename) for rename in data["renames"]),
-        )
+@dataclass(frozen=True, slots=True)
+class ArchitectureSlots:
+    """The slots of an architecture in model order; none if it was never scanned."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(
+        lambda: (ArchitectureSlots(MAPPING_EXAMPLE.architecture, (SLOT_EXAMPLE,)),)
+    )
+
+    architecture: ArchitectureName
+    slots: tuple[Slot, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """An architecture near the one asked for.
+    """An architecture similar to the queried one."""
 
-    Attributes:
-        similarity: Share of what their slots are that both have, 0 to 1.
-        also: References of others with its fingerprint, of which the same holds.
-        differences: What it has and the one asked for has not, or the other way round, in words.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config()
 
     architecture: Architecture
-    similarity: float
+    similarity: float = field(metadata={"ge": 0, "le": 1})
+    """Share of the slots that both have."""
     also: tuple[str, ...]
+    """References of other architectures with the same fingerprint."""
     differences: tuple[str, ...]
+    """Differences from the queried architecture, in words."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "architecture": self.architecture.to_dict(),
-            "similarity": self.similarity,
-            "also": list(self.also),
-            "differences": list(self.differences),
-        }
 
-    @classmethod
-    def from_dict(cls, data: Json[str, Any]) -> Self:
-        """Build a neighbour from its JSON form."""
-        architecture = Architecture.from_dict(data["architecture"])
-        return cls(architecture, data["similarity"], tuple(data["also"]), tuple(data["differences"]))
+@dataclass(frozen=True, slots=True)
+class NeighbourList:
+    """The architectures with the most similar slots, nearest first."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (NeighbourList((NEIGHBOUR_EXAMPLE,)),))
+
+    similar: tuple[Neighbour, ...]
+
+
+SUMMARY_EXAMPLE: ArchitectureSummary = ArchitectureSummary(
+    ARCHITECTURE_EXAMPLE, ("peft", "scanner"), ("IA3", "LORA"), ("all-linear", "attention", "default", "mlp")
+)
+DETAIL_EXAMPLE: ArchitectureDetail = ArchitectureDetail(
+    architecture=ARCHITECTURE_EXAMPLE,
+    method="dataflow",
+    proof="proved on a small build",
+    prompt_facts=PromptFacts(32, 32, 4096, 32, 4096),
+    towers={"language": ("model",)},
+    slots=(SLOT_EXAMPLE,),
+    mappings=(MAPPING_EXAMPLE,),
+    revisions=(MAPPING_EXAMPLE,),
+)
+NEIGHBOUR_EXAMPLE: Neighbour = Neighbour(
+    architecture=replace(ARCHITECTURE_EXAMPLE, name="qwen3", class_name="Qwen3ForCausalLM"),
+    similarity=0.8462,
+    also=("transformers:qwen3_text",),
+    differences=("has norms in its attention: q_norm and k_norm",),
+)

@@ -1,15 +1,17 @@
-"""Target specs: what a PEFT method needs to know about where it goes, with PEFT's matching semantics."""
+"""Match layers against target specs by PEFT's rule, and state the size of an adapter."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..errors import InvalidConfig
+from .schema import Config, schema_config
+from .vocabulary import RANK
 
 if TYPE_CHECKING:
-    from .scans import Layer
+    from .layers import Layer
 
 Targets = tuple[str, ...] | str
 """A tuple of path suffixes, or one regex matched against the whole path."""
@@ -58,37 +60,83 @@ class TargetMatcher:
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
-    """Where one PEFT method goes, in PEFT's own fields.
+    """The layers one PEFT method adapts, in PEFT's own fields."""
 
-    Attributes:
-        target_modules: Layers to adapt.
-        exclude_modules: Layers ``target_modules`` matches that must be left alone.
-        modules_to_save: Modules trained in full and saved with the adapter, such as a fresh head.
-        target_parameters: Bare parameters to adapt, such as fused experts.
-        feedforward_modules: Subset of ``target_modules`` that IA3 scales at the input.
-    """
+    __pydantic_config__: ClassVar[Config] = schema_config()
 
     target_modules: Targets | None = None
+    """Layers to adapt."""
     exclude_modules: Targets | None = None
+    """Layers that ``target_modules`` matches and that are left alone."""
     modules_to_save: tuple[str, ...] | None = None
+    """Modules trained in full and saved with the adapter, such as a fresh head."""
     target_parameters: tuple[str, ...] | None = None
+    """Bare parameters to adapt, such as fused experts."""
     feedforward_modules: Targets | None = None
+    """Subset of ``target_modules`` that IA3 scales at the input."""
 
     def list_targets(self) -> list[str]:
         """Return the target modules and parameters by name; a regex is one target."""
         modules = self.target_modules or ()
         return [*([modules] if isinstance(modules, str) else modules), *(self.target_parameters or ())]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: lists for tuples, every field present."""
-        values = ((name, getattr(self, name)) for name in self.__slots__)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+    @property
+    def values(self) -> dict[str, Any]:
+        """The fields by name."""
+        return {name: getattr(self, name) for name in SPEC_FIELDS}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build a spec from its JSON form; fields it does not know are left out."""
-        values = ((field.name, data.get(field.name)) for field in fields(cls))
+        """Build a spec from JSON that holds its fields; missing ones are ``None``, others are ignored."""
+        values = ((name, data.get(name)) for name in SPEC_FIELDS)
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values})
+
+
+SPEC_FIELDS = tuple(field.name for field in fields(TargetSpec))
+
+
+class HasSpec:
+    """A record with the fields of a target spec among its own."""
+
+    __slots__ = ()
+
+    @property
+    def spec(self) -> TargetSpec:
+        """The target spec."""
+        return TargetSpec(*(getattr(self, name) for name in SPEC_FIELDS))
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """The number of parameters an adapter of rank r trains: ``per_rank`` x r + ``fixed``."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
+
+    per_rank: int
+    """Parameters each rank adds; 0 for a method without ranks."""
+    fixed: int
+    """Parameters trained at any rank, saved modules included."""
+
+    def count(self, rank: int = RANK) -> int:
+        """Return the number of parameters trained at a rank."""
+        return rank * self.per_rank + self.fixed
+
+
+class HasFormula:
+    """A record with the size of its adapter, ``formula``."""
+
+    __slots__ = ()
+    formula: Formula | None
+
+    @property
+    def per_rank(self) -> int | None:
+        """Parameters each rank adds; ``None`` without a formula."""
+        return self.formula.per_rank if self.formula else None
+
+    @property
+    def fixed(self) -> int | None:
+        """Parameters trained at any rank; ``None`` without a formula."""
+        return self.formula.fixed if self.formula else None
 
 
 def find_hits(spec: TargetSpec, layers: "Iterable[Layer]") -> tuple["Layer", ...]:

@@ -19,7 +19,6 @@ from pydantic_core import PydanticCustomError
 
 from ..domain.methods import UNTARGETED, get_method, list_methods
 from ..domain.submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS, ListedLayer, Statement
-from ..domain.targets import TargetSpec
 from ..domain.vocabulary import Library, Preset
 from ..errors import LoradarError, StatementRefused, quoted
 from .field_errors import fault_in_words
@@ -239,15 +238,8 @@ class StatementBody(BaseModel):
 
     def to_statement(self) -> Statement:
         """Return the record it stands for."""
-        spec = TargetSpec(
-            self.target_modules,
-            self.exclude_modules,
-            self.modules_to_save,
-            self.target_parameters,
-            self.feedforward_modules,
-        )
-        layers = tuple(layer.to_layer() for layer in self.layers or ())
-        return Statement(self.library, self.name, self.peft_type, self.preset, spec, self.rationale, layers)
+        layers = None if self.layers is None else tuple(layer.to_layer() for layer in self.layers)
+        return Statement(**{**dict(self), "layers": layers})
 
 
 def parse_statements(data: Any, *, source: str = "The statement") -> tuple[Statement, ...]:

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
-from ...domain.scans import Layer
 from ...domain.vocabulary import Role
 from ..facts.towers import is_below
 from .flow import Sources, Way

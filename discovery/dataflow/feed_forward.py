@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import cast
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ...domain.vocabulary import Role
 from ..facts.towers import is_below
 from .flow import Origin, Way

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS, Role
 from ..facts.towers import is_below
 from .flow import Flow, Origin, Sources, Way

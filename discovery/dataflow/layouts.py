@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
-from ...domain.scans import Layer
 from .flow import Origin, Sources, Way
 from .graph import Graph
 from .operations import SLICES, TRANSPOSITIONS, VIEWS

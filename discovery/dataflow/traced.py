@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ..facts.source_inspection import SourceRead, inspect_source
 from ..meta_run.running import Run, run_model
 from .follow import follow

@@ -7,7 +7,7 @@ from typing import cast
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS, Kind
 
 CONV_CLASSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from ...domain.scans import Architecture
+from ...domain.architectures import Architecture
 from ...domain.vocabulary import Library, Tower
 from .data_files import read_facts
 from .layers import Site, repeats_blocks, walk

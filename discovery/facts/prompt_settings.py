@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...domain.architectures import PromptFacts
+from ...domain.layers import Layer
 from ...domain.methods import list_fact_names
-from ...domain.prompt_facts import PromptFacts
-from ...domain.scans import Layer
 
 
 def read_prompt_facts(configuration: Mapping[str, Any], layers: Sequence[Layer]) -> PromptFacts:

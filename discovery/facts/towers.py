@@ -36,9 +36,9 @@ def is_below(path: str, prefix: str) -> bool:
     return not prefix or path == prefix or path.startswith(f"{prefix}.")
 
 
-def list_prefixes(towers: TowerMap) -> dict[str, tuple[str, ...]]:
+def list_prefixes(towers: TowerMap) -> dict[Tower, tuple[str, ...]]:
     """Return the path prefixes of each tower, the towers every scan shows first."""
-    prefixes: dict[str, list[str]] = {"language": [], "vision": [], "audio": [], "projector": []}
+    prefixes: dict[Tower, list[str]] = {"language": [], "vision": [], "audio": [], "projector": []}
     for prefix, tower in sorted(towers.prefixes):
         prefixes.setdefault(tower, []).append(prefix)
     if not towers.prefixes:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS
 
 _SHARE = 0.1

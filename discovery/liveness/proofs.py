@@ -10,8 +10,8 @@ from itertools import islice
 import torch
 from torch import nn
 
+from ...domain.layers import Evidence, Layer
 from ...domain.patterns import pattern_of
-from ...domain.scans import Evidence, Layer
 from ...errors import ScanFailed
 from ..facts.layers import list_layers
 from ..meta_run.conditions import OutOfTime, random_states_kept

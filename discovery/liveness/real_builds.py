@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ...errors import ScanFailed
 from ...references import Reference
 from ..meta_run.conditions import random_states_kept

@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from ...domain.architectures import Architecture
+from ...domain.layers import Layer, Slot
 from ...domain.patterns import pattern_of
-from ...domain.scans import Architecture, Layer, Slot
 from ...domain.summaries import ArchitectureDetail
 from ...errors import LoradarError
 from ...references import Reference

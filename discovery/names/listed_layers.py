@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ...domain.submissions import ListedLayer
 from ...domain.vocabulary import Kind
 from ..facts.data_files import read_facts

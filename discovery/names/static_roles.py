@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ...domain.scans import Evidence, Layer
+from ...domain.layers import Evidence, Layer
 from ...domain.vocabulary import CONV_KINDS, Role
 from ..facts.towers import is_below
 from .surroundings import Surroundings

@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS
 from ..facts.model_facts import ModelFacts
 from ..facts.towers import TowerMap

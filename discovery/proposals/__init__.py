@@ -4,7 +4,7 @@ Used by the scanner: ``propose_all`` (a ``Subject`` -> proposals), ``saved_heads
 ``ADAPTABLE_KINDS``.
 """
 
-from ...domain.sizes import size_per_rank
+from ...domain.selection import size_per_rank
 from .families import Subject, propose_all
 from .left_out import ADAPTABLE_KINDS
 from .rules import is_adaptable

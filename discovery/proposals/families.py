@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...domain.coverage import Blocks
+from ...domain.layers import Blocks, Layer
 from ...domain.methods import get_family, get_method
-from ...domain.scans import Layer, Proposal
-from ...domain.selection import Choice, make_spec
-from ...domain.sizes import count_fixed, count_gains, count_per_rank
+from ...domain.scans import Proposal
+from ...domain.selection import Choice, count_fixed, count_gains, count_per_rank, make_spec
+from ...domain.targets import Formula
 from ...domain.vocabulary import Role
 from ..facts.data_files import read_facts
 from .reasons import tell_experts, tell_hit
@@ -147,13 +147,13 @@ def _propose(choice: Choice, candidates: Candidates, subject: Subject, blocks: B
     experts = [layer for layer in choice.layers if layer.role in EXPERT and layer.kind == "expert_parameter"]
     gains = count_gains(choice.layers, subject.parameter_paths)
     why = (*tell_hit(choice), choice.why, *tell_experts(experts, subject.parameter_paths), *candidates.reasons)
+    fixed = count_fixed(choice, subject.norm_sizes, gains) + subject.saved_parameters
     return Proposal(
-        choice.family,
-        choice.preset,
-        make_spec(choice, subject.module_paths, subject.parameter_paths, subject.saved),
+        peft_type=choice.family,
+        preset=choice.preset,
+        **make_spec(choice, subject.module_paths, subject.parameter_paths, subject.saved).values,
         matched=len(choice.layers),
-        per_rank=count_per_rank(choice, gains),
-        fixed=count_fixed(choice, subject.norm_sizes, gains) + subject.saved_parameters,
+        formula=Formula(count_per_rank(choice, gains), fixed),
         reasons=why,
         coverage=blocks.cover(choice.layers),
         reached=blocks.share(choice.layers),

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS, RANK, Role, Tower
 from ...wording import count_layers
 

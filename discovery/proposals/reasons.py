@@ -3,8 +3,8 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
-from ...domain.scans import Layer
 from ...domain.selection import Choice
 from ...wording import tell_slot
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ...domain.vocabulary import RANK, Preset, Role, Tower
 from .left_out import ADAPTABLE_KINDS, NEVER, tell_left_out
 

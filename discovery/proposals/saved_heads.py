@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ...domain.scans import Layer
+from ...domain.layers import Layer
 from ..facts.model_facts import ModelFacts
 from ..facts.towers import is_below
 

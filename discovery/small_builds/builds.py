@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
-from ...domain.scans import Layer
 from ...errors import ScanFailed
 from ...references import Reference
 from .. import sources

@@ -6,16 +6,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from ...domain.coverage import Blocks
+from ...domain.layers import Blocks, Layer
 from ...domain.mappings import Mapping, Verification
 from ...domain.methods import get_method
 from ...domain.patterns import pattern_of
-from ...domain.proposals import answer
-from ...domain.scans import Layer, Proposal, Scan
-from ...domain.selection import Choice, make_spec
-from ...domain.sizes import count_fixed, count_per_rank
-from ...domain.submissions import Difference, Evidence, Statement
-from ...domain.targets import Targets, TargetSpec
+from ...domain.scans import Proposal, Scan
+from ...domain.schema import to_json
+from ...domain.selection import Choice, count_fixed, count_per_rank, make_spec
+from ...domain.submissions import Difference, Statement, SubmissionEvidence
+from ...domain.targets import Formula, Targets, TargetSpec
 from ...errors import LoradarError, StatementRefused
 from ..mappings.near_names import find_near
 from ..verification.findings import OUTSIDE
@@ -37,7 +36,9 @@ LONGEST_SPEC = 16_384
 PROPOSED = "the scanner's proposal"
 
 
-def weigh(scan: Scan, statement: Statement, registered: Sequence[Mapping], method: Method | None = None) -> Evidence:
+def weigh(
+    scan: Scan, statement: Statement, registered: Sequence[Mapping], method: Method | None = None
+) -> SubmissionEvidence:
     """Return what a statement does on a scan.
 
     Args:
@@ -55,7 +56,7 @@ def weigh(scan: Scan, statement: Statement, registered: Sequence[Mapping], metho
     )
 
 
-def failure_of(evidence: Evidence) -> str | None:
+def failure_of(evidence: SubmissionEvidence) -> str | None:
     """Return in one sentence why a statement fails on this evidence; ``None`` if that is for a reviewer to decide."""
     found = evidence.verification
     if found is None and not evidence.near:
@@ -82,11 +83,10 @@ class _Weighing:
     scan: Scan
     statement: Statement
 
-    def weigh(self, registered: Sequence[Mapping], method: Method) -> Evidence:
+    def weigh(self, registered: Sequence[Mapping], method: Method) -> SubmissionEvidence:
         layers, said = self._layers, self.statement
         spec = self._spec if layers else None
-        per_rank, fixed = self._sizes
-        return Evidence(
+        return SubmissionEvidence(
             method=method,
             builds=method != "listing",
             proof=self.scan.proof,
@@ -98,8 +98,7 @@ class _Weighing:
             spec_verification=self._verifier.verify(spec, said.peft_type, said.preset) if spec else None,
             layers=_patterns(layers),
             matched=len(layers),
-            per_rank=per_rank,
-            fixed=fixed,
+            formula=self._formula,
             coverage=Blocks(self.scan.layers).cover(layers) if layers else (),
         )
 
@@ -169,7 +168,7 @@ class _Weighing:
     def _proposal(self) -> Proposal | None:
         """The scanner's own answer to the question, if it has one."""
         try:
-            return answer(self.scan, self.statement.peft_type, self.statement.preset)
+            return self.scan.propose(self.statement.peft_type, self.statement.preset)
         except LoradarError:
             return None
 
@@ -201,7 +200,7 @@ class _Weighing:
         spec = make_spec(self._choice, self.scan.module_paths, parameters, self._saved)
         if self._is_as_proposed and self._proposal and spec.target_parameters:
             spec = replace(spec, target_parameters=self._proposal.spec.target_parameters)
-        length = max(sum(map(len, value)) for value in spec.to_dict().values() if value)
+        length = max(sum(map(len, value)) for value in to_json(spec).values() if value)
         if length > LONGEST_SPEC:
             message = (
                 f"What it hits takes {length} characters to name, more than {LONGEST_SPEC}: nothing but their numbers "
@@ -211,23 +210,23 @@ class _Weighing:
         return spec
 
     @property
-    def _sizes(self) -> tuple[int | None, int | None]:
-        """Return (parameters per rank, parameters whatever the rank), if the scan knows enough to tell.
+    def _formula(self) -> Formula | None:
+        """The number of parameters trained, if the scan holds enough to count them.
 
         It keeps neither the biases of norms nor what modules trained in full hold: the proposal alone counted those.
         """
         if not self._layers:
-            return None, None
+            return None
         proposal, spec = self._proposal, self.statement.spec
         if proposal and self._is_as_proposed and self._saved == (proposal.spec.modules_to_save or ()):
-            return proposal.per_rank, proposal.fixed
+            return proposal.formula
         method = get_method(self.statement.peft_type)
         fits = (method.fits(x.kind, x.groups) or x.kind == "embedding" for x in self._layers)
         is_sized = (method.name == method.family or method.sized_alike) and all(fits)
         if not is_sized or method.family == "LN_TUNING" or spec.modules_to_save:
-            return None, None
+            return None
         choice = replace(self._choice, family=method.family)
-        return count_per_rank(choice, {}), count_fixed(choice, {}, {})
+        return Formula(count_per_rank(choice, {}), count_fixed(choice, {}, {}))
 
 
 def _adapted(hits: Iterable[Match], peft_type: str) -> tuple[Layer, ...]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from ...domain.identities import Actor
 from ...domain.mappings import Mapping, Source
-from ...domain.submissions import Decision, Evidence, Submission, SubmissionStatus
+from ...domain.schema import from_json, to_json
+from ...domain.submissions import ReviewDecision, Submission, SubmissionEvidence, SubmissionStatus
 from ...errors import Conflict, NotAllowed
 from ..db.database import Access
 from ..db.subjects import mapping_subject
@@ -30,7 +31,7 @@ class Ruling:
     """What was decided by whom, and why."""
 
     by: Actor
-    decision: Decision
+    decision: ReviewDecision
     comment: str
 
 
@@ -40,7 +41,7 @@ def review(access: Access, submission_id: int, ruling: Ruling, version: int | No
     with access.writing(action, ruling.by.name) as write:
         known = find_answer(write, ruling.by, key)
         if known:
-            return Submission.from_dict(known)
+            return from_json(Submission, known)
         held = get_submission(write.reader, submission_id)
         _check_reviewer(held, ruling.by)
         check_version(held, version)
@@ -50,7 +51,7 @@ def review(access: Access, submission_id: int, ruling: Ruling, version: int | No
         write.tell(decision=ruling.decision, comment=ruling.comment)
         put(write, decided)
         done = get_submission(write.reader, submission_id)
-        keep_answer(write, ruling.by, key, done.to_dict())
+        keep_answer(write, ruling.by, key, to_json(done))
         return done
 
 
@@ -87,7 +88,7 @@ def _publish(write: "Write", held: Submission, ruling: Ruling) -> Submission:
     return replace(held, status="published", reason=None, mapping_id=mapping.id)
 
 
-def _entry(held: Submission, ruling: Ruling) -> tuple[Entry, Evidence]:
+def _entry(held: Submission, ruling: Ruling) -> tuple[Entry, SubmissionEvidence]:
     said, evidence = held.statement, held.evidence
     if evidence is None or evidence.spec is None:
         message = f"Submission {held.id} hits no layer, so there is nothing to publish. Reject it."
@@ -99,8 +100,7 @@ def _entry(held: Submission, ruling: Ruling) -> tuple[Entry, Evidence]:
         said.preset,
         evidence.spec,
         evidence.matched,
-        evidence.per_rank,
-        evidence.fixed,
+        evidence.formula,
         (*_reasons(held, ruling),),
         evidence.coverage,
     )

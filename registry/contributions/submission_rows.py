@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
-from ...domain.submissions import Evidence, Review, Statement, Submission
+from ...domain.schema import from_json, to_json
+from ...domain.submissions import Review, Statement, Submission, SubmissionEvidence
 from ...errors import UnknownSubmission
 from ..db.canonical import canonical
 from ..db.schema import Reader
@@ -22,7 +23,7 @@ FILTERS = ("status", "library", "name", "submitter", "origin")
 
 def statement_digest(statement: Statement) -> str:
     """Return the digest of what a statement says, whatever reasons it gives."""
-    said = {name: value for name, value in statement.to_dict().items() if name != "rationale"}
+    said = {name: value for name, value in to_json(statement).items() if name != "rationale"}
     return "sha256:" + sha256(canonical(said).encode()).hexdigest()
 
 
@@ -72,7 +73,7 @@ def _reviews(reader: Reader, ids: Iterable[int]) -> dict[int, list[Review]]:
 
 def split_layers(statement: Statement) -> tuple[str, str | None]:
     """Return a statement in the two parts in which it is stored: what it says, and the layers that came with it."""
-    said = statement.to_dict()
+    said = to_json(statement)
     layers = said.pop("layers")
     return canonical(said), canonical(layers) if layers else None
 
@@ -81,14 +82,14 @@ def _to_submission(row: dict[str, Any], reviews: list[Review]) -> Submission:
     said, layers, evidence = json.loads(row["statement"]), row.get("layers"), row.get("evidence")
     return Submission(
         id=row["id"],
-        statement=Statement.from_dict({**said, "layers": json.loads(layers) if layers else None}),
+        statement=from_json(Statement, {**said, "layers": json.loads(layers) if layers else None}),
         status=row["status"],
         submitter=row["submitter"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         origin=row["origin"],
         reason=row["reason"],
-        evidence=Evidence.from_dict(json.loads(evidence)) if evidence else None,
+        evidence=from_json(SubmissionEvidence, json.loads(evidence)) if evidence else None,
         mapping_id=row["mapping_id"],
         version=row["version"],
         reviews=tuple(reviews),

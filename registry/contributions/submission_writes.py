@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from ...domain.identities import Actor
+from ...domain.schema import to_json
 from ...domain.submissions import OPEN_STATUSES, Origin, Statement, Submission, SubmissionStatus
 from ...errors import Conflict, StaleVersion, TooManyRequests, quoted
 from ..db.canonical import canonical
@@ -40,7 +41,15 @@ def add_submission(write: "Write", statement: Statement, by: Actor, origin: Orig
     _refuse_many(write, by)
     number = 1 + int(write.reader.rows("SELECT COALESCE(MAX(id), 0) AS n FROM submissions")[0]["n"])
     at = now()
-    made = Submission(number, statement, "checking", by.name, at, at, origin)
+    made = Submission(
+        id=number,
+        status="checking",
+        submitter=by.name,
+        origin=origin,
+        statement=statement,
+        created_at=at,
+        updated_at=at,
+    )
     asked = {"library": statement.library, "name": statement.name}
     asked |= {"peft_type": statement.peft_type, "preset": statement.preset}
     said, layers = split_layers(statement)
@@ -119,7 +128,7 @@ def _columns(submission: Submission) -> dict[str, Any]:
         "origin": submission.origin,
         "status": submission.status,
         "reason": submission.reason,
-        "evidence": canonical(submission.evidence.to_dict()) if submission.evidence else None,
+        "evidence": canonical(to_json(submission.evidence)) if submission.evidence else None,
         "mapping_id": submission.mapping_id,
         "version": submission.version,
         "updated_at": submission.updated_at,

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from ...domain.identities import Actor
 from ...domain.mappings import Mapping
-from ...domain.submissions import Checked, Decision, Origin, Statement, Submission, SubmissionStatus
+from ...domain.schema import from_json, to_json
+from ...domain.submissions import Checked, Origin, ReviewDecision, Statement, Submission, SubmissionStatus
 from ...errors import NotAllowed
 from ..db.canonical import Question
 from ..db.database import Access
@@ -38,9 +39,9 @@ class Submissions:
         with self._access.writing("submission.add", by.name) as write:
             known = find_answer(write, by, key)
             if known:
-                return Submission.from_dict(known)
+                return from_json(Submission, known)
             made = add_submission(write, statement, by, origin)
-            keep_answer(write, by, key, made.to_dict())
+            keep_answer(write, by, key, to_json(made))
             return made
 
     def get(self, submission_id: int) -> Submission:
@@ -109,7 +110,7 @@ class Submissions:
         with self._access.writing("submission.withdraw", by.name) as write:
             known = find_answer(write, by, key)
             if known:
-                return Submission.from_dict(known)
+                return from_json(Submission, known)
             held = get_submission(write.reader, submission_id)
             if held.submitter != by.name and not by.may("admin"):
                 message = f"Submission {submission_id} is {held.submitter}'s. Only they or an admin may withdraw it."
@@ -118,7 +119,7 @@ class Submissions:
             check_status(held, ("checking", "needs_review", "failed"), "be withdrawn")
             done = put(write, replace(held, status="withdrawn", reason=reason))
             write.tell(reason=reason)
-            keep_answer(write, by, key, done.to_dict())
+            keep_answer(write, by, key, to_json(done))
             return done
 
     def claim(self) -> Submission | None:
@@ -144,7 +145,7 @@ class Submissions:
         self,
         submission_id: int,
         by: Actor,
-        decision: Decision,
+        decision: ReviewDecision,
         comment: str,
         *,
         version: int | None = None,

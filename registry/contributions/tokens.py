@@ -7,6 +7,7 @@ from secrets import token_urlsafe
 from typing import Any
 
 from ...domain.identities import LOCAL, TOKEN_ROLES, Actor, Token, TokenRole
+from ...domain.schema import to_json
 from ...errors import Conflict, InvalidRequest, NotAuthenticated, UnknownToken, quoted
 from ..db.database import Access
 from ..db.subjects import token_subject
@@ -53,7 +54,7 @@ class Tokens:
             number = 1 + int(write.reader.rows("SELECT COALESCE(MAX(id), 0) AS n FROM tokens")[0]["n"])
             expires = now(expires_in) if expires_in else None
             token = Token(number, name, role, secret[:_SHOWN], by.name, now(), expires)
-            write.insert("tokens", **token.to_dict(), hash=_digest(secret))
+            write.insert("tokens", **to_json(token), hash=_digest(secret))
             write.tell(token_subject(number), owner=name, role=role)
         return token, secret
 

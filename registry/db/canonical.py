@@ -4,6 +4,7 @@ import json
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from ...domain.schema import to_json
 from ...domain.targets import TargetSpec
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -31,6 +32,6 @@ def mapping_id(question: Question, source_kind: str, revision: int, spec: Target
         "preset": question.preset,
         "source": source_kind,
         "revision": revision,
-        "spec": spec.to_dict(),
+        "spec": to_json(spec),
     }
     return "sha256:" + sha256(canonical(identity).encode()).hexdigest()

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator
 from itertools import count
 
+from ...domain.layers import Layer, Slot
 from ...domain.mappings import Mapping
-from ...domain.scans import Layer, Slot
 from ...domain.submissions import Difference
 from ...domain.targets import TargetSpec, find_hits
 from ...errors import InvalidRequest

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from ...domain.scans import Slot
+from ...domain.layers import Slot
 from ...domain.vocabulary import Role
 
 FUSIONS: tuple[tuple[Role, tuple[Role, ...]], ...] = (

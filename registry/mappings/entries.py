@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ...domain.coverage import Coverage
+from ...domain.architectures import Architecture, ArchitectureName
+from ...domain.layers import Coverage
 from ...domain.mappings import Mapping, Source
-from ...domain.scans import Architecture, Proposal
-from ...domain.targets import TargetSpec
+from ...domain.scans import Proposal
+from ...domain.targets import Formula, TargetSpec
 from ...domain.versions import Versions
 from ...domain.vocabulary import Library, Preset
 from ..db.canonical import Question, mapping_id
@@ -23,8 +24,7 @@ class Entry:
     preset: Preset
     spec: TargetSpec
     matched: int | None = None
-    per_rank: int | None = None
-    fixed: int | None = None
+    formula: Formula | None = None
     reasons: tuple[str, ...] = ()
     coverage: tuple[Coverage, ...] = ()
 
@@ -44,16 +44,14 @@ class Entry:
         revision = max((mapping.revision for mapping in known), default=0) + 1
         return Mapping(
             id=mapping_id(self.question, source.kind, revision, self.spec),
-            library=self.library,
-            name=self.name,
+            architecture=ArchitectureName(self.library, self.name),
             peft_type=self.peft_type,
             preset=self.preset,
-            spec=self.spec,
+            **self.spec.values,
             source=source,
             revision=revision,
             matched=self.matched,
-            per_rank=self.per_rank,
-            fixed=self.fixed,
+            formula=self.formula,
             reasons=self.reasons,
             coverage=self.coverage,
             versions=Versions(version, version) if version else None,
@@ -64,4 +62,4 @@ def entries_of_proposals(architecture: Architecture, proposals: Iterable[Proposa
     """Yield what a scan proposes for an architecture."""
     for p in proposals:
         named = (architecture.library, architecture.name)
-        yield Entry(*named, p.peft_type, p.preset, p.spec, p.matched, p.per_rank, p.fixed, p.reasons, p.coverage)
+        yield Entry(*named, p.peft_type, p.preset, p.spec, p.matched, p.formula, p.reasons, p.coverage)

@@ -3,8 +3,7 @@
 from dataclasses import replace
 
 from ...domain.mappings import Mapping
-from ...domain.methods import TARGETED, UNTARGETED, Method
-from ...domain.proposals import explain_facts
+from ...domain.methods import TARGETED, UNTARGETED, Method, explain_facts
 from ...domain.targets import TargetSpec, without_exclusion
 from ...errors import MethodDoesNotFit
 
@@ -35,8 +34,17 @@ def _facts_only(mapping: Mapping, method: Method) -> Mapping | None:
         told = explain_facts(method, mapping.name, mapping.prompt_facts)
     except MethodDoesNotFit:
         return None
-    bare = replace(mapping, spec=TargetSpec(), matched=0, coverage=(), verification=None, versions=None)
-    return replace(bare, peft_type=method.name, per_rank=None, fixed=None, reasons=told)
+    return replace(
+        mapping,
+        peft_type=method.name,
+        **TargetSpec().values,
+        matched=0,
+        formula=None,
+        coverage=(),
+        reasons=told,
+        verification=None,
+        versions=None,
+    )
 
 
 def _narrow(mapping: Mapping, method: Method) -> tuple[TargetSpec | None, bool]:
@@ -61,8 +69,8 @@ def _shared(mapping: Mapping, method: Method, spec: TargetSpec, *, is_narrowed: 
     left = (f"left out: what {method.name} cannot adapt",) if is_narrowed else ()
     is_alike = method.sized_alike and not is_narrowed
     answer = replace(
-        mapping, peft_type=method.name, spec=spec, reasons=(method.shares, *left, *notes, *mapping.reasons)
+        mapping, peft_type=method.name, **spec.values, reasons=(method.shares, *left, *notes, *mapping.reasons)
     )
     if not is_alike:
-        answer = replace(answer, per_rank=None, fixed=None)
+        answer = replace(answer, formula=None)
     return replace(answer, matched=None, coverage=(), verification=None) if is_narrowed else answer

@@ -4,8 +4,8 @@ import json
 from collections import defaultdict
 from typing import Any
 
+from ...domain.architectures import Architecture
 from ...domain.mappings import Mapping, Source
-from ...domain.scans import Architecture
 from ...domain.summaries import ArchitectureDetail, ArchitectureSummary
 from ...errors import UnknownArchitecture
 from ..db.schema import Reader

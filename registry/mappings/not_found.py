@@ -1,7 +1,6 @@
 """Why a lookup found nothing, in one sentence with the way out."""
 
-from ...domain.methods import UNTARGETED, Method, get_method
-from ...domain.proposals import nothing_for
+from ...domain.methods import UNTARGETED, Method, get_method, nothing_for
 from ...domain.vocabulary import PRESETS
 from ...errors import LoradarError, NotRegistered, UnknownPreset, quoted
 from ..db.canonical import Question

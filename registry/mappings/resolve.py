@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from ...domain.coverage import Coverage
+from ...domain.architectures import ArchitectureName, PromptFacts
+from ...domain.layers import Coverage
 from ...domain.mappings import Mapping, Source, Verification
 from ...domain.methods import Method, get_method
-from ...domain.prompt_facts import PromptFacts
-from ...domain.targets import TargetSpec
+from ...domain.targets import Formula, TargetSpec
 from ...domain.versions import Versions
 from ...domain.vocabulary import SourceKind
 from ..db.canonical import Question
@@ -121,19 +121,17 @@ def to_mapping(row: dict[str, Any]) -> Mapping:
     """Return the record of a row of ``SELECT_MAPPINGS``."""
     return Mapping(
         id=row["id"],
-        library=row["library"],
-        name=row["name"],
+        architecture=ArchitectureName(row["library"], row["name"]),
         peft_type=row["peft_type"],
         preset=row["preset"],
-        spec=TargetSpec.from_dict(json.loads(row["spec"])),
+        **TargetSpec.from_dict(json.loads(row["spec"])).values,
         source=Source(row["kind"], row["version"]),
         revision=row["revision"],
         matched=row["matched"],
-        per_rank=row["per_rank"],
-        fixed=row["fixed"],
+        formula=None if row["per_rank"] is None else Formula(row["per_rank"], row["fixed"]),
         reasons=tuple(json.loads(row["reasons"])),
         verification=to_verification(row) if row["status"] else None,
-        coverage=tuple(map(Coverage.from_dict, json.loads(row["coverage"]))),
+        coverage=tuple(Coverage(**coverage) for coverage in json.loads(row["coverage"])),
         prompt_facts=to_prompt_facts(row["prompt_facts"]),
         versions=Versions(row["since"], row["until"]) if row["since"] else None,
     )
@@ -141,7 +139,7 @@ def to_mapping(row: dict[str, Any]) -> Mapping:
 
 def to_prompt_facts(text: str | None) -> PromptFacts | None:
     """Return the facts as they are stored; ``None`` if nobody scanned the architecture."""
-    return None if text is None else PromptFacts.from_dict(json.loads(text))
+    return None if text is None else PromptFacts(**json.loads(text))
 
 
 def to_verification(row: dict[str, Any]) -> Verification:

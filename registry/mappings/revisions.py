@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, update
 
 from ...domain.mappings import Mapping, Source
+from ...domain.schema import to_json
 from ...domain.vocabulary import SourceKind
 from ..db import tables
 from ..db.canonical import canonical
@@ -47,7 +48,7 @@ def add_mappings(
         (unchanged if mapping in revisions else extended if mapping.id in ids else added).append(mapping)
     _insert(write, source, added)
     _extend(write, extended)
-    return StoreReport(tuple(added), tuple(unchanged), write.outcome, tuple(extended))
+    return StoreReport(tuple(added), tuple(unchanged), tuple(extended), write.outcome)
 
 
 def _known(write: Write, kind: SourceKind, named: Sequence[Named]) -> dict[tuple[str, ...], list[Mapping]]:
@@ -94,11 +95,11 @@ def _row(mapping: Mapping) -> dict[str, Any]:
         "peft_type": mapping.peft_type,
         "preset": mapping.preset,
         "revision": mapping.revision,
-        "spec": canonical(mapping.spec.to_dict()),
+        "spec": canonical(to_json(mapping.spec)),
         "matched": mapping.matched,
         "per_rank": mapping.per_rank,
         "fixed": mapping.fixed,
-        "coverage": canonical([coverage.to_dict() for coverage in mapping.coverage]),
+        "coverage": canonical([to_json(coverage) for coverage in mapping.coverage]),
         "reasons": canonical(mapping.reasons),
         "since": mapping.versions and mapping.versions.since,
         "until": mapping.versions and mapping.versions.until,

@@ -2,8 +2,8 @@
 
 from collections import defaultdict
 
+from ...domain.architectures import Architecture
 from ...domain.mappings import Mapping
-from ...domain.scans import Architecture
 from ..db.canonical import Question
 from ..db.schema import Reader
 from .listing import to_architecture

@@ -4,14 +4,19 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TYPE_CHECKING, cast
 
-from ...domain.scans import Architecture, Slot
+from ...domain.architectures import Architecture
+from ...domain.layers import Slot
 from ...domain.summaries import Neighbour
 from ..db.schema import Reader, serial_of
 from ..versions.stored_names import list_slots
 from . import listing as browse
 from .differences import list_differences, tail_of
 from .not_found import unscanned
+
+if TYPE_CHECKING:
+    from ...domain.vocabulary import Library
 
 _MEMBERS = """
 SELECT a.id, COUNT(*) AS size, a.library, a.name, a.class_name, a.library_version, a.fingerprint, a.structure
@@ -99,7 +104,7 @@ class Similarity:
         slots = list_slots(self._reader, library, name)
         if not slots:
             raise unscanned(self._reader, library, name)
-        asked, profile = Architecture.from_dict({"library": library, "name": name}), Profile.of(slots)
+        asked, profile = Architecture(cast("Library", library), name), Profile.of(slots)
         others = ((group, _others(asked, group)) for group in self._groups())
         ranked = sorted(((g.profile, near) for g, near in others if near), key=lambda one: _nearness(profile, *one))
         return tuple(self._tell(asked, slots, near) for _, near in ranked[:limit])

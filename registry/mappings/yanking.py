@@ -2,6 +2,7 @@
 
 from ...domain.changes import Revision
 from ...domain.identities import Actor
+from ...domain.schema import from_json, to_json
 from ...errors import Conflict, NotAllowed, StaleVersion
 from ..contributions.idempotency import Key, find_answer, keep_answer
 from ..db.database import Access
@@ -76,14 +77,14 @@ class Revisions:
         with self._access.writing("mapping.yank" if is_yanked else "mapping.restore", by.name) as write:
             known = find_answer(write, by, key)
             if known:
-                return Revision.from_dict(known)
+                return from_json(Revision, known)
             held = get_revision(write.reader, mapping_id)
             mapping_id = held.mapping.id  # what was given may be the first digits of it
             _check(held, version, is_yanked=is_yanked)
             set_yanked(write, mapping_id, reason if is_yanked else None, held.version + 1)
             about = held.mapping
             write.tell(mapping_subject(mapping_id), architecture_subject(about.library, about.name), reason=reason)
-            keep_answer(write, by, key, get_revision(write.reader, mapping_id).to_dict())
+            keep_answer(write, by, key, to_json(get_revision(write.reader, mapping_id)))
         return self.get(mapping_id)
 
 

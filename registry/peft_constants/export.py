@@ -7,6 +7,7 @@ from typing import Any
 
 from ...domain.mappings import Mapping
 from ...domain.methods import UNTARGETED, Method, get_method
+from ...domain.schema import to_json
 from ...domain.targets import Targets
 from ...errors import UnknownPeftType
 from ..mappings.families import stored_under
@@ -66,7 +67,7 @@ class Export:
             "targets": to_plain(self.targets),
             "replaces": to_plain(self.replaces),
             "id": self.mapping.id,
-            "source": self.mapping.source.to_dict(),
+            "source": to_json(self.mapping.source),
             "status": check.status if check else None,
             "library_version": check.library_version if check else None,
         }

@@ -2,20 +2,23 @@
 
 import ast
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
+from ...domain.schema import to_json
 from ...domain.targets import TargetSpec
 from ...domain.versions import parse_version
 from ...errors import ConstantsUnreadable, MissingExtra
 from ..mappings.entries import Entry
 from .syntax import Conditional, read_module
+
+_CONDITIONAL = ("name", "key", "value", "if")
 
 SEED_VERSION = "0.21.2"
 """The PEFT version whose tables a new registry is seeded with."""
@@ -50,22 +53,6 @@ class PeftConstants:
         for key, entry in uncertain.items():
             if key is not None and key not in certain:
                 yield key, entry.value, entry.condition
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {
-            "package": "peft",
-            "version": self.version,
-            "tables": self.tables,
-            "values": self.values,
-            "conditional": [entry.to_dict() for entry in self.conditional],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build the constants from their JSON form."""
-        conditional = tuple(Conditional.from_dict(entry) for entry in data["conditional"])
-        return cls(data["version"], data["tables"], data["values"], conditional)
 
 
 def read_constants(path: Path | None = None, version: str | None = None) -> PeftConstants:
@@ -200,7 +187,9 @@ def load_constants(path: Path | None = None, *, version: str = SEED_VERSION) -> 
     """
     source = path or constants_file(version)
     try:
-        return PeftConstants.from_dict(json.loads(source.read_text(encoding="utf-8")))
+        data = json.loads(source.read_text(encoding="utf-8"))
+        conditional = tuple(Conditional(*(each[key] for key in _CONDITIONAL)) for each in data["conditional"])
+        return PeftConstants(data["version"], data["tables"], data["values"], conditional)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         message = (
             f"Cannot read PEFT's constants from {str(source)!r}: {type(error).__name__}: {error}. "
@@ -219,11 +208,10 @@ def write_constants_json(constants: PeftConstants, path: Path) -> None:
         lines = (f"{' ' * (indent + 2)}{text(key)}: {text(value)}" for key, value in entries.items())
         return f"{{\n{_join(lines)}\n{' ' * indent}}}" if entries else "{}"
 
-    data = constants.to_dict()
     tables = (f"    {text(name)}: {table(entries, 4)}" for name, entries in constants.tables.items())
-    conditional = (f"    {text(entry)}" for entry in data["conditional"])
+    conditional = (f"    {text(to_json(entry))}" for entry in constants.conditional)
     fields = [
-        f'  "package": {text(data["package"])}',
+        '  "package": "peft"',
         f'  "version": {text(constants.version)}',
         f'  "tables": {{\n{_join(tables)}\n  }}',
         f'  "values": {table(constants.values, 2)}',

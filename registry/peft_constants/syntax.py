@@ -5,9 +5,8 @@ because a silently missing entry would be worse than none.
 """
 
 import ast
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from ...errors import ConstantsUnreadable
 
@@ -22,15 +21,6 @@ class Conditional:
     key: str | None
     value: Any
     condition: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"name": self.name, "key": self.key, "value": self.value, "if": self.condition}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build it from its JSON form."""
-        return cls(data["name"], data["key"], data["value"], data["if"])
 
 
 @dataclass

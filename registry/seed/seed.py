@@ -13,6 +13,7 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from ...catalog.entries import Catalog, CatalogEntry, read_catalog
 from ...catalog.older_versions import OlderCatalog, read_older
 from ...domain.mappings import Mapping, Source, Verification
+from ...domain.schema import to_json
 from ...domain.versions import parse_version
 from ..db import tables
 from ..db.canonical import Question, canonical
@@ -157,7 +158,7 @@ def _architecture_row(entry: CatalogEntry) -> dict[str, Any]:
         "structure": seen.structure,
         "method": entry.method,
         "proof": entry.proof,
-        "prompt_facts": canonical(entry.prompt_facts.to_dict()),
+        "prompt_facts": canonical(to_json(entry.prompt_facts)),
         "towers": canonical(entry.towers),
     }
 
@@ -173,7 +174,7 @@ def _slot_rows(entries: Iterable[CatalogEntry], ids: dict[str, int]) -> Iterator
     for entry in entries:
         owner = ids[entry.architecture.name]
         for position, slot in enumerate(entry.slots):
-            yield {**slot.to_dict(), "architecture_id": owner, "position": position}
+            yield {**to_json(slot), "architecture_id": owner, "position": position}
 
 
 def _put_mappings(write: Write, catalog: Catalog) -> set[str]:
@@ -196,9 +197,9 @@ def _refresh(write: Write, proposed: Iterable[Entry], known: dict[Question, Mapp
         {
             "at": known[entry.question].id,
             "matched": entry.matched,
-            "per_rank": entry.per_rank,
-            "fixed": entry.fixed,
-            "coverage": canonical([coverage.to_dict() for coverage in entry.coverage]),
+            "per_rank": entry.formula.per_rank if entry.formula else None,
+            "fixed": entry.formula.fixed if entry.formula else None,
+            "coverage": canonical([to_json(coverage) for coverage in entry.coverage]),
             "reasons": canonical(entry.reasons),
         }
         for entry in proposed

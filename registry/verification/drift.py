@@ -13,6 +13,7 @@ from ...domain.identities import Actor
 from ...domain.mappings import Mapping, Source
 from ...domain.methods import TARGETED, get_method
 from ...domain.scans import Scan
+from ...domain.schema import to_json
 from ...domain.submissions import OPEN_STATUSES, Statement, Submission
 from ...wording import count_layers
 from ..mappings.entries import entries_of_proposals
@@ -48,7 +49,7 @@ class Drift:
         """Return the JSON form."""
         return {
             "architecture": {"library": self.statement.library, "name": self.statement.name},
-            "statement": self.statement.to_dict(),
+            "statement": to_json(self.statement),
             "wrong": [outcome.to_dict() for outcome in self.wrong],
         }
 
@@ -114,7 +115,7 @@ def _find_drift(stated: list[Outcome], proposals: Proposals) -> Drift | None:
         return None
     first = wrong[0].mapping
     question = (first.library, first.name, first.peft_type, first.preset)
-    return Drift(Statement(*question, proposal.spec, _rationale(wrong, proposal)), tuple(wrong))  # type: ignore[arg-type]
+    return Drift(Statement(*question, **proposal.spec.values, rationale=_rationale(wrong, proposal)), tuple(wrong))  # type: ignore[arg-type]
 
 
 def _is_replaced(mapping: Mapping, community: Iterable[Mapping]) -> bool:

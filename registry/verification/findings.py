@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import get_args
 
+from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
-from ...domain.scans import Layer
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import Role
 from ...wording import count_layers, list_some

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from ...domain.scans import Layer, Scan
+from ...domain.layers import Layer
+from ...domain.scans import Scan
 from ...domain.targets import TargetMatcher, Targets, TargetSpec
 from ...domain.vocabulary import Kind
 

@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from ...domain.schema import to_json
 from ...domain.targets import TargetSpec
 from ..peft_constants.reading import IA3_FEEDFORWARD_TABLE, TARGETS_TABLE, load_constants, peft_type_of
 from ..results import Outcome, Verdict
@@ -90,7 +91,7 @@ def _describe(group: Group) -> Iterator[str]:
 
 
 def _entry(name: str, spec: TargetSpec) -> Iterator[str]:
-    for field, value in spec.to_dict().items():
+    for field, value in to_json(spec).items():
         if value:
             suffix = "" if field == "target_modules" else f" ({field})"
             yield f"`{json.dumps(name)}: {json.dumps(value)}`{suffix}"
@@ -121,7 +122,7 @@ def _group(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
     groups: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         key = [outcome.mapping.name, outcome.verdict, outcome.findings]
-        specs = [spec.to_dict() if spec else None for spec in (outcome.mapping.spec, outcome.suggestion)]
+        specs = [to_json(spec) if spec else None for spec in (outcome.mapping.spec, outcome.suggestion)]
         groups[json.dumps([*key, *specs])].append(outcome)
     return [groups[key] for key in sorted(groups)]
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
+from ...domain.layers import Layer
 from ...domain.mappings import Mapping, Verification
 from ...domain.methods import TARGETED
-from ...domain.scans import Layer, Proposal, Scan
+from ...domain.scans import Proposal, Scan
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import Status
 from .findings import Case, Finding, collect_findings

@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
+from ...domain.layers import Slot
 from ...domain.mappings import Mapping
-from ...domain.scans import Slot
 from ...domain.targets import TargetMatcher, TargetSpec
 from ...domain.versions import Rename, VersionedRename, newest, parse_version
 
@@ -190,7 +190,7 @@ def translate_mapping(mapping: Mapping, slots: Sequence[Slot], renames: Iterable
         if spec:
             old, new = (", ".join(one.target_modules or ()) for one in (mapping.spec, spec))
             reason = f"stated in the names of {mapping.library} {older}: {old} -> {new}"
-            return replace(mapping, spec=spec, verification=None, reasons=(reason, *mapping.reasons))
+            return replace(mapping, **spec.values, verification=None, reasons=(reason, *mapping.reasons))
     return mapping
 
 

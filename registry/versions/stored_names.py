@@ -1,7 +1,7 @@
 """Read the slots of a stored architecture, their names in other versions, and the versions it was verified at."""
 
-from ...domain.scans import Slot
-from ...domain.versions import Rename, VersionedRename
+from ...domain.layers import Slot
+from ...domain.versions import VersionedRename
 from ..db.schema import Reader
 
 _SLOTS = """
@@ -37,10 +37,7 @@ def list_slots(reader: Reader, library: str, name: str) -> tuple[Slot, ...]:
 def list_renames(reader: Reader, library: str, name: str) -> tuple[VersionedRename, ...]:
     """Return the renames of an architecture's layers between versions."""
     rows = reader.rows(_RENAMES, library=library, name=name)
-    return tuple(
-        VersionedRename(row["from_version"], row["to_version"], Rename(row["old"], row["new"], row["says"]))
-        for row in rows
-    )
+    return tuple(VersionedRename(**row) for row in rows)
 
 
 def list_versions(reader: Reader, library: str, name: str) -> list[str]:

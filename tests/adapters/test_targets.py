@@ -4,6 +4,7 @@ import logging
 import re
 import sqlite3
 import sys
+from dataclasses import replace
 
 import peft
 import pytest
@@ -43,8 +44,9 @@ import loradar
 from loradar import IA3Config, LoraConfig, get_peft_model
 from loradar.adapters.targets import decide, decide_for, scan_known
 from loradar.discovery import sources
-from loradar.domain.scans import Architecture, Proposal
-from loradar.domain.targets import TargetSpec, find_hits
+from loradar.domain.architectures import Architecture
+from loradar.domain.scans import Proposal
+from loradar.domain.targets import Formula, TargetSpec, find_hits
 from loradar.errors import InvalidConfig, NoAdaptableLayers, UnknownPreset
 from loradar.references import Reference
 from loradar.registry import Registry
@@ -165,10 +167,17 @@ def test_an_entry_that_does_not_fit_is_named_and_not_used(registry):
 def store(registry, name, *targets):
     """Register targets that a scan of something else found."""
     found = loradar.scan(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=8))
-    wrong = Proposal("LORA", "default", TargetSpec(targets), 1, 1, 0, ("a test says so",))
+    wrong = Proposal(
+        peft_type="LORA",
+        preset="default",
+        target_modules=targets,
+        matched=1,
+        formula=Formula(1, 0),
+        reasons=("a test says so",),
+    )
     version = found.architecture.library_version
     architecture = Architecture("transformers", name, "X", version, "sha256:" + "1" * 64)
-    registry.add_scan(type(found)(architecture, "names", found.layers, found.towers, (), (wrong,), found.module_paths))
+    registry.add_scan(replace(found, architecture=architecture, method="names", slots=(), proposals=(wrong,)))
 
 
 def test_heads_to_save_are_those_of_this_model():

@@ -9,8 +9,9 @@ from starlette.testclient import TestClient
 from loradar.api import create_app
 from loradar.api.submission_checks import Checker
 from loradar.domain.identities import TOKEN_ROLES
-from loradar.domain.submissions import Checked, Evidence
-from loradar.domain.targets import TargetSpec
+from loradar.domain.schema import to_json
+from loradar.domain.submissions import Checked, SubmissionEvidence
+from loradar.domain.targets import Formula, TargetSpec
 from loradar.registry import Registry
 from loradar.settings import RequestLimits, Settings
 
@@ -44,8 +45,10 @@ class Service:
         """Let the checks of a submission come to an end."""
         said = submission["statement"]
         spec = TargetSpec(target_modules=tuple(said["target_modules"]))
-        evidence = None if failure else Evidence("names", builds=True, spec=spec, matched=2, per_rank=128, fixed=0)
-        return self.registry.submissions.settle(submission["id"], Checked(evidence, failure)).to_dict()
+        evidence = (
+            None if failure else SubmissionEvidence("names", builds=True, spec=spec, matched=2, formula=Formula(128, 0))
+        )
+        return to_json(self.registry.submissions.settle(submission["id"], Checked(evidence, failure)))
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,14 @@ from contextlib import closing
 import httpx2
 import pytest
 from patience import patience
+from shapes import documented
 from starlette.testclient import TestClient
 
 from loradar.api import create_app, running
 from loradar.api.dependencies import LazyRegistry
-from loradar.api.schemas import ErrorBody, HealthBody, IndexBody, ReadyBody
-from loradar.errors import DatabaseUnusable
+from loradar.api.routes.health import Health, Readiness
+from loradar.api.routes.index import Index
+from loradar.errors import DatabaseUnusable, ErrorBody
 from loradar.registry import Registry
 from loradar.settings import Settings
 
@@ -25,13 +27,13 @@ THREADS = 40
 
 def test_health_and_readiness(client):
     """Both are well with a seeded registry."""
-    assert HealthBody.model_validate(client.get("/healthz").json()).status == "ok"
-    assert ReadyBody.model_validate(client.get("/readyz").json()).serial == 1
+    assert documented(Health, client.get("/healthz").json()).status == "ok"
+    assert documented(Readiness, client.get("/readyz").json()).serial == 1
 
 
 def test_the_index_links_to_what_there_is(client):
     """Links without a name in them lead somewhere: to an answer, to a token, or to where one may send something."""
-    body = IndexBody.model_validate(client.get("/").json())
+    body = documented(Index, client.get("/").json())
     for path in body.links.values():
         if "{" not in path:
             assert client.get(path).status_code in (200, 401, 405), path
@@ -114,7 +116,7 @@ def test_routes_that_are_not_there_have_the_one_shape(client, path):
     """The framework's own errors look like ours."""
     answer = client.get(path)
     assert answer.status_code == 404
-    assert ErrorBody.model_validate(answer.json()).error.code == "not_found"
+    assert documented(ErrorBody, answer.json()).error.code == "not_found"
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_a_method_that_is_not_there_is_told_which_are(client, method, path, allo
     """All of the path's, whichever routes they are of."""
     answer = client.request(method, path)
     assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
-    assert ErrorBody.model_validate(answer.json()).error.code == "method_not_allowed"
+    assert documented(ErrorBody, answer.json()).error.code == "method_not_allowed"
 
 
 def test_a_failure_inside_shows_nothing_of_it(client, monkeypatch):
@@ -143,7 +145,7 @@ def test_a_failure_inside_shows_nothing_of_it(client, monkeypatch):
     monkeypatch.setattr(Registry, "lookup", fail)
     answer = client.get("/v1/targets/llama")
     assert answer.status_code == 500
-    assert ErrorBody.model_validate(answer.json()).error.code == "internal_error"
+    assert documented(ErrorBody, answer.json()).error.code == "internal_error"
     assert "secret" not in answer.text
     assert "Traceback" not in answer.text
 

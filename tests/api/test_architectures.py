@@ -2,8 +2,10 @@
 
 import pytest
 from records_zoo import make_scan
+from shapes import documented
 
-from loradar.api.schemas import DetailBody, PageBody, SimilarBody
+from loradar.domain.schema import to_json
+from loradar.domain.summaries import ArchitectureDetail, ArchitecturePage, NeighbourList
 
 
 def test_pages_follow_each_other(client, registry):
@@ -11,13 +13,13 @@ def test_pages_follow_each_other(client, registry):
     found, after = [], None
     while True:
         page = client.get("/v1/architectures", params={"limit": 200} | ({"after": after} if after else {})).json()
-        assert PageBody.model_validate(page)
+        assert documented(ArchitecturePage, page)
         assert len(page["architectures"]) <= 200
         found += page["architectures"]
         after = page["next"]
         if after is None:
             break
-    assert found == [summary.to_dict() for summary in registry.list_architectures()]
+    assert found == [to_json(summary) for summary in registry.list_architectures()]
 
 
 def test_a_full_last_page_has_no_next(client, registry):
@@ -49,8 +51,8 @@ def test_details_are_the_registry_s(client, registry):
     """Slots, towers, mappings and revisions, in the shape OpenAPI documents."""
     registry.add_scan(make_scan("llama"))
     body = client.get("/v1/architectures/transformers/llama").json()
-    assert body == registry.get_architecture("transformers", "llama").to_dict()
-    assert DetailBody.model_validate(body)
+    assert body == to_json(registry.get_architecture("transformers", "llama"))
+    assert documented(ArchitectureDetail, body)
 
 
 def test_a_qualified_name_is_one_segment(client, registry):
@@ -73,8 +75,8 @@ def test_the_nearest_are_the_registry_s(client, registry):
     for n in range(3):
         registry.add_scan(make_scan(f"near{n}", fingerprint=f"sha256:{n}"))
     body = client.get("/v1/architectures/transformers/llama/similar?limit=2").json()
-    assert SimilarBody.model_validate(body)
-    assert body["similar"] == [one.to_dict() for one in registry.list_similar("transformers", "llama", 2)]
+    assert documented(NeighbourList, body)
+    assert body["similar"] == [to_json(one) for one in registry.list_similar("transformers", "llama", 2)]
     assert len(body["similar"]) == 2
 
 

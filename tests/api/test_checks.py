@@ -24,7 +24,9 @@ ADA = Actor("ada", "contributor")
 def submit(registry, name, rationale=None):
     """Submit something."""
     spec = TargetSpec(target_modules=("q_proj",))
-    return registry.submissions.add(Statement("transformers", name, "LORA", "default", spec, rationale), ADA)
+    return registry.submissions.add(
+        Statement("transformers", name, "LORA", "default", **spec.values, rationale=rationale), ADA
+    )
 
 
 def wait_for(registry, submission):

@@ -6,11 +6,23 @@ from importlib import import_module
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from shapes import documented, validator
 
-from loradar.api import create_app
+from loradar.api import create_app, requests
 from loradar.settings import Settings
 
-SCHEMAS = ("schemas", "schemas_reads", "schemas_requests", "schemas_scan", "schemas_submissions", "schemas_tokens")
+RECORDS = (
+    "api.routes.health",
+    "api.routes.index",
+    "domain.changes",
+    "domain.identities",
+    "domain.mappings",
+    "domain.scans",
+    "domain.submissions",
+    "domain.summaries",
+    "errors",
+    "snapshots",
+)
 
 
 @pytest.fixture(scope="module")
@@ -108,15 +120,24 @@ def test_links_lead_to_operations(operations):
         assert set(link["parameters"]) <= known[link["operationId"]]
 
 
-@pytest.mark.parametrize("module", SCHEMAS)
-def test_examples_are_valid(module):
+@pytest.mark.parametrize("module", RECORDS)
+def test_examples_of_responses_are_valid(module):
     """An example that does not fit its own schema would mislead."""
-    found = vars(import_module(f"loradar.api.{module}")).values()
-    shapes = {shape for shape in found if isinstance(shape, type) and hasattr(shape, "model_config")}
-    examples = [(s, e) for s in shapes for e in (s.model_config.get("json_schema_extra") or {}).get("examples", ())]
-    for shape, example in examples:
-        shape.model_validate(example)
+    found = vars(import_module(f"loradar.{module}")).values()
+    records = [each for each in found if isinstance(each, type) and hasattr(each, "__pydantic_config__")]
+    examples = [(record, example) for record in records for example in validator(record).schema.get("examples", ())]
+    for record, example in examples:
+        documented(record, example)
     assert examples
+
+
+def test_examples_of_requests_are_valid():
+    """As those of responses."""
+    bodies = [each for each in vars(requests).values() if isinstance(each, type) and hasattr(each, "model_config")]
+    examples = [(b, e) for b in bodies for e in (b.model_config.get("json_schema_extra") or {}).get("examples", ())]
+    for body, example in examples:
+        body.model_validate(example)
+    assert len(examples) >= 6
 
 
 def test_no_framework_shape_is_left(document):

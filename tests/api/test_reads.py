@@ -2,17 +2,14 @@
 
 import pytest
 from records_zoo import make_scan, proposal
+from shapes import documented
 
-from loradar.api.schemas_reads import (
-    BatchBody,
-    ChangesBody,
-    DifferenceBody,
-    HistoryBody,
-    LayersBody,
-    MappingPageBody,
-    RevisionBody,
-)
+from loradar.domain.changes import ArchitectureHistory, ChangePage, Revision
 from loradar.domain.identities import LOCAL
+from loradar.domain.mappings import BatchAnswers, MappingPage
+from loradar.domain.schema import to_json
+from loradar.domain.submissions import Difference
+from loradar.domain.summaries import ArchitectureSlots
 from loradar.errors import DatabaseUnusable
 from loradar.registry import Registry
 
@@ -28,7 +25,7 @@ def ask(service, path, shape, **query):
     """Return a body that has the documented shape."""
     answer = service.client.get(path, params=query)
     assert answer.status_code == 200, answer.text
-    assert shape.model_validate(answer.json())
+    assert documented(shape, answer.json())
     return answer.json()
 
 
@@ -44,7 +41,7 @@ def test_many_questions_are_answered_in_order(service):
     ]
     answer = service.client.post("/v1/targets:batch", json={"questions": asked})
     assert answer.status_code == 200
-    assert BatchBody.model_validate(answer.json())
+    assert documented(BatchAnswers, answer.json())
     for question, got in zip(asked, answer.json()["answers"], strict=True):
         query = {name: value for name, value in question.items() if name != "model_type"}
         alone = service.client.get(f"/v1/targets/{question['model_type']}", params=query)
@@ -97,12 +94,12 @@ def test_pages_of_mappings_follow_each_other(service):
     query = {"source": "peft", "peft_type": "ia3", "limit": 3}
     listed, after = [], {}
     while after is not None:
-        page = ask(service, "/v1/mappings", MappingPageBody, **query, **after)
+        page = ask(service, "/v1/mappings", MappingPage, **query, **after)
         assert len(page["mappings"]) <= 3
         listed += page["mappings"]
         after = {"after": page["next"]} if page["next"] else None
     everything = service.registry.find_mappings("peft", "IA3", limit=999)
-    assert listed == [mapping.to_dict() for mapping in everything]
+    assert listed == [to_json(mapping) for mapping in everything]
 
 
 BEYOND = (
@@ -128,8 +125,8 @@ def test_bounds_of_the_list_are_kept(service, query):
 def test_a_revision_has_its_story_and_its_version(service, found):
     """The tag is what If-Match takes; the first digits of an id will do."""
     mapping = found[0]
-    body = ask(service, f"/v1/mappings/{mapping.id}", RevisionBody)
-    assert body == service.registry.revisions.get(mapping.id).to_dict()
+    body = ask(service, f"/v1/mappings/{mapping.id}", Revision)
+    assert body == to_json(service.registry.revisions.get(mapping.id))
     short = service.client.get(f"/v1/mappings/{mapping.id.removeprefix('sha256:')[:12]}")
     assert short.json() == body
     assert (short.headers["ETag"], short.headers["Cache-Control"]) == ('"v1"', "no-cache")
@@ -141,8 +138,8 @@ def test_a_revision_has_its_story_and_its_version(service, found):
 def test_two_mappings_are_told_apart(service, found):
     """As the registry does."""
     one, other = found
-    body = ask(service, f"/v1/mappings/{one.id}/diff", DifferenceBody, against=other.id)
-    assert body == service.registry.compare(one.id, other.id).to_dict()
+    body = ask(service, f"/v1/mappings/{one.id}/diff", Difference, against=other.id)
+    assert body == to_json(service.registry.compare(one.id, other.id))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +177,7 @@ def test_the_feed_is_followed_page_by_page(service, found):
     assert found
     listed, since = [], 0
     while since is not None:
-        page = ask(service, "/v1/changes", ChangesBody, since=since, limit=2)
+        page = ask(service, "/v1/changes", ChangePage, since=since, limit=2)
         listed += page["changes"]
         since = page["next"]
     assert [change["serial"] for change in listed] == list(range(1, service.registry.serial() + 1))
@@ -188,14 +185,14 @@ def test_the_feed_is_followed_page_by_page(service, found):
     told = [change["details"] for change in listed if change["action"].startswith("token.")]
     assert told
     assert all(details == {"withheld": True} for details in told)
-    assert ask(service, "/v1/changes", ChangesBody, since=page["serial"])["changes"] == []
+    assert ask(service, "/v1/changes", ChangePage, since=page["serial"])["changes"] == []
 
 
 def test_history_and_slots_are_the_registry_s(service, found):
     """Of one architecture."""
     assert found
-    history = ask(service, "/v1/architectures/transformers/readable/history", HistoryBody)
-    assert history["revisions"] == [r.to_dict() for r in service.registry.list_history("transformers", "readable")]
-    layers = ask(service, "/v1/architectures/transformers/llama/layers", LayersBody)
-    assert layers["slots"] == [slot.to_dict() for slot in service.registry.list_slots("transformers", "llama")]
-    assert ask(service, "/v1/architectures/transformers/chatglm/layers", LayersBody)["slots"] == []
+    history = ask(service, "/v1/architectures/transformers/readable/history", ArchitectureHistory)
+    assert history["revisions"] == [to_json(r) for r in service.registry.list_history("transformers", "readable")]
+    layers = ask(service, "/v1/architectures/transformers/llama/layers", ArchitectureSlots)
+    assert layers["slots"] == [to_json(slot) for slot in service.registry.list_slots("transformers", "llama")]
+    assert ask(service, "/v1/architectures/transformers/chatglm/layers", ArchitectureSlots)["slots"] == []

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 from patience import wait_until
+from shapes import documented
 from starlette.testclient import TestClient
 
 from loradar.api import create_app, workers
+from loradar.api.openapi import LAYERS_EXAMPLE
 from loradar.api.routes import scan as route
-from loradar.api.schemas_scan import LAYERS_EXAMPLE, ScanBody
+from loradar.domain.scans import Scan
 from loradar.sandbox.bounds import Bounds
 from loradar.sandbox.pool import Sandbox
 from loradar.settings import RequestLimits, Settings
@@ -34,7 +36,7 @@ def code_of(answer):
 def test_a_list_of_layers_gets_proposals(client):
     """By names and shapes alone, and nothing is said to be proved."""
     answer = client.post("/v1/scan", json={"layers": LAYERS_EXAMPLE, "name": "sent"})
-    body = ScanBody.model_validate(answer.json())
+    body = documented(Scan, answer.json())
     assert (answer.status_code, body.method, body.architecture.name) == (200, "names", "sent")
     default = next(one for one in body.proposals if (one.peft_type, one.preset) == ("LORA", "default"))
     assert default.target_modules == ["q_proj", "v_proj"]
@@ -45,14 +47,14 @@ def test_a_configuration_gets_proposals(client):
     """Traced as any scan; what it says of code of its own is passed over."""
     config = {"model_type": "olmo2", "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 128}
     config |= {"num_attention_heads": 4, "vocab_size": 100, "auto_map": {"AutoModel": "evil.py--Evil"}}
-    body = ScanBody.model_validate(client.post("/v1/scan", json={"config": config}).json())
+    body = documented(Scan, client.post("/v1/scan", json={"config": config}).json())
     assert (body.method, body.architecture.class_name) == ("dataflow", "Olmo2ForCausalLM")
     assert {layer.path.split(".")[2] for layer in body.layers if ".q_proj" in layer.path} == {"0", "1"}
 
 
 def test_a_reference_gets_proposals(client):
     """One that the installed library lists."""
-    body = ScanBody.model_validate(client.post("/v1/scan", json={"reference": "timm:resnet18"}).json())
+    body = documented(Scan, client.post("/v1/scan", json={"reference": "timm:resnet18"}).json())
     assert body.architecture.library == "timm"
 
 

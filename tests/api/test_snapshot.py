@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from patience import patience
 from records_zoo import make_scan
+from shapes import documented
 
 from loradar.api import snapshot_files as snapshots
-from loradar.api.schemas_reads import KeyBody
 from loradar.api.snapshot_files import Snapshots
 from loradar.errors import Overloaded, SignatureInvalid
 from loradar.registry import Registry
-from loradar.snapshots import check_snapshot
+from loradar.snapshots import SnapshotKey, check_snapshot
 
 PLAIN = {"Accept-Encoding": "identity"}
 
@@ -22,7 +22,7 @@ PLAIN = {"Accept-Encoding": "identity"}
 @pytest.fixture(scope="module")
 def key(service):
     """The service's public key."""
-    return KeyBody.model_validate(service.client.get("/v1/snapshot/key").json()).key
+    return documented(SnapshotKey, service.client.get("/v1/snapshot/key").json()).key
 
 
 @pytest.fixture

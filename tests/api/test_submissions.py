@@ -3,9 +3,10 @@
 from itertools import count
 
 import pytest
+from shapes import documented
 
-from loradar.api.schemas import ErrorBody
-from loradar.api.schemas_submissions import SubmissionBody, SubmissionsBody
+from loradar.domain.submissions import Submission, SubmissionPage
+from loradar.errors import ErrorBody
 
 NUMBERS = count()
 
@@ -24,13 +25,13 @@ def submit(service, by="contributor", **fields):
 
 def code_of(answer):
     """Return the code of an error in the one shape."""
-    return ErrorBody.model_validate(answer.json()).error.code
+    return documented(ErrorBody, answer.json()).error.code
 
 
 def test_a_submission_is_taken_in(service):
     """202 with where to look, at version 1, as it was sent."""
     answer = service.post("/v1/submissions", stated(name="taken"))
-    body = SubmissionBody.model_validate(answer.json())
+    body = documented(Submission, answer.json())
     assert (answer.status_code, body.status, body.submitter) == (202, "checking", "contributor")
     assert answer.headers["Location"] == f"/v1/submissions/{body.id}"
     assert answer.headers["ETag"] == '"v1"'
@@ -72,7 +73,7 @@ def test_pages_go_back_in_time(service):
     made = [submit(service, "other", name="paged", preset=preset) for preset in ("mlp", "attention", "default")]
     service.settle(made[1])
     query = {"submitter": "other", "name": "paged", "limit": 2}
-    first = SubmissionsBody.model_validate(service.client.get("/v1/submissions", params=query).json())
+    first = documented(SubmissionPage, service.client.get("/v1/submissions", params=query).json())
     assert [one.id for one in first.submissions] == [made[2]["id"], made[1]["id"]]
     assert [one.evidence for one in first.submissions] == [None, None]
     rest = service.client.get("/v1/submissions", params=query | {"before": first.next}).json()
@@ -117,7 +118,7 @@ def test_an_approval_publishes(service):
     answer = service.post(
         f"/v1/submissions/{made['id']}/reviews", {"decision": "approve", "comment": "Good."}, "reviewer"
     )
-    body = SubmissionBody.model_validate(answer.json())
+    body = documented(Submission, answer.json())
     assert (body.status, body.reviews[0].reviewer, answer.headers["ETag"]) == (
         "published",
         "reviewer",

@@ -1,9 +1,10 @@
 """``/v1/tokens``: who may, who may not, and what is shown of a secret."""
 
 import pytest
+from shapes import documented
 
-from loradar.api.schemas import ErrorBody
-from loradar.api.schemas_tokens import NewTokenBody, TokenBody, TokensBody
+from loradar.domain.identities import NewToken, Token, TokenList
+from loradar.errors import ErrorBody
 
 
 def test_a_token_is_made_shown_once_and_works(service):
@@ -11,11 +12,11 @@ def test_a_token_is_made_shown_once_and_works(service):
     made = service.post("/v1/tokens", {"name": "ada", "role": "reviewer", "expires_days": 30}, "admin")
     assert made.status_code == 201
     assert made.headers["Cache-Control"] == "no-store"
-    body = NewTokenBody.model_validate(made.json())
+    body = documented(NewToken, made.json())
     me = service.client.get("/v1/tokens/me", headers={"Authorization": f"Bearer {body.secret}"})
     assert me.json() == {"name": "ada", "role": "reviewer"}
     listed = service.client.get("/v1/tokens", headers=service.as_("admin"))
-    assert TokensBody.model_validate(listed.json()).tokens[-1].created_by == "admin"
+    assert documented(TokenList, listed.json()).tokens[-1].created_by == "admin"
     assert body.secret not in listed.text
 
 
@@ -23,7 +24,7 @@ def test_a_revoked_token_works_no_longer(service):
     """From the next request on; revoking twice is a conflict, and what is not there cannot be revoked."""
     made = service.post("/v1/tokens", {"name": "bob", "role": "contributor"}, "admin").json()
     path = f"/v1/tokens/{made['token']['id']}/revocation"
-    assert TokenBody.model_validate(service.post(path, {}, "admin").json()).revoked_at
+    assert documented(Token, service.post(path, {}, "admin").json()).revoked_at
     answer = service.client.get("/v1/tokens/me", headers={"Authorization": f"Bearer {made['secret']}"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, "not_authenticated")
     assert service.post(path, {}, "admin").status_code == 409
@@ -40,7 +41,7 @@ def test_only_an_admin_may(service, name, method, path):
     before = len(service.registry.tokens.list())
     answer = service.client.request(method, path, json=body, headers=service.as_(name))
     assert answer.status_code == 403
-    assert ErrorBody.model_validate(answer.json()).error.details["needs"] == "admin"
+    assert documented(ErrorBody, answer.json()).error.details["needs"] == "admin"
     assert len(service.registry.tokens.list()) == before
 
 

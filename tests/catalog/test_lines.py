@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from loradar.catalog.entries import CatalogEntry, CatalogHeader, catalog_lines, list_catalogs, read_catalog
-from loradar.domain.coverage import Coverage
+from loradar.domain.architectures import Architecture, PromptFacts
+from loradar.domain.layers import Coverage, Slot
 from loradar.domain.mappings import Verification
-from loradar.domain.prompt_facts import PromptFacts
-from loradar.domain.scans import Architecture, Proposal, Slot
-from loradar.domain.targets import TargetSpec
+from loradar.domain.scans import Proposal
+from loradar.domain.schema import from_json, to_json
+from loradar.domain.targets import Formula, TargetSpec
 from loradar.errors import InvalidRequest
 
 HEADER = CatalogHeader("transformers", "5.23.0", "0.1.0", "0.21.2")
@@ -23,7 +24,16 @@ def entry(name="olmo2", layers=32, target="q_proj"):
     hits = {target: {"linear": layers}}
     check = Verification("unproven", "5.23.0", hits, 0.25)
     proposals = tuple(
-        Proposal("LORA", preset, spec, layers, layers, 0, (hit, why, "only layers in the blocks"), covered, 0.25)
+        Proposal(
+            peft_type="LORA",
+            preset=preset,
+            **spec.values,
+            matched=layers,
+            formula=Formula(layers, 0),
+            coverage=covered,
+            reached=0.25,
+            reasons=(hit, why, "only layers in the blocks"),
+        )
         for preset, why in (("default", "by convention"), ("attention", "every projection"))
     )
     return CatalogEntry(
@@ -60,7 +70,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_the_whole_form_comes_back_too():
     """What a worker hands over loses nothing either."""
     for one in (entry(), UNSCANNED):
-        assert CatalogEntry.from_dict(one.to_dict()) == one
+        assert from_json(CatalogEntry, to_json(one)) == one
 
 
 def test_a_structure_is_written_once():

@@ -9,7 +9,7 @@ from records_zoo import make_scan, proposal
 
 from loradar.catalog.entries import Catalog, CatalogEntry, CatalogHeader, list_catalogs, read_catalog
 from loradar.catalog.older_versions import list_older, older_lines, read_older
-from loradar.domain.scans import Architecture
+from loradar.domain.architectures import Architecture
 from loradar.domain.versions import Rename
 from loradar.errors import InvalidRequest
 from loradar.registry import catalog_entry, compare_catalog

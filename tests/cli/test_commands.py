@@ -16,8 +16,8 @@ from loradar.api import running
 from loradar.cli import app, main
 from loradar.cli.output import show
 from loradar.discovery import scan
+from loradar.domain.architectures import ArchitectureName
 from loradar.domain.mappings import Mapping, Source, Verification
-from loradar.domain.targets import TargetSpec
 from loradar.registry import Registry
 
 ACCEPTED = ["olmo2", "phi3", "vit", "whisper", "modernbert", "timm:resnet50", "timm:vit_base_patch16_224"]
@@ -244,10 +244,19 @@ def test_a_lookup_imports_no_torch():
 def test_a_partial_entry_says_what_each_target_hits(capsys):
     """PEFT's IA3 entry for mixtral names w2, which transformers 5 no longer has."""
     counts = {"k_proj": {"linear": 32}, "w2": {}}
-    spec = TargetSpec(target_modules=("k_proj", "w2"), feedforward_modules=("w2",))
     check = Verification("partial", "5.23.0", counts, 0.1, ("w2 matches nothing",))
-    named = ("sha256:0", "transformers", "mixtral", "IA3", "default")
-    show.print_mapping(Mapping(*named, spec, Source("peft", "0.21.2"), 1, verification=check))
+    mapping = Mapping(
+        architecture=ArchitectureName("transformers", "mixtral"),
+        peft_type="IA3",
+        preset="default",
+        target_modules=("k_proj", "w2"),
+        feedforward_modules=("w2",),
+        id="sha256:0",
+        source=Source("peft", "0.21.2"),
+        revision=1,
+        verification=check,
+    )
+    show.print_mapping(mapping)
     out = capsys.readouterr().out
     assert "partial on transformers" in out
     assert "w2 matches nothing" in out

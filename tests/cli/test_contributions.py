@@ -12,10 +12,10 @@ from records_zoo import make_scan
 
 from loradar.cli import main
 from loradar.cli.options import TOKEN_VARIABLE
-from loradar.domain.coverage import Coverage
 from loradar.domain.identities import LOCAL
+from loradar.domain.layers import Coverage
 from loradar.domain.mappings import Verification
-from loradar.domain.submissions import Checked, Difference, Evidence, Statement
+from loradar.domain.submissions import Checked, Difference, Statement, SubmissionEvidence
 from loradar.domain.targets import TargetSpec
 from loradar.errors import WorkerFailed
 from loradar.registry import read_constants
@@ -75,7 +75,7 @@ def found(failure=None, **evidence):
         "matched": 64,
         **evidence,
     }
-    return Checked(Evidence("dataflow", builds=True, **told), failure)
+    return Checked(SubmissionEvidence("dataflow", builds=True, **told), failure)
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ def test_a_worker_that_dies_is_an_outcome(run, tokens, checker, registry):
 @pytest.mark.usefixtures("checker")
 def test_what_others_left_is_checked_on_the_way(run, tokens, registry):
     """The oldest first, as a service would."""
-    said = Statement("transformers", "olmo3", "LORA", "default", TargetSpec(target_modules=("q_proj",)))
+    said = Statement("transformers", "olmo3", "LORA", "default", target_modules=("q_proj",))
     left = registry.submissions.add(said, registry.tokens.authenticate(tokens["bob"]))
     run("submit", '{"gemma": ["q_proj"]}', token=tokens["ada"])
     assert registry.submissions.get(left.id).status == "needs_review"
@@ -300,7 +300,7 @@ def test_what_others_left_is_checked_on_the_way(run, tokens, registry):
 
 def test_a_check_that_was_interrupted_is_done_later(run, registry, checker):
     """By whoever waits for it."""
-    said = Statement("transformers", "olmo3", "LORA", "default", TargetSpec(target_modules=("q_proj",)))
+    said = Statement("transformers", "olmo3", "LORA", "default", target_modules=("q_proj",))
     registry.submissions.add(said, LOCAL)
     assert "checked         not yet\n" in run("submission", "1")[1]
     assert checker.asked == []

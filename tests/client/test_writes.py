@@ -8,13 +8,20 @@ import pytest
 
 from loradar.client import Client
 from loradar.client import connection as client_connection
+from loradar.domain.schema import to_json
 from loradar.domain.submissions import Statement, Submission
-from loradar.domain.targets import TargetSpec
 from loradar.errors import Conflict, NotAuthenticated, ServiceUnreachable, StaleVersion
 
 SECRET = "lrd_secret"  # noqa: S105 - none
-SAID = Statement("transformers", "olmo2", "LORA", "default", TargetSpec(target_modules=("q_proj",)))
-SENT = Submission(7, SAID, "checking", "ada", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z")
+SAID = Statement("transformers", "olmo2", "LORA", "default", target_modules=("q_proj",))
+SENT = Submission(
+    id=7,
+    status="checking",
+    submitter="ada",
+    statement=SAID,
+    created_at="2026-01-01T00:00:00Z",
+    updated_at="2026-01-01T00:00:00Z",
+)
 
 
 class Recorder:
@@ -23,7 +30,7 @@ class Recorder:
     def __init__(self) -> None:
         self.asked = []
         self.breaks = 0
-        self.answer = (200, SENT.to_dict())
+        self.answer = (200, to_json(SENT))
         recorder = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -82,7 +89,7 @@ def test_a_write_carries_a_token_and_a_key(client, recorder):
     first, second = recorder.asked
     assert first[0] == "/v1/submissions"
     assert first[1]["Authorization"] == f"Bearer {SECRET}"
-    assert first[2] == SAID.to_dict()
+    assert first[2] == to_json(SAID)
     assert first[1]["Idempotency-Key"] != second[1]["Idempotency-Key"]
     assert "If-Match" not in first[1]
 
@@ -145,7 +152,7 @@ def test_a_decision_rests_on_a_version(client, recorder, call, path, body):
 
 def test_filters_are_passed_on(client, recorder):
     """Those that are given."""
-    recorder.answer = (200, {"submissions": [SENT.to_dict()], "next": None})
+    recorder.answer = (200, {"submissions": [to_json(SENT)], "next": None})
     assert client.submissions(status="checking", name="olmo2", submitter=None, before=9, limit=3) == (SENT,)
     path, _, query = recorder.asked[0][0].partition("?")
     assert path == "/v1/submissions"

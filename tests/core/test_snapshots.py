@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from loradar.domain.schema import from_json, to_json
 from loradar.errors import SignatureInvalid
 from loradar.settings import Settings
 from loradar.signing import Signer
@@ -31,8 +32,8 @@ def test_a_snapshot_says_what_it_is_of(signed, signer):
     """Serial, head and how many architectures, all of it signed."""
     info = check_snapshot(signed, signer.key)
     assert (info.serial, info.head, info.since, info.architectures) == (3, "sha256:1", None, 2)
-    assert SnapshotInfo.from_dict(info.to_dict()) == info
-    assert json.loads(signed[-1])["signed"] == info.to_dict()
+    assert from_json(SnapshotInfo, to_json(info)) == info
+    assert json.loads(signed[-1])["signed"] == to_json(info)
     assert all(line.isascii() for line in signed)
 
 

@@ -22,7 +22,7 @@ from transformers import (
 from loradar.discovery import scan
 from loradar.discovery.fingerprint import fingerprint, structure
 from loradar.discovery.sources import build
-from loradar.domain.scans import Evidence
+from loradar.domain.layers import Evidence
 from loradar.references import Reference
 
 SEED = 1

@@ -3,7 +3,7 @@
 import pytest
 
 from loradar.discovery import scan, scan_listing, sources
-from loradar.domain.scans import Architecture
+from loradar.domain.architectures import Architecture
 from loradar.domain.submissions import MOST_LAYERS, ListedLayer
 from loradar.domain.targets import find_hits
 from loradar.errors import InvalidRequest, NoAdaptableLayers

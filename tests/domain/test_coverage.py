@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from records_zoo import layer
 
-from loradar.domain.coverage import Blocks, Coverage
+from loradar.domain.layers import Blocks, Coverage
 
 
 def hybrid():

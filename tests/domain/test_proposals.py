@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from records_zoo import layer, make_scan
 
-from loradar.domain.prompt_facts import PromptFacts
+from loradar.domain.architectures import PromptFacts
 from loradar.domain.scans import Proposal
-from loradar.domain.targets import TargetMatcher, TargetSpec, find_hits, without_exclusion
+from loradar.domain.targets import Formula, TargetMatcher, TargetSpec, find_hits, without_exclusion
 from loradar.errors import MethodDoesNotFit, UnknownPeftType, UnknownPreset
 
 LAYERS = [
@@ -22,7 +22,14 @@ FACTS = PromptFacts(2, 4, 16, 2, 8)
 
 def proposed(spec=SPEC, layers=LAYERS, facts=FACTS):
     """Return a scan whose LoRA proposal has this spec."""
-    proposal = Proposal("LORA", "default", spec, 8, 100, 0, ("the reason",))
+    proposal = Proposal(
+        peft_type="LORA",
+        preset="default",
+        **spec.values,
+        matched=8,
+        formula=Formula(100, 0),
+        reasons=("the reason",),
+    )
     return replace(make_scan("gpt2", layers=layers, proposals=(proposal,)), prompt_facts=facts)
 
 

@@ -4,6 +4,7 @@ import peft
 import pytest
 from peft.tuners.tuners_utils import check_target_module_exists
 
+from loradar.domain.schema import to_json
 from loradar.domain.targets import TargetMatcher, TargetSpec
 from loradar.errors import InvalidConfig
 
@@ -45,5 +46,5 @@ def test_a_broken_regex_is_an_error_of_the_configuration():
 def test_a_spec_survives_json():
     """Lists become tuples again, a regex stays a string."""
     spec = TargetSpec(("q",), r".*\.x", ("head",), None, ("down",))
-    assert TargetSpec.from_dict(spec.to_dict()) == spec
-    assert spec.to_dict()["target_modules"] == ["q"]
+    assert TargetSpec.from_dict(to_json(spec)) == spec
+    assert to_json(spec)["target_modules"] == ["q"]

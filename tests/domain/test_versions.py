@@ -2,7 +2,8 @@
 
 import pytest
 
-from loradar.domain.versions import Rename, VersionedRename, Versions, nearest, neighbours, newest
+from loradar.domain.schema import from_json, to_json
+from loradar.domain.versions import VersionedRename, Versions, nearest, neighbours, newest
 from loradar.errors import InvalidRequest
 
 
@@ -51,11 +52,11 @@ def test_of_several_only_neighbours_count():
 
 def test_what_is_no_version_is_refused():
     """The message names it and shows one."""
-    with pytest.raises(InvalidRequest, match=r"'new' is no version. Give one such as '5.23.0'"):
+    with pytest.raises(InvalidRequest, match=r"version 'new': give one such as '5.23.0'"):
         nearest("new", ["5.23.0"])
 
 
 def test_a_rename_survives_its_json_form():
     """As it goes over REST."""
-    way = VersionedRename("4.57.1", "5.23.0", Rename("a.b", "a.c", "why"))
-    assert VersionedRename.from_dict(way.to_dict()) == way
+    way = VersionedRename("4.57.1", "5.23.0", "a.b", "a.c", "why")
+    assert from_json(VersionedRename, to_json(way)) == way

@@ -6,6 +6,7 @@ import threading
 from records_zoo import VERSION, block_layers, make_scan, proposal
 
 from loradar.domain.identities import LOCAL
+from loradar.domain.schema import to_json
 from loradar.registry import Registry, mirror
 
 
@@ -38,11 +39,11 @@ def test_a_snapshot_has_everything(any_registry):
     assert sum(len(line["slots"]) for line in found.values()) == counts["slots"]
     one = found["transformers:olmo2"]
     detail = any_registry.get_architecture("transformers", "olmo2")
-    assert one["architecture"] == detail.architecture.to_dict()
-    assert one["slots"] == [slot.to_dict() for slot in detail.slots]
+    assert one["architecture"] == to_json(detail.architecture)
+    assert one["slots"] == [to_json(slot) for slot in detail.slots]
     assert one["towers"] == {"language": ["model"]}
     (revision,) = one["revisions"]
-    assert (revision["id"], revision["spec"], revision["yank_reason"]) == (mapping.id, mapping.spec.to_dict(), "wrong")
+    assert (revision["id"], revision["spec"], revision["yank_reason"]) == (mapping.id, to_json(mapping.spec), "wrong")
     assert (revision["version"], revision["formula"]) == (2, {"per_rank": 16, "fixed": 0})
     assert [check["library_version"] for check in revision["verifications"]] == [VERSION, "6.0.0"]
     assert revision["versions"] == {"since": VERSION, "until": "6.0.0"}
@@ -57,7 +58,7 @@ def test_renames_come_along(registry):
     registry.add_scan(type(moved)(**{**{f: getattr(moved, f) for f in moved.__slots__}, "slots": slots}))
     stored = registry.get_architecture("transformers", "olmo2").renames
     assert stored
-    assert named(take(registry))["transformers:olmo2"]["renames"] == [rename.to_dict() for rename in stored]
+    assert named(take(registry))["transformers:olmo2"]["renames"] == [to_json(rename) for rename in stored]
 
 
 def test_the_same_registry_gives_the_same_bytes(registry, monkeypatch):

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from records_zoo import VERSION, block_layers, make_scan, proposal
 
-from loradar.domain.scans import Slot
+from loradar.domain.layers import Slot
+from loradar.domain.schema import to_json
 from loradar.errors import DatabaseUnusable, UnknownName
 from loradar.registry import PeftConstants, Registry, load_constants, read_constants
 from loradar.settings import Settings
@@ -189,9 +190,9 @@ def test_a_conditional_entry_says_so(registry, tmp_path):
 def test_a_raw_constant_carries_its_source(any_registry):
     """Constants that are no mappings are kept as they are, conditions included."""
     heads = any_registry.constant("SEQ_CLS_HEAD_NAMES")
-    assert (heads.value, heads.source.to_dict()) == (["score", "classifier"], {"kind": "peft", "version": "0.21.2"})
+    assert (heads.value, to_json(heads.source)) == (["score", "classifier"], {"kind": "peft", "version": "0.21.2"})
     postprocess = any_registry.constant("TRANSFORMERS_MODELS_TO_PREFIX_TUNING_POSTPROCESS_MAPPING", "0.21.2")
-    assert {entry["key"] for entry in postprocess.to_dict()["conditional"]} == {"gpt_bigcode", "bloom"}
+    assert {entry["key"] for entry in to_json(postprocess)["conditional"]} == {"gpt_bigcode", "bloom"}
 
 
 def test_the_newest_constants_answer_first(registry):

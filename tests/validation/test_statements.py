@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from loradar.domain.schema import to_json
 from loradar.domain.submissions import MOST_LAYERS, ListedLayer, Statement
 from loradar.domain.targets import TargetSpec
 from loradar.errors import StatementRefused
@@ -30,7 +31,7 @@ def refusal(**fields):
 
 def test_a_body_becomes_a_statement():
     """Every field arrives; what is left out has the value most people mean."""
-    assert parse() == Statement("transformers", "olmo2", "LORA", "default", TargetSpec(("q_proj", "v_proj")))
+    assert parse() == Statement("transformers", "olmo2", "LORA", "default", ("q_proj", "v_proj"))
     layers = [{"path": "blocks.0.fc", "shape": [4, 4], "class": "Linear"}, {"path": "head", "shape": [2, 4]}]
     full = parse(
         library="torch",
@@ -47,13 +48,15 @@ def test_a_body_becomes_a_statement():
     )
     spec = TargetSpec(r".*\.fc", ("head.fc",), ("head",), ("experts.down_proj",), ("fc",))
     listed = (ListedLayer("blocks.0.fc", (4, 4), "Linear"), ListedLayer("head", (2, 4)))
-    assert full == Statement("torch", "my.Net", "IA3", "mlp", spec, "It has\n\tno attention: Müller et al.", listed)
+    assert full == Statement(
+        "torch", "my.Net", "IA3", "mlp", **spec.values, rationale="It has\n\tno attention: Müller et al.", layers=listed
+    )
 
 
 def test_a_statement_is_its_own_body():
     """What was sent can be sent again."""
     statement = parse(layers=[{"path": "a.b", "shape": [1, 2]}])
-    assert parse_statements(json.loads(json.dumps(statement.to_dict()))) == (statement,)
+    assert parse_statements(json.loads(json.dumps(to_json(statement)))) == (statement,)
 
 
 def test_the_shorthand_is_a_statement_per_key():

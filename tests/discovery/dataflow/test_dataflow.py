@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from loradar.discovery import scan
+from loradar.domain.schema import to_json
 from loradar.errors import ScanFailed
 
 ATTENTION = {"b": "attention.query", "d": "attention.key", "a": "attention.value", "c": "attention.output"}
@@ -173,9 +174,9 @@ def test_a_forward_that_does_not_run_leaves_the_names():
 
 def test_remembered_shapes_change_nothing(monkeypatch):
     """What an operation made before is made again without running it; the scan is the same either way."""
-    remembered = scanned(zoo.Experts).to_dict()
+    remembered = to_json(scanned(zoo.Experts))
     monkeypatch.setattr("loradar.discovery.dataflow.recorder.PURE", frozenset())
-    assert scanned(zoo.Experts).to_dict() == remembered
+    assert to_json(scanned(zoo.Experts)) == remembered
 
 
 def test_a_layer_named_for_what_another_does_is_something_else():

@@ -7,7 +7,7 @@ from loradar.discovery import scan, sources
 from loradar.discovery.facts.model_facts import ModelFacts, SubModel, collect_facts
 from loradar.discovery.facts.outline import Part
 from loradar.discovery.facts.towers import TowerMap, is_below, list_prefixes, map_towers
-from loradar.domain.scans import Architecture
+from loradar.domain.architectures import Architecture
 from loradar.references import Reference
 
 

@@ -6,7 +6,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from loradar.discovery import scan_module
-from loradar.domain.scans import Slot
+from loradar.domain.layers import Slot
 from loradar.domain.summaries import ArchitectureDetail
 
 SMALL = {

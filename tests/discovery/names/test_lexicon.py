@@ -8,7 +8,8 @@ from loradar.discovery.facts.towers import TowerMap
 from loradar.discovery.names.lexicon import load_lexicon, words_of
 from loradar.discovery.names.static_roles import label_layers
 from loradar.discovery.names.surroundings import Surroundings
-from loradar.domain.scans import Architecture, Layer
+from loradar.domain.architectures import Architecture
+from loradar.domain.layers import Layer
 
 FACTS = ModelFacts(
     Architecture("transformers", "example"), (), frozenset(), frozenset(), frozenset(), is_vision_library=False

@@ -12,6 +12,7 @@ from peft.utils.other import _prepare_prompt_learning_config
 
 from loradar.discovery import scan, scan_module, sources
 from loradar.discovery.proposals import Subject, propose_all
+from loradar.domain.schema import to_json
 from loradar.domain.targets import find_hits
 from loradar.errors import MethodDoesNotFit
 from loradar.references import Reference
@@ -41,7 +42,7 @@ def found(reference):
 
 def counted(model, proposal, rank):
     """Return the parameters PEFT trains after it has injected a proposal, or why it does not inject it as it is."""
-    fields = {name: value for name, value in proposal.spec.to_dict().items() if value is not None}
+    fields = {name: value for name, value in to_json(proposal.spec).items() if value is not None}
     if proposal.peft_type == "LORA":
         fields = {"r": rank, "target_modules": [], **fields}
     if proposal.peft_type == "IA3":

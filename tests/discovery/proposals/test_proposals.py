@@ -9,7 +9,7 @@ from zoo import MLP
 
 from loradar.discovery import scan
 from loradar.discovery.proposals import size_per_rank
-from loradar.domain.scans import Layer
+from loradar.domain.layers import Layer
 from loradar.domain.targets import TargetMatcher, find_hits
 from loradar.domain.vocabulary import PRESETS
 from loradar.errors import UnknownPeftType, UnknownPreset

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 from records_zoo import block_layers, layer, make_scan, proposal
 
+from loradar.domain.architectures import ArchitectureName
 from loradar.domain.mappings import Mapping, Source
-from loradar.domain.submissions import Evidence, Statement
+from loradar.domain.schema import from_json, to_json
+from loradar.domain.submissions import Statement, SubmissionEvidence
 from loradar.domain.targets import TargetMatcher, TargetSpec, find_hits
 from loradar.errors import MissingExtra, StatementRefused
 from loradar.registry import failure_of, weigh
@@ -19,7 +21,7 @@ REGEX = r"model\.layers\.\d+\.self_attn\.(q|v)_proj"
 
 def state(targets=("q_proj", "v_proj"), peft_type="LORA", preset="default", **fields):
     """Return a statement about the small decoder."""
-    return Statement("transformers", "olmo2", peft_type, preset, TargetSpec(targets, **fields))
+    return Statement("transformers", "olmo2", peft_type, preset, targets, **fields)
 
 
 def evidence(*args, scan=None, registered=(), method=None, **fields):
@@ -30,7 +32,15 @@ def evidence(*args, scan=None, registered=(), method=None, **fields):
 def registered_as(*targets, kind="peft", **fields):
     """Return a mapping on record."""
     spec = TargetSpec(targets, **fields)
-    return Mapping("sha256:1", "transformers", "olmo2", "LORA", "default", spec, Source(kind, "0.21.2"), 3)
+    return Mapping(
+        architecture=ArchitectureName("transformers", "olmo2"),
+        peft_type="LORA",
+        preset="default",
+        **spec.values,
+        id="sha256:1",
+        source=Source(kind, "0.21.2"),
+        revision=3,
+    )
 
 
 def test_what_a_statement_hits_is_told_by_kind_and_pattern():
@@ -46,7 +56,7 @@ def test_evidence_survives_its_json_form():
     """It is stored, and read again."""
     scan = make_scan(layers=[*block_layers(), layer("vision.blocks.0.q_proj", tower="vision", role="attention.query")])
     found = evidence(("q_proj", "query"), scan=scan, registered=[registered_as("k_proj")])
-    assert Evidence.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert from_json(SubmissionEvidence, json.loads(json.dumps(to_json(found)))) == found
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ from records_zoo import VERSION, make_scan, proposal
 
 from loradar.domain.identities import Actor
 from loradar.domain.mappings import Verification
-from loradar.domain.submissions import Checked, Evidence, ListedLayer, Statement, Submission
-from loradar.domain.targets import TargetSpec
+from loradar.domain.schema import from_json, to_json
+from loradar.domain.submissions import Checked, ListedLayer, Statement, Submission, SubmissionEvidence
+from loradar.domain.targets import Formula
 from loradar.errors import Conflict, KeyReused, NotAllowed, StaleVersion, UnknownMapping, UnknownSubmission
 from loradar.registry import Key
 from loradar.registry.contributions import machine_checks as checks
@@ -24,17 +25,17 @@ LIVE = Verification("live", VERSION, {"q_proj": {"linear": 2}, "o_proj": {"linea
 
 def state(*targets: str, name: str = "olmo2", rationale: str | None = "seen in a paper\nand tried") -> Statement:
     """Return a statement for these suffixes."""
-    return Statement("transformers", name, "LORA", "default", TargetSpec(target_modules=targets), rationale)
+    return Statement("transformers", name, "LORA", "default", target_modules=targets, rationale=rationale)
 
 
 STATED = state("q_proj", "o_proj")
 
 
-def find_evidence(statement: Statement, **values) -> Evidence:
+def find_evidence(statement: Statement, **values) -> SubmissionEvidence:
     """Return evidence as a check of a statement would give it."""
     known = {"verification": LIVE, "spec": statement.spec, "spec_verification": LIVE}
-    known |= {"layers": {"model.layers.*.self_attn.q_proj": 2}, "matched": 4, "per_rank": 64, "fixed": 0}
-    return Evidence("dataflow", builds=True, **{**known, **values})
+    known |= {"layers": {"model.layers.*.self_attn.q_proj": 2}, "matched": 4, "formula": Formula(64, 0)}
+    return SubmissionEvidence("dataflow", builds=True, **{**known, **values})
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_the_way_of_a_submission(scanned):
 def test_a_submission_comes_back_from_its_json(scanned):
     """Nothing is lost on the way to a client."""
     done = submit(scanned)
-    assert Submission.from_dict(json.loads(json.dumps(done.to_dict()))) == done
+    assert from_json(Submission, json.loads(json.dumps(to_json(done)))) == done
 
 
 def test_one_s_own_submission_is_reviewed_by_another(scanned):
@@ -212,12 +213,12 @@ def test_one_withdraws_what_is_not_decided(scanned):
 
 def test_a_request_sent_twice_is_done_once(scanned):
     """With its key, by its owner; another request with the same key is refused."""
-    key = Key.of("a-key", STATED.to_dict())
+    key = Key.of("a-key", to_json(STATED))
     first = scanned.submissions.add(STATED, ADA, key=key)
     assert scanned.submissions.add(STATED, ADA, key=key) == first
     with pytest.raises(KeyReused, match="a-key"):
-        scanned.submissions.add(state("k_proj"), ADA, key=Key.of("a-key", state("k_proj").to_dict()))
-    other = scanned.submissions.add(state("k_proj"), EVE, key=Key.of("a-key", state("k_proj").to_dict()))
+        scanned.submissions.add(state("k_proj"), ADA, key=Key.of("a-key", to_json(state("k_proj"))))
+    other = scanned.submissions.add(state("k_proj"), EVE, key=Key.of("a-key", to_json(state("k_proj"))))
     assert other.id == 2
     scanned.submissions.settle(1, Checked(find_evidence(STATED)))
     review = Key.of("b-key", "approve")
@@ -317,7 +318,7 @@ def test_lists_do_without_what_may_be_long(scanned):
     whole = submit(scanned, stated)
     assert (whole.statement, whole.evidence) == (stated, find_evidence(stated))
     assert scanned.submissions.find_same(stated) == scanned.submissions.get(1) == whole
-    assert scanned.submissions.list() == (replace(whole, statement=replace(stated, layers=()), evidence=None),)
+    assert scanned.submissions.list() == (replace(whole, statement=replace(stated, layers=None), evidence=None),)
 
 
 def test_what_is_registered_for_a_question(scanned):

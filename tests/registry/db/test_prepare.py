@@ -14,6 +14,7 @@ from alembic import command
 from alembic.config import Config
 from patience import patience
 
+from loradar.domain.schema import to_json
 from loradar.errors import DatabaseUnusable, MissingExtra
 from loradar.registry import Registry
 from loradar.registry.db import engine, prepare
@@ -63,7 +64,7 @@ def test_the_second_use_changes_nothing(settings):
         with Registry.open(settings) as registry:
             info = registry.info()
             assert (info.serial, info.revision) == (1, HEAD)
-            assert [source.to_dict() for source in info.sources] == [{"kind": "peft", "version": "0.21.2"}]
+            assert [to_json(source) for source in info.sources] == [{"kind": "peft", "version": "0.21.2"}]
 
 
 def test_first_uses_at_once_all_succeed(home):

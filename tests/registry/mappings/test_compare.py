@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records_zoo import make_scan, proposal
 
-from loradar.domain.scans import Layer, Slot
+from loradar.domain.layers import Layer, Slot
 from loradar.domain.targets import TargetSpec, find_hits
 from loradar.errors import InvalidRequest, NotRegistered, UnknownMapping
 from loradar.registry.mappings.compare import difference

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from loradar.domain.scans import Slot
+from loradar.domain.layers import Slot
 from loradar.registry.mappings.differences import list_differences
 
 

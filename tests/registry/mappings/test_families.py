@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from records_zoo import layer, make_scan, proposal
 
-from loradar.domain.prompt_facts import PromptFacts
+from loradar.domain.architectures import PromptFacts
 from loradar.domain.targets import TargetSpec
 from loradar.errors import MethodDoesNotFit, NotRegistered, UnknownPeftType
 from loradar.registry import Registry
@@ -54,7 +54,7 @@ def test_what_a_method_cannot_adapt_is_left_out_or_refused(registry):
 
 def test_a_method_whose_configuration_has_no_exclusion_gets_a_regex(registry):
     """It hits the same."""
-    excluding = replace(proposal("q_proj"), spec=TargetSpec(target_modules=("q_proj",), exclude_modules=("x.q_proj",)))
+    excluding = replace(proposal("q_proj"), exclude_modules=("x.q_proj",))
     registry.add_scan(make_scan(proposals=(excluding,)))
     assert registry.lookup("olmo2", "LOHA").spec.exclude_modules == ("x.q_proj",)
     spec = registry.lookup("olmo2", "VERA").spec

@@ -10,6 +10,7 @@ from records_zoo import make_scan, proposal
 
 from loradar.domain.changes import Revision
 from loradar.domain.identities import Actor
+from loradar.domain.schema import from_json, to_json
 from loradar.errors import UnknownArchitecture, UnknownMapping
 from loradar.registry.db.times import to_time
 
@@ -37,7 +38,7 @@ def test_the_feed_tells_who_did_what_and_when(any_registry):
 def test_a_mirror_computes_the_chain_again(any_registry):
     """From what the feed shows, by the rule of docs/mirrors.md, with nothing of ours."""
     any_registry.add_scan(make_scan("naïve"))
-    changes = [change.to_dict() for change in any_registry.list_changes()]
+    changes = [to_json(change) for change in any_registry.list_changes()]
     assert changes[0]["previous"] == "sha256:" + 64 * "0"
     for change in changes:
         digest = change.pop("digest")
@@ -73,7 +74,7 @@ def test_a_history_has_every_revision_with_its_story(any_registry):
         ("bob", "after all"),
     ]
     assert again[1] == any_registry.revisions.get(second.mapping.id)
-    assert Revision.from_dict(again[1].to_dict()) == again[1]
+    assert from_json(Revision, to_json(again[1])) == again[1]
 
 
 def test_a_revision_of_the_seed_tells_of_the_seed(any_registry):

@@ -3,6 +3,7 @@
 import pytest
 from records_zoo import make_scan, proposal
 
+from loradar.domain.schema import from_json, to_json
 from loradar.domain.summaries import ArchitectureDetail, ArchitectureSummary
 from loradar.errors import UnknownArchitecture
 
@@ -67,15 +68,15 @@ def test_records_survive_their_json_form(registry):
     """What a client rebuilds is what the registry gave."""
     registry.add_scan(make_scan())
     detail = registry.get_architecture("transformers", "olmo2")
-    assert ArchitectureDetail.from_dict(detail.to_dict()) == detail
+    assert from_json(ArchitectureDetail, to_json(detail)) == detail
     summary = registry.list_architectures(q="olmo2")[0]
-    assert ArchitectureSummary.from_dict(summary.to_dict()) == summary
+    assert from_json(ArchitectureSummary, to_json(summary)) == summary
 
 
 def test_info_counts_rows(registry):
     """And lists the sources; its JSON has every field."""
     registry.add_scan(make_scan())
-    info = registry.info().to_dict()
+    info = to_json(registry.info())
     assert info["counts"]["slots"] == 1
     assert [source["kind"] for source in info["sources"]] == ["peft", "scanner"]
     assert info["serial"] == 2

@@ -3,8 +3,8 @@
 import pytest
 from records_zoo import layer, make_scan, proposal
 
+from loradar.domain.architectures import ArchitectureName
 from loradar.domain.mappings import Mapping, Source, Verification
-from loradar.domain.targets import TargetSpec
 from loradar.errors import NotRegistered, UnknownPeftType, UnknownPreset
 from loradar.registry.mappings.resolve import best, latest_revisions
 
@@ -14,9 +14,14 @@ def mapping(kind, status=None, revision=1, name="llama"):
     verification = Verification(status, "5.0", {}, 0.5) if status else None
     identity = f"{kind}-{revision}"
     return Mapping(
-        identity, "transformers", name, "LORA", "default", TargetSpec(), Source(kind, "1"), revision,
+        architecture=ArchitectureName("transformers", name),
+        peft_type="LORA",
+        preset="default",
+        id=identity,
+        source=Source(kind, "1"),
+        revision=revision,
         verification=verification,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from records_zoo import make_scan
 
-from loradar.domain.scans import Slot
+from loradar.domain.layers import Slot
+from loradar.domain.schema import from_json, to_json
 from loradar.domain.summaries import Neighbour
 from loradar.errors import NotRegistered, UnknownArchitecture
 from loradar.registry import Registry
@@ -96,4 +97,4 @@ def test_both_databases_say_the_same(request, settings, url):
         add(registry, "two", (*DENSE, *slots("mlp.gate")))
         (found,) = registry.list_similar("transformers", "one")
     assert (found.architecture.name, found.differences) == ("two", ("adds mlp.gate: 1 slot",))
-    assert Neighbour.from_dict(found.to_dict()) == found
+    assert from_json(Neighbour, to_json(found)) == found

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from constants_zoo import mapping
 
-from loradar.domain.targets import TargetSpec
+from loradar.domain.architectures import ArchitectureName
 from loradar.errors import ConstantsUnreadable, MissingExtra
 from loradar.registry import ExportOptions, LeftOut, export_constants, installed_constants, parse_constants
 from loradar.registry.peft_constants.export import Export, ExportPlan
@@ -121,7 +121,7 @@ def test_a_reviewed_mapping_comes_before_a_scan():
 
 def test_a_table_gets_what_answers_for_its_method():
     """OSF's family has its own mapping; other presets and libraries stay out."""
-    mlp, timm = replace(mapping(), preset="mlp"), replace(mapping(), library="timm")
+    mlp, timm = replace(mapping(), preset="mlp"), replace(mapping(), architecture=ArchitectureName("timm", "olmo2"))
     _, new = export(mapping("olmo2", "q_proj", "o_proj", peft_type="OSF"), mlp, timm)
     assert new == {OSF: {"olmo2": ["q_proj", "o_proj"]}}
 
@@ -169,7 +169,7 @@ def test_a_correction_is_not_made_up():
     dead = mapping("llama", "q_proj", status="dead", kind="peft")
     patch, new = export(dead, correct=True)
     assert (new, patch.plan.left_out[0].reason) == ({}, "dead, but not corrected: nothing else is known")
-    other = replace(dead, spec=TargetSpec(target_modules=("x",)))
+    other = replace(dead, target_modules=("x",))
     assert export(other, mapping("llama"), correct=True)[1] == {}
     patch, new = export(replace(dead, peft_type="BOFT"), mapping("llama"), correct=True)
     assert (new, [left.table for left in patch.plan.left_out]) == ({}, [BOFT])

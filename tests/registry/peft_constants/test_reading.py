@@ -233,7 +233,7 @@ def test_what_is_no_version_is_refused(tmp_path, version):
     """It stands in the file that the service hands out to be imported."""
     path = tmp_path / "constants.py"
     path.touch()
-    with pytest.raises(InvalidRequest, match="is no version"):
+    with pytest.raises(InvalidRequest, match="Invalid library version"):
         read_constants(path, version)
 
 

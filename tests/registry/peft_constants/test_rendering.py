@@ -5,7 +5,7 @@ import sys
 
 from constants_zoo import mapping
 
-from loradar.domain.scans import Architecture
+from loradar.domain.architectures import Architecture
 from loradar.domain.summaries import ArchitectureSummary
 from loradar.registry import (
     ExportOptions,

@@ -7,8 +7,9 @@ from records_zoo import VERSION, block_layers, make_scan, proposal
 
 from loradar.catalog.entries import Catalog, CatalogHeader, catalog_lines
 from loradar.catalog.older_versions import older_lines
+from loradar.domain.layers import Slot
 from loradar.domain.mappings import Verification
-from loradar.domain.scans import Slot
+from loradar.domain.targets import Formula
 from loradar.domain.versions import Rename, Versions
 from loradar.registry import PeftConstants, Registry, catalog_entry
 from loradar.registry.seed.seed_files import seed_digest
@@ -75,7 +76,7 @@ def test_a_newer_seed_takes_the_place_of_the_older(place, seed_from):
     """Slots, sizes, reasons and verdicts are the new ones; the same targets are no new revision."""
     seed_from(make_scan(), loradar=OLD)
     seed(place)
-    sized = replace(proposal("q_proj", "v_proj"), per_rank=32, reasons=("traced",))
+    sized = replace(proposal("q_proj", "v_proj"), formula=Formula(32, 0), reasons=("traced",))
     slots = (Slot("language", "head", "linear", "lm_head", 1, live=True),)
     seed_from(live(replace(make_scan(proposals=(sized,)), slots=slots, proof="all of it")))
     with Registry.open(place) as registry:
@@ -139,7 +140,7 @@ def test_a_newer_seed_brings_an_older_version_up_to_date(place, seed_from, seed_
         (then(*now.proposals, attention, proposal("w2", preset="mlp")),), (now,), {"olmo2": (Rename("a", "b", ""),)}
     )
     seed(place)
-    sized = replace(now.proposals[0], per_rank=32)
+    sized = replace(now.proposals[0], formula=Formula(32, 0))
     seed_from(make_scan(proposals=(sized,)))
     seed_older_from((then(*now.proposals, attention),), (now,), {"olmo2": (Rename("a", "c", ""),)})
     with Registry.open(place) as registry:

@@ -6,7 +6,7 @@ import pytest
 from records_zoo import block_layers, make_scan, proposal
 
 from loradar.domain.identities import Actor
-from loradar.domain.submissions import Checked, Evidence, Statement
+from loradar.domain.submissions import Checked, Statement, SubmissionEvidence
 from loradar.domain.targets import TargetSpec
 from loradar.registry import DRIFT, Proposals, find_drifts, find_earlier, names_to_scan
 
@@ -32,9 +32,9 @@ def audited(registry, *scans, names=()):
 
 def publish(registry, name, *targets, peft_type="LORA"):
     """Have the community state a mapping that was checked at an older version."""
-    said = Statement("transformers", name, peft_type, "default", TargetSpec(target_modules=targets))
+    said = Statement("transformers", name, peft_type, "default", target_modules=targets)
     sent = registry.submissions.add(said, ADA)
-    registry.submissions.settle(sent.id, Checked(Evidence("names", builds=True, spec=said.spec, matched=4)))
+    registry.submissions.settle(sent.id, Checked(SubmissionEvidence("names", builds=True, spec=said.spec, matched=4)))
     return registry.submissions.review(sent.id, BOB, "approve", "It is so.")
 
 
@@ -121,7 +121,9 @@ def test_what_was_submitted_is_not_submitted_again(registry, decision):
     assert find_earlier(registry.submissions, drift.statement) is None
     sent = registry.submissions.add(drift.statement, DRIFT, origin="drift")
     assert find_earlier(registry.submissions, drift.statement).id == sent.id
-    registry.submissions.settle(sent.id, Checked(Evidence("names", builds=True, spec=drift.statement.spec, matched=4)))
+    registry.submissions.settle(
+        sent.id, Checked(SubmissionEvidence("names", builds=True, spec=drift.statement.spec, matched=4))
+    )
     if decision:
         registry.submissions.review(sent.id, BOB, decision, "Seen.")
     other = replace(drift.statement, rationale="In other words.")
@@ -131,7 +133,7 @@ def test_what_was_submitted_is_not_submitted_again(registry, decision):
 def test_an_open_submission_of_anybody_comes_first(registry):
     """Somebody is at it already, and may say something else."""
     (drift,) = audited(registry, seen("gpt2"))
-    said = replace(drift.statement, spec=TargetSpec(target_modules=("k_proj",)))
+    said = replace(drift.statement, target_modules=("k_proj",))
     sent = registry.submissions.add(said, ADA)
     assert find_earlier(registry.submissions, drift.statement).id == sent.id
     registry.submissions.withdraw(sent.id, ADA, "Mistaken.")

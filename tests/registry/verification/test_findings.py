@@ -102,7 +102,7 @@ def test_a_stray_reaches_another_tower():
     """A suffix that hits both towers is a defect; a target that goes there alone means to."""
     vision = [layer(f"vision.blocks.{n}.q_proj", tower="vision") for n in range(2)]
     vision += [layer("vision.blocks.0.fc", tower="vision")]
-    default = replace(proposal(), spec=TargetSpec(target_modules=IN_BLOCKS))
+    default = replace(proposal(), target_modules=IN_BLOCKS)
     scan = make_scan(layers=[*block_layers(), *vision], proposals=(default,))
     stray = verify(scan, "q_proj", "v_proj")
     assert (stray.status, stray.findings) == ("partial", ("reaches 2 vision layers: q_proj",))
@@ -147,7 +147,7 @@ def test_experts_left_out_are_told():
     experts = [layer(f"model.layers.{n}.mlp.experts.up", "expert_parameter", "expert.up") for n in range(2)]
     proposals = everything("q_proj", "v_proj", "up_proj", "down_proj")
     spec = replace(proposals[1].spec, target_parameters=("experts.up",))
-    scan = make_scan(layers=[*block_layers(), *experts], proposals=(proposals[0], replace(proposals[1], spec=spec)))
+    scan = make_scan(layers=[*block_layers(), *experts], proposals=(proposals[0], replace(proposals[1], **spec.values)))
     assert verify(scan, "q_proj", "up_proj").findings == ("leaves the experts: expert.up (2)",)
     assert verify(scan, "q_proj", "v_proj").findings == ()
 

@@ -74,7 +74,7 @@ def test_another_tower_than_the_scan_s_own_default_is_a_stray():
     """A suffix list that hits the vision tower as well is partial; one that goes where the default goes is not."""
     vision = [layer(f"vision.blocks.{n}.q_proj", tower="vision") for n in range(2)]
     inside = r"model\..*\.q_proj"
-    default = replace(proposal(), spec=TargetSpec(target_modules=inside))
+    default = replace(proposal(), target_modules=inside)
     scan = make_scan(layers=[*block_layers(), *vision], proposals=(default,))
     assert verdict(scan, "q_proj").status == "partial"
     assert verdict(scan, inside, regex=True).status == "unproven"

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from records_zoo import layer, make_scan, proposal
 
+from loradar.domain.architectures import PromptFacts
+from loradar.domain.layers import Slot
 from loradar.domain.mappings import Source
-from loradar.domain.prompt_facts import PromptFacts
-from loradar.domain.scans import Slot
+from loradar.domain.schema import from_json, to_json
 from loradar.domain.versions import Versions
 from loradar.errors import InvalidRequest
 from loradar.registry import Registry
@@ -157,7 +158,7 @@ def test_mappings_are_listed_as_they_stand_at_a_version(registry):
 def test_a_word_is_no_version(registry):
     """Unless it is one that was seen, only what pip understands can be compared."""
     registry.add_scan(seen(NEW, "q_proj"))
-    with pytest.raises(InvalidRequest, match="'latest' is no version"):
+    with pytest.raises(InvalidRequest, match="Invalid library version 'latest'"):
         registry.lookup("olmo2", library_version="latest")
 
 
@@ -171,7 +172,7 @@ def test_facts_are_those_of_the_newest_version(any_registry):
     (way,) = detail.renames
     assert (way.from_version, way.to_version) == (OLD, NEW)
     assert (way.rename.old, way.rename.new) == (then.pattern, now.pattern)
-    assert type(detail).from_dict(detail.to_dict()) == detail
+    assert from_json(type(detail), to_json(detail)) == detail
     assert any_registry.add_scan(seen(OLD, "query", slots=(then,))).serial == any_registry.serial()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loradar.domain.scans import Slot
+from loradar.domain.layers import Slot
 from loradar.registry.versions.renames import find_renames, rename_pattern
 
 SCANNED = json.loads((Path(__file__).parent.parent.parent / "golden" / "slots.json").read_text("utf-8"))

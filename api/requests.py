@@ -1,4 +1,4 @@
-"""The shapes of what is sent, for OpenAPI and for the first check of it."""
+"""Describe and validate the bodies of requests."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -6,13 +6,16 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, WithJsonSchema, field_validator
 
 from ..domain.identities import TokenRole
-from ..domain.submissions import Decision, Statement
-from ..domain.targets import TargetSpec
+from ..domain.submissions import ReviewDecision, Statement
+from ..domain.vocabulary import Library
 from ..validation.statements import WHOLE, NameField, StatementBody, TargetsField, without
 from ..validation.text import HIDDEN, NAME_PATTERN, fault_in_reason
+from .dependencies import NAME_LENGTH
+from .dependencies import NAME_PATTERN as LOOKUP_PATTERN
 
 TEXT_LENGTH = 4_000
 MOST_DAYS = 3_660
+MAX_QUESTIONS = 256
 
 
 class _Request(BaseModel):
@@ -30,6 +33,33 @@ Text = Annotated[
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": TEXT_LENGTH, "pattern": _SHOWN}),
 ]
 """A text somebody has to read: something in it shows, and nothing in it hides."""
+
+
+class Question(BaseModel):
+    """One question of a batch, with the parameters of ``GET /v1/targets/{model_type}``."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"model_type": "llama", "peft_type": "IA3"}]}
+    )
+
+    model_type: str = Field(min_length=1, max_length=NAME_LENGTH, pattern=LOOKUP_PATTERN)
+    peft_type: str = Field(default="LORA", pattern=r"^[A-Za-z0-9_]+$", max_length=64)
+    preset: str = Field(default="default", pattern=r"^[A-Za-z0-9_-]+$", max_length=32)
+    library: Library = "transformers"
+    library_version: str | None = Field(default=None, pattern=LOOKUP_PATTERN, max_length=64)
+
+
+class BatchQuestions(BaseModel):
+    """The questions of a batch."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"questions": [{"model_type": "llama"}, {"model_type": "olmo2", "preset": "mlp"}]}]
+        },
+    )
+
+    questions: list[Question] = Field(min_length=1, max_length=MAX_QUESTIONS)
 
 
 class TokenRequest(_Request):
@@ -59,7 +89,7 @@ class ReviewRequest(_Request):
         }
     )
 
-    decision: Decision = Field(description="`approve` publishes a revision with source `community`")
+    decision: ReviewDecision = Field(description="`approve` publishes a revision with source `community`")
     comment: Text = Field(description="Why, for the submitter and for the log")
 
 
@@ -99,7 +129,7 @@ class ShorthandBody(RootModel[dict[NameField, TargetsField]]):
     def to_statement(self) -> Statement:
         """Return the record it stands for."""
         ((name, targets),) = self.root.items()
-        return Statement("transformers", name, "LORA", "default", TargetSpec(target_modules=targets))
+        return Statement("transformers", name, "LORA", "default", target_modules=targets)
 
 
 def _form(body: Any) -> str:

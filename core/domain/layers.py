@@ -1,0 +1,184 @@
+"""Describe the layers of a model: their roles, the slots that group them, and the blocks a selection covers."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import ClassVar, Literal
+
+from .patterns import pattern_of
+from .schema import Config, schema_config
+from .vocabulary import Kind, Role, Tower
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One reason for a layer's role or liveness."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
+
+    by: str
+    """Analysis it comes from: ``names``, ``structure``, ``source``, ``dataflow`` or ``liveness``."""
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module, or a bare 3-D parameter, that owns an adaptable weight."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
+
+    path: str
+    """Dotted path in the model."""
+    kind: Kind
+    """Type of operation an adapter has to imitate."""
+    class_name: str
+    """Class of the layer."""
+    shape: tuple[int, ...]
+    """Shape of the weight as stored."""
+    in_features: int | None = None
+    """Input features, channels or embeddings; null for kinds that have none."""
+    out_features: int | None = None
+    """Output features or channels."""
+    groups: int = 1
+    """Convolution groups; 1 for other kinds."""
+    owner: str = ""
+    """Class of the parent module."""
+    tied_to: str | None = None
+    """Path of the first layer that shares the weight, if that is another one."""
+    block: str | None = None
+    """Path of the innermost repeated block around the layer; null outside every block."""
+    depth: int = 0
+    """Number of repeated blocks around the layer."""
+    role: Role = "other"
+    """Function in the model."""
+    tower: Tower = "main"
+    """Sub-model the layer belongs to."""
+    layout: str | None = None
+    """Split of a fused projection's output (``thirds``, ``halves``, ``unequal``, ``interleaved``) or orientation of
+    fused experts (``out_in``, ``in_out``); null for other layers and without a trace."""
+    called: bool | None = None
+    """Whether a traced forward called the layer; false if it read the weight directly; null without a trace."""
+    bypassed: str | None = None
+    """Source line that reads the weight without calling the layer, such as ``modeling_wavlm.py:210``."""
+    kernel: str | None = None
+    """Source line of a path not traced, such as a fused kernel's, that reads the weight without calling the layer."""
+    confidence: Literal["high", "low"] = field(default="low", init=False)
+    """``high`` if dataflow or structure decided the role, ``low`` if names did."""
+    live: bool | None = None
+    """Whether an adapter on the layer receives a gradient; null if that is unproven."""
+    proof: str | None = None
+    """Why ``live`` is not true."""
+    evidence: tuple[Evidence, ...] = ()
+    """Reasons for the role, the deciding one first."""
+
+    def __post_init__(self) -> None:
+        """Derive the confidence from the evidence."""
+        if self.evidence and self.evidence[0].by != "names":
+            object.__setattr__(self, "confidence", "high")
+
+    @property
+    def name(self) -> str:
+        """Last segment of the path."""
+        return self.path.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """All layers of one tower with the same role, kind and path pattern."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (SLOT_EXAMPLE,))
+
+    tower: Tower
+    role: Role
+    kind: Kind
+    pattern: str
+    """Path with ``*`` in place of each index."""
+    count: int
+    """Number of layers."""
+    layout: str | None = None
+    """``thirds``, ``halves``, ``unequal`` or ``interleaved``; ``out_in`` or ``in_out`` for fused experts."""
+    bypassed: str | None = None
+    """Source line that reads the weights without calling the layers."""
+    kernel: str | None = None
+    """Source line of a path not traced, such as a fused kernel's, that reads the weights."""
+    live: bool | None = None
+    """Whether an adapter on these layers receives a gradient; null if that is unproven."""
+    proof: str | None = None
+    """Why ``live`` is not true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The number of blocks of one kind with a matched layer; blocks are of one kind if they hold the same layers."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
+
+    block: str
+    """Path pattern, with the classes that distinguish this kind from others there:
+    ``model.layers.* (NemotronHAttention)``."""
+    hit: int
+    """Blocks with at least one matched layer."""
+    of: int
+    """Blocks of this kind."""
+
+
+BlockKind = tuple[str, frozenset[tuple[str, str]]]
+"""Path pattern of a block, and (path inside, kind) of each layer it holds."""
+
+_NO_STRUCTURE = ("norm", "embedding", "other")
+"""Kinds that do not distinguish blocks: the first block of a stack alone may hold a table of positions."""
+
+
+class Blocks:
+    """The repeated blocks of a model, grouped by kind."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._kinds = _kinds_of_blocks(layers)
+        self._names = _names_of_kinds(layers, self._kinds)
+        self._sizes = {layer.path: prod(layer.shape) for layer in layers if layer.depth and layer.tied_to is None}
+        self._total = sum(self._sizes.values())
+
+    def cover(self, matched: Iterable[Layer]) -> tuple[Coverage, ...]:
+        """Return the coverage of each kind of block by the matched layers, in model order."""
+        covered = {layer.block for layer in matched if layer.block}
+        totals, hits = Counter[str](), Counter[str]()
+        for block, kind in self._kinds.items():  # kinds that no class distinguishes share a name
+            totals[self._names[kind]] += 1
+            hits[self._names[kind]] += block in covered
+        return tuple(Coverage(name, hits[name], count) for name, count in totals.items())
+
+    def share(self, matched: Iterable[Layer]) -> float:
+        """Return the share of the blocks' weights that the matched layers own, 0 to 1; tied weights count once."""
+        size = sum(self._sizes.get(layer.path, 0) for layer in matched)
+        return round(size / self._total, 6) if self._total else 0.0
+
+
+def _kinds_of_blocks(layers: Iterable[Layer]) -> dict[str, BlockKind]:
+    contents: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for layer in layers:
+        if layer.block:
+            inside = contents[layer.block]
+            if layer.kind not in _NO_STRUCTURE:
+                inside.add((pattern_of(layer.path.removeprefix(f"{layer.block}.")), layer.kind))
+    return {block: (pattern_of(block), frozenset(inside)) for block, inside in contents.items()}
+
+
+def _names_of_kinds(layers: Iterable[Layer], kinds: dict[str, BlockKind]) -> dict[BlockKind, str]:
+    """Name each kind by its path pattern; where several share one, add the classes that not all of them hold."""
+    owners: dict[BlockKind, dict[str, None]] = {kind: {} for kind in kinds.values()}
+    for layer in layers:
+        if layer.block and layer.kind not in _NO_STRUCTURE:
+            owners[kinds[layer.block]][layer.owner] = None
+
+    def name_of(kind: BlockKind) -> str:
+        siblings: list[Collection[str]] = [
+            classes for other, classes in owners.items() if other[0] == kind[0] and other != kind
+        ]
+        own = [owner for owner in owners[kind] if not all(owner in classes for classes in siblings)]
+        return f"{kind[0]} ({', '.join(own)})" if siblings and own else kind[0]
+
+    return {kind: name_of(kind) for kind in owners}
+
+
+SLOT_EXAMPLE: Slot = Slot("language", "attention.query", "linear", "model.layers.*.self_attn.q_proj", 32, live=True)
