@@ -1,4 +1,4 @@
-"""The whole registry for mirrors, a line at a time: what it is, then each architecture with all that is on record."""
+"""Write the registry as a snapshot for mirrors: a header line, then a line for each architecture with all its data."""
 
 import json
 from collections import defaultdict
@@ -13,7 +13,7 @@ from .db.times import to_time
 from .mappings.listing import to_architecture
 
 PAGE = 100
-"""Architectures read at once: what is held in memory."""
+"""Architectures read and kept in memory at once."""
 
 _HEAD = "SELECT digest FROM changes WHERE serial = :serial"
 
@@ -28,10 +28,10 @@ UNION
 SELECT a.id FROM change_subjects u JOIN architectures a ON u.subject = 'architecture:' || a.library || ':' || a.name
 WHERE u.serial > :since
 """
-"""What a change after a serial was about: by what it wrote, or by what it says."""
+"""Architectures touched after a serial, by the rows written or by the subjects of the log."""
 
-_UNTOLD = "SELECT COUNT(*) AS n FROM changes WHERE serial > :since AND action IN ('seed', 'log.start')"
-"""Changes that do not tell all they were about."""
+_WITHOUT_SUBJECTS = "SELECT COUNT(*) AS n FROM changes WHERE serial > :since AND action IN ('seed', 'log.start')"
+"""Changes whose subjects are not all recorded."""
 
 _ARCHITECTURES = f"""
 SELECT a.id, a.library, a.name, a.class_name, a.library_version, a.fingerprint, a.structure, a.method, a.proof,
@@ -76,13 +76,13 @@ Row = dict[str, Any]
 
 
 def snapshot_lines(reader: Reader, since: int | None = None) -> Iterator[str]:
-    """Yield the lines of a snapshot without its signature, each with its end of line.
+    """Yield the lines of a snapshot without its signature, each with its line end.
 
     The same registry gives the same bytes.
 
     Args:
-        reader: It has to see one state of the database throughout (``Reader.steady``).
-        since: Only the architectures that were touched after this serial, each whole; ``None`` for all.
+        reader: Must see one state of the database throughout (``Reader.steady``).
+        since: Only the architectures touched after this serial, each complete; ``None`` for all.
     """
     serial = serial_of(reader)
     is_whole = since is None or not can_tell_since(reader, since)
@@ -96,20 +96,15 @@ def snapshot_lines(reader: Reader, since: int | None = None) -> Iterator[str]:
             "since": None if is_whole else since,
         }
     )
-    for page in _pages(reader, -1 if is_whole or since is None else since):
+    beyond, after = 0, -1 if is_whole or since is None else since
+    while page := reader.rows(_ARCHITECTURES, beyond=beyond, since=after, limit=PAGE):
         yield from map(canonical_line, _to_documents(reader, page))
+        beyond = page[-1]["id"]
 
 
 def can_tell_since(reader: Reader, since: int) -> bool:
-    """Tell whether the changes after a serial say what they touched; of a serial that is not there yet, none do."""
-    return since <= serial_of(reader) and not reader.rows(_UNTOLD, since=since)[0]["n"]
-
-
-def _pages(reader: Reader, since: int) -> Iterator[list[Row]]:
-    beyond = 0
-    while page := reader.rows(_ARCHITECTURES, beyond=beyond, since=since, limit=PAGE):
-        yield page
-        beyond = page[-1]["id"]
+    """Return whether the changes after a serial record their subjects; ``False`` for a serial not yet reached."""
+    return since <= serial_of(reader) and not reader.rows(_WITHOUT_SUBJECTS, since=since)[0]["n"]
 
 
 def _to_documents(reader: Reader, page: list[Row]) -> Iterator[Row]:
@@ -134,11 +129,11 @@ def _to_documents(reader: Reader, page: list[Row]) -> Iterator[Row]:
 
 
 def _grouped(rows: list[Row], column: str) -> dict[Any, list[Row]]:
-    """Return rows without a column, by its value."""
-    found: dict[Any, list[Row]] = defaultdict(list)
+    """Return rows grouped by a column, which they lose."""
+    groups: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
-        found[row.pop(column)].append(row)
-    return found
+        groups[row.pop(column)].append(row)
+    return groups
 
 
 def _to_revision(row: Row, checks: list[Row]) -> Row:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import and_, delete, insert, select, update
 
+from ..catalog.entries import CatalogEntry
 from ..domain.layers import Slot
 from ..domain.mappings import Mapping, Source, Verification
 from ..domain.scans import Scan
@@ -98,18 +99,23 @@ def rename_rows(architecture_id: int, renames: Iterable[VersionedRename]) -> Ite
     return ({"architecture_id": architecture_id, **to_json(rename)} for rename in renames)
 
 
+def architecture_values(scanned: Scan | CatalogEntry) -> dict[str, Any]:
+    """Return the columns of an architecture that a scan fills."""
+    return {
+        "class_name": scanned.architecture.class_name,
+        "library_version": scanned.architecture.library_version,
+        "fingerprint": scanned.architecture.fingerprint,
+        "structure": scanned.architecture.structure,
+        "method": scanned.method,
+        "proof": scanned.proof,
+        "prompt_facts": canonical(to_json(scanned.prompt_facts)),
+        "towers": canonical(scanned.towers),
+    }
+
+
 def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
     table = tables.architectures
-    values = {
-        "class_name": scan.architecture.class_name,
-        "library_version": scan.architecture.library_version,
-        "fingerprint": scan.architecture.fingerprint,
-        "structure": scan.architecture.structure,
-        "method": scan.method,
-        "proof": scan.proof,
-        "prompt_facts": canonical(to_json(scan.prompt_facts)),
-        "towers": canonical(scan.towers),
-    }
+    values = architecture_values(scan)
     columns = [table.c[name] for name in values]
     if write.select(select(*columns).where(table.c.id == architecture_id)) != [values]:
         write.change(update(table).where(table.c.id == architecture_id).values(**values))

@@ -1,1 +1,1 @@
-"""Seed a registry from the packaged catalog and PEFT's tables."""
+"""Make the packaged catalog, and seed a registry from it and from PEFT's tables."""

@@ -1,4 +1,4 @@
-"""A scan as an entry of the catalog: with a check of its proposals and of what PEFT says of the architecture."""
+"""Make entries of the packaged catalog from scans, and compare the catalog of an older library version with it."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def catalog_header(library: str) -> CatalogHeader:
-    """Return what a catalog of an installed library is made from."""
+    """Return the header of a catalog of an installed library: the versions it is made from."""
     return CatalogHeader(cast("Library", library), metadata.version(library), metadata.version("loradar"), SEED_VERSION)
 
 
 def catalog_entry(scan: Scan) -> CatalogEntry:
-    """Return what the registry would store of a scan."""
+    """Return a scan as a catalog entry, with verifications of its proposals and of PEFT's entries."""
     verifier = Verifier(scan)
     checks = tuple(verifier.verify(p.spec, p.peft_type, p.preset) for p in scan.proposals)
     stated = _peft_entries().get((scan.architecture.library, scan.architecture.name), ())
@@ -55,19 +55,19 @@ def _peft_entries() -> dict[tuple[str, str], list[Entry]]:
 
 
 def compare_catalog(file: Traversable) -> Iterator[str]:
-    """Yield the lines that tell what the catalog of an older version differs in (``loradar.catalog.older_versions``).
+    """Yield the lines of the differences of an older version's catalog (``loradar.catalog.older_versions``).
 
     Raises:
-        InvalidRequest: If the file is no catalog, or not one of an older version of a library that has one.
+        InvalidRequest: If the file is not a catalog, or its library has no catalog of a newer version.
     """
     older = read_catalog(file)
-    bases = (read_catalog(one) for one in list_catalogs())
-    base = next((one for one in bases if one.header.library == older.header.library), None)
-    own = older.header.library_version
-    if base is None or parse_version(own) >= parse_version(base.header.library_version):
+    catalogs = (read_catalog(packaged) for packaged in list_catalogs())
+    base = next((one for one in catalogs if one.header.library == older.header.library), None)
+    version = older.header.library_version
+    if base is None or parse_version(version) >= parse_version(base.header.library_version):
         known = f"the catalog is of {base.header.library_version}" if base else "there is no catalog of that library"
-        message = f"{file} is of {older.header.library} {own}, but {known}. Scan under an older version."
-        raise InvalidRequest(message, file=str(file), library_version=own)
+        message = f"{file} is of {older.header.library} {version}, but {known}. Scan under an older version."
+        raise InvalidRequest(message, file=str(file), library_version=version)
     slots = {entry.architecture.name: entry.slots for entry in base.entries}
     both = [entry for entry in older.entries if entry.architecture.name in slots]
     renames = {one.architecture.name: find_renames(one.slots, slots[one.architecture.name]) for one in both}

@@ -1,4 +1,4 @@
-"""The facts a registry starts with, and is brought up to by a newer loradar: scans of libraries and PEFT's tables."""
+"""Load the packaged scans and PEFT's tables into a registry, in the place of those of an older loradar."""
 
 import gc
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +21,8 @@ from ..db.transaction import Write
 from ..mappings.entries import Entry, entries_of_proposals
 from ..mappings.resolve import question, to_verification
 from ..mappings.revisions import add_mappings
-from ..peft_constants.reading import PeftConstants, load_constants
-from ..store import add_constants, rename_rows, settle, verification_row
+from ..peft_constants.reading import load_constants
+from ..store import add_constants, architecture_values, rename_rows, settle, verification_row
 from .seed_files import seed_catalogs, seed_digest, seed_older
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def add_seed(connection: "Connection") -> None:
-    """Bring a migrated registry up to what this loradar brings along; what users stored is kept.
+    """Load the packaged data into a migrated registry; users' own data is kept.
 
-    If a newer loradar seeded it already, nothing is loaded: two versions on one registry must not undo each other.
+    Nothing is loaded over the seed of a newer loradar: two versions on one registry must not undo each other.
     """
     ours = metadata.version("loradar")
     with Write(connection, "loradar", "seed") as write:
@@ -41,14 +41,14 @@ def add_seed(connection: "Connection") -> None:
         if any(seed["digest"] == seed_digest() for seed in seeds):
             return
         if all(Version(ours) >= Version(seed["loradar"]) for seed in seeds):
-            with _uncollected():
+            with _gc_paused():
                 _load(write)
         write.change(insert(tables.seeds).values(digest=seed_digest(), loradar=ours, serial=write.serial))
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pause the search for reference cycles: over as many records as a seed has it takes a second, and finds none."""
+def _gc_paused() -> Iterator[None]:
+    """Pause garbage collection, which takes a second over the many records of a seed and frees none."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -59,143 +59,121 @@ def _uncollected() -> Iterator[None]:
 
 
 def _load(write: Write) -> None:
-    constants = load_constants()
     catalogs = [read_catalog(file) for file in seed_catalogs()]
     older = [found for file in seed_older() if (found := read_older(file, catalogs))]
     for catalog in catalogs:
-        put_scans(write, catalog, [one for one in older if one.catalog.header.library == catalog.header.library])
-    if not _knows_newer_peft(write, constants):
-        report = add_constants(write, constants)
-        for catalog in (*catalogs, *(one.catalog for one in older)):
-            if catalog.header.peft == constants.version:
-                _put_peft_checks(write, (*report.added, *report.unchanged), catalog)
-
-
-def _knows_newer_peft(write: Write, constants: PeftConstants) -> bool:
-    """Tell whether somebody imported the tables of a newer PEFT: ours would be a step back."""
-    table = tables.sources.c
-    known = write.select(select(table.version).where(table.kind == "peft"))
-    return any(Version(row["version"]) > Version(constants.version) for row in known)
+        _put_scans(write, catalog, [one for one in older if one.catalog.header.library == catalog.header.library])
+    constants, sources = load_constants(), tables.sources.c
+    imported = write.select(select(sources.version).where(sources.kind == "peft"))
+    if any(Version(row["version"]) > Version(constants.version) for row in imported):
+        return  # a user imported the tables of a newer PEFT
+    report = add_constants(write, constants)
+    for catalog in (*catalogs, *(one.catalog for one in older)):
+        if catalog.header.peft == constants.version:
+            _put_peft_checks(write, (*report.added, *report.unchanged), catalog)
 
 
 def _put_peft_checks(write: Write, stated: Iterable[Mapping], catalog: Catalog) -> None:
-    """Store how PEFT's entries fared on the architectures scanned."""
-    outcomes = {
+    """Store the verifications of PEFT's entries on the scanned architectures."""
+    checks = {
         (entry.architecture.library, entry.architecture.name, peft_type): check
         for entry in catalog.entries
         for peft_type, check in entry.peft
     }
-    keyed = ((mapping, outcomes.get((mapping.library, mapping.name, mapping.peft_type))) for mapping in stated)
-    put_checks(write, [(mapping, check) for mapping, check in keyed if check])
+    keyed = ((mapping, checks.get((mapping.library, mapping.name, mapping.peft_type))) for mapping in stated)
+    _put_checks(write, [(mapping, check) for mapping, check in keyed if check])
 
 
-def put_scans(write: Write, catalog: Catalog, older: Sequence[OlderCatalog] = ()) -> None:
-    """Store what scans found, a catalog's and those of older versions; what was not scanned is no entry.
+def _put_scans(write: Write, catalog: Catalog, older: Sequence[OlderCatalog]) -> None:
+    """Store the scans of a catalog and of older versions of its library.
 
-    An architecture is what its newest scan says; one that somebody scanned in a newer version is left as it is.
-
-    Args:
-        write: The transaction.
-        catalog: Of a library.
-        older: Of the same library.
+    An architecture gets the facts of its newest scan; one that a user scanned in a newer version is left unchanged.
     """
-    known = _known(write, catalog.header.library)
-    catalogs = [catalog, *sorted((one.catalog for one in older), key=_age, reverse=True)]
-    told: dict[str, CatalogEntry] = {}
-    for entry in (entry for one in catalogs for entry in _scanned(one)):
-        told.setdefault(entry.architecture.name, entry)
-    entries = [entry for entry in told.values() if _is_due(entry, known)]
-    ids = _put_architectures(write, entries, known)
-    stale = {owner for name, owner in ids.items() if name in known}
-    _put_slots(write, entries, ids, stale)
-    current = {mapping for one in catalogs for mapping in _put_mappings(write, one)}
+    stored = _stored_architectures(write, catalog.header.library)
+    older_catalogs = (one.catalog for one in older)
+    newest_first = sorted(older_catalogs, key=lambda one: parse_version(one.header.library_version), reverse=True)
+    newest: dict[str, CatalogEntry] = {}
+    for entry in (entry for one in (catalog, *newest_first) for entry in _scanned(one)):
+        newest.setdefault(entry.architecture.name, entry)
+    entries = [entry for entry in newest.values() if not _is_older(entry, stored)]
+    ids = _put_architectures(write, entries, stored)
+    replaced = {architecture_id for name, architecture_id in ids.items() if name in stored}
+    _put_slots(write, entries, ids, replaced)
+    current = {mapping_id for one in (catalog, *newest_first) for mapping_id in _put_mappings(write, one)}
     for one in older:
         _put_renames(write, one)
-    if stale:
-        _yank_the_rest(write, catalog.header.loradar, stale, current)
-
-
-def _age(catalog: Catalog) -> Version:
-    return parse_version(catalog.header.library_version)
+    if replaced:
+        _yank_replaced(write, catalog.header.loradar, replaced, current)
 
 
 def _scanned(catalog: Catalog) -> list[CatalogEntry]:
     return [entry for entry in catalog.entries if entry.unscanned is None]
 
 
-def _known(write: Write, library: str) -> dict[str, dict[str, Any]]:
+def _stored_architectures(write: Write, library: str) -> dict[str, dict[str, Any]]:
     table = tables.architectures.c
     rows = write.select(select(table.id, table.name, table.library_version).where(table.library == library))
     return {row["name"]: row for row in rows}
 
 
-def _is_due(entry: CatalogEntry, known: dict[str, dict[str, Any]]) -> bool:
-    seen, ours = known.get(entry.architecture.name, {}).get("library_version"), entry.architecture.library_version
-    return seen is None or ours is None or parse_version(seen) <= parse_version(ours)
+def _is_older(entry: CatalogEntry, stored: dict[str, dict[str, Any]]) -> bool:
+    """Return whether the stored scan of an architecture is of a newer version than the entry."""
+    known, ours = stored.get(entry.architecture.name, {}).get("library_version"), entry.architecture.library_version
+    return known is not None and ours is not None and parse_version(known) > parse_version(ours)
 
 
 def _put_architectures(
-    write: Write, entries: Sequence[CatalogEntry], known: dict[str, dict[str, Any]]
+    write: Write, entries: Sequence[CatalogEntry], stored: dict[str, dict[str, Any]]
 ) -> dict[str, int]:
     """Insert or update the architectures, and return their row ids by name."""
     table = tables.architectures
-    rows = {entry.architecture.name: _architecture_row(entry) for entry in entries}
-    write.change(insert(table), [row for name, row in rows.items() if name not in known])
-    stale = [{**row, "at": known[name]["id"]} for name, row in rows.items() if name in known]
-    write.change(update(table).where(table.c.id == bindparam("at")), stale)
-    found = _known(write, entries[0].architecture.library) if entries else {}
-    return {name: found[name]["id"] for name in rows}
-
-
-def _architecture_row(entry: CatalogEntry) -> dict[str, Any]:
-    seen = entry.architecture
-    return {
-        "library": seen.library,
-        "name": seen.name,
-        "class_name": seen.class_name,
-        "library_version": seen.library_version,
-        "fingerprint": seen.fingerprint,
-        "structure": seen.structure,
-        "method": entry.method,
-        "proof": entry.proof,
-        "prompt_facts": canonical(to_json(entry.prompt_facts)),
-        "towers": canonical(entry.towers),
+    rows = {
+        entry.architecture.name: {
+            "library": entry.architecture.library,
+            "name": entry.architecture.name,
+            **architecture_values(entry),
+        }
+        for entry in entries
     }
+    write.change(insert(table), [row for name, row in rows.items() if name not in stored])
+    changed = [{**row, "row_id": stored[name]["id"]} for name, row in rows.items() if name in stored]
+    write.change(update(table).where(table.c.id == bindparam("row_id")), changed)
+    known = _stored_architectures(write, entries[0].architecture.library) if entries else {}
+    return {name: known[name]["id"] for name in rows}
 
 
-def _put_slots(write: Write, entries: Sequence[CatalogEntry], ids: dict[str, int], stale: set[int]) -> None:
+def _put_slots(write: Write, entries: Sequence[CatalogEntry], ids: dict[str, int], replaced: set[int]) -> None:
     table = tables.slots
-    is_stale = table.c.architecture_id == bindparam("owner")
-    write.change(delete(table).where(is_stale), [{"owner": owner} for owner in stale])
-    write.change(insert(table), [*_slot_rows(entries, ids)])
-
-
-def _slot_rows(entries: Iterable[CatalogEntry], ids: dict[str, int]) -> Iterator[dict[str, Any]]:
-    for entry in entries:
-        owner = ids[entry.architecture.name]
-        for position, slot in enumerate(entry.slots):
-            yield {**to_json(slot), "architecture_id": owner, "position": position}
+    is_replaced = table.c.architecture_id == bindparam("owner")
+    write.change(delete(table).where(is_replaced), [{"owner": architecture_id} for architecture_id in replaced])
+    rows = [
+        {**to_json(slot), "architecture_id": ids[entry.architecture.name], "position": position}
+        for entry in entries
+        for position, slot in enumerate(entry.slots)
+    ]
+    write.change(insert(table), rows)
 
 
 def _put_mappings(write: Write, catalog: Catalog) -> set[str]:
-    """Store what a catalog proposes, with how it was checked, and return the ids of the mappings that say so."""
+    """Store the proposals of a catalog with their verifications, and return the ids of the mappings they are."""
     entries, version = _scanned(catalog), catalog.header.library_version
     proposed = [p for entry in entries for p in entries_of_proposals(entry.architecture, entry.proposals)]
     report = add_mappings(write, Source("scanner", catalog.header.loradar), proposed, version)
     known = {question(mapping): mapping for mapping in (*report.unchanged, *report.extended)}
     current = known | {question(mapping): mapping for mapping in report.added}
-    _refresh(write, proposed, {asked: m for asked, m in known.items() if m.versions and m.versions.until == version})
+    newest = {key: m for key, m in known.items() if m.versions and m.versions.until == version}
+    _update_evidence(write, proposed, newest)
     checks = (check for entry in entries for check in entry.checks)
-    put_checks(write, [(current[entry.question], check) for entry, check in zip(proposed, checks, strict=True)])
+    _put_checks(write, [(current[entry.question], check) for entry, check in zip(proposed, checks, strict=True)])
     return {mapping.id for mapping in current.values()}
 
 
-def _refresh(write: Write, proposed: Iterable[Entry], known: dict[Question, Mapping]) -> None:
-    """Bring sizes and reasons up to date: they are evidence for a revision, from the newest scan, and no part of it."""
+def _update_evidence(write: Write, proposed: Iterable[Entry], known: dict[Question, Mapping]) -> None:
+    """Update the sizes and reasons of revisions: evidence from the newest scan, which makes no new revision."""
     table = tables.mappings
     rows = [
         {
-            "at": known[entry.question].id,
+            "row_id": known[entry.question].id,
             "matched": entry.matched,
             "per_rank": entry.formula.per_rank if entry.formula else None,
             "fixed": entry.formula.fixed if entry.formula else None,
@@ -205,59 +183,55 @@ def _refresh(write: Write, proposed: Iterable[Entry], known: dict[Question, Mapp
         for entry in proposed
         if entry.question in known
     ]
-    write.change(update(table).where(table.c.id == bindparam("at")), rows)
+    write.change(update(table).where(table.c.id == bindparam("row_id")), rows)
 
 
 def _put_renames(write: Write, older: OlderCatalog) -> None:
-    """Put the way to the newer catalog in the place of what is known of it."""
+    """Replace the stored renames between an older version and the catalog's."""
     table = tables.renames
-    ids = {name: row["id"] for name, row in _known(write, older.catalog.header.library).items()}
+    ids = {name: row["id"] for name, row in _stored_architectures(write, older.catalog.header.library).items()}
     ends = {"older": older.catalog.header.library_version, "newer": older.base}
-    is_way = (table.c.from_version == bindparam("older")) & (table.c.to_version == bindparam("newer"))
+    is_between = (table.c.from_version == bindparam("older")) & (table.c.to_version == bindparam("newer"))
     owners = [{"owner": ids[entry.architecture.name], **ends} for entry in _scanned(older.catalog)]
-    write.change(delete(table).where((table.c.architecture_id == bindparam("owner")) & is_way), owners)
+    write.change(delete(table).where((table.c.architecture_id == bindparam("owner")) & is_between), owners)
     rows = (row for name, renames in older.renames.items() for row in rename_rows(ids[name], renames))
     write.change(insert(table), [*rows])
 
 
-def _yank_the_rest(write: Write, loradar: str, stale: set[int], current: set[str]) -> None:
-    """Take back what an older scanner proposed, where this one proposes nothing for the same question."""
+def _yank_replaced(write: Write, loradar: str, replaced: set[int], current: set[str]) -> None:
+    """Yank the proposals of an older scanner for a method and preset that this one proposes nothing for."""
+
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["architecture_id"], row["peft_type"], row["preset"]
+
     table = tables.mappings
     is_ours = (table.c.source_kind == "scanner") & table.c.yanked_at.is_(None)
     columns = (table.c.id, table.c.architecture_id, table.c.peft_type, table.c.preset)
-    mine = [row for row in write.select(select(*columns).where(is_ours)) if row["architecture_id"] in stale]
-    answered = {_asked(row) for row in mine if row["id"] in current}
-    gone = [{"at": row["id"]} for row in mine if _asked(row) not in answered]
+    ours = [row for row in write.select(select(*columns).where(is_ours)) if row["architecture_id"] in replaced]
+    proposed = {key(row) for row in ours if row["id"] in current}
+    yanked = [{"row_id": row["id"]} for row in ours if key(row) not in proposed]
     reason = {"yanked_at": datetime.now(UTC), "yank_reason": f"loradar {loradar} does not propose it any more"}
-    write.change(update(table).where(table.c.id == bindparam("at")).values(**reason), gone)
+    write.change(update(table).where(table.c.id == bindparam("row_id")).values(**reason), yanked)
 
 
-def _asked(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["architecture_id"], row["peft_type"], row["preset"]
-
-
-def put_checks(write: Write, checked: Sequence[tuple[Mapping, Verification]]) -> None:
-    """Store how mappings fared, all at the same library version, unless that is what is on record."""
+def _put_checks(write: Write, checked: Sequence[tuple[Mapping, Verification]]) -> None:
+    """Store verifications, all of the same library version, where they differ from those stored."""
     if not checked:
         return
-    known = _known_checks(write, checked[0][1].library_version)
+    table = tables.verifications
+    names = ("mapping_id", "status", "library_version", "counts", "reached", "findings")
+    of_version = table.c.library_version == checked[0][1].library_version
+    rows = write.select(select(*(table.c[name] for name in names)).where(of_version))
+    stored = {row["mapping_id"]: to_verification(row) for row in rows}
     new, changed = [], []
     for mapping, check in checked:
-        prior = known.get(mapping.id)
-        row = {**verification_row(write, settle(prior, check)), "mapping_id": mapping.id}
+        prior = stored.get(mapping.id)
+        settled = settle(prior, check)
+        row = {**verification_row(write, settled), "mapping_id": mapping.id}
         if prior is None:
             new.append(row)
-        elif settle(prior, check) != prior:
+        elif settled != prior:
             changed.append({**row, "at_mapping": mapping.id, "at_version": check.library_version})
-    table = tables.verifications
-    is_it = (table.c.mapping_id == bindparam("at_mapping")) & (table.c.library_version == bindparam("at_version"))
+    is_same = (table.c.mapping_id == bindparam("at_mapping")) & (table.c.library_version == bindparam("at_version"))
     write.change(insert(table), new)
-    write.change(update(table).where(is_it), changed)
-
-
-def _known_checks(write: Write, library_version: str) -> dict[str, Verification]:
-    """Return every verification for a library version by the id of its mapping."""
-    table = tables.verifications.c
-    columns = (table.mapping_id, table.status, table.library_version, table.counts, table.reached, table.findings)
-    rows = write.select(select(*columns).where(table.library_version == library_version))
-    return {row["mapping_id"]: to_verification(row) for row in rows}
+    write.change(update(table).where(is_same), changed)

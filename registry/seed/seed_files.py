@@ -1,4 +1,4 @@
-"""The files a registry is seeded from, and the digest that tells one seed from another. No SQLAlchemy in here."""
+"""List the files a registry is seeded from, and compute their digest. Must not import SQLAlchemy: lookups load it."""
 
 import os
 from hashlib import sha256
@@ -17,15 +17,15 @@ def seed_catalogs() -> list[Traversable]:
 
 
 def seed_older() -> list[Traversable]:
-    """Return the files on older versions of libraries a registry is seeded from."""
+    """Return the files on older library versions a registry is seeded from."""
     return list_older()
 
 
 def seed_digest() -> str:
-    """Return ``sha256:`` and the digest of what a registry of this loradar is seeded from.
+    """Return ``sha256:`` and the digest of the files a registry is seeded from.
 
-    It is asked for whenever a registry is opened, so of a scan's file only its header, its size and its last lines
-    are read: together they change with any scan of a library.
+    It is computed whenever a registry is opened. Of a scan's file only the header, the size and the last lines are
+    read, which together change with any scan of a library.
     """
     digest = sha256(constants_file().read_bytes())
     for file in (*seed_catalogs(), *seed_older()):
