@@ -77,7 +77,8 @@ def decide(model: nn.Module, preset: str = "default", peft_type: str = PEFT_TYPE
     decision = decide_unscanned(model, preset, peft_type)
     if decision is None:
         return decide_for(scan_known(model), peft_type, preset)
-    logger.info("%s: %s", identify(model).reference, decision.says)
+    if logger.isEnabledFor(logging.INFO):
+        logger.info("%s: %s", identify(model).reference, decision.says)
     return decision
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import cast
+from functools import lru_cache
+from typing import Any, cast
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -137,8 +138,9 @@ def kind_of(module: nn.Module) -> Kind:
     Transformers' ``Conv1D`` and the many custom norms are identified by their class names, so that nothing need be
     imported. A parametrised layer (weight norm) recomputes its weight, so there is nothing to adapt in place.
     """
-    weight, class_name = module._parameters.get("weight"), type(module).__name__
-    kind = next((kind for base, kind in KIND_OF_CLASS.items() if isinstance(module, base)), None)
+    own_class: Any = type(module)
+    weight, class_name = module._parameters.get("weight"), own_class.__name__
+    kind = _kind_of_class(own_class)
     if kind in WEIGHT_KINDS:
         return kind if "weight" in module._parameters else "other"
     if kind is not None:
@@ -150,6 +152,11 @@ def kind_of(module: nn.Module) -> Kind:
     if weight is not None and class_name.endswith("Norm"):
         return "norm"
     return "expert_parameter" if holds_experts(module) else "other"
+
+
+@lru_cache(maxsize=1024)  # a model has many layers of few classes
+def _kind_of_class(own_class: type[nn.Module]) -> Kind | None:
+    return next((kind for base, kind in KIND_OF_CLASS.items() if issubclass(own_class, base)), None)
 
 
 def is_linear_by_features(module: nn.Module) -> bool:

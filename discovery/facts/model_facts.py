@@ -120,10 +120,13 @@ def identify(model: nn.Module) -> Architecture:
     elif package == "diffusers":
         library, name = "diffusers", type(model).__name__
     try:
-        library_version = version(package if library == "torch" else library)
+        library_version = _read_version(package if library == "torch" else library)
     except PackageNotFoundError:
         library_version = None  # a user's own script has no version
     return Architecture(library, name, type(model).__name__, library_version)
+
+
+_read_version = cache(version)  # reading a package's metadata takes a millisecond
 
 
 def is_configuration(subject: object) -> bool:
