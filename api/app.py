@@ -1,4 +1,4 @@
-"""The application factory; nothing is built at import."""
+"""Build the FastAPI application."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,15 +8,13 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from ..settings import Settings
-from .bodies import BodyLimit
 from .dependencies import LazyRegistry
 from .error_responses import ALWAYS
 from .errors import add_error_handlers
-from .exported_files import Exports
-from .metrics import CountRequests, Metrics
+from .json_bodies import BodyLimitMiddleware
+from .metrics import Metrics, MetricsMiddleware
 from .openapi import TAGS, describe, operation_id
-from .rate_limit_middleware import Guard
-from .rate_limits import Limiter
+from .rate_limits import Limiter, RateLimitMiddleware
 from .routes import (
     architectures,
     batch,
@@ -34,12 +32,11 @@ from .routes import (
     tokens,
 )
 from .snapshot_files import Snapshots
-from .submission_checks import Checker
-from .workers import Workers
+from .workers import Checker, Workers
 
-DESCRIPTION = "Which layers an adapter should go on, for every model architecture somebody registered."
+DESCRIPTION = "Which layers an adapter should go on, for every registered model architecture."
 
-PARTS = (
+RESOURCES = (
     export,
     index,
     health,
@@ -58,7 +55,7 @@ PARTS = (
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """Build the service for a registry, which is opened by the first request that needs it."""
+    """Build the service for a registry, which the first request that needs it opens."""
     settings = settings or Settings.from_environment()
     app = FastAPI(
         title="loradar",
@@ -74,23 +71,23 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.state.registry = LazyRegistry(settings)
-    app.state.exports = Exports()
+    app.state.exports = export.Exports()
     app.state.snapshots = Snapshots(settings)
     app.state.limiter = Limiter(settings.limits)
     app.state.metrics = Metrics(app.version, app.state.registry)
-    app.add_middleware(BodyLimit)
-    app.add_middleware(Guard, limiter=app.state.limiter)
-    app.add_middleware(CountRequests, metrics=app.state.metrics)
+    app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(RateLimitMiddleware, limiter=app.state.limiter)
+    app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
     add_error_handlers(app)
-    for part in PARTS:
-        app.include_router(part.router)
+    for resource in RESOURCES:
+        app.include_router(resource.router)
     describe(app)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Run the checks beside the requests; at the end, the workers go first, for they write to the registry."""
+    """Run the checks beside the requests; stop the workers first, since they write to the registry."""
     app.state.workers = Workers(app.state.settings.workers)
     app.state.checker = Checker(app.state.registry.get, app.state.workers.checks)
     app.state.checker.start()

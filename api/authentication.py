@@ -1,4 +1,4 @@
-"""Who asks: a bearer token makes an actor, and a handler says which role it takes."""
+"""Authenticate requests by bearer token, and check the role a handler requires."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -25,29 +25,29 @@ bearer = HTTPBearer(
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
 
 
-def authenticate(request: Request, registry: OpenRegistry, given: Credentials) -> Actor:
-    """Return whose token came with a request.
+def authenticate(request: Request, registry: OpenRegistry, credentials: Credentials) -> Actor:
+    """Return the owner of a request's token.
 
     Raises:
-        NotAuthenticated: If there is none, or one that does not work.
-        TooManyRequests: If too many from the same address did not work, or its owner asks too often.
+        NotAuthenticated: If there is no token, or an invalid one.
+        TooManyRequests: If the address sent too many invalid tokens, or the owner too many requests.
     """
     state = request.state
     known: Actor | None = getattr(state, "actor", None)
     if known:  # by ``require_actor``, before the body was read
         return known
-    if given is None:
-        message = "This needs a token. Send 'Authorization: Bearer lrd_...'; an admin makes one: loradar token create."
+    if credentials is None:
+        message = "This needs a token: send 'Authorization: Bearer lrd_...'; an admin makes one: loradar token create."
         raise NotAuthenticated(message)
     limiter: Limiter = request.app.state.limiter
-    limiter.require_left("failed", state.address, state.met)
+    limiter.require_left("failed", state.address, state.limits_applied)
     try:
-        actor = registry.tokens.authenticate(given.credentials)
+        actor = registry.tokens.authenticate(credentials.credentials)
     except NotAuthenticated:
-        limiter.take("failed", state.address, state.met)
+        limiter.take("failed", state.address, state.limits_applied)
         raise
     state.actor = actor
-    limiter.take("token", actor.name, state.met)
+    limiter.take("token", actor.name, state.limits_applied)
     return actor
 
 
@@ -55,25 +55,21 @@ Anybody = Annotated[Actor, Depends(authenticate)]
 
 
 async def require_actor(request: Request) -> None:
-    """Authenticate whoever sends a request, before anything is done for its body.
+    """Authenticate a request before its body is read.
 
     Raises:
         LoradarError: As ``authenticate``.
     """
-    given = await bearer(request)
-
-    def ask() -> None:
-        authenticate(request, get_registry(request), given)
-
-    await run_in_threadpool(ask)
+    credentials = await bearer(request)
+    await run_in_threadpool(lambda: authenticate(request, get_registry(request), credentials))
 
 
 def needs_actor(dependant: Dependant) -> bool:
-    """Tell whether a handler depends on who asks."""
+    """Return whether a handler depends on an authenticated actor."""
     return dependant.call is authenticate or any(map(needs_actor, dependant.dependencies))
 
 
-def _needs(role: TokenRole) -> Callable[[Actor], Actor]:
+def _require_role(role: TokenRole) -> Callable[[Actor], Actor]:
     def check(actor: Anybody) -> Actor:
         if not actor.may(role):
             message = f"This needs the role {role!r}; the token of {actor.name!r} has {actor.role!r}. Ask an admin."
@@ -83,6 +79,6 @@ def _needs(role: TokenRole) -> Callable[[Actor], Actor]:
     return check
 
 
-Contributor = Annotated[Actor, Depends(_needs("contributor"))]
-Reviewer = Annotated[Actor, Depends(_needs("reviewer"))]
-Admin = Annotated[Actor, Depends(_needs("admin"))]
+Contributor = Annotated[Actor, Depends(_require_role("contributor"))]
+Reviewer = Annotated[Actor, Depends(_require_role("reviewer"))]
+Admin = Annotated[Actor, Depends(_require_role("admin"))]

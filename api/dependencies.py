@@ -1,4 +1,4 @@
-"""What handlers depend on: the registry, and the bounds of names they are asked for."""
+"""Provide what handlers depend on: the open registry, and validated path and query parameters."""
 
 from threading import Lock
 from typing import Annotated
@@ -12,13 +12,13 @@ from ..settings import Settings
 NAME_LENGTH = 255
 NAME_PATTERN = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
 PLACE_PATTERN = r"^(transformers|timm|diffusers|torch):[^\s\x00-\x1f\x7f-\x9f]+"
-"""How a place in a list begins: with an architecture."""
+"""Start of a pagination cursor: an architecture."""
 LARGEST_NUMBER = 2**31 - 1
-"""Of a submission or a token: what every database can compare."""
+"""Largest id of a submission or token: what every database can compare."""
 
 
 class LazyRegistry:
-    """Opens the registry when it is first needed: a service whose database is away still says so."""
+    """Open the registry on first use, so that a service whose database is away still answers."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -26,7 +26,7 @@ class LazyRegistry:
         self._registry: Registry | None = None
 
     def get(self) -> Registry:
-        """Return the open registry; an attempt that fails is repeated by the next request.
+        """Return the open registry; the next request repeats an attempt that fails.
 
         Raises:
             DatabaseUnusable: If it cannot be opened.
@@ -67,7 +67,7 @@ VersionQuery = Annotated[
     Query(
         max_length=64,
         pattern=NAME_PATTERN,
-        description="Version of the library it is for, or the nearest seen; the newest known one if left out",
+        description="Version of the library it is for; an unknown one resolves to the nearest, none to the newest",
         examples=["5.23.0"],
     ),
 ]

@@ -1,102 +1,159 @@
-"""How often an address or a token may ask, and the headers that tell.
+"""Rate-limit requests by address and by token, and log rejected writes.
 
-Counted in the memory of each process, in windows of a minute that begin with the first request: several processes
-behind one address allow that many times as much. The headers are those of draft-ietf-httpapi-ratelimit-headers.
+Requests are counted in the memory of each process, in windows of a minute that begin with the first request: several
+processes behind one address allow that many times as much. The headers are those of
+draft-ietf-httpapi-ratelimit-headers.
 """
 
+import logging
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict
+from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from typing import Any
 
+from fastapi import Request
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import TooManyRequests
 from ..settings import RequestLimits
+from .errors import error_response
+
+LOGGER = logging.getLogger("loradar.api")
+"""One line for each rejected write. It holds no secret: it names the token's owner and the route."""
+
+READS = ("GET", "HEAD", "OPTIONS")
 
 WINDOW = 60
-"""Seconds."""
+"""Seconds of a rate-limit window."""
 
 NETWORK_BITS = 64
-"""What one IPv6 customer has at least: counting its addresses one by one would count nothing."""
+"""Prefix length of an IPv6 network counted as one client: a customer has at least so many addresses to rotate."""
 
-_SAYS = {
+COSTS = {"/v1/targets:batch": 30, "/v1/snapshot": 30}
+"""Requests that a call to an expensive path counts as."""
+
+SIMILAR, SIMILAR_COST = "/similar", 5
+
+_LIMITED = {
     "address": "requests from your address",
     "token": "requests with your tokens",
-    "failed": "requests with tokens that do not work from your address",
+    "failed": "requests with invalid tokens from your address",
     "scan": "scans from your address",
 }
 
 
-COSTS = {"/v1/targets:batch": 30, "/v1/snapshot": 30}
-"""What a request counts as, where one takes as long, or as much to send, as many others."""
-
-SIMILAR, SIMILAR_COST = "/similar", 5
-
-
-def cost_of(path: str) -> int:
-    """Return how many requests of an address a request for this path counts as."""
-    return COSTS.get(path) or (SIMILAR_COST if path.endswith(SIMILAR) else 1)
-
-
 class Limiter:
-    """Counts requests by policy: ``address``, ``token``, ``failed`` or ``scan``."""
+    """Count requests by policy: ``address``, ``token``, ``failed`` or ``scan``."""
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits: dict[str, int] = asdict(limits)
         self._items = {name: RateLimitItemPerMinute(limit) for name, limit in self._limits.items()}
         self._windows = FixedWindowRateLimiter(MemoryStorage())
 
-    def take(self, policy: str, who: str, met: MutableMapping[str, tuple[int, int]], cost: int = 1) -> None:
-        """Count one request, and note what is left in ``met``.
+    def take(self, policy: str, client: str, applied: MutableMapping[str, tuple[int, int]], cost: int = 1) -> None:
+        """Count a request, and record the remaining quota in ``applied``.
 
         Args:
-            policy: Which.
-            who: Whom it is counted for.
-            met: What the answer tells of.
-            cost: How many it counts as; no more than the limit, or it could never be made.
+            policy: Name of the limit.
+            client: Address or token owner the request is counted for.
+            applied: Remaining requests and seconds by policy, for the response's headers.
+            cost: Requests it counts as, capped at the limit so that it stays possible.
 
         Raises:
-            TooManyRequests: If none was left; says in how many seconds there are some again.
+            TooManyRequests: If the quota is used up; states the seconds until it is renewed.
         """
-        allowed = self._windows.hit(self._items[policy], policy, who, cost=min(cost, self._limits[policy]))
-        met[policy] = self._left(policy, who)
+        allowed = self._windows.hit(self._items[policy], policy, client, cost=min(cost, self._limits[policy]))
+        applied[policy] = self._remaining(policy, client)
         if not allowed:
-            raise self._refusal(policy, met[policy][1])
+            raise self._too_many(policy, applied[policy][1])
 
-    def require_left(self, policy: str, who: str, met: MutableMapping[str, tuple[int, int]]) -> None:
-        """Check that one more is allowed, without counting it.
+    def require_left(self, policy: str, client: str, applied: MutableMapping[str, tuple[int, int]]) -> None:
+        """Check that a client has quota left, without counting a request.
 
         Raises:
-            TooManyRequests: If it is not.
+            TooManyRequests: If it has none.
         """
-        if not self._windows.test(self._items[policy], policy, who):
-            met[policy] = self._left(policy, who)
-            raise self._refusal(policy, met[policy][1])
+        if not self._windows.test(self._items[policy], policy, client):
+            applied[policy] = self._remaining(policy, client)
+            raise self._too_many(policy, applied[policy][1])
 
-    def headers(self, met: Mapping[str, tuple[int, int]]) -> dict[str, str]:
-        """Return the headers that tell which policies a request met, what is left of each, and until when."""
+    def headers(self, applied: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+        """Return the ``RateLimit`` headers for the policies applied to a request."""
         return {
-            "RateLimit-Policy": ", ".join(f'"{name}";q={self._limits[name]};w={WINDOW}' for name in met),
-            "RateLimit": ", ".join(f'"{name}";r={left};t={seconds}' for name, (left, seconds) in met.items()),
+            "RateLimit-Policy": ", ".join(f'"{name}";q={self._limits[name]};w={WINDOW}' for name in applied),
+            "RateLimit": ", ".join(f'"{name}";r={left};t={seconds}' for name, (left, seconds) in applied.items()),
         }
 
-    def _left(self, policy: str, who: str) -> tuple[int, int]:
-        stats = self._windows.get_window_stats(self._items[policy], policy, who)
+    def _remaining(self, policy: str, client: str) -> tuple[int, int]:
+        """Return the requests left and the seconds until the window ends."""
+        stats = self._windows.get_window_stats(self._items[policy], policy, client)
         return stats.remaining, min(WINDOW, max(1, ceil(stats.reset_time - time.time())))
 
-    def _refusal(self, policy: str, seconds: int) -> TooManyRequests:
+    def _too_many(self, policy: str, seconds: int) -> TooManyRequests:
         limit = self._limits[policy]
-        message = f"More than {limit} {_SAYS[policy]} within a minute. Come again in {seconds} s."
+        message = f"More than {limit} {_LIMITED[policy]} within a minute: try again in {seconds} s."
         return TooManyRequests(message, retry_after=seconds, limit=limit, policy=policy)
 
 
-def address_of(scope: Mapping[str, Any]) -> str:
-    """Return whom a request is counted for: its IPv4 address, its IPv6 network, or what there is instead of one."""
+class RateLimitMiddleware:
+    """Apply the limit of the client's address, and add the headers of every limit applied."""
+
+    def __init__(self, app: ASGIApp, limiter: Limiter) -> None:
+        self._app = app
+        self._limiter = limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or reject it with 429."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        applied: dict[str, tuple[int, int]] = {}
+        state["limits_applied"] = applied
+        state["address"] = client_of(scope)
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._limiter.headers(applied))
+                _log_rejected_write(scope, message["status"])
+            await send(message)
+
+        app, path = self._app, scope["path"]
+        cost = COSTS.get(path) or (SIMILAR_COST if path.endswith(SIMILAR) else 1)
+        try:
+            self._limiter.take("address", state["address"], applied, cost)
+        except TooManyRequests as error:
+            app = error_response(Request(scope), error)
+        await app(scope, receive, send_with_headers)
+
+
+def _log_rejected_write(scope: Scope, status: int) -> None:
+    """Log a rejected write: client, route and error code; client-chosen text is quoted, so it cannot forge a line."""
+    if scope["method"] in READS or status < HTTPStatus.BAD_REQUEST:
+        return
+    state = scope["state"]
+    actor = state.get("actor")
+    route = getattr(scope.get("route"), "path", None) or ascii(scope["path"][:200])
+    LOGGER.warning(
+        "rejected %s %s: %d %s; by %s from %s",
+        ascii(scope["method"][:20])[1:-1],
+        route,
+        status,
+        state.get("code", "error"),
+        ascii(actor.name) if actor else "anonymous",
+        state["address"],
+    )
+
+
+def client_of(scope: Mapping[str, Any]) -> str:
+    """Return the client a request is counted for: its IPv4 address, its IPv6 network, or its host as it stands."""
     host = (scope.get("client") or ("unknown", 0))[0]
     try:
         address = ip_address(host)

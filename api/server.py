@@ -1,4 +1,4 @@
-"""Runs the service: in the foreground for ``loradar serve``, in a thread for tests and the demo."""
+"""Run the service in the foreground (``loradar serve``) or in a thread (tests and the demo)."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ MAX_PORT = 65535
 
 
 class Server(uvicorn.Server):
-    """uvicorn on a socket of ours, which tells when it answers."""
+    """uvicorn on a given socket, with a callback once it accepts requests."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[], None]) -> None:
         proxies = settings.trusted_proxies
@@ -31,7 +31,7 @@ class Server(uvicorn.Server):
             log_level="warning",
             access_log=False,
             lifespan="on",
-            # Told in so many words: uvicorn believes whoever connects from this machine unless it is.
+            # Stated explicitly: by default uvicorn trusts the headers of every client on this machine.
             proxy_headers=bool(proxies),
             forwarded_allow_ips=proxies,
             server_header=False,
@@ -40,7 +40,7 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then tell."""
+        """Start, then call ``on_ready``."""
         await super().startup(sockets)
         if self.started:
             self._on_ready()
@@ -55,17 +55,17 @@ def serve(
         settings: Which registry to serve.
         host: Address to listen on.
         port: 0 picks a free one.
-        ready: Called with the URL once requests are answered.
+        ready: Called with the URL once requests are accepted.
 
     Raises:
-        DatabaseUnusable: If the registry cannot be opened; nothing listens then.
+        DatabaseUnusable: If the registry cannot be opened; no port is opened then.
         CannotServe: If the host and port cannot be listened on.
     """
     Registry.open(settings).close()
     with _listen(host, port) as listener:
         url = url_of(listener)
         hide_from_workers()
-        with suppress(KeyboardInterrupt):  # uvicorn has stopped in good order, then raises the signal again
+        with suppress(KeyboardInterrupt):  # uvicorn shuts down cleanly, then raises the signal again
             Server(settings, lambda: ready(url) if ready else None).run(sockets=[listener])
 
 
@@ -79,7 +79,14 @@ def running(settings: Settings, host: str = LOOPBACK, port: int = 0) -> Iterator
     settled = Event()
     with _listen(host, port) as listener:
         server = Server(settings, settled.set)
-        thread = Thread(target=_run, args=(server, listener, settled), name="loradar-api", daemon=True)
+
+        def run() -> None:
+            try:
+                server.run(sockets=[listener])
+            finally:
+                settled.set()
+
+        thread = Thread(target=run, name="loradar-api", daemon=True)
         thread.start()
         try:
             settled.wait()
@@ -92,22 +99,15 @@ def running(settings: Settings, host: str = LOOPBACK, port: int = 0) -> Iterator
             thread.join()
 
 
-def _run(server: Server, listener: socket.socket, settled: Event) -> None:
-    try:
-        server.run(sockets=[listener])
-    finally:
-        settled.set()
-
-
 def _listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= MAX_PORT:
-        raise _cannot_listen(host, port, f"a port is a number from 0 to {MAX_PORT}")
+        raise _cannot_listen(host, port, f"a port is from 0 to {MAX_PORT}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise _cannot_listen(host, port, error.strerror or str(error)) from error
-    # asyncio does this for its own sockets alone; without it, the body of an answer waits 40 ms for its head's receipt.
+    # asyncio sets this on its own sockets only; without it, a response's body waits 40 ms for the ACK of its headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -1,4 +1,4 @@
-"""Snapshots as files: made once per state of the registry, signed and compressed, kept until there is a newer one."""
+"""Keep signed, compressed snapshots as files, one per state of the registry."""
 
 import gzip
 import json
@@ -18,13 +18,13 @@ from ..signing import Signer
 from ..snapshots import signed_lines
 
 FRESH_SECONDS = 60.0
-"""How long a snapshot is served though there were changes: they are in the feed, and each new one costs seconds."""
+"""Age up to which an outdated snapshot is served: the change feed has the rest, and a new one takes seconds."""
 
 WAIT_SECONDS = 20.0
-"""How long a request waits for one that is being made."""
+"""How long a request waits for a snapshot being made."""
 
 MAX_WAITING = 4
-"""Requests that wait at once: each keeps a thread that others may need."""
+"""Requests that may wait at once: each holds a thread that others may need."""
 
 CHUNK = 1 << 16
 _LEVEL = 6
@@ -35,7 +35,7 @@ class Kept:
     """A snapshot on disk, compressed.
 
     Attributes:
-        made: When, by the clock that only goes forward.
+        made: Time of its start by the monotonic clock, in seconds.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Kept:
 
 
 class Snapshots:
-    """Makes and keeps snapshots for one service; one at a time is made."""
+    """Make and keep the snapshots of one service, one at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -56,10 +56,10 @@ class Snapshots:
         self._count = 0
 
     def signer(self) -> Signer:
-        """Return who signs.
+        """Return the signer of snapshots.
 
         Raises:
-            InvalidConfig: If the key is none or cannot be kept.
+            InvalidConfig: If the key is invalid, or a new one cannot be stored.
         """
         self._signer = self._signer or Signer.of(self._settings)
         return self._signer
@@ -67,10 +67,10 @@ class Snapshots:
     def get(self, registry: Registry) -> Kept:
         """Return a snapshot of the whole registry, at most ``FRESH_SECONDS`` behind.
 
-        While a newer one is being made, the one there is is answered.
+        While a newer one is being made, the present one is returned.
 
         Raises:
-            Overloaded: If there is none, and it takes too long to make one.
+            Overloaded: If there is none, and making one takes too long.
         """
         serial, kept = registry.serial(), self._kept
         if kept and _is_good(kept, serial):
@@ -80,15 +80,19 @@ class Snapshots:
         with self._turn():
             kept = self._kept
             if kept is None or not _is_good(kept, serial):
-                self._keep(self._make(registry, None))
-            assert self._kept is not None  # noqa: S101 - just kept; this tells mypy
-            return self._kept
+                made = self._make(registry, None)
+                # The one before is kept too: a response that was just given it may not have opened it yet.
+                expired, self._before, self._kept = self._before, kept, made
+                if expired:
+                    expired.path.unlink()  # an open file stays readable
+                return made
+            return kept
 
     def make_since(self, registry: Registry, since: int) -> Kept:
-        """Return what was touched after a serial, and all if that cannot be told; see ``take``.
+        """Return a snapshot of the changes after a serial, or of everything if they cannot be determined.
 
         Raises:
-            Overloaded: If too many others ask.
+            Overloaded: If too many requests wait.
         """
         if not registry.can_tell_since(since):
             return self.get(registry)
@@ -104,23 +108,17 @@ class Snapshots:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        with self._waiting():
-            is_ours = self._lock.acquire(timeout=WAIT_SECONDS)
-        if not is_ours:
-            raise _overloaded()
+        """Wait for the right to make a snapshot, among at most ``MAX_WAITING`` others."""
+        has_room = self._room.acquire(blocking=False)
+        is_acquired = has_room and self._lock.acquire(timeout=WAIT_SECONDS)
+        if has_room:
+            self._room.release()
+        if not is_acquired:
+            raise Overloaded("A snapshot is being made for other requests: try again in a minute.", retry_after=60)
         try:
             yield
         finally:
             self._lock.release()
-
-    @contextmanager
-    def _waiting(self) -> Iterator[None]:
-        if not self._room.acquire(blocking=False):
-            raise _overloaded()
-        try:
-            yield
-        finally:
-            self._room.release()
 
     def _make(self, registry: Registry, since: int | None) -> Kept:
         signer = self.signer()
@@ -135,16 +133,12 @@ class Snapshots:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return Kept(path, _serial_in(path), made)
-
-    def _keep(self, kept: Kept) -> None:
-        """Keep a snapshot, and the one before: who was just given that may not have opened it yet."""
-        gone, self._before, self._kept = self._before, self._kept, kept
-        if gone:
-            gone.path.unlink()  # who is reading it goes on reading
+        with gzip.open(path) as file:
+            serial = int(json.loads(file.readline())["serial"])
+        return Kept(path, serial, made)
 
     def take(self, made: Kept, *, is_plain: bool) -> Iterator[bytes]:
-        """Open a snapshot and return its bytes, plain or compressed; if it is not kept, it is removed."""
+        """Open a snapshot and return its bytes, plain or compressed; a file that is not kept is removed."""
         file = made.path.open("rb")
         if made not in (self._kept, self._before):
             made.path.unlink()
@@ -155,16 +149,7 @@ def _is_good(kept: Kept, serial: int) -> bool:
     return kept.serial == serial or monotonic() - kept.made < FRESH_SECONDS
 
 
-def _serial_in(path: Path) -> int:
-    with gzip.open(path) as file:
-        return int(json.loads(file.readline())["serial"])
-
-
 def _chunks(file: BinaryIO, *, is_plain: bool) -> Iterator[bytes]:
     with file, gzip.open(file) if is_plain else file as content:
         while chunk := content.read(CHUNK):
             yield chunk
-
-
-def _overloaded() -> Overloaded:
-    return Overloaded("A snapshot is being made for others. Come again in a minute.", retry_after=60)

@@ -21,7 +21,7 @@ from patience import patience, wait_until
 from shapes import documented
 
 from loradar.api import running
-from loradar.api.submission_checks import Checker
+from loradar.api.workers import Checker
 from loradar.domain.identities import TOKEN_ROLES
 from loradar.domain.submissions import Checked, SubmissionEvidence
 from loradar.domain.targets import Formula, TargetSpec

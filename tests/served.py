@@ -19,7 +19,7 @@ from loradar.registry import Registry
 from loradar.settings import Settings
 
 SCRIPT = """
-from loradar.api import serve, submission_checks, workers
+from loradar.api import serve, workers
 from loradar.api.routes import scan
 from loradar.registry.seed import seed_files
 from loradar.settings import Settings
@@ -35,7 +35,7 @@ from functools import partial
 from hostile_tasks import TwoBounds
 workers.MEMORY, workers.WAITING = 0.5, 4
 workers.Sandbox = partial(TwoBounds, "loop", 1.5, preload=())
-scan.SCAN, submission_checks.CHECK = "hostile_tasks:scan", "hostile_tasks:check"
+scan.SCAN, workers.CHECK = "hostile_tasks:scan", "hostile_tasks:check"
 """
 """Workers that start without torch, with little memory, and do to themselves what they are told: loops end soon."""
 

@@ -71,7 +71,7 @@ def printed(folder, url):
 def test_the_commands_of_the_document_print_what_it_says(seeded_settings, tmp_path, monkeypatch):
     """One after the other, at one registry, as a contributor, a reviewer and over REST."""
     # The service has the same registry: it checks what it is sent, and leaves to the commands what is theirs.
-    monkeypatch.setattr("loradar.api.submission_checks.PAUSE", 3600.0)
+    monkeypatch.setattr("loradar.api.workers.PAUSE", 3600.0)
     for name, text in files():
         (tmp_path / name).write_text(text, "utf-8")
     with running(seeded_settings) as url:

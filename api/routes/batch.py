@@ -9,9 +9,9 @@ from ...domain.mappings import BatchAnswers
 from ...domain.schema import to_json
 from ...errors import DatabaseUnusable, LoradarError
 from ...registry import Registry
-from ..bodies import StrictRoute
 from ..dependencies import OpenRegistry
 from ..error_responses import refusals
+from ..json_bodies import StrictRoute
 from ..requests import BatchQuestions, Question
 
 router = APIRouter(prefix="/v1", tags=["targets"], route_class=StrictRoute)

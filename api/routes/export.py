@@ -1,15 +1,14 @@
-"""``/v1/export``: the registry's answers in the form others read."""
+"""``/v1/export``: the registry as a Python file with PEFT's table names."""
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from threading import Lock
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from ..caching import cached
+from ...registry import Registry, constants_python
+from ..conditional_requests import cached
 from ..dependencies import OpenRegistry
-
-if TYPE_CHECKING:
-    from ..exported_files import Exports
 
 router = APIRouter(prefix="/v1/export", tags=["export"])
 
@@ -19,6 +18,24 @@ EXAMPLE = 'TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING = {\n    "olmo2": 
 OnlyQuery = Annotated[
     Literal["ours"] | None, Query(description="`ours` leaves the entries of PEFT's own tables out", examples=["ours"])
 ]
+
+
+class Exports:
+    """Keep the last file of each kind until the registry changes: each takes two seconds to make."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._kept: dict[bool, tuple[int, bytes]] = {}
+
+    def python(self, registry: Registry, *, only_ours: bool) -> bytes:
+        """Return the registry's mappings as a Python file; concurrent requests wait for the same one."""
+        with self._lock:
+            serial = registry.serial()
+            kept = self._kept.get(only_ours)
+            if kept is None or kept[0] != serial:
+                source = constants_python(registry.list_mappings("transformers"), only_ours=only_ours)
+                kept = self._kept[only_ours] = (serial, source.encode())
+            return kept[1]
 
 
 @router.get(

@@ -9,10 +9,10 @@ from starlette.responses import JSONResponse
 from ...domain.changes import Revision
 from ...domain.schema import to_json
 from ..authentication import Reviewer
-from ..bodies import StrictRoute
-from ..conditional_writes import TAGGED, Version, WriteKey, version_tag
+from ..conditional_requests import TAGGED, Version, WriteKey, version_tag
 from ..dependencies import OpenRegistry
 from ..error_responses import WRITES, refusals
+from ..json_bodies import StrictRoute
 from ..requests import ReasonRequest
 from .mappings import MappingId
 

@@ -7,8 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from ...domain.scans import Scan
-from ..bodies import JSON, require_json
 from ..error_responses import refusals
+from ..json_bodies import JSON, require_json
 
 if TYPE_CHECKING:
     from ..workers import Workers
@@ -40,7 +40,7 @@ async def scan(request: Request) -> Response:
     never loaded.
     """
     require_json(request)
-    request.app.state.limiter.take("scan", request.state.address, request.state.met)
+    request.app.state.limiter.take("scan", request.state.address, request.state.limits_applied)
     body = await request.body()
     workers: Workers = request.app.state.workers
     answer: bytes = await run_in_threadpool(workers.get_scans().run, SCAN, body)

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from ...domain.schema import to_json
 from ...signing import ALGORITHM
 from ...snapshots import SnapshotKey
-from ..caching import CACHE_CONTROL, names_tag
+from ..conditional_requests import CACHE_CONTROL, names_tag
 from ..dependencies import OpenRegistry
 from ..snapshot_files import Kept, Snapshots
 from .history import MAX_SERIAL

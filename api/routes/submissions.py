@@ -18,11 +18,10 @@ from ...domain.submissions import (
 from ...domain.vocabulary import Library
 from ...sandbox.statement_checks import precheck
 from ..authentication import Contributor, Reviewer
-from ..bodies import StrictRoute
-from ..caching import tagged_json
-from ..conditional_writes import TAGGED, Version, WriteKey, version_tag
+from ..conditional_requests import TAGGED, Version, WriteKey, tagged, version_tag
 from ..dependencies import LARGEST_NUMBER, NAME_LENGTH, NAME_PATTERN, OpenRegistry
 from ..error_responses import NOT_FOUND, WRITES, refusals
+from ..json_bodies import StrictRoute
 from ..requests import ReasonRequest, ReviewRequest, SubmissionRequest
 
 router = APIRouter(prefix="/v1/submissions", tags=["submissions"], route_class=StrictRoute)
@@ -119,7 +118,7 @@ def list_submissions(  # noqa: PLR0913 - the query's fields
 def get_submission(request: Request, registry: OpenRegistry, submission_id: Number) -> Response:
     """Return one submission: what was stated, what the machine found, what was decided."""
     found = registry.submissions.get(submission_id)
-    return tagged_json(request, to_json(found), version_tag(found.version), "no-cache")
+    return tagged(request, JSONResponse(to_json(found)), version_tag(found.version), "no-cache")
 
 
 @router.post(

@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse
 from ...domain.identities import Actor, NewToken, Token, TokenList
 from ...domain.schema import to_json
 from ..authentication import Admin, Anybody
-from ..bodies import StrictRoute
 from ..dependencies import LARGEST_NUMBER, OpenRegistry
 from ..error_responses import WRITES, refusals
+from ..json_bodies import StrictRoute
 from ..requests import TokenRequest
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], route_class=StrictRoute)

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from loradar.api import create_app
-from loradar.api.submission_checks import Checker
+from loradar.api.workers import Checker
 from loradar.domain.identities import TOKEN_ROLES
 from loradar.domain.schema import to_json
 from loradar.domain.submissions import Checked, SubmissionEvidence

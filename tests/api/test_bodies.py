@@ -11,8 +11,8 @@ import pytest
 from patience import patience
 
 from loradar.api import running
-from loradar.api.bodies import LARGER, LARGEST_BODY, LARGEST_STATEMENT
-from loradar.api.rate_limit_middleware import LOGGER
+from loradar.api.json_bodies import LARGER, LARGEST_BODY, LARGEST_STATEMENT
+from loradar.api.rate_limits import LOGGER
 from loradar.settings import Settings
 
 JSON = {"Content-Type": "application/json"}

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from loradar.api import create_app, workers
 from loradar.api import submission_checks as checks
-from loradar.api.submission_checks import LOGGER, Checker
+from loradar.api.workers import LOGGER, Checker
 from loradar.domain.identities import Actor
 from loradar.domain.submissions import Statement
 from loradar.domain.targets import TargetSpec

@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from loradar.api import create_app
-from loradar.api.rate_limits import Limiter, address_of
+from loradar.api.rate_limits import Limiter, client_of
 from loradar.errors import InvalidRequest, TooManyRequests
 from loradar.settings import LIMITS_VARIABLE, PROXIES_VARIABLE, WORKERS_VARIABLE, RequestLimits, Settings
 
@@ -116,8 +116,8 @@ def test_scans_have_a_limit_of_their_own(limited):
 )
 def test_an_address_is_what_one_customer_has(host, counted):
     """One IPv4 address, one IPv6 network of /64."""
-    assert address_of({"client": (host, 1)}) == counted
-    assert address_of({"client": None}) == "unknown"
+    assert client_of({"client": (host, 1)}) == counted
+    assert client_of({"client": None}) == "unknown"
 
 
 def test_windows_end():
