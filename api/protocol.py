@@ -1,4 +1,7 @@
-"""HTTP/1.1 as uvicorn speaks it, but every refusal has the one shape, and nobody takes for ever over a request."""
+"""Speak HTTP/1.1 as uvicorn does, with our error shape, a time limit for headers and unambiguous body lengths.
+
+uvicorn limits the size of headers but not their time, and answers invalid HTTP with a line of plain text.
+"""
 
 import asyncio
 import json
@@ -13,10 +16,10 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 LOGGER = logging.getLogger("loradar.api")
 
 HEAD_SECONDS = 20.0
-"""Time for the line and the headers of a request, from the connection or the first byte on."""
+"""Time to receive the request line and headers, from the connection or the first byte on."""
 
 LARGEST_HEAD = 64 * 1024
-"""Bytes of the line and the headers of a request."""
+"""Bytes of the request line and headers."""
 
 
 class _Connection(h11.Connection):
@@ -50,7 +53,7 @@ def _ambiguity(request: h11.Request) -> str | None:
 
 
 class Protocol(H11Protocol):
-    """One connection."""
+    """The protocol of one connection."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -59,62 +62,57 @@ class Protocol(H11Protocol):
         self.conn: _Connection = _Connection(h11.SERVER, LARGEST_HEAD)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Begin, and wait for a request no longer than it may take."""
+        """Start the time limit of the first request."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, and wait for the rest of a head no longer than it may take."""
+        """Process received bytes, and start the time limit if a request's headers are incomplete."""
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End, with nothing left to wait for."""
+        """Cancel the time limit."""
         super().connection_lost(exc)
         self._unwatch()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP; uvicorn's own answer is a bare line."""
-        if self.conn.ambiguity:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"{self.conn.ambiguity}.")
-        else:
-            self._refuse(HTTPStatus.BAD_REQUEST, f"{msg.rstrip('.')}. Send HTTP/1.1, with a head of at most 64 KiB.")
+        """Reject invalid HTTP in our error shape."""
+        expected = "send HTTP/1.1, with at most 64 KiB of headers"
+        self._reject(HTTPStatus.BAD_REQUEST, f"{self.conn.ambiguity or msg.rstrip('.') + ': ' + expected}.")
 
     def _watch(self) -> None:
         if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
             self._unwatch()
         elif self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_SECONDS, self._late)
+            self._deadline = self.loop.call_later(HEAD_SECONDS, self._time_out)
 
     def _unwatch(self) -> None:
         if self._deadline:
             self._deadline.cancel()
         self._deadline = None
 
-    def _late(self) -> None:
-        """Hang up: with an answer if a request was begun, and without if nothing ever came."""
+    def _time_out(self) -> None:
+        """Close the connection, with 408 if a request was begun."""
         self._deadline = None
         if self.transport.is_closing() or self.conn.their_state is not h11.IDLE:
             return
         if self.conn.trailing_data[0]:
-            message = f"The head of the request was not there within {HEAD_SECONDS:g} s. Send it again, faster."
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, message)
+            message = f"Timed out after {HEAD_SECONDS:g} s waiting for the request headers."
+            self._reject(HTTPStatus.REQUEST_TIMEOUT, message)
         else:
             self.transport.close()
 
-    def _refuse(self, status: HTTPStatus, message: str) -> None:
+    def _reject(self, status: HTTPStatus, message: str) -> None:
         code = status.phrase.lower().replace(" ", "_")
         body: dict[str, Any] = {"error": {"code": code, "message": message, "details": {}}}
-        said = json.dumps(body).encode()
-        headers = {"content-type": "application/json", "content-length": str(len(said)), "cache-control": "no-store"}
-        answer = h11.Response(
+        content = json.dumps(body).encode()
+        headers = {"content-type": "application/json", "content-length": str(len(content)), "cache-control": "no-store"}
+        response = h11.Response(
             status_code=status, headers=[*headers.items(), ("connection", "close")], reason=status.phrase
         )
-        for event in (answer, h11.Data(data=said), h11.EndOfMessage()):
+        for event in (response, h11.Data(data=content), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
-        LOGGER.warning("refused what is no request: %d %s; by nobody known from %s", status, code, self._address)
-
-    @property
-    def _address(self) -> str:
-        return self.client[0] if self.client else "unknown"
+        address = self.client[0] if self.client else "unknown"
+        LOGGER.warning("rejected invalid HTTP: %d %s; by anonymous from %s", status, code, address)

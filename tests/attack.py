@@ -30,7 +30,7 @@ from loradar.registry import Registry
 from loradar.settings import RequestLimits, Settings
 
 UNLIMITED = RequestLimits(*[10**9] * 4)
-NOTED = re.compile(r"refused [^\s]{1,20} [ -~]{1,250}: [45]\d\d \w+; by [ -~]{1,80} from [0-9a-f.:/]+")
+NOTED = re.compile(r"rejected [^\s]{1,20} [ -~]{1,250}: [45]\d\d \w+; by [ -~]{1,80} from [0-9a-f.:/]+")
 """A line of the log: of printable ASCII, so that nothing in it can pass for another line."""
 
 NO_TOKENS = ("last_used_at",)

@@ -88,7 +88,7 @@ def served(folder: Path, prelude: str = "", **environment: str) -> Iterator[tupl
 
 def _keep(process: subprocess.Popen[str], log: list[str]) -> None:
     """Keep what the process says of refused writes."""
-    log.extend(line.rstrip() for line in process.stderr or () if line.startswith("refused"))
+    log.extend(line.rstrip() for line in process.stderr or () if line.startswith("rejected"))
 
 
 def memory_of(pid: int) -> int:

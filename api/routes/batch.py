@@ -10,7 +10,7 @@ from ...domain.schema import to_json
 from ...errors import DatabaseUnusable, LoradarError
 from ...registry import Registry
 from ..dependencies import OpenRegistry
-from ..error_responses import refusals
+from ..error_responses import error_responses
 from ..json_bodies import StrictRoute
 from ..requests import BatchQuestions, Question
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["targets"], route_class=StrictRoute)
 @router.post(
     "/targets:batch",
     summary="Look up many targets",
-    responses={200: {"model": BatchAnswers, "description": "The answers, in order"}, **refusals(413, 415)},
+    responses={200: {"model": BatchAnswers, "description": "The answers, in order"}, **error_responses(413, 415)},
 )
 def get_targets_of_many(registry: OpenRegistry, body: BatchQuestions) -> JSONResponse:
     """Return the mapping to use for each of up to 256 questions, or why there is none."""

@@ -11,7 +11,7 @@ from ...domain.schema import to_json
 from ..authentication import Reviewer
 from ..conditional_requests import TAGGED, Version, WriteKey, version_tag
 from ..dependencies import OpenRegistry
-from ..error_responses import WRITES, refusals
+from ..error_responses import WRITES, error_responses
 from ..json_bodies import StrictRoute
 from ..requests import ReasonRequest
 from .mappings import MappingId
@@ -26,7 +26,7 @@ def _answer(revision: Revision) -> JSONResponse:
 
 def _documented(description: str) -> dict[int | str, dict[str, Any]]:
     said = {"model": Revision, "description": description, **TAGGED}
-    return {200: said, **WRITES, **refusals(404, 409, 412)}
+    return {200: said, **WRITES, **error_responses(404, 409, 412)}
 
 
 @router.post("/{mapping_id}/yank", summary="Yank a revision", responses=_documented("The revision, out of use"))

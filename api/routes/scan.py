@@ -7,7 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from ...domain.scans import Scan
-from ..error_responses import refusals
+from ..error_responses import error_responses
 from ..json_bodies import JSON, require_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ SCAN = "loradar.sandbox.scan_requests:answer_scan"
     },
     responses={
         200: {"model": Scan, "description": "What `loradar scan --json` prints"},
-        **refusals(400, 404, 413, 415, 501, 502),
+        **error_responses(400, 404, 413, 415, 501, 502),
     },
 )
 async def scan(request: Request) -> Response:

@@ -20,7 +20,7 @@ from ...sandbox.statement_checks import precheck
 from ..authentication import Contributor, Reviewer
 from ..conditional_requests import TAGGED, Version, WriteKey, tagged, version_tag
 from ..dependencies import LARGEST_NUMBER, NAME_LENGTH, NAME_PATTERN, OpenRegistry
-from ..error_responses import NOT_FOUND, WRITES, refusals
+from ..error_responses import NOT_FOUND, WRITES, error_responses
 from ..json_bodies import StrictRoute
 from ..requests import ReasonRequest, ReviewRequest, SubmissionRequest
 
@@ -56,7 +56,7 @@ def _documented(description: str) -> dict[str, Any]:
         202: _documented("It is being checked; `Location` is where to ask for what came of it")
         | {"content": {"application/json": {"example": to_json(CHECKING_EXAMPLE)}}},
         **WRITES,
-        **refusals(409),
+        **error_responses(409),
     },
 )
 def add_submission(
@@ -127,7 +127,7 @@ def get_submission(request: Request, registry: OpenRegistry, submission_id: Numb
     responses={
         200: _documented("The submission, decided") | _ETAG_EXAMPLE,
         **WRITES,
-        **refusals(404, 409, 412),
+        **error_responses(404, 409, 412),
     },
 )
 def review_submission(  # noqa: PLR0913, PLR0917 - a decision, and what it rests on
@@ -146,7 +146,11 @@ def review_submission(  # noqa: PLR0913, PLR0917 - a decision, and what it rests
 @router.post(
     "/{submission_id}/withdrawal",
     summary="Withdraw a submission",
-    responses={200: _documented("The submission, withdrawn") | _ETAG_EXAMPLE, **WRITES, **refusals(404, 409, 412)},
+    responses={
+        200: _documented("The submission, withdrawn") | _ETAG_EXAMPLE,
+        **WRITES,
+        **error_responses(404, 409, 412),
+    },
 )
 def withdraw_submission(  # noqa: PLR0913, PLR0917 - as above
     registry: OpenRegistry,

@@ -11,7 +11,7 @@ from ...domain.identities import Actor, NewToken, Token, TokenList
 from ...domain.schema import to_json
 from ..authentication import Admin, Anybody
 from ..dependencies import LARGEST_NUMBER, OpenRegistry
-from ..error_responses import WRITES, refusals
+from ..error_responses import WRITES, error_responses
 from ..json_bodies import StrictRoute
 from ..requests import TokenRequest
 
@@ -45,7 +45,7 @@ def create_token(registry: OpenRegistry, by: Admin, asked: TokenRequest) -> JSON
 
 
 @router.get(
-    "", summary="List tokens", responses={200: {"model": TokenList, "description": "All"}, **refusals(401, 403)}
+    "", summary="List tokens", responses={200: {"model": TokenList, "description": "All"}, **error_responses(401, 403)}
 )
 def list_tokens(registry: OpenRegistry, _by: Admin) -> JSONResponse:
     """Return every token ever made, without their secrets. For admins."""
@@ -55,7 +55,7 @@ def list_tokens(registry: OpenRegistry, _by: Admin) -> JSONResponse:
 @router.get(
     "/me",
     summary="Tell whose token this is",
-    responses={200: {"model": Actor, "description": "Name and role"}, **refusals(401)},
+    responses={200: {"model": Actor, "description": "Name and role"}, **error_responses(401)},
 )
 def get_me(by: Anybody) -> JSONResponse:
     """Return the name and the role that the token of the request stands for."""
@@ -65,7 +65,7 @@ def get_me(by: Anybody) -> JSONResponse:
 @router.post(
     "/{token_id}/revocation",
     summary="Revoke a token",
-    responses={200: {"model": Token, "description": "The token, revoked"}, **refusals(401, 403, 404, 409)},
+    responses={200: {"model": Token, "description": "The token, revoked"}, **error_responses(401, 403, 404, 409)},
 )
 def revoke_token(registry: OpenRegistry, by: Admin, token_id: TokenId) -> JSONResponse:
     """Let a token work no longer. For admins."""

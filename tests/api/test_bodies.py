@@ -158,14 +158,16 @@ def test_a_refused_write_is_logged_in_one_line(service, caplog):
     """Who, from where, what and why; neither a secret nor a line of the sender's own."""
     with caplog.at_level(logging.WARNING, LOGGER.name):
         service.post("/v1/tokens", {"name": "eve", "role": "admin"})
-        service.client.post("/v1/no%0d%0arefused POST /forged", json={}, headers={"Authorization": "Bearer lrd_secret"})
+        service.client.post(
+            "/v1/no%0d%0arejected POST /forged", json={}, headers={"Authorization": "Bearer lrd_secret"}
+        )
         service.client.post("/v1/tokens", json={}, headers={"Authorization": "Bearer lrd_secret"})
         service.client.get("/v1/nowhere")
     lines = [record.getMessage() for record in caplog.records if record.name == LOGGER.name]
     assert lines == [
-        "refused POST /v1/tokens: 403 not_allowed; by 'contributor' from testclient",
-        "refused POST '/v1/no\\r\\nrefused POST /forged': 404 not_found; by nobody known from testclient",
-        "refused POST /v1/tokens: 401 not_authenticated; by nobody known from testclient",
+        "rejected POST /v1/tokens: 403 not_allowed; by 'contributor' from testclient",
+        "rejected POST '/v1/no\\r\\nrejected POST /forged': 404 not_found; by anonymous from testclient",
+        "rejected POST /v1/tokens: 401 not_authenticated; by anonymous from testclient",
     ]
 
 

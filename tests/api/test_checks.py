@@ -8,7 +8,6 @@ from patience import patience, wait_until
 from starlette.testclient import TestClient
 
 from loradar.api import create_app, workers
-from loradar.api import submission_checks as checks
 from loradar.api.workers import LOGGER, Checker
 from loradar.domain.identities import Actor
 from loradar.domain.submissions import Statement
@@ -41,8 +40,8 @@ def checking(registry, monkeypatch):
     running = []
 
     def start(check, *, seconds=None, memory=0.5):
-        monkeypatch.setattr(checks, "CHECK", f"checks_zoo:{check}")
-        monkeypatch.setattr(checks, "PAUSE", 0.05)
+        monkeypatch.setattr(workers, "CHECK", f"checks_zoo:{check}")
+        monkeypatch.setattr(workers, "PAUSE", 0.05)
         checker = Checker(lambda: registry, Sandbox(Bounds(1, seconds or patience(), memory)))
         checker.start()
         running.append(checker)
@@ -79,7 +78,7 @@ def test_what_goes_wrong_is_a_reason(registry, checking, check, reason):
     failed = wait_for(registry, submit(registry, "bad"))
     assert failed.status == "failed"
     assert reason in failed.reason
-    checks.CHECK = "checks_zoo:passes"
+    workers.CHECK = "checks_zoo:passes"
     checker._sandbox.bounds = replace(checker._sandbox.bounds, seconds=patience())
     good = submit(registry, "good")
     checker.wake()
@@ -115,8 +114,8 @@ def test_stopping_leaves_what_is_not_done(registry, checking, tmp_path):
 
 def test_a_database_away_is_waited_for(registry, monkeypatch, caplog):
     """The thread outlives it, says so, and goes on when it is back; it outlives what nobody thought of, too."""
-    monkeypatch.setattr(checks, "CHECK", "checks_zoo:passes")
-    monkeypatch.setattr(checks, "PAUSE", 0.05)
+    monkeypatch.setattr(workers, "CHECK", "checks_zoo:passes")
+    monkeypatch.setattr(workers, "PAUSE", 0.05)
     made, errors = submit(registry, "late"), [DatabaseUnusable("It is away. Wait."), RuntimeError("odd")]
 
     def get():
@@ -129,7 +128,10 @@ def test_a_database_away_is_waited_for(registry, monkeypatch, caplog):
         checker.start()
         assert wait_for(registry, made).status == "needs_review"
         checker.stop()
-    assert [record.getMessage() for record in caplog.records] == ["a check failed", "checks wait: It is away. Wait."]
+    assert [record.getMessage() for record in caplog.records] == [
+        "a check failed",
+        "checks wait for the database: It is away. Wait.",
+    ]
 
 
 def test_without_the_extra_submissions_wait(seeded_settings, monkeypatch):
@@ -156,7 +158,7 @@ def test_without_the_extra_submissions_wait(seeded_settings, monkeypatch):
 
 def test_the_service_checks_by_itself(seeded_settings, monkeypatch):
     """From the request to the evidence, with the thread that the application starts and stops."""
-    monkeypatch.setattr(checks, "CHECK", "checks_zoo:passes")
+    monkeypatch.setattr(workers, "CHECK", "checks_zoo:passes")
     monkeypatch.setattr(workers, "Sandbox", lambda bounds, waiting: Sandbox(bounds, waiting=waiting))
     with Registry.open(seeded_settings) as registry:
         secret = registry.tokens.create("ada", "contributor")[1]

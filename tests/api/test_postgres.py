@@ -7,7 +7,7 @@ from patience import wait_until
 from starlette.testclient import TestClient
 
 from loradar.api import create_app
-from loradar.api import submission_checks as checks
+from loradar.api import workers as checks
 from loradar.registry import Registry
 from loradar.settings import Settings
 

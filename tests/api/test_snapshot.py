@@ -171,13 +171,13 @@ def test_too_many_who_wait_are_told_to_come_again(kept, monkeypatch):
     keeper, slow = kept
     threads, _ = together(1, lambda: keeper.get(slow))
     assert slow.started.wait(patience())
-    with pytest.raises(Overloaded, match="Come again") as caught:
+    with pytest.raises(Overloaded, match="try again") as caught:
         keeper.get(slow)
     assert caught.value.details["retry_after"] == 60
     monkeypatch.setattr(snapshots, "WAIT_SECONDS", patience())
     for _ in range(snapshots.MAX_WAITING):
         keeper._room.acquire()
-    with pytest.raises(Overloaded, match="Come again"):
+    with pytest.raises(Overloaded, match="try again"):
         keeper.make_since(slow, slow.serial())
     for _ in range(snapshots.MAX_WAITING):
         keeper._room.release()
