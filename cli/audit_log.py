@@ -1,4 +1,4 @@
-"""``loradar audit-log verify``: was anything in the registry changed behind loradar's back?"""
+"""``loradar audit-log``: verify that the registry was changed through loradar alone."""
 
 from typing import Annotated
 
@@ -8,23 +8,23 @@ from ..domain.schema import to_json
 from .options import AsJson
 from .output import show
 
-app = typer.Typer(name="audit-log", help="Look after the log of changes.", no_args_is_help=True)
+app = typer.Typer(name="audit-log", help="Verify the log of changes.", no_args_is_help=True)
 
 
 @app.callback()
 def audit_log() -> None:
-    """Look after the log of changes."""
+    """Verify the log of changes."""
 
 
 @app.command()
 def verify(
     *,
     expect: Annotated[
-        str | None, typer.Option(help="A digest kept elsewhere, the head some time ago: it must be in the log.")
+        str | None, typer.Option(help="An earlier head kept elsewhere, which must be in the log.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compute the log of changes and the ids of all mappings again; ends with 1 if something does not hold together."""
+    """Recompute the log of changes and the ids of all mappings; exit with 1 on a mismatch."""
     from ..errors import AuditLogBroken
     from ..registry import Registry
 

@@ -81,7 +81,7 @@ def test_people_read_a_table(run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--source", "rumour"), "There is no source 'rumour'. Sources: 'community', 'peft', 'scanner'."),
+        (("--source", "rumour"), "Unknown source 'rumour'. Sources: 'community', 'peft', 'scanner'."),
         (("--markdown", "x.md"), "loradar audit --source peft --markdown FILE"),
         (("--name", "lama"), "No such mapping is registered for: 'lama'."),
         (("--library", "keras"), "'keras'"),
