@@ -6,7 +6,7 @@ import pytest
 from records_zoo import make_scan
 from shapes import documented
 
-from loradar.api import exported_files as exports
+from loradar.api.routes import export as exports
 from loradar.errors import ErrorBody
 from loradar.registry import Registry, load_constants, parse_constants
 
