@@ -88,7 +88,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
-    """The changes to one ``constants.py``, and what was left out."""
+    """The changes to one ``constants.py``, and the entries left out."""
 
     added: tuple[Export, ...] = ()
     corrected: tuple[Export, ...] = ()

@@ -18,6 +18,7 @@ PEFT_PATH = "src/peft/utils/constants.py"
 """Path of the file in PEFT's repository."""
 
 INHERITED = "dead, but not corrected: its table is a copy, whose original has it for other methods"
+"""Why a correction was left out that no statement of the file could take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,9 @@ def apply_plan(source: bytes, plan: ExportPlan, path: str) -> Patch:
     after = _write_plan(source, plan, path)
     before, current = (parse_constants(version, "", path) for version in (source, after))
     old, new = ({table: _entries(file, table) for table in file.tables} for file in (before, current))
-    plan = _without_inherited(plan, new)
+    inherited = [e for e in plan.corrected if new.get(e.table, {}).get(e.name) != to_plain(e.targets)]
+    left_out = (*plan.left_out, *(LeftOut(export.table, export.name, INHERITED) for export in inherited))
+    plan = replace(plan, corrected=tuple(e for e in plan.corrected if e not in inherited), left_out=left_out)
     deviation = next(_deviations(old, new, plan), None)
     if deviation or before.values != current.values:
         reason = deviation or "another constant has changed"
@@ -118,13 +121,6 @@ def _write_plan(source: bytes, plan: ExportPlan, path: str) -> bytes:
 
 def _entries(file: PeftConstants, table: str) -> dict[str, Any]:
     return {name: value for name, value, _ in file.entries(table)}
-
-
-def _without_inherited(plan: ExportPlan, after: Tables) -> ExportPlan:
-    """Return the plan with the corrections that no statement of the file could take as left out."""
-    inherited = [e for e in plan.corrected if after.get(e.table, {}).get(e.name) != to_plain(e.targets)]
-    left_out = (*plan.left_out, *(LeftOut(export.table, export.name, INHERITED) for export in inherited))
-    return replace(plan, corrected=tuple(e for e in plan.corrected if e not in inherited), left_out=left_out)
 
 
 def _deviations(before: Tables, after: Tables, plan: ExportPlan) -> Iterator[str]:

@@ -200,20 +200,12 @@ def _extend(module: cst.Module, assignment: Assignment, literal: cst.Dict, entri
         if literal.elements and (has_comment or len(assignment.block) + len(code) <= WIDTH):
             return one_line
         between = cst.ParenthesizedWhitespace(indent=True, last_line=cst.SimpleWhitespace(module.default_indent))
-        literal = _break_lines(literal, between)
+        literal = literal.with_changes(
+            lbrace=literal.lbrace.with_changes(whitespace_after=between),
+            elements=[element.with_changes(comma=cst.Comma(whitespace_after=between)) for element in literal.elements],
+            rbrace=literal.rbrace.with_changes(whitespace_before=cst.ParenthesizedWhitespace(indent=True)),
+        )
     return _append(module, literal, entries, replace(style, indent=between.last_line.value), between)
-
-
-def _break_lines(literal: cst.Dict, between: cst.ParenthesizedWhitespace) -> cst.Dict:
-    """Return a dict of one line with each entry on its own line, and a comma after the last."""
-    elements = [element.with_changes(comma=cst.Comma(whitespace_after=between)) for element in literal.elements]
-    if elements:
-        elements[-1] = elements[-1].with_changes(comma=cst.Comma())
-    return literal.with_changes(
-        lbrace=literal.lbrace.with_changes(whitespace_after=between),
-        elements=elements,
-        rbrace=literal.rbrace.with_changes(whitespace_before=cst.ParenthesizedWhitespace(indent=True)),
-    )
 
 
 def _append(

@@ -57,16 +57,12 @@ class Audit:
             return Outcome(mapping, "unknown", f"the installed {mapping.library} does not know it")
         if mapping.name in self._unscanned or mapping.verification is None:
             return Outcome(mapping, "unscanned", self._unscanned.get(mapping.name, "not scanned"))
-        status = mapping.verification.status
-        suggestion = self._find_suggestion(mapping) if status in ("dead", "partial") else None
+        status, suggestion = mapping.verification.status, None
+        if status in ("dead", "partial"):
+            suggestion = self.suggestions.get((mapping.name, mapping.peft_type, mapping.preset))
+            if not suggestion and mapping.peft_type in _types_like_lora():
+                suggestion = self.suggestions.get((mapping.name, TARGETED, mapping.preset))
         return Outcome(mapping, status, suggestion=suggestion)
-
-    def _find_suggestion(self, mapping: Mapping) -> TargetSpec | None:
-        """Return the proposal for a mapping's method and preset, or LoRA's if the method shares LoRA's targets."""
-        own = self.suggestions.get((mapping.name, mapping.peft_type, mapping.preset))
-        if own or mapping.peft_type not in _types_like_lora():
-            return own
-        return self.suggestions.get((mapping.name, TARGETED, mapping.preset))
 
 
 def suggestions_on_record(proposed: Iterable[Mapping]) -> Suggestions:
