@@ -17,9 +17,9 @@ require("scan", "torch", "safetensors")
 from .auto import get_peft_model
 from .config import IA3Config, LoraConfig
 from .hub.card import card_of
-from .injection.inject import Expand, inject
 from .injection.match import Match, match
-from .model import PeftModel
+from .injection.plan import Expand
+from .model import PeftModel, inject
 from .peft_bridge.configuration import auto_config
 from .peft_bridge.defaults import PeftDefaults, enable_peft_defaults
 

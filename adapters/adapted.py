@@ -1,28 +1,32 @@
-"""What a model with adapters knows of them: which there are, which answer and train, what is merged."""
+"""A model with adapters in it: their state, training, merging, switching off and files."""
 
+import inspect
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from types import CodeType
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ..errors import InvalidConfig, nearest, quoted
 from .config import AdapterConfig, LoraConfig
-from .injection import foreign
-from .injection.apply import Prepared, adapters_in, attach, detach, file_state, layers_in
+from .files import checkpoint
+from .injection import host_model
+from .injection.apply import Prepared, adapters_in, attach, biases, detach, file_state, layers_in
 from .injection.sites import Survey, survey_model
-from .injection.trainable import biases, freeze, set_trainable
-from .layers.base_layer import AdapterLayer, Steering
-from .layers.per_sample import Forward
+from .layers.base_layer import AdapterLayer, Steering, Wrapper
 from .layers.saved_modules import SavedModule
-from .layers.wrapper import Wrapper
 from .targets import Decision
+
+BASE = "__base__"
+"""The name in ``adapter_names`` for a sample without an adapter."""
 
 
 class AdaptedModel(Wrapper):
-    """The level between the wrapper and the user's model, which gives PEFT's keys: ``base_model.model.<path>``."""
+    """The level between the outer wrapper and the user's model, for PEFT's keys: ``base_model.model.<path>``."""
 
     inner_name = "model"
 
@@ -32,19 +36,75 @@ class AdaptedModel(Wrapper):
         self.training = model.training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the user's model returns."""
+        """Run the user's model."""
         return self.model(*args, **kwargs)
 
 
+class Forward:
+    """The user's model as a callable with the signature that trainers read to select the columns of a data set."""
+
+    def __init__(self, model: nn.Module, steering: Steering) -> None:
+        self.model = model
+        self.steering = steering
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model, with the adapters of ``adapter_names`` if it is given."""
+        names = cast("Sequence[str] | None", kwargs.pop("adapter_names", None))
+        if names is None:
+            return self.model(*args, **kwargs)
+        tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.ndim)
+        if (first := next(tensors, None)) is not None and len(first) != len(names):
+            message = f"adapter_names has {len(names)} names for a batch of {len(first)}: give one for each sample."
+            raise InvalidConfig(message, names=len(names), batch=len(first))
+        with by_sample(self.steering, self.model, names):
+            return self.model(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.model.forward)
+
+    @property
+    def __code__(self) -> CodeType:  # torch.export reads the source's place from it
+        return type(self).__call__.__code__
+
+
+@contextmanager
+def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str] | None) -> Iterator[None]:
+    """Use for each sample of the batches in a ``with`` block the adapter named for it; ``__base__`` means none.
+
+    Raises:
+        InvalidConfig: If a name is unknown, or a layer cannot use an adapter per sample.
+    """
+    if adapter_names is None or steering.disabled:
+        yield
+        return
+    if model.training:
+        raise InvalidConfig("adapter_names is for inference, and the model is training: call eval() first.")
+    layers = [*layers_in(survey_model(model))]
+    known = {name for _, layer in layers for name in layer.adapters()}
+    for name in adapter_names:
+        if name not in known and name != BASE:
+            raise InvalidConfig(f"adapter_names holds {name!r}. There is: {quoted([*sorted(known), BASE])}.")
+    for path, layer in layers:
+        if not layer.takes_samples or layer.merged:
+            why = "is merged: call unmerge_adapter first" if layer.merged else "has its update in the weight"
+            raise InvalidConfig(f"{path!r} cannot give each sample its own adapter: it {why}.", path=path)
+    before, steering.samples = steering.samples, tuple(adapter_names)
+    try:
+        yield
+    finally:
+        steering.samples = before
+
+
 class Adapted(Wrapper):
-    """The state of ``PeftModel``, merging and switching off; see there.
+    """The state of ``PeftModel``, with training, merging and switching off.
 
     Attributes:
         base_model: The level that holds the user's model.
         peft_config: The configurations, by adapter name.
-        targeted_module_names: Paths of the layers that the first adapter is on, in module order.
-        targeted_parameter_names: Paths of the bare parameters it is on.
-        decision: Where its targets come from; ``None`` for a loaded adapter.
+        targeted_module_names: Paths of the layers of the first adapter, in module order.
+        targeted_parameter_names: Paths of its bare parameters.
+        decision: The decision on its targets; ``None`` for a loaded adapter.
     """
 
     inner_name = "base_model"
@@ -64,21 +124,21 @@ class Adapted(Wrapper):
         self.targeted_parameter_names = [f"{p.path}.{p.parameter}" for p in planned if p.kind == "expert_parameter"]
         self.targeted_module_names = [*dict.fromkeys(p.named for p in planned if p.kind != "expert_parameter")]
         self._steering = steering
-        self._trainable_before = freeze(survey)
-        self._padding = foreign.leave_fast_path(survey.modules())
-        self._holds_inputs = False
+        self._trainable_before = host_model.freeze(survey)
+        self._encoders = host_model.leave_fast_path(survey)
+        self._requires_inputs = False
         try:
-            if foreign.is_checkpointing(survey.modules()):
-                self._holds_inputs = foreign.require_input_gradients(survey.model)
-            self._settle(prepared)
+            if host_model.is_checkpointing(survey):
+                self._requires_inputs = host_model.require_input_gradients(survey.model)
+            self._set_trainable_if_needed(prepared)
         except BaseException:
             self.unload()
             raise
 
-    def _settle(self, prepared: Prepared) -> None:
-        """Let a new adapter train if it is active, and nothing else that is new."""
+    def _set_trainable_if_needed(self, prepared: Prepared) -> None:
+        """Set the gradient flags after an adapter was attached, unless its new factors, which train, are right."""
         is_active = prepared.name in self._steering.active and not prepared.config.inference_mode
-        if prepared.copies or not is_active or trains_biases(prepared.config):  # new factors train already
+        if prepared.copies or not is_active or trains_biases(prepared.config):
             self._set_trainable()
 
     @property
@@ -101,7 +161,7 @@ class Adapted(Wrapper):
         return self.base_model.model
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
-        """Return how many parameters train and how many there are; frozen originals of saved modules count too."""
+        """Return the numbers of trainable and of all parameters; frozen originals of saved modules count too."""
         trainable = total = 0
         for parameter in self.parameters():
             total += parameter.numel()
@@ -109,7 +169,7 @@ class Adapted(Wrapper):
         return trainable, total
 
     def print_trainable_parameters(self) -> None:
-        """Print both counts and their ratio in PEFT's words."""
+        """Print both numbers and their ratio in PEFT's words."""
         trainable, total = self.get_nb_trainable_parameters()
         share = 100 * trainable / total
         print(f"trainable params: {trainable:,d} || all params: {total:,d} || trainable%: {share:.4f}")  # noqa: T201 - its job
@@ -117,12 +177,12 @@ class Adapted(Wrapper):
     # Merging
 
     def merge_adapter(self, adapter_names: Sequence[str] | None = None) -> None:
-        """Add updates to the base weights, so that the forward costs nothing extra. Twice is once.
+        """Add updates to the base weights, so that the forward costs nothing extra; repeating it changes nothing.
 
-        The weights as they were are kept in main memory, and ``unmerge_adapter`` restores them bit for bit.
+        The original weights are kept in main memory, and ``unmerge_adapter`` restores them bit for bit.
 
         Args:
-            adapter_names: Whose; the active ones' when ``None``.
+            adapter_names: Names of the adapters; the active ones when ``None``.
 
         Raises:
             InvalidConfig: If an adapter is unknown, or naming a layer whose weight cannot take an update (quantised,
@@ -154,20 +214,20 @@ class Adapted(Wrapper):
         names = self._steering.active if adapter_names is None else tuple(adapter_names)
         survey = self._survey()
         trained = {
-            path: wrapper.answering(names)
+            path: wrapper.active_module(names)
             for path, site in survey.sites.items()
             for wrapper in site.wrappers
             if isinstance(wrapper, SavedModule)
         }
         detach(survey.model)
-        self._release()
+        self._restore_host_model()
         for path, module in trained.items():
             site = survey.sites[path]
             if module is not site.module and not isinstance(module, Wrapper):
                 for parameter, before in zip(module.parameters(), site.module.parameters(), strict=True):
                     parameter.requires_grad = before.requires_grad
-                survey.hang(site, module)
-        if foreign.note_untied(survey.model):
+                survey.replace(site, module)
+        if host_model.note_untied(survey.model):
             warnings.warn("Embeddings are no longer tied: config.tie_word_embeddings is False now.", stacklevel=2)
         return survey.model
 
@@ -175,22 +235,22 @@ class Adapted(Wrapper):
         """Return the user's model as it was: its modules, its weights, and which of them require gradients."""
         self.unmerge_adapter()
         detach(self.get_base_model())
-        self._release()
+        self._restore_host_model()
         return self.get_base_model()
 
-    def _release(self) -> None:
-        """Give the base model its gradient flags and hooks back."""
+    def _restore_host_model(self) -> None:
+        """Restore the gradient flags and hooks of the base model."""
         for parameter in self.get_base_model().parameters():
             parameter.requires_grad = False
         for module, name in self._trainable_before:
             getattr(module, name).requires_grad = True
-        foreign.rejoin_fast_path(self._padding)
-        if self._holds_inputs:
-            foreign.release_input_gradients(self.get_base_model())
+        host_model.rejoin_fast_path(self._encoders)
+        if self._requires_inputs:
+            host_model.release_input_gradients(self.get_base_model())
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        """Let the base model answer alone, within a ``with`` block; merged adapters are unmerged for its time."""
+        """Switch all adapters off within a ``with`` block; merged ones are unmerged for its duration."""
         for config in map(self.peft_config.get, self._steering.active):
             if isinstance(config, LoraConfig) and config.bias != "none":
                 message = f"Biases trained with bias={config.bias!r} stay in place while the adapter is disabled."
@@ -204,7 +264,7 @@ class Adapted(Wrapper):
 
     @contextmanager
     def _unmerged(self) -> Iterator[None]:
-        """Let the base weights be themselves, and tied where they are, within a ``with`` block."""
+        """Restore the base weights, and tie them where they were tied, within a ``with`` block."""
         merged = [(layer, [*layer.merged_adapters]) for layer in self._layers() if layer.merged]
         self.unmerge_adapter()
         try:
@@ -213,11 +273,34 @@ class Adapted(Wrapper):
             for layer, names in merged:
                 layer.merge(names)
 
+    # Files
+
     def adapter_state(self, adapter_name: str | None = None) -> dict[str, torch.Tensor]:
         """Return an adapter's tensors under PEFT's file keys, without its name; the active one's if ``None``."""
         name = adapter_name or self.active_adapter
         self._check_known((name,))
         return {**file_state(self._survey(), name), **self._biases(name)}
+
+    def write_files(self, folder: Path, adapter_name: str, values: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Write an adapter's two files, into a subfolder of its name unless that is ``default``.
+
+        Args:
+            folder: The folder.
+            adapter_name: Name of the adapter.
+            values: A state dict of this model to take the tensors' values from.
+
+        Raises:
+            InvalidConfig: If the adapter is unknown, or on meta and has no values.
+            AdapterUnreadable: If the folder cannot be written.
+        """
+        state = self.adapter_state(adapter_name)
+        if values is not None:
+            names = {id(tensor): name for name, tensor in self.state_dict(keep_vars=True).items()}
+            state = {key: values.get(names.get(id(tensor), key), tensor) for key, tensor in state.items()}
+        config = {**self.peft_config[adapter_name].to_peft_dict(), "inference_mode": True}
+        if self.peft_config[adapter_name].task_type is None:
+            config["auto_mapping"] = host_model.origin_of(self.get_base_model())
+        checkpoint.write(folder / ("" if adapter_name == "default" else adapter_name), config, state)
 
     # Helpers
 
@@ -228,13 +311,13 @@ class Adapted(Wrapper):
         return biases(self._survey(), adapter, config.bias)
 
     def _set_trainable(self, *, frozen: bool = False) -> None:
-        """Let the active adapters train, and no other, but for those that were frozen for inference."""
+        """Let the active adapters train and no other, except those that are frozen for inference."""
         active = {name for name in self._steering.active if not (frozen or self.peft_config[name].inference_mode)}
         for wrapper in adapters_in(self._survey()):
             for name in wrapper.adapters():
-                set_trainable(wrapper.adapter_state(name).values(), trainable=name in active)
+                host_model.set_trainable(wrapper.adapter_state(name).values(), trainable=name in active)
         for name in self.peft_config:
-            set_trainable(self._biases(name).values(), trainable=name in active)
+            host_model.set_trainable(self._biases(name).values(), trainable=name in active)
 
     def _survey(self) -> Survey:
         return survey_model(self.get_base_model())
@@ -262,5 +345,5 @@ class Adapted(Wrapper):
 
 
 def trains_biases(config: AdapterConfig) -> bool:
-    """Tell whether an adapter trains biases of the base model."""
+    """Return whether an adapter trains biases of the base model."""
     return isinstance(config, LoraConfig) and config.bias != "none"

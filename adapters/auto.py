@@ -4,10 +4,9 @@ from torch import nn
 
 from ..errors import InvalidConfig
 from .config import AdapterConfig, LoraConfig
-from .injection.inject import inject
 from .injection.model_checks import check_not_adapted
 from .injection.sites import survey_model
-from .model import PeftModel
+from .model import PeftModel, inject
 from .targets import Decision, decide, expand_shorthand
 
 

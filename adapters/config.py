@@ -1,19 +1,55 @@
-"""``LoraConfig`` and ``IA3Config``: PEFT's fields and defaults, checked the moment they are made."""
+"""``LoraConfig`` and ``IA3Config``: PEFT's fields and defaults, checked on construction."""
 
+import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
+from importlib.resources import files
 from typing import Any, ClassVar, Literal, Self
 
-from ..domain.schema import to_json
+from .. import data
 from ..domain.targets import TargetSpec
 from ..errors import InvalidConfig
-from . import validation as valid
-from .fields import peft_fields, task_heads
+from . import field_checks as check
 
 
-def _field(check: Callable[..., Any], *more: Any, default: Any) -> Any:
-    """Return a dataclass field whose value goes through ``check(name, value, *more)``."""
-    metadata = {"check": lambda name, value: check(name, value, *more)}
+@lru_cache(maxsize=1)
+def _facts() -> dict[str, Any]:
+    return tomllib.loads(files(data).joinpath("adapter_fields.toml").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, slots=True)
+class PeftFields:
+    """The fields of peft 0.21.2's configuration of one method that loradar has no feature for.
+
+    Attributes:
+        inert: Fields supported at this value only.
+        idle: Fields without effect while the inert ones have their value; any value is accepted.
+        bookkeeping: Fields that describe the origin of a file.
+    """
+
+    inert: dict[str, Any]
+    idle: dict[str, Any]
+    bookkeeping: frozenset[str]
+
+
+@lru_cache
+def peft_fields(peft_type: str) -> PeftFields:
+    """Return the unsupported fields of ``LORA`` or ``IA3``, from ``data/adapter_fields.toml``."""
+    tables = (_facts()[peft_type].get(name, {}) for name in ("inert", "idle"))
+    # TOML has no null: the file holds "none".
+    inert, idle = ({name: None if value == "none" else value for name, value in table.items()} for table in tables)
+    return PeftFields(inert, idle, frozenset(_facts()["bookkeeping"]["names"]))
+
+
+def task_heads() -> dict[str, tuple[str, ...]]:
+    """Return the names of the heads that are saved in full, per task type."""
+    return {task: tuple(names) for task, names in _facts()["task_heads"].items()}
+
+
+def _field(checked: Callable[..., Any], *more: Any, default: Any) -> Any:
+    """Return a dataclass field whose value is that of ``checked(name, value, *more)``."""
+    metadata = {"check": lambda name, value: checked(name, value, *more)}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -22,13 +58,13 @@ def _field(check: Callable[..., Any], *more: Any, default: Any) -> Any:
 # A standard-library dataclass: pydantic is no dependency of the adapters, and its error would be a page, not a line.
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """What the configurations of all methods share, in the names and defaults of peft 0.21.2.
+    """The fields common to all methods, with the names and defaults of peft 0.21.2.
 
     Frozen: a configuration that passed its checks stays valid. ``dataclasses.replace`` makes a changed copy.
 
     Attributes:
         target_modules: Path suffixes, one regex for the whole path, or ``"all-linear"``.
-        exclude_modules: What ``target_modules`` matches but must be left alone.
+        exclude_modules: Suffixes or a regex of matched modules to leave out.
         modules_to_save: Modules trained in full and saved with the adapter.
         fan_in_fan_out: Kept for PEFT's file format; the layout is read from each layer's class.
         task_type: PEFT task type; classification and question answering save their head.
@@ -42,22 +78,22 @@ class AdapterConfig:
 
     peft_type: ClassVar[str]
     prefix: ClassVar[str]
-    """What the names of the adapter's own parts begin with."""
+    """Prefix of the names of the adapter's own parts."""
 
-    target_modules: Collection[str] | None = _field(valid.targets, default=None)
-    exclude_modules: Collection[str] | None = _field(valid.targets, default=None)
-    modules_to_save: Collection[str] | None = _field(valid.names, default=None)
-    fan_in_fan_out: bool = _field(valid.flag, default=False)
-    task_type: str | None = _field(valid.task, task_heads, default=None)
-    inference_mode: bool = _field(valid.flag, default=False)
-    base_model_name_or_path: str | None = _field(valid.text, default=None)
-    revision: str | None = _field(valid.text, default=None)
+    target_modules: Collection[str] | None = _field(check.targets, default=None)
+    exclude_modules: Collection[str] | None = _field(check.targets, default=None)
+    modules_to_save: Collection[str] | None = _field(check.names, default=None)
+    fan_in_fan_out: bool = _field(check.flag, default=False)
+    task_type: str | None = _field(check.task, task_heads, default=None)
+    inference_mode: bool = _field(check.flag, default=False)
+    base_model_name_or_path: str | None = _field(check.text, default=None)
+    revision: str | None = _field(check.text, default=None)
 
     def __new__(cls, *args: object, **values: object) -> Self:
-        """Refuse unknown fields before the generated constructor raises a ``TypeError`` over them."""
+        """Reject unknown fields before the generated constructor raises a ``TypeError`` over them."""
         if args:
             raise InvalidConfig(f"{cls.__name__} takes its fields by name, not {args[0]!r}: write r=8, for example.")
-        valid.check_known(values, [known.name for known in fields(cls)], cls.__name__)
+        check.check_known(values, [known.name for known in fields(cls)], cls.__name__)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -66,27 +102,27 @@ class AdapterConfig:
         self._check_together()
 
     def _check_together(self) -> None:
-        """Refuse fields that contradict each other."""
+        """Reject fields that contradict each other."""
 
     @property
     def spec(self) -> TargetSpec:
-        """The part of the configuration that says where the adapters go."""
+        """The part of the configuration that selects layers."""
         return TargetSpec(**{each.name: getattr(self, each.name, None) for each in fields(TargetSpec)})
 
     def with_spec(self, spec: TargetSpec) -> Self:
-        """Return a copy that goes where ``spec`` says; what this one excludes and saves itself stays."""
+        """Return a copy with the targets of ``spec``; exclusions and saved modules of this one stay."""
         own = {known.name for known in fields(self)}
-        said = {name: value for name, value in to_json(spec).items() if name in own}
-        kept = {name: value for name in said if name != "target_modules" and (value := getattr(self, name))}
-        return replace(self, **{**said, **kept})
+        given = {name: value for name, value in spec.values.items() if name in own}
+        kept = {name: value for name in given if name != "target_modules" and (value := getattr(self, name))}
+        return replace(self, **{**given, **kept})
 
     @property
     def initialisation(self) -> bool | str:
-        """How the adapter starts."""
+        """The initialisation of the adapter's parts."""
         raise NotImplementedError
 
     def to_peft_dict(self) -> dict[str, Any]:
-        """Return what peft 0.21.2 keeps in ``adapter_config.json``, its unsupported fields at their defaults."""
+        """Return the content of ``adapter_config.json`` for peft 0.21.2, its unsupported fields at their defaults."""
         facts = peft_fields(self.peft_type)
         own = {known.name: _as_json(getattr(self, known.name)) for known in fields(self)}
         return {**facts.inert, **facts.idle, **own, "auto_mapping": None, "peft_type": self.peft_type}
@@ -94,7 +130,7 @@ class AdapterConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig(AdapterConfig):
-    """Where LoRA goes and how strong it is, in the names and defaults of ``peft.LoraConfig`` (0.21.2).
+    """The configuration of LoRA, with the names and defaults of ``peft.LoraConfig`` (0.21.2).
 
     Attributes:
         r: Rank of the update ``B @ A``.
@@ -116,17 +152,17 @@ class LoraConfig(AdapterConfig):
     peft_type = "LORA"
     prefix = "lora_"
 
-    r: int = _field(valid.rank, default=8)
-    lora_alpha: float = _field(valid.positive, default=8)
-    lora_dropout: float = _field(valid.probability, default=0.0)
-    bias: Literal["none", "all", "lora_only"] = _field(valid.choice, valid.BIASES, default="none")
-    use_rslora: bool = _field(valid.flag, default=False)
-    init_lora_weights: bool | str = _field(valid.initialisation, default=True)
-    layers_to_transform: Collection[int] | int | None = _field(valid.indices, default=None)
-    layers_pattern: Collection[str] | None = _field(valid.targets, default=None)
-    rank_pattern: Mapping[str, int] = _field(valid.patterns, valid.rank, default=dict)
-    alpha_pattern: Mapping[str, float] = _field(valid.patterns, valid.positive, default=dict)
-    target_parameters: Collection[str] | None = _field(valid.names, default=None)
+    r: int = _field(check.rank, default=8)
+    lora_alpha: float = _field(check.positive, default=8)
+    lora_dropout: float = _field(check.probability, default=0.0)
+    bias: Literal["none", "all", "lora_only"] = _field(check.choice, check.BIASES, default="none")
+    use_rslora: bool = _field(check.flag, default=False)
+    init_lora_weights: bool | str = _field(check.initialisation, default=True)
+    layers_to_transform: Collection[int] | int | None = _field(check.indices, default=None)
+    layers_pattern: Collection[str] | None = _field(check.targets, default=None)
+    rank_pattern: Mapping[str, int] = _field(check.patterns, check.rank, default=dict)
+    alpha_pattern: Mapping[str, float] = _field(check.patterns, check.positive, default=dict)
+    target_parameters: Collection[str] | None = _field(check.names, default=None)
 
     @property
     def initialisation(self) -> bool | str:
@@ -134,21 +170,22 @@ class LoraConfig(AdapterConfig):
         return self.init_lora_weights
 
     def _check_together(self) -> None:
-        """Refuse fields that contradict each other, as PEFT does."""
+        """Reject fields that contradict each other, as PEFT does."""
         is_regex = isinstance(self.target_modules, str)
         if is_regex and self.layers_to_transform is not None:
             why = "cannot narrow a regex in target_modules: put the indices in the regex, or give a list of suffixes."
-            raise valid.refusal("layers_to_transform", self.layers_to_transform, why)
+            raise check.invalid("layers_to_transform", self.layers_to_transform, why)
         if self.layers_pattern and self.layers_to_transform is None:
-            raise valid.refusal("layers_pattern", self.layers_pattern, "needs layers_to_transform: say which blocks.")
+            why = "needs layers_to_transform: give the indices of the blocks."
+            raise check.invalid("layers_pattern", self.layers_pattern, why)
 
 
 @dataclass(frozen=True, kw_only=True)
 class IA3Config(AdapterConfig):
-    """Where IA3 goes, in the names and defaults of ``peft.IA3Config`` (0.21.2).
+    """The configuration of IA3, with the names and defaults of ``peft.IA3Config`` (0.21.2).
 
     Attributes:
-        feedforward_modules: Those of ``target_modules`` that are scaled at their input, as suffixes or a regex.
+        feedforward_modules: The targets whose input is scaled, not their output, as suffixes or a regex.
         init_ia3_weights: ``True``: factors of one, which change nothing; ``False``: normally distributed.
 
     Raises:
@@ -158,8 +195,8 @@ class IA3Config(AdapterConfig):
     peft_type = "IA3"
     prefix = "ia3_"
 
-    feedforward_modules: Collection[str] | None = _field(valid.targets, default=None)
-    init_ia3_weights: bool = _field(valid.flag, default=True)
+    feedforward_modules: Collection[str] | None = _field(check.targets, default=None)
+    init_ia3_weights: bool = _field(check.flag, default=True)
 
     @property
     def initialisation(self) -> bool | str:
@@ -167,46 +204,40 @@ class IA3Config(AdapterConfig):
         return self.init_ia3_weights
 
     def to_peft_dict(self) -> dict[str, Any]:
-        """Return what peft 0.21.2 keeps; without feed-forward modules it takes an empty list only."""
+        """Return the content for peft 0.21.2, which without feed-forward modules accepts an empty list only."""
         return {**super().to_peft_dict(), "feedforward_modules": _as_json(self.feedforward_modules or ())}
 
     def _check_together(self) -> None:
-        """Refuse feed-forward modules that are no targets, as PEFT does."""
+        """Reject feed-forward modules that are no targets, as PEFT does."""
         inner, outer = self.feedforward_modules, self.target_modules
         if isinstance(inner, tuple) and isinstance(outer, tuple) and not {*inner} <= {*outer}:
-            raise valid.refusal("feedforward_modules", inner, f"must be a part of target_modules={outer!r}.")
+            raise check.invalid("feedforward_modules", inner, f"must be a part of target_modules={outer!r}.")
 
 
 METHODS: dict[str, type[AdapterConfig]] = {each.peft_type: each for each in (LoraConfig, IA3Config)}
-"""The methods that loradar injects itself, by PEFT's names."""
+"""The configurations of the methods that loradar injects itself, by PEFT's names."""
 
 
 def config_from_peft(data: Mapping[str, Any]) -> AdapterConfig:
     """Build a configuration from the content of an ``adapter_config.json``.
 
     Raises:
-        InvalidConfig: If it is of another method, has an impossible value, or uses a PEFT feature loradar lacks.
+        InvalidConfig: If it is of another method, has an invalid value, or uses a PEFT feature that loradar lacks.
     """
     peft_type = data.get("peft_type", "LORA")
     config_class = METHODS.get(peft_type) if isinstance(peft_type, str) else None
     if config_class is None:
         raise InvalidConfig(f"peft_type={peft_type!r} is not supported: only {' and '.join(METHODS)} adapters load.")
-    known = {each.name for each in fields(config_class)}
-    for name in data.keys() - known:
-        _check_inert(config_class.peft_type, name, data[name])
+    facts, known = peft_fields(config_class.peft_type), {each.name for each in fields(config_class)}
+    for name, value in data.items():
+        if name in known or name in facts.idle or name in facts.bookkeeping:
+            continue
+        if name not in facts.inert and value:
+            raise check.invalid(name, value, "is unknown to peft 0.21.2 and may change the adapter: load it with peft.")
+        if name in facts.inert and value != facts.inert[name]:
+            way_out = f"load this adapter with peft, or save it with {name}={facts.inert[name]!r}."
+            raise check.invalid(name, value, f"is a PEFT feature loradar does not have: {way_out}")
     return config_class(**{name: value for name, value in data.items() if name in known})
-
-
-def _check_inert(peft_type: str, name: str, value: object) -> None:
-    """Accept a field of PEFT's that loradar lacks only where it changes nothing."""
-    facts = peft_fields(peft_type)
-    if name in facts.idle or name in facts.bookkeeping or (name in facts.inert and value == facts.inert[name]):
-        return
-    if name in facts.inert:
-        way_out = f"load this adapter with peft, or save it with {name}={facts.inert[name]!r}."
-        raise valid.refusal(name, value, f"is a PEFT feature loradar does not have: {way_out}")
-    if value:
-        raise valid.refusal(name, value, "is unknown to peft 0.21.2 and may change the adapter: load it with peft.")
 
 
 def _as_json(value: object) -> object:

@@ -1,7 +1,7 @@
 """Adapter folders in PEFT's format: ``adapter_config.json`` beside ``adapter_model.safetensors``."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -14,20 +14,16 @@ from safetensors.torch import load_file, save_file
 
 from ...errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
 from ..config import AdapterConfig, config_from_peft
-from ..injection.apply import PREFIX, Prepared
-from ..injection.plan import Plan
-from ..injection.sites import Survey
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-MOST = 3
 
 
 def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
     """Write both files of an adapter, each complete or not at all.
 
     Raises:
-        InvalidConfig: If a tensor is on meta: there is nothing to write.
+        InvalidConfig: If a tensor is on the meta device and has no values.
         AdapterUnreadable: If the folder cannot be written.
     """
     on_meta = [key for key, tensor in tensors.items() if tensor.is_meta]
@@ -44,12 +40,24 @@ def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.T
         raise _unreadable(folder, f"cannot be written: {error.strerror}") from error
 
 
+def _own_storage(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return contiguous tensors that share no memory: the format has no aliases."""
+    seen: set[int] = set()
+    own: dict[str, torch.Tensor] = {}
+    for key, tensor in tensors.items():
+        plain = tensor.detach().contiguous()
+        storage = plain.untyped_storage().data_ptr()
+        own[key] = plain.clone() if storage in seen else plain
+        seen.add(storage)
+    return own
+
+
 def read(folder: str | PathLike[str]) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
-    """Read both files of an adapter, on the CPU, to the last byte.
+    """Read both files of an adapter completely, onto the CPU.
 
     Raises:
-        AdapterUnreadable: If one is missing, truncated or not what its name says.
-        InvalidConfig: If the configuration asks for what loradar does not have.
+        AdapterUnreadable: If one is missing, truncated or not in its format.
+        InvalidConfig: If the configuration needs a feature that loradar lacks.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -62,7 +70,7 @@ def read(folder: str | PathLike[str]) -> tuple[AdapterConfig, dict[str, torch.Te
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Say which file it is that something is wrong with.
+    """Put the path of a file in front of the errors raised inside of a ``with`` block.
 
     Raises:
         AdapterUnreadable: As raised inside, with the file named.
@@ -74,85 +82,6 @@ def naming(path: Path) -> Iterator[None]:
         if str(path) in error.message:
             raise
         raise type(error)(f"{path}: {error.message}", **error.details) from error
-
-
-def fill(survey: Survey, prepared: Prepared, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Copy the content of an adapter file into an adapter that is not in the model yet.
-
-    PEFT's files may also hold weights of the base model (trained biases, resized embeddings); those are copied last.
-
-    Raises:
-        AdapterUnreadable: If a tensor is missing, has another shape, or belongs to nothing; nothing is copied then.
-    """
-    wanted = prepared.state()
-    check_complete(wanted, tensors)
-    copy_into({**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}, tensors)
-
-
-def check_ranks(plan: Plan, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuse a rank that no tensor of the file has, before memory is asked for.
-
-    Raises:
-        AdapterUnreadable: Naming the layer and the rank.
-    """
-    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
-    for planned in plan.adapters:
-        if tensors and planned.r > largest:
-            message = (
-                f"{planned.path!r} has rank {planned.r} by the configuration, and no tensor of the file is so large."
-            )
-            raise AdapterUnreadable(message, path=planned.path)
-
-
-def check_complete(wanted: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuse an adapter file that lacks some of the wanted keys.
-
-    Raises:
-        AdapterUnreadable: Naming them.
-    """
-    missing = [key for key in wanted if key not in tensors]
-    if missing:
-        raise AdapterUnreadable(f"The adapter lacks {_some(missing)}: it was made for other targets.", missing=missing)
-
-
-def copy_into(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Copy tensors into those of the same key, all or none.
-
-    Raises:
-        AdapterUnreadable: If one has another shape.
-        InvalidConfig: If one would go to the meta device, which keeps no values.
-    """
-    for key, target in wanted.items():
-        if target.is_meta:
-            raise InvalidConfig(f"{key!r} would go to the meta device and be lost. Give the model storage first.")
-        if target.is_floating_point() != tensors[key].is_floating_point():
-            message = f"{key!r} holds {tensors[key].dtype} where this model needs {target.dtype}: the file is damaged."
-            raise AdapterUnreadable(message, key=key)
-        if target.shape != tensors[key].shape:
-            shapes = f"{tuple(tensors[key].shape)} where this model needs {tuple(target.shape)}"
-            raise AdapterUnreadable(f"{key!r} has shape {shapes}: the adapter is for another model.", key=key)
-    with torch.no_grad():
-        for key, target in wanted.items():
-            target.copy_(tensors[key])
-
-
-def _base_tensors(survey: Survey, keys: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Return the base model's tensors that these keys name."""
-    found, unknown = {}, []
-    for key in sorted(keys):
-        path, _, name = key.removeprefix(PREFIX).rpartition(".")
-        if path.endswith(".modules_to_save"):  # with bias="all" peft writes a saved module's bias twice
-            continue
-        site = survey.sites.get(path.removesuffix(".base_layer").removesuffix(".original_module"))
-        own = {**site.module._parameters, **site.module._buffers} if site else {}  # noqa: SLF001
-        if (tensor := own.get(name)) is None:
-            unknown.append(key)
-        else:
-            found[key] = tensor
-    if unknown:
-        message = f"The adapter holds {_some(unknown)}, which this model and configuration have no place for."
-        raise AdapterUnreadable(message, unexpected=unknown)
-    return found
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -182,22 +111,5 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _own_storage(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return contiguous tensors that share no memory: the format has no aliases."""
-    seen: set[int] = set()
-    own: dict[str, torch.Tensor] = {}
-    for key, tensor in tensors.items():
-        plain = tensor.detach().contiguous()
-        storage = plain.untyped_storage().data_ptr()
-        own[key] = plain.clone() if storage in seen else plain
-        seen.add(storage)
-    return own
-
-
 def _unreadable(path: Path, why: str) -> AdapterUnreadable:
     return AdapterUnreadable(f"{path} {why}.", path=str(path))
-
-
-def _some(keys: list[str]) -> str:
-    more = f" and {len(keys) - MOST} more" if len(keys) > MOST else ""
-    return ", ".join(map(repr, keys[:MOST])) + more

@@ -1,148 +1,90 @@
-"""From an adapter folder to a model: read and check everything, and only then touch the model."""
+"""Load adapter folders into a model: everything is read and checked before the model is touched."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ...errors import AdapterUnreadable, InvalidConfig
 from ..config import AdapterConfig
-from ..hub.location import is_on_hub
-from ..hub.transfer import fetch
-from ..injection.apply import PREFIX, Prepared, file_state, layers_in
-from ..injection.inject import plan_for, prepare, settle
-from ..injection.model_checks import check_not_adapted
-from ..injection.sites import Survey, survey_model
-from ..model import PeftModel
-from .checkpoint import WEIGHTS, check_complete, copy_into, naming, read
+from ..injection.apply import PREFIX, Prepared, build, file_state, layers_in
+from ..injection.plan import Plan, make_plan
+from ..injection.sites import Survey
+from .checkpoint import WEIGHTS, naming, read
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
-"""Which dimension of a factor is the rank."""
+"""The dimension of each factor that is the rank."""
+STRENGTH = ("peft_type", "r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
+"""The fields that give an adapter's weights their meaning."""
+MOST_KEYS = 3
+"""Number of keys that an error lists."""
 
 
-def load(
-    model: nn.Module, folder: str | PathLike[str], adapter_name: str = "default", *, is_trainable: bool
-) -> PeftModel:
-    """Put the adapter in ``folder``, or on the hub under ``hub:org/repo``, into ``model``, in place.
-
-    Raises:
-        HubFailed: If it cannot be had from the hub; the model is unchanged.
-        AdapterUnreadable: If a file is missing, damaged or does not fit; the model is unchanged.
-        InvalidConfig: If the adapter uses what loradar does not have, or the model has adapters; it is unchanged.
-    """
-    survey = survey_model(model)
-    check_not_adapted(survey)
-    adapted = PeftModel(survey, read_for(survey, folder, adapter_name, is_trainable=is_trainable))
-    return adapted if is_trainable else adapted.eval()
-
-
-def read_for(survey: Survey, folder: str | PathLike[str], adapter_name: str, *, is_trainable: bool) -> Prepared:
-    """Return the adapter in ``folder``, built for a model and filled.
+def load(survey: Survey, folder: Path, adapter_name: str, *, is_trainable: bool) -> Prepared:
+    """Build the adapter in ``folder`` for a model, which stays as it is.
 
     Raises:
-        AdapterUnreadable: As ``load``.
-        InvalidConfig: As ``load``.
+        AdapterUnreadable: If a file is missing, damaged or does not fit.
+        TargetsNotFound: If the targets match nothing in this model.
+        InvalidConfig: If the adapter needs a feature that loradar lacks, or does not fit the model.
     """
-    folder = _local(folder)
     config, tensors = read(folder)
     with naming(folder / WEIGHTS):
-        return prepare(survey, replace(config, inference_mode=not is_trainable), adapter_name, tensors=tensors)
+        plan = make_plan(survey, replace(config, inference_mode=not is_trainable))
+        _check_ranks(plan, tensors)
+        prepared = build(survey, plan, adapter_name)
+        wanted = prepared.state()
+        _check_complete(wanted, tensors)
+        _copy({**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}, tensors)
+    return prepared
 
 
-def hotswap(survey: Survey, folder: str | PathLike[str], adapter_name: str, current: AdapterConfig) -> None:
-    """Copy the weights of the adapter in ``folder`` over those of one in the model; see ``PeftModel``.
+def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterConfig) -> None:
+    """Copy the weights of the adapter in ``folder`` over those of an adapter in the model; see ``PeftModel``.
 
     Raises:
         AdapterUnreadable: If it does not fit; nothing is changed.
         InvalidConfig: If the methods differ, or the adapter is merged.
     """
-    folder = _local(folder)
     config, tensors = read(folder)
     with naming(folder / WEIGHTS):
-        _swap(survey, adapter_name, current, config, tensors)
+        if config.peft_type != current.peft_type:
+            message = f"it holds {config.peft_type}, and {adapter_name!r} is {current.peft_type}"
+            raise InvalidConfig(f"{message}: load it beside instead.", adapter_name=adapter_name)
+        _swap(survey, adapter_name, config, tensors)
 
 
-def _swap(
-    survey: Survey, adapter_name: str, current: AdapterConfig, config: AdapterConfig, tensors: dict[str, torch.Tensor]
-) -> None:
-    if config.peft_type != current.peft_type:
-        message = f"it holds {config.peft_type}, and {adapter_name!r} is {current.peft_type}: load it beside instead."
-        raise InvalidConfig(message, adapter_name=adapter_name)
+def _swap(survey: Survey, adapter_name: str, config: AdapterConfig, tensors: dict[str, torch.Tensor]) -> None:
     layers = [layer for _, layer in layers_in(survey) if adapter_name in layer.adapters()]
     if any(adapter_name in layer.merged_adapters for layer in layers):
         raise InvalidConfig(f"{adapter_name!r} is merged: call unmerge_adapter first.", adapter_name=adapter_name)
     wanted = file_state(survey, adapter_name)
-    if extra := sorted(tensors.keys() - wanted.keys()):
-        raise _no_place(extra[0], adapter_name)
-    new = {planned.location: planned for planned in plan_for(survey, settle(config, survey)).adapters}
+    _check_expected(wanted, tensors, adapter_name)
+    new = {planned.location: planned for planned in make_plan(survey, config).adapters}
     for layer in layers:
         planned = layer.planned[adapter_name]
         for name in layer.adapter_state(adapter_name):
             key = f"{PREFIX}{planned.location}.{name}"
-            if planned.location not in new:  # the layer is no target of the new one
+            if planned.location not in new:  # not a target of the new adapter
                 tensors[key] = torch.zeros(wanted[key].shape)
                 continue
-            check_complete([key], tensors)
+            _check_complete([key], tensors)
             ranks = new[planned.location].r, planned.r
             tensors[key] = _widened(key, tensors[key], wanted[key].shape, RANK_DIMENSIONS.get(name), ranks)
-            if name in ("lora_B.weight", "lora_embedding_B"):  # what the scaling was, the factor is now
+            if name in ("lora_B.weight", "lora_embedding_B"):  # the layer keeps its scaling
                 tensors[key] = tensors[key] * (new[planned.location].scaling / planned.scaling)
-    check_complete(wanted, tensors)
-    copy_into(wanted, tensors)
-
-
-def reread(
-    folder: str | PathLike[str], adapter_name: str, wanted: Mapping[str, torch.Tensor], current: AdapterConfig
-) -> None:
-    """Copy the weights of the adapter in ``folder`` into ``wanted``, the tensors of one like it.
-
-    Raises:
-        AdapterUnreadable: If a file is missing or damaged, or has other tensors; nothing is changed.
-        InvalidConfig: If it is not as strong: its weights would mean something else here.
-    """
-    folder = _local(folder)
-    config, tensors = read(folder)
-    with naming(folder / WEIGHTS):
-        _fill_again(adapter_name, wanted, current, config, tensors)
-
-
-def _fill_again(
-    adapter_name: str,
-    wanted: Mapping[str, torch.Tensor],
-    current: AdapterConfig,
-    config: AdapterConfig,
-    tensors: Mapping[str, torch.Tensor],
-) -> None:
-    strength = ("peft_type", "r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
-    for name in strength:
-        if (value := getattr(config, name, None)) != (known := getattr(current, name, None)):
-            message = f"it has {name}={value!r}, and {adapter_name!r} has {known!r}"
-            raise InvalidConfig(f"{message}: load it under another name.", adapter_name=adapter_name)
-    check_complete(wanted, tensors)
-    if extra := sorted(tensors.keys() - wanted.keys()):
-        raise _no_place(extra[0], adapter_name)
-    copy_into(wanted, tensors)
-
-
-def _local(folder: str | PathLike[str]) -> Path:
-    """Return a folder of this machine, downloaded if it is on the hub."""
-    return fetch(str(folder)) if is_on_hub(folder) else Path(folder)
-
-
-def _no_place(key: str, adapter_name: str) -> AdapterUnreadable:
-    return AdapterUnreadable(f"The adapter holds {key!r}, which {adapter_name!r} has no place for.", key=key)
+    _check_complete(wanted, tensors)
+    _copy(wanted, tensors)
 
 
 def _widened(
     key: str, tensor: torch.Tensor, shape: torch.Size, dimension: int | None, ranks: tuple[int, int]
 ) -> torch.Tensor:
-    """Fill a factor up with zeros, from the rank that it has by its configuration to the one that is there.
+    """Fill a factor up with zeros, from the rank in its configuration to that of the factor in the model.
 
     Raises:
-        AdapterUnreadable: If it has another rank than that, or one higher than what is there.
+        AdapterUnreadable: If its shape has another rank than that, or it is the higher one.
     """
     new, old = ranks
     if dimension is None or new == old or tensor.ndim != len(shape):
@@ -155,3 +97,105 @@ def _widened(
         return torch.cat([tensor, tensor.new_zeros(*tensor.shape[:1], shape[1] - expected, *tensor.shape[2:])], 1)
     stacked = tensor.view(-1, new, *tensor.shape[1:])  # A holds the ranks of each expert together
     return torch.cat([stacked, stacked.new_zeros(len(stacked), old - new, *tensor.shape[1:])], 1).flatten(0, 1)
+
+
+def reread(folder: Path, adapter_name: str, wanted: Mapping[str, torch.Tensor], current: AdapterConfig) -> None:
+    """Copy the weights of the adapter in ``folder`` into ``wanted``, the tensors of an adapter like it.
+
+    Raises:
+        AdapterUnreadable: If a file is missing or damaged, or has other tensors; nothing is changed.
+        InvalidConfig: If its rank, alpha or method differs, so that its weights would mean another update.
+    """
+    config, tensors = read(folder)
+    with naming(folder / WEIGHTS):
+        for name in STRENGTH:
+            if (value := getattr(config, name, None)) != (known := getattr(current, name, None)):
+                message = f"it has {name}={value!r}, and {adapter_name!r} has {known!r}"
+                raise InvalidConfig(f"{message}: load it under another name.", adapter_name=adapter_name)
+        _check_complete(wanted, tensors)
+        _check_expected(wanted, tensors, adapter_name)
+        _copy(wanted, tensors)
+
+
+def _check_ranks(plan: Plan, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Reject a rank larger than every tensor of the file, before memory is allocated for it.
+
+    Raises:
+        AdapterUnreadable: Naming the layer and the rank.
+    """
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    for planned in plan.adapters:
+        if tensors and planned.r > largest:
+            message = f"{planned.path!r} has rank {planned.r} by the configuration"
+            raise AdapterUnreadable(f"{message}, and no tensor of the file is so large.", path=planned.path)
+
+
+def _check_complete(wanted: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Reject an adapter file that lacks some of the wanted keys.
+
+    Raises:
+        AdapterUnreadable: Naming them.
+    """
+    missing = [key for key in wanted if key not in tensors]
+    if missing:
+        raise AdapterUnreadable(f"The adapter lacks {_some(missing)}: it was made for other targets.", missing=missing)
+
+
+def _check_expected(wanted: Mapping[str, object], tensors: Mapping[str, object], adapter_name: str) -> None:
+    """Reject an adapter file with other keys than the wanted ones.
+
+    Raises:
+        AdapterUnreadable: Naming the first.
+    """
+    if extra := sorted(tensors.keys() - wanted.keys()):
+        message = f"The adapter holds {extra[0]!r}, which {adapter_name!r} has no place for."
+        raise AdapterUnreadable(message, key=extra[0])
+
+
+def _copy(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Copy tensors into those of the same key, all or none.
+
+    Raises:
+        AdapterUnreadable: If a shape or a kind of dtype differs.
+        InvalidConfig: If a target is on the meta device, which stores no values.
+    """
+    for key, target in wanted.items():
+        if target.is_meta:
+            raise InvalidConfig(f"{key!r} would go to the meta device and be lost. Give the model storage first.")
+        if target.is_floating_point() != tensors[key].is_floating_point():
+            message = f"{key!r} holds {tensors[key].dtype} where this model needs {target.dtype}: the file is damaged."
+            raise AdapterUnreadable(message, key=key)
+        if target.shape != tensors[key].shape:
+            shapes = f"{tuple(tensors[key].shape)} where this model needs {tuple(target.shape)}"
+            raise AdapterUnreadable(f"{key!r} has shape {shapes}: the adapter is for another model.", key=key)
+    with torch.no_grad():
+        for key, target in wanted.items():
+            target.copy_(tensors[key])
+
+
+def _base_tensors(survey: Survey, keys: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Return the base model's tensors for these keys: PEFT's files may hold trained biases and resized embeddings.
+
+    Raises:
+        AdapterUnreadable: Naming the keys that the model has no tensor for.
+    """
+    state, unknown = {}, []
+    for key in sorted(keys):
+        path, _, name = key.removeprefix(PREFIX).rpartition(".")
+        if path.endswith(".modules_to_save"):  # with bias="all" peft writes a saved module's bias twice
+            continue
+        site = survey.sites.get(path.removesuffix(".base_layer").removesuffix(".original_module"))
+        own = {**site.module._parameters, **site.module._buffers} if site else {}  # noqa: SLF001
+        if (tensor := own.get(name)) is None:
+            unknown.append(key)
+        else:
+            state[key] = tensor
+    if unknown:
+        message = f"The adapter holds {_some(unknown)}, which this model and configuration have no place for."
+        raise AdapterUnreadable(message, unexpected=unknown)
+    return state
+
+
+def _some(keys: list[str]) -> str:
+    more = f" and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else ""
+    return ", ".join(map(repr, keys[:MOST_KEYS])) + more

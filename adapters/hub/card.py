@@ -1,6 +1,7 @@
-"""The model card of an adapter: what is adapted, where its targets come from, how to load it; nothing else."""
+"""The model card of an adapter: its layers, the decision on its targets and the code that loads it."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -15,29 +16,30 @@ from ... import data
 from ...domain.patterns import pattern_of
 from ...errors import AdapterUnreadable
 from ...extras import require
-from .location import Place
-from .markdown import as_code, as_text
+from ..adapted import Adapted
+from ..targets import Decision
+from .location import Location
 
 if TYPE_CHECKING:
     from jinja2 import Template
-
-    from ..model import PeftModel
-    from ..targets import Decision
 
 CARD = "README.md"
 TEMPLATE = "model_card.md.jinja"
 THIS_FOLDER = "path/to/this/folder"
 MARK = "\n\n<!-- Written by loradar, and replaced by the next save until it is edited. "
-TOLD_ANYWAY = ("r", "lora_alpha")
-TOLD_ELSEWHERE = ("target_modules", "inference_mode", "base_model_name_or_path", "revision")
+LISTED_ALWAYS = ("r", "lora_alpha")
+LISTED_ELSEWHERE = ("target_modules", "inference_mode", "base_model_name_or_path", "revision")
+MARKUP = re.compile(r"[\\`*\[\]<>&|~]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]")
+"""Characters that could be markup: anywhere, an underscore not within a word, the last few only at the beginning."""
+NUMBERED = re.compile(r"^(\d+)([.)])")
 
 
-def card_of(model: "PeftModel", source: str = THIS_FOLDER) -> str:
+def card_of(model: Adapted, source: str = THIS_FOLDER) -> str:
     """Return the model card of a model's active adapter: front matter, then Markdown.
 
     Args:
         model: Any model with an adapter, also one that was loaded.
-        source: Where the adapter can be loaded from: a folder, or ``hub:org/repo[/subfolder][@revision]``.
+        source: Location to load the adapter from: a folder, or ``hub:org/repo[/subfolder][@revision]``.
 
     Raises:
         MissingExtra: If huggingface_hub or jinja2 is not installed.
@@ -56,22 +58,23 @@ def card_of(model: "PeftModel", source: str = THIS_FOLDER) -> str:
         rows=list(_rows(model, base, settings)),
         layers=layers,
         has_roles=any(layer["role"] for layer in layers),
-        decision=_origin(model.decision),
+        decision=_decision(model.decision),
         **_loading(model, base, source),
         versions=list(_versions(model)),
     )
     return _signed(card)
 
 
-def write_card(model: "PeftModel", folder: Path, source: str = THIS_FOLDER) -> None:
-    """Write ``README.md`` into a folder, unless one is there that somebody wrote or edited.
+def write_card(model: Adapted, folder: Path, source: str = THIS_FOLDER) -> None:
+    """Write ``README.md`` into a folder, unless it has one written or edited by the user.
 
     Raises:
         AdapterUnreadable: If it cannot be written.
     """
     path = folder / CARD
     try:
-        if not path.exists() or _is_untouched(path.read_text(encoding="utf-8", errors="replace")):
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+        if text is None or text == _signed(text.rpartition(MARK)[0]):
             path.write_text(card_of(model, source), encoding="utf-8")
     except OSError as error:
         raise AdapterUnreadable(f"{path} cannot be written: {error.strerror}.", path=str(path)) from error
@@ -86,16 +89,12 @@ def _template() -> "Template":
 
 
 def _signed(text: str) -> str:
+    """Return a card with a hash, by which a later edit shows."""
     return f"{text}{MARK}{sha256(text.encode()).hexdigest()[:16]} -->\n"
 
 
-def _is_untouched(text: str) -> bool:
-    body, found, _ = text.rpartition(MARK)
-    return bool(found) and text == _signed(body)
-
-
 def _hub_name(name: str | None) -> str | None:
-    """Return the name of a base model if it can be a repo's: the hub refuses cards with other names, such as paths."""
+    """Return the name of a base model if it can be a repo id: the hub rejects cards with other names, such as paths."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented there
 
@@ -106,22 +105,22 @@ def _hub_name(name: str | None) -> str | None:
     return None if name is None or Path(name).exists() else name
 
 
-def _rows(model: "PeftModel", base: str | None, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield name and value of what the adapter is, in Markdown."""
+def _rows(model: Adapted, base: str | None, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the rows of the table of settings, as name and value in Markdown."""
     if base:
         yield "base model", as_code(base)
     yield "class of the base model", as_code(type(model.get_base_model()).__name__)
     yield as_code("target_modules"), as_code(settings["target_modules"])
     defaults = type(model.active_peft_config)().to_peft_dict()
     for name, value in settings.items():
-        if name in TOLD_ANYWAY or (name not in TOLD_ELSEWHERE and value != defaults[name]):
+        if name in LISTED_ALWAYS or (name not in LISTED_ELSEWHERE and value != defaults[name]):
             yield as_code(name), as_code(value)
     size, (_, total) = sum(t.numel() for t in model.adapter_state().values()), model.get_nb_trainable_parameters()
     yield "parameters of the adapter", f"{size:,} of {total:,} ({size / total:.2%})"
 
 
-def _layers(model: "PeftModel") -> Iterator[dict[str, Any]]:
-    """Yield the adapted layers by pattern and role, with what a scan says of the first of each."""
+def _layers(model: Adapted) -> Iterator[dict[str, Any]]:
+    """Yield the adapted layers by pattern and role, with the evidence of a scan for the first of each."""
     scanned = {layer.path: layer for layer in model.decision.layers} if model.decision else {}
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for path in (*model.targeted_module_names, *model.targeted_parameter_names):
@@ -136,7 +135,7 @@ def _layers(model: "PeftModel") -> Iterator[dict[str, Any]]:
         }
 
 
-def _origin(decision: "Decision | None") -> dict[str, Any] | None:
+def _decision(decision: Decision | None) -> dict[str, Any] | None:
     """Return the decision in Markdown."""
     if decision is None:
         return None
@@ -144,37 +143,54 @@ def _origin(decision: "Decision | None") -> dict[str, Any] | None:
     return {"step": decision.step, "says": as_text(decision.says), "reasons": reasons}
 
 
-def _loading(model: "PeftModel", base: str | None, source: str) -> dict[str, str]:
+def _loading(model: Adapted, base: str | None, source: str) -> dict[str, str]:
     """Return the lines of Python that load the base model and the adapter."""
     kind = type(model.get_base_model())
-    where = [_quoted(source)]
+    arguments = [_quoted(source)]
     if source.startswith("hub:"):
-        place = Place.parse(source)
-        named = {"revision": place.revision, "subfolder": place.subfolder or None}
-        where = [_quoted(place.repo), *(f"{name}={_quoted(value)}" for name, value in named.items() if value)]
+        location = Location.parse(source)
+        named = {"revision": location.revision, "subfolder": location.subfolder or None}
+        arguments = [_quoted(location.repo), *(f"{name}={_quoted(value)}" for name, value in named.items() if value)]
     if base and kind.__module__.startswith("transformers."):
-        imports, build = (
-            f"from transformers import {kind.__name__}\n\n",
-            f"{kind.__name__}.from_pretrained({_quoted(base)})",
-        )
+        imports = f"from transformers import {kind.__name__}\n\n"
+        build = f"{kind.__name__}.from_pretrained({_quoted(base)})"
     else:
         imports, build = "", f"...  # the {kind.__name__} it was made for"
-    return {"imports": imports, "model": build, "source": _quoted(source), "peft_source": ", ".join(where)}
+    return {"imports": imports, "model": build, "source": _quoted(source), "peft_source": ", ".join(arguments)}
 
 
 def _quoted(text: str) -> str:
-    """Return a string literal of Python in double quotes, on one line; what JSON escapes, Python reads back."""
+    """Return a Python string literal in double quotes, on one line; Python reads the escapes of JSON."""
     return json.dumps(text)
 
 
-def _versions(model: "PeftModel") -> Iterator[tuple[str, str]]:
-    """Yield the installed packages that made the adapter and their versions; a user's own class has none."""
+def _versions(model: Adapted) -> Iterator[tuple[str, str]]:
+    """Yield the installed packages behind the adapter and their versions; a user's own class has none."""
     library = type(model.get_base_model()).__module__.partition(".")[0]
     for name in dict.fromkeys(("loradar", "torch", library)):
         with suppress(PackageNotFoundError):
             yield name, _version(name)
 
 
-_version = lru_cache(maxsize=None)(
-    version
-)  # a trainer saves often, and reading a package's metadata takes milliseconds
+_version = lru_cache(maxsize=None)(version)  # a trainer saves often, and reading metadata takes milliseconds
+
+
+def as_text(text: str) -> str:
+    """Return text from outside, such as a name or a reason, as one line without markup."""
+    line = MARKUP.sub(r"\\\g<0>", " ".join(_printable(text).split()))
+    return NUMBERED.sub(r"\1\\\2", line)
+
+
+def as_code(value: object) -> str:
+    """Return a value as a code span for the cell of a table; a list as one span per item."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(as_code, value)) or "none"
+    shown = _printable(value if value and isinstance(value, str) else repr(value)).replace("|", r"\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    padding = " " if shown.strip(" ") and {shown[0], shown[-1]} & {"`", " "} else ""  # a parser takes one off again
+    return f"{fence}{padding}{shown}{padding}{fence}"
+
+
+def _printable(text: str) -> str:
+    """Return text with unprintable characters, such as line breaks, escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

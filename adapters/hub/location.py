@@ -1,4 +1,4 @@
-"""Where on the hub an adapter is: ``hub:org/repo[/subfolder][@revision]``."""
+"""The location of an adapter on the hub: ``hub:org/repo[/subfolder][@revision]``."""
 
 from dataclasses import dataclass
 from os import PathLike
@@ -11,8 +11,8 @@ SCHEME = "hub:"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A folder of a repo at a revision; the subfolder stands before ``@``, because a branch may hold slashes.
+class Location:
+    """A folder of a repo at a revision; the subfolder precedes ``@``, because the name of a branch may have slashes.
 
     Attributes:
         repo: ``org/repo``.
@@ -32,7 +32,7 @@ class Place:
         """Parse a reference to an adapter on the hub.
 
         Raises:
-            InvalidReference: If it names no repo, or goes up in folders.
+            InvalidReference: If it names no repo, or a part of it is invalid.
         """
         is_hub = text.strip().startswith(SCHEME)
         try:
@@ -62,5 +62,5 @@ def _no_adapter(text: str, reason: str = "") -> InvalidReference:
 
 
 def is_on_hub(folder: str | PathLike[str]) -> bool:
-    """Tell whether a folder is named by a reference to the hub."""
+    """Return whether a folder is given as a reference to the hub."""
     return isinstance(folder, str) and folder.startswith(SCHEME)

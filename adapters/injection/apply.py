@@ -1,24 +1,26 @@
-"""An adapter that is checked and built, and how it gets into a model and out again."""
+"""Build a planned adapter, attach it to a model and detach it again."""
 
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from ...domain.vocabulary import Kind
+from ...errors import InvalidConfig
 from ..config import AdapterConfig
-from ..layers.base_layer import AdapterLayer, Child, Steering, state_of
+from ..layers.base_layer import AdapterLayer, Child, PlannedAdapter, Steering, state_of
 from ..layers.ia3 import IA3Layer
 from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear, LoraMultihead, LoraParameter
 from ..layers.saved_modules import SavedModule
-from .plan import PlannedAdapter
+from .host_model import name_of
+from .plan import Plan
 from .sites import Site, Survey, survey_model
 
 PREFIX = "base_model.model."
-"""What every key of an adapter file begins with."""
+"""Prefix of every key of an adapter file."""
 
 LORA_LAYERS: dict[Kind, type[AdapterLayer]] = {
     "linear": LoraLinear,
@@ -30,18 +32,11 @@ LORA_LAYERS: dict[Kind, type[AdapterLayer]] = {
     "expert_parameter": LoraParameter,
     "multihead_attention": LoraMultihead,
 }
-"""What goes on each kind of layer with LoRA."""
-
-
-def layer_class(peft_type: str, kind: Kind, base: nn.Module) -> type[AdapterLayer]:
-    """Return the class that adapts a kind of layer, or a parameter of ``base``."""
-    if isinstance(base, nn.MultiheadAttention):  # its projections are bare parameters, and named so too
-        kind = "multihead_attention"
-    return IA3Layer if peft_type == "IA3" else LORA_LAYERS[kind]
+"""The LoRA layer for each kind of layer."""
 
 
 class Part(NamedTuple):
-    """The share of one layer in an adapter: what is planned, the class that will hold it, and its tensors."""
+    """The part of an adapter on one layer: its plan, the class of its adapter layer, and its tensors."""
 
     planned: PlannedAdapter
     layer: type[AdapterLayer]
@@ -50,12 +45,12 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An adapter that is checked and built, and in no model yet.
+    """An adapter that is checked and built, but in no model yet.
 
     Attributes:
         name: Key of the adapter in the state dict.
         config: Its configuration.
-        parts: Its share in each layer, of several on one module the innermost first.
+        parts: Its part on each layer; of several on one module the innermost first.
         copies: The copies of the modules it trains in full, by path.
     """
 
@@ -64,8 +59,13 @@ class Prepared:
     parts: tuple[Part, ...]
     copies: dict[str, nn.Module]
 
+    def initialise(self) -> None:
+        """Fill every part as the configuration states."""
+        for part in self.parts:
+            part.layer.initialise(part.children, how=self.config.initialisation)
+
     def state(self) -> dict[str, torch.Tensor]:
-        """Return its tensors under the keys they have in PEFT's files."""
+        """Return its tensors under their keys in PEFT's files."""
         state: dict[str, torch.Tensor] = {}
         for planned, _, children in self.parts:
             state.update({f"{PREFIX}{planned.location}.{name}": each for name, each in state_of(children).items()})
@@ -74,60 +74,93 @@ class Prepared:
         return state
 
 
+def build(survey: Survey, plan: Plan, adapter_name: str) -> Prepared:
+    """Create every part of an adapter, uninitialised; the model stays as it is.
+
+    Raises:
+        InvalidConfig: If ``adapter_name`` cannot be a key of a ``ModuleDict``.
+    """
+    if not adapter_name or "." in adapter_name or adapter_name == "__base__" or hasattr(nn.ModuleDict, adapter_name):
+        message = f"adapter_name={adapter_name!r} is not usable: give a word such as 'default'."
+        raise InvalidConfig(message, adapter_name=adapter_name)
+    parts = []
+    for planned in plan.adapters:
+        base = survey.sites[planned.path].module
+        # The projections of an attention are bare parameters, and planned as such.
+        kind: Kind = "multihead_attention" if isinstance(base, nn.MultiheadAttention) else planned.kind
+        layer: type[AdapterLayer] = IA3Layer if plan.config.peft_type == "IA3" else LORA_LAYERS[kind]
+        parts.append(Part(planned, layer, layer.create_parts(base, planned)))
+    copies = {path: deepcopy(survey.sites[path].module) for path in plan.saved}
+    for copy in copies.values():
+        detach(copy)  # of a module that other adapters are in
+    is_transposed = any(planned.fan_in_fan_out and not planned.parameter for planned in plan.adapters)
+    name = plan.config.base_model_name_or_path or name_of(survey.model)
+    config = replace(plan.config, fan_in_fan_out=is_transposed, base_model_name_or_path=name)
+    return Prepared(adapter_name, config, tuple(parts), copies)
+
+
 def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:
-    """Put an adapter into the model it was prepared for; whatever goes wrong on the way, the model stays as it was."""
+    """Put an adapter into the model it was built for; if that fails, the model stays as it was."""
     try:
         for planned, layer_type, children in prepared.parts:
             site = survey.sites[planned.path]
-            layer = _layer_for(site, planned)
-            if layer is None:
-                layer = _put(survey, site, layer_type, steering)
-                if isinstance(site.parent, nn.TransformerEncoderLayer):
-                    layer.register_forward_hook(_call_me)
-            layer.hold(prepared.name, planned, children)
+            same = (each for each in site.wrappers if isinstance(each, AdapterLayer) and each.adapts(planned))
+            layer = next(same, None) or _add_layer(survey, site, layer_type, steering)
+            layer.insert(prepared.name, planned, children)
         for path, copy in prepared.copies.items():
             site = survey.sites[path]
-            saved = _hanging(site)
+            saved = site.current()
             if not isinstance(saved, SavedModule):
                 saved = SavedModule(saved, steering)
-                survey.hang(site, saved)
-            saved.hold(prepared.name, copy)
+                survey.replace(site, saved)
+            saved.insert(prepared.name, copy)
     except BaseException:
         detach(survey.model, prepared.name)
         raise
 
 
-def _call_me(module: nn.Module, args: object, output: object) -> None:
-    """Do nothing: a hook keeps PyTorch's encoder layers off their fast path, which reads weights and calls nobody."""
+def _add_layer(survey: Survey, site: Site, layer_type: type[AdapterLayer], steering: Steering) -> AdapterLayer:
+    """Put a new layer around a site's module and its adapters, but inside of a saved module, which has its copies."""
+    current = site.current()
+    if isinstance(current, SavedModule):
+        layer = layer_type(current.original_module, steering)
+        current._modules[current.inner_name] = layer  # noqa: SLF001 - past nn.Module's slow assignment
+    else:
+        layer = layer_type(current, steering)
+        survey.replace(site, layer)
+    if isinstance(site.parent, nn.TransformerEncoderLayer):
+        layer.register_forward_hook(_leave_fast_path)
+    return layer
+
+
+def _leave_fast_path(module: nn.Module, args: object, output: object) -> None:
+    """Do nothing: any hook keeps PyTorch's encoder layers off their fast path, which calls no layer."""
 
 
 def detach(model: nn.Module, adapter: str | None = None) -> None:
-    """Take an adapter out of a model, or all of them, and with it every layer that carries none any more."""
+    """Remove an adapter, or all, from a model, and with it every wrapper that holds no other adapter."""
     survey = survey_model(model)
     for site in survey.sites.values():
         left = []
         for wrapper in _adapting(site):
             for name in wrapper.adapters() if adapter is None else (adapter,):
-                wrapper.drop(name)
+                wrapper.remove(name)
             if wrapper.adapters():
                 left.append(wrapper)
         if len(left) < len(site.wrappers):
             inside = site.module
             for wrapper in reversed(left):
-                wrapper._modules[wrapper.inner_name] = inside  # noqa: SLF001 - its own assignment sorts what it is given
+                wrapper._modules[wrapper.inner_name] = inside  # noqa: SLF001 - past nn.Module's slow assignment
                 inside = wrapper
-            survey.hang(site, inside)
+            survey.replace(site, inside)
 
 
-def copy_of(module: nn.Module) -> nn.Module:
-    """Return a copy of a module of the user's, to train in full, without the adapters of others in it."""
-    copy = deepcopy(module)
-    detach(copy)
-    return copy
+def _adapting(site: Site) -> Iterator[AdapterLayer | SavedModule]:
+    return (wrapper for wrapper in site.wrappers if isinstance(wrapper, AdapterLayer | SavedModule))
 
 
 def adapters_in(survey: Survey) -> Iterator[AdapterLayer | SavedModule]:
-    """Yield everything in a model that holds adapters."""
+    """Yield every module of a model that holds adapters."""
     for site in survey.sites.values():
         yield from _adapting(site)
 
@@ -141,40 +174,26 @@ def layers_in(survey: Survey) -> Iterator[tuple[str, AdapterLayer]]:
 
 
 def file_state(survey: Survey, adapter: str) -> dict[str, torch.Tensor]:
-    """Return an adapter's tensors under PEFT's file keys, which leave the adapter's name out."""
+    """Return an adapter's tensors under their keys in PEFT's files, which leave the adapter's name out."""
     state: dict[str, torch.Tensor] = {}
     for path, site in survey.sites.items():
         for wrapper in _adapting(site):
             if adapter in wrapper.adapters():
-                where = wrapper.location(adapter, path)
-                state.update({f"{PREFIX}{where}.{name}": each for name, each in wrapper.adapter_state(adapter).items()})
+                key = f"{PREFIX}{wrapper.location(adapter, path)}"
+                state.update({f"{key}.{name}": each for name, each in wrapper.adapter_state(adapter).items()})
     return state
 
 
-def _adapting(site: Site) -> tuple[AdapterLayer | SavedModule, ...]:
-    return tuple(wrapper for wrapper in site.wrappers if isinstance(wrapper, AdapterLayer | SavedModule))
-
-
-def _hanging(site: Site) -> nn.Module:
-    """Return what hangs at a site now."""
-    return site.parent._modules[site.name]  # type: ignore[return-value]  # noqa: SLF001
-
-
-def _put(survey: Survey, site: Site, layer_type: type[AdapterLayer], steering: Steering) -> AdapterLayer:
-    """Put a new layer around what hangs at a site, but inside of a saved module: its copies answer for themselves."""
-    hanging = _hanging(site)
-    if isinstance(hanging, SavedModule):
-        layer = layer_type(hanging.original_module, steering)
-        hanging._modules[hanging.inner_name] = layer  # noqa: SLF001
-    else:
-        layer = layer_type(hanging, steering)
-        survey.hang(site, layer)
-    return layer
-
-
-def _layer_for(site: Site, planned: PlannedAdapter) -> AdapterLayer | None:
-    """Return the layer that another adapter of the same kind has put there, on the same weight."""
-    for wrapper in site.wrappers:
-        if isinstance(wrapper, AdapterLayer) and wrapper.carries(planned):
-            return wrapper
-    return None
+def biases(survey: Survey, adapter: str, which: str) -> dict[str, nn.Parameter]:
+    """Return the biases of the base model that ``bias="all"`` or ``"lora_only"`` trains, under PEFT's file keys."""
+    state: dict[str, nn.Parameter] = {}
+    saved: tuple[str, ...] = ()
+    for path, site in survey.sites.items():
+        own = [wrapper for wrapper in _adapting(site) if adapter in wrapper.adapters()]
+        if any(isinstance(wrapper, SavedModule) for wrapper in own):
+            saved += (f"{path}.",)
+        bias = site.module._parameters.get("bias")  # noqa: SLF001 - a Wrapper looks names up on its inner module
+        if bias is None or f"{path}.".startswith(saved) or not (own or which == "all"):
+            continue
+        state[f"{PREFIX}{path}.{'base_layer.' if own else ''}bias"] = bias
+    return state

@@ -1,4 +1,4 @@
-"""Which paths a configuration means. Pure: strings in, one frozen ``Match`` out, no model in sight."""
+"""Match a configuration with module paths: strings in, one frozen ``Match`` out, no model involved."""
 
 import re
 from collections import Counter
@@ -6,19 +6,22 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ...domain.targets import TargetMatcher, Targets
+from ...errors import TargetsNotFound, nearest
 from ..config import AdapterConfig, LoraConfig
-from .suggestions import no_parameter, no_target, not_saved, nothing_saved, target_missing
+
+MOST_NAMES = 3
+"""Number of similar names that an error suggests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What a configuration means on one list of module paths.
+    """The paths that a configuration matches in one list of module paths.
 
     Attributes:
         paths: Paths to adapt, in the order given.
         saved: Paths to train in full and save; none of them lies inside another.
-        counts: How many paths each target hit.
-        remarks: One line per target or saved name that hit nothing, with the closest that would.
+        counts: Number of paths that each target matches.
+        remarks: One line per target or saved name without a match, with the closest names.
         parameters: Bare parameters to adapt, each as the path of its module and its name, in the order given.
     """
 
@@ -30,44 +33,40 @@ class Match:
 
 
 def match(paths: Sequence[str], config: AdapterConfig, parameters: Sequence[str] = ()) -> Match:
-    """Return what ``config`` means on these paths, by PEFT's rules (``check_target_module_exists``, 0.21.2).
+    """Match ``config`` with these paths by PEFT's rules (``check_target_module_exists``, 0.21.2).
 
-    Excluded paths and whatever lies in a saved module are never adapted; ``layers_to_transform`` narrows suffixes,
-    but not a target that is a whole path. Neither counts for ``target_parameters``.
+    Excluded paths and the inside of saved modules are never adapted; ``layers_to_transform`` narrows suffixes,
+    but not a target that is a whole path. Neither applies to ``target_parameters``.
 
     Args:
         paths: Paths of the modules.
-        config: What is wanted.
+        config: The configuration.
         parameters: Paths of the parameters, needed for ``target_parameters``.
 
     Raises:
-        TargetsNotFound: If nothing is left to adapt, or none to save, naming the closest that exist and how often.
+        TargetsNotFound: If nothing is left to adapt, or none to save, naming the closest names and their counts.
     """
     spec = config.spec
     targets, bare_targets = spec.target_modules or (), spec.target_parameters or ()
-    if not targets and not bare_targets:
-        raise no_target(paths, config)
-    saved = _saved_paths(paths, spec.modules_to_save or ())
-    named, bare = _named_by(paths, targets), _named_by(parameters, bare_targets)
+    named, bare = _matched(paths, targets), _matched(parameters, bare_targets)
     kept = _kept(named, config)
     if not kept and not bare:
-        raise no_target(paths, config, named) if targets else no_parameter(bare_targets, parameters)
+        raise _no_match(paths, parameters, named, config)
+    saved = _saved_paths(paths, spec.modules_to_save or ())
     if spec.modules_to_save and not saved:
-        raise nothing_saved(spec.modules_to_save, paths)
+        message = " ".join(_not_saved(name, paths) for name in spec.modules_to_save)
+        raise TargetsNotFound(message, modules_to_save=spec.modules_to_save)
     counts = {**_counts(targets, kept), **_counts(bare_targets, bare)}
-    remarks = [target_missing(each, paths, named) for each in _said(targets) if not counts[each]]
-    remarks += [target_missing(each, parameters, bare) for each in bare_targets if not counts[each]]
-    remarks += [not_saved(name, paths) for name in spec.modules_to_save or () if not _saved_paths(paths, (name,))]
+    listed = (targets,) if isinstance(targets, str) else targets
+    remarks = [_unmatched(target, paths, named) for target in listed if not counts[target]]
+    remarks += [_unmatched(target, parameters, bare) for target in bare_targets if not counts[target]]
+    remarks += [_not_saved(name, paths) for name in spec.modules_to_save or () if not _saved_paths(paths, (name,))]
     owned = ((path, name) for path, _, name in (key.rpartition(".") for key in bare))
     return Match(tuple(kept), saved, counts, tuple(remarks), tuple(owned))
 
 
-def _said(targets: Targets) -> tuple[str, ...]:
-    return (targets,) if isinstance(targets, str) else targets
-
-
-def _named_by(paths: Iterable[str], targets: Targets) -> dict[str, str]:
-    """Return the target that names each path, for the paths that have one."""
+def _matched(paths: Iterable[str], targets: Targets) -> dict[str, str]:
+    """Return the matched paths, each with its target."""
     if not targets:
         return {}
     find = TargetMatcher(targets).find
@@ -75,48 +74,111 @@ def _named_by(paths: Iterable[str], targets: Targets) -> dict[str, str]:
 
 
 def _kept(named: dict[str, str], config: AdapterConfig) -> dict[str, str]:
-    """Return the named paths that nothing else in the configuration takes away."""
+    """Return the matched paths that are not excluded, in a saved module or in a block left out."""
     saved = config.modules_to_save or ()
-    excluded = _named_by(named, config.spec.exclude_modules or ())
+    excluded = _matched(named, config.spec.exclude_modules or ())
     return {
         path: target
         for path, target in named.items()
         if path not in excluded
-        and not any(_lies_in(path, name) for name in saved)
-        and (path == target or not isinstance(config, LoraConfig) or _block_is_wanted(path, config))
+        and not any(f".{name}." in f".{path}." for name in saved)
+        and (path == target or not isinstance(config, LoraConfig) or _is_in_blocks(path, config))
     }
 
 
-def _lies_in(path: str, name: str) -> bool:
-    """Tell whether ``path`` is, or is inside of, a module that ``name`` names."""
-    return f".{name}." in f".{path}."
+def _is_in_blocks(path: str, config: LoraConfig) -> bool:
+    """Return whether a path is in ``layers_to_transform``.
 
-
-def _block_is_wanted(path: str, config: LoraConfig) -> bool:
-    """Read the block index as PEFT does: the first number after a ``layers_pattern``, or after any second name."""
+    As in PEFT, the block index is the first number after a ``layers_pattern``, or after any second name.
+    """
     wanted = config.layers_to_transform
     if wanted is None:
         return True
     patterns = config.layers_pattern or ()
     patterns = (patterns,) if isinstance(patterns, str) else patterns
     rules = [rf"(?:^|.*?\.){pattern}\.(\d+)\." for pattern in patterns] or [r".*?\.[^.]*\.(\d+)\."]
-    found = next(filter(None, (re.match(rule, path) for rule in rules)), None)
+    index = next(filter(None, (re.match(rule, path) for rule in rules)), None)
     wanted = (wanted,) if isinstance(wanted, int) else wanted
-    return found is not None and int(found[1]) in wanted
+    return index is not None and int(index[1]) in wanted
 
 
 def _counts(targets: Targets, kept: dict[str, str]) -> dict[str, int]:
-    """Count the paths per target; a target that only repeats another counts what it would hit alone."""
+    """Count the paths per target; a target that repeats others counts the paths it would match alone."""
     if isinstance(targets, str):
         return {targets: len(kept)}
-    found = Counter(kept.values())
-    return {target: found[target] or len(_named_by(kept, (target,))) for target in targets}
+    counts = Counter(kept.values())
+    return {target: counts[target] or len(_matched(kept, (target,))) for target in targets}
 
 
 def _saved_paths(paths: Iterable[str], names: Collection[str]) -> tuple[str, ...]:
-    """Return the paths that a saved name means, without those inside another one."""
-    found: list[str] = []
-    for path in _named_by(paths, tuple(names)):
-        if not any(path.startswith(outer + ".") for outer in found):
-            found.append(path)
-    return tuple(found)
+    """Return the paths that saved names match, without those inside of another one."""
+    saved: list[str] = []
+    for path in _matched(paths, tuple(names)):
+        if not any(path.startswith(outer + ".") for outer in saved):
+            saved.append(path)
+    return tuple(saved)
+
+
+# Errors and remarks
+
+
+def _no_match(
+    paths: Sequence[str], parameters: Sequence[str], named: dict[str, str], config: AdapterConfig
+) -> TargetsNotFound:
+    """Return the error for a configuration that adapts nothing, though it may match the paths ``named``."""
+    targets, bare_targets = config.spec.target_modules, config.spec.target_parameters
+    if not targets and bare_targets:
+        message = " ".join(f"No parameter ends with {each!r}. {_closest(each, parameters)}" for each in bare_targets)
+        return TargetsNotFound(message, target_parameters=[*bare_targets])
+    if targets is None:
+        message = f"target_modules is not set. {_frequent(paths)}"
+    elif named:
+        causes = ("exclude_modules", "modules_to_save", "layers_to_transform")
+        given = ", ".join(f"{name}={value!r}" for name in causes if (value := getattr(config, name, None)) is not None)
+        example = next(iter(named))
+        message = f"All {len(named)} layers that target_modules names, such as {example!r}, are left out by {given}."
+    elif isinstance(targets, str):
+        # A bare name given as a string is the usual cause: PEFT reads it as a regex for the whole path.
+        count = _endings(paths, targets.count(".") + 1)[targets]
+        way_out = f"For a suffix, give a list: [{targets!r}]{_times(count)}." if count else _frequent(paths)
+        message = f"No whole path matches the regex {targets!r}. {way_out}"
+    else:
+        message = " ".join(f"No layer ends with {target!r}. {_closest(target, paths)}" for target in targets)
+    return TargetsNotFound(message, target_modules=targets)
+
+
+def _unmatched(target: str, paths: Sequence[str], named: Iterable[str]) -> str:
+    """Return the remark on a target without a layer, where other targets have some."""
+    if any(path == target or path.endswith(f".{target}") for path in named):
+        return f"Every layer that {target!r} names is excluded or saved in full: none is adapted."
+    return f"No layer ends with {target!r}: it is ignored. {_closest(target, paths)}"
+
+
+def _not_saved(name: str, paths: Sequence[str]) -> str:
+    return f"No module ends with {name!r}, so modules_to_save has nothing to save for it. {_closest(name, paths)}"
+
+
+def _closest(name: str, paths: Sequence[str]) -> str:
+    """List the path endings most similar to ``name``, of as many segments, with their counts."""
+    counts = _endings(paths, name.count(".") + 1)
+    near = nearest(name, counts, MOST_NAMES)
+    if not near:
+        return _frequent(paths)
+    return f"Closest: {', '.join(repr(each) + _times(counts[each]) for each in near)}."
+
+
+def _frequent(paths: Sequence[str]) -> str:
+    """List the most frequent names of modules without children."""
+    outer = {path.rpartition(".")[0] for path in paths}
+    counts = Counter(path.rpartition(".")[2] for path in paths if path not in outer)
+    if not counts:
+        return "This model has no layers."
+    return f"This model has: {', '.join(repr(name) + _times(count) for name, count in counts.most_common(8))}."
+
+
+def _endings(paths: Iterable[str], segments: int) -> Counter[str]:
+    return Counter(".".join(path.split(".")[-segments:]) for path in paths)
+
+
+def _times(count: int) -> str:
+    return f" ({count} layer{'s' if count > 1 else ''})"

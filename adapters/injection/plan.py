@@ -1,101 +1,126 @@
-"""What an injection will do, as frozen data. Every check on the model happens here, before anything is replaced."""
+"""The plan of an injection, as frozen data; every check on the model happens here, before anything is replaced."""
 
 import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeVar
 
 from torch import nn
 
 from ...discovery import CONV_KINDS, kind_of
-from ...domain.targets import TargetMatcher
+from ...domain.targets import TargetMatcher, TargetSpec
 from ...domain.vocabulary import Kind
-from ..config import AdapterConfig, LoraConfig
+from ...errors import InvalidConfig, TargetsNotFound
+from ..config import AdapterConfig, LoraConfig, task_heads
+from ..field_checks import ALL_LINEAR
+from ..layers.base_layer import PlannedAdapter
 from ..layers.factors import is_plain_conv
-from . import foreign
-from . import rejections as refusals
-from .match import Match
-from .model_checks import check_layer, check_parameter, inner_layer, savable
+from .match import Match, match
+from .model_checks import (
+    check_adaptable,
+    check_blocks,
+    check_layer,
+    check_parameter,
+    check_saved,
+    inner_layer,
+    rejected,
+)
 from .sites import Survey
-from .ties import others_with, shared_parameters
 
 Value = TypeVar("Value", int, float)
-
-
-class PlannedAdapter(NamedTuple):
-    """One adapter to be.
-
-    Attributes:
-        path: The layer it goes to.
-        named: The layer that the configuration names for it: the attention, for the projections of one.
-        location: Where its tensors are in an adapter file: its path, with ``base_layer`` for each adapter around it.
-        kind: What it has to imitate; ``expert_parameter`` for any bare parameter.
-        r: Its rank; 0 for IA3.
-        alpha: Its alpha.
-        scaling: ``alpha / r``, or ``alpha / sqrt(r)`` with rsLoRA.
-        dropout: Dropout on its input.
-        fan_in_fan_out: Whether the base stores its weight as (in, out); read from its class.
-        shares_weight: Whether another module holds the very same weight, as with tied embeddings.
-        parameter: Name of the bare parameter it goes to, if it does.
-        is_feedforward: Whether IA3 scales what the layer reads.
-    """
-
-    path: str
-    named: str
-    location: str
-    kind: Kind
-    r: int = 0
-    alpha: float = 0
-    scaling: float = 1.0
-    dropout: float = 0.0
-    fan_in_fan_out: bool = False
-    shares_weight: bool = False
-    parameter: str = ""
-    is_feedforward: bool = False
+Expand = Callable[[nn.Module, str], TargetSpec]
+"""A function from a model and a shorthand such as ``all-linear`` to the targets of the shorthand in that model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an injection will do: the adapters and the modules saved in full, in module order."""
+    """The adapters to create and the modules to train in full, in module order.
 
+    Attributes:
+        config: The configuration, with shorthands expanded and the heads of the task added.
+        adapters: The plan of each adapter.
+        saved: Paths of the modules trained in full.
+    """
+
+    config: AdapterConfig
     adapters: tuple[PlannedAdapter, ...]
     saved: tuple[str, ...]
 
 
-def make_plan(survey: Survey, found: Match, config: AdapterConfig) -> Plan:
-    """Return what to do for ``config`` on this model, having checked that all of it can be done.
+def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = None) -> Plan:
+    """Plan the injection of ``config`` into a model, and check that all of it can be done.
 
-    Warns of rank and alpha patterns that match nothing, of weights that another layer shares, and of dropout that has
-    no place.
+    Warns of targets, saved names and rank or alpha patterns that match nothing, of weights that another layer shares,
+    and of dropout that has no effect.
+
+    Args:
+        survey: The walk over the model.
+        config: The configuration, with targets.
+        expand: The function for shorthands in ``target_modules``; without it they are rejected.
 
     Raises:
+        TargetsNotFound: If the targets match nothing, naming the closest names and their counts.
+        NoAdaptableLayers: If the model has nothing that any target could match.
         InvalidConfig: Naming the module, its class and the way out, for a layer of a kind that cannot be adapted,
             a rank that its groups do not divide, or a module that cannot be saved.
     """
-    saved = savable(survey, found.saved)
-    adapters = _plan_adapters(survey, found, config)
+    config = _with_heads(_expanded(survey.model, config, expand), survey)
+    check_blocks(survey, config)
+    parameters = survey.parameter_paths() if config.spec.target_parameters else ()
+    try:
+        matched = match(survey.paths, config, parameters)
+    except TargetsNotFound:
+        check_adaptable(survey)
+        raise
+    for remark in matched.remarks:
+        warnings.warn(remark, stacklevel=4)
+    saved = check_saved(survey, matched.saved)
+    adapters = _plan_adapters(survey, matched, config)
     for path in (*(each.path for each in adapters if each.shares_weight), *saved):
-        if others := others_with(survey, path):
+        if others := survey.sharing(path):
             message = f"{path!r} shares its weight with {', '.join(map(repr, others))}, which keeps it as it is"
             warnings.warn(f"{message}: merging will untie them.", stacklevel=4)
-    return Plan(adapters, saved)
+    return Plan(config, adapters, saved)
 
 
-def _plan_adapters(survey: Survey, found: Match, config: AdapterConfig) -> tuple[PlannedAdapter, ...]:
-    shared = shared_parameters(survey)
+def _expanded(model: nn.Module, config: AdapterConfig, expand: Expand | None) -> AdapterConfig:
+    """Return a configuration with the targets that its shorthand stands for."""
+    targets = config.spec.target_modules
+    if not isinstance(targets, str) or targets.lower() != ALL_LINEAR:
+        return config
+    if expand is None:
+        way_out = "Use loradar.get_peft_model, which resolves it, or name the layers."
+        raise InvalidConfig(f"target_modules={targets!r} is a shorthand that cannot be resolved here. {way_out}")
+    return config.with_spec(expand(model, ALL_LINEAR))
+
+
+def _with_heads(config: AdapterConfig, survey: Survey) -> AdapterConfig:
+    """Return a configuration that saves the heads of its task, as PEFT's task classes do, if the model has them."""
+    heads = task_heads().get(config.task_type or "", ())
+    if not heads:
+        return config
+    names = {path.rpartition(".")[2] for path in survey.sites}
+    own = [name for name in config.modules_to_save or () if name not in heads]
+    return replace(config, modules_to_save=[*own, *(head for head in heads if head in names)])
+
+
+def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tuple[PlannedAdapter, ...]:
+    shared = survey.shared_parameters()
     strength = _Strength(config)
     is_feedforward = TargetMatcher(config.spec.feedforward_modules or ()).find
     planned = []
-    for path, location, kind, parameter, key in _targets(survey, found, config):
+    for path, location, kind, parameter, key in _targets(survey, matched, config):
         site, strong = survey.sites[path], strength(key)
         weight: nn.Parameter | None
         if parameter:
             weight = check_parameter(path, site, parameter)
+            is_transposed = bool(getattr(site.module, "is_transposed", False))  # of transformers' fused experts
         else:
-            weight = check_layer(path, site, kind, strong.r, is_reached=key != path)
+            weight = check_layer(path, site, kind, strong.r, is_passed_in=key != path)
+            is_transposed = kind == "transposed_linear"
         adapter = PlannedAdapter(
             path,
             key.removesuffix(f".{parameter}") if parameter else key,
@@ -103,20 +128,27 @@ def _plan_adapters(survey: Survey, found: Match, config: AdapterConfig) -> tuple
             kind,
             *strong,
             dropout=0.0 if parameter else strength.dropout,
-            fan_in_fan_out=foreign.is_transposed(site.module) if parameter else kind == "transposed_linear",
+            fan_in_fan_out=is_transposed,
             shares_weight=id(weight) in shared,
             parameter=parameter,
             is_feedforward=is_feedforward(path) is not None,
         )
         planned.append(adapter)
-    strength.warn_of_misses()
-    if strength.dropout:
-        _warn_of_dropout(planned, survey)
+    strength.warn_of_unmatched()
+    # Where the update is in the weight, there is no input to drop from.
+    in_weight = [
+        each.path
+        for each in planned
+        if each.parameter or (each.kind in CONV_KINDS and not is_plain_conv(survey.sites[each.path].module))
+    ]
+    if strength.dropout and in_weight:
+        message = f"lora_dropout is not applied in {in_weight[0]!r} ({len(in_weight)} in all)"
+        warnings.warn(f"{message}: the update is in the weight there, and no input of its own.", stacklevel=5)
     return tuple(planned)
 
 
 class _Target(NamedTuple):
-    """Where one adapter goes: its layer, the place in a file, what it is, its bare parameter, and what patterns see."""
+    """One target: path, location in a file, kind, name of the bare parameter, and the path that patterns match."""
 
     path: str
     location: str
@@ -125,38 +157,41 @@ class _Target(NamedTuple):
     key: str
 
 
-def _targets(survey: Survey, found: Match, config: AdapterConfig) -> Iterator[_Target]:
-    """Yield where adapters go; of several on one module, the innermost first."""
-    left = Counter(path for path, _ in found.parameters)
+def _targets(survey: Survey, matched: Match, config: AdapterConfig) -> Iterator[_Target]:
+    """Yield the targets; of several on one module, the innermost first."""
+    left = Counter(path for path, _ in matched.parameters)
     bare, done = {*left}, set()
-    for path, name in found.parameters:
+    for path, name in matched.parameters:
         left[path] -= 1
         yield _Target(path, path + ".base_layer" * left[path], "expert_parameter", name, f"{path}.{name}")
-    for named in found.paths:
+    for named in matched.paths:
         path, kind = named, _kind(survey.sites[named].module)
         if kind == "other" and (inner := inner_layer(named, survey)) != named:
             path, kind = inner, _kind(survey.sites[inner].module)
         if path in bare:
-            raise refusals.both_ways(path, survey.sites[path].module)
+            way_out = "Name it in target_modules or its parameters in target_parameters."
+            module = survey.sites[path].module
+            raise rejected(path, module, "is targeted twice, as a module and by a parameter", way_out)
         if path in done:
             continue
         done.add(path)
         if kind == "multihead_attention" and isinstance(config, LoraConfig):
-            yield from _parts_of_attention(path, survey)
+            yield from _projections(path, survey)
         else:
             yield _Target(path, path, kind, "", path)
 
 
 def _kind(module: nn.Module) -> Kind:
-    """Return what an adapter has to imitate; a linear whose weight is computed (weight norm) is a linear here."""
+    """Return the kind of a layer; a linear whose weight is computed (weight norm) is a linear."""
     kind = kind_of(module)
     return "linear" if kind == "other" and isinstance(module, nn.Linear) else kind
 
 
-def _parts_of_attention(path: str, survey: Survey) -> Iterator[_Target]:
+def _projections(path: str, survey: Survey) -> Iterator[_Target]:
+    """Yield the projections of an ``nn.MultiheadAttention``."""
     names = ["in_proj_weight"]
     if survey.sites[path].module._parameters.get("in_proj_weight") is None:  # noqa: SLF001 - PyTorch's own names
-        names = ["q_proj_weight", "k_proj_weight", "v_proj_weight"]  # what it reads has three widths
+        names = ["q_proj_weight", "k_proj_weight", "v_proj_weight"]  # its inputs differ in width
     for depth, name in enumerate(names, start=1):
         kind: Kind = "multihead_attention" if depth == 1 else "expert_parameter"
         yield _Target(path, path + ".base_layer" * (len(names) - depth), kind, name, path)
@@ -164,16 +199,8 @@ def _parts_of_attention(path: str, survey: Survey) -> Iterator[_Target]:
     yield _Target(f"{path}.out_proj", f"{inside}.out_proj", "linear", "", path)
 
 
-class _Strong(NamedTuple):
-    """How strong one adapter is."""
-
-    r: int
-    alpha: float
-    scaling: float
-
-
 class _Strength:
-    """Ranks and alphas by path, and the dropout, of a configuration; nothing of the kind in IA3."""
+    """Rank, alpha and scaling by path, and the dropout, of a configuration; IA3 has none of them."""
 
     def __init__(self, config: AdapterConfig) -> None:
         self.dropout = 0.0
@@ -183,17 +210,27 @@ class _Strength:
             self.rank_of = _Pattern("rank_pattern", config.rank_pattern, config.r)
             self.alpha_of = _Pattern("alpha_pattern", config.alpha_pattern, config.lora_alpha)
 
-    def __call__(self, key: str) -> _Strong:
-        """Return what holds for ``key``."""
+    def __call__(self, key: str) -> "_Strong":
+        """Return the strength of the adapter at ``key``."""
         if self.rank_of is None:
             return _Strong(0, 0, 1.0)
         r, alpha = self.rank_of(key), self.alpha_of(key)
         return _Strong(r, alpha, alpha / (math.sqrt(r) if self.use_rslora else r))
 
-    def warn_of_misses(self) -> None:
-        """Name the patterns that nothing came under."""
+    def warn_of_unmatched(self) -> None:
+        """Warn of rank and alpha patterns that matched no path; PEFT (0.21.2) warns of those too."""
         for pattern in (self.rank_of, self.alpha_of) if self.rank_of is not None else ():
-            pattern.warn_of_misses()
+            if pattern.unmatched:
+                keys = ", ".join(sorted(map(repr, pattern.unmatched)))
+                warnings.warn(f"{pattern.field}: {keys} matches no adapted layer and is ignored.", stacklevel=6)
+
+
+class _Strong(NamedTuple):
+    """The strength of one adapter."""
+
+    r: int
+    alpha: float
+    scaling: float
 
 
 class _Pattern(Generic[Value]):
@@ -205,32 +242,12 @@ class _Pattern(Generic[Value]):
             (key, re.compile(rf"(.*\.)?({key})$"), value) for key, value in pattern.items()
         ]
         self.default: Value = default
-        self.unused = set(pattern)
+        self.unmatched = set(pattern)
 
     def __call__(self, path: str) -> Value:
         """Return the value for ``path``."""
         for key, rule, value in self.rules:
             if rule.match(path):
-                self.unused.discard(key)
+                self.unmatched.discard(key)
                 return value
         return self.default
-
-    def warn_of_misses(self) -> None:
-        """Name the patterns that no path came under; PEFT (0.21.2) warns of those too."""
-        if self.unused:
-            keys = ", ".join(sorted(map(repr, self.unused)))
-            warnings.warn(f"{self.field}: {keys} matches no adapted layer and is ignored.", stacklevel=7)
-
-
-def _warn_of_dropout(planned: list[PlannedAdapter], survey: Survey) -> None:
-    """Say where dropout has no place: where the update is in the weight, there is no input to drop from."""
-    spared = [
-        each.path for each in planned if each.parameter or _is_own_conv(survey.sites[each.path].module, each.kind)
-    ]
-    if spared:
-        message = f"lora_dropout is not applied in {spared[0]!r} ({len(spared)} in all)"
-        warnings.warn(f"{message}: the update is in the weight there, and no input of its own.", stacklevel=6)
-
-
-def _is_own_conv(module: nn.Module, kind: Kind) -> bool:
-    return kind in CONV_KINDS and not is_plain_conv(module)

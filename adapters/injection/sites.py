@@ -1,30 +1,33 @@
-"""One walk over a model: every module, its path and where it hangs. Nothing else in this folder walks."""
+"""One walk over a model: every module, its path, its parent and the adapters around it."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import nn
 
-from ..layers.wrapper import Wrapper
+from ..layers.base_layer import Wrapper
 
 
 class Site(NamedTuple):
-    """A module and the place it hangs in, so that it can be replaced without looking its path up again.
+    """A module and its position in its parent, so that it can be replaced without looking its path up again.
 
     Attributes:
         module: The user's module.
-        parent: The user's module it belongs to.
+        parent: The user's module that contains it.
         name: Its name there.
-        location: Its path as it is now, adapters included: inside of one it goes on in ``base_layer``.
-        wrappers: What stands in for it now, the outermost first.
+        wrappers: The wrappers around it, the outermost first.
     """
 
     module: nn.Module
     parent: nn.Module
     name: str
-    location: str
     wrappers: tuple[Wrapper, ...] = ()
+
+    def current(self) -> nn.Module:
+        """Return the child of the parent at this site now: the module or its outermost wrapper."""
+        return self.parent._modules[self.name]  # type: ignore[return-value]  # noqa: SLF001
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +39,20 @@ class Survey:
 
     model: nn.Module
     sites: dict[str, Site]
-    again: list[tuple[nn.Module, str]]
-    """The further places of modules that hang in several, each as its parent and its name there."""
+    repeats: list[tuple[nn.Module, str]]
+    """The further positions of modules that have several, each as a parent and the name there."""
 
-    def hang(self, site: Site, module: nn.Module) -> None:
-        """Put ``module`` in the place of what hangs at a site, in every place where that hangs."""
-        before = site.parent._modules[site.name]  # noqa: SLF001 - nn.Module's assignment costs as much as the rest
-        site.parent._modules[site.name] = module  # noqa: SLF001
-        for parent, name in self.again:
+    def replace(self, site: Site, module: nn.Module) -> None:
+        """Put ``module`` in the place of the current child at a site, in every position of that child."""
+        before = site.current()
+        site.parent._modules[site.name] = module  # noqa: SLF001 - nn.Module's assignment costs as much as the rest
+        for parent, name in self.repeats:
             if parent._modules[name] is before:  # noqa: SLF001
                 parent._modules[name] = module  # noqa: SLF001
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Every path a target can match."""
+        """Paths of all modules, which targets are matched against."""
         return tuple(self.sites)
 
     def modules(self) -> Iterator[nn.Module]:
@@ -57,13 +60,6 @@ class Survey:
         yield self.model
         for site in self.sites.values():
             yield site.module
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters of every module; a tied one comes once per module that holds it."""
-        for module in self.modules():
-            for parameter in module._parameters.values():  # noqa: SLF001 - a generator per module costs more than the walk
-                if parameter is not None:
-                    yield parameter
 
     def parameter_paths(self) -> tuple[str, ...]:
         """Return the path of every parameter of every module but the root, for ``target_parameters``."""
@@ -74,30 +70,49 @@ class Survey:
             if parameter is not None
         )
 
+    def shared_parameters(self) -> set[int]:
+        """Return the ids of the parameters that more than one module holds."""
+        counts = Counter(
+            id(parameter)
+            for module in self.modules()
+            for parameter in module._parameters.values()  # noqa: SLF001 - a generator per module costs more than the walk
+            if parameter is not None
+        )
+        return {key for key, count in counts.items() if count > 1}
+
+    def sharing(self, path: str) -> list[str]:
+        """Return the paths of the modules outside of ``path`` that hold one of its parameters too."""
+        inside = {id(parameter) for parameter in self.sites[path].module.parameters()}
+        return [
+            other
+            for other, site in self.sites.items()
+            if not f"{other}.".startswith(f"{path}.")
+            and not inside.isdisjoint(map(id, site.module._parameters.values()))  # noqa: SLF001
+        ]
+
 
 def survey_model(model: nn.Module) -> Survey:
-    """Walk ``model`` once. A module that hangs in two places is listed under its first path, as PEFT does."""
+    """Walk ``model`` once; a module in two positions is listed under its first path, as in PEFT."""
     survey = Survey(model, {}, [])
-    _descend(model, "", "", survey, {id(model)})
+    _descend(model, "", survey, {id(model)})
     return survey
 
 
-def _descend(parent: nn.Module, prefix: str, location: str, survey: Survey, seen: set[int]) -> None:
-    for name, hanging in parent._modules.items():  # noqa: SLF001 - named_modules() does not tell the parent
-        if hanging is None:
+def _descend(parent: nn.Module, prefix: str, survey: Survey, seen: set[int]) -> None:
+    for name, child in parent._modules.items():  # noqa: SLF001 - named_modules() does not give the parent
+        if child is None:
             continue
-        if id(hanging) in seen:
-            survey.again.append((parent, name))
+        if id(child) in seen:
+            survey.repeats.append((parent, name))
             continue
-        seen.add(id(hanging))
-        path, where = prefix + name, location + name
+        seen.add(id(child))
         wrappers: tuple[Wrapper, ...] = ()
-        module, inside = hanging, where
+        module = child
         while isinstance(module, Wrapper):
             wrappers += (module,)
-            inside = f"{inside}.{module.inner_name}"
             module = module.wrapped()
             seen.add(id(module))
-        survey.sites[path] = Site(module, parent, name, where, wrappers)
+        path = prefix + name
+        survey.sites[path] = Site(module, parent, name, wrappers)
         if module._modules:  # noqa: SLF001
-            _descend(module, path + ".", inside + ".", survey, seen)
+            _descend(module, path + ".", survey, seen)

@@ -1,4 +1,4 @@
-"""The two low-rank factors, created without the default initialisation that LoRA would overwrite at once."""
+"""The two low-rank factors of LoRA, and the sizes of the layers they adapt."""
 
 import math
 from typing import Any
@@ -6,38 +6,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from .blank import make_blank
-
-Initialisation = bool | str
-"""``init_lora_weights``: ``True``, ``False`` or ``"gaussian"``."""
+from .base_layer import init_module
 
 CONV_CLASSES: dict[str, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     "conv1d": nn.Conv1d,
     "conv2d": nn.Conv2d,
     "conv3d": nn.Conv3d,
 }
-
-
 CONV_FIELDS = ("kernel_size", "stride", "padding", "dilation", "padding_mode", "_reversed_padding_repeated_twice")
-"""How a convolution walks over its input."""
+"""The attributes by which a convolution walks over its input."""
 
 
 class LinearFactor(nn.Linear):
-    """A bias-free linear map, (written, read), whose weight is as allocated."""
+    """A bias-free linear layer with an unfilled weight: LoRA would overwrite the default initialisation at once."""
 
     def __init__(self, read: int, written: int, device: torch.device, dtype: torch.dtype) -> None:
-        make_blank(self, in_features=read, out_features=written)
+        init_module(self, in_features=read, out_features=written)
         weight = nn.Parameter(torch.empty((written, read), device=device, dtype=dtype))
         self._parameters.update(weight=weight, bias=None)
 
 
 class _ConvFactor(nn.Module):
-    """A bias-free convolution whose weight is as allocated."""
+    """A bias-free convolution with an unfilled weight."""
 
     def __init__(self, shape: tuple[int, ...], groups: int, walk: dict[str, Any], where: dict[str, Any]) -> None:
-        written, read = shape[0], shape[1] * groups
-        kept = {"transposed": False, "output_padding": (0,) * (len(shape) - 2), "groups": groups}
-        make_blank(self, in_channels=read, out_channels=written, **kept, **walk)
+        channels = {"in_channels": shape[1] * groups, "out_channels": shape[0], "groups": groups}
+        init_module(self, **channels, **walk, transposed=False, output_padding=(0,) * (len(shape) - 2))
         self._parameters.update(weight=nn.Parameter(torch.empty(shape, **where)), bias=None)
 
 
@@ -66,18 +60,13 @@ def adapter_dtype(base: torch.dtype) -> torch.dtype:
 
 
 def linear_factors(read: int, written: int, r: int, like: torch.Tensor) -> tuple[nn.Linear, nn.Linear]:
-    """Return ``A`` (r, read) and ``B`` (written, r), uninitialised, on the device of ``like``."""
+    """Create ``A`` (r, read) and ``B`` (written, r), uninitialised, on the device of ``like``."""
     device, dtype = like.device, adapter_dtype(like.dtype)
     return LinearFactor(read, r, device, dtype), LinearFactor(r, written, device, dtype)
 
 
-def is_plain_conv(base: nn.Module) -> bool:
-    """Tell whether a convolution does nothing but convolve, with its own fields."""
-    return any(type(base).forward is known.forward for known in CONV_CLASSES.values())
-
-
 def conv_factors(base: Any, kind: str, r: int) -> tuple[nn.Module, nn.Module]:
-    """Return ``A``, a full convolution into ``r`` channels, and ``B``, a grouped one with a kernel of one.
+    """Create ``A``, a full convolution into ``r`` channels, and ``B``, a grouped one with a kernel of one.
 
     ``A`` walks over its input exactly as ``base`` does, dilation and padding mode included (peft 0.21.2 drops both).
     """
@@ -90,11 +79,11 @@ def conv_factors(base: Any, kind: str, r: int) -> tuple[nn.Module, nn.Module]:
     return first, factor((base.out_channels, r // base.groups, *ones), base.groups, point, where)
 
 
-def initialise(first: torch.Tensor, second: torch.Tensor, how: Initialisation) -> None:
+def initialise(first: torch.Tensor, second: torch.Tensor, *, how: bool | str) -> None:
     """Fill ``A`` and ``B`` in place, with PEFT's distributions (``reset_lora_parameters``, 0.21.2).
 
     ``True``: Kaiming uniform with ``a=sqrt(5)`` and zeros, the reference of arXiv:2106.09685. ``"gaussian"``: normal
-    with ``std=1/r`` and zeros. ``False``: both uniform, so that the adapter does something from the start.
+    with ``std=1/r`` and zeros. ``False``: both uniform, so that the first update is not zero.
     """
     if first.is_meta:
         return
@@ -108,7 +97,7 @@ def initialise(first: torch.Tensor, second: torch.Tensor, how: Initialisation) -
         nn.init.kaiming_uniform_(second, a=math.sqrt(5))
 
 
-def initialise_embedding(first: torch.Tensor, second: torch.Tensor, how: Initialisation) -> None:
+def initialise_embedding(first: torch.Tensor, second: torch.Tensor, *, how: bool | str) -> None:
     """Fill the factors of an embedding in place: ``A`` zeros and ``B`` normal; both normal if ``how`` is ``False``."""
     if first.is_meta:
         return
@@ -117,3 +106,24 @@ def initialise_embedding(first: torch.Tensor, second: torch.Tensor, how: Initial
         nn.init.zeros_(first)
     else:
         nn.init.normal_(first)
+
+
+def features_of(layer: Any, kind: str) -> tuple[int, int]:
+    """Return the numbers of input and output features, or channels, of a layer."""
+    if kind.startswith("conv"):
+        return layer.in_channels, layer.out_channels
+    if kind == "transposed_linear":
+        read, written = layer.weight.shape
+        return read, written
+    return layer.in_features, layer.out_features
+
+
+def first_tensor(layer: nn.Module) -> torch.Tensor:
+    """Return the weight of a layer, or the first tensor of one whose packed weight has another name."""
+    own = layer._parameters.get("weight")  # noqa: SLF001 - in every injected layer
+    return own if own is not None else next(iter([*layer.parameters(), *layer.buffers()]))
+
+
+def is_plain_conv(base: nn.Module) -> bool:
+    """Return whether a convolution's forward is PyTorch's own."""
+    return any(type(base).forward is known.forward for known in CONV_CLASSES.values())

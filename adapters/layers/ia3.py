@@ -1,4 +1,4 @@
-"""IA3 layers: one learned factor per feature, on what a layer returns, or on what a feed-forward layer reads.
+"""IA3 layers: one learned factor per feature of a layer's output, or of a feed-forward layer's input.
 
 The names are PEFT's (``ia3_l``). Source of the method: arXiv:2205.05638.
 """
@@ -10,22 +10,20 @@ import torch
 from torch import nn
 
 from ...errors import InvalidConfig
-from ..injection import foreign
-from ..injection.plan import PlannedAdapter
-from .base_layer import AdapterLayer, Child
-from .factors import adapter_dtype, is_plain_conv
+from .base_layer import AdapterLayer, Child, PlannedAdapter
+from .factors import adapter_dtype, features_of, first_tensor, is_plain_conv
 
 
 class IA3Layer(AdapterLayer):
-    """A linear layer or a convolution whose features are rescaled."""
+    """IA3 on a linear layer or a convolution."""
 
     containers = ("ia3_l",)
 
     @classmethod
-    def parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
-        """Return the factors: (out, 1) or, feed-forward, (1, in); for a convolution (1, features, 1, ...)."""
-        like = foreign.first_tensor(base)
-        read, written = foreign.features_of(base, planned.kind)
+    def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
+        """Create the factors: (out, 1) or, feed-forward, (1, in); for a convolution (1, features, 1, ...)."""
+        like = first_tensor(base)
+        read, written = features_of(base, planned.kind)
         features = read if planned.is_feedforward else written
         if planned.kind.startswith("conv"):
             shape: tuple[int, ...] = (1, features, *(1,) * (like.ndim - 2))
@@ -35,7 +33,7 @@ class IA3Layer(AdapterLayer):
 
     @classmethod
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
-        """Start with ones, so that nothing changes; normally distributed if ``how`` is ``False``."""
+        """Fill the factors with ones, so that nothing changes; normally distributed if ``how`` is ``False``."""
         factors: Any = parts["ia3_l"]
         if how:
             nn.init.ones_(factors)
@@ -43,19 +41,19 @@ class IA3Layer(AdapterLayer):
             nn.init.normal_(factors)
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return what the base layer returns, rescaled before or after."""
-        before, after = self._factors(self.answering())
-        if before is not None:
-            x = (x * self._for_features(before)).to(x.dtype)
+        """Run the base layer with its input or its output rescaled."""
+        of_input, of_output = self._factors(self.active_adapters())
+        if of_input is not None:
+            x = (x * self._per_feature(of_input)).to(x.dtype)
         result = self.base_layer(x, *args, **kwargs)
-        if after is None:
+        if of_output is None:
             return result
         first = result[0] if isinstance(result, tuple) else result
-        scaled = (first * self._for_features(after)).to(first.dtype)
+        scaled = (first * self._per_feature(of_output)).to(first.dtype)
         return (scaled, *result[1:]) if isinstance(result, tuple) else scaled
 
     def check_mergeable(self, path: str) -> None:
-        """Refuse a convolution with a forward of its own: if it standardises its weight, a factor in it is lost."""
+        """Reject a convolution with its own forward too: one that standardises its weight loses a factor in it."""
         super().check_mergeable(path)
         base = self.base()
         if self._is_convolution() and not is_plain_conv(base):
@@ -63,50 +61,46 @@ class IA3Layer(AdapterLayer):
             raise InvalidConfig(f"{message} Keep the adapter apart.", path=path)
 
     def updated(self, adapters: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Return the rescaled weight, and the rescaled bias where the result is what is rescaled."""
+        """Return the rescaled weight, and the rescaled bias where the output is rescaled."""
         base: Any = self.base()
-        before, after = self._factors(adapters)
+        of_input, of_output = self._factors(adapters)
         weight: torch.Tensor = base.weight
         updated: dict[str, torch.Tensor] = {}
-        if before is not None:
-            weight = weight * self._as_read(before)
-        if after is not None:
-            weight = weight * self._as_written(after)
+        if of_input is not None:
+            weight = weight * self._per_input_weight(of_input)
+        if of_output is not None:
+            is_conv = self._is_convolution()
+            transposed = of_output.transpose(0, 1)
+            weight = weight * (transposed if is_conv or self._plan().fan_in_fan_out else of_output)
             if base.bias is not None:
-                updated["bias"] = (base.bias * after.flatten()).to(base.bias.dtype)
+                updated["bias"] = (base.bias * of_output.flatten()).to(base.bias.dtype)
         return {"weight": weight.to(base.weight.dtype), **updated}
 
-    def _for_features(self, factors: torch.Tensor) -> torch.Tensor:
-        """Return the factors so that they multiply what is read or written."""
+    def _per_feature(self, factors: torch.Tensor) -> torch.Tensor:
+        """Return the factors in a shape that broadcasts over the layer's input or output."""
         return factors if self._is_convolution() else factors.flatten()
 
-    def _as_written(self, factors: torch.Tensor) -> torch.Tensor:
-        """Return the factors of what is written so that they multiply the base weight, as it is stored."""
-        if self._is_convolution():
-            return factors.transpose(0, 1)
-        return factors.T if self._plan().fan_in_fan_out else factors
-
-    def _as_read(self, factors: torch.Tensor) -> torch.Tensor:
-        """Return the factors of what is read so that they multiply the base weight, as it is stored."""
+    def _per_input_weight(self, factors: torch.Tensor) -> torch.Tensor:
+        """Return the factors of the input in a shape that broadcasts over the base weight as stored."""
         base: Any = self.base()
         if not self._is_convolution():
             return factors.T if self._plan().fan_in_fan_out else factors
-        # The weight of a grouped convolution holds, for each channel written, the channels of its group alone.
+        # The weight of a grouped convolution holds, for each output channel, the input channels of its group alone.
         by_group = factors.view(base.groups, 1, -1, *factors.shape[2:])
         repeated = by_group.expand(-1, base.out_channels // base.groups, *by_group.shape[2:])
         return repeated.reshape(base.out_channels, -1, *factors.shape[2:])
 
     def _factors(self, adapters: Iterable[str]) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Return the products of the factors of what is read, and of what is written; ``None`` where there are none."""
+        """Return the products of these adapters' factors of the input and of the output, ``None`` without any."""
         products: dict[bool, torch.Tensor] = {}
         for adapter in adapters:
-            is_read = self.planned[adapter].is_feedforward
+            is_feedforward = self.planned[adapter].is_feedforward
             factors = self.ia3_l[adapter]
-            products[is_read] = products[is_read] * factors if is_read in products else factors
+            products[is_feedforward] = products[is_feedforward] * factors if is_feedforward in products else factors
         return products.get(True), products.get(False)
 
     def _is_convolution(self) -> bool:
         return self._plan().kind.startswith("conv")
 
-    def _weights(self) -> tuple[str, ...]:
+    def _weight_names(self) -> tuple[str, ...]:
         return ("weight", "bias")

@@ -1,4 +1,4 @@
-"""LoRA layers: each adds ``scaling * B(A(x))`` to what its base layer returns, or ``scaling * B @ A`` to its weight.
+"""LoRA layers: add ``scaling * B(A(x))`` to the base layer's output, or ``scaling * B @ A`` to its weight.
 
 The names are PEFT's (``lora_A``, ``lora_B``, ``lora_embedding_A``, ``lora_dropout``, ``scaling``), so that state dicts
 and files agree. Source of the method: arXiv:2106.09685.
@@ -14,19 +14,25 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from ...errors import InvalidConfig
-from ..injection import foreign
-from ..injection.plan import PlannedAdapter
-from .base_layer import AdapterLayer, Child, state_of
-from .factors import adapter_dtype, conv_factors, initialise, initialise_embedding, is_plain_conv, linear_factors
+from .base_layer import AdapterLayer, Child, PlannedAdapter, Wrapper, state_of
+from .factors import (
+    adapter_dtype,
+    conv_factors,
+    features_of,
+    first_tensor,
+    initialise,
+    initialise_embedding,
+    is_plain_conv,
+    linear_factors,
+)
 from .low_rank import can_fuse, low_rank_linear
-from .wrapper import Wrapper
 
 STACKED = 3
-"""Dimensions of a stack of matrices."""
+"""Number of dimensions of a stack of matrices."""
 
 
 class LoraLayer(AdapterLayer):
-    """What all LoRA layers share."""
+    """The base class of LoRA layers."""
 
     containers = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_dropout")
     takes_samples = True
@@ -35,13 +41,13 @@ class LoraLayer(AdapterLayer):
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
         """Fill both factors."""
         first, second = state_of(parts).values()
-        initialise(first, second, how)
+        initialise(first, second, how=how)
 
-    def hold(self, adapter: str, planned: PlannedAdapter, parts: Mapping[str, Child]) -> None:
-        """Take an adapter in; its dropout, if it has any, is a module as well."""
-        super().hold(adapter, planned, parts)
+    def insert(self, adapter: str, planned: PlannedAdapter, parts: Mapping[str, Child]) -> None:
+        """Add an adapter to this layer, and its dropout, if it has any, as a module."""
+        super().insert(adapter, planned, parts)
         if planned.dropout:
-            super().hold(adapter, planned, {"lora_dropout": nn.Dropout(planned.dropout).train(self.training)})
+            super().insert(adapter, planned, {"lora_dropout": nn.Dropout(planned.dropout)})
 
     @property
     def scaling(self) -> dict[str, float]:
@@ -49,30 +55,27 @@ class LoraLayer(AdapterLayer):
         return {adapter: planned.scaling for adapter, planned in self.planned.items()}
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return what the base layer returns, plus the updates, in the dtype of the base layer's result.
+        """Run the base layer and add the updates, in the dtype of its output.
 
-        A linear of a class of its own may return more beside it, as a tuple: that is passed on.
+        A linear layer of the user's own class may return a tuple, of which the first element is updated.
         """
         result = self.base_layer(x, *args, **kwargs)
-        adapters = self.answering()
-        if not adapters and self.steering.samples is None:
+        adapters, samples = self.active_adapters(), self.steering.samples
+        if not adapters and samples is None:
             return result
-        if isinstance(result, tuple):
-            return (self._plus(result[0], x, adapters), *result[1:])
-        return self._plus(result, x, adapters)
+        output = result[0] if isinstance(result, tuple) else result
+        if samples is not None:
+            output = self._add_by_sample(output, x, samples)
+        else:
+            for adapter in adapters:
+                output = (output + self.update(x, adapter)).to(output.dtype)
+        return (output, *result[1:]) if isinstance(result, tuple) else output
 
-    def _plus(self, result: torch.Tensor, x: torch.Tensor, adapters: list[str]) -> torch.Tensor:
-        if self.steering.samples is not None:
-            return self._plus_by_sample(result, x, self.steering.samples)
-        for adapter in adapters:
-            result = (result + self.update(x, adapter)).to(result.dtype)
-        return result
-
-    def _plus_by_sample(self, result: torch.Tensor, x: torch.Tensor, samples: Sequence[str]) -> torch.Tensor:
-        """Add to each row the update of its own sample's adapter; a batch may hold every sample several times.
+    def _add_by_sample(self, output: torch.Tensor, x: torch.Tensor, samples: Sequence[str]) -> torch.Tensor:
+        """Add to each row the update of its sample's adapter; a sample may have several consecutive rows.
 
         Raises:
-            InvalidConfig: If the rows cannot be told apart.
+            InvalidConfig: If the rows cannot be split evenly among the samples.
         """
         if x.shape[0] % len(samples):
             message = f"adapter_names has {len(samples)} names for {x.shape[0]} rows: give one for each sample."
@@ -81,19 +84,19 @@ class LoraLayer(AdapterLayer):
         for adapter in {*samples} & self.planned.keys():
             first = [sample * times for sample, name in enumerate(samples) if name == adapter]
             rows = torch.tensor([row + each for row in first for each in range(times)], device=x.device)
-            result = result.index_add(0, rows, self.update(x[rows], adapter).to(result.dtype))
-        return result
+            output = output.index_add(0, rows, self.update(x[rows], adapter).to(output.dtype))
+        return output
 
     @abstractmethod
     def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
-        """Return ``scaling * B(A(dropout(x)))`` in the dtype of the factors, shaped like the base layer's result."""
+        """Return ``scaling * B(A(dropout(x)))`` in the dtype of the factors and the shape of the output."""
 
     def factors(self, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
         """Return an adapter's ``A`` and ``B``."""
         return self.lora_A[adapter].weight, self.lora_B[adapter].weight
 
     def experts(self) -> int:
-        """Return how many matrices the base weight is a stack of."""
+        """Return the number of matrices that the base weight stacks."""
         return 1
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
@@ -103,37 +106,35 @@ class LoraLayer(AdapterLayer):
         return self._shaped(delta)
 
     def _shaped(self, delta: torch.Tensor) -> torch.Tensor:
-        """Return a product (out, in) in the shape in which the base layer stores its weight."""
+        """Return a product (out, in) in the layout of the base weight."""
         return delta.view(self._weight().shape)
 
     def updated(self, adapters: Iterable[str]) -> dict[str, torch.Tensor]:
         """Return the base weight plus ``scaling * B @ A`` of each adapter."""
-        [name] = self._weights()
-        weight: torch.Tensor = self._weight()
-        total = weight
+        weight = self._weight()
+        total: torch.Tensor = weight
         for adapter in adapters:
             delta = self.get_delta_weight(adapter)
             total = total.to(delta.dtype) + delta
-        return {name: total.to(weight.dtype)}
+        return {self._weight_names()[0]: total.to(weight.dtype)}
 
     def _weight(self) -> nn.Parameter:
-        [name] = self._weights()
-        weight: nn.Parameter = getattr(self.base(), name)
+        weight: nn.Parameter = getattr(self.base(), self._weight_names()[0])
         return weight
 
 
 class LoraLinear(LoraLayer):
-    """LoRA on a linear layer, stored as (out, in), or as (in, out) in transformers' ``Conv1D``; quantised ones too."""
+    """LoRA on a linear layer, quantised or not, with a weight (out, in), or (in, out) in transformers' ``Conv1D``."""
 
     @classmethod
-    def parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
-        """Return ``A`` (r, in) and ``B`` (out, r)."""
-        first, second = linear_factors(*foreign.features_of(base, planned.kind), planned.r, foreign.first_tensor(base))
+    def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
+        """Create ``A`` (r, in) and ``B`` (out, r)."""
+        first, second = linear_factors(*features_of(base, planned.kind), planned.r, first_tensor(base))
         return {"lora_A": first, "lora_B": second}
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return what the base layer returns, plus the updates; in one step where that is the same."""
-        adapters = self.answering()
+        """Run the base layer and add the updates, as one step of autograd where the result is the same."""
+        adapters = self.active_adapters()
         if len(adapters) != 1 or args or kwargs or self.steering.samples is not None:
             return super().forward(x, *args, **kwargs)
         [adapter], modules = adapters, self._modules
@@ -154,21 +155,21 @@ class LoraLinear(LoraLayer):
 class LoraConv(LoraLayer):
     """LoRA on a convolution: ``A`` has its kernel, ``B`` a kernel of one and its groups.
 
-    With groups, ``A`` still reads every channel, as in PEFT; such an update has no grouped weight, so it cannot be
-    merged. A convolution with a forward of its own (padding, standardised weights) is run with the updated weight.
+    With groups, ``A`` still reads every channel, as in PEFT; no grouped weight holds such an update, so it cannot be
+    merged. A subclass with its own forward (padding, standardised weights) is run with the updated weight.
     """
 
     @classmethod
-    def parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
-        """Return the two convolutions."""
+    def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
+        """Create the two convolutions."""
         first, second = conv_factors(base, planned.kind, planned.r)
         return {"lora_A": first, "lora_B": second}
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Return what the base layer returns, plus the updates."""
+        """Run the base layer and add the updates."""
         if is_plain_conv(self.base_layer) or self.groups > 1 or self.steering.samples is not None:
             return super().forward(x, *args, **kwargs)
-        return functional_call(self.base_layer, self.updated(self.answering()), (x, *args), kwargs)
+        return functional_call(self.base_layer, self.updated(self.active_adapters()), (x, *args), kwargs)
 
     def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
         """Return the update for ``x`` (batch, in, *size)."""
@@ -176,11 +177,11 @@ class LoraConv(LoraLayer):
 
     @property
     def takes_samples(self) -> bool:  # type: ignore[override]
-        """Not where the update is in the weight."""
+        """Whether the update is added to the output, not to the weight."""
         return is_plain_conv(self.base())
 
     def check_mergeable(self, path: str) -> None:
-        """Refuse groups: the product of ``A`` and ``B`` mixes them."""
+        """Reject groups too: the product of ``A`` and ``B`` mixes them."""
         super().check_mergeable(path)
         if self.groups > 1:
             message = f"{path!r} has groups={self.groups}: LoRA on a grouped convolution cannot be merged."
@@ -188,11 +189,11 @@ class LoraConv(LoraLayer):
 
 
 class LoraEmbedding(LoraLayer):
-    """LoRA on an embedding: ``lora_embedding_A`` (r, ids) is looked up, ``lora_embedding_B`` (features, r) follows."""
+    """LoRA on an embedding: a lookup in ``lora_embedding_A`` (r, ids), then ``lora_embedding_B`` (features, r)."""
 
     @classmethod
-    def parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
-        """Return both factors, as bare parameters."""
+    def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
+        """Create both factors as bare parameters."""
         weight: Any = base.weight
         ids, features = weight.shape
         where: dict[str, Any] = {"device": weight.device, "dtype": adapter_dtype(weight.dtype)}
@@ -202,23 +203,23 @@ class LoraEmbedding(LoraLayer):
 
     @classmethod
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
-        """Fill both factors: here it is ``A`` that starts at zero."""
+        """Fill both factors; here ``A`` is the one that starts at zero."""
         first, second = state_of(parts).values()
-        initialise_embedding(first, second, how)
+        initialise_embedding(first, second, how=how)
 
     def factors(self, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
         """Return ``A`` (r, ids) and ``B`` (features, r)."""
         return self.lora_embedding_A[adapter], self.lora_embedding_B[adapter]
 
     def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
-        """Return the update for ids ``x``, (*ids, features), scaled as the base layer scales its own result."""
+        """Return the update for ids ``x``, (*ids, features), scaled as the base layer scales its own output."""
         base: Any = self.base()
         first, second = self.factors(adapter)
         looked_up = functional.embedding(
             x, first.T, base.padding_idx, base.max_norm, base.norm_type, base.scale_grad_by_freq
         )
         result = looked_up @ second.T * self.planned[adapter].scaling
-        scale = foreign.embedding_scale(base)
+        scale = getattr(base, "embed_scale", None)  # of transformers' scaled embeddings, as of Gemma and Bart
         return result if scale is None else result * scale
 
     def _shaped(self, delta: torch.Tensor) -> torch.Tensor:
@@ -228,16 +229,16 @@ class LoraEmbedding(LoraLayer):
 class LoraParameter(LoraLayer):
     """LoRA on a bare parameter, (out, in) or a stack of them, such as fused experts (PEFT's ``ParamWrapper``).
 
-    ``A`` is (experts * r, in), expert by expert; ``B`` is (out, r * experts), the experts of each rank together. Which
-    of a stack's dimensions PEFT takes for ``in`` is the last, unless its module says ``is_transposed``. The base layer
-    is run with the updated parameter in its place, so that whatever it does with it sees the update.
+    ``A`` is (experts * r, in), expert by expert; ``B`` is (out, r * experts), the experts of each rank together. As in
+    PEFT, the last dimension of a stack is ``in``, unless its module has ``is_transposed``. The base layer is run with
+    the updated parameter, so that every use of it sees the update.
     """
 
     takes_samples = False
 
     @classmethod
-    def parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
-        """Return both factors, as linear maps over all experts."""
+    def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
+        """Create both factors as linear layers over all experts."""
         parameter: Any = getattr(base, planned.parameter)
         *stack, written, read = parameter.shape
         if stack and planned.fan_in_fan_out:
@@ -247,24 +248,19 @@ class LoraParameter(LoraLayer):
         return {"lora_A": first, "lora_B": second}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the base layer returns with the updated parameter."""
-        adapters = self.answering()
+        """Run the base layer with the updated parameter."""
+        adapters = self.active_adapters()
         if not adapters:
             return self.base_layer(*args, **kwargs)
-        return functional_call(self.base_layer, self._located(self.updated(adapters)), args, kwargs)
-
-    def _located(self, updated: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Return the parameters by their names as seen from ``base_layer``, which may be another adapter's layer."""
-        prefix = _way_in(self.base_layer)
-        return {prefix + name: value for name, value in updated.items()}
+        return functional_call(self.base_layer, _renamed(self.updated(adapters), self.base_layer), args, kwargs)
 
     def experts(self) -> int:
-        """Return how many matrices the parameter is a stack of."""
+        """Return the number of matrices that the parameter stacks."""
         parameter = self._weight()
         return parameter.shape[0] if parameter.ndim == STACKED else 1
 
     def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
-        """There is none: the update is in the parameter."""
+        """Raise: the update is in the parameter."""
         raise NotImplementedError
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
@@ -281,46 +277,43 @@ class LoraParameter(LoraLayer):
         delta = second @ first * planned.scaling
         return delta.transpose(1, 2) if planned.fan_in_fan_out else delta
 
-    def _weights(self) -> tuple[str, ...]:
+    def _weight_names(self) -> tuple[str, ...]:
         return (self._plan().parameter,)
 
 
 class LoraMultihead(LoraParameter):
-    """LoRA on an input projection of ``nn.MultiheadAttention``, which may be one for all or three.
+    """LoRA on an input projection of ``nn.MultiheadAttention``, which has one fused projection or three.
 
-    Its output projection is a layer of its own, ``out_proj``, and gets an adapter of its own; but it is the attention
-    that reads its weight, and so the innermost of these layers that has to hand the updated one in.
+    The output projection ``out_proj`` is a layer and gets an adapter layer, but the attention reads its weight and
+    never calls it. So the innermost of these layers passes the updated weight of ``out_proj`` in.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the attention returns with both updates in it."""
-        adapters = self.answering()
+        """Run the attention with the updated weights of this projection and of the output projection."""
+        adapters = self.active_adapters()
         updated = self.updated(adapters) if adapters else {}
         if not isinstance(self.base_layer, LoraMultihead):
-            updated |= self._of_output()
-        return functional_call(self.base_layer, self._located(updated), args, kwargs)
-
-    def _of_output(self) -> dict[str, torch.Tensor]:
-        """Return the updated parameters of the output projection, by their names as seen from the attention."""
-        output: Any = self.base().out_proj
-        prefix = f"out_proj.{_way_in(output)}"
-        while isinstance(output, Wrapper):
-            if isinstance(output, AdapterLayer) and (adapters := output.answering()):
-                return {prefix + name: value for name, value in output.updated(adapters).items()}
-            output = output._modules[output.inner_name]  # noqa: SLF001 - not what answers now
-        return {}
+            output: Any = self.base().out_proj
+            layer = output
+            while isinstance(layer, Wrapper):
+                if isinstance(layer, AdapterLayer) and (adapters := layer.active_adapters()):
+                    of_output = _renamed(layer.updated(adapters), output)
+                    updated |= {f"out_proj.{name}": value for name, value in of_output.items()}
+                    break
+                layer = layer.wrapped()
+        return functional_call(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
 
 
-def _way_in(module: nn.Module | None) -> str:
-    """Return what the names of a module's parameters begin with as seen from what stands in for it."""
-    prefix = ""
+def _renamed(updated: Mapping[str, torch.Tensor], outer: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters of the module inside of ``outer``'s wrappers by their names in ``outer``."""
+    prefix, module = "", outer
     while isinstance(module, Wrapper):
-        prefix, module = f"{prefix}{module.inner_name}.", module._modules[module.inner_name]  # noqa: SLF001
-    return prefix
+        prefix, module = f"{prefix}{module.inner_name}.", module.wrapped()
+    return {prefix + name: value for name, value in updated.items()}
 
 
 def _through(layer: LoraLayer, x: torch.Tensor, adapter: str) -> torch.Tensor:
-    """Return ``scaling * B(A(dropout(x)))`` by the two modules of an adapter."""
+    """Return ``scaling * B(A(dropout(x)))`` from the modules of an adapter."""
     first, second = layer.lora_A[adapter], layer.lora_B[adapter]
     x = x.to(first.weight.dtype)
     if (dropouts := layer._modules.get("lora_dropout")) is not None and adapter in dropouts:  # type: ignore[operator]  # noqa: SLF001

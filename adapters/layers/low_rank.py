@@ -1,4 +1,4 @@
-"""A linear layer and its update as one step of autograd: ``x @ W.T + scaling * (x @ A.T) @ B.T``."""
+"""A linear layer and its LoRA update as one step of autograd: ``x @ W.T + scaling * (x @ A.T) @ B.T``."""
 
 from typing import Any
 
@@ -8,11 +8,10 @@ from torch.autograd import forward_ad
 
 
 def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
-    """Tell whether nothing but plain arithmetic happens in these modules, so that they can be passed by.
+    """Return whether calling these modules is plain arithmetic, so that one autograd function can replace it.
 
-    Not so with hooks (offloading, ZeRO), a forward of the layer's own, tensors of a class of their own (quantised,
-    sharded), or a base that trains. Under autocast, a compiler, torch.func or forward-mode derivatives, the plain way
-    is left to them.
+    Hooks (offloading, ZeRO), an overridden forward, tensor subclasses (quantised, sharded) and a base that trains rule
+    it out. So do autocast, compilers, torch.func and forward-mode derivatives, which act on the separate operations.
     """
     weight, bias = base._parameters.get("weight"), base._parameters.get("bias")  # noqa: SLF001 - in every forward
     return (
@@ -20,7 +19,7 @@ def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
         and type(weight) is nn.Parameter
         and not weight.requires_grad
         and not (bias is not None and bias.requires_grad)
-        and not (_is_watched(base) or _is_watched(first) or _is_watched(second))
+        and not (_has_hooks(base) or _has_hooks(first) or _has_hooks(second))
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled(weight.device.type)
         and forward_ad._current_level < 0  # noqa: SLF001 - as its own functions ask
@@ -28,7 +27,7 @@ def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
     )
 
 
-def _is_watched(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
     own: dict[str, Any] = module.__dict__
     hooks = own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
     return bool(hooks or "forward" in own)
@@ -41,7 +40,7 @@ Tensors = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor]
 def low_rank_linear(
     x: torch.Tensor, base: nn.Module, first: nn.Module, second: nn.Module, scaling: float
 ) -> torch.Tensor:
-    """Return what a linear layer and the update of its two factors give for ``x`` (*, in); see ``can_fuse``."""
+    """Return the output of a linear layer plus the update of its two factors for ``x`` (*, in); see ``can_fuse``."""
     own = base._parameters  # noqa: SLF001 - past nn.Module.__getattr__, in every forward
     factors = first._parameters["weight"], second._parameters["weight"]  # noqa: SLF001
     tensors: Any = (own["weight"], own.get("bias"), *factors)
@@ -53,12 +52,12 @@ def low_rank_linear(
 def _forward(x: torch.Tensor, tensors: Tensors, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sum for ``x``, and ``A @ x.T``.
 
-    The low rank stays the first dimension of what is multiplied, here and in the backward: on a CPU the same product
-    the other way round takes up to five times as long.
+    The low rank stays the first dimension of every product, here and in the backward: on a CPU the transposed product
+    takes up to five times as long.
     """
     weight, bias, first, second = tensors
     flat = x.reshape(-1, x.shape[-1])
-    # Allocated in its own shape: a function of autograd that returns a view forbids its caller to change it in place.
+    # Allocated in its own shape: the output of an autograd function must not be a view to change in place.
     result = x.new_empty((*x.shape[:-1], weight.shape[0]))
     rows = result.view(-1, weight.shape[0])
     if bias is None:
@@ -71,7 +70,7 @@ def _forward(x: torch.Tensor, tensors: Tensors, scaling: float) -> tuple[torch.T
 
 
 class LowRankLinear(torch.autograd.Function):
-    """A frozen linear layer and its update. Where their dtypes differ, the update is computed in its own."""
+    """A frozen linear layer and its update, which is computed in its own dtype."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, *tensors_and_scaling: Any) -> torch.Tensor:
@@ -88,7 +87,7 @@ class LowRankLinear(torch.autograd.Function):
         """Return the gradients of ``x`` and both factors."""
         x, weight, first, second, down = ctx.saved_tensors
         flat = x.reshape(-1, x.shape[-1])
-        if torch.is_grad_enabled():  # of a gradient that will be differentiated again, nothing may be a constant
+        if torch.is_grad_enabled():  # for a second derivative, this product must not be a constant
             down = first @ _like(flat, first).t()
         of_result = gradient.reshape(-1, gradient.shape[-1])
         own = _like(of_result, second)

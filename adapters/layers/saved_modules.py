@@ -1,80 +1,71 @@
-"""The stand-in for a module that is trained in full: the frozen original beside a trainable copy per adapter."""
+"""The wrapper of a module trained in full: the frozen original beside a trainable copy per adapter."""
 
 from typing import Any
 
 import torch
 from torch import nn
 
-from .base_layer import Steering
-from .wrapper import Wrapper
+from .base_layer import Steering, Wrapper
 
 
 class SavedModule(Wrapper):
     """A frozen original and its trainable copies, under PEFT's names (``ModulesToSaveWrapper``, 0.21.2).
 
     Attributes:
-        original_module: The module that was there.
+        original_module: The replaced module.
         modules_to_save: The copies, by adapter name.
-        steering: Which adapter's copy answers; where none has one, the original does.
+        steering: The switch shared by the model; an active adapter without a copy uses the original.
     """
 
     inner_name = "original_module"
     original_module: nn.Module
-    steering: Steering
 
     def __init__(self, original: nn.Module, steering: Steering) -> None:
         super().__init__()
         self.original_module = original
         self.modules_to_save = nn.ModuleDict()
-        self.__dict__["steering"] = steering
+        self.steering = steering
         self.training = self.modules_to_save.training = original.training
 
-    def hold(self, adapter: str, trained: nn.Module) -> None:
-        """Take the copy of an adapter in."""
+    def insert(self, adapter: str, trained: nn.Module) -> None:
+        """Add the copy of an adapter."""
         self.modules_to_save[adapter] = trained
 
-    def drop(self, adapter: str) -> None:
-        """Let go of the copy of an adapter; it is no error if there is none."""
+    def remove(self, adapter: str) -> None:
+        """Remove the copy of an adapter, if there is one."""
         if adapter in self.modules_to_save:
             del self.modules_to_save[adapter]
 
     def adapters(self) -> list[str]:
-        """Return the names of the adapters with a copy here."""
+        """Return the names of the adapters with a copy."""
         return [*self.modules_to_save]
 
     def adapter_state(self, adapter: str) -> dict[str, torch.Tensor]:
-        """Return the tensors of a copy under the names they have in PEFT's files."""
+        """Return the tensors of a copy under their names in PEFT's files."""
         return dict(self.modules_to_save[adapter].state_dict(keep_vars=True))
 
-    def location(self, adapter: str, path: str) -> str:
-        """Return what the names of those tensors begin with in a file: the path of the module."""
-        del adapter
+    def location(self, adapter: str, path: str) -> str:  # noqa: ARG002 - the counterpart of `AdapterLayer.location`
+        """Return the prefix of those tensors in a file, which is the path of the module."""
         return path
 
     def inner(self) -> nn.Module | None:
-        """Return the module that answers now."""
+        """Return the active module, to look attributes up on."""
         children = self.__dict__.get("_modules", {})
-        if "modules_to_save" not in children:
-            return None
-        return self.answering()
+        return self.active_module() if "modules_to_save" in children else None
 
-    def answering(self, adapters: tuple[str, ...] | None = None) -> nn.Module:
-        """Return what answers for these adapters, or for the active ones: the last one's copy, or the original."""
+    def active_module(self, adapters: tuple[str, ...] | None = None) -> nn.Module:
+        """Return the copy of the last of these adapters, or of the active ones, that has one; else the original."""
         copies = self._modules["modules_to_save"]._modules  # type: ignore[union-attr]  # noqa: SLF001
         names = self.steering.active if adapters is None else adapters
-        found = [copies[name] for name in names if name in copies and not self.steering.disabled]
-        return found[-1] if found else self.original_module  # type: ignore[return-value]
+        trained = [copies[name] for name in names if name in copies and not self.steering.disabled]
+        return trained[-1] if trained else self.original_module  # type: ignore[return-value]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the original or a copy returns."""
-        if self.steering.samples is None:
-            return self.answering()(*args, **kwargs)
-        return self._by_sample(self.steering.samples, *args, **kwargs)
-
-    def _by_sample(self, samples: tuple[str, ...], x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Return, for each row of a tensor, what its sample's own copy returns."""
+        """Run the active module, or with ``adapter_names`` the module of each sample on its rows."""
+        if (samples := self.steering.samples) is None:
+            return self.active_module()(*args, **kwargs)
+        x, *others = args
         times = x.shape[0] // len(samples)
-        rows = [
-            self.answering((name,))(x[n * times : (n + 1) * times], *args, **kwargs) for n, name in enumerate(samples)
-        ]
-        return torch.cat(rows)
+        rows = (x[n * times : (n + 1) * times] for n in range(len(samples)))
+        results = [self.active_module((name,))(own, *others, **kwargs) for name, own in zip(samples, rows, strict=True)]
+        return torch.cat(results)

@@ -10,10 +10,10 @@ from ...domain.scans import Scan
 from ...domain.schema import to_json
 from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
+from ..field_checks import check_known
 from ..injection.model_checks import check_not_adapted
 from ..injection.sites import survey_model
 from ..targets import decide, scan_known
-from ..validation import check_known
 from .fill import fill, lacks_targets
 
 

@@ -11,8 +11,7 @@ import peft
 import pytest
 
 from loradar.adapters import IA3Config, LoraConfig
-from loradar.adapters.config import AdapterConfig, config_from_peft
-from loradar.adapters.fields import peft_fields
+from loradar.adapters.config import AdapterConfig, config_from_peft, peft_fields
 from loradar.domain.targets import TargetSpec
 from loradar.errors import InvalidConfig
 

@@ -17,7 +17,7 @@ from zoo import MLP, llama
 
 import loradar
 from loradar.adapters import LoraConfig, PeftModel, inject
-from loradar.adapters.hub.location import Place
+from loradar.adapters.hub.location import Location
 from loradar.adapters.hub.transfer import fetch
 from loradar.errors import HubFailed, InvalidReference
 
@@ -301,9 +301,9 @@ def test_impossible_revisions(hub, revision):
     with pytest.raises(InvalidReference, match="invalid revision"):
         adapted().push_to_hub("alice/mlp", revision=revision)
     with pytest.raises(InvalidReference, match="invalid revision"):
-        Place("alice/mlp", revision=revision)
+        Location("alice/mlp", revision=revision)
     with pytest.raises(InvalidReference, match="invalid subfolder"):
-        Place("alice/mlp", subfolder=revision or "/")
+        Location("alice/mlp", subfolder=revision or "/")
     assert not hub.requests
 
 

@@ -11,10 +11,10 @@ from zoo import attention, convolutions, gpt2, llama, mlp, on_meta, words
 
 from loradar.adapters import LoraConfig, inject
 from loradar.adapters.injection.apply import LORA_LAYERS
-from loradar.adapters.injection.inject import plan_for
 from loradar.adapters.injection.model_checks import ADAPTABLE
-from loradar.adapters.injection.plan import PlannedAdapter
+from loradar.adapters.injection.plan import make_plan
 from loradar.adapters.injection.sites import survey_model
+from loradar.adapters.layers.base_layer import PlannedAdapter
 from loradar.errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
 
 
@@ -67,10 +67,10 @@ REFUSED = [
     (Odd, {"target_modules": ["good", "list"]}, r"'list' \(ModuleList\)"),
     (Odd, {"target_modules": ["good", "shifted"]}, r"'shifted' \(Shifted\) computes its ids in a forward of its own"),
     (Odd, {"target_modules": ["good", "lazy"]}, r"'lazy' \(LazyLinear\) does not know its shape yet"),
-    (Odd, {"target_parameters": ["experts.0"]}, r"'experts' \(ParameterList\) is only a list, which nobody calls"),
+    (Odd, {"target_parameters": ["experts.0"]}, r"'experts' \(ParameterList\) is only a list, which is never called"),
     (Odd, {"target_modules": ["good"], "target_parameters": ["good.weight"]}, r"'good' \(Linear\) is targeted twice"),
     (Odd, {"target_parameters": ["good.bias"]}, r"'good.bias' has shape \(4,\), and is no matrix"),
-    (mlp, {"target_modules": "all-linear"}, r"target_modules='all-linear' is a shorthand that nothing resolves"),
+    (mlp, {"target_modules": "all-linear"}, r"target_modules='all-linear' is a shorthand that cannot be resolved"),
 ]
 
 
@@ -147,7 +147,7 @@ def test_the_plan_is_plain_data() -> None:
     """Ranks, scalings and layouts are decided per layer before anything is built; here on a model without weights."""
     survey = survey_model(on_meta(gpt2))
     config = LoraConfig(target_modules=["c_attn"], r=4, lora_alpha=16, rank_pattern={"h.1.*": 9}, use_rslora=True)
-    plan = plan_for(survey, config)
+    plan = make_plan(survey, config)
     first, second = plan.adapters
     path = "transformer.h.0.attn.c_attn"
     assert first == PlannedAdapter(path, path, path, "transposed_linear", 4, 16, 8.0, fan_in_fan_out=True)
@@ -158,7 +158,7 @@ def test_planning_changes_nothing() -> None:
     """A plan can be made and thrown away."""
     model = words().model
     before = copy.deepcopy(model.state_dict())
-    plan_for(survey_model(model), LoraConfig(target_modules=["emb", "head"]))
+    make_plan(survey_model(model), LoraConfig(target_modules=["emb", "head"]))
     assert before.keys() == model.state_dict().keys()
 
 

@@ -9,8 +9,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from loradar.adapters.injection.apply import LORA_LAYERS
-from loradar.adapters.injection.plan import PlannedAdapter
-from loradar.adapters.layers.base_layer import Steering
+from loradar.adapters.layers.base_layer import PlannedAdapter, Steering
 from loradar.adapters.layers.factors import adapter_dtype
 from loradar.adapters.layers.lora import LoraLayer
 from loradar.domain.vocabulary import Kind
@@ -79,9 +78,9 @@ def adapt(kind: Kind, base: nn.Module, r: int = 4, dropout: float = 0.0) -> Lora
     planned = PlannedAdapter("p", "p", "p", kind, r, 10, 10 / r, dropout, fan_in_fan_out=kind == "transposed_linear")
     layer_type: Any = LORA_LAYERS[kind]
     layer: LoraLayer = layer_type(base, Steering((NAME,)))
-    parts = layer_type.parts(base, planned)
+    parts = layer_type.create_parts(base, planned)
     layer_type.initialise(parts, how=False)
-    layer.hold(NAME, planned, parts)
+    layer.insert(NAME, planned, parts)
     return layer
 
 
@@ -147,7 +146,7 @@ def test_attributes_are_the_base_layers() -> None:
 def test_default_initialisation_is_the_papers() -> None:
     """``A`` is uniform within ``1/sqrt(in)``, ``B`` is zero, so nothing changes at first."""
     lora = adapt("linear", nn.Linear(400, 30), r=16)
-    lora.initialise(lora.held(NAME), how=True)
+    lora.initialise(lora.parts(NAME), how=True)
     first, second = lora.factors(NAME)
     assert second.abs().max() == 0
     assert 0.9 / math.sqrt(400) < first.abs().max() <= 1 / math.sqrt(400)
@@ -156,7 +155,7 @@ def test_default_initialisation_is_the_papers() -> None:
 def test_gaussian_initialisation() -> None:
     """``A`` has a standard deviation of ``1/r``."""
     lora = adapt("linear", nn.Linear(4000, 3), r=4)
-    lora.initialise(lora.held(NAME), how="gaussian")
+    lora.initialise(lora.parts(NAME), how="gaussian")
     first, second = lora.factors(NAME)
     assert first.std().item() == pytest.approx(0.25, rel=0.05)
     assert second.abs().max() == 0
@@ -165,7 +164,7 @@ def test_gaussian_initialisation() -> None:
 def test_embeddings_start_with_a_zero_a() -> None:
     """In an embedding it is ``A`` that is zero, because it is looked up."""
     lora = adapt("embedding", nn.Embedding(10, 6))
-    lora.initialise(lora.held(NAME), how=True)
+    lora.initialise(lora.parts(NAME), how=True)
     first, second = lora.factors(NAME)
     assert (first.abs().max() == 0, bool(second.abs().max() > 0)) == (True, True)
 

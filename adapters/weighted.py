@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 
-from ...errors import InvalidConfig
-from ..config import AdapterConfig, LoraConfig
-from ..injection.apply import Part, Prepared
-from ..injection.plan import PlannedAdapter
-from .base_layer import AdapterLayer, state_of
-from .lora import LoraLayer
+from ..errors import InvalidConfig
+from .config import AdapterConfig, LoraConfig
+from .injection.apply import Part, Prepared
+from .layers.base_layer import AdapterLayer, PlannedAdapter, state_of
+from .layers.lora import LoraLayer
 
-WAYS = ("cat", "linear")
+COMBINATIONS = ("cat", "linear")
+Factors = tuple[torch.Tensor, torch.Tensor]
+"""``A`` and ``B`` of an adapter, both with the rank as their first dimension."""
 
 
 def combine(
@@ -24,22 +25,23 @@ def combine(
     configs: Sequence[AdapterConfig],
     weights: Sequence[tuple[str, float]],
     name: str,
-    how: str,
+    combination_type: str,
 ) -> Prepared:
-    """Return the weighted sum of adapters, built from the layers that carry any of them.
+    """Build the weighted sum of adapters from the layers that carry any of them.
 
     Args:
         layers: All adapted layers of the model, with their paths.
         configs: The configurations of the adapters.
-        weights: Their names, each with its weight.
-        name: Of the new adapter.
-        how: ``cat`` or ``linear``.
+        weights: The names of the adapters, each with its weight.
+        name: Name of the new adapter.
+        combination_type: ``cat`` or ``linear``.
 
     Raises:
-        InvalidConfig: If it cannot be done, naming the layer or the value and the way out.
+        InvalidConfig: If the adapters cannot be summed, naming the layer or the value and the way out.
     """
-    if how not in WAYS:
-        raise InvalidConfig(f"combination_type={how!r} is not supported: give one of {', '.join(map(repr, WAYS))}.")
+    if combination_type not in COMBINATIONS:
+        choices = ", ".join(map(repr, COMBINATIONS))
+        raise InvalidConfig(f"combination_type={combination_type!r} is not supported: give one of {choices}.")
     like = configs[0]
     if not isinstance(like, LoraConfig):
         raise InvalidConfig("add_weighted_adapter sums LoRA adapters only: IA3 multiplies, and has no weighted sum.")
@@ -49,31 +51,32 @@ def combine(
     for path, layer in layers:
         shares = [(adapter, weight) for adapter, weight in weights if adapter in layer.adapters()]
         if shares and isinstance(layer, LoraLayer):
-            parts.append(_sum(path, layer, shares, how))
+            parts.append(_sum(path, layer, shares, combination_type))
     return Prepared(name, _config_for([part.planned for part in parts], like), tuple(parts), {})
 
 
-def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], how: str) -> Part:
+def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], combination_type: str) -> Part:
+    """Build the weighted sum of the adapters on one layer."""
     planned = [layer.planned[adapter] for adapter, _ in shares]
     ranks = [each.r for each in planned]
-    if how == "linear" and len({*ranks}) > 1:
+    if combination_type == "linear" and len({*ranks}) > 1:
         message = f"combination_type='linear' needs equal ranks, and {path!r} has {', '.join(map(str, ranks))}"
         raise InvalidConfig(f"{message}: give combination_type='cat'.", path=path)
     factors = [_with_rank_first(layer, adapter) for adapter, _ in shares]
     strengths = [weight * each.scaling for (_, weight), each in zip(shares, planned, strict=True)]
-    r = sum(ranks) if how == "cat" else ranks[0]
-    first, second = (_cat if how == "cat" else _add)(factors, strengths)
+    r = sum(ranks) if combination_type == "cat" else ranks[0]
+    first, second = (_concatenate if combination_type == "cat" else _add)(factors, strengths)
     new = planned[0]._replace(r=r, alpha=r, scaling=1.0)
-    children = layer.parts(layer.base(), new)
+    children = layer.create_parts(layer.base(), new)
     targets: list[Any] = [*state_of(children).values()]
     with torch.no_grad():
-        for target, value, stacked in zip(targets, (first, second), _rank_dimensions(layer), strict=True):
-            target.copy_(value.movedim(0, stacked).reshape(target.shape))
+        for target, value, rank_dimension in zip(targets, (first, second), _rank_dimensions(layer), strict=True):
+            target.copy_(value.movedim(0, rank_dimension).reshape(target.shape))
     return Part(new, type(layer), children)
 
 
-def _with_rank_first(layer: LoraLayer, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return both factors with the rank as their first dimension; those of experts keep the experts apart."""
+def _with_rank_first(layer: LoraLayer, adapter: str) -> Factors:
+    """Return both factors of an adapter; those of experts have a dimension for the experts."""
     experts = layer.experts()
     r = layer.planned[adapter].r
     first, second = (factor.detach() for factor in layer.factors(adapter))
@@ -87,18 +90,14 @@ def _rank_dimensions(layer: LoraLayer) -> tuple[int, int]:
     return (1, 1) if layer.experts() > 1 else (0, 1)
 
 
-def _cat(
-    factors: Sequence[tuple[torch.Tensor, torch.Tensor]], strengths: Sequence[float]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Set the factors side by side: their product is the sum of the products."""
+def _concatenate(factors: Sequence[Factors], strengths: Sequence[float]) -> Factors:
+    """Concatenate the factors: their product is the sum of the products."""
     first = torch.cat([a * strength for (a, _), strength in zip(factors, strengths, strict=True)])
     return first, torch.cat([b for _, b in factors])
 
 
-def _add(
-    factors: Sequence[tuple[torch.Tensor, torch.Tensor]], strengths: Sequence[float]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add ``A`` to ``A`` and ``B`` to ``B``, each with the root of its strength; the sign goes to ``A``."""
+def _add(factors: Sequence[Factors], strengths: Sequence[float]) -> Factors:
+    """Add ``A`` to ``A`` and ``B`` to ``B``, each times the root of its strength; ``A`` gets the sign."""
     roots = [math.sqrt(abs(strength)) for strength in strengths]
     firsts = [a * math.copysign(root, s) for (a, _), root, s in zip(factors, roots, strengths, strict=True)]
     seconds = [b * root for (_, b), root in zip(factors, roots, strict=True)]
@@ -106,7 +105,7 @@ def _add(
 
 
 def _config_for(planned: Sequence[PlannedAdapter], like: LoraConfig) -> LoraConfig:
-    """Return a configuration that builds just these layers with these ranks again."""
+    """Return a configuration that builds exactly these layers with these ranks."""
     attentions = {each.path for each in planned if each.kind == "multihead_attention"}
     ranks: dict[str, int] = {}
     bare = []
