@@ -1,4 +1,4 @@
-"""A model's own layers and what it says of itself, read without a forward."""
+"""Read a model's own layers, towers and declared facts without a forward."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .proposals import saved_heads
 
 @dataclass(frozen=True)
 class StaticModel:
-    """A model as its modules and its configuration describe it.
+    """The static description of a model: its modules, layers and configuration.
 
     Attributes:
         facts: Identity, models inside it and declared heads.
@@ -46,7 +46,7 @@ class StaticModel:
         return label_layers(self._around)
 
     def label(self, layers: Iterable[Layer]) -> tuple[Layer, ...]:
-        """Return some of the layers with the roles of ``label_all``, those of a user's own module excepted."""
+        """Return some of the layers with static roles; the last layer of a custom module is no head yet."""
         return tuple(label_layer(layer, self._around) for layer in layers)
 
     def find_saved(self, labelled: Iterable[Layer]) -> tuple[str, ...]:
