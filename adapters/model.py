@@ -1,4 +1,4 @@
-"""``PeftModel``, the wrapper around a model with adapters, and ``inject``, which makes one."""
+"""``PeftModel``, the wrapper around a model with adapters, and ``get_peft_model`` and ``inject``, which make one."""
 
 import sys
 import warnings
@@ -13,7 +13,7 @@ from torch import nn
 
 from ..errors import InvalidConfig
 from .adapted import Adapted, Forward, by_sample
-from .config import AdapterConfig
+from .config import AdapterConfig, LoraConfig
 from .files.load import hotswap, load, reread
 from .hub.card import write_card
 from .hub.transfer import local_folder, push
@@ -22,6 +22,7 @@ from .injection.host_model import set_trainable
 from .injection.model_checks import check_not_adapted
 from .injection.plan import Expand, make_plan
 from .injection.sites import Survey, survey_model
+from .targets import Decision, decide, expand_shorthand
 from .weighted import combine
 
 
@@ -255,6 +256,49 @@ class PeftModel(Adapted):
         """
         self._check_known((adapter_name,))
         hotswap(self._survey(), local_folder(folder), adapter_name, self.peft_config[adapter_name])
+
+
+def get_peft_model(
+    model: nn.Module,
+    config: AdapterConfig | None = None,
+    *,
+    preset: str = "default",
+    adapter_name: str = "default",
+) -> PeftModel:
+    """Put LoRA, or IA3, into ``model``, in place, and return the wrapper that controls it.
+
+    Without targets in ``config`` they are decided in this order: the registry's entry for the model, checked against
+    its layers; the entry of an architecture of the same structure; a live scan. ``decision`` of the result names the
+    step that decided, and so does the log (logger ``loradar``).
+
+    Args:
+        model: Any module, live or on the meta device.
+        config: Method, strength and, if it names any, the targets; ``LoraConfig()`` when ``None``.
+        preset: ``default``, ``attention``, ``mlp``, ``all-linear`` or ``experts``, of which IA3 has the first alone;
+            not used if ``config`` has targets.
+        adapter_name: Key of the adapter in the state dict.
+
+    Raises:
+        InvalidConfig: If the configuration is none of ours or does not fit the model, or the model has adapters.
+        TargetsNotFound: If its targets match nothing.
+        NoAdaptableLayers: If the model has no layer for an adapter.
+        UnknownPreset: If ``preset`` is unknown, or has nothing to adapt in this model.
+    """
+    if config is None:
+        config = LoraConfig()
+    if not isinstance(config, AdapterConfig):
+        given = f"{type(config).__module__}.{type(config).__qualname__}"
+        message = f"config is a {given}, not one of loradar's. Make one with the same fields: LoraConfig(r=8)."
+        raise InvalidConfig(message, given=given)
+    if config.spec.target_modules is not None or config.spec.target_parameters:
+        decision = Decision("config", config.spec, "targets given in the configuration")
+    else:
+        check_not_adapted(survey_model(model))  # its adapters would look like a misfit of the registry
+        decision = decide(model, preset, config.peft_type)
+        config = config.with_spec(decision.spec)
+    adapted = inject(model, config, adapter_name, expand=expand_shorthand)
+    adapted.decision = decision.about([*adapted.targeted_module_names, *adapted.targeted_parameter_names])
+    return adapted
 
 
 def inject(

@@ -1,1 +1,1 @@
-"""Save and load adapters in PEFT's file format."""
+"""Adapter folders in PEFT's file format: the format, and loading."""

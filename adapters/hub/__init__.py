@@ -1,1 +1,1 @@
-"""Share adapters on the Hugging Face hub."""
+"""Adapters on the Hugging Face hub: location, model card, download and upload."""

@@ -1,1 +1,1 @@
-"""Inject adapters into a model: match, plan, apply."""
+"""Injection into a model: match, plan, apply."""

@@ -1,1 +1,1 @@
-"""Define the adapter layers: LoRA, IA3, and modules trained in full."""
+"""The maths: LoRA and IA3 layers, and modules trained in full."""

@@ -1,1 +1,1 @@
-"""Connect loradar's targets to the installed peft."""
+"""Targets for the configurations of the installed peft."""

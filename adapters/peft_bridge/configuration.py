@@ -1,24 +1,28 @@
-"""``auto_config``: a configuration of the real peft, of any of its methods, ready for one model."""
+"""Configurations of the installed peft: ``auto_config``, and filling in targets where a configuration has none."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy, deepcopy
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from ...domain.layers import Layer
 from ...domain.methods import UNTARGETED, Method, get_method, list_fact_fields, list_methods
-from ...domain.scans import Scan
 from ...domain.schema import to_json
+from ...domain.targets import Targets, TargetSpec, find_hits, without_exclusion
 from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
 from ..field_checks import check_known
 from ..injection.model_checks import check_not_adapted
 from ..injection.sites import survey_model
 from ..targets import decide, scan_known
-from .fill import fill, lacks_targets
 
 
 def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "default", **fields: Any) -> Any:
-    """Return a ``peft`` configuration of any method of the installed peft, with the targets for this very model.
+    """Return a ``peft`` configuration of any method of the installed peft, with the targets for this model.
 
     The targets are decided as in ``loradar.get_peft_model``, fused experts and the heads to save included. A method
     of prompt learning gets the depth and widths of the model instead.
@@ -26,25 +30,24 @@ def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "defaul
     Args:
         model: Any module without adapters, live or on the meta device.
         peft_type: PEFT's name of the method, such as ``"IA3"`` (``peft.PeftType``), in any case.
-        preset: Which of the method's presets; not used if ``fields`` name targets.
-        **fields: Fields of that configuration. What is given is not decided; targets given leave all to the caller.
+        preset: Preset of the method; not used if ``fields`` have targets.
+        **fields: Fields of that configuration, which are kept; with targets among them, nothing is decided.
 
     Raises:
         MissingExtra: If peft is not installed.
-        UnknownPeftType: If the installed peft has no such method; names those it has.
-        InvalidConfig: If the configuration has no such field, one that only the caller can know is missing, or the
-            model has adapters.
+        UnknownPeftType: If the installed peft has no such method, listing those it has.
+        InvalidConfig: If the configuration has no such field, a field that only the caller can give is missing, or
+            the model has adapters.
         UnknownPreset: If the method has no such preset, or none for this model.
         NoAdaptableLayers: If the model has no layer for an adapter.
-        MethodDoesNotFit: If the method can adapt nothing of this model, or what it must know of it cannot be told.
+        MethodDoesNotFit: If the method can adapt nothing of this model, or a fact it needs of the model is unknown.
     """
     require("peft", "peft")
     check_not_adapted(survey_model(model))
-    method, config_class = _find(peft_type)
+    method, config_class = _find_method(peft_type)
     check_known(fields, config_class.__dataclass_fields__, config_class.__name__)
     if method.family in UNTARGETED:
-        facts = _tell_facts(config_class, method, scan_known(model))
-        return _complete(config_class(**{**facts, **fields}), method, facts)
+        return _with_facts(method, config_class, model, fields)
     config = config_class(**fields)
     if lacks_targets(config):
         decision = decide(model, preset, method.name)
@@ -52,11 +55,11 @@ def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "defaul
     return config
 
 
-def _find(peft_type: str) -> tuple[Method, Any]:
-    """Return a method both known here and installed, and its configuration's class."""
+def _find_method(peft_type: str) -> tuple[Method, Any]:
+    """Return a method that is both known here and installed, and the class of its configuration."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    classes = {str(known.value): found for known, found in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    classes = {str(known.value): config_class for known, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     names = [method.name for method in list_methods() if method.name in classes]
     name = str(getattr(peft_type, "value", peft_type)).upper()
     if name not in names:
@@ -64,22 +67,21 @@ def _find(peft_type: str) -> tuple[Method, Any]:
     return get_method(name), classes[name]
 
 
-def _tell_facts(config_class: Any, method: Method, found: Scan) -> dict[str, int | None]:
-    """Return what a method that names no layers must know of the model, by the fields it wants it in.
+def _with_facts(method: Method, config_class: Any, model: nn.Module, fields: dict[str, Any]) -> Any:
+    """Return a configuration with the facts of the model, such as its depth, that a method without targets needs.
 
     Raises:
-        MethodDoesNotFit: If it is not for this model, or something it needs is not known.
+        MethodDoesNotFit: If the method is not for this model, or a fact it needs is unknown.
+        InvalidConfig: If a field is missing that only the caller can give.
     """
-    found.propose(method.name)
-    facts = to_json(found.prompt_facts)
-    wanted = ((need, name) for need in method.needs for name in list_fact_fields().get(need, ()))
-    return {name: facts[need] for need, name in wanted if name in config_class.__dataclass_fields__}
-
-
-def _complete(config: Any, method: Method, facts: Mapping[str, int | None]) -> Any:
-    """Return a configuration if nothing is missing in it that only the caller can know."""
+    scan = scan_known(model)
+    scan.propose(method.name)
+    known = to_json(scan.prompt_facts)
+    names = ((need, name) for need in method.needs for name in list_fact_fields().get(need, ()))
+    facts = {name: known[need] for need, name in names if name in config_class.__dataclass_fields__}
+    config = config_class(**{**facts, **fields})
     for name, value in facts.items():
-        if getattr(config, name) is None:  # CPT's forgets what it is given
+        if getattr(config, name) is None:  # CPT's configuration drops the arguments of its base class
             setattr(config, name, value)
     examples = {"num_virtual_tokens": "num_virtual_tokens=20", "task_type": "task_type='CAUSAL_LM'"}
     missing = [name for name in examples if getattr(config, name, None) is None]
@@ -87,3 +89,128 @@ def _complete(config: Any, method: Method, facts: Mapping[str, int | None]) -> A
         way_out = ", ".join(examples[name] for name in missing)
         raise InvalidConfig(f"{method.name} cannot do without {' and '.join(missing)}: give {way_out}, for example.")
     return config
+
+
+def method_of(config: Any) -> Method:
+    """Return the method of one of peft's configurations.
+
+    Raises:
+        UnknownPeftType: If it is not one of PEFT's own.
+    """
+    return get_method(str(getattr(config.peft_type, "value", config.peft_type)))
+
+
+def lacks_targets(config: Any) -> bool:
+    """Return whether a configuration of a method with targets has neither target modules nor target parameters."""
+    try:
+        method = method_of(config)
+    except UnknownPeftType:  # a method that the user registered with peft
+        return False
+    given = (getattr(config, name, None) for name in ("target_modules", "target_parameters"))
+    return method.family not in UNTARGETED and all(value is None for value in given)
+
+
+def fill(config: Any, spec: TargetSpec, model: nn.Module, layers: Sequence[Layer]) -> None:
+    """Set the targets of a configuration that lacks them, in place; fields that the user set stay and apply.
+
+    Args:
+        config: Any of peft's configurations.
+        spec: The targets.
+        model: The model they are for.
+        layers: Its layers, at least those that the spec matches.
+    """
+    if spec.exclude_modules and getattr(config, "exclude_modules", ()) is not None:
+        spec = without_exclusion(spec)  # the user has an exclusion, or the configuration has no such field
+    is_converted = _converted(config, None, model) is not None  # peft converts no targets to an empty set (0.21.2)
+    is_narrowed = getattr(config, "layers_to_transform", None) is not None
+    # peft narrows suffixes alone to blocks, and its conversion for transformers 5 treats a regex as a list of names.
+    if isinstance(spec.target_modules, str) and (is_narrowed or is_converted):
+        matched = [layer.path for layer in find_hits(spec, layers) if layer.kind != "expert_parameter"]
+        paths = tuple(path for path in matched if _is_selected(path, config))
+        spec = replace(spec, target_modules=paths, exclude_modules=None)
+    if is_converted and spec.target_modules:
+        spec = _without_converted(config, spec, model)
+    for name, value in to_json(spec).items():
+        if value is not None and hasattr(config, name) and getattr(config, name) is None:
+            is_set = name in ("target_modules", "exclude_modules", "feedforward_modules") and isinstance(value, list)
+            setattr(config, name, set(value) if is_set else value)
+
+
+def peft_targets(tuner: Any, config: Any, model: nn.Module) -> TargetSpec | None:
+    """Return the targets of peft's own tables for a model, or ``None`` without an entry.
+
+    Args:
+        tuner: A tuner of peft's, constructed or not: its class reads the tables.
+        config: The configuration to be filled; it stays as it is.
+        model: The model without adapters.
+    """
+    try:
+        filled = tuner._prepare_adapter_config(deepcopy(config), tuner.get_model_config(model))  # noqa: SLF001 - all tuners have it
+    except (ValueError, KeyError, TypeError):  # no entry; no model type; a model configuration that is no dictionary
+        return None
+    feedforward = _as_targets(getattr(filled, "feedforward_modules", None))
+    return TargetSpec(_as_targets(filled.target_modules), feedforward_modules=feedforward)
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Take peft's wrappers out of a model within a ``with`` block, so that the model is scanned as it was."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    wrapped = [
+        (parent, name, child)
+        for parent in [*model.modules()]
+        for name, child in parent.named_children()
+        if isinstance(child, BaseTunerLayer | AuxiliaryTrainingWrapper)
+    ]
+    try:
+        for parent, name, child in wrapped:
+            is_layer = isinstance(child, BaseTunerLayer)
+            parent._modules[name] = child.get_base_layer() if is_layer else child.original_module  # noqa: SLF001 - no hooks
+        yield
+    finally:
+        for parent, name, child in wrapped:
+            parent._modules[name] = child  # noqa: SLF001
+
+
+def _is_selected(path: str, config: Any) -> bool:
+    """Return whether blocks, exclusions and saved modules of a configuration leave a layer in, by peft's own rule."""
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    probe = copy(config)
+    probe.target_modules = {path.rpartition(".")[2]}
+    return path in probe.target_modules or bool(check_target_module_exists(probe, path))
+
+
+def _without_converted(config: Any, spec: TargetSpec, model: nn.Module) -> TargetSpec:
+    """Leave out dense layers with the names of transformers 4's experts, which peft would convert; warn of them."""
+    names = {target: target.rpartition(".")[2] for target in spec.target_modules or ()}
+    lost = {name for name in set(names.values()) if _converted(config, {name}, model) != {name}}
+    if not lost:
+        return spec
+    message = f"{', '.join(sorted(lost))} of {type(model).__name__} get no adapter"
+    warnings.warn(f"{message}: peft takes these names for experts, and changes them (transformers 5).", stacklevel=5)
+    return replace(spec, target_modules=tuple(target for target, name in names.items() if name not in lost))
+
+
+def _converted(config: Any, targets: set[str] | None, model: nn.Module) -> set[str] | None:
+    """Return targets after peft's conversion for transformers 5, which it runs before it matches them."""
+    from peft.import_utils import is_transformers_ge_v5
+
+    if not is_transformers_ge_v5:
+        return targets
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    probe = deepcopy(config)
+    probe.target_modules = targets
+    try:
+        convert_peft_config_for_transformers(probe, model=model, conversions=None)
+    except ValueError:  # some of the names that peft fuses are missing
+        return set()
+    left: set[str] | None = probe.target_modules
+    return left
+
+
+def _as_targets(value: Any) -> Targets | None:
+    return value if value is None or isinstance(value, str) else tuple(value)

@@ -20,23 +20,23 @@ from ...errors import InvalidConfig, LoradarError
 from ...extras import require
 from ...registry import verify
 from ..targets import Decision, decide, decide_for, decide_unscanned, scan_known
-from .fill import fill, lacks_targets, method_of, peft_answer, without_adapters
+from .configuration import fill, lacks_targets, method_of, peft_targets, without_adapters
 
 WRITTEN_FOR = "0.21.2"
 """The version of peft whose tuners are hooked here."""
 
 _HOOKED = {"__init__": ("model", "peft_config", "adapter_name"), "inject_adapter": ("model", "adapter_name")}
-"""The two ways into a tuner of peft's, the first adapter's and any further one's, and what is read on the way."""
+"""The hooked methods of peft's tuners, for the first adapter and any further one, and the parameters read of them."""
 
 _lock = RLock()
 _enabled: list["PeftDefaults"] = []
 _replaced: dict[str, tuple[Any, Any]] = {}
-_at_work: ContextVar[Any] = ContextVar("_at_work", default=None)
+_current: ContextVar[Any] = ContextVar("_current", default=None)
 
 
 @dataclass(frozen=True, eq=False)
 class PeftDefaults:
-    """What ``enable_peft_defaults`` returns: undoes it, by ``undo()`` or as a context manager.
+    """The handle of ``enable_peft_defaults``, which undoes it, by ``undo()`` or as a context manager.
 
     Attributes:
         preset: The preset whose targets are filled in.
@@ -45,7 +45,7 @@ class PeftDefaults:
     preset: str
 
     def undo(self) -> None:
-        """Give peft back as it was, once no other handle is left; a second call does nothing."""
+        """Restore peft once no other handle is left; a second call does nothing."""
         with _lock:
             if self in _enabled:
                 _enabled.remove(self)
@@ -63,17 +63,17 @@ def enable_peft_defaults(preset: str = "default") -> PeftDefaults:
     """Let the installed peft adapt models without targets: ``peft.get_peft_model(model, peft.LoraConfig())``.
 
     Works for every method whose configuration takes ``target_modules``, through every way into peft (a trainer, a
-    further adapter, ``model.add_adapter``). The first of these answers:
+    further adapter, ``model.add_adapter``). The targets come from the first of these that has any:
 
-    1. The user: a configuration with ``target_modules`` or ``target_parameters`` is never touched. Whatever else it
-       says, such as ``exclude_modules`` or ``layers_to_transform``, holds for the targets filled in, too.
-    2. peft's own table, where its entry fits this very model; with another preset than ``default`` it is not asked.
+    1. The user: a configuration with ``target_modules`` or ``target_parameters`` is never changed. Its other fields,
+       such as ``exclude_modules`` or ``layers_to_transform``, apply to targets that are filled in.
+    2. peft's own table, where its entry fits this model, for preset ``default`` only.
     3. loradar, as in ``loradar.get_peft_model``: the registry by name, by fingerprint, by structure, or a live scan.
-       If that has nothing either, a warning says why, and peft goes on as if this had never been called.
+       If that finds none, a warning gives the reason, and peft continues as without this function.
 
-    Only targets are filled in: which heads are trained is said by ``task_type`` and ``modules_to_save``, as ever.
-    Calls nest, and the last one's preset holds; peft is given back as it was when the last handle is undone, in
-    whatever order. Nothing of peft is changed on disk.
+    Only targets are filled in: ``task_type`` and ``modules_to_save`` select the heads to train, as before. Calls nest,
+    and the last one's preset applies; peft is restored when the last handle is undone, in any order. Nothing of peft
+    is changed on disk.
 
     Args:
         preset: ``default``, ``attention``, ``mlp``, ``all-linear`` or ``experts``; a method that has no such preset
@@ -85,8 +85,7 @@ def enable_peft_defaults(preset: str = "default") -> PeftDefaults:
     Raises:
         MissingExtra: If peft is not installed.
         UnknownPreset: If there is no such preset.
-        InvalidConfig: If the installed peft is built otherwise. Of any version but 0.21.2 a warning says that it is
-            not the one this was written for.
+        InvalidConfig: If the installed peft lacks the functions to hook. Of any version but 0.21.2 there is a warning.
     """
     require("peft", "peft")
     check_preset("enable_peft_defaults", preset, PRESETS)
@@ -99,7 +98,7 @@ def enable_peft_defaults(preset: str = "default") -> PeftDefaults:
 
 
 def _hook() -> None:
-    """Put our functions before peft's, having checked that they can read what they need."""
+    """Replace peft's functions by ours, which call them, after checking their parameters."""
     import peft
     from peft.tuners.tuners_utils import BaseTuner
 
@@ -122,13 +121,13 @@ def _unhook() -> None:
     from peft.tuners.tuners_utils import BaseTuner
 
     for name, (original, ours) in _replaced.items():
-        if BaseTuner.__dict__[name] is ours:  # else somebody has wrapped it since, and it lets everything pass
+        if BaseTuner.__dict__[name] is ours:  # else other code wraps ours, which without a handle calls the original
             setattr(BaseTuner, name, original)
     _replaced.clear()
 
 
 def _hooked(original: Callable[..., None]) -> Callable[..., None]:
-    """Return a function of a tuner's that fills its configuration first."""
+    """Return a tuner's function that fills in the targets of its configuration first."""
     signature = inspect.signature(original)
 
     @wraps(original)
@@ -137,35 +136,35 @@ def _hooked(original: Callable[..., None]) -> Callable[..., None]:
         config = given.get("peft_config") or tuner.peft_config
         config = config.get(given["adapter_name"]) if isinstance(config, dict) else config
         enabled = _enabled[-1:]
-        is_first = config is not None and config is not _at_work.get()  # a tuner's __init__ calls inject_adapter
-        # The names in a state_dict say where the adapters go, whatever the configuration.
+        is_first = config is not None and config is not _current.get()  # a tuner's __init__ calls inject_adapter
+        # The keys of a state_dict select the layers, whatever the configuration.
         if enabled and is_first and given.get("state_dict") is None and lacks_targets(config):
             _fill(tuner, config, given["model"], enabled[0].preset)
-        token = _at_work.set(config)
+        token = _current.set(config)
         try:
             original(tuner, *args, **named)
         finally:
-            _at_work.reset(token)
+            _current.reset(token)
 
     return hooked
 
 
 def _fill(tuner: Any, config: Any, model: nn.Module, preset: str) -> None:
-    """Fill a configuration, or say why not and leave it to peft."""
+    """Fill in the targets of a configuration, or warn of the reason why not."""
     try:
         with without_adapters(model):
             decision = _decide(tuner, config, model, preset)
     except LoradarError as error:
         warnings.warn(f"peft is left to itself, loradar has no targets: {error.message}", stacklevel=4)
         return
-    spec = replace(decision.spec, modules_to_save=None)  # which heads are trained is no question of targets
+    spec = replace(decision.spec, modules_to_save=None)  # the user selects the heads to train
     fill(config, spec, model, decision.layers)
 
 
 def _decide(tuner: Any, config: Any, model: nn.Module, preset: str) -> Decision:
     """Return peft's own targets where they fit the model, else loradar's."""
     method = method_of(config)
-    theirs = peft_answer(tuner, config, model) if preset == "default" else None
+    theirs = peft_targets(tuner, config, model) if preset == "default" else None
     preset = preset if preset in get_family(method.family).presets else "default"
     if theirs is None:
         return decide(model, preset, method.name)
@@ -179,6 +178,6 @@ def _decide(tuner: Any, config: Any, model: nn.Module, preset: str) -> Decision:
 
 
 def _are_same_targets(spec: TargetSpec, other: TargetSpec) -> bool:
-    """Compare targets; the order of names makes no difference, nor do the heads to save."""
+    """Return whether two specs have the same targets, in any order; saved modules are not compared."""
     pairs = ((getattr(spec, name), getattr(other, name)) for name in TargetSpec.__slots__ if name != "modules_to_save")
-    return all(one == two or (not isinstance(one, str) and {*(one or ())} == {*(two or ())}) for one, two in pairs)
+    return all(own == its or (not isinstance(own, str) and {*(own or ())} == {*(its or ())}) for own, its in pairs)

@@ -1,7 +1,8 @@
-"""Tries entries of PEFT's tables on the installed PEFT, each on the model it is for; always a process of its own.
+"""Try entries of PEFT's tables with the installed PEFT, each on its model, in a process of its own.
 
 ``python -m loradar.adapters.peft_bridge.trial`` reads trials from standard input, as JSON, and prints one JSON object
-for each. Models are built on the meta device, at full depth: whether PEFT takes the entry is tried, not how it trains.
+for each. Models are built on the meta device, at full depth: a trial shows whether PEFT accepts the entry, not how
+it trains.
 """
 
 import json
@@ -18,18 +19,18 @@ from ...discovery import build, quiet_libraries
 from ...errors import LoradarError
 from ...references import Reference
 
-DEMANDED = {"ADALORA": {"total_step": 1}}
-"""What a configuration does not do without (``note`` in ``data/methods.toml``)."""
+REQUIRED = {"ADALORA": {"total_step": 1}}
+"""The arguments that a configuration requires (``note`` in ``data/methods.toml``)."""
 
 Trial = dict[str, Any]
 
 
 def run_trials(trials: list[Trial]) -> Iterator[dict[str, Any]]:
-    """Yield (name, peft_type, reason) of each trial: why the entry is no use to PEFT, or ``None``.
+    """Yield name, peft_type and reason of each trial: the reason why PEFT cannot use the entry, or ``None``.
 
     Args:
         trials: Sorted by name; each with ``name``, ``peft_type``, ``tables`` (entries to set, by table) and
-            ``matched``, the layers the entry is to hit, if that is known.
+            ``matched``, the number of layers that the entry should match, if that is known.
     """
     for name, group in groupby(trials, lambda trial: str(trial["name"])):
         try:
@@ -43,22 +44,24 @@ def run_trials(trials: list[Trial]) -> Iterator[dict[str, Any]]:
 
 
 def _try(trial: Trial, model: nn.Module) -> str | None:
-    """Adapt a model with nothing but the entry to go by; return what went wrong, or ``None``."""
+    """Adapt a model with the entry alone; return the reason of a failure, or ``None``."""
     import peft
     from peft.utils import constants
 
     for table, targets in trial["tables"].items():
         getattr(constants, table)[trial["name"]] = targets
     method = peft.PeftType(trial["peft_type"])
-    config = peft.PEFT_TYPE_TO_CONFIG_MAPPING[method](**DEMANDED.get(method.value, {}))
+    config = peft.PEFT_TYPE_TO_CONFIG_MAPPING[method](**REQUIRED.get(method.value, {}))
     try:
         with device("meta"):
             adapted = peft.get_peft_model(model, config)
     except Exception as error:  # noqa: BLE001 - PEFT and the code of models may raise anything
-        said = _sentence(str(error).partition("\n")[0])
-        return f"peft {peft.__version__} refuses it: {type(error).__name__}: {said}"
-    hit, meant = len(adapted.base_model.targeted_module_names), trial["matched"]
-    return None if meant in (None, hit) else f"peft {peft.__version__} adapts {hit} layers by it, and {meant} are meant"
+        first_line = _sentence(str(error).partition("\n")[0])
+        return f"peft {peft.__version__} refuses it: {type(error).__name__}: {first_line}"
+    matched, expected = len(adapted.base_model.targeted_module_names), trial["matched"]
+    if expected in (None, matched):
+        return None
+    return f"peft {peft.__version__} adapts {matched} layers by it, and {expected} are meant"
 
 
 def _sentence(text: str) -> str:
