@@ -1,4 +1,4 @@
-"""The command line: ``loradar scan|lookup|submit|review|serve|...``. Each loads what it needs when it runs."""
+"""cli *commands*: ``loradar scan|lookup|submit|review|serve|...``; each command imports what it needs when it runs."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, audit_log, catalog, constants, db, history, lookup, scan, serve, similar, snapshot, token
-from .contributions import drift, review, submissions, submit, yank
+from . import audit, audit_log, browse, constants, db, history, lookup, scan, serve, snapshot, token
+from .contributions import drift, review, submissions, submit
 
 app = typer.Typer(
     name="loradar",
@@ -22,15 +22,15 @@ app = typer.Typer(
 app.command("scan")(scan.scan)
 app.command("lookup")(lookup.lookup)
 app.command("audit")(audit.audit)
-app.command("similar")(similar.similar)
-app.command("list")(catalog.list_names)
+app.command("similar")(browse.similar)
+app.command("list")(browse.list_names)
 app.command("submit")(submit.submit)
 app.command("submissions")(submissions.submissions)
 app.command("submission")(submissions.submission)
 app.command("review")(review.review)
 app.command("withdraw")(review.withdraw)
-app.command("yank")(yank.yank)
-app.command("restore")(yank.restore)
+app.command("yank")(review.yank)
+app.command("restore")(review.restore)
 app.command("drift")(drift.drift)
 app.command("history")(history.history)
 app.command("changes")(history.changes)
@@ -57,17 +57,17 @@ def loradar(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; every error of ours ends in one line (or one JSON object) and its exit code, never a traceback."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    """Run a command; a loradar error is printed as one line (or one JSON object) and sets the exit code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=given)
+        app(args=argv)
     except LoradarError as error:
-        if "--json" in given:
+        if "--json" in argv:
             typer.echo(json.dumps(error.to_dict()))
         else:
             typer.echo(f"Error: {error.message}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output has gone; what is left in the buffer has nowhere to go.
+        # The reader of standard output has gone: discard the rest of the buffer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""``python -m loradar.cli``: the command line without the installed script."""
+"""Run the command line as ``python -m loradar.cli``."""
 
 from . import main
 

@@ -1,4 +1,4 @@
-"""``loradar db``: the registry's database, and what seeds it."""
+"""``loradar db``: show the state of the registry's database, and make the files that seed it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,15 +7,15 @@ import typer
 
 from ..domain.schema import to_json
 from .files import write_file
+from .options import AsJson
 from .output import show
 
-app = typer.Typer(name="db", help="Look after the registry's database.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app = typer.Typer(name="db", help="Maintain the registry's database.", no_args_is_help=True)
 
 
 @app.command()
 def info(*, as_json: AsJson = False) -> None:
-    """Show where the registry is, its schema revision, what it holds and its serial."""
+    """Show the registry's location, schema revision, contents and serial."""
     from ..registry import Registry
 
     with Registry.open() as registry:
@@ -23,21 +23,21 @@ def info(*, as_json: AsJson = False) -> None:
     if as_json:
         show.print_json(to_json(state))
         return
-    held = ", ".join(f"{count:,} {table}" for table, count in state.counts.items())
+    contents = ", ".join(f"{count:,} {table}" for table, count in state.counts.items())
     sources = ", ".join(f"{source.kind} {source.version}" for source in state.sources)
     typer.echo(f"database  {state.url}, schema revision {state.revision}, serial {state.serial}")
-    typer.echo(f"holds     {held}")
+    typer.echo(f"holds     {contents}")
     typer.echo(f"from      {sources}")
 
 
 @app.command("compare-catalog")
 def compare_catalog(
     older: Annotated[Path, typer.Argument(help="Compact catalog scanned under an older version of a library.")],
-    out: Annotated[Path, typer.Argument(help="File to write: only what differs.")],
+    out: Annotated[Path, typer.Argument(help="File to write: only the differences.")],
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Write what a library's older version differs in from the catalog, the form that seeds version ranges."""
+    """Write the differences of a library's older version from the catalog, the form that seeds version ranges."""
     from ..registry import compare_catalog as compare
 
     lines = [*compare(older)]

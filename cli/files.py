@@ -1,4 +1,4 @@
-"""Files that commands write."""
+"""Write the files that commands produce."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,15 +9,15 @@ from ..errors import InvalidRequest
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line that a file cannot be written, and why.
+    """Report in one line that a file cannot be written.
 
     Raises:
-        InvalidRequest: Naming it.
+        InvalidRequest: With the path and the reason.
     """
     try:
         yield
     except OSError as error:
-        message = f"{str(path)!r} cannot be written: {error.strerror}. Choose another place."
+        message = f"{str(path)!r} cannot be written: {error.strerror}. Choose another path."
         raise InvalidRequest(message, path=str(path)) from error
 
 

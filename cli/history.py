@@ -1,6 +1,5 @@
-"""``loradar history``, ``changes`` and ``diff``: what was done to mappings, by whom and why, and what it changes."""
+"""``loradar history``, ``changes`` and ``diff``: show the changes of mappings, their authors, reasons and effects."""
 
-from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,32 +7,34 @@ import typer
 
 from ..domain.schema import to_json
 from ..references import Reference
-from .options import AsJson, Url
+from .options import AsJson, MappingId, ReferenceText, Url
 from .output import history as show_history
 from .output import show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..domain.changes import Change, Revision
-    from ..domain.submissions import Difference
+    from ..domain.changes import Change
     from ..registry import Registry
 
 PAGE = 500
+"""Changes read from the registry at once."""
 
-MappingId = Annotated[str, typer.Argument(help="Id of a mapping, or the first eight digits of it.")]
 
+def history(reference: ReferenceText, *, url: Url = None, as_json: AsJson = False) -> None:
+    """Show every revision of an architecture's mappings, yanked ones too: author, time and reason."""
+    parsed = Reference.parse(reference)
+    library, name = parsed.scheme, parsed.registered_name
+    if url:
+        from ..client import Client
 
-def history(
-    reference: Annotated[str, typer.Argument(help="llama, timm:resnet50")],
-    *,
-    url: Url = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show every revision ever of an architecture's mappings, yanked ones too: who, when and why."""
-    asked = Reference.parse(reference)
-    library, name = asked.scheme, asked.registered_name
-    revisions = _history(library, name, url)
+        with Client(url) as client:
+            revisions = client.history(library, name)
+    else:
+        from ..registry import Registry
+
+        with Registry.open() as registry:
+            revisions = registry.list_history(library, name)
     if as_json:
         listed = [to_json(revision) for revision in revisions]
         show.print_json({"architecture": {"library": library, "name": name}, "revisions": listed})
@@ -41,70 +42,49 @@ def history(
         show_history.print_history(revisions)
 
 
-def _history(library: str, name: str, url: str | None) -> "tuple[Revision, ...]":
-    if url:
-        from ..client import Client
-
-        with Client(url) as client:
-            return client.history(library, name)
-    from ..registry import Registry
-
-    with Registry.open() as registry:
-        return registry.list_history(library, name)
-
-
 def changes(
     *,
-    since: Annotated[int, typer.Option(min=0, help="Only what came after this serial.")] = 0,
+    since: Annotated[int, typer.Option(min=0, help="Only changes after this serial.")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="Changes at most.")] = 100,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """List what was changed in the registry, oldest first."""
-    with _changes(since, url) as found:
-        listed = list(islice(found, limit))
+    """List the changes of the registry, oldest first."""
+    if url:
+        from ..client import Client
+
+        with Client(url) as client:
+            listed = list(islice(client.changes(since), limit))
+    else:
+        from ..registry import Registry
+
+        with Registry.open() as registry:
+            listed = list(islice(_iterate_changes(registry, since), limit))
     if as_json:
         show.print_json({"changes": [to_json(change) for change in listed]})
     else:
         show_history.print_changes(listed)
 
 
-@contextmanager
-def _changes(since: int, url: str | None) -> "Iterator[Iterator[Change]]":
-    if url:
-        from ..client import Client
-
-        with Client(url) as client:
-            yield client.changes(since)
-            return
-    from ..registry import Registry
-
-    with Registry.open() as registry:
-        yield _pages(registry, since)
-
-
-def _pages(registry: "Registry", since: int) -> "Iterator[Change]":
+def _iterate_changes(registry: "Registry", since: int) -> "Iterator[Change]":
     while page := registry.list_changes(since, PAGE):
         yield from page
         since = page[-1].serial
 
 
 def diff(mapping_id: MappingId, other_id: MappingId, *, url: Url = None, as_json: AsJson = False) -> None:
-    """Show which layers the first mapping reaches that the second does not, and the other way round."""
-    difference = _diff(mapping_id, other_id, url)
-    if as_json:
-        show.print_json(to_json(difference))
-    else:
-        show_history.print_difference(difference)
-
-
-def _diff(mapping_id: str, other_id: str, url: str | None) -> "Difference":
+    """Show the layers that only the first mapping matches, and those that only the second does."""
     if url:
         from ..client import Client
 
         with Client(url) as client:
-            return client.diff(mapping_id, other_id)
-    from ..registry import Registry
+            difference = client.diff(mapping_id, other_id)
+    else:
+        from ..registry import Registry
 
-    with Registry.open() as registry:
-        return registry.compare(mapping_id, other_id)
+        with Registry.open() as registry:
+            difference = registry.compare(mapping_id, other_id)
+    if as_json:
+        show.print_json(to_json(difference))
+    else:
+        show_history.print_difference(difference)

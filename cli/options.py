@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share."""
 
 from typing import Annotated
 
@@ -10,11 +10,11 @@ from ..validation.text import RATIONALE_LENGTH, fault_in_text
 TOKEN_VARIABLE = "LORADAR_TOKEN"  # noqa: S105 - the name of a variable, not a secret
 
 LARGEST = 2**31 - 1
-"""The largest number that every database has an integer for."""
+"""The largest integer that every database stores."""
 
 
-def _shown(text: str) -> str:
-    """Return a text that somebody has to read, if something in it shows and nothing in it hides."""
+def _check_reason(text: str) -> str:
+    """Return a reason if it is readable: not blank, not too long, and without hidden characters."""
     fault = fault_in_text(text)
     if not text.strip() or len(text) > RATIONALE_LENGTH:
         fault = f"Give a reason of 1 to {RATIONALE_LENGTH:,} characters; this one has {len(text.strip()):,}."
@@ -24,11 +24,13 @@ def _shown(text: str) -> str:
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Url = Annotated[str | None, typer.Option(help="Ask a loradar service instead of the local registry.")]
+Url = Annotated[str | None, typer.Option(help="Use a loradar service instead of the local registry.")]
 Secret = Annotated[
     str | None,
-    typer.Option("--token", envvar=TOKEN_VARIABLE, help="Who you are. Other users of the machine see the option."),
+    typer.Option("--token", envvar=TOKEN_VARIABLE, help="Your token. Other users of the machine can see the option."),
 ]
-IfMatch = Annotated[int | None, typer.Option(min=1, max=LARGEST, help="Do it only if this is its version still.")]
-Reason = Annotated[str, typer.Option(callback=_shown, help="Why; it stays on record.")]
+IfMatch = Annotated[int | None, typer.Option(min=1, max=LARGEST, help="Only if this is still its version.")]
+Reason = Annotated[str, typer.Option(callback=_check_reason, help="The reason; it is kept in the history.")]
 Number = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST, help="Its number.")]
+ReferenceText = Annotated[str, typer.Argument(metavar="REFERENCE", help="llama, timm:resnet50")]
+MappingId = Annotated[str, typer.Argument(metavar="ID", help="Id of a mapping, or its first eight digits.")]

@@ -1,4 +1,4 @@
-"""``loradar scan``: one architecture, or every one of a library."""
+"""``loradar scan``: scan one architecture, or every one of a library."""
 
 import os
 import sys
@@ -12,30 +12,30 @@ from ..errors import DatabaseUnusable, InvalidRequest
 from .output import show
 
 if TYPE_CHECKING:
-    from ..domain.scans import Scan
+    from ..domain.architectures import Architecture
 
 
 def scan(
     reference: Annotated[str | None, typer.Argument(help="llama, timm:resnet50, torch:package.module:Class")] = None,
     *,
-    store: Annotated[bool, typer.Option("--store", help="Keep the result in the registry.")] = False,
+    store: Annotated[bool, typer.Option("--store", help="Store the result in the registry.")] = False,
     method: Annotated[str, typer.Option(help="auto, dataflow or names.")] = "auto",
     prove: Annotated[
         bool,
-        typer.Option("--prove", help="Try an adapter on every layer of a small real build, and leave out the dead."),
+        typer.Option("--prove", help="Prove each layer live on a small real build, and leave out the dead ones."),
     ] = False,
     every: Annotated[str | None, typer.Option("--all", metavar="LIBRARY", help="Scan a whole library.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where --all writes: one JSON line per architecture.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File that --all writes: one JSON line per architecture.")] = None,
     compact: Annotated[bool, typer.Option("--compact", help="--all writes slots, not every layer.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes for --all; one per core if not given.")] = None,
-    seconds: Annotated[float, typer.Option(help="Time --all gives to one architecture.")] = 120.0,
-    memory: Annotated[float, typer.Option(help="GiB that --all gives to one worker.")] = 8.0,
+    seconds: Annotated[float, typer.Option(help="Time limit of --all for one architecture.")] = 120.0,
+    memory: Annotated[float, typer.Option(help="Memory limit of --all for one worker, in GiB.")] = 8.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Scan an architecture nobody registered: its layers, roles, slots and the targets proposed for it."""
+    """Scan an architecture: print its layers, roles, slots and proposed targets."""
     if every is not None:
         if out is None or store or reference is not None:
-            message = "--all writes to a file and nowhere else: loradar scan --all timm --out timm.jsonl"
+            message = "--all takes --out and neither a reference nor --store: loradar scan --all timm --out timm.jsonl"
             raise InvalidRequest(message, library=every)
         bounds = {"seconds": seconds, "memory": memory, **({} if workers is None else {"workers": workers})}
         _scan_all(every, out, {"method": method, "proved": prove}, bounds, compact=compact, as_json=as_json)
@@ -51,48 +51,43 @@ def _scan_one(reference: str, how: "dict[str, Any]", *, store: bool, as_json: bo
     from ..discovery import scan as scan_reference
 
     quiet_libraries()
-    sys.path.append(os.getcwd())  # noqa: PTH109 - a path entry is a string; `torch:module:Class` may stand right here
-    found = scan_reference(reference, **how)
+    sys.path.append(os.getcwd())  # noqa: PTH109 - a path entry is a string; `torch:module:Class` may be right here
+    result = scan_reference(reference, **how)
     if as_json:
-        show.print_json(to_json(found))
+        show.print_json(to_json(result))
     else:
-        show.print_scan(found)
-        _tell_alike(found)
+        show.print_scan(result)
+        _print_same_structure(result.architecture)
     if store:
-        _store(found, quietly=as_json)
+        from ..registry import Registry
+
+        with Registry.open() as registry:
+            report = registry.add_scan(result)
+        if not as_json:
+            stored = f"{len(report.added)} new revisions, {len(report.unchanged)} unchanged"
+            typer.echo(
+                f"\nStored: {stored}, {len(report.extended)} known from other versions. "
+                f"Look it up with: loradar lookup {result.architecture.reference}"
+            )
 
 
-def _tell_alike(found: "Scan") -> None:
-    """Name what is registered and built the same, if this architecture itself is not."""
+def _print_same_structure(architecture: "Architecture") -> None:
+    """Name registered architectures of the same structure, if this one is not registered."""
     from ..registry import Registry
 
-    seen = found.architecture
     try:
         with Registry.open() as registry:
-            if registry.find(seen.name, library=seen.library) is not None:
+            if registry.find(architecture.name, library=architecture.library) is not None:
                 return
-            alike = registry.list_alike(seen)
+            others = registry.list_alike(architecture)
     except DatabaseUnusable as error:
-        typer.echo(f"\nThe registry is not asked: {error.message}", err=True)
+        typer.echo(f"\nThe registry is unavailable: {error.message}", err=True)
         return
-    for what, others in (
-        ("the same names", [other.reference for other in alike if other.fingerprint == seen.fingerprint]),
-        ("other names", [other.reference for other in alike if other.fingerprint != seen.fingerprint]),
-    ):
-        if others:
-            more = f" and {len(others) - 1} more" if others[1:] else ""
-            typer.echo(f"\nNot registered, but built like {others[0]}{more}: the same layers under {what}.")
-
-
-def _store(found: "Scan", *, quietly: bool) -> None:
-    from ..registry import Registry
-
-    with Registry.open() as registry:
-        report = registry.add_scan(found)
-    if not quietly:
-        known = f"{len(report.unchanged)} unchanged, {len(report.extended)} known from other versions"
-        kept = f"{len(report.added)} new revisions, {known}"
-        typer.echo(f"\nStored: {kept}. Look it up with: loradar lookup {found.architecture.reference}")
+    for has_same_names, names in ((True, "the same names"), (False, "other names")):
+        same = [o.reference for o in others if (o.fingerprint == architecture.fingerprint) is has_same_names]
+        if same:
+            more = f" and {len(same) - 1} more" if same[1:] else ""
+            typer.echo(f"\nNot registered, but built like {same[0]}{more}: the same layers under {names}.")
 
 
 def _scan_all(
@@ -102,10 +97,10 @@ def _scan_all(
     from ..registry import catalog_entry, catalog_header
 
     quiet_libraries()
-    within = Bounds(**bounds)
-    list_architectures(library)  # an unknown library, or one that is not installed, is told of first
+    limits = Bounds(**bounds)
+    list_architectures(library)  # reports an unknown or missing library before anything else
     form = (catalog_header(library), catalog_entry) if compact else None
-    scanned, failed = scan_library(library, out, how=How(**how), bounds=within, compact=form)
+    scanned, failed = scan_library(library, out, how=How(**how), bounds=limits, compact=form)
     if as_json:
         show.print_json({"file": str(out), "scanned": scanned, "unscanned": failed})
     else:

@@ -1,6 +1,6 @@
-"""Where contributions are brought to: the local registry, or a service.
+"""Open the backend that contributions go to: the local registry, or a service.
 
-Commands ask either in the same words: a ``LocalDesk`` has the methods that a ``Client`` has.
+Commands call both by the same names: a ``LocalBackend`` has the methods of a ``Client``.
 """
 
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from ...domain.submissions import Filters, ReviewDecision, Statement, Submission
     from ...registry import Registry
 
-Desk: TypeAlias = "LocalDesk | Client"
+Backend: TypeAlias = "LocalBackend | Client"
 
 
 @contextmanager
-def open_desk(url: str | None, secret: str | None, *, writes: bool = True) -> Iterator[Desk]:
-    """Yield the desk at ``url``, or the local one.
+def open_backend(url: str | None, secret: str | None, *, writes: bool = True) -> Iterator[Backend]:
+    """Yield the service at ``url``, or the local registry.
 
     Raises:
-        NotAuthenticated: If something is to be written and no token was given.
+        NotAuthenticated: If ``writes`` and no token was given.
     """
     if writes and not secret:
         raise _no_token(url)
@@ -40,16 +40,16 @@ def open_desk(url: str | None, secret: str | None, *, writes: bool = True) -> It
         from ...registry import Registry
 
         with Registry.open() as registry:
-            yield LocalDesk(registry, secret)
+            yield LocalBackend(registry, secret)
 
 
 def _no_token(url: str | None) -> NotAuthenticated:
-    way_out = f"Ask whoever runs {url} for one" if url else "Make one with: loradar token create NAME --role ROLE"
+    way_out = f"Ask the operator of {url} for one" if url else "Create one with: loradar token create NAME --role ROLE"
     return NotAuthenticated(f"This needs a token. {way_out}; then set {TOKEN_VARIABLE} to it.", variable=TOKEN_VARIABLE)
 
 
-class LocalDesk:
-    """The local registry, asked as a client asks a service; who has the database needs no token to make tokens."""
+class LocalBackend:
+    """The local registry with the methods of a client; an owner of the database needs no token to create tokens."""
 
     def __init__(self, registry: "Registry", secret: str | None) -> None:
         self.registry = registry
@@ -57,7 +57,7 @@ class LocalDesk:
 
     @cached_property
     def actor(self) -> "Actor":
-        """Who the token belongs to.
+        """The token's owner.
 
         Raises:
             NotAuthenticated: If it is unknown, expired or revoked.
@@ -67,7 +67,7 @@ class LocalDesk:
         return self.registry.tokens.authenticate(self._secret)
 
     def create_token(self, name: str, role: "TokenRole", expires_days: int | None = None) -> "tuple[Token, str]":
-        """Make a token and return it with its secret."""
+        """Create a token and return it with its secret."""
         expires_in = None if expires_days is None else timedelta(days=expires_days)
         return self.registry.tokens.create(name, role, expires_in=expires_in)
 
@@ -76,11 +76,11 @@ class LocalDesk:
         return self.registry.tokens.list()
 
     def revoke_token(self, token_id: int) -> "Token":
-        """Have a token work no longer."""
+        """Revoke a token."""
         return self.registry.tokens.revoke(token_id)
 
     def submit(self, statement: "Statement") -> "Submission":
-        """Take a statement in, unless it can be told at once that its checks would fail."""
+        """Submit a statement, unless its checks are certain to fail."""
         from ...sandbox.statement_checks import precheck
 
         precheck(statement)
@@ -93,23 +93,23 @@ class LocalDesk:
     def submissions(
         self, *, before: int | None = None, limit: int = 50, **filters: "Unpack[Filters]"
     ) -> "tuple[Submission, ...]":
-        """Return submissions, the newest first, without their evidence."""
+        """Return submissions, newest first, without their evidence."""
         return self.registry.submissions.list(before=before, limit=limit, **filters)
 
     def review(
         self, submission_id: int, decision: "ReviewDecision", comment: str, *, version: int | None = None
     ) -> "Submission":
-        """Decide about a submission."""
+        """Approve or reject a submission."""
         return self.registry.submissions.review(submission_id, self.actor, decision, comment, version=version)
 
     def withdraw(self, submission_id: int, reason: str, *, version: int | None = None) -> "Submission":
-        """Take a submission back."""
+        """Withdraw a submission."""
         return self.registry.submissions.withdraw(submission_id, self.actor, reason, version=version)
 
     def yank(self, mapping_id: str, reason: str, *, version: int | None = None) -> "Revision":
-        """Have a revision no longer used."""
+        """Take a revision out of use."""
         return self.registry.revisions.yank(mapping_id, self.actor, reason, version=version)
 
     def restore(self, mapping_id: str, reason: str, *, version: int | None = None) -> "Revision":
-        """Have a yanked revision used again."""
+        """Take a yanked revision into use again."""
         return self.registry.revisions.restore(mapping_id, self.actor, reason, version=version)

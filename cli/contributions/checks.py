@@ -1,14 +1,15 @@
-"""Waits until the machine checks of a submission are through: does them where the registry is, or asks the service."""
+"""Wait for the machine checks of submissions: run them for the local registry, poll a service."""
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+import typer
+
 from ...domain.submissions import Checked
 from ...errors import LoradarError
-from .backend import Desk, LocalDesk
+from .backend import Backend, LocalBackend
 
 if TYPE_CHECKING:
     from ...domain.submissions import Submission
@@ -20,18 +21,14 @@ CHECK = "loradar.sandbox.statement_checks:check"
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 900.0
-"""How long is waited for whoever does the checks."""
-
-Tell = Callable[[str], None]
-"""Takes a line about what is going on."""
+"""Longest wait for another process to finish the checks."""
 
 
 class Checks:
-    """The checks of what was brought to a desk; as a context it ends the workers it started."""
+    """The checks of submissions made to a backend; as a context manager it stops the worker it started."""
 
-    def __init__(self, desk: Desk, tell: Tell) -> None:
-        self._desk = desk
-        self._tell = tell
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -41,35 +38,42 @@ class Checks:
         self._stack.close()
 
     def prepare(self) -> None:
-        """Have what local checks need, before anything is brought in that would wait for them.
+        """Load what local checks need, before a submission is stored that would wait for them.
 
         Raises:
             MissingExtra: If it is not installed.
         """
-        if isinstance(self._desk, LocalDesk):
+        if isinstance(self._backend, LocalBackend):
             _ = self._sandbox
 
     def wait(self, submission_id: int) -> "Submission":
-        """Return a submission once it is checked, or as it is if that takes too long."""
-        ends = time.monotonic() + PATIENCE_SECONDS
-        told = False
-        while (found := self._desk.submission(submission_id)).status == "checking" and time.monotonic() < ends:
-            if isinstance(self._desk, LocalDesk) and self._work_on_next(self._desk.registry):
+        """Return a submission once it is checked, or as it is after ``PATIENCE_SECONDS``."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        is_announced = False
+        while (submission := self._backend.submission(submission_id)).status == "checking":
+            if time.monotonic() >= deadline:
+                break
+            if isinstance(self._backend, LocalBackend) and self._check_next(self._backend.registry):
                 continue
-            if not told:
-                self._tell(f"Submission {submission_id} is being checked by the service.")
-                told = True
+            if not is_announced:
+                typer.echo(f"Submission {submission_id} is being checked by the service.", err=True)
+                is_announced = True
             time.sleep(POLL_SECONDS)
-        return found
+        return submission
 
-    def _work_on_next(self, registry: "Registry") -> bool:
-        """Check the oldest submission that waits; ``False`` if somebody else has what there is."""
-        sandbox = self._sandbox  # before anything is claimed
+    def _check_next(self, registry: "Registry") -> bool:
+        """Check the oldest waiting submission; return ``False`` if other processes have claimed all."""
+        sandbox = self._sandbox  # before a submission is claimed
         claimed = registry.submissions.claim()
         if claimed is None:
             return False
-        self._tell(f"Checking submission {claimed.id}, {claimed.statement.reference}, in a worker process ...")
-        registry.submissions.settle(claimed.id, _check(sandbox, registry, claimed))
+        statement = claimed.statement
+        typer.echo(f"Checking submission {claimed.id}, {statement.reference}, in a worker process ...", err=True)
+        try:
+            checked: Checked = sandbox.run(CHECK, statement, registry.submissions.registered(statement))
+        except LoradarError as error:  # of the worker, or such as an architecture that cannot be built
+            checked = Checked(None, error.message)
+        registry.submissions.settle(claimed.id, checked)
         return True
 
     @cached_property
@@ -78,13 +82,3 @@ class Checks:
         from ...sandbox.pool import Sandbox
 
         return self._stack.enter_context(Sandbox(Bounds(workers=1)))
-
-
-def _check(sandbox: "Sandbox", registry: "Registry", claimed: "Submission") -> Checked:
-    """Return what came of the checks; why they could not be done is their outcome, too."""
-    statement = claimed.statement
-    try:
-        checked: Checked = sandbox.run(CHECK, statement, registry.submissions.registered(statement))
-    except LoradarError as error:  # of the worker, or such as an architecture that cannot be built
-        return Checked(None, error.message)
-    return checked

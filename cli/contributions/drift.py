@@ -1,4 +1,4 @@
-"""``loradar drift``: after a library's upgrade, submit what would put right what no longer does what it says."""
+"""``loradar drift``: re-check stored mappings after a library upgrade, and submit corrections."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from ...errors import Conflict, TooManyRequests
 from ..audit import select
 from ..options import AsJson
 from ..output import show
-from .backend import LocalDesk
+from .backend import LocalBackend
 from .checks import Checks
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was done about one architecture.
+    """The action taken for one drifted architecture.
 
     Attributes:
-        drift: What is wrong with it.
-        submission: What was opened, if anything was.
-        reason: Why nothing was.
+        drift: The mappings that no longer hold, and the correction.
+        submission: The submission opened, if any.
+        reason: Why none was opened.
     """
 
     drift: "Drift"
@@ -37,25 +37,26 @@ class Step:
 
 def drift(
     *,
-    library: Annotated[str, typer.Option(help="Whose architectures.")] = "transformers",
+    library: Annotated[str, typer.Option(help="Library whose architectures are audited.")] = "transformers",
     name: Annotated[list[str] | None, typer.Option(help="Only this architecture; may be given again.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Audit, but submit nothing.")] = False,
-    workers: Annotated[int | None, typer.Option(help="Processes that scan; one per core if not given.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; one per core if not given.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Submit the scanner's proven answer where one on record is dead or partial with the installed library."""
+    """Submit the scanner's proved proposal where a stored mapping is dead or partial with the installed library."""
     from ...discovery import quiet_libraries
     from ...registry import Registry
 
     quiet_libraries()
     with Registry.open() as registry:
         audited, drifts = _find(registry, library, name or (), workers)
-        steps = [Step(one, reason="dry run") for one in drifts] if dry_run else [*_submit(registry, drifts)]
+        steps = [Step(drifted, reason="dry run") for drifted in drifts] if dry_run else [*_submit(registry, drifts)]
         if any(step.submission for step in steps):
-            steps = _check(registry, steps)
+            with Checks(LocalBackend(registry, None)) as checks:
+                steps = [replace(s, submission=s.submission and checks.wait(s.submission.id)) for s in steps]
     about = {"library": library, "library_version": metadata.version(library), "audited": len(audited)}
     if as_json:
-        drifted = [
+        listed = [
             {
                 **step.drift.to_dict(),
                 "submission": to_json(step.submission) if step.submission else None,
@@ -63,7 +64,7 @@ def drift(
             }
             for step in steps
         ]
-        show.print_json({**about, "drifted": drifted})
+        show.print_json({**about, "drifted": listed})
     else:
         _print(about, steps)
 
@@ -71,7 +72,7 @@ def drift(
 def _find(
     registry: "Registry", library: str, names: Sequence[str], workers: int | None
 ) -> "tuple[Sequence[Outcome], Sequence[Drift]]":
-    """Audit what is on record, scanning what was not checked at this version, and return what drifted."""
+    """Audit the stored mappings, scanning those not verified at this version, and return the drifted ones."""
     from ...discovery import Bounds, How, list_architectures, scan_each
     from ...registry import Proposals, find_drifts, names_to_scan
 
@@ -88,36 +89,31 @@ def _find(
 def _submit(registry: "Registry", drifts: "Sequence[Drift]") -> Iterator[Step]:
     from ...registry import DRIFT, find_earlier
 
-    for one in drifts:
-        earlier = find_earlier(registry.submissions, one.statement)
+    for drifted in drifts:
+        earlier = find_earlier(registry.submissions, drifted.statement)
         if earlier:
-            yield Step(one, reason=f"submission {earlier.id} is there ({earlier.status})")
+            yield Step(drifted, reason=f"submission {earlier.id} exists ({earlier.status})")
             continue
         try:
-            yield Step(one, registry.submissions.add(one.statement, DRIFT, origin="drift"))
-        except (Conflict, TooManyRequests) as error:  # another run was faster, or too many wait for a review
-            yield Step(one, reason=error.message)
-
-
-def _check(registry: "Registry", steps: list[Step]) -> list[Step]:
-    with Checks(LocalDesk(registry, None), lambda line: typer.echo(line, err=True)) as checks:
-        return [replace(step, submission=step.submission and checks.wait(step.submission.id)) for step in steps]
+            yield Step(drifted, registry.submissions.add(drifted.statement, DRIFT, origin="drift"))
+        except (Conflict, TooManyRequests) as error:  # another run was faster, or too many submissions are open
+            yield Step(drifted, reason=error.message)
 
 
 def _print(about: dict[str, Any], steps: Sequence[Step]) -> None:
     for step in steps:
-        said, first = step.drift.statement, step.drift.wrong[0]
-        typer.echo(f"{said.reference} · {said.peft_type} · {said.preset}")
+        statement, first = step.drift.statement, step.drift.wrong[0]
+        typer.echo(f"{statement.reference} · {statement.peft_type} · {statement.preset}")
         wrong = f"{first.mapping.source.kind} {first.mapping.source.version} is {first.verdict}"
         others = len(step.drift.wrong) - 1
         done = f"submission {step.submission.id}, {step.submission.status}" if step.submission else step.reason or ""
         rows = [("wrong", f"{wrong}: {finding}") for finding in first.findings] or [("wrong", wrong)]
         rows += [("wrong", f"and {others} more of its entries")] if others else []
-        rows += [("instead", f"{field}: {value}") for field, value in show.describe_spec(said.spec)]
+        rows += [("instead", f"{field}: {value}") for field, value in show.describe_spec(statement.spec)]
         show.print_rows([*rows, ("done", done)])
     opened = sum(step.submission is not None for step in steps)
-    told = f"{_count(len(steps), 'architecture')} drifted, {_count(opened, 'submission')} opened"
-    typer.echo(f"{about['library']} {about['library_version']}: {about['audited']:,} mappings audited, {told}.")
+    drifted = f"{_count(len(steps), 'architecture')} drifted, {_count(opened, 'submission')} opened"
+    typer.echo(f"{about['library']} {about['library_version']}: {about['audited']:,} mappings audited, {drifted}.")
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,37 +1,40 @@
-"""``loradar review`` and ``loradar withdraw``: what becomes of a submission."""
+"""``loradar review``, ``withdraw``, ``yank`` and ``restore``: decide on submissions and published revisions."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...domain.schema import to_json
 from ...errors import InvalidRequest
-from ..options import AsJson, IfMatch, Number, Reason, Secret, Url
+from ..options import AsJson, IfMatch, MappingId, Number, Reason, Secret, Url
 from ..output import show
 from ..output import submission as show_submission
-from .backend import open_desk
+from .backend import open_backend
+
+if TYPE_CHECKING:
+    from ...domain.changes import Revision
 
 
 def review(
     submission_id: Number,
     *,
-    approve: Annotated[bool | None, typer.Option("--approve/--reject", help="Publish it, or turn it down.")] = None,
+    approve: Annotated[bool | None, typer.Option("--approve/--reject", help="Publish it, or reject it.")] = None,
     comment: Reason,
     if_match: IfMatch = None,
     url: Url = None,
     secret: Secret = None,
     as_json: AsJson = False,
 ) -> None:
-    """Decide about somebody else's submission."""
+    """Approve or reject another person's submission."""
     if approve is None:
-        message = f"Say what you decide: loradar review {submission_id} --approve, or --reject"
+        message = f"No decision given: loradar review {submission_id} --approve, or --reject"
         raise InvalidRequest(message, submission=submission_id)
-    with open_desk(url, secret) as desk:
-        decided = desk.review(submission_id, "approve" if approve else "reject", comment, version=if_match)
+    with open_backend(url, secret) as backend:
+        decided = backend.review(submission_id, "approve" if approve else "reject", comment, version=if_match)
     if as_json:
         show.print_json(to_json(decided))
         return
-    typer.echo(show_submission.name(decided))
+    typer.echo(show_submission.headline(decided))
     if decided.mapping_id:
         typer.echo(f"It is mapping {decided.mapping_id}")
 
@@ -45,10 +48,49 @@ def withdraw(
     secret: Secret = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a submission of your own back, as long as nobody has decided about it."""
-    with open_desk(url, secret) as desk:
-        withdrawn = desk.withdraw(submission_id, reason, version=if_match)
+    """Withdraw your own submission before it is decided."""
+    with open_backend(url, secret) as backend:
+        withdrawn = backend.withdraw(submission_id, reason, version=if_match)
     if as_json:
         show.print_json(to_json(withdrawn))
     else:
-        typer.echo(show_submission.name(withdrawn))
+        typer.echo(show_submission.headline(withdrawn))
+
+
+def yank(
+    mapping_id: MappingId,
+    *,
+    reason: Reason,
+    if_match: IfMatch = None,
+    url: Url = None,
+    secret: Secret = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a published revision out of use; nothing is deleted."""
+    with open_backend(url, secret) as backend:
+        _print_revision(backend.yank(mapping_id, reason, version=if_match), as_json=as_json)
+
+
+def restore(
+    mapping_id: MappingId,
+    *,
+    reason: Reason,
+    if_match: IfMatch = None,
+    url: Url = None,
+    secret: Secret = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a yanked revision into use again."""
+    with open_backend(url, secret) as backend:
+        _print_revision(backend.restore(mapping_id, reason, version=if_match), as_json=as_json)
+
+
+def _print_revision(revision: "Revision", *, as_json: bool) -> None:
+    if as_json:
+        show.print_json(to_json(revision))
+        return
+    mapping = revision.mapping
+    title = f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}"
+    state = f"is yanked: {revision.yank_reason}" if revision.yanked_at else "is used again"
+    typer.echo(f"{title} · {mapping.source.kind} revision {mapping.revision} {state}")
+    typer.echo(f"It is mapping {mapping.id}")

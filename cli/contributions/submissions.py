@@ -1,4 +1,4 @@
-"""``loradar submissions`` and ``loradar submission``: what was brought in, and all that is known of one."""
+"""``loradar submissions`` and ``submission``: list submissions, or show one with its evidence."""
 
 from typing import Annotated, Any
 
@@ -10,8 +10,10 @@ from ...errors import InvalidRequest, quoted
 from ..options import LARGEST, AsJson, Number, Secret, Url
 from ..output import show
 from ..output import submission as show_submission
-from .backend import open_desk
+from .backend import open_backend
 from .checks import Checks
+
+ORIGINS = ("contributor", "drift")
 
 
 def submissions(
@@ -21,33 +23,26 @@ def submissions(
     name: Annotated[str | None, typer.Option(help="Only those of this architecture.")] = None,
     submitter: Annotated[str | None, typer.Option(help="Only those of this contributor.")] = None,
     origin: Annotated[str | None, typer.Option(help="Only those from a contributor, or from drift.")] = None,
-    before: Annotated[
-        int | None, typer.Option(min=1, max=LARGEST, help="Only those with a lower number than this.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="So many at most.")] = 50,
+    before: Annotated[int | None, typer.Option(min=1, max=LARGEST, help="Only those with a lower number.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Submissions at most.")] = 50,
     url: Url = None,
     secret: Secret = None,
     as_json: AsJson = False,
 ) -> None:
-    """List submissions, the newest first."""
-    filters: Any = {"library": library, "name": name, "submitter": submitter}
-    filters["status"] = _one_of("status", status, SUBMISSION_STATUSES)
-    filters["origin"] = _one_of("origin", origin, ("contributor", "drift"))
-    with open_desk(url, secret, writes=False) as desk:
-        found = desk.submissions(before=before, limit=limit, **filters)
+    """List submissions, newest first."""
+    for option, value, known in (("status", status, SUBMISSION_STATUSES), ("origin", origin, ORIGINS)):
+        if value is not None and value not in known:
+            message = f"Unknown {option} {value!r}. Give one of {quoted(known)}."
+            raise InvalidRequest(message, **{option: value})
+    filters: Any = {"library": library, "name": name, "submitter": submitter, "status": status, "origin": origin}
+    with open_backend(url, secret, writes=False) as backend:
+        listed = backend.submissions(before=before, limit=limit, **filters)
     if as_json:
-        show.print_json({"submissions": [to_json(one) for one in found]})
+        show.print_json({"submissions": [to_json(submission) for submission in listed]})
         return
-    typer.echo("\n".join(map(show_submission.describe, found)) or "No such submission.")
-    if len(found) == limit:
-        typer.echo(f"There may be more: --before {found[-1].id}", err=True)
-
-
-def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
-    if value is not None and value not in known:
-        message = f"There is no {option} {value!r}. Give one of {quoted(known)}."
-        raise InvalidRequest(message, **{option: value})
-    return value
+    typer.echo("\n".join(map(show_submission.line, listed)) or "No such submission.")
+    if len(listed) == limit:
+        typer.echo(f"There may be more: --before {listed[-1].id}", err=True)
 
 
 def submission(
@@ -58,13 +53,13 @@ def submission(
     secret: Secret = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a submission with all that a reviewer needs to decide."""
-    with open_desk(url, secret, writes=False) as desk:
-        found = desk.submission(submission_id)
-        if wait and found.status == "checking":
-            with Checks(desk, lambda line: typer.echo(line, err=True)) as checks:
-                found = checks.wait(submission_id)
+    """Show a submission with everything a reviewer needs to decide."""
+    with open_backend(url, secret, writes=False) as backend:
+        shown = backend.submission(submission_id)
+        if wait and shown.status == "checking":
+            with Checks(backend) as checks:
+                shown = checks.wait(submission_id)
     if as_json:
-        show.print_json(to_json(found))
+        show.print_json(to_json(shown))
     else:
-        show_submission.print_submission(found)
+        show_submission.print_submission(shown)

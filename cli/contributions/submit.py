@@ -1,21 +1,27 @@
-"""``loradar submit``: bring a mapping in, and see what the machine finds out about it."""
+"""``loradar submit``: submit mappings, and show the result of their machine checks."""
 
-from typing import TYPE_CHECKING, Annotated
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...domain.schema import to_json
+from ...errors import LoradarError, StatementRefused
 from ..options import AsJson, Secret, Url
 from ..output import show
 from ..output import submission as show_submission
-from .backend import Desk, open_desk
+from .backend import open_backend
 from .checks import Checks
-from .statements import read_statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ...domain.submissions import Statement, Submission
+
+STANDARD_INPUT = "-"
+TABLES = "statement"
+"""The table that a TOML file repeats for several statements: ``[[statement]]``."""
 
 
 def submit(
@@ -24,48 +30,110 @@ def submit(
         typer.Argument(metavar="FILE|JSON|-", help="""A .json or .toml file, or '{"olmo2": ["q_proj"]}'"""),
     ],
     *,
-    wait: Annotated[bool, typer.Option("--wait", help="With --url: wait until the checks are through.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="With --url: wait until the checks are finished.")] = False,
     url: Url = None,
     secret: Secret = None,
     as_json: AsJson = False,
 ) -> None:
-    """Submit a mapping, or several; it is checked first, then somebody else reviews it."""
+    """Submit one mapping or several; machine checks run first, then another person reviews it."""
     statements = read_statements(statement)
-    with open_desk(url, secret) as desk, Checks(desk, _tell) as checks:
+    submitted: list[Submission] = []
+    with open_backend(url, secret) as backend, Checks(backend) as checks:
         checks.prepare()
-        submitted = _submit(desk, statements)
+        for one in statements:
+            try:
+                submitted.append(backend.submit(one))
+            except LoradarError as error:
+                error.details["submitted"] = [made.id for made in submitted]
+                if submitted:
+                    done = ", ".join(f"submission {made.id}" for made in submitted)
+                    typer.echo(f"Submitted before the error: {done}.", err=True)
+                raise
         if wait or not url:
-            submitted = [checks.wait(one.id) for one in submitted]
+            submitted = [checks.wait(made.id) for made in submitted]
     if as_json:
-        show.print_json({"submissions": [to_json(one) for one in submitted]})
+        show.print_json({"submissions": [to_json(made) for made in submitted]})
     else:
-        _print(submitted)
-    if any(one.status == "failed" for one in submitted):
+        for number, made in enumerate(submitted):
+            if number:
+                typer.echo()
+            show_submission.print_submission(made)
+    if any(made.status == "failed" for made in submitted):
         raise typer.Exit(1)
 
 
-def _submit(desk: Desk, statements: "Iterable[Statement]") -> "list[Submission]":
-    """Submit one after the other; if one is refused, the error says what is in already."""
-    from ...errors import LoradarError
+def read_statements(argument: str) -> "tuple[Statement, ...]":
+    """Read the statements that an argument names or contains.
 
-    done: list[Submission] = []
-    for statement in statements:
-        try:
-            done.append(desk.submit(statement))
-        except LoradarError as error:
-            error.details["submitted"] = [one.id for one in done]
-            if done:
-                _tell(f"Already in: {', '.join(f'submission {one.id}' for one in done)}.")
-            raise
-    return done
+    Args:
+        argument: A file of JSON or TOML, JSON itself, or ``-`` for standard input.
+
+    Raises:
+        StatementRefused: With the file, the field and the expected form.
+    """
+    from ...validation.statements import parse_statements
+
+    data, source = _read(argument)
+    if isinstance(data, dict) and data.keys() == {TABLES} and isinstance(data[TABLES], list):
+        tables = data[TABLES]
+        data = tables if all(isinstance(table, dict) for table in tables) else data
+    if not isinstance(data, list):
+        return parse_statements(data, source=source)
+    if not data:
+        raise _unreadable(source, "it has no statement")
+    numbered = ((item, f"{source}, statement {number}") for number, item in enumerate(data, start=1))
+    return tuple(statement for item, place in numbered for statement in parse_statements(item, source=place))
 
 
-def _print(submitted: "Iterable[Submission]") -> None:
-    for number, one in enumerate(submitted):
-        if number:
-            typer.echo()
-        show_submission.print_submission(one)
+def _read(argument: str) -> tuple[Any, str]:
+    """Return the parsed data, and its source in words."""
+    if argument.lstrip()[:1] in {"{", "["}:
+        return _parse(argument, "The statement", is_toml=False), "The statement"
+    source = "Standard input" if argument == STANDARD_INPUT else argument
+    try:
+        text = sys.stdin.read() if argument == STANDARD_INPUT else Path(argument).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise _unreadable(source, reason) from error
+    if argument != STANDARD_INPUT:
+        is_toml = Path(argument).suffix.lower() == ".toml"
+    else:
+        is_toml = not _is_json(text) and text.lstrip()[:1] != "{"
+    return _parse(text, source, is_toml=is_toml), source
 
 
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _parse(text: str, source: str, *, is_toml: bool) -> Any:
+    try:
+        if is_toml:
+            return tomllib.loads(text)
+        return json.loads(text, object_pairs_hook=_unique_names, parse_constant=_reject_constant)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(source, f"it is not valid {'TOML' if is_toml else 'JSON'}: {error}") from error
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object without duplicate names: of two, the first would be lost silently."""
+    unique = dict(pairs)
+    if len(unique) < len(pairs):
+        names = [name for name, _ in pairs]
+        message = f"{next(name for name in names if names.count(name) > 1)!r} is there twice"
+        raise ValueError(message)
+    return unique
+
+
+def _reject_constant(text: str) -> Any:
+    message = f"{text} is not a number"
+    raise ValueError(message)
+
+
+def _unreadable(source: str, reason: str) -> StatementRefused:
+    way_out = """Give a file of JSON or TOML, or as in: loradar submit '{"olmo2": ["q_proj", "v_proj"]}'"""
+    return StatementRefused(f"{source} cannot be read: {reason}. {way_out}", source=source, reason=reason)

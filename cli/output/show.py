@@ -1,11 +1,11 @@
-"""What commands print: JSON for programs, tables for people."""
+"""Print results: JSON for programs, rows and tables for people."""
 
 import json
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ...domain.layers import Coverage, Slot
+from ...domain.layers import Coverage
 from ...domain.mappings import Mapping
 from ...domain.scans import Proposal, Scan
 from ...domain.schema import to_json
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ...domain.summaries import Neighbour
+
+
+LIVENESS = {True: "live", False: "dead", None: "unproven"}
+"""Names of the values of ``Slot.live``."""
 
 
 def print_json(data: Any) -> None:
@@ -39,60 +43,47 @@ def describe_spec(spec: TargetSpec) -> list[tuple[str, str]]:
 
 def print_mapping(mapping: Mapping) -> None:
     """Print one mapping with its source, verification and reasons."""
-    rows = [
-        *describe_spec(mapping.spec),
-        ("source", f"{mapping.source.kind} {mapping.source.version}, revision {mapping.revision}"),
-        *(("verified", line) for line in _describe_verification(mapping)),
-        *((("size", _describe_size(mapping)),) if mapping.per_rank is not None else ()),
-        *(("covers", line) for line in _describe_coverage(mapping.coverage)),
-        *(("seen", line) for line in _describe_versions(mapping)),
-        *(("reason", reason) for reason in mapping.reasons),
-    ]
+    source = f"{mapping.source.kind} {mapping.source.version}, revision {mapping.revision}"
+    rows = [*describe_spec(mapping.spec), ("source", source)]
+    check, versions = mapping.verification, mapping.versions
+    verdict = f"{check.status} on {mapping.library} {check.library_version}" if check else "never checked"
+    rows.append(("verified", verdict))
+    rows += (("verified", finding) for finding in (check.findings if check else ()))
+    if mapping.per_rank is not None:
+        rows.append(("size", _describe_size(mapping)))
+    rows += (("covers", line) for line in _describe_coverage(mapping.coverage))
+    if versions:
+        ends = versions.since if versions.since == versions.until else f"{versions.since} to {versions.until}"
+        rows.append(("seen", f"{mapping.library} {ends}"))
+    rows += (("reason", reason) for reason in mapping.reasons)
     typer.echo(f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}")
     print_rows(rows)
 
 
-def _describe_verification(mapping: Mapping) -> list[str]:
-    """Return the verdict, and what was found."""
-    check = mapping.verification
-    if check is None:
-        return ["never checked"]
-    return [f"{check.status} on {mapping.library} {check.library_version}", *check.findings]
-
-
-def print_similar(found: "Iterable[Neighbour]") -> None:
+def print_similar(neighbours: "Iterable[Neighbour]") -> None:
     """Print the nearest architectures, each with its differences."""
-    for neighbour in found:
+    for neighbour in neighbours:
         more = f" and {len(neighbour.also)} more" if neighbour.also else ""
         typer.echo(f"{neighbour.similarity:4.0%}  {neighbour.architecture.reference}{more}")
         for difference in neighbour.differences or ("the same slots",):
             typer.echo(f"      {difference}")
 
 
-def _describe_versions(mapping: Mapping) -> list[str]:
-    """Return the versions it was seen to hold for, if it came from scans."""
-    versions = mapping.versions
-    if versions is None:
-        return []
-    ends = versions.since if versions.since == versions.until else f"{versions.since} to {versions.until}"
-    return [f"{mapping.library} {ends}"]
-
-
 def print_scan(scan: Scan) -> None:
-    """Print what a scan found: towers, slots that carry adapters, and every proposal with its reasons."""
+    """Print the towers, slots and proposals of a scan, each proposal with its reasons."""
     from rich.table import Table
 
-    by = (
-        scan.method
-        if scan.method == "names" or not scan.untraced
-        else f"{scan.method}, {' and '.join(scan.untraced)} by names"
-    )
+    by = scan.method
+    if scan.method != "names" and scan.untraced:
+        by = f"{scan.method}, {' and '.join(scan.untraced)} by names"
     typer.echo(f"{scan.architecture.reference} · {scan.architecture.class_name} · by {by}")
     print_rows([(tower, ", ".join(p or "(root)" for p in paths)) for tower, paths in scan.towers.items() if paths])
     print_rows([("proof", scan.proof)] if scan.proof else [])
     print_rows([("bypassed", f"{s.count} {s.pattern}: read at {s.bypassed}") for s in scan.slots if s.bypassed])
     print_rows([("kernel", f"{s.count} {s.pattern}: {s.kernel}") for s in scan.slots if s.kernel and not s.bypassed])
-    print_rows([(_live(s), f"{s.count} {s.pattern}: {s.proof}") for s in scan.slots if s.proof and not s.bypassed])
+    print_rows(
+        [(LIVENESS[s.live], f"{s.count} {s.pattern}: {s.proof}") for s in scan.slots if s.proof and not s.bypassed]
+    )
     slots = Table("role", "layers", "kind", "tower", "layout", title="Slots", title_justify="left")
     slots.add_column("pattern", overflow="fold")
     for slot in scan.slots:
@@ -108,27 +99,22 @@ def print_scan(scan: Scan) -> None:
         print_rows([*describe_spec(proposal.spec), *covered, *(("reason", reason) for reason in proposal.reasons)])
 
 
-def _live(slot: Slot) -> str:
-    """Return in a word what a gradient has shown."""
-    return {True: "live", False: "dead", None: "unproven"}[slot.live]
-
-
 def _describe_size(sized: "Proposal | Mapping") -> str:
     """Return the formula of the parameters trained: ``r x 524,288``."""
     if sized.per_rank is None or sized.fixed is None:
-        return "size not told"
+        return "size unknown"
     parts = [f"r x {sized.per_rank:,}"] * bool(sized.per_rank) + [f"{sized.fixed:,}"] * bool(sized.fixed)
     return f"trains {' + '.join(parts) or 0}"
 
 
 def _describe_coverage(coverage: tuple[Coverage, ...]) -> list[str]:
-    """Return a line per kind of block, if any is not reached whole."""
+    """Return a line per kind of block, if the mapping misses layers of any."""
     is_partial = any(kind.hit < kind.of for kind in coverage)
     return [f"{kind.hit} of {kind.of} {kind.block}" for kind in coverage] if is_partial else []
 
 
 def print_rows(rows: list[tuple[str, str]]) -> None:
-    """Print (name, value) rows; a name is not repeated."""
+    """Print (name, value) rows; a repeated name is left blank."""
     width = max((len(name) for name, _ in rows), default=0)
     previous = ""
     for name, value in rows:

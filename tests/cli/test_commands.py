@@ -83,7 +83,7 @@ def test_a_scan_goes_without_a_registry_that_cannot_be_used(run, home):
     (home / "registry.sqlite3").write_bytes(b"somebody's notes" * 100)
     code, out, err = run("scan", "torch:discovery_zoo:Decoder")
     assert (code, "Slots" in out) == (0, True)
-    assert "The registry is not asked: " in err
+    assert "The registry is unavailable: " in err
 
 
 @pytest.mark.usefixtures("seeded_settings")

@@ -107,7 +107,7 @@ def test_tokens_are_listed_and_revoked(run, registry):
     assert "bob" in out
     assert "until revoked, used" in out
     assert made["secret"] not in out + run("token", "list", "--json")[1]
-    assert run("token", "revoke", "1")[1] == "Token 1 of bob works no longer.\n"
+    assert run("token", "revoke", "1")[1] == "Token 1 of bob is revoked.\n"
     assert "revoked 20" in run("token", "list")[1]
     assert json.loads(run("token", "list", "--json")[1])["tokens"][0]["revoked_at"]
     code, out, err = run("submit", ONE, token=made["secret"])
@@ -123,16 +123,16 @@ def test_without_tokens_the_list_says_how_to_make_one(run):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("token", "create", "ada", "--role", "king"), "There is no role 'king'. Roles: 'contributor', 'reviewer'"),
+        (("token", "create", "ada", "--role", "king"), "Unknown role 'king'. Roles: 'contributor', 'reviewer'"),
         (("token", "create", "A da", "--role", "admin"), "'A da' is no name for a token"),
         (("token", "create", "loradar", "--role", "admin"), "loradar's own"),
         (("token", "revoke", "7"), "Unknown token '7'"),
-        (("submit", ONE), "Make one with: loradar token create NAME --role ROLE; then set LORADAR_TOKEN to it."),
+        (("submit", ONE), "Create one with: loradar token create NAME --role ROLE; then set LORADAR_TOKEN to it."),
         (("review", "1", "--approve", "--comment", "x"), "This needs a token."),
         (("submit", ONE, "--url", "http://127.0.0.1:9"), "Ask whoever runs http://127.0.0.1:9 for one"),
         (("token", "list", "--url", "http://127.0.0.1:9"), "This needs a token."),
-        (("submissions", "--status", "lost"), "There is no status 'lost'. Give one of 'checking'"),
-        (("submissions", "--origin", "mars"), "There is no origin 'mars'. Give one of 'contributor', 'drift'."),
+        (("submissions", "--status", "lost"), "Unknown status 'lost'. Give one of 'checking'"),
+        (("submissions", "--origin", "mars"), "Unknown origin 'mars'. Give one of 'contributor', 'drift'."),
         (("drift", "--name", "lama"), "No such mapping is registered for: 'lama'."),
         (("drift", "--library", "keras"), "Unknown library 'keras'"),
         (("submission", "1"), "Unknown submission '1'. List them with: loradar submissions"),
@@ -251,7 +251,7 @@ def test_what_is_in_before_a_refusal_is_told(run, tokens):
     run("submit", '{"olmo3": ["q_proj"]}', token=tokens["ada"])
     code, _, err = run("submit", '{"olmo2": ["q_proj"], "olmo3": ["q_proj"]}', token=tokens["ada"])
     assert code == 2
-    assert "Already in: submission 2.\n" in err
+    assert "Submitted before the error: submission 2.\n" in err
     assert "Submission 1 says the same and is open" in err
     out = run("submit", '{"gemma": ["q_proj"], "olmo3": ["q_proj"]}', "--json", token=tokens["ada"])[1]
     assert json.loads(out)["error"]["details"]["submitted"] == [3]
