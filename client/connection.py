@@ -1,9 +1,8 @@
-"""One connection to a service: JSON there and back, and its refusals as the errors the registry itself would raise."""
+"""Send requests to a loradar service, and raise its errors as the registry's own."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from collections.abc import Mapping as Json
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -17,10 +16,10 @@ from ..errors import NotAuthenticated, ServiceUnreachable, to_error
 Record = TypeVar("Record")
 
 PAUSES = (0.2, 0.8)
-"""Seconds before a write whose answer was lost is sent again, each time under the same idempotency key."""
+"""Seconds before a write without a response is repeated, each time under the same idempotency key."""
 
 DOWNLOAD_SECONDS = 60.0
-"""How long to wait for the next piece of a download: a service may have to make it first."""
+"""Timeout for the next part of a download: a service may have to make the file first."""
 
 _LOST = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 
@@ -29,7 +28,7 @@ class Connection:
     """A connection to a loradar service; also a context manager that closes it.
 
     Attributes:
-        url: Where the service is.
+        url: URL of the service.
 
     Raises:
         NotAuthenticated: If ``token`` cannot be a token.
@@ -39,7 +38,11 @@ class Connection:
         self.url = url.rstrip("/")
         headers = {"Accept": "application/json"}
         if token is not None:
-            headers["Authorization"] = f"Bearer {_sound(token)}"
+            if not token or not token.isascii() or not token.isprintable() or " " in token:
+                # Not repeated in the message: it may be half of a real one.
+                message = "The token has invalid characters. Create one with: loradar token create NAME --role ROLE"
+                raise NotAuthenticated(message)
+            headers["Authorization"] = f"Bearer {token}"
         self._http = httpx2.Client(timeout=timeout, headers=headers)
 
     def __enter__(self) -> Self:
@@ -53,11 +56,11 @@ class Connection:
         self._http.close()
 
     def _get(self, record: type[Record], path: str, query: Json[str, str | None]) -> Record:
-        """Return the record at ``path``."""
-        given = {name: value for name, value in query.items() if value is not None}
-        return self._answer(record, lambda: self._http.get(self.url + path, params=given))
+        """Return the record at ``path``; parameters that are ``None`` are left out."""
+        parameters = {name: value for name, value in query.items() if value is not None}
+        return self._receive(record, lambda: self._http.get(self.url + path, params=parameters))
 
-    def _send(
+    def _post(
         self,
         record: type[Record],
         path: str,
@@ -70,40 +73,40 @@ class Connection:
 
         Args:
             record: Class of the record.
-            path: Where to.
-            body: The JSON.
-            version: The version the thing must still have (``If-Match``).
-            key: Idempotency key; made anew if not given. A connection that breaks is tried again under the same one, so
-                that nothing is written twice.
+            path: Path of the resource.
+            body: JSON to send.
+            version: Version that what is changed must still have (``If-Match``).
+            key: Idempotency key, a new one if not given. A request whose connection breaks is repeated under the same
+                key, so that nothing is written twice.
         """
         headers = {"Idempotency-Key": key or str(uuid4())}
         if version is not None:
             headers["If-Match"] = f'"v{version}"'
-        return self._answer(record, lambda: self._post(path, body, headers, PAUSES))
 
-    def _send_once(self, record: type[Record], path: str, body: Json[str, Any]) -> Record:
-        """Post ``body`` without a key, and so without a second attempt."""
-        return self._answer(record, lambda: self._post(path, body, {}, ()))
+        def send() -> httpx2.Response:
+            for pause in PAUSES:
+                try:
+                    return self._http.post(self.url + path, json=body, headers=headers)
+                except _LOST:
+                    time.sleep(pause)
+            return self._http.post(self.url + path, json=body, headers=headers)
 
-    def _post(
-        self, path: str, body: Json[str, Any], headers: dict[str, str], pauses: Iterable[float]
-    ) -> httpx2.Response:
-        for pause in pauses:
-            try:
-                return self._http.post(self.url + path, json=body, headers=headers)
-            except _LOST:
-                time.sleep(pause)
-        return self._http.post(self.url + path, json=body, headers=headers)
+        return self._receive(record, send)
+
+    def _post_once(self, record: type[Record], path: str, body: Json[str, Any]) -> Record:
+        """Post ``body`` without an idempotency key, and so without repeating it."""
+        return self._receive(record, lambda: self._http.post(self.url + path, json=body))
 
     def _download(self, path: str, query: Json[str, str | None], out: Path) -> None:
-        """Write what is at ``path`` to a file, however much it is.
+        """Write the response at ``path`` to a file of any size.
 
         Raises:
             OSError: If the file cannot be written.
         """
-        given = {name: value for name, value in query.items() if value is not None}
+        parameters = {name: value for name, value in query.items() if value is not None}
+        stream = self._http.stream("GET", self.url + path, params=parameters, timeout=DOWNLOAD_SECONDS)
         try:
-            with self._stream(path, given) as response, out.open("wb") as file:
+            with stream as response, out.open("wb") as file:
                 if response.is_success:
                     for chunk in response.iter_bytes():
                         file.write(chunk)
@@ -111,35 +114,24 @@ class Connection:
                 response.read()
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(f"{type(error).__name__}: {error}") from error
-        self._answer(object, lambda: response)
+        self._receive(object, lambda: response)  # raises the error in the response
 
-    def _stream(self, path: str, query: Json[str, str]) -> AbstractContextManager[httpx2.Response]:
-        return self._http.stream("GET", self.url + path, params=query, timeout=DOWNLOAD_SECONDS)
-
-    def _answer(self, record: type[Record], ask: Callable[[], httpx2.Response]) -> Record:
+    def _receive(self, record: type[Record], send: Callable[[], httpx2.Response]) -> Record:
         try:
-            response = ask()
+            response = send()
             body = response.json()
             if response.is_success:
                 return from_json(record, body)
-            refusal = to_error(body)
+            raised = to_error(body)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(f"{type(error).__name__}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._unreachable("what answers there is no loradar service") from error
-        raise refusal
+            raise self._unreachable("the response is not from a loradar service") from error
+        raise raised
 
     def _unreachable(self, reason: str) -> ServiceUnreachable:
-        message = f"No usable answer from {self.url}: {reason}. Start a service with: loradar serve."
+        message = f"No usable response from {self.url}: {reason}. Start a service with: loradar serve."
         return ServiceUnreachable(message, url=self.url, reason=reason)
-
-
-def _sound(token: str) -> str:
-    """Return a token that can be sent in a header; what cannot is not repeated, for it may be half of a real one."""
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        message = "The token has characters that no token has. Make one with: loradar token create NAME --role ROLE"
-        raise NotAuthenticated(message)
-    return token
 
 
 def quoted_segment(segment: str) -> str:

@@ -1,0 +1,280 @@
+"""The REST client: read a service's registry and contribute to it, without torch or SQLAlchemy."""
+
+from collections.abc import Iterator, Sequence
+from collections.abc import Mapping as Json
+from pathlib import Path
+from typing import Unpack
+
+from typing_extensions import override
+
+from ..backend import Backend
+from ..domain.changes import ArchitectureHistory, Change, ChangePage, Revision
+from ..domain.identities import Actor, NewToken, Token, TokenList, TokenRole
+from ..domain.layers import Slot
+from ..domain.mappings import BatchAnswers, Mapping, MappingFound, MappingPage
+from ..domain.schema import to_json
+from ..domain.submissions import Difference, Filters, ReviewDecision, Statement, Submission, SubmissionPage
+from ..domain.summaries import (
+    ArchitectureDetail,
+    ArchitecturePage,
+    ArchitectureSlots,
+    ArchitectureSummary,
+    Neighbour,
+    NeighbourList,
+)
+from ..errors import LoradarError, SignatureInvalid, to_error
+from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, part_of
+from .connection import Connection, quoted_segment
+
+BATCH = 256
+"""Queries in one batch request."""
+
+PAGE = 200
+"""Items in one page of a list."""
+
+
+class Client(Connection, Backend):
+    """A connection to a loradar service; also a context manager that closes it.
+
+    The service's errors are raised as the classes the registry itself raises; every method also raises
+    ``ServiceUnreachable`` if there is no usable response, and ``InvalidRequest`` if an argument is out of bounds. The
+    operations of ``Backend`` that write take an idempotency ``key``, a new one if not given.
+
+    Args:
+        url: URL of the service.
+        token: Token for writes; reads need none.
+        timeout: Seconds to wait for a response.
+    """
+
+    def targets(
+        self,
+        name: str,
+        peft_type: str = "LORA",
+        preset: str = "default",
+        library: str = "transformers",
+        library_version: str | None = None,
+    ) -> Mapping:
+        """Return the mapping to use for an architecture.
+
+        Raises:
+            NotRegistered: If the service has none.
+            UnknownPeftType: If PEFT has no such method.
+            UnknownPreset: If there is no such preset.
+        """
+        query = {
+            "peft_type": peft_type,
+            "preset": preset,
+            "library": library,
+            "library_version": library_version,
+        }
+        return self._get(Mapping, f"/v1/targets/{quoted_segment(name)}", query)
+
+    def targets_of_many(self, questions: Sequence[Json[str, str | None]]) -> tuple[Mapping | LoradarError, ...]:
+        """Return, for each query, the mapping to use or the error a lookup would raise.
+
+        Args:
+            questions: Any number of queries, each with ``model_type`` and, unless they are the default, ``peft_type``,
+                ``preset``, ``library`` and ``library_version``.
+        """
+        parts = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))
+        batches = (self._post(BatchAnswers, "/v1/targets:batch", {"questions": [*map(dict, part)]}) for part in parts)
+        return tuple(
+            answer.mapping if isinstance(answer, MappingFound) else to_error(to_json(answer))
+            for batch in batches
+            for answer in batch.answers
+        )
+
+    def architectures(self, library: str | None = None, q: str = "") -> tuple[ArchitectureSummary, ...]:
+        """Return the architectures whose name contains ``q``, of one library or of all, sorted."""
+        summaries: list[ArchitectureSummary] = []
+        query = {"library": library, "q": q, "limit": str(PAGE), "after": None}
+        while True:
+            page = self._get(ArchitecturePage, "/v1/architectures", query)
+            summaries += page.architectures
+            if page.next is None:
+                return tuple(summaries)
+            query["after"] = page.next
+
+    def architecture(self, library: str, name: str) -> ArchitectureDetail:
+        """Return everything the service has of an architecture.
+
+        Raises:
+            UnknownArchitecture: If it has nothing.
+        """
+        return self._get(ArchitectureDetail, _architecture_path(library, name), {})
+
+    def similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
+        """Return the nearest architectures by their slots, nearest first.
+
+        Raises:
+            UnknownArchitecture: If the service has nothing of the architecture.
+            NotRegistered: If the architecture was not scanned.
+        """
+        path = f"{_architecture_path(library, name)}/similar"
+        return self._get(NeighbourList, path, {"limit": str(limit)}).similar
+
+    def layers(self, library: str, name: str) -> tuple[Slot, ...]:
+        """Return the slots of an architecture, in the order of the model; none if it was not scanned.
+
+        Raises:
+            UnknownArchitecture: If the service has nothing of it.
+        """
+        return self._get(ArchitectureSlots, f"{_architecture_path(library, name)}/layers", {}).slots
+
+    def history(self, library: str, name: str) -> tuple[Revision, ...]:
+        """Return every revision ever of an architecture, yanked ones too.
+
+        Raises:
+            UnknownArchitecture: If the service has nothing of it.
+        """
+        return self._get(ArchitectureHistory, f"{_architecture_path(library, name)}/history", {}).revisions
+
+    def mappings(
+        self,
+        *,
+        source: str | None = None,
+        peft_type: str | None = None,
+        status: str | None = None,
+        q: str = "",
+        library: str | None = None,
+    ) -> Iterator[Mapping]:
+        """Yield the mappings in use, sorted, page by page.
+
+        Args:
+            source: Only those of this kind of source.
+            peft_type: Only those for this method.
+            status: Only those whose newest verification has this status.
+            q: Only those of architectures whose name contains this.
+            library: Only those of this library.
+        """
+        query = {"source": source, "peft_type": peft_type, "status": status, "q": q, "library": library}
+        after = None
+        while True:
+            page = self._get(MappingPage, "/v1/mappings", {**query, "limit": str(PAGE), "after": after})
+            yield from page.mappings
+            after = page.next
+            if after is None:
+                return
+
+    def revision(self, mapping_id: str) -> Revision:
+        """Return a revision of a mapping with its history; the first eight digits of its id suffice.
+
+        Raises:
+            UnknownMapping: If no revision has this id.
+        """
+        return self._get(Revision, f"/v1/mappings/{quoted_segment(mapping_id)}", {})
+
+    def diff(self, mapping_id: str, other_id: str) -> Difference:
+        """Return the layers that only one of two mappings of an architecture matches.
+
+        Raises:
+            UnknownMapping: If no revision has one of the ids.
+            InvalidRequest: If an id is invalid, or they are of different architectures.
+            NotRegistered: If the architecture was not scanned.
+        """
+        path = f"/v1/mappings/{quoted_segment(mapping_id)}/diff"
+        return self._get(Difference, path, {"against": other_id})
+
+    def changes(self, since: int = 0) -> Iterator[Change]:
+        """Yield every change after a serial, oldest first, page by page."""
+        serial: int | None = since
+        while serial is not None:
+            page = self._get(ChangePage, "/v1/changes", {"since": str(serial), "limit": str(PAGE)})
+            yield from page.changes
+            serial = page.next
+
+    def snapshot_key(self) -> str:
+        """Return the public key the service signs snapshots with: keep it, and verify every snapshot with it."""
+        return self._get(SnapshotKey, "/v1/snapshot/key", {}).key
+
+    def snapshot(self, out: Path, key: str | None = None, since: int | None = None) -> SnapshotInfo:
+        """Download a snapshot and verify it; the file exists afterwards only if the signature is valid.
+
+        Args:
+            out: File to write: lines of JSON (see ``loradar.snapshots``).
+            key: The public key it must be signed with. Without it the service is asked for its key, which proves that
+                nothing was lost on the way, but not who sent it.
+            since: Only the architectures changed after this serial, each whole.
+
+        Raises:
+            SignatureInvalid: If it is incomplete, altered, signed with another key, or not what was requested.
+            MissingExtra: If ``cryptography`` is not installed.
+        """
+        key = key or self.snapshot_key()
+        with part_of(out) as part:
+            self._download("/v1/snapshot", {"since": None if since is None else str(since)}, part)
+            with part.open("rb") as file:
+                info = check_snapshot(file, key)
+            if info.since not in (None, since):  # a valid snapshot, but of another request
+                message = f"{self.url} sent the changes after serial {info.since}, not after {since}. Try again."
+                raise SignatureInvalid(message, since=since, found=info.since)
+            return info
+
+    def whoami(self) -> Actor:
+        """Return the owner of this client's token."""
+        return self._get(Actor, "/v1/tokens/me", {})
+
+    @override
+    def submit(self, statement: Statement, key: str | None = None) -> Submission:
+        return self._post(Submission, "/v1/submissions", to_json(statement), key=key)
+
+    @override
+    def submission(self, submission_id: int) -> Submission:
+        return self._get(Submission, f"/v1/submissions/{submission_id}", {})
+
+    @override
+    def submissions(
+        self, *, before: int | None = None, limit: int = 50, **filters: Unpack[Filters]
+    ) -> tuple[Submission, ...]:
+        query = {name: None if value is None else str(value) for name, value in filters.items()}
+        query |= {"before": None if before is None else str(before), "limit": str(limit)}
+        return self._get(SubmissionPage, "/v1/submissions", query).submissions
+
+    @override
+    def review(
+        self,
+        submission_id: int,
+        decision: ReviewDecision,
+        comment: str,
+        *,
+        version: int | None = None,
+        key: str | None = None,
+    ) -> Submission:
+        path = f"/v1/submissions/{submission_id}/reviews"
+        return self._post(Submission, path, {"decision": decision, "comment": comment}, version=version, key=key)
+
+    @override
+    def withdraw(
+        self, submission_id: int, reason: str, *, version: int | None = None, key: str | None = None
+    ) -> Submission:
+        path = f"/v1/submissions/{submission_id}/withdrawal"
+        return self._post(Submission, path, {"reason": reason}, version=version, key=key)
+
+    @override
+    def yank(self, mapping_id: str, reason: str, *, version: int | None = None, key: str | None = None) -> Revision:
+        path = f"/v1/mappings/{quoted_segment(mapping_id)}/yank"
+        return self._post(Revision, path, {"reason": reason}, version=version, key=key)
+
+    @override
+    def restore(self, mapping_id: str, reason: str, *, version: int | None = None, key: str | None = None) -> Revision:
+        path = f"/v1/mappings/{quoted_segment(mapping_id)}/restoration"
+        return self._post(Revision, path, {"reason": reason}, version=version, key=key)
+
+    @override
+    def create_token(self, name: str, role: TokenRole, expires_days: int | None = None) -> tuple[Token, str]:
+        # Not repeated if the response is lost: the token whose secret is lost stays visible, and can be revoked.
+        body = {"name": name, "role": role, "expires_days": expires_days}
+        created = self._post_once(NewToken, "/v1/tokens", body)
+        return created.token, created.secret
+
+    @override
+    def tokens(self) -> tuple[Token, ...]:
+        return self._get(TokenList, "/v1/tokens", {}).tokens
+
+    @override
+    def revoke_token(self, token_id: int) -> Token:
+        return self._post_once(Token, f"/v1/tokens/{token_id}/revocation", {})
+
+
+def _architecture_path(library: str, name: str) -> str:
+    return f"/v1/architectures/{quoted_segment(library)}/{quoted_segment(name)}"
