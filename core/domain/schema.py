@@ -8,7 +8,7 @@ only ``from_json`` and ``dump_json`` import pydantic, which takes 0.1 s of the 0
 import ast
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import cache
 from itertools import pairwise
 from operator import attrgetter
@@ -79,13 +79,11 @@ def to_json(record: "DataclassInstance") -> dict[str, Any]:
 
 
 def _to_value(value: Any) -> Any:
-    if type(value) in _PLAIN:
-        return value
     if isinstance(value, tuple | list):
-        return [_to_value(item) for item in value]
+        return [item if type(item) in _PLAIN else _to_value(item) for item in value]
     if isinstance(value, dict):
-        return {key: _to_value(item) for key, item in value.items()}
-    return to_json(value) if is_dataclass(value) and not isinstance(value, type) else value
+        return {key: item if type(item) in _PLAIN else _to_value(item) for key, item in value.items()}
+    return to_json(value) if hasattr(type(value), "__dataclass_fields__") else value
 
 
 @cache
