@@ -1,4 +1,4 @@
-"""core *offers*: loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
+"""Provide loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
 ``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` ->
 adapters, as ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.

@@ -1,4 +1,4 @@
-"""Optional dependencies: named with the way to install them before an import of theirs fails."""
+"""Check optional dependencies and say how to install a missing one."""
 
 from importlib.util import find_spec
 
@@ -6,10 +6,10 @@ from .errors import MissingExtra
 
 
 def require(extra: str, *packages: str) -> None:
-    """Check that the packages an extra brings are installed; nothing is imported.
+    """Check that the packages of an extra are installed, without importing them.
 
     Raises:
-        MissingExtra: Naming the first that is not, and the extra.
+        MissingExtra: Naming the first missing package and the extra.
     """
     for package in packages:
         if find_spec(package) is None:

@@ -1,4 +1,4 @@
-"""Ed25519: who signs a snapshot, and whether a signature is theirs. Needs ``cryptography``, of the extra ``server``."""
+"""Sign snapshots and verify signatures with Ed25519; needs ``cryptography``, of the extra ``server``."""
 
 import os
 from base64 import b64decode, b64encode
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FILE = "signing-key"
-"""Name of the file with the key in the folder of the settings."""
+"""Name of the key file in ``Settings.home``."""
 
 ALGORITHM: Final = "ed25519"
 _BYTES = 32
 
 
 class Signer:
-    """Signs for one registry.
+    """Sign for one registry.
 
     Attributes:
         key: The public key, base64 of its 32 bytes.
@@ -35,10 +35,10 @@ class Signer:
 
     @classmethod
     def of(cls, settings: Settings) -> "Signer":
-        """Return the signer of an environment: its key is the one given, or one made on first use and kept.
+        """Return a signer with the configured key, or with a key made on first use and kept in a file.
 
         Raises:
-            InvalidConfig: If the key is no base64 of 32 bytes, or cannot be read or kept.
+            InvalidConfig: If the key is not base64 of 32 bytes, or its file cannot be read or written.
             MissingExtra: If ``cryptography`` is not installed.
         """
         require("server", "cryptography")
@@ -48,7 +48,7 @@ class Signer:
         try:
             return cls._from_text(_read_or_make(path), str(path))
         except OSError as error:
-            message = f"The signing key {str(path)!r} cannot be used: {error.strerror}. Set {SIGNING_KEY_VARIABLE}."
+            message = f"Cannot use the signing key file {str(path)!r}: {error.strerror}. Set {SIGNING_KEY_VARIABLE}."
             raise InvalidConfig(message, path=str(path)) from error
 
     @classmethod
@@ -56,9 +56,9 @@ class Signer:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - optional
 
         raw = _decode(text)
-        if raw is None:  # without its value: it may be a real one with a slip
+        if raw is None:  # the value is not shown: it may be a real key with a typo
             way_out = "Make one with: head -c 32 /dev/urandom | base64"
-            message = f"The signing key in {place} is no base64 of {_BYTES} bytes. {way_out}"
+            message = f"Invalid signing key in {place}: it must be base64 of {_BYTES} bytes. {way_out}"
             raise InvalidConfig(message, place=place)
         return cls(Ed25519PrivateKey.from_private_bytes(raw))
 
@@ -68,15 +68,15 @@ class Signer:
 
 
 def _read_or_make(path: Path) -> str:
-    """Return the text of a key's file; one that nobody else can read is made if there is none."""
+    """Return the text of the key file; if there is none, make one that only the user can read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         with NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.", encoding="ascii") as made:  # mode 0600
             made.write(b64encode(os.urandom(_BYTES)).decode() + "\n")
             made.flush()
             with suppress(FileExistsError):
-                os.link(made.name, path)  # unlike a rename, it fails where somebody else was faster
-    return path.read_text("utf-8", errors="replace")  # what is no text is no base64 either
+                os.link(made.name, path)  # unlike a rename, it fails if another process was faster
+    return path.read_text("utf-8", errors="replace")  # undecodable bytes are rejected as base64
 
 
 def _decode(text: str, size: int = _BYTES) -> bytes | None:
@@ -88,15 +88,15 @@ def _decode(text: str, size: int = _BYTES) -> bytes | None:
 
 
 def check_signature(key: str, message: bytes, signature: str) -> None:
-    """Make sure that a message was signed with the private half of a key.
+    """Verify that a message was signed with the private half of a key.
 
     Args:
         key: The public key, base64 of its 32 bytes.
-        message: What was signed.
+        message: The signed bytes.
         signature: Base64.
 
     Raises:
-        SignatureInvalid: If it was not, or one of them is no base64 of the right length.
+        SignatureInvalid: If it was not, or the key or signature is not base64 of the right length.
         MissingExtra: If ``cryptography`` is not installed.
     """
     require("server", "cryptography")
@@ -106,10 +106,10 @@ def check_signature(key: str, message: bytes, signature: str) -> None:
     public, signed = _decode(key), _decode(signature, 2 * _BYTES)
     if public is None or signed is None:
         what, value = ("key", key) if public is None else ("signature", signature)
-        malformed = f"The {what} {value[:100]!r} is none of {ALGORITHM}: give the one that was served."
+        malformed = f"Malformed {ALGORITHM} {what} {value[:100]!r}: give the one that the service sent."
         raise SignatureInvalid(malformed, key=key[:100])
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signed, message)
     except (InvalidSignature, ValueError):
-        refused = f"The signature does not fit the key {key}: it was altered on the way, or signed by somebody else."
-        raise SignatureInvalid(refused, key=key) from None
+        mismatch = f"The signature does not match the key {key}: the snapshot was altered, or signed with another key."
+        raise SignatureInvalid(mismatch, key=key) from None

@@ -1,4 +1,4 @@
-"""Snapshots: a whole registry as lines of JSON, the last of them signed. Written by services, read by mirrors.
+"""Write and verify snapshots: a whole registry as lines of JSON, the last of them signed.
 
 The first line is ``{"format", "loradar", "serial", "head", "since"}``, then there is a line for each architecture, and
 the last one is ``{"signed": {"digest", "serial", "head", "since", "architectures"}, "signature"}``: an Ed25519
@@ -53,12 +53,12 @@ class SnapshotKey:
 
 
 def canonical_line(value: Any) -> str:
-    """Return the one JSON text of a value on a line: keys sorted, no spaces, ASCII only."""
+    """Return the canonical JSON text of a value on a line: keys sorted, no spaces, ASCII only."""
     return _ENCODER.encode(value) + "\n"
 
 
-class _Sum:
-    """The digest of lines, and what the first of them says."""
+class _Summary:
+    """Collect the digest of lines and the facts of the first one."""
 
     def __init__(self) -> None:
         self._digest = sha256()
@@ -72,13 +72,13 @@ class _Sum:
         self._digest.update(line)
 
     def info(self) -> SnapshotInfo:
-        told = {name: self._first[name] for name in ("serial", "head", "since")}
-        return SnapshotInfo(digest=f"sha256:{self._digest.hexdigest()}", architectures=self._lines - 1, **told)
+        first = {name: self._first[name] for name in ("serial", "head", "since")}
+        return SnapshotInfo(digest=f"sha256:{self._digest.hexdigest()}", architectures=self._lines - 1, **first)
 
 
 def signed_lines(lines: Iterable[str], signer: Signer) -> Iterator[bytes]:
-    """Yield the lines of a snapshot, and one more with the signature."""
-    total = _Sum()
+    """Yield the lines of a snapshot, followed by one with the signature."""
+    total = _Summary()
     for line in lines:
         encoded = line.encode()
         total.add(encoded)
@@ -88,7 +88,7 @@ def signed_lines(lines: Iterable[str], signer: Signer) -> Iterator[bytes]:
 
 
 def write_snapshot(out: Path, lines: Iterable[str], signer: Signer) -> SnapshotInfo:
-    """Write a snapshot, and return what it is of; the file is there once it is whole.
+    """Write a snapshot and return its facts; the file appears once it is complete.
 
     Raises:
         OSError: If it cannot be written.
@@ -102,7 +102,7 @@ def write_snapshot(out: Path, lines: Iterable[str], signer: Signer) -> SnapshotI
 
 @contextmanager
 def part_of(out: Path) -> Iterator[Path]:
-    """Lend a file beside ``out``, which takes its place at the end unless something failed."""
+    """Give a temporary file beside ``out`` that replaces it at the end, unless an error is raised."""
     part = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
         yield part
@@ -112,17 +112,17 @@ def part_of(out: Path) -> Iterator[Path]:
 
 
 def check_snapshot(lines: Iterable[bytes], key: str) -> SnapshotInfo:
-    """Return what a snapshot is of, once all of it is known to be as it was signed.
+    """Verify a snapshot and return its facts.
 
     Args:
-        lines: With their ends.
-        key: The public key of who signed it.
+        lines: The lines with their line ends.
+        key: The public key of the signer.
 
     Raises:
-        SignatureInvalid: If it is not: cut off, altered, or signed by somebody else.
+        SignatureInvalid: If it was cut off, altered, or signed with another key.
         MissingExtra: If ``cryptography`` is not installed.
     """
-    total, last = _Sum(), b""
+    total, last = _Summary(), b""
     try:
         for line in lines:
             if last:
@@ -132,10 +132,10 @@ def check_snapshot(lines: Iterable[bytes], key: str) -> SnapshotInfo:
         signed, signature, found = trailer["signed"], trailer["signature"], total.info()
         statement = _ENCODER.encode(signed).encode()
     except (ValueError, KeyError, TypeError, RecursionError):
-        message = "This is no whole snapshot: it has no signature at its end. Fetch it again."
+        message = "Incomplete snapshot: there is no signature at its end. Fetch it again."
         raise SignatureInvalid(message) from None
     check_signature(key, statement, str(signature))
     if signed != to_json(found):
-        message = f"The snapshot was altered: it is signed with {signed.get('digest')!r} and has {found.digest!r}."
+        message = f"Altered snapshot: the signed digest is {signed.get('digest')!r}, the actual one {found.digest!r}."
         raise SignatureInvalid(message, signed=signed, found=to_json(found))
     return found

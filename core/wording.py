@@ -1,4 +1,4 @@
-"""Sentences that several parts of loradar say in the same words."""
+"""Phrases that several parts of loradar share."""
 
 from collections.abc import Iterable
 
@@ -10,8 +10,8 @@ def count_layers(count: int, role: str = "") -> str:
     return " ".join(filter(None, (str(count), role, "layer" if count == 1 else "layers")))
 
 
-def tell_slot(pattern: str, role: Role, count: int) -> str:
-    """Return what a proposal hits, slot by slot: ``model.layers.*.q_proj is attention.query (32 layers)``."""
+def describe_slot(pattern: str, role: Role, count: int) -> str:
+    """Return a slot in words: ``model.layers.*.q_proj is attention.query (32 layers)``."""
     known = "" if role == "other" else f" is {role}"
     return f"{pattern}{known} ({count_layers(count)})"
 

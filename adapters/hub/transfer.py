@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from ...extras import require
-from ...hub_errors import in_words
+from ...hub_errors import translate_errors
 from ..adapted import Adapted
 from ..files.checkpoint import CONFIG, WEIGHTS
 from .card import CARD, write_card
@@ -122,7 +122,7 @@ def _in_words(api: "HfApi", location: Location) -> AbstractContextManager[None]:
         InvalidReference: If the repo's name is invalid.
         HubFailed: For every other error.
     """
-    return in_words(api.endpoint, str(location), location.repo, partial(_missing, api, location))
+    return translate_errors(api.endpoint, str(location), location.repo, partial(_missing, api, location))
 
 
 def _missing(api: "HfApi", location: Location, name: str) -> str:

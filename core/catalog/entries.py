@@ -75,7 +75,7 @@ class Catalog:
 
 
 def list_catalogs() -> list[Traversable]:
-    """Return the catalog files that come with loradar, sorted by name."""
+    """Return the packaged catalog files, sorted by name."""
     folder = resources.files("loradar.data") / "catalog"
     if not folder.is_dir():
         return []
@@ -86,7 +86,7 @@ def read_catalog(file: Traversable) -> Catalog:
     """Read a catalog file.
 
     Raises:
-        InvalidRequest: If a line of it is none of a catalog.
+        InvalidRequest: If a line is not one of a catalog; the message gives its number.
     """
     with file.open(encoding="utf-8") as lines:
         return read_numbered(enumerate(lines, start=1), str(file))
@@ -107,16 +107,16 @@ def read_numbered(numbered: Iterator[tuple[int, str]], file: str) -> Catalog:
             found = unpacker.read(json.loads(line))
             entries += [CatalogEntry(**found)] if found else []
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, StopIteration) as error:
-        message = f"{file} line {number} is no catalog line ({type(error).__name__}: {error})."
+        message = f"Invalid catalog line {number} in {file} ({type(error).__name__}: {error}): make the catalog again."
         raise InvalidRequest(message, file=file, line=number) from error
     return Catalog(header, tuple(entries))
 
 
 def catalog_lines(header: CatalogHeader, entries: Iterable[CatalogEntry]) -> Iterator[str]:
-    """Yield the lines of a catalog file, without their line ends; the same entries make the same lines.
+    """Yield the lines of a catalog file without line ends; equal entries give equal lines.
 
     Args:
-        header: What the entries were made from.
+        header: The versions the entries were made from.
         entries: Sorted by name.
     """
     yield to_text(to_json(header))

@@ -1,9 +1,8 @@
-"""What a library's older versions differ in from its catalog, kept as JSON lines beside it. No torch and no SQL.
+"""Read and write the differences of older library versions from the catalog, as JSON lines.
 
-A file is a catalog of the older version (``loradar.catalog.entries``) of which only what differs is written. Its
-header names the version of the catalog it was compared with (``base``) and the architectures whose proposals and
-checks are the same there (``same``); lines with ``edges`` say what the layers of an architecture were called. What is
-in neither file did not exist then.
+A file is a catalog of the older version (``loradar.catalog.entries``) with the differences only. Its header names the
+version of the catalog it was compared with (``base``) and the architectures with the same proposals and checks there
+(``same``); lines with ``edges`` hold renames of layers. An architecture in neither file did not exist then.
 """
 
 import json
@@ -11,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
 
 from ..domain.versions import Rename, VersionedRename
 from ..errors import InvalidRequest
@@ -23,21 +21,18 @@ _EDGES = '{"edges":'
 
 @dataclass(frozen=True, slots=True)
 class OlderCatalog:
-    """What the scans of an older version found.
-
-    Attributes:
-        catalog: As a catalog of that version, whole; slots only of what the newer catalog does not have.
-        base: Version of the newer catalog.
-        renames: Every rename on the way to the newer catalog, by architecture.
-    """
+    """The scans of an older version."""
 
     catalog: Catalog
+    """The whole catalog of that version; slots only of architectures the newer catalog does not have."""
     base: str
+    """Version of the newer catalog."""
     renames: dict[str, tuple[VersionedRename, ...]]
+    """Renames between the two versions, by architecture."""
 
 
 def list_older() -> list[Traversable]:
-    """Return the files on older versions that come with loradar, sorted by name."""
+    """Return the packaged files of older versions, sorted by name."""
     folder = resources.files("loradar.data") / "versions"
     if not folder.is_dir():
         return []
@@ -45,24 +40,25 @@ def list_older() -> list[Traversable]:
 
 
 def read_older(file: Traversable, bases: Iterable[Catalog]) -> OlderCatalog | None:
-    """Read a file on an older version; ``None`` if the catalog it was compared with is not among ``bases``.
+    """Read the file of an older version; ``None`` if the catalog it was compared with is not among ``bases``.
 
     Raises:
-        InvalidRequest: If a line of it is none of such a file, or the catalog lacks what is said to be the same.
+        InvalidRequest: If a line is not one of such a file, or the catalog lacks an architecture of ``same``.
     """
     with file.open(encoding="utf-8") as lines:
         numbered = [*enumerate(lines, start=1)]
     own = read_numbered(((n, line) for n, line in numbered if not line.startswith(_EDGES)), str(file))
     header = json.loads(numbered[0][1])
     compared = (own.header.library, header.get("base"))
-    base = next((one for one in bases if (one.header.library, one.header.library_version) == compared), None)
+    base = next((b for b in bases if (b.header.library, b.header.library_version) == compared), None)
     if base is None:
         return None
     known = {entry.architecture.name: entry for entry in base.entries}
     try:
         same = [_as_of(known[name], own.header.library_version) for name in header["same"]]
         edges = [json.loads(line) for _, line in numbered if line.startswith(_EDGES)]
-        renames = {edge["name"]: _to_renames(edge, own.header.library_version, compared[1]) for edge in edges}
+        versions = (own.header.library_version, compared[1])
+        renames = {edge["name"]: tuple(VersionedRename(*versions, *names) for names in edge["edges"]) for edge in edges}
     except (KeyError, TypeError, ValueError) as error:
         message = f"{file} does not fit the catalog ({type(error).__name__}: {error}). Make it again from both."
         raise InvalidRequest(message, file=str(file)) from error
@@ -70,7 +66,7 @@ def read_older(file: Traversable, bases: Iterable[Catalog]) -> OlderCatalog | No
 
 
 def _as_of(entry: CatalogEntry, version: str) -> CatalogEntry:
-    """Return the entry as the scan of another version would have made it, which found the same."""
+    """Return the entry as an equal scan of another version would have made it."""
     return replace(
         entry,
         architecture=replace(entry.architecture, library_version=version),
@@ -80,12 +76,8 @@ def _as_of(entry: CatalogEntry, version: str) -> CatalogEntry:
     )
 
 
-def _to_renames(edge: dict[str, Any], older: str, newer: str) -> tuple[VersionedRename, ...]:
-    return tuple(VersionedRename(older, newer, *names) for names in edge["edges"])
-
-
 def older_lines(older: Catalog, base: Catalog, renames: dict[str, tuple[Rename, ...]]) -> Iterator[str]:
-    """Yield the lines of a file on an older version, without their line ends.
+    """Yield the lines of the file of an older version, without line ends.
 
     Args:
         older: The whole catalog of the older version.
@@ -104,7 +96,7 @@ def older_lines(older: Catalog, base: Catalog, renames: dict[str, tuple[Rename, 
 
 
 def _is_same(entry: CatalogEntry, known: dict[str, CatalogEntry]) -> bool:
-    """Tell whether both versions have the same proposals, sizes and checks; reasons and blocks name layers."""
+    """Return whether both versions have equal proposals, sizes and checks, apart from reasons and blocks."""
     newer = known.get(entry.architecture.name)
     return newer is not None and entry.unscanned is None and _facts(entry) == _facts(newer)
 
@@ -116,7 +108,7 @@ def _facts(entry: CatalogEntry) -> tuple[object, ...]:
 
 
 def _own(entries: Iterable[CatalogEntry], known: dict[str, CatalogEntry], same: set[str]) -> Iterator[CatalogEntry]:
-    """Yield what is not the same; what the newer version has as well goes without its slots, which are told there."""
+    """Yield the entries that differ, without slots where the newer version has the architecture too."""
     for entry in entries:
         name = entry.architecture.name
         if name not in same:

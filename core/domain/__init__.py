@@ -1,1 +1,1 @@
-"""Define loradar's frozen records and vocabulary; nothing in here imports torch, SQL or another folder of loradar."""
+"""Frozen records and vocabulary; imports no torch, no SQL and no other folder of loradar."""

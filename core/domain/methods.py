@@ -1,4 +1,4 @@
-"""PEFT's methods: what each needs to be told of a model, and which methods need the same (``data/methods.toml``)."""
+"""Describe PEFT's methods and the families of methods that share targets (``data/methods.toml``)."""
 
 import tomllib
 from dataclasses import dataclass
@@ -11,68 +11,62 @@ from .architectures import PromptFacts
 from .vocabulary import Kind, Preset
 
 TARGETED = "LORA"
-"""The family whose proposals tell that an architecture was scanned at all."""
+"""The family that every scanned architecture has proposals for."""
 
 UNTARGETED = frozenset({"PROMPT_LEARNING", "WHOLE_MODEL"})
-"""Families whose methods name no layer."""
+"""Families whose methods name no layers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Methods that need to be told the same of a model.
-
-    Attributes:
-        says: What that is, and why.
-        presets: Presets that are proposed for them.
-    """
+    """Methods that share targets."""
 
     name: str
     says: str
+    """The layers or facts they need, and why."""
     presets: tuple[Preset, ...]
+    """Presets proposed for them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One PEFT method.
-
-    Attributes:
-        name: PEFT's name of it (``PeftType``).
-        family: Name of its family.
-        kinds: Kinds of layers it can adapt; empty if it names none.
-        grouped: Whether convolutions with groups are among them.
-        parameters: Whether it adapts fused experts (``target_parameters``).
-        exclusion: Whether its configuration has ``exclude_modules``.
-        sized_alike: Whether it trains as many parameters as the method its family is named for.
-        needs: Facts of a model its configuration asks for.
-        only: The only model types it knows; empty if it takes all.
-        note: What else it demands; empty if nothing.
-    """
+    """One PEFT method."""
 
     name: str
+    """PEFT's name (``PeftType``)."""
     family: str
+    """Name of its family."""
     kinds: frozenset[Kind] = frozenset()
+    """Kinds of layers it can adapt; empty if it names no layers."""
     grouped: bool = False
+    """Whether it can adapt convolutions with groups."""
     parameters: bool = False
+    """Whether it can adapt fused experts (``target_parameters``)."""
     exclusion: bool = False
+    """Whether its configuration has ``exclude_modules``."""
     sized_alike: bool = False
+    """Whether it trains as many parameters as the method its family is named for."""
     needs: tuple[str, ...] = ()
+    """Facts of a model that its configuration requires."""
     only: tuple[str, ...] = ()
+    """The only model types it supports; empty for all."""
     note: str = ""
+    """Further requirements; empty for none."""
 
     def fits(self, kind: str, groups: int = 1) -> bool:
-        """Tell whether the method can adapt a layer of this kind."""
+        """Return whether the method can adapt a layer of this kind."""
         if kind == "expert_parameter":
             return self.parameters
         return kind in self.kinds and (groups == 1 or self.grouped)
 
     @property
     def shares(self) -> str:
-        """The reason that comes with an answer of its family; empty for the method the family is named for."""
+        """The reason added to a proposal of its family; empty for the method the family is named for."""
         return "" if self.name == self.family else f"{self.name} shares {self.family}'s targets"
 
 
 def get_method(peft_type: str) -> Method:
-    """Return the method of a PEFT type, whatever its case.
+    """Return the method of a PEFT type, in any case.
 
     Raises:
         UnknownPeftType: If PEFT has no such method.
@@ -89,19 +83,19 @@ def list_methods() -> list[Method]:
 
 
 def get_family(name: str) -> Family:
-    """Return a family by its name, as a method has it."""
+    """Return the family of this name."""
     facts = _facts()["families"][name]
     return Family(name, facts["says"], tuple(facts["presets"]))
 
 
 def list_fact_names() -> dict[str, list[str]]:
-    """Return, for each fact of prompt learning, the names under which configurations keep it, in PEFT's order."""
+    """Return the names of each prompt-learning fact in model configurations, in PEFT's order."""
     names: dict[str, list[str]] = _facts()["facts"]
     return names
 
 
 def list_fact_fields() -> dict[str, list[str]]:
-    """Return, for each fact of prompt learning, the fields in which PEFT's configurations of a method want it."""
+    """Return the fields of each prompt-learning fact in PEFT's configurations."""
     fields: dict[str, list[str]] = _facts()["fields"]
     return fields
 
@@ -131,13 +125,11 @@ def explain_facts(method: Method, name: str, facts: PromptFacts) -> tuple[str, .
 
 @cache
 def _methods() -> dict[str, Method]:
-    return {name: _to_method(name, facts) for name, facts in _facts()["methods"].items()}
-
-
-def _to_method(name: str, facts: dict[str, Any]) -> Method:
-    lists: dict[str, Any] = {field: tuple(facts[field]) for field in ("needs", "only") if field in facts}
-    lists["kinds"] = frozenset(facts.get("kinds", ()))
-    return Method(name, **{**facts, **lists})
+    methods: dict[str, Method] = {}
+    for name, facts in _facts()["methods"].items():
+        lists: dict[str, Any] = {field: tuple(facts[field]) for field in ("needs", "only") if field in facts}
+        methods[name] = Method(name, **{**facts, **lists, "kinds": frozenset(facts.get("kinds", ()))})
+    return methods
 
 
 @cache

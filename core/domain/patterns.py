@@ -1,4 +1,4 @@
-"""The shortest names that hit exactly a set of layers: a list of suffixes, else one generated regex."""
+"""Find the shortest targets that match exactly a set of layers: suffixes, else one generated regex."""
 
 import re
 from collections import Counter, defaultdict
@@ -11,13 +11,13 @@ MAX_SUFFIXES = 12
 """A list longer than this is harder to read than a regex."""
 
 OPEN = "*"
-"""Stands for any index in a tail."""
+"""Placeholder for any index in a tail."""
 
 Tail = tuple[str, ...]
-"""The last segments of a path, some indices left open."""
+"""The last segments of a path; an open index is ``*``."""
 
 
-@lru_cache(maxsize=1 << 15)  # every step asks for the same paths
+@lru_cache(maxsize=1 << 15)  # every step of a scan uses the same paths
 def pattern_of(path: str) -> str:
     """Return a path with every index replaced by ``*``."""
     return ".".join(OPEN if segment.isdecimal() else segment for segment in path.split("."))
@@ -26,11 +26,11 @@ def pattern_of(path: str) -> str:
 def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Targets:
     r"""Return the shortest targets that match exactly ``wanted`` among ``module_paths``, by PEFT's rule.
 
-    A layer goes by the shortest tail of its path that no unwanted module shares: without any index if there is one,
-    so that it still fits when the model is deeper or stands inside another one; else with open indices; else with the
-    last index named, then the last two, and so on. If no index had to be left open, the tails are suffixes; else
-    they make one regex, which is linear: literals, ``\d+`` between dots, plain alternatives and one leading ``.*``.
-    A suffix never is a bare index: ``0`` hits whatever else is numbered.
+    A layer is named by the shortest tail of its path that no other module shares: preferably without an index, so that
+    it still fits a deeper model or one inside another; else with open indices; else with the last index given, then
+    the last two, and so on. Tails without open indices are suffixes; otherwise they form one regex that runs in linear
+    time: literals, ``\d+`` between dots, plain alternatives and one leading ``.*``. A suffix is never a bare index,
+    because ``0`` matches every numbered module.
     """
     names = _Names(wanted, module_paths)
     tails = {path: names.find(path) for path in wanted}
@@ -41,26 +41,26 @@ def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Target
 
 
 def name_with_exclusion(wanted: Collection[str], module_paths: Sequence[str]) -> tuple[Targets, Targets | None]:
-    """Return targets and exclusions that match exactly ``wanted``: none excluded unless that is shorter.
+    """Return targets and exclusions that together match exactly ``wanted``; no exclusions unless that is shorter.
 
-    The shorter way names the last segments of the layers wanted, and excludes what else has them: by its names, or
-    by the parts of the model in which nothing is wanted.
+    With exclusions, the targets are the last segments of the wanted paths, and the exclusions are the other modules
+    with these segments, or the parts of the model without a wanted layer.
     """
     exact = name_targets(wanted, module_paths)
     leaves = tuple(dict.fromkeys(path.rpartition(".")[2] for path in wanted))
-    is_known = set(wanted)
-    others = [p for p in module_paths if p not in is_known and p.rpartition(".")[2] in leaves]
+    chosen = set(wanted)
+    others = [p for p in module_paths if p not in chosen and p.rpartition(".")[2] in leaves]
     if not others or not all(map(_is_name, leaves)) or len(leaves) > MAX_SUFFIXES:
         return exact, None
-    ways = (name_targets(others, module_paths), _name_parts(others, wanted))
-    excluded = min((way for way in ways if way), key=_length)
+    exclusions = (name_targets(others, module_paths), _name_parts(others, wanted))
+    excluded = min(filter(None, exclusions), key=_length)
     return (leaves, excluded) if _length(leaves) + _length(excluded) < _length(exact) else (exact, None)
 
 
 def _name_parts(unwanted: Collection[str], wanted: Iterable[str]) -> str:
-    """Return a regex of the largest parts that hold something unwanted and nothing wanted; empty if there is none."""
-    held = {part for path in wanted for part in _parts(path)}
-    parts = dict.fromkeys(next((part for part in _parts(path) if part not in held), path) for path in unwanted)
+    """Return a regex of the largest parts that contain unwanted modules and no wanted one; empty if there is none."""
+    needed = {part for path in wanted for part in _parts(path)}
+    parts = dict.fromkeys(next((part for part in _parts(path) if part not in needed), path) for path in unwanted)
     if any(part.rpartition(".")[2].isdecimal() for part in parts):
         return ""
     named = _either(tuple(map(re.escape, parts)))
@@ -77,28 +77,28 @@ def _length(targets: Targets) -> int:
 
 
 class _Names:
-    """Which tails of paths belong to wanted modules alone."""
+    """The tails of paths that belong to wanted modules alone."""
 
     def __init__(self, wanted: Collection[str], every: Sequence[str]) -> None:
         self._wanted = wanted
         self._every = every
         self._counts: dict[int, tuple[Counter[Tail], Counter[Tail]]] = {}
-        self._found: dict[str, Tail | None] = {}
+        self._open_tails: dict[str, Tail | None] = {}
 
     def find(self, path: str) -> Tail | None:
-        """Return the best name for a path; ``None`` if nothing but its indices tells it apart."""
+        """Return the best tail for a path; ``None`` if only its indices distinguish it."""
         pattern = pattern_of(path)
-        if pattern not in self._found:
-            self._found[pattern] = self._find_open(pattern)
-        found = self._found[pattern]
-        if found is not None:
-            return found
+        if pattern not in self._open_tails:
+            self._open_tails[pattern] = self._find_open(pattern)
+        open_tail = self._open_tails[pattern]
+        if open_tail is not None:
+            return open_tail
         indices = sum(map(str.isdecimal, path.split(".")))
         indexed = (t for named in range(1, indices + 1) for t in _tails(path, named) if self._is_exact(t, named))
         return next(indexed, None)
 
     def _find_open(self, pattern: str) -> Tail | None:
-        """Return the best name that leaves every index open; it is that of every path of the pattern."""
+        """Return the best tail with every index open, which all paths of the pattern share."""
         exact = [tail for tail in _tails(pattern, 0) if self._is_exact(tail, 0)]
         plain = (tail for tail in exact if OPEN not in tail)
         return next(plain, None) or next(iter(exact), None)
@@ -110,13 +110,13 @@ class _Names:
         return wanted[tail] == every[tail]
 
 
-@lru_cache(maxsize=8)  # the presets of one model are named among the same modules
+@lru_cache(maxsize=8)  # shared by the presets of one model
 def _count_every(paths: tuple[str, ...], named: int) -> Counter[Tail]:
     return _count_tails(paths, named)
 
 
 def _count_tails(paths: Iterable[str], named: int) -> Counter[Tail]:
-    """Count the tails of paths; where every index is open, those of one pattern are counted at once."""
+    """Count the tails of paths; with every index open, the paths of one pattern are counted at once."""
     counts: Counter[Tail] = Counter()
     for path, count in Counter(map(pattern_of, paths) if named == 0 else paths).items():
         for tail in _tails(path, named):
@@ -125,7 +125,7 @@ def _count_tails(paths: Iterable[str], named: int) -> Counter[Tail]:
 
 
 def _tails(path: str, named: int) -> list[Tail]:
-    """Return the tails of a path that hold a name, shortest first, all but the last ``named`` indices open."""
+    """Return the tails of a path that contain a name, shortest first, with all but the last ``named`` indices open."""
     segments = path.split(".")
     for position in range(len(segments) - 1, -1, -1):
         if segments[position].isdecimal():

@@ -17,93 +17,79 @@ ROLE_ORDER: dict[str, int] = {role: position for position, role in enumerate(get
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a family of methods adapts in a model.
-
-    Attributes:
-        family: Its name, which is that of its first method.
-        layers: What it adapts.
-        why: Why these, in words.
-        feedforward: Those of them that IA3 scales at the input.
-    """
+    """The layers a family of methods adapts in a model."""
 
     family: str
+    """Name of the family, which is that of its first method."""
     layers: tuple[Layer, ...]
     why: str
+    """Why these layers, in words."""
     preset: Preset = "default"
     feedforward: tuple[Layer, ...] = ()
+    """The layers that IA3 scales at the input."""
 
     @property
     def ordered(self) -> list[Layer]:
-        """The layers by role, in the order of the roles."""
+        """The layers in the order of the roles."""
         return sorted(self.layers, key=lambda layer: ROLE_ORDER[layer.role])
 
 
 def make_spec(
     choice: Choice, module_paths: Sequence[str], parameter_paths: Sequence[str], saved: tuple[str, ...]
 ) -> TargetSpec:
-    """Return the shortest spec that hits exactly the layers of a choice."""
+    """Return the shortest spec that matches exactly the layers of a choice."""
     modules = [layer.path for layer in choice.ordered if layer.kind != "expert_parameter"]
-    parameters = [layer.path for layer in choice.ordered if layer.kind == "expert_parameter"]
-    targets, excluded, feedforward = _name_modules(choice, modules, module_paths) if modules else (None, None, None)
+    experts = [layer.path for layer in choice.ordered if layer.kind == "expert_parameter"]
+    targets: Targets | None = None
+    excluded: Targets | None = None
+    feedforward: Targets | None = None
+    if modules and choice.family == "IA3":
+        targets, feedforward = _name_ia3_targets(choice, modules, module_paths)
+    elif modules and get_method(choice.family).exclusion:
+        targets, excluded = name_with_exclusion(modules, module_paths)
+    elif modules:
+        targets = name_targets(modules, module_paths)
+    parameters = name_targets(experts, parameter_paths) if experts else None
     return TargetSpec(
         target_modules=targets,
         exclude_modules=excluded,
         modules_to_save=saved or None,
-        target_parameters=_name_parameters(parameters, parameter_paths) if parameters else None,
+        # PEFT takes no regex here: whole paths where no suffix is exact.
+        target_parameters=tuple(experts) if isinstance(parameters, str) else parameters,
         feedforward_modules=feedforward,
     )
 
 
-def _name_modules(
-    choice: Choice, modules: Sequence[str], module_paths: Sequence[str]
-) -> tuple[Targets, Targets | None, Targets | None]:
-    """Return (targets, exclusions, those of IA3's feed-forward layers)."""
-    if choice.family == "IA3":
-        return _name_scaled(choice, modules, module_paths)
-    if get_method(choice.family).exclusion:
-        return (*name_with_exclusion(modules, module_paths), None)
-    return name_targets(modules, module_paths), None, None
-
-
-def _name_scaled(choice: Choice, modules: Sequence[str], module_paths: Sequence[str]) -> tuple[Targets, None, Targets]:
-    """Name IA3's layers so that its feed-forward names are among its targets, as PEFT demands of two lists."""
+def _name_ia3_targets(choice: Choice, modules: Sequence[str], module_paths: Sequence[str]) -> tuple[Targets, Targets]:
+    """Return targets and feed-forward targets; of two lists PEFT requires the second to be part of the first."""
     second = [layer.path for layer in choice.feedforward]
     first = [path for path in modules if path not in second]
     targets, feedforward = name_targets(first, module_paths), name_targets(second, module_paths)
     if isinstance(targets, str) or isinstance(feedforward, str):
-        return name_targets(modules, module_paths), None, feedforward
-    return (*targets, *feedforward), None, _told_apart(feedforward, first, second)
-
-
-def _told_apart(feedforward: tuple[str, ...], first: Sequence[str], second: Sequence[str]) -> Targets:
-    """Return names or a regex: PEFT takes a feed-forward name for the end of a path, within a segment too."""
-    return name_targets(second, [*first, *second]) if any(p.endswith(feedforward) for p in first) else feedforward
-
-
-def _name_parameters(paths: Sequence[str], parameter_paths: Sequence[str]) -> tuple[str, ...]:
-    """Return suffixes, which is all PEFT's ``target_parameters`` takes; whole paths if no suffix will do."""
-    named = name_targets(paths, parameter_paths)
-    return named if isinstance(named, tuple) else tuple(paths)
+        return name_targets(modules, module_paths), feedforward
+    # PEFT matches a feed-forward name with the end of a path, even within a segment.
+    is_ambiguous = any(path.endswith(feedforward) for path in first)
+    return (*targets, *feedforward), name_targets(second, [*first, *second]) if is_ambiguous else feedforward
 
 
 def count_per_rank(choice: Choice, gains: Mapping[str, int]) -> int:
-    """Return the parameters each rank adds; none for a method without ranks."""
+    """Return the number of parameters each rank adds; 0 for a method without ranks."""
     if choice.family != "LORA":
         return 0
     return sum(size_per_rank(layer) + gains.get(layer.path, 0) for layer in choice.layers)
 
 
 def count_gains(layers: Iterable[Layer], parameter_paths: Iterable[str]) -> dict[str, int]:
-    """Return how many values per channel each convolution trains beside weight and bias, such as a scaled one's gain.
+    """Return the number of values per channel that each convolution trains beside weight and bias, such as a gain.
 
-    PEFT makes both factors of a convolution's adapter of the convolution's own class, so each has as many.
+    PEFT builds both factors of a convolution's adapter from the convolution's own class, so each has as many.
     """
     owners = Counter(path.rpartition(".")[0] for path in parameter_paths if not path.endswith((".weight", ".bias")))
     return {layer.path: owners[layer.path] for layer in layers if layer.kind in CONV_KINDS and owners[layer.path]}
 
 
 def size_per_rank(layer: Layer) -> int:
-    """Return how many parameters each rank of a LoRA adapter on ``layer`` adds.
+    """Return the number of parameters each rank of a LoRA adapter on ``layer`` adds.
 
     A convolution's A keeps its kernel and reads every channel, its B keeps its groups; fused experts have one adapter
     each.
@@ -116,7 +102,7 @@ def size_per_rank(layer: Layer) -> int:
 
 
 def count_fixed(choice: Choice, norm_sizes: Mapping[str, int], gains: Mapping[str, int]) -> int:
-    """Return the parameters trained whatever the rank, heads aside."""
+    """Return the number of parameters trained at any rank, without heads."""
     if choice.family == "LORA":
         return sum(gains.get(layer.path, 0) * (layer.out_features or 0) for layer in choice.layers)
     if choice.family == "IA3":
@@ -124,13 +110,8 @@ def count_fixed(choice: Choice, norm_sizes: Mapping[str, int], gains: Mapping[st
         return sum((x.in_features if x in scaled else x.out_features) or 0 for x in choice.layers)
     if choice.family == "LN_TUNING":
         return sum(norm_sizes[layer.path] for layer in choice.layers)
-    if choice.family == "OSF":
-        return sum(map(_small_singular_values, choice.layers))
+    if (
+        choice.family == "OSF"
+    ):  # it keeps the larger half of the singular values and trains the rest, with their vectors
+        return sum((min(x.shape) - min(x.shape) // 2) * (sum(x.shape) + 1) for x in choice.layers)
     return sum(layer.out_features or 0 for layer in choice.layers) if choice.family == "BEFT" else 0
-
-
-def _small_singular_values(layer: Layer) -> int:
-    """OSF keeps the larger half of a matrix's singular values and trains the rest, with their vectors."""
-    rows, columns = layer.shape
-    trained = min(rows, columns) - min(rows, columns) // 2
-    return trained * (rows + columns + 1)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .layers import Layer
 
 Targets = tuple[str, ...] | str
-"""A tuple of path suffixes, or one regex matched against the whole path."""
+"""A tuple of path suffixes, or one regex that matches whole paths."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class HasFormula:
 
 
 def find_hits(spec: TargetSpec, layers: "Iterable[Layer]") -> tuple["Layer", ...]:
-    """Return the layers a spec hits, by PEFT's rule: what is excluded is left alone, whatever else matches it."""
+    """Return the layers a spec matches, by PEFT's rule: an excluded layer never matches."""
     modules, excluded = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.exclude_modules or ())
     parameters = TargetMatcher(spec.target_parameters or ())
     return tuple(
@@ -155,7 +155,7 @@ def find_hits(spec: TargetSpec, layers: "Iterable[Layer]") -> tuple["Layer", ...
 
 
 def excluding(spec: TargetSpec, targets: Targets) -> TargetSpec:
-    """Return a spec that leaves these modules alone besides those it leaves alone already."""
+    """Return a spec that excludes these modules too."""
     before = spec.exclude_modules
     if before is None:
         return replace(spec, exclude_modules=targets)
@@ -165,7 +165,7 @@ def excluding(spec: TargetSpec, targets: Targets) -> TargetSpec:
 
 
 def without_exclusion(spec: TargetSpec) -> TargetSpec:
-    """Return a spec that hits the same for a PEFT method whose configuration has no ``exclude_modules``."""
+    """Return a spec without ``exclude_modules`` that matches the same layers."""
     if spec.exclude_modules is None or spec.target_modules is None:
         return spec
     targets = f"(?!{as_regex(spec.exclude_modules)}$){as_regex(spec.target_modules)}"
@@ -173,7 +173,7 @@ def without_exclusion(spec: TargetSpec) -> TargetSpec:
 
 
 def as_regex(targets: Targets) -> str:
-    """Return the regex that matches the same whole paths as these targets."""
+    """Return the regex that matches the same paths as these targets."""
     if isinstance(targets, str):
         return f"(?:{targets})"
     return rf"(?:.*\.)?(?:{'|'.join(map(re.escape, targets))})"

@@ -1,4 +1,4 @@
-"""The words of design: libraries, kinds, roles, towers, presets, sources and verdicts. One word per thing."""
+"""Define the vocabulary: libraries, kinds, roles, towers, presets, sources and statuses."""
 
 from typing import Literal
 
@@ -54,10 +54,10 @@ Role = Literal[
 Tower = Literal["language", "vision", "audio", "projector", "main"]
 Preset = Literal["default", "attention", "mlp", "all-linear", "experts"]
 PRESETS: tuple[Preset, ...] = ("default", "attention", "mlp", "all-linear", "experts")
-"""The presets a scan proposes, each where there is something to hit."""
+"""The presets a scan proposes, each where a layer matches."""
 
 RANK = 8
-"""PEFT's default rank, at which sizes are told."""
+"""PEFT's default rank, at which sizes are stated."""
 
 SourceKind = Literal["community", "peft", "scanner"]
 Status = Literal["live", "partial", "dead", "unproven"]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
 from ...domain.selection import Choice
-from ...wording import tell_slot
+from ...wording import describe_slot
 
 WAYS = {"in_out": "input first (transposed)", "out_in": "output first"}
 
@@ -14,7 +14,7 @@ WAYS = {"in_out": "input first (transposed)", "out_in": "output first"}
 def tell_hit(choice: Choice) -> list[str]:
     """Return a reason per slot that a choice hits."""
     slots = Counter((pattern_of(layer.path), layer.role) for layer in choice.ordered)
-    return [tell_slot(pattern, role, count) for (pattern, role), count in slots.items()]
+    return [describe_slot(pattern, role, count) for (pattern, role), count in slots.items()]
 
 
 def tell_experts(experts: Sequence[Layer], parameter_paths: Collection[str]) -> list[str]:

@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ...errors import HubFailed, InvalidReference
 from ...extras import require
-from ...hub_errors import in_words
+from ...hub_errors import translate_errors
 from ...references import Reference
 
 CONFIG = "config.json"
@@ -42,7 +42,7 @@ def fetch_config(reference: Reference, *, for_others: bool = False) -> dict[str,
         message = f"{str(reference)!r} names no repo. Write it as in 'hub:org/repo', with '@revision' if need be."
         raise InvalidReference(message, reference=str(reference))
     api = HfApi(token=False if for_others else None)
-    with in_words(api.endpoint, str(reference), reference.name, _missing):
+    with translate_errors(api.endpoint, str(reference), reference.name, _missing):
         if for_others and not constants.HF_HUB_OFFLINE:
             return _read(_stream(api, reference), reference)
         _check_size(_size_of(api, reference), reference)

@@ -70,7 +70,7 @@ def test_a_key_that_is_none_is_refused_without_its_value(tmp_path, text):
 def test_a_key_s_file_that_is_spoiled_or_away_is_named(tmp_path, content):
     """With the variable that would help."""
     (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(InvalidConfig, match="signing-key is no base64 of 32 bytes"):
+    with pytest.raises(InvalidConfig, match="signing-key: it must be base64 of 32 bytes"):
         Signer.of(Settings(tmp_path, "sqlite://"))
     with pytest.raises(InvalidConfig, match=SIGNING_KEY_VARIABLE):
         Signer.of(Settings(tmp_path / FILE, "sqlite://"))
