@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 
 from ..errors import DatabaseUnusable, InvalidRequest, LoradarError, NotAuthenticated, TooLarge
-from ..validation.field_errors import fault_in_words
+from ..validation.bodies import describe_problem
 
 LOGGER = logging.getLogger("loradar.api")
 
@@ -85,7 +85,7 @@ def _describe_field(problem: dict[str, Any]) -> dict[str, str]:
     path = [str(part) for part in problem["loc"]]
     if path[1:2] and path[1] in FORMS:
         del path[1]
-    field = {"field": ".".join(path)[:VALUE_LENGTH], "problem": fault_in_words(problem)}
+    field = {"field": ".".join(path)[:VALUE_LENGTH], "problem": describe_problem(problem)}
     return field if problem["type"] == "missing" else field | {"value": str(problem.get("input"))[:VALUE_LENGTH]}
 
 

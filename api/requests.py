@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag
 from ..domain.identities import TokenRole
 from ..domain.submissions import ReviewDecision, Statement
 from ..domain.vocabulary import Library
-from ..validation.statements import WHOLE, NameField, StatementBody, TargetsField, without
-from ..validation.text import HIDDEN, NAME_PATTERN, fault_in_reason
+from ..validation.statements import WHOLE, NameField, StatementBody, TargetsField, rejecting
+from ..validation.text import HIDDEN, NAME_PATTERN, explain_invalid_reason
 from .dependencies import NAME_LENGTH
 from .dependencies import NAME_PATTERN as LOOKUP_PATTERN
 
@@ -29,7 +29,7 @@ _SHOWN = rf"^[^{HIDDEN}]*[^{HIDDEN}\s][^{HIDDEN}]*$"
 Text = Annotated[
     str,
     Field(max_length=TEXT_LENGTH),
-    without(fault_in_reason),
+    rejecting(explain_invalid_reason),
     WithJsonSchema({"type": "string", "minLength": 1, "maxLength": TEXT_LENGTH, "pattern": _SHOWN}),
 ]
 """A text somebody has to read: something in it shows, and nothing in it hides."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InvalidRequest
-from ..validation.text import RATIONALE_LENGTH, fault_in_text
+from ..validation.text import RATIONALE_LENGTH, explain_invalid_text
 
 TOKEN_VARIABLE = "LORADAR_TOKEN"  # noqa: S105 - the name of a variable, not a secret
 
@@ -15,7 +15,7 @@ LARGEST = 2**31 - 1
 
 def _check_reason(text: str) -> str:
     """Return a reason if it is readable: not blank, not too long, and without hidden characters."""
-    fault = fault_in_text(text)
+    fault = explain_invalid_text(text)
     if not text.strip() or len(text) > RATIONALE_LENGTH:
         fault = f"Give a reason of 1 to {RATIONALE_LENGTH:,} characters; this one has {len(text.strip()):,}."
     if fault:

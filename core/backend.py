@@ -25,7 +25,7 @@ class Backend(Protocol):
         """Submit a statement; it is ``checking`` until its machine checks are finished. For contributors.
 
         Raises:
-            StatementRefused: If it is invalid.
+            InvalidStatement: If it is invalid.
             Conflict: If an equal submission is open, or the submitter has too many open ones.
         """
         ...

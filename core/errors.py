@@ -23,7 +23,7 @@
     ├── DatabaseUnusable      a database that is corrupted, foreign or out of reach
     ├── ConstantsUnreadable   a PEFT constants.py that is missing or uses an unknown construct
     ├── InvalidRequest        a REST request with a bad field
-    ├── StatementRefused      a contribution that cannot be what it says
+    ├── InvalidStatement      a contribution that cannot be what it says
     ├── NotAuthenticated      no token, or one that does not work
     ├── NotAllowed            a token whose role, or whose owner, may not do this
     ├── Conflict              something is in a state in which this cannot be done
@@ -258,7 +258,7 @@ class InvalidRequest(LoradarError):
     status = 422
 
 
-class StatementRefused(LoradarError):
+class InvalidStatement(LoradarError):
     """A contribution that cannot be what it says; the message names the field and what would do."""
 
     code = "statement_refused"

@@ -10,7 +10,7 @@ from typing import Any
 from ..domain.scans import Scan
 from ..errors import InvalidRequest, ScanFailed, UnknownArchitecture
 from ..extras import require
-from ..validation.text import fault_in_name, shorten
+from ..validation.text import explain_invalid_name, shorten
 from . import sources
 from .facts.data_files import read_facts
 from .scanner import scan
@@ -53,7 +53,7 @@ def _check_known(model_type: Any, *, runs_code: bool) -> None:
             "The configuration has no model_type, which tells what it configures. Send a transformers config.json."
         )
         raise InvalidRequest(message, field="model_type")
-    fault = fault_in_name(model_type)
+    fault = explain_invalid_name(model_type)
     if fault:
         raise InvalidRequest(f"model_type: {fault}", field="model_type")
     known = sources.list_names("transformers")
@@ -112,7 +112,7 @@ def _fault_in(path: tuple[str, ...], value: Any) -> str | None:
 def _fault_in_string(name: str, value: str, names: list[str]) -> str | None:
     if len(value) > LONGEST_STRING:
         return f"has {len(value)} characters; {LONGEST_STRING} is the most."
-    if name in names and fault_in_name(value):
+    if name in names and explain_invalid_name(value):
         return f"is {shorten(value)}, which is no name in a library: nothing is loaded from a repo or a path."
     return None
 

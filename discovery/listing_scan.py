@@ -14,7 +14,7 @@ from ..domain.scans import Scan
 from ..domain.submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS, ListedLayer
 from ..domain.vocabulary import Tower
 from ..errors import InvalidRequest, NoAdaptableLayers
-from ..validation.text import fault_in_name, fault_in_path, shorten
+from ..validation.text import explain_invalid_name, explain_invalid_path, shorten
 from .facts.data_files import read_facts
 from .facts.model_facts import ModelFacts
 from .facts.prompt_settings import read_prompt_facts
@@ -90,7 +90,7 @@ def _fault_in(layer: ListedLayer) -> str | None:
     if not len(layer.shape) <= MOST_DIMENSIONS or not all(0 < size <= LARGEST_DIMENSION for size in layer.shape):
         bounds = f"up to {MOST_DIMENSIONS} sizes from 1 to {LARGEST_DIMENSION}"
         return f"Layer {shorten(layer.path)} has shape {str(layer.shape)[:80]}; a shape has {bounds}."
-    return fault_in_path(layer.path) or (fault_in_name(layer.class_name) if layer.class_name else None)
+    return explain_invalid_path(layer.path) or (explain_invalid_name(layer.class_name) if layer.class_name else None)
 
 
 def find_towers(listing: Listing, architecture: Architecture) -> TowerMap:

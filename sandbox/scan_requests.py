@@ -11,9 +11,8 @@ from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, Validati
 from ..domain.schema import dump_json
 from ..domain.vocabulary import Library
 from ..errors import InvalidRequest
-from ..validation.field_errors import fault_in_words
+from ..validation.bodies import describe_problem, parse_json
 from ..validation.statements import STRICT, LayersField, NameField
-from ..validation.strict_json import parse_json
 from .statement_checks import scan_sent
 
 REFERENCE_LENGTH = 300
@@ -83,7 +82,7 @@ def _parse(data: Any) -> BaseModel:
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_FAULTS]
         # The first part of a place is the form that was taken for meant, which no sender knows of.
-        fields = [{"field": ".".join(map(str, ("body", *f["loc"][1:]))), "problem": fault_in_words(f)} for f in found]
+        fields = [{"field": ".".join(map(str, ("body", *f["loc"][1:]))), "problem": describe_problem(f)} for f in found]
         said = "; ".join(f"{field['field']}: {field['problem']}" for field in fields)
         message = f"The request has a bad field: {said}. Send 'config', 'layers' or 'reference'. See /openapi.json."
         raise InvalidRequest(message, fields=fields) from error

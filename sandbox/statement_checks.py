@@ -8,7 +8,7 @@ from ..domain.architectures import Architecture
 from ..domain.mappings import Mapping
 from ..domain.scans import Scan
 from ..domain.submissions import Checked, Statement
-from ..errors import InvalidReference, InvalidRequest, LoradarError, StatementRefused, UnknownArchitecture, quoted
+from ..errors import InvalidReference, InvalidRequest, InvalidStatement, LoradarError, UnknownArchitecture, quoted
 from ..references import Reference
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def precheck(statement: Statement) -> None:
     """Check what can be told without a scan: for the process that serves, before it queues the check.
 
     Raises:
-        StatementRefused: If a regex is none that RE2 takes, or the architecture cannot be built here and its layers
+        InvalidStatement: If a regex is none that RE2 takes, or the architecture cannot be built here and its layers
             are not listed.
         MissingExtra: If there is a regex, and google-re2 is not installed.
     """
@@ -38,7 +38,7 @@ def precheck(statement: Statement) -> None:
             else f"cannot be built: {statement.library} is not installed with this service"
         )
         message = f"{statement.reference} {why}. Send its 'layers': paths and shapes of its weights."
-        raise StatementRefused(message, field="layers", library=statement.library)
+        raise InvalidStatement(message, field="layers", library=statement.library)
 
 
 def is_buildable(library: str) -> bool:

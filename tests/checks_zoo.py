@@ -9,7 +9,7 @@ from patience import wait_until
 
 from loradar.domain.submissions import Checked, Statement, SubmissionEvidence
 from loradar.domain.targets import Formula
-from loradar.errors import StatementRefused
+from loradar.errors import InvalidStatement
 
 
 def passes(statement: Statement, registered: tuple) -> Checked:
@@ -23,7 +23,7 @@ def passes(statement: Statement, registered: tuple) -> Checked:
 def refuses(statement: Statement, _registered: tuple) -> Checked:
     """Refuse as the real check does."""
     message = f"{statement.name} cannot be what it says. Say something else."
-    raise StatementRefused(message)
+    raise InvalidStatement(message)
 
 
 def dies(_statement: Statement, _registered: tuple) -> Checked:

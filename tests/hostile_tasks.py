@@ -12,7 +12,7 @@ from patience import wait_until
 
 from loradar.domain.submissions import Checked, Statement, SubmissionEvidence
 from loradar.domain.targets import Formula
-from loradar.errors import StatementRefused
+from loradar.errors import InvalidStatement
 from loradar.sandbox.pool import Sandbox
 
 
@@ -41,7 +41,7 @@ def recurse():
 def refuse():
     """Refuse, as a worker does that finds something wrong."""
     message = "It is refused. Send something else."
-    raise StatementRefused(message)
+    raise InvalidStatement(message)
 
 
 DEEDS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from patience import wait_until
 
-from loradar.errors import HubFailed, KeyReused, StatementRefused, UnknownArchitecture
+from loradar.errors import HubFailed, InvalidStatement, KeyReused, UnknownArchitecture
 
 
 def add(left, right):
@@ -92,7 +92,7 @@ def give_back(value):
 
 
 ERRORS = {
-    "refused": StatementRefused("No.", field="name"),
+    "refused": InvalidStatement("No.", field="name"),
     "unknown": UnknownArchitecture("lama", ["llama"], "List them.", library="transformers"),
     "reused": KeyReused("Again?", key="k"),
     "hub": HubFailed("Away.", endpoint="there"),

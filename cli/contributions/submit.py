@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...domain.schema import to_json
-from ...errors import LoradarError, StatementRefused
+from ...errors import InvalidStatement, LoradarError
 from ..options import AsJson, Secret, Url
 from ..output import show
 from ..output import submission as show_submission
@@ -69,7 +69,7 @@ def read_statements(argument: str) -> "tuple[Statement, ...]":
         argument: A file of JSON or TOML, JSON itself, or ``-`` for standard input.
 
     Raises:
-        StatementRefused: With the file, the field and the expected form.
+        InvalidStatement: With the file, the field and the expected form.
     """
     from ...validation.statements import parse_statements
 
@@ -134,6 +134,6 @@ def _reject_constant(text: str) -> Any:
     raise ValueError(message)
 
 
-def _unreadable(source: str, reason: str) -> StatementRefused:
+def _unreadable(source: str, reason: str) -> InvalidStatement:
     way_out = """Give a file of JSON or TOML, or as in: loradar submit '{"olmo2": ["q_proj", "v_proj"]}'"""
-    return StatementRefused(f"{source} cannot be read: {reason}. {way_out}", source=source, reason=reason)
+    return InvalidStatement(f"{source} cannot be read: {reason}. {way_out}", source=source, reason=reason)

@@ -53,7 +53,7 @@ def name_with_exclusion(wanted: Collection[str], module_paths: Sequence[str]) ->
     if not others or not all(map(_is_name, leaves)) or len(leaves) > MAX_SUFFIXES:
         return exact, None
     exclusions = (name_targets(others, module_paths), _name_parts(others, wanted))
-    excluded = min(filter(None, exclusions), key=_length)
+    excluded = min((targets for targets in exclusions if targets), key=_length)
     return (leaves, excluded) if _length(leaves) + _length(excluded) < _length(exact) else (exact, None)
 
 

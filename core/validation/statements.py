@@ -1,4 +1,4 @@
-"""Statements as they are sent: the body of a submission, and the shorthand, with their bounds."""
+"""Validate statements: the body of a submission, and the shorthand."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ from pydantic_core import PydanticCustomError
 from ..domain.methods import UNTARGETED, get_method, list_methods
 from ..domain.submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS, ListedLayer, Statement
 from ..domain.vocabulary import Library, Preset
-from ..errors import LoradarError, StatementRefused, quoted
-from .field_errors import fault_in_words
+from ..errors import InvalidStatement, LoradarError, quoted
+from .bodies import REJECTED, describe_problem
 from .text import (
     HIDDEN,
     NAME_LENGTH,
@@ -32,31 +32,31 @@ from .text import (
     REGEX_PATTERN,
     TARGET_LENGTH,
     TARGET_PATTERN,
-    fault_in_name,
-    fault_in_path,
-    fault_in_regex,
-    fault_in_target,
-    fault_in_text,
+    explain_invalid_name,
+    explain_invalid_path,
+    explain_invalid_regex,
+    explain_invalid_target,
+    explain_invalid_text,
     shorten,
 )
 
 MOST_TARGETS = 512
 MOST_STATEMENTS = 64
-"""In one shorthand."""
+"""Statements in one shorthand."""
 
 
-def _refuse(message: str) -> PydanticCustomError:
-    """Return the error pydantic reports with this message; braces in it are no template."""
-    return PydanticCustomError("refused", "{message}", {"message": message})
+def _reject(message: str) -> PydanticCustomError:
+    """Return the error that pydantic reports with this message, braces included."""
+    return PydanticCustomError(REJECTED, "{message}", {"message": message})
 
 
-def without(fault_in: Callable[[str], str | None]) -> AfterValidator:
-    """Return the validator that refuses what has a fault."""
+def rejecting(explain: Callable[[str], str | None]) -> AfterValidator:
+    """Return the validator that rejects text for which ``explain`` returns a problem."""
 
     def check(text: str) -> str:
-        fault = fault_in(text)
-        if fault:
-            raise _refuse(fault)
+        problem = explain(text)
+        if problem:
+            raise _reject(problem)
         return text
 
     return AfterValidator(check)
@@ -66,37 +66,41 @@ def _check_peft_type(peft_type: str) -> str:
     try:
         method = get_method(peft_type)
     except LoradarError as error:
-        raise _refuse(error.message) from None
+        raise _reject(error.message) from None
     if method.family in UNTARGETED:
-        raise _refuse(f"{method.name} names no layers, so there is nothing to state. Give a method that does.")
+        raise _reject(f"{method.name} names no layers, so there is nothing to state. Give a method that does.")
     return method.name
 
 
 def _check_targets(given: Any) -> Any:
-    """Tell a list from a regex first, so that what is wrong is told of the one meant."""
+    """Validate a list or a regex by the type of the value, so that the message is about the intended one."""
     if not isinstance(given, str):
         return _check_list(given)
-    fault = fault_in_regex(given)
+    problem = explain_invalid_regex(given)
     if given in _SHORTCUTS:
-        fault = f"{given!r} is PEFT's word for layers it looks up itself. Name them, with the preset 'all-linear'."
-    if fault:
-        raise _refuse(fault)
+        problem = f"{given!r} is PEFT's word for layers it looks up itself. Name them, with the preset 'all-linear'."
+    if problem:
+        raise _reject(problem)
     return given
 
 
 def _check_list(given: Any) -> tuple[str, ...]:
     if not isinstance(given, list | tuple):
-        raise _refuse("Give a list of names, or one regex where a regex may stand.")
+        raise _reject("Give a list of names, or one regex where a regex may stand.")
     if not 1 <= len(given) <= MOST_TARGETS:
         way_out = "Leave the field out for none" if not given else "A regex says more in less"
-        raise _refuse(f"A list has 1 to {MOST_TARGETS} names; this one has {len(given)}. {way_out}.")
+        raise _reject(f"A list has 1 to {MOST_TARGETS} names; this one has {len(given)}. {way_out}.")
     for name in given:
-        fault = fault_in_target(name) if isinstance(name, str) else f"A name is a string, not a {type(name).__name__}."
-        if fault:
-            raise _refuse(fault)
+        problem = (
+            explain_invalid_target(name)
+            if isinstance(name, str)
+            else f"A name is a string, not a {type(name).__name__}."
+        )
+        if problem:
+            raise _reject(problem)
     twice = _find_twice(given)
     if twice:
-        raise _refuse(f"{shorten(twice)} is there twice. Name each once.")
+        raise _reject(f"{shorten(twice)} is there twice. Name each once.")
     return tuple(given)
 
 
@@ -108,7 +112,7 @@ def _find_twice(names: Sequence[str]) -> str | None:
 def _check_unique(layers: "list[LayerBody]") -> "list[LayerBody]":
     twice = _find_twice([layer.path for layer in layers])
     if twice:
-        raise _refuse(f"Layer {shorten(twice)} is there twice. List each weight once.")
+        raise _reject(f"Layer {shorten(twice)} is there twice. List each weight once.")
     return layers
 
 
@@ -134,19 +138,19 @@ TargetsField = Annotated[
     tuple[str, ...] | str, BeforeValidator(_check_targets), WithJsonSchema({"anyOf": [_LIST, _REGEX]})
 ]
 NamesField = Annotated[tuple[str, ...], BeforeValidator(_check_list), WithJsonSchema(_LIST)]
-NameField = Annotated[str, without(fault_in_name), _text(NAME_LENGTH, NAME_PATTERN)]
-PathField = Annotated[str, without(fault_in_path), _text(TARGET_LENGTH, PATH_PATTERN)]
+NameField = Annotated[str, rejecting(explain_invalid_name), _text(NAME_LENGTH, NAME_PATTERN)]
+PathField = Annotated[str, rejecting(explain_invalid_path), _text(TARGET_LENGTH, PATH_PATTERN)]
 MethodField = Annotated[
     str, AfterValidator(_check_peft_type), WithJsonSchema({"type": "string", "enum": _NAMED_LAYERS})
 ]
 Rationale = Annotated[
     str,
     Field(max_length=RATIONALE_LENGTH),
-    without(fault_in_text),
+    rejecting(explain_invalid_text),
     WithJsonSchema({"type": "string", "maxLength": RATIONALE_LENGTH, "pattern": f"^[^{HIDDEN}]*$"}),
 ]
 WHOLE = BeforeValidator(lambda given: int(given) if _is_whole(given) else given)
-"""Lets an integer be what it is in JSON Schema: 2.0 is one, "2" and true are none."""
+"""Accept as an integer what JSON Schema does: 2.0, but neither "2" nor true."""
 Shape = Annotated[
     list[Annotated[int, Field(ge=1, le=LARGEST_DIMENSION), WHOLE]], Field(min_length=1, max_length=MOST_DIMENSIONS)
 ]
@@ -154,7 +158,7 @@ Shape = Annotated[
 _SHORTCUTS = ("all-linear", "dummy-target-modules")
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
-"""What is sent says what it means: no other fields, and nothing turned into what was meant."""
+"""No unknown fields, and no conversion of types."""
 
 
 class LayerBody(BaseModel):
@@ -171,11 +175,11 @@ class LayerBody(BaseModel):
     )
 
     def to_layer(self) -> ListedLayer:
-        """Return the record it stands for."""
+        """Return the record."""
         return ListedLayer(self.path, tuple(self.shape), self.class_name)
 
 
-# What is wrong with one layer is enough to tell: a list of many takes long to find fault with.
+# The first invalid layer is enough: validating a long list takes long.
 _Layers = Annotated[list[LayerBody], Field(min_length=1, max_length=MOST_LAYERS, fail_fast=True)]
 LayersField = Annotated[_Layers, AfterValidator(_check_unique)]
 
@@ -233,57 +237,52 @@ class StatementBody(BaseModel):
     @model_validator(mode="after")
     def _names_layers(self) -> Self:
         if self.target_modules is None and self.target_parameters is None:
-            raise _refuse("It names no layer. Give target_modules or target_parameters.")
+            raise _reject("It names no layer. Give target_modules or target_parameters.")
         return self
 
     def to_statement(self) -> Statement:
-        """Return the record it stands for."""
+        """Return the record."""
         layers = None if self.layers is None else tuple(layer.to_layer() for layer in self.layers)
         return Statement(**{**dict(self), "layers": layers})
 
 
 def parse_statements(data: Any, *, source: str = "The statement") -> tuple[Statement, ...]:
-    """Return the statements that data from a file or a request stand for.
+    """Parse the statements in data from a file or a request.
 
     Args:
         data: The body of a submission, or the shorthand ``{"olmo2": ["q_proj", "v_proj"]}``: LoRA's default targets of
             transformers' model types, each a statement.
-        source: Where it comes from, for messages.
+        source: Origin of the data, for messages.
 
     Raises:
-        StatementRefused: Naming the field, and what would do.
+        InvalidStatement: Naming the field and a valid value.
     """
     if not isinstance(data, Json):
         message = f"{source} is no statement. Give an object with 'name' and 'target_modules', or {_SHORTHAND}."
-        raise StatementRefused(message, source=source)
-    if not _is_shorthand(data):
+        raise InvalidStatement(message, source=source)
+    # A shorthand has lists only, and no name of a field: a body with a misspelt field is not taken for one.
+    is_shorthand = not data.keys() & StatementBody.model_fields.keys() and all(
+        isinstance(v, list) for v in data.values()
+    )
+    if not is_shorthand:
         return (_parse(data, source),)
     if not 1 <= len(data) <= MOST_STATEMENTS:
         message = f"{source} has {len(data)} statements; 1 to {MOST_STATEMENTS} go at once."
-        raise StatementRefused(message, source=source, limit=MOST_STATEMENTS)
+        raise InvalidStatement(message, source=source, limit=MOST_STATEMENTS)
     return tuple(_parse({"name": name, "target_modules": targets}, source) for name, targets in data.items())
 
 
 _SHORTHAND = json.dumps({"olmo2": ["q_proj", "v_proj"]})
 
 
-def _is_shorthand(data: Json[Any, Any]) -> bool:
-    """Tell whether every value is a list, and no key a field: a body with a misspelt field is not taken for it."""
-    return not data.keys() & StatementBody.model_fields.keys() and all(isinstance(v, list) for v in data.values())
-
-
 def _parse(data: Json[Any, Any], source: str) -> Statement:
     try:
         return StatementBody.model_validate(dict(data)).to_statement()
     except ValidationError as error:
-        raise _to_refusal(error, source) from None
-
-
-def _to_refusal(error: ValidationError, source: str) -> StatementRefused:
-    """Return what pydantic found first, in one sentence."""
-    first = error.errors(include_url=False)[0]
-    field, says = ".".join(map(str, first["loc"])), fault_in_words(first)
-    if first["type"] == "extra_forbidden":
-        says = f"There is no such field. Fields: {quoted(StatementBody.model_fields)}"
-    where = f", field {shorten(field)}" if field else ""
-    return StatementRefused(f"{source}{where}: {says}.", field=field, source=source, faults=error.error_count())
+        first = error.errors(include_url=False)[0]
+        field, problem = ".".join(map(str, first["loc"])), describe_problem(first)
+        if first["type"] == "extra_forbidden":
+            problem = f"There is no such field. Fields: {quoted(StatementBody.model_fields)}"
+        where = f", field {shorten(field)}" if field else ""
+        message = f"{source}{where}: {problem}."
+        raise InvalidStatement(message, field=field, source=source, faults=error.error_count()) from None

@@ -1,6 +1,6 @@
-"""What may be in text that somebody sends: each check returns what is wrong with it, in a sentence, or ``None``.
+"""Validate text from outside: each function returns the problem in a sentence, or ``None``.
 
-What names something is of printable ASCII: a homoglyph looks like a letter, so an odd character is told by its number.
+Names are printable ASCII; because a homoglyph looks like a letter, a message gives the code point of a character.
 """
 
 import re
@@ -18,26 +18,26 @@ HIDDEN = (
     r"\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e"
     r"\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
 )
-"""Control characters but line feeds and tabs, and what shows nothing, ends a line or turns the direction of reading."""
+"""Control characters except line feeds and tabs, and invisible, line-ending and bidirectional characters."""
 
 
-def find_odd(text: str, odd: str = r"[^ -~]") -> str | None:
-    """Return the first odd character of a text, in words; ``None`` if there is none.
+def find_character(text: str, pattern: str = r"[^ -~]") -> str | None:
+    """Return the first character of a text that a regex class matches, in words; ``None`` without one.
 
     Args:
-        text: What is looked through.
-        odd: Which characters are odd, as a class of a regex: what is not printable ASCII, unless told otherwise.
+        text: The text.
+        pattern: The class; by default all but printable ASCII.
     """
-    found = re.search(odd, text)
+    found = re.search(pattern, text)
     if found is None:
         return None
     shown = f"{found[0]!r} " if found[0].isprintable() else ""
     return f"{shown}(U+{ord(found[0]):04X})"
 
 
-def fault_in_name(name: str) -> str | None:
-    """Return why this cannot be the name of an architecture or a class."""
-    odd = find_odd(name, r"[^A-Za-z0-9_.\-]")
+def explain_invalid_name(name: str) -> str | None:
+    """Return why this cannot be the name of an architecture or a class; ``None`` if it can."""
+    odd = find_character(name, r"[^A-Za-z0-9_.\-]")
     if odd:
         return f"A name is of ASCII letters, digits, '_', '.' and '-'; {shorten(name)} holds {odd}."
     if not 1 <= len(name) <= NAME_LENGTH:
@@ -48,9 +48,9 @@ def fault_in_name(name: str) -> str | None:
     return None
 
 
-def fault_in_target(target: str) -> str | None:
-    """Return why this cannot be the end of a path."""
-    odd = find_odd(target, r"[^A-Za-z0-9_.\-]")
+def explain_invalid_target(target: str) -> str | None:
+    """Return why this cannot be a target, the end of a path; ``None`` if it can."""
+    odd = find_character(target, r"[^A-Za-z0-9_.\-]")
     if odd:
         way_out = "Give a regex as one string, not in a list"
         return f"A target is the end of a path; {shorten(target)} holds {odd}. {way_out}."
@@ -65,19 +65,19 @@ def fault_in_target(target: str) -> str | None:
     return None
 
 
-def fault_in_regex(regex: str) -> str | None:
-    """Return why this cannot be a regex of paths; whether it is one at all, its engine tells."""
+def explain_invalid_regex(regex: str) -> str | None:
+    """Return why this text cannot be a regex of paths; its syntax is left to the engine."""
     if not 1 <= len(regex) <= REGEX_LENGTH:
         return f"A regex has 1 to {REGEX_LENGTH} characters; this one has {len(regex)}. Give a list of targets."
-    odd = find_odd(regex)
+    odd = find_character(regex)
     return (
         f"A regex is of printable ASCII, as the paths it matches; this one holds {odd}. Leave it out." if odd else None
     )
 
 
-def fault_in_path(path: str) -> str | None:
-    """Return why this cannot be the path of a layer."""
-    odd = find_odd(path, "[^!-~]")
+def explain_invalid_path(path: str) -> str | None:
+    """Return why this cannot be the path of a layer; ``None`` if it can."""
+    odd = find_character(path, "[^!-~]")
     if odd:
         return f"A path is of printable ASCII without spaces; {shorten(path)} holds {odd}."
     if not 1 <= len(path) <= TARGET_LENGTH:
@@ -87,17 +87,17 @@ def fault_in_path(path: str) -> str | None:
     return None
 
 
-def fault_in_text(text: str) -> str | None:
-    """Return why this is no text that shows whole; line ends and tabs are fine."""
-    odd = find_odd(text, f"[{HIDDEN}\ud800-\udfff]")  # halves of characters, as a shell's odd bytes are read: no text
+def explain_invalid_text(text: str) -> str | None:
+    """Return why part of this text would not be visible; line feeds and tabs are allowed."""
+    odd = find_character(text, f"[{HIDDEN}\ud800-\udfff]")  # lone surrogates: undecodable bytes of a shell
     return f"A text has no control characters and nothing invisible; here is {odd}. Leave it out." if odd else None
 
 
-def fault_in_reason(text: str) -> str | None:
-    """Return why this is no text somebody could read."""
-    return fault_in_text(text) or (None if text.strip() else "Say why; there is nothing to read here.")
+def explain_invalid_reason(text: str) -> str | None:
+    """Return why this cannot be a reason: invisible characters, or nothing visible."""
+    return explain_invalid_text(text) or (None if text.strip() else "Say why; there is nothing to read here.")
 
 
 def shorten(text: str) -> str:
-    """Return a text quoted, and cut where it is too long for a line."""
+    """Return a text quoted and cut to the length of a line."""
     return repr(text if len(text) <= 64 else f"{text[:61]}...")  # noqa: PLR2004 - fits a line

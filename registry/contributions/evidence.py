@@ -15,7 +15,7 @@ from ...domain.schema import to_json
 from ...domain.selection import Choice, count_fixed, count_per_rank, make_spec
 from ...domain.submissions import Difference, Statement, SubmissionEvidence
 from ...domain.targets import Formula, Targets, TargetSpec
-from ...errors import LoradarError, StatementRefused
+from ...errors import InvalidStatement, LoradarError
 from ..mappings.near_names import find_near
 from ..verification.findings import OUTSIDE
 from ..verification.matching import Match, SpecMatcher
@@ -48,7 +48,7 @@ def weigh(
         method: How the layers are known; ``listing`` if they are those that came with the statement.
 
     Raises:
-        StatementRefused: If a regex is none that RE2 takes, or what it hits cannot be named in a spec.
+        InvalidStatement: If a regex is none that RE2 takes, or what it hits cannot be named in a spec.
         MissingExtra: If there is a regex, and google-re2 is not installed.
     """
     return _Weighing(scan, statement).weigh(
@@ -206,7 +206,7 @@ class _Weighing:
                 f"What it hits takes {length} characters to name, more than {LONGEST_SPEC}: nothing but their numbers "
                 "tells these layers from others. State it for whole parts of the model."
             )
-            raise StatementRefused(message, length=length, limit=LONGEST_SPEC)
+            raise InvalidStatement(message, length=length, limit=LONGEST_SPEC)
         return spec
 
     @property

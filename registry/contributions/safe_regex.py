@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Any
 
 from ...domain.targets import TargetMatcher, Targets, TargetSpec
-from ...errors import StatementRefused
+from ...errors import InvalidStatement
 from ...extras import require
-from ...validation.text import fault_in_regex
+from ...validation.text import explain_invalid_regex
 
 MOST_MEMORY = 1 << 20
 """Bytes a compiled regex and its states may take."""
@@ -26,7 +26,7 @@ class LinearMatcher:
         """Return the target that matches ``path``, or ``None``.
 
         Raises:
-            StatementRefused: If the regex is none that RE2 knows.
+            InvalidStatement: If the regex is none that RE2 knows.
         """
         if not isinstance(self.targets, str):
             return self._suffixes.find(path)
@@ -45,7 +45,7 @@ def check_regexes(spec: TargetSpec) -> None:
     """Compile every regex of a spec; none is run.
 
     Raises:
-        StatementRefused: Naming the field with one that RE2 does not know.
+        InvalidStatement: Naming the field with one that RE2 does not know.
     """
     for field in REGEX_FIELDS:
         given = getattr(spec, field)
@@ -57,12 +57,12 @@ def compile_regex(regex: str, field: str = "target_modules") -> Any:
     """Return a regex compiled by RE2.
 
     Raises:
-        StatementRefused: If it is too long, too large, or uses what RE2 leaves out because it may run for ever.
+        InvalidStatement: If it is too long, too large, or uses what RE2 leaves out because it may run for ever.
         MissingExtra: If google-re2 is not installed.
     """
-    fault = fault_in_regex(regex)
+    fault = explain_invalid_regex(regex)
     if fault:
-        raise StatementRefused(f"{field}: {fault}", field=field)
+        raise InvalidStatement(f"{field}: {fault}", field=field)
     require("scan", "re2")
     import re2  # noqa: PLC0415 - an extra; a lookup does without
 
@@ -74,7 +74,7 @@ def compile_regex(regex: str, field: str = "target_modules") -> Any:
     except re2.error as error:
         said = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error.args[0])
         way_out = "RE2 has no backreferences and no lookaround; a list of targets, or exclude_modules, does without"
-        raise StatementRefused(f"{field} is no regex that RE2 takes: {said}. {way_out}.", field=field) from None
+        raise InvalidStatement(f"{field} is no regex that RE2 takes: {said}. {way_out}.", field=field) from None
 
 
 def words_of(regex: str) -> Iterable[str]:

@@ -78,7 +78,7 @@ def test_what_is_cut_off_swapped_or_added_is_noticed(signed, signer, change):
 def test_a_signature_of_somebody_else_does_not_do(signed, tmp_path):
     """The key is the one thing a mirror has to know."""
     other = Signer.of(Settings(tmp_path, "sqlite://"))
-    with pytest.raises(SignatureInvalid, match="signed by somebody else"):
+    with pytest.raises(SignatureInvalid, match="signed with another key"):
         check_snapshot(signed, other.key)
 
 

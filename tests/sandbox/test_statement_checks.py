@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from loradar.domain.identities import Actor
-from loradar.errors import InvalidReference, InvalidRequest, StatementRefused, UnknownArchitecture
+from loradar.errors import InvalidReference, InvalidRequest, InvalidStatement, UnknownArchitecture
 from loradar.sandbox.bounds import Bounds
 from loradar.sandbox.pool import Sandbox
 from loradar.sandbox.statement_checks import Checked, check, precheck, scan_sent
@@ -63,7 +63,7 @@ def test_what_fails_is_told(fields, says):
 def test_a_library_that_is_not_there_needs_layers(monkeypatch):
     """With them the statement is weighed, unproven; without, it is refused before it is queued."""
     monkeypatch.setattr("loradar.sandbox.statement_checks.find_spec", lambda name: None if name == "timm" else name)
-    with pytest.raises(StatementRefused, match=r"timm is not installed with this service\. Send its 'layers'"):
+    with pytest.raises(InvalidStatement, match=r"timm is not installed with this service\. Send its 'layers'"):
         precheck(state(library="timm", name="vit_new"))
     listed = state(library="timm", name="vit_new", target_modules=["fc1"], layers=LAYERS)
     precheck(listed)

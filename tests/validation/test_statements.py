@@ -8,9 +8,9 @@ import pytest
 from loradar.domain.schema import to_json
 from loradar.domain.submissions import MOST_LAYERS, ListedLayer, Statement
 from loradar.domain.targets import TargetSpec
-from loradar.errors import StatementRefused
+from loradar.errors import InvalidStatement
 from loradar.validation.statements import EXAMPLE, StatementBody, parse_statements
-from loradar.validation.text import TARGET_PATTERN, fault_in_target, fault_in_text
+from loradar.validation.text import TARGET_PATTERN, explain_invalid_target, explain_invalid_text
 
 BODY = {"name": "olmo2", "target_modules": ["q_proj", "v_proj"]}
 
@@ -23,7 +23,7 @@ def parse(**fields):
 
 def refusal(**fields):
     """Return why the usual body with these fields is refused."""
-    with pytest.raises(StatementRefused) as caught:
+    with pytest.raises(InvalidStatement) as caught:
         parse(**fields)
     assert "\n" not in caught.value.message
     return caught.value
@@ -83,7 +83,7 @@ def test_the_shorthand_is_a_statement_per_key():
 )
 def test_what_is_no_statement_is_refused(data, says):
     """A body with a misspelt field is not taken for the shorthand."""
-    with pytest.raises(StatementRefused, match=says) as caught:
+    with pytest.raises(InvalidStatement, match=says) as caught:
         parse_statements(data, source="olmo2.toml")
     assert caught.value.message.startswith("olmo2.toml")
 
@@ -171,10 +171,12 @@ def test_the_schema_says_what_is_checked():
 )
 def test_the_pattern_of_targets_agrees_with_the_check(target):
     """A client that validates by the schema is refused nothing else, and sends nothing else."""
-    assert bool(re.search(TARGET_PATTERN, target)) == (fault_in_target(target) is None)
+    assert bool(re.search(TARGET_PATTERN, target)) == (explain_invalid_target(target) is None)
 
 
 def test_text_with_accents_and_emoji_shows():
     """Only what does not show is refused."""
-    assert fault_in_text("Größe, 大, 😀, a\tb\nc") is None
-    assert all(fault_in_text(f"a{character}b") for character in "\x7f\x85\xad\u200b\u2028\u2063\u2066\ufeff\r\udcff")
+    assert explain_invalid_text("Größe, 大, 😀, a\tb\nc") is None
+    assert all(
+        explain_invalid_text(f"a{character}b") for character in "\x7f\x85\xad\u200b\u2028\u2063\u2066\ufeff\r\udcff"
+    )

@@ -12,7 +12,7 @@ from loradar.domain.mappings import Mapping, Source
 from loradar.domain.schema import from_json, to_json
 from loradar.domain.submissions import Statement, SubmissionEvidence
 from loradar.domain.targets import TargetMatcher, TargetSpec, find_hits
-from loradar.errors import MissingExtra, StatementRefused
+from loradar.errors import InvalidStatement, MissingExtra
 from loradar.registry import failure_of, weigh
 from loradar.registry.contributions.safe_regex import LinearMatcher, check_regexes, compile_regex
 
@@ -218,7 +218,7 @@ def test_a_listing_is_unproven():
 def test_what_re2_leaves_out_is_refused(field, regex):
     """With the field, the reason and the way out; before anything is matched."""
     spec = TargetSpec(**{"target_modules": ("q_proj",), field: regex})
-    with pytest.raises(StatementRefused, match=rf"^{field}.*(RE2|4096)") as caught:
+    with pytest.raises(InvalidStatement, match=rf"^{field}.*(RE2|4096)") as caught:
         check_regexes(spec)
     assert caught.value.details["field"] == field
 
@@ -248,7 +248,7 @@ def test_a_spec_that_takes_pages_is_refused():
     """Layers that nothing but their numbers tell apart, by the thousand."""
     layers = [layer(f"model.layers.{n}.q_proj") for n in range(8000)]
     scan = make_scan(layers=layers, proposals=())
-    with pytest.raises(StatementRefused, match="characters to name, more than 16384"):
+    with pytest.raises(InvalidStatement, match="characters to name, more than 16384"):
         evidence(r".*\.\d*[02468]\.q_proj", scan=scan)
 
 
