@@ -1,4 +1,4 @@
-# Every target works from a clean clone: the first one that needs it makes .venv and installs the project.
+# Every target works from a clean clone: the first one that needs it creates .venv and installs the project.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,10 +16,10 @@ demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look i
 serve: $(VENV)/.installed  ## serve the registry over REST on port 8000
 	$(BIN)/loradar serve
 
-## Prove
-test: lint types unit  ## everything CI runs
+## Check
+test: lint types unit  ## run everything that CI runs
 
-lint: $(VENV)/.installed  ## ruff, complexipy and import-linter: style, complexity, which way imports point
+lint: $(VENV)/.installed  ## style (ruff), complexity (complexipy) and import directions (import-linter)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/complexipy --quiet
@@ -27,45 +27,45 @@ lint: $(VENV)/.installed  ## ruff, complexipy and import-linter: style, complexi
 	@cp -r $(filter-out core,$(PACKAGES)) .cache/imports/loradar/
 	PYTHONPATH=.cache/imports $(BIN)/lint-imports --no-cache
 
-# An editable install hides its modules from mypy and import-linter: they read a tree laid out as it is installed.
-types: $(VENV)/.installed  ## mypy, strict
+# mypy and import-linter cannot follow an editable install, so both read a copy of the folders laid out as installed.
+types: $(VENV)/.installed  ## run mypy in strict mode
 	@rm -rf .cache/types && mkdir -p .cache/types/loradar
 	@for entry in core/*; do ln -s $(CURDIR)/$$entry .cache/types/loradar/; done
 	@for folder in $(filter-out core,$(PACKAGES)); do ln -s $(CURDIR)/$$folder .cache/types/loradar/$$folder; done
 	MYPYPATH=.cache/types $(BIN)/mypy --cache-dir .cache/mypy -p loradar
 
-# In the order in which they come: by their number, files of one long test would all come last, to one worker.
-unit: $(VENV)/.installed  ## the tests
+# --no-loadscope-reorder: sorted by number of tests, the files with one long test would all run last, in one worker.
+unit: $(VENV)/.installed  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(CI),--randomly-seed=2026)
 
 ## Measure
-catalog: $(VENV)/.installed  ## scan and prove every architecture of every library into data/catalog; go on if interrupted
+catalog: $(VENV)/.installed  ## scan and prove every architecture of every library into data/catalog; resume if interrupted
 	mkdir -p data/catalog
 	for library in transformers timm diffusers; do \
 		$(BIN)/loradar scan --all $$library --prove --compact --memory 3 --out data/catalog/$$library.jsonl || exit 1; done
 
-# A registry of its own: what somebody stored in theirs is not in the catalog.
-audit: $(VENV)/.installed  ## write docs/peft-audit.md from the catalog: what is wrong with PEFT's tables
+# A new registry: the developer's own may hold mappings that are not in the catalog.
+audit: $(VENV)/.installed  ## write docs/peft-audit.md from the catalog: the defects of PEFT's tables
 	@rm -rf .cache/audit
 	LORADAR_HOME=.cache/audit $(BIN)/loradar audit --source peft --markdown docs/peft-audit.md
 
 matrix: $(VENV)/.installed  ## write docs/support-matrix.md and its picture from data/catalog
 	$(BIN)/python docs/support_matrix.py
 
-# accelerator.py wants a GPU: it is run by hand. arms.py is what the others share.
-bench: $(VENV)/.installed  ## ratios against the alternatives, in one run each
+# accelerator.py needs a GPU and is run by hand. arms.py is the code the benches share.
+bench: $(VENV)/.installed  ## measure ratios to the alternatives, each within one run
 	for script in $(filter-out bench/accelerator.py bench/arms.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
-# EXAMPLES of each operation and phase: 80 make more than 5,000 requests in about ten minutes.
+# EXAMPLES is the number per operation and phase; 80 are over 5,000 requests and take about ten minutes.
 EXAMPLES ?= 130
-fuzz: $(VENV)/.installed  ## thousands of requests from the service's own description, each answer held to it
+fuzz: $(VENV)/.installed  ## send thousands of requests generated from /openapi.json, and check every response against it
 	$(BIN)/python tests/fuzz_api.py --max-examples $(EXAMPLES) --workers 2
 
-example: $(VENV)/.installed  ## train docs/worked-example.md again, about six minutes of one core
+example: $(VENV)/.installed  ## repeat the training of docs/worked-example.md, about six minutes on one core
 	OMP_NUM_THREADS=1 $(BIN)/python docs/worked_example.py
 
-## Keep house
-clean:  ## remove everything make made
+## Clean up
+clean:  ## remove all files created by make
 	rm -rf $(VENV) .cache build dist *.egg-info
 
 $(VENV)/.installed: pyproject.toml

@@ -88,7 +88,8 @@ def test_every_file_named_exists(path):
     """Links and `folder/file.py` in the text lead somewhere."""
     text = path.read_text("utf-8")
     links = re.findall(r"\]\(([^):]+)\)", text)
-    files = re.findall(r"`((?:core|discovery|registry|adapters|api|migrations|data|tests|bench|docs)/[\w./-]+)`", text)
+    folders = "core|cli|client|sandbox|discovery|registry|adapters|api|migrations|data|tests|bench|docs"
+    files = re.findall(rf"`((?:{folders})/[\w./-]+)`", text)
     missing = [name for name in links if not (path.parent / name.partition("#")[0]).exists()]
     missing += [name for name in files if "VERSION" not in name and not (ROOT / name).exists()]
     assert not missing
