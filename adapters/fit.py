@@ -17,7 +17,7 @@ from ..domain.methods import get_method
 from ..domain.patterns import name_targets, pattern_of
 from ..domain.targets import TargetMatcher, TargetSpec, excluding, find_hits, without_exclusion
 from ..domain.vocabulary import Kind, Role, Tower
-from .known import Entry
+from .registry_entry import Entry
 
 AROUND: frozenset[Role] = frozenset(
     {"head", "norm", "projector", "embedding.token", "embedding.position", "embedding.patch"}
@@ -133,7 +133,7 @@ def _find_prefixes(own: Iterable[str], known: Iterable[str]) -> tuple[str, str]:
 
 
 def _is_alike(aligned: _Alignment, entry: Entry) -> bool:
-    """Tell whether a model differs from the scanned one only in depth and around its blocks."""
+    """Return whether a model differs from the scanned one only in depth and around its blocks."""
     missing = (slot for key, slots in aligned.known.items() if key not in aligned.own for slot in slots)
     if any(slot.role not in AROUND or (slot.role == "norm" and "*" in slot.pattern) for slot in missing):
         return False
@@ -149,7 +149,7 @@ def _is_alike(aligned: _Alignment, entry: Entry) -> bool:
 
 
 def _is_around(layer: Layer, static: StaticModel) -> bool:
-    """Tell whether no preset adapts a layer, independent of a forward."""
+    """Return whether no preset adapts a layer, independent of a forward."""
     (labelled,) = static.label((layer,))
     if labelled.depth:
         return labelled.role == "head"
@@ -169,7 +169,7 @@ def _without_strays(mapping: Mapping, aligned: _Alignment) -> Mapping:
 
 
 def _matches_all(spec: TargetSpec, matched: Iterable[Layer], aligned: _Alignment) -> bool:
-    """Tell whether every target matches known layers, all of them in blocks, and no other module."""
+    """Return whether every target matches known layers, all of them in blocks, and no other module."""
     modules, excluded = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.exclude_modules or ())
     parameters = TargetMatcher(spec.target_parameters or ())
     paths = {layer.path for layer in matched}
@@ -183,7 +183,7 @@ def _matches_all(spec: TargetSpec, matched: Iterable[Layer], aligned: _Alignment
 
 
 def _depends_on_indices(matched: Iterable[Layer], aligned: _Alignment, entry: Entry) -> bool:
-    """Tell whether layers of one slot differ: some are dead, or the entry matches only some of them."""
+    """Return whether layers of one slot differ: some are dead, or the entry matches only some of them."""
     adapts_norms = get_method(entry.mapping.peft_type).family == "LN_TUNING"
     apart = AROUND - {"norm"} if adapts_norms else AROUND
     if any(slot.live is False and slot.role not in apart for slot in entry.architecture.slots):
@@ -210,7 +210,7 @@ def _label_ends(aligned: _Alignment, entry: Entry) -> tuple[Layer, ...]:
 
 
 def _makes_patches(layer: Layer, aligned: _Alignment) -> bool:
-    """Tell whether the scan found that a declared head makes patches, the only declared role a forward changes."""
+    """Return whether the scan found that a declared head makes patches, the only declared role a forward changes."""
     slots = aligned.known.get(aligned.key_of(layer), ()) if layer.role == "head" else ()
     return any(slot.role == "embedding.patch" for slot in slots)
 

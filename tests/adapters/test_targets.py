@@ -358,7 +358,7 @@ def test_an_unusable_registry_does_not_stop_a_training(home):
     """It is named in a warning, kept, and the live scan decides."""
     path = home / "registry.sqlite3"
     path.write_bytes(b"somebody's notes" * 100)
-    with pytest.warns(UserWarning, match="The registry is not asked: "):
+    with pytest.warns(UserWarning, match="The registry is not used: "):
         adapted = get_peft_model(MLP())
     assert adapted.decision.step == "scan"
     assert path.read_bytes() == b"somebody's notes" * 100

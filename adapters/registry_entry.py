@@ -18,13 +18,13 @@ _State = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A mapping of the registry and the architecture it is stated for."""
+    """A mapping of the registry and its architecture."""
 
     mapping: Mapping
     architecture: ArchitectureDetail
 
 
-def find_entry(found: Architecture, peft_type: str, preset: str) -> Entry | None:
+def find_entry(architecture: Architecture, peft_type: str, preset: str) -> Entry | None:
     """Return the registry's entry for an architecture by its name, or ``None``.
 
     Raises:
@@ -34,8 +34,8 @@ def find_entry(found: Architecture, peft_type: str, preset: str) -> Entry | None
     """
     settings = Settings.from_environment()
     state = _read_state(sqlite_file(settings.database_url))
-    question = (found.library, found.name, found.library_version, peft_type, preset)
-    return _cached(settings, state, *question) if state else _find(settings, *question)
+    query = (architecture.library, architecture.name, architecture.library_version, peft_type, preset)
+    return _cached(settings, state, *query) if state else _find(settings, *query)
 
 
 @lru_cache(maxsize=64)
