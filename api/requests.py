@@ -63,7 +63,7 @@ class BatchQuestions(BaseModel):
 
 
 class TokenRequest(_Request):
-    """Whose token to make."""
+    """A new token."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"name": "ada", "role": "contributor", "expires_days": 365}]}
@@ -71,17 +71,17 @@ class TokenRequest(_Request):
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
-        description="Whose it is; one person's tokens all have the same name",
+        description="Owner; all tokens of one person have the same name",
         examples=["ada"],
     )
-    role: TokenRole = Field(description="What its owner may do; each role may do what the one before may")
+    role: TokenRole = Field(description="Role of the owner; each role includes the rights of those before")
     expires_days: Annotated[int, Field(ge=1, le=MOST_DAYS), WHOLE] | None = Field(
-        None, description="How long it works; for ever if left out"
+        None, description="Days until it expires; it never does if left out"
     )
 
 
 class ReviewRequest(_Request):
-    """What a reviewer decides, and why."""
+    """The decision of a reviewer."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -90,17 +90,17 @@ class ReviewRequest(_Request):
     )
 
     decision: ReviewDecision = Field(description="`approve` publishes a revision with source `community`")
-    comment: Text = Field(description="Why, for the submitter and for the log")
+    comment: Text = Field(description="Reasons, for the submitter and the audit log")
 
 
 class ReasonRequest(_Request):
-    """Why something is done."""
+    """The reason of an operation."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"reason": "Reaches the vision tower too; submission 9 says it better."}]}
     )
 
-    reason: Text = Field(description="For whoever reads the history")
+    reason: Text = Field(description="Reason, shown in the history")
 
 
 class ShorthandBody(RootModel[dict[NameField, TargetsField]]):
@@ -133,7 +133,7 @@ class ShorthandBody(RootModel[dict[NameField, TargetsField]]):
 
 
 def _form(body: Any) -> str:
-    """Tell the two forms of a statement apart: an object with none of its fields is the shorthand."""
+    """Return the form of a body: an object with none of a statement's fields is a shorthand."""
     if isinstance(body, Mapping):
         return "statement" if not body or body.keys() & StatementBody.model_fields.keys() else "shorthand"
     return "shorthand" if isinstance(body, ShorthandBody) else "statement"

@@ -1,42 +1,42 @@
-"""The one error tree of loradar; every class carries its values, an HTTP status and an exit code.
+"""Define the errors loradar raises; every class has a code, an HTTP status and an exit code.
 
 ::
 
     LoradarError
     ├── InvalidReference      a reference that cannot be parsed
-    ├── UnknownName           a name that is not among the known ones; carries the nearest
+    ├── UnknownName           a name that is not among the known ones; gives the nearest
     │   ├── UnknownArchitecture   no such architecture in its library
     │   ├── UnknownLibrary
-    │   ├── NotRegistered         a real name maybe, but the registry holds nothing for it
+    │   ├── NotRegistered         no mapping of an architecture, which may exist
     │   ├── UnknownPreset
     │   ├── UnknownPeftType
     │   ├── UnknownSubmission
     │   ├── UnknownMapping        no revision has this id
     │   └── UnknownToken
     ├── ScanFailed            an architecture that could not be built or read
-    │   └── NoAdaptableLayers     a model with nothing an adapter could sit on
-    ├── MethodDoesNotFit      a PEFT method that can adapt nothing of an architecture
+    │   └── NoAdaptableLayers     a model without adaptable layers
+    ├── MethodDoesNotFit      a PEFT method that can adapt no layer of an architecture
     ├── InvalidConfig         an adapter configuration with an impossible value
     │   └── TargetsNotFound       targets that match no layer of this model
     ├── AdapterUnreadable     an adapter folder that cannot be loaded
-    ├── HubFailed             a repo on the hub that is not there, not open to this account, or out of reach
+    ├── HubFailed             a hub repo that does not exist, is not accessible, or is out of reach
     ├── DatabaseUnusable      a database that is corrupted, foreign or out of reach
     ├── ConstantsUnreadable   a PEFT constants.py that is missing or uses an unknown construct
     ├── InvalidRequest        a REST request with a bad field
-    ├── InvalidStatement      a contribution that cannot be what it says
-    ├── NotAuthenticated      no token, or one that does not work
-    ├── NotAllowed            a token whose role, or whose owner, may not do this
-    ├── Conflict              something is in a state in which this cannot be done
-    │   ├── StaleVersion          it changed since it was read
-    │   └── KeyReused             an idempotency key that came with another request before
+    ├── InvalidStatement      a contribution with an invalid field
+    ├── NotAuthenticated      no token, or an invalid one
+    ├── NotAllowed            a token whose role or owner may not do this
+    ├── Conflict              an operation that the current state does not allow
+    │   ├── StaleVersion          a version that is no longer current
+    │   └── KeyReused             an idempotency key of another request
     ├── TooManyRequests       more than the limit of requests
     ├── TooLarge              a body over the limit
-    ├── Overloaded            no worker is free to take it
+    ├── Overloaded            no free worker
     ├── WorkerFailed          a worker process that ran out of time or memory, or died
-    ├── AuditLogBroken        the audit log was changed behind loradar's back
-    ├── SignatureInvalid      a snapshot that is not as it was signed
-    ├── CannotServe           the service cannot listen where it was told to
-    ├── ServiceUnreachable    the REST client got no usable answer
+    ├── AuditLogBroken        an audit log that was changed without loradar
+    ├── SignatureInvalid      a snapshot that differs from what was signed
+    ├── CannotServe           a service that cannot listen on its host and port
+    ├── ServiceUnreachable    no usable response for the REST client
     └── MissingExtra          an optional dependency that is not installed
 """
 
@@ -78,11 +78,11 @@ ERROR_EXAMPLE: ErrorBody = ErrorBody(
 
 
 class LoradarError(Exception):
-    """Base of everything loradar raises on purpose.
+    """Base class of loradar's errors.
 
     Attributes:
-        message: One sentence naming the thing, the value and the way out.
-        details: The values behind the message, JSON-ready.
+        message: One sentence with the problem, the value and the way out.
+        details: The values in the message, JSON-ready.
     """
 
     code: ClassVar[str] = "error"
@@ -95,7 +95,7 @@ class LoradarError(Exception):
         self.details: dict[str, Any] = details
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the one JSON shape every error has, over REST and under ``--json``."""
+        """Return the JSON form of every error, in REST responses and with ``--json``."""
         return to_json(ErrorBody(ErrorContent(self.code, self.message, self.details)))
 
 
@@ -109,8 +109,8 @@ class UnknownName(LoradarError):
     """A name that is not among the known ones.
 
     Attributes:
-        name: What was asked for.
-        near: Known names that look like it, nearest first.
+        name: The unknown name.
+        near: Similar known names, nearest first.
     """
 
     code = "unknown_name"
@@ -129,14 +129,14 @@ class UnknownName(LoradarError):
 
 
 class UnknownArchitecture(UnknownName):
-    """No library knows an architecture of this name."""
+    """An architecture that its library does not have."""
 
     code = "unknown_architecture"
     noun = "architecture"
 
 
 class UnknownLibrary(UnknownName):
-    """A library loradar does not list architectures of."""
+    """A library whose architectures loradar does not list."""
 
     code = "unknown_library"
     noun = "library"
@@ -156,35 +156,35 @@ class NotRegistered(UnknownName):
 
 
 class UnknownPreset(UnknownName):
-    """A preset that is not one of design's presets."""
+    """A preset that is not among the known ones."""
 
     code = "unknown_preset"
     noun = "preset"
 
 
 class UnknownPeftType(UnknownName):
-    """A PEFT method nothing is known for."""
+    """A PEFT method that is not among the known ones."""
 
     code = "unknown_peft_type"
     noun = "PEFT type"
 
 
 class UnknownSubmission(UnknownName):
-    """No submission has this number."""
+    """A submission number that does not exist."""
 
     code = "unknown_submission"
     noun = "submission"
 
 
 class UnknownMapping(UnknownName):
-    """No revision of a mapping has this id."""
+    """A mapping id that does not exist."""
 
     code = "unknown_mapping"
     noun = "mapping"
 
 
 class UnknownToken(UnknownName):
-    """No token has this number."""
+    """A token number that does not exist."""
 
     code = "unknown_token"
     noun = "token"
@@ -198,13 +198,13 @@ class ScanFailed(LoradarError):
 
 
 class NoAdaptableLayers(ScanFailed):
-    """A model that owns no layer an adapter could sit on."""
+    """A model without adaptable layers."""
 
     code = "no_adaptable_layers"
 
 
 class MethodDoesNotFit(LoradarError):
-    """A PEFT method that can adapt nothing of what it would have to adapt in an architecture."""
+    """A PEFT method that can adapt none of the layers it would need in an architecture."""
 
     code = "method_does_not_fit"
     status = 422
@@ -218,7 +218,7 @@ class InvalidConfig(LoradarError, ValueError):
 
 
 class TargetsNotFound(InvalidConfig):
-    """Targets that match no layer of this model; carries the closest names and their counts."""
+    """Targets that match no layer of this model; gives the closest names and their counts."""
 
     code = "targets_not_found"
 
@@ -231,7 +231,7 @@ class AdapterUnreadable(LoradarError):
 
 
 class HubFailed(LoradarError):
-    """The hub does not have what was asked for, does not give or take it, or does not answer."""
+    """A hub repo that does not exist, is not accessible, or is out of reach."""
 
     code = "hub_failed"
     status = 502
@@ -259,49 +259,49 @@ class InvalidRequest(LoradarError):
 
 
 class InvalidStatement(LoradarError):
-    """A contribution that cannot be what it says; the message names the field and what would do."""
+    """A contribution with an invalid field; the message gives the field and a valid value."""
 
     code = "statement_refused"
     status = 422
 
 
 class NotAuthenticated(LoradarError):
-    """No token was given, or one that is unknown, expired or revoked."""
+    """A missing, unknown, expired or revoked token."""
 
     code = "not_authenticated"
     status = 401
 
 
 class NotAllowed(LoradarError):
-    """The token's role is too low for this, or its owner is the one person who may not do it."""
+    """A token whose role is too low, or whose owner may not do this."""
 
     code = "not_allowed"
     status = 403
 
 
 class Conflict(LoradarError):
-    """What was asked for cannot be done in the state the thing is in."""
+    """An operation that the current state does not allow."""
 
     code = "conflict"
     status = 409
 
 
 class StaleVersion(Conflict):
-    """``If-Match`` names a version that is no longer the current one."""
+    """A version in ``If-Match`` that is no longer current."""
 
     code = "stale_version"
     status = 412
 
 
 class KeyReused(Conflict):
-    """An idempotency key that came with another request before."""
+    """An idempotency key that was used for another request."""
 
     code = "key_reused"
     status = 422
 
 
 class TooManyRequests(LoradarError):
-    """More requests than the limit; ``details["retry_after"]`` says in how many seconds to come again."""
+    """More requests than the limit; ``details["retry_after"]`` is the waiting time in seconds."""
 
     code = "too_many_requests"
     status = 429
@@ -315,21 +315,21 @@ class TooLarge(LoradarError):
 
 
 class Overloaded(LoradarError):
-    """No worker is free, and too much is waiting already; ``details["retry_after"]`` in seconds."""
+    """No free worker and a full queue; ``details["retry_after"]`` is the waiting time in seconds."""
 
     code = "overloaded"
     status = 503
 
 
 class WorkerFailed(LoradarError):
-    """A worker process ran out of its time or memory, or died; the service is not affected."""
+    """A worker process that ran out of time or memory, or died; the service is not affected."""
 
     code = "worker_failed"
     status = 503
 
 
 class AuditLogBroken(LoradarError):
-    """The audit log does not hold together: something was changed without loradar."""
+    """An inconsistent audit log, which was changed without loradar."""
 
     code = "audit_log_broken"
     status = 500
@@ -337,7 +337,7 @@ class AuditLogBroken(LoradarError):
 
 
 class SignatureInvalid(LoradarError):
-    """A snapshot that was cut off or altered, or signed by somebody else than expected."""
+    """A snapshot that was cut off or altered, or signed with another key."""
 
     code = "signature_invalid"
     status = 502
@@ -345,21 +345,21 @@ class SignatureInvalid(LoradarError):
 
 
 class CannotServe(LoradarError):
-    """The service cannot listen on the host and port it was given."""
+    """A service that cannot listen on its host and port."""
 
     code = "cannot_serve"
     status = 500
 
 
 class ServiceUnreachable(LoradarError):
-    """The REST client could not reach the service, or got an answer that is not its protocol."""
+    """A service that cannot be reached, or whose response is not of its protocol."""
 
     code = "service_unreachable"
     status = 502
 
 
 class MissingExtra(LoradarError):
-    """An optional dependency is not installed."""
+    """An optional dependency that is not installed."""
 
     code = "missing_extra"
     status = 501
@@ -370,7 +370,7 @@ class MissingExtra(LoradarError):
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 5) -> list[str]:
-    """Return up to ``limit`` known names that look like ``name``, nearest first, ignoring case."""
+    """Return up to ``limit`` known names similar to ``name``, nearest first, ignoring case."""
     by_folded: Mapping[str, str] = {candidate.casefold(): candidate for candidate in sorted(known)}
     return [by_folded[match] for match in get_close_matches(name.casefold(), by_folded, n=limit, cutoff=0.6)]
 
@@ -381,10 +381,10 @@ def quoted(names: Iterable[str]) -> str:
 
 
 def to_error(body: Mapping[str, Any]) -> LoradarError:
-    """Return the error a body of the one error shape stands for, as the class with its code."""
+    """Return the error in a response body, as the class with its code."""
     code, message, details = (body["error"][field] for field in ("code", "message", "details"))
     kind = next((kind for kind in _family(LoradarError) if kind.code == code), LoradarError)
-    # Past the class's own __init__, which would compose the message a second time.
+    # Without the class's own __init__, which would compose the message again.
     error = kind.__new__(kind, message)
     error.message, error.details = str(message), dict(details)
     if isinstance(error, UnknownName):

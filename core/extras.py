@@ -1,4 +1,4 @@
-"""Check optional dependencies and say how to install a missing one."""
+"""Check that optional dependencies are installed."""
 
 from importlib.util import find_spec
 
