@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..domain.layers import Evidence, Layer
 from ..domain.vocabulary import Role, Tower
-from .dataflow import Saying, Trace
+from .dataflow import Trace, Verdict
 
 DECLARED: frozenset[Role] = frozenset(
     {"head", "norm", "projector", "embedding.token", "embedding.position", "embedding.patch"}
@@ -24,12 +24,12 @@ def judge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
     return tuple(_judged(layer, verdicts.get(layer.path) or _unmet(layer, filled, trace), trace) for layer in layers)
 
 
-def _filled(layers: tuple[Layer, ...], verdicts: dict[str, Saying]) -> set[tuple[str | None, Role]]:
+def _filled(layers: tuple[Layer, ...], verdicts: dict[str, Verdict]) -> set[tuple[str | None, Role]]:
     """Return the (block, role) that dataflow gave to some layer: no other layer of the block has it by its name."""
     return {(layer.block, verdicts[layer.path][0]) for layer in layers if layer.path in verdicts}
 
 
-def _unmet(layer: Layer, filled: set[tuple[str | None, Role]], trace: Trace) -> Saying | None:
+def _unmet(layer: Layer, filled: set[tuple[str | None, Role]], trace: Trace) -> Verdict | None:
     """A layer whose name promises what dataflow knows another one does."""
     is_named = layer.evidence[0].by == "names" and layer.depth and layer.role.startswith(NAMED_FOR)
     if not is_named or not _was_called(layer, trace) or (layer.block, layer.role) not in filled:
@@ -46,7 +46,7 @@ def list_untraced(layers: tuple[Layer, ...]) -> tuple[Tower, ...]:
     return tuple(sorted(tower for tower, reached in seen.items() if 2 * sum(reached) <= len(reached)))
 
 
-def _judged(layer: Layer, verdict: Saying | None, trace: Trace) -> Layer:
+def _judged(layer: Layer, verdict: Verdict | None, trace: Trace) -> Layer:
     was_called = _was_called(layer, trace)
     role, evidence = _settle(layer, verdict) if verdict else (layer.role, layer.evidence)
     if layer.path in trace.shared:
@@ -70,10 +70,10 @@ def _judged(layer: Layer, verdict: Saying | None, trace: Trace) -> Layer:
     )
 
 
-def _verdicts(layers: tuple[Layer, ...], trace: Trace) -> dict[str, Saying]:
+def _verdicts(layers: tuple[Layer, ...], trace: Trace) -> dict[str, Verdict]:
     """Return the verdict on each layer; one that no forward reached shares that of its siblings in other blocks."""
     told = {layer.path: said for layer in layers if (said := trace.verdict(layer.path)) is not None}
-    by_pattern: dict[str, Counter[Saying]] = defaultdict(Counter)
+    by_pattern: dict[str, Counter[Verdict]] = defaultdict(Counter)
     for path, said in told.items():
         by_pattern[_alike(path)][said] += 1
     for layer in layers:
@@ -89,7 +89,7 @@ def _alike(path: str) -> str:
     return re.sub(r"\d+", "*", path)
 
 
-def _settle(layer: Layer, verdict: Saying) -> tuple[Role, tuple[Evidence, ...]]:
+def _settle(layer: Layer, verdict: Verdict) -> tuple[Role, tuple[Evidence, ...]]:
     """Return the role and the evidence, what decided first; a verdict that lost says what it would have said."""
     role, says = verdict
     is_no_head = layer.role == "head" and role == "embedding.patch"  # a base model may hold less than its class does

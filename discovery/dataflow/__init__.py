@@ -1,10 +1,10 @@
-"""dataflow *follows*: it runs a model's own forward and tells from where its tensors go what each layer does.
+"""dataflow: run a model's own forward and infer the role of each layer from where its tensors go.
 
-One way, each step one function: ``trace`` (a model) -> ``Recorder`` (a ``Tape`` of operations) -> ``follow``
-(a ``Flow`` of sources) -> ``Graph`` (the flow seen with the layers) -> ``tell_roles`` and ``tell_layouts``.
+Each step is one function: ``trace`` (a model) -> ``Recorder`` (a ``Tape`` of operations) -> ``follow`` (a ``Flow`` of
+sources) -> ``Graph`` (the flow with the layers) -> ``vote_on_roles`` and ``find_layouts``.
 """
 
-from .graph import Saying
+from .graph import Verdict
 from .traced import Trace, trace
 
-__all__ = ["Saying", "Trace", "trace"]
+__all__ = ["Trace", "Verdict", "trace"]

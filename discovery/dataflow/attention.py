@@ -1,109 +1,19 @@
-"""Attention: which layers feed query, key and value, and which one reads the result."""
+"""Attention: the layers that feed query, key and value, and the one that reads the result."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
 from ...domain.vocabulary import Role
 from ..facts.towers import is_below
-from .flow import Sources, Way
+from .flow import Effect, Origin, Sources
 from .graph import DENSE_KINDS, Graph, common_path, is_depthwise
+from .mixers import is_recurrent, mixing_scopes, stands_below
 
 OPERANDS = ("query", "key", "value")
-
-
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """An attention on the flow.
-
-    Attributes:
-        number: The origin that is its result.
-        reads: Sources of query, key and value.
-        name: How it is computed.
-    """
-
-    number: int
-    reads: tuple[Sources, ...]
-    name: str
-
-
-def tell_attention(graph: Graph) -> None:
-    """Say which layers feed the operands of attentions, which feed those, and which read the results."""
-    origins = enumerate(graph.flow.origins)
-    say_attentions(graph, [Attention(n, o.reads, o.name) for n, o in origins if o.kind == "attention"])
-
-
-def say_attentions(graph: Graph, attentions: Iterable[Attention]) -> None:
-    """Say what the layers around attentions do."""
-    operands: dict[str, dict[str, str]] = defaultdict(dict)
-    scopes: dict[str, str] = {}
-    projected: set[int] = set()
-    for attention in attentions:
-        if _attends_to_depth(graph, attention):
-            continue
-        by_operand = [_operand_layers(graph, attention.number, reads) for reads in attention.reads]
-        scope = _scope(graph, attention.number, [layer for layers in by_operand for layer in layers])
-        projected.update([attention.number] if any(by_operand) else [])
-        for operand, layers in zip(OPERANDS, by_operand, strict=True):
-            for layer in layers:
-                operands[layer.path][operand] = attention.name
-                scopes[layer.path] = scope
-    latents = _latents(graph, operands, scopes)
-    keys = {pattern_of(path) for path, found in operands.items() if set(found) == {"key"}}
-    for path, found in operands.items():
-        if path not in latents:
-            _say_operands(graph, graph.layers[path], found, is_key=pattern_of(path) in keys)
-    for path in latents:
-        says = "what it writes is expanded by another layer on its way to attention"
-        graph.say(graph.layers[path], "attention.latent", says)
-    for number in projected:
-        _tell_readers(graph, number, set(operands) | latents)
-
-
-def _operand_layers(graph: Graph, number: int, reads: Sources) -> list[Layer]:
-    """Return the layers that feed an operand; those inside another module of the same block belong to that one."""
-    unit, site = graph.unit(number), graph.flow.origins[number].site
-    layers = graph.feeders(reads, unit)
-    if unit is None or site == unit:
-        return layers
-    return [layer for layer in layers if not _stands_apart(layer, site, unit)]
-
-
-def _stands_apart(layer: Layer, site: str, unit: str) -> bool:
-    parent = layer.path.rpartition(".")[0]
-    return parent != unit and is_below(parent, unit) and common_path([parent, site]) == unit
-
-
-def _attends_to_depth(graph: Graph, attention: Attention) -> bool:
-    """Tell whether the values are what other attentions wrote: a choice among blocks, which projects nothing."""
-    layers = (source for source, _ in attention.reads[2] if graph.records[source] is not None)
-    read = (source for layer in layers for source, _ in graph.flow.origins[layer].reads[0])
-    return any(graph.flow.origins[source].kind == "attention" for source in read)
-
-
-def _scope(graph: Graph, number: int, layers: Iterable[Layer]) -> str:
-    """Return the innermost module that holds an attention and what feeds it; keys of another block do not count."""
-    unit = graph.unit(number)
-    parents = (layer.path.rpartition(".")[0] for layer in layers if graph.unit_of(layer) == unit)
-    return common_path([graph.flow.origins[number].site, *parents])
-
-
-def _latents(graph: Graph, operands: dict[str, dict[str, str]], scopes: dict[str, str]) -> set[str]:
-    """Layers whose output another layer of the same attention expands: the low-rank half of a projection."""
-    found: set[str] = set()
-    for origin, layer in zip(graph.flow.origins, graph.records, strict=True):
-        if layer is None or layer.path not in operands or is_depthwise(layer):
-            continue
-        for before in graph.feeders(origin.reads[0]):
-            inside = scopes[layer.path] and is_below(before.path, scopes[layer.path])
-            if inside and before.path != layer.path and before.kind in DENSE_KINDS:
-                found.add(before.path)
-    return found
-
-
-_ROLE_OF_OPERANDS: dict[frozenset[str], Role] = {
+ROLE_OF_OPERANDS: dict[frozenset[str], Role] = {
     frozenset({"query"}): "attention.query",
     frozenset({"key"}): "attention.key",
     frozenset({"value"}): "attention.value",
@@ -114,57 +24,203 @@ _ROLE_OF_OPERANDS: dict[frozenset[str], Role] = {
 }
 
 
-def _say_operands(graph: Graph, layer: Layer, found: dict[str, str], *, is_key: bool) -> None:
-    """Say what a layer feeds; a key that also serves as value in some blocks of a model is a key in all of them."""
-    if is_depthwise(layer):
-        return
-    role = "attention.key" if is_key else _ROLE_OF_OPERANDS[frozenset(found)]
-    named = " and ".join(operand for operand in OPERANDS if operand in found)
-    how = ", ".join(dict.fromkeys(found.values()))
-    graph.say(layer, role, f"reaches the {named} operand of attention ({how})")
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """An attention on the flow.
+
+    Attributes:
+        number: The origin that is its result.
+        reads: Sources of query, key and value.
+        name: The operations that compute it.
+    """
+
+    number: int
+    reads: tuple[Sources, ...]
+    name: str
 
 
-def _tell_readers(graph: Graph, number: int, operands: set[str]) -> None:
-    """Say what reads the result of an attention: its output, or the low-rank half of it and then its output."""
-    unit, site = graph.unit(number), graph.flow.origins[number].site
+def vote_on_attention(graph: Graph) -> None:
+    """Vote on the layers around attentions with a softmax over scores."""
+    origins = enumerate(graph.flow.origins)
+    vote_around(graph, [Attention(n, o.reads, o.name) for n, o in origins if o.kind == "attention"])
+
+
+def vote_on_kernel_attention(graph: Graph) -> None:
+    """Vote on the layers around attentions such as ``query @ (key.T @ value)`` (linear attention, arXiv:2006.16236).
+
+    These are two products in a row in a module without any recurrence.
+    """
+    for members in graph.branches:
+        for scope in mixing_scopes(graph, members):
+            inside = [number for number in members if stands_below(graph, number, scope)]
+            if not any(is_recurrent(graph, number) for number in inside):
+                vote_around(graph, pairs_of_products(graph, inside))
+
+
+def vote_around(graph: Graph, attentions: Iterable[Attention]) -> None:
+    """Vote on the layers that feed the operands of attentions, feed those, or read the results."""
+    names: dict[str, dict[str, str]] = defaultdict(dict)  # of the attentions, by layer and operand
+    scopes: dict[str, str] = {}
+    projected: set[int] = set()
+    for attention in attentions:
+        if selects_among_blocks(graph, attention):
+            continue
+        fed = list(_operand_layers(graph, attention))
+        parents = (x.path.rpartition(".")[0] for _, x in fed if graph.block_of(x) == graph.block(attention.number))
+        scope = common_path([graph.flow.origins[attention.number].site, *parents])
+        for operand, layer in fed:
+            projected.add(attention.number)
+            names[layer.path][operand] = attention.name
+            scopes[layer.path] = scope
+    latents = find_latents(graph, scopes)
+    vote_on_operands(graph, names, latents)
+    for path in latents:
+        reason = "what it writes is expanded by another layer on its way to attention"
+        graph.vote(graph.layers[path], "attention.latent", reason)
+    for number in projected:
+        vote_on_readers(graph, number, names.keys() | latents)
+
+
+def selects_among_blocks(graph: Graph, attention: Attention) -> bool:
+    """Return whether the values are the outputs of other attentions: a choice among blocks projects nothing."""
+    layers = (source for source, _ in attention.reads[2] if graph.records[source] is not None)
+    read = (source for layer in layers for source, _ in graph.flow.origins[layer].reads[0])
+    return any(graph.flow.origins[source].kind == "attention" for source in read)
+
+
+def _operand_layers(graph: Graph, attention: Attention) -> Iterator[tuple[str, Layer]]:
+    """Yield (operand, layer) for each layer that feeds an operand.
+
+    A layer inside another module of the same block belongs to that module.
+    """
+    block, site = graph.block(attention.number), graph.flow.origins[attention.number].site
+    for operand, reads in zip(OPERANDS, attention.reads, strict=True):
+        for layer in graph.feeders(reads, block):
+            parent = layer.path.rpartition(".")[0]
+            is_inside = block is not None and block not in (site, parent) and is_below(parent, block)
+            if not (is_inside and common_path([parent, site]) == block):
+                yield operand, layer
+
+
+def find_latents(graph: Graph, scopes: dict[str, str]) -> set[str]:
+    """Return the layers whose output another layer of the same attention expands: low-rank halves of a projection."""
+    latents: set[str] = set()
+    for origin, layer in zip(graph.flow.origins, graph.records, strict=True):
+        scope = scopes.get(layer.path) if layer is not None else None
+        if layer is None or not scope or is_depthwise(layer):
+            continue
+        for before in graph.feeders(origin.reads[0]):
+            if is_below(before.path, scope) and before.path != layer.path and before.kind in DENSE_KINDS:
+                latents.add(before.path)
+    return latents
+
+
+def vote_on_operands(graph: Graph, names: dict[str, dict[str, str]], latents: set[str]) -> None:
+    """Vote on the layers that feed operands, latents left out, by the operands and the name of the attention.
+
+    A key that also serves as value in some blocks of a model is a key in all of them.
+    """
+    keys = {pattern_of(path) for path, operands in names.items() if set(operands) == {"key"}}
+    for path, operands in names.items():
+        layer = graph.layers[path]
+        if path not in latents and not is_depthwise(layer):
+            role = "attention.key" if pattern_of(path) in keys else ROLE_OF_OPERANDS[frozenset(operands)]
+            operand = " and ".join(operand for operand in OPERANDS if operand in operands)
+            how = ", ".join(dict.fromkeys(operands.values()))
+            graph.vote(layer, role, f"reaches the {operand} operand of attention ({how})")
+
+
+def vote_on_readers(graph: Graph, number: int, operands: set[str]) -> None:
+    """Vote on the layers that read the result of an attention: its output, or a low-rank half and then its output."""
+    block, site = graph.block(number), graph.flow.origins[number].site
     for reader, _ in graph.readers[number]:
         layer = graph.records[reader]
-        if layer is None or layer.path in operands or graph.unit(reader) != unit:
+        if layer is None or layer.path in operands or graph.block(reader) != block:
             continue
-        last = _expands_low_rank(graph, reader, site)
+        last = _only_reader(graph, reader, site)
         if last is not None:
-            graph.say(layer, "attention.latent", "what it writes is expanded by another layer that leaves attention")
-        graph.say(last or layer, "attention.output", "is the next layer on the result of attention")
+            reason = "what it writes is expanded by another layer that leaves attention"
+            graph.vote(layer, "attention.latent", reason)
+        graph.vote(last or layer, "attention.output", "is the next layer on the result of attention")
 
 
-def _expands_low_rank(graph: Graph, number: int, site: str) -> Layer | None:
-    """Return the layer of the same attention that alone reads a layer, and that only."""
-    readers = {reader for reader, way in graph.readers[number] if not way}
+def _only_reader(graph: Graph, number: int, site: str) -> Layer | None:
+    """Return the dense layer of the same attention that alone reads a layer, and that only."""
+    readers = {reader for reader, effects in graph.readers[number] if not effects}
     layers = [graph.records[reader] for reader in readers if graph.flow.origins[reader].kind != "stream"]
     if len(readers) != 1 or not layers or layers[0] is None or not is_below(layers[0].path, site):
         return None
     return layers[0] if layers[0].kind in DENSE_KINDS else None
 
 
-def tell_weighted(graph: Graph) -> None:
-    """Values weighted by the softmax of a layer, not of a product: deformable and outlook attention."""
+# --- two products without a softmax -----------------------------------------------------------------------------------
+
+
+def pairs_of_products(graph: Graph, numbers: list[int]) -> Iterator[Attention]:
+    """Yield the products of a product that a layer reads.
+
+    A result that only picks positions, as an indexer's does, is no attention.
+    """
+    for number in numbers:
+        outer = graph.flow.origins[number]
+        if outer.kind != "product" or not any(graph.records[reader] for reader, _ in graph.readers[number]):
+            continue
+        for side in (0, 1):
+            inner = next((graph.flow.origins[source] for source, _ in outer.reads[side]), None)
+            if inner is not None and inner.kind == "product" and not _reads_product(graph, inner):
+                reads = _operands_of_pair(graph, inner, outer, side)
+                yield Attention(number, reads, f"{inner.name}, {outer.name} without softmax")
+                break
+
+
+def _reads_product(graph: Graph, origin: Origin) -> bool:
+    return any(graph.flow.origins[source].kind == "product" for reads in origin.reads for source, _ in reads)
+
+
+def _operands_of_pair(graph: Graph, inner: Origin, outer: Origin, side: int) -> tuple[Sources, ...]:
+    """Return query, key and value of ``(inner) @ third`` (side 0) or ``third @ (inner)`` (side 1).
+
+    The inner product is scores if it contracts features; if it contracts positions, it is the state ``key.T @ value``,
+    of which the value is the side that survives the outer product.
+    """
+    left, right = inner.reads
+    third = outer.reads[1 - side]
+    contracted = graph.flow.tape.shapes[inner.read_values[0]][-1]
+    widths = [layer.out_features for layer in graph.feeders(left)]
+    if any(width is not None and width % contracted == 0 for width in widths):
+        return (left, right, third) if side == 0 else (right, left, third)
+    return (third, right, left) if side == 0 else (third, left, right)
+
+
+# --- weights from a single layer --------------------------------------------------------------------------------------
+
+
+def vote_on_weighted_values(graph: Graph) -> None:
+    """Vote on values weighted by the softmax of a layer, not of a product: deformable and outlook attention."""
     for number, origin in enumerate(graph.flow.origins):
-        for reads in origin.reads if origin.kind in ("layer", "product") else ():
-            _tell_weighted_values(graph, number, reads if origin.kind == "layer" else origin.reads[0] | origin.reads[1])
+        if origin.kind not in ("layer", "product"):
+            continue
+        read = layers_read_in_block(graph, number, origin.reads[0] | origin.reads[-1])
+        weights = {s for s, effects in read.items() if effects & Effect.SOFTMAXED and not graph.is_router(s)}
+        values = {s for s, effects in read.items() if not effects & (Effect.SOFTMAXED | Effect.ACTIVATED)} - weights
+        if weights and (origin.kind == "product" or any(read[s] & Effect.MULTIPLIED for s in values)):
+            vote_on_values(graph, number, values)
 
 
-def _tell_weighted_values(graph: Graph, number: int, reads: Sources) -> None:
-    unit = graph.unit(number)
-    layers = {s: layer for s, _ in reads if (layer := graph.records[s]) is not None and graph.unit(s) == unit}
-    inside = {s: way for (s, _), way in reads.items() if s in layers}
-    weights = {s for s, way in inside.items() if way & Way.SOFTMAXED and not graph.is_router(s)}
-    values = {s for s, way in inside.items() if not way & (Way.SOFTMAXED | Way.ACTIVATED)} - weights
-    is_weighted = graph.flow.origins[number].kind == "product" or any(inside[s] & Way.MULTIPLIED for s in values)
-    if unit is None or not weights or not values or not is_weighted:
-        return
-    told = [layers[s] for s in values if layers[s].kind in DENSE_KINDS and not graph.is_said(layers[s])]
-    for layer in told:
-        graph.say(layer, "attention.value", "is weighted by the softmax of another layer")
+def layers_read_in_block(graph: Graph, number: int, reads: Sources) -> dict[int, int]:
+    """Return the sources of an origin that are layers of its own block, with their effects."""
+    block = graph.block(number)
+    if block is None:
+        return {}
+    return {s: e for (s, _), e in reads.items() if graph.records[s] is not None and graph.block(s) == block}
+
+
+def vote_on_values(graph: Graph, number: int, values: set[int]) -> None:
+    """Vote on weighted values without any other vote, and on the output that reads them."""
+    layers = [layer for value in values if (layer := graph.records[value]) is not None]
+    dense = [layer for layer in layers if layer.kind in DENSE_KINDS and not graph.has_vote(layer)]
+    for layer in dense:
+        graph.vote(layer, "attention.value", "is weighted by the softmax of another layer")
     ends = [number] if graph.records[number] else [reader for reader, _ in graph.readers[number]]
-    for end in ends if told else ():
-        graph.say(graph.records[end], "attention.output", "is the next layer on the weighted values")
+    for end in ends if dense else ():
+        graph.vote(graph.records[end], "attention.output", "is the next layer on the weighted values")

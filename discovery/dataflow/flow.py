@@ -1,8 +1,8 @@
-"""Where tensors come from: for every value of a tape, which layers wrote it and how it got here.
+"""Sources of values: for every value of a tape, the layers that wrote it and the effects on the way.
 
 A value's *sources* are the origins it was made from by operations that keep features apart (views, norms, activations,
-sums, gates). An origin is what makes new features: a layer that was applied, a product of two activations, an
-attention, or a residual stream, which is the sum of a value and something computed from it.
+sums, gates). An origin makes new features: a layer that was applied, a product of two activations, an attention, or a
+residual stream, which is the sum of a value and something computed from it.
 """
 
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ from typing import Any, Final
 from .tape import Tape
 
 
-class Way:
-    """What happened to a source on its way to a value: bits of a number, because millions of them are combined."""
+class Effect:
+    """Effects on a source on its way to a value: bits of a number, because millions of them are combined."""
 
     NONE: Final = 0
     ACTIVATED: Final = 1
@@ -26,27 +26,27 @@ class Way:
 
 
 MOST_PARTS = 24
-"""Slices of one origin told apart; one that is taken apart further is taken apart by position."""
+"""Slices of one origin that are distinguished; one that is taken apart further is taken apart by position."""
 MOST_SOURCES = 128
-"""Sources of one value; what is made of more is a stream, whatever joins them."""
+"""Sources of one value; a value made of more is a stream, by any operation."""
 Sources = dict[tuple[int, int], int]
-"""(origin, part) -> its way. Parts tell slices of one origin apart; 0 is the whole."""
+"""(origin, part) -> effects. Parts distinguish slices of one origin; 0 is the whole."""
 
 
 @dataclass(slots=True)
 class Origin:
-    """What made new features.
+    """An operation that made new features.
 
     Attributes:
         kind: ``layer``, ``product``, ``attention``, ``stream`` or ``input`` (a float given to the forward).
         op: The operation, by its number on the tape.
         out: The value it made.
-        reads: Sources of what it reads: one entry for a layer, two for a product (left, right), three for an
+        reads: Sources of its operands: one entry for a layer, two for a product (left, right), three for an
             attention (query, key, value), two for a stream (skipped, branch).
-        read_values: The values themselves, in the same order.
-        layer: (module path, parameter name) of a layer's weight.
+        read_values: The operands, in the same order.
         site: Path of the module whose forward ran it.
         name: The operation's name.
+        layer: (module path, parameter name) of a layer's weight.
     """
 
     kind: str
@@ -61,7 +61,7 @@ class Origin:
 
 @dataclass(slots=True)
 class Ranking:
-    """A top-k, maximum or softmax over the last dimension of a layer's output: what a router does."""
+    """A top-k, maximum or softmax over the last dimension of a layer's output, as in a router."""
 
     sources: Sources
     size: int
@@ -71,14 +71,18 @@ class Ranking:
 
 @dataclass(slots=True)
 class Flow:
-    """Everything the pass found.
+    """The result of following a tape.
 
     Attributes:
-        tape: What it is about.
+        tape: The tape.
         origins: Every origin, in order.
         rankings: Every ranking of a layer's outputs.
         sources: Sources of each value.
         data: Values that depend on the model's inputs.
+        weight_of: (module path, parameter name) for each value that is a parameter, or a view, cast or scaling of one.
+        producer: Number of the operation that made each value.
+        base: For each value the first one that it only transforms.
+        parts: Numbers of the slices of each origin.
     """
 
     tape: Tape
@@ -97,5 +101,5 @@ class Flow:
 
     def layers(self, sources: Iterable[tuple[int, int]]) -> list[Origin]:
         """Return the layers among sources."""
-        found = (self.origins[origin] for origin, _ in sources)
-        return [origin for origin in found if origin.kind == "layer"]
+        origins = (self.origins[origin] for origin, _ in sources)
+        return [origin for origin in origins if origin.kind == "layer"]

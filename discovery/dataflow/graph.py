@@ -1,35 +1,36 @@
-"""A flow seen with the layers of the model: which blocks they stand in, which are routers, what has been said."""
+"""A flow with the layers of the model: their blocks, routers and experts, and the votes on their roles."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS, Role
 from ..facts.towers import is_below
-from .flow import Flow, Origin, Sources, Way
+from .flow import Effect, Flow, Origin, Sources
 
 DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")
 ENDS = ("stream", "input")
 """Kinds of origin at which a branch ends."""
-Saying = tuple[Role, str]
-"""(role, why)."""
+Verdict = tuple[Role, str]
+"""(role, reason)."""
 
 
 @dataclass
 class Graph:
-    """One flow seen with the layers of the model.
+    """One flow with the layers of the model.
 
     Attributes:
         layers: Every layer by path.
         module_paths: Every module path.
+        votes: For each layer its verdicts, with how often each was given.
     """
 
     flow: Flow
     layers: dict[str, Layer]
     module_paths: Sequence[str]
-    votes: dict[str, Counter[Saying]] = field(default_factory=lambda: defaultdict(Counter))
+    votes: dict[str, Counter[Verdict]] = field(default_factory=lambda: defaultdict(Counter))
 
     def layer(self, origin: Origin) -> Layer | None:
         """Return the record of the layer an origin is, if it is one."""
@@ -45,43 +46,42 @@ class Graph:
 
     @cached_property
     def readers(self) -> dict[int, list[tuple[int, int]]]:
-        """For each origin, the origins that read it, and the way it came."""
-        found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        """(reader, effects) for each origin: the origins that read it, and the effects on the way."""
+        readers: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for number, origin in enumerate(self.flow.origins):
             for reads in origin.reads:
-                for (source, _), way in reads.items():
-                    found[source].append((number, way))
-        return found
+                for (source, _), effects in reads.items():
+                    readers[source].append((number, effects))
+        return readers
 
-    def unit(self, number: int) -> str | None:
-        """Return the repeated block an origin stands in; experts stand in the block of their router."""
+    # --- blocks --------------------------------------------------------------------------------------------------
+
+    def block(self, number: int) -> str | None:
+        """Return the repeated block around an origin; experts stand in the block of their router."""
         record = self.records[number]
-        if record is not None:
-            return self.unit_of(record)
-        return self._block_of_site(self.flow.origins[number].site)
+        return self._block_around(self.flow.origins[number].site) if record is None else self.block_of(record)
 
-    def unit_of(self, layer: Layer) -> str | None:
-        """Return the repeated block a layer stands in, lists of experts not counted."""
+    def block_of(self, layer: Layer) -> str | None:
+        """Return the repeated block around a layer; a list of experts is no list of blocks."""
         for experts in self.expert_lists:
             if is_below(layer.path, experts):
-                return self._block_of_site(experts)
+                return self._block_around(experts)
         return layer.block
 
-    def _block_of_site(self, site: str) -> str | None:
-        while site:
-            if site in self._blocks:
-                return site
+    def _block_around(self, site: str) -> str | None:
+        while site and site not in self.blocks:
             site = site.rpartition(".")[0]
-        return None
+        return site or None
 
     @cached_property
-    def _blocks(self) -> frozenset[str]:
-        experts = self.expert_lists
+    def blocks(self) -> frozenset[str]:
+        """Paths of the repeated blocks; an outer one may own no layer outside the inner ones."""
         blocks = {layer.block for layer in self.layers.values() if layer.block}
-        # An outer block whose own layers all stand in inner blocks has no layer of its own.
-        outer = {block[:position] for block in blocks for position in _dots(block)}
-        known = blocks | {path for path in outer if path.rpartition(".")[2].isdecimal()}
-        return frozenset(b for b in known if b.rpartition(".")[0] not in experts)
+        segments = [block.split(".") for block in blocks]
+        outer = {
+            ".".join(parts[:end]) for parts in segments for end in range(1, len(parts)) if parts[end - 1].isdecimal()
+        }
+        return frozenset(block for block in blocks | outer if block.rpartition(".")[0] not in self.expert_lists)
 
     @cached_property
     def branches(self) -> list[list[int]]:
@@ -94,112 +94,119 @@ class Graph:
                 number = leader[number]
             return number
 
-        for number, origin in enumerate(self.flow.origins):
-            if origin.kind in ENDS:
-                continue
-            for reads in origin.reads:
-                for source, _ in reads:
-                    if self.flow.origins[source].kind not in ENDS and self.unit(source) == self.unit(number):
-                        leader[find(number)] = find(source)
+        for source, number in self.links():
+            leader[find(number)] = find(source)
         groups: dict[int, list[int]] = defaultdict(list)
         for number, origin in enumerate(self.flow.origins):
-            if origin.kind not in ENDS and self.unit(number) is not None:
+            if origin.kind not in ENDS and self.block(number) is not None:
                 groups[find(number)].append(number)
         return list(groups.values())
+
+    def links(self) -> Iterator[tuple[int, int]]:
+        """Yield (source, reader) for each read within a block, residual streams left out."""
+        for number, origin in enumerate(self.flow.origins):
+            for source in {source for reads in origin.reads for source, _ in reads}:
+                kinds = origin.kind, self.flow.origins[source].kind
+                if ENDS[0] not in kinds and ENDS[1] not in kinds and self.block(source) == self.block(number):
+                    yield source, number
 
     @cached_property
     def has_streams(self) -> bool:
         """Whether any block holds a residual stream."""
-        return any(o.kind == "stream" and self.unit(n) for n, o in enumerate(self.flow.origins))
+        return any(o.kind == "stream" and self.block(n) for n, o in enumerate(self.flow.origins))
+
+    # --- routers and experts -------------------------------------------------------------------------------------
 
     @cached_property
     def routers(self) -> dict[str, int]:
-        """Paths of the layers whose outputs are ranked to choose among experts, with how many there are."""
-        found: dict[str, int] = {}
+        """Paths of the layers whose outputs are ranked to choose among experts, with the number of experts."""
+        routers: dict[str, int] = {}
         for ranking in self.flow.rankings:
             for origin in self.flow.layers(ranking.sources):
                 layer = self.layer(origin)
                 if layer is not None and layer.depth and self._experts_beside(layer.path, ranking.size):
-                    found[layer.path] = ranking.size
-        return found
+                    routers[layer.path] = ranking.size
+        return routers
 
     def is_router(self, number: int) -> bool:
-        """Tell whether an origin is a router."""
+        """Return whether an origin is a router."""
         layer = self.records[number]
         return layer is not None and layer.path in self.routers
 
     @cached_property
     def expert_lists(self) -> frozenset[str]:
         """Paths of lists of experts: as many modules as the router beside them ranks."""
-        lists = (self._experts_beside(path, size) for path, size in self.routers.items())
-        return frozenset(path for found in lists for path in found)
+        return frozenset[str]().union(*(self._experts_beside(path, size) for path, size in self.routers.items()))
 
     def is_expert(self, layer: Layer) -> bool:
-        """Tell whether a layer is one of the experts a router chooses from; shared experts are not.
+        """Return whether a layer is one of the experts a router chooses from; shared experts are not.
 
-        Fused experts no ranking was seen for are taken for experts: their router may choose by a hash.
+        Fused experts without a ranking count as experts: their router may choose by a hash.
         """
         if any(is_below(layer.path, path) for path in self.expert_lists):
             return True
-        unit = self.unit_of(layer)
-        return layer.kind == "expert_parameter" and not any(unit and is_below(path, unit) for path in self.routers)
+        block = self.block_of(layer)
+        return layer.kind == "expert_parameter" and not any(block and is_below(path, block) for path in self.routers)
 
     def _experts_beside(self, path: str, size: int) -> frozenset[str]:
         """Return lists of ``size`` modules, or stacks of ``size`` matrices, in the nearest module around a router."""
         around = path.rpartition(".")[0]
         for _ in range(3):
-            if not around:
-                break
-            found = {p for p, n in self._list_sizes.items() if n == size and is_below(p, around)}
-            found |= {p for p in self._stacks.get(size, ()) if is_below(p, around)}
-            if found:
-                return frozenset(found)
+            experts = {other for other in self.sized_lists.get(size, ()) if around and is_below(other, around)}
+            if experts:
+                return frozenset(experts)
             around = around.rpartition(".")[0]
         return frozenset()
 
     @cached_property
-    def _list_sizes(self) -> Counter[str]:
-        """How many children of each module are numbered and named alike: ``0``, ``1`` or ``expert_0``, ``expert_1``."""
+    def sized_lists(self) -> dict[int, set[str]]:
+        """Paths of lists of modules and of modules with stacks of matrices, by length.
+
+        Modules of a list are numbered and named alike: ``0``, ``1`` or ``expert_0``, ``expert_1``.
+        """
         numbered: Counter[tuple[str, str]] = Counter()
         for path in self.module_paths:
             parent, _, name = path.rpartition(".")
             if name[-1:].isdecimal():
                 numbered[parent, name.rstrip("0123456789")] += 1
-        sizes: Counter[str] = Counter()
+        longest: dict[str, int] = defaultdict(int)
         for (parent, _), size in numbered.items():
-            sizes[parent] = max(sizes[parent], size)
-        return sizes
-
-    @cached_property
-    def _stacks(self) -> dict[int, list[str]]:
-        stacks: dict[int, list[str]] = defaultdict(list)
+            longest[parent] = max(longest[parent], size)
+        lists: dict[int, set[str]] = defaultdict(set)
+        for parent, size in longest.items():
+            lists[size].add(parent)
         for layer in self.layers.values():
             if layer.kind == "expert_parameter":
-                stacks[layer.shape[0]].append(layer.path.rpartition(".")[0])
-        return stacks
+                lists[layer.shape[0]].add(layer.path.rpartition(".")[0])
+        return dict(lists)
 
-    def say(self, layer: Layer | None, role: Role, says: str) -> None:
-        """Count one vote on what a layer does."""
+    # --- votes ---------------------------------------------------------------------------------------------------
+
+    def vote(self, layer: Layer | None, role: Role, reason: str) -> None:
+        """Count one vote for the role of a layer; embeddings and norms are not voted on."""
         if layer is not None and layer.kind not in ("embedding", "norm"):
-            self.votes[layer.path][role, says] += 1
+            self.votes[layer.path][role, reason] += 1
 
-    def is_said(self, layer: Layer | None) -> bool:
-        """Tell whether anything was said of a layer."""
+    def has_vote(self, layer: Layer | None) -> bool:
+        """Return whether a layer has any vote."""
         return layer is not None and layer.path in self.votes
 
-    def feeders(self, reads: Sources, unit: str | None = None) -> list[Layer]:
-        """Return the layers that feed an operand, those that only gate it left out.
+    # --- neighbours ----------------------------------------------------------------------------------------------
 
-        What feeds an attention in a block stands in a block too: positions embedded before the blocks are no keys.
+    def feeders(self, reads: Sources, block: str | None = None) -> list[Layer]:
+        """Return the layers that feed an operand, without those that only gate it.
+
+        A layer that feeds an attention in a block stands in a block too: positions embedded before the blocks are no
+        keys. A depthwise convolution, which keeps channels apart, is followed to the layers it reads.
         """
-        whole = [source for (source, _), way in reads.items() if not is_gate(way)]
+        whole = [source for (source, _), effects in reads.items() if not is_gate(effects)]
         numbers = dict.fromkeys(whole or [source for source, _ in reads])
-        found = [layer for number in numbers for layer in self._through_depthwise(number)]
-        fit = [layer for layer in found if layer.kind not in ("embedding", "norm")]
-        return [layer for layer in fit if layer.depth or unit is None]
+        layers = [layer for number in numbers for layer in self.through_depthwise(number)]
+        fit = [layer for layer in layers if layer.kind not in ("embedding", "norm")]
+        return [layer for layer in fit if layer.depth or block is None]
 
-    def _through_depthwise(self, number: int) -> list[Layer]:
-        """Return the layer an origin is; for a depthwise convolution, which keeps channels apart, what it reads too.
+    def through_depthwise(self, number: int) -> list[Layer]:
+        """Return the layer an origin is; for a depthwise convolution the layers it reads too.
 
         The convolution may have a residual connection of its own.
         """
@@ -214,19 +221,19 @@ class Graph:
 
 
 def is_depthwise(layer: Layer) -> bool:
-    """Tell whether a layer is a convolution of each channel by itself."""
+    """Return whether a layer is a convolution of each channel by itself."""
     return layer.kind in CONV_KINDS and layer.groups > 1 and layer.groups == layer.in_features
 
 
 def is_dense(layer: Layer) -> bool:
-    """Tell whether a layer mixes all features of one position: dense layers and pointwise convolutions."""
+    """Return whether a layer mixes all features of one position: dense layers and pointwise convolutions."""
     pointwise = layer.kind in CONV_KINDS and layer.groups == 1 and all(size == 1 for size in layer.shape[2:])
     return layer.kind in DENSE_KINDS or pointwise
 
 
-def is_gate(way: int) -> bool:
-    """Tell whether a source came as an activated factor: it scales, it is not what is read."""
-    return bool(way & Way.MULTIPLIED and way & (Way.ACTIVATED | Way.SOFTMAXED))
+def is_gate(effects: int) -> bool:
+    """Return whether a source came as an activated factor: a scale, not an operand."""
+    return bool(effects & Effect.MULTIPLIED and effects & (Effect.ACTIVATED | Effect.SOFTMAXED))
 
 
 def common_path(paths: Sequence[str]) -> str:
@@ -238,7 +245,3 @@ def common_path(paths: Sequence[str]) -> str:
             break
         shared.append(level[0])
     return ".".join(shared)
-
-
-def _dots(path: str) -> list[int]:
-    return [position for position, character in enumerate(path) if character == "."]

@@ -1,11 +1,10 @@
-"""How a weight is laid out: which of a fused projection's features go where, and which way round experts stand."""
+"""Layouts of weights: the split of fused projections, and the orientation of fused experts."""
 
 import torch
 from torch import Tensor
 
-from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
-from .flow import Origin, Sources, Way
+from .flow import Effect, Origin, Sources
 from .graph import Graph
 from .operations import SLICES, TRANSPOSITIONS, VIEWS
 from .tape import Op, Ref
@@ -13,81 +12,89 @@ from .tape import Op, Ref
 _REPLAYED = SLICES | TRANSPOSITIONS | VIEWS
 LARGEST = 1 << 22
 """Elements up to which the views of a projection are replayed."""
-STACK = "expert_parameter"
 NAMES = {2: "halves", 3: "thirds"}
+Parts = dict[int, set[int]]
+"""Slices by source."""
 
 
-def tell_layouts(graph: Graph) -> dict[str, str]:
+def find_layouts(graph: Graph) -> dict[str, str]:
     """Return the layout of fused projections and of fused experts.
 
     ``thirds`` and ``halves``: contiguous parts of one size; ``unequal``: contiguous parts of different sizes, as with
     fewer keys than queries; ``interleaved``: the parts alternate, head by head or feature by feature. Experts are
     ``out_in`` or ``in_out``.
     """
-    found: dict[str, str | None] = {}
+    by_pattern: dict[str, str | None] = {}
     layouts: dict[str, str] = {}
     for number, origin in enumerate(graph.flow.origins):
-        for source, parts in _fused_in(origin).items():
+        for source, parts in fused_in(origin).items():
             layer = graph.records[source]
             if layer is None:
                 continue
             pattern = pattern_of(layer.path)
-            if pattern not in found:
-                found[pattern] = _split(graph, source, number, parts)
-            if (layout := found[pattern]) is not None:
+            if pattern not in by_pattern:
+                by_pattern[pattern] = split_of(graph, source, number, parts)
+            if (layout := by_pattern[pattern]) is not None:
                 layouts[layer.path] = layout
-    return layouts | _expert_layouts(graph)
+    return layouts | find_expert_layouts(graph)
 
 
-def _fused_in(origin: Origin) -> dict[int, list[set[int]]]:
-    """Return, for each layer several parts of which go different ways in an origin, those parts."""
+def fused_in(origin: Origin) -> dict[int, list[set[int]]]:
+    """Return, for each layer that serves several operands of an origin by disjoint parts, those parts."""
+    by_source: dict[int, list[set[int]]] = {}
+    for operand in _operands(origin):
+        for source, parts in _parts(operand).items():
+            by_source.setdefault(source, []).append(parts)
+    return {source: parts for source, parts in by_source.items() if len(parts) > 1 and _are_disjoint(parts)}
+
+
+def _operands(origin: Origin) -> list[Sources]:
+    """Return query, key and value of an attention; of a layer, the activated and the plain factor of its input."""
     if origin.kind == "attention":
-        ways = [_parts(reads) for reads in origin.reads]
-    elif origin.kind == "layer":
-        multiplied = {key: way for key, way in origin.reads[0].items() if way & Way.MULTIPLIED}
-        gates = {key: way for key, way in multiplied.items() if way & Way.ACTIVATED}
-        ways = [_parts(gates), _parts({key: way for key, way in multiplied.items() if key not in gates})]
-    else:
-        return {}
-    fused: dict[int, list[set[int]]] = {}
-    for source in ways[0].keys() | ways[-1].keys() | ways[len(ways) // 2].keys():
-        parts = [way[source] for way in ways if source in way]
-        if len(parts) > 1 and not any(a & b for n, a in enumerate(parts) for b in parts[n + 1 :]):
-            fused[source] = parts
-    return fused
+        return list(origin.reads)
+    if origin.kind != "layer":
+        return []
+    both = Effect.MULTIPLIED | Effect.ACTIVATED
+    factors = [(key, effects & both) for key, effects in origin.reads[0].items()]
+    return [dict(item for item in factors if item[1] == wanted) for wanted in (both, Effect.MULTIPLIED)]
 
 
-def _parts(reads: Sources) -> dict[int, set[int]]:
-    parts: dict[int, set[int]] = {}
+def _are_disjoint(parts: list[set[int]]) -> bool:
+    return sum(map(len, parts)) == len(set[int]().union(*parts))
+
+
+def _parts(reads: Sources) -> Parts:
+    parts: Parts = {}
     for source, part in reads:
         parts.setdefault(source, set()).add(part)
     return parts
 
 
-def _split(graph: Graph, source: int, reader: int, parts: list[set[int]]) -> str | None:
+def split_of(graph: Graph, source: int, reader: int, parts: list[set[int]]) -> str | None:
+    """Return the layout of a fused projection, or ``None`` if a part's features are unknown."""
     origin = graph.flow.origins[source]
     ops = graph.flow.tape.ops[origin.op + 1 : graph.flow.origins[reader].op]
-    if any(op.name == "glu" and source in {o for o, _ in graph.flow.sources.get(op.inputs[0], {})} for op in ops):
+    if any(op.name == "glu" and source in {o for o, _ in graph.flow.read(op.inputs[0])} for op in ops):
         return NAMES[2]
-    features = _features_of_parts(graph, source, ops, set().union(*parts))
-    groups = [set().union(*(features.get(part, ()) for part in group)) for group in parts]
-    return _name_of(groups) if all(groups) else None
-
-
-def _name_of(groups: list[set[int]]) -> str:
+    features = features_of_parts(graph, source, ops, set[int]().union(*parts))
+    groups = [set[int]().union(*(features.get(part, ()) for part in group)) for group in parts]
+    if not all(groups):
+        return None
     if any(max(group) - min(group) + 1 != len(group) for group in groups):
         return "interleaved"
-    return NAMES[len(groups)] if len({len(group) for group in groups}) == 1 else "unequal"
+    return NAMES[len(groups)] if len(set(map(len, groups))) == 1 else "unequal"
 
 
-def _features_of_parts(graph: Graph, source: int, ops: list[Op], wanted: set[int]) -> dict[int, list[int]]:
-    """Replay the views of a layer's output on the numbers of its features; return which features wanted parts hold."""
-    flow = graph.flow
+def features_of_parts(graph: Graph, source: int, ops: list[Op], wanted: set[int]) -> dict[int, list[int]]:
+    """Return the features in each wanted part, by replaying the views of a layer's output on feature numbers."""
+    flow, layer = graph.flow, graph.records[source]
     origin = flow.origins[source]
     shape = flow.tape.shapes[origin.out]
     if torch.Size(shape).numel() > LARGEST:
         return {}
-    numbers = _feature_numbers(shape, graph.records[source])
+    dim = 1 if layer is not None and layer.kind.startswith("conv") and len(shape) > 1 else len(shape) - 1
+    numbers = torch.arange(shape[dim], dtype=torch.int32, device="cpu")
+    numbers = numbers.view([-1 if position == dim else 1 for position in range(len(shape))]).expand(shape).contiguous()
     replayed: dict[int, Tensor] = {origin.out: numbers}
     features: dict[int, list[int]] = {}
     for op in ops:
@@ -98,13 +105,6 @@ def _features_of_parts(graph: Graph, source: int, ops: list[Op], wanted: set[int
                 if part in wanted and part not in features:
                     features[part] = torch.bincount(tensor.reshape(-1)).nonzero().flatten().tolist()
     return features
-
-
-def _feature_numbers(shape: tuple[int, ...], layer: Layer | None) -> Tensor:
-    is_channels_first = layer is not None and layer.kind.startswith("conv")
-    dim = 1 if is_channels_first and len(shape) > 1 else len(shape) - 1
-    numbers = torch.arange(shape[dim], dtype=torch.int32, device="cpu")
-    return numbers.view([-1 if position == dim else 1 for position in range(len(shape))]).expand(shape).contiguous()
 
 
 def _replay(op: Op, known: dict[int, Tensor]) -> tuple[Tensor, ...]:
@@ -125,10 +125,11 @@ def _filled(item: object, known: dict[int, Tensor]) -> object:
     return item
 
 
-def _expert_layouts(graph: Graph) -> dict[str, str]:
-    """Tell which dimension of a stack is read; a square one goes by the others of its module."""
+def find_expert_layouts(graph: Graph) -> dict[str, str]:
+    """Return the orientation of stacks of matrices by the dimension read; a square one has that of its module."""
     layouts: dict[str, str] = {}
-    stacks = [(o, x) for o, x in zip(graph.flow.origins, graph.records, strict=True) if x and x.kind == STACK]
+    pairs = zip(graph.flow.origins, graph.records, strict=True)
+    stacks = [(origin, layer) for origin, layer in pairs if layer and layer.kind == "expert_parameter"]
     for origin, layer in stacks:
         first, second = layer.shape[1:]
         read = set(graph.flow.tape.shapes[origin.read_values[0]][-2:])

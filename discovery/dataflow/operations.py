@@ -1,16 +1,15 @@
-"""torch's operations as the flow sees them: which family each belongs to, and what their arguments say."""
+"""Torch's operations: the family of each, and the meaning of their arguments."""
 
 import inspect
-from functools import cache
 from typing import Any
 
-import torch.nn.functional as F  # noqa: N812 - everybody's name for it
+import torch.nn.functional as F  # noqa: N812 - the usual name for it
 
 from ..facts.data_files import read_facts
 from .tape import Op, Ref
 
 _FAMILIES = {name: frozenset(operations) for name, operations in read_facts("operations.toml").items()}
-"""Sets of operation names, by family; what each family means stands in the file."""
+"""Sets of operation names, by family; the file explains each family."""
 
 CONTRACTIONS = _FAMILIES["contractions"]
 CONVOLUTIONS = _FAMILIES["convolutions"]
@@ -28,35 +27,30 @@ SILENT = _FAMILIES["silent"]
 IN_PLACE = _FAMILIES["in_place"]
 PURE = _FAMILIES["pure"]
 VIEWS = _FAMILIES["views"]
-LOOKED_AT = _FAMILIES["looked_at"] | VIEWS | SLICES | TRANSPOSITIONS
+WITH_ARGUMENTS = _FAMILIES["with_arguments"] | VIEWS | SLICES | TRANSPOSITIONS
 
 
 def contracted(op: Op) -> tuple[int, ...]:
-    """Return the values an operation contracts with one another: bias, indices and offsets left out."""
+    """Return the operands of a contraction, without bias, indices and offsets."""
     if op.name in ("addmm", "baddbmm", "addbmm"):
         return op.inputs[1:3] if len(op.inputs) > 2 else op.inputs  # noqa: PLR2004 - the first is added
     return op.inputs[:2]
 
 
-@cache
-def _multi_head_signature() -> inspect.Signature:
-    return inspect.signature(F.multi_head_attention_forward)
-
-
 def bind_multi_head(op: Op) -> dict[str, int]:
     """Return the values given to ``multi_head_attention_forward`` by parameter name."""
-    bound = _multi_head_signature().bind(*op.args, **op.kwargs)
+    bound = inspect.signature(F.multi_head_attention_forward).bind(*op.args, **op.kwargs)
     return {name: item.value for name, item in bound.arguments.items() if isinstance(item, Ref)}
 
 
 def softmax_dim(op: Op) -> int:
-    """Return the dimension a softmax runs over; the last if it does not say."""
+    """Return the dimension a softmax runs over; the last by default."""
     dim = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else -1)
     return dim if isinstance(dim, int) else -1
 
 
 def flips_last_dims(op: Op, shapes: list[tuple[int, ...]]) -> bool:
-    """Tell whether an operation exchanges the last two dimensions."""
+    """Return whether an operation exchanges the last two dimensions."""
     dims = len(shapes[op.inputs[0]])
     if op.name in ("T", "mT", "t"):
         return True
@@ -69,13 +63,13 @@ def flips_last_dims(op: Op, shapes: list[tuple[int, ...]]) -> bool:
 
 
 def is_plain_index(index: Any) -> bool:
-    """Tell whether an index takes everything: only colons, ``None`` and ``...``."""
+    """Return whether an index takes everything: only colons, ``None`` and ``...``."""
     items = index if isinstance(index, tuple) else (index,)
     return all(item is None or item is Ellipsis or item == slice(None) for item in items)
 
 
 def pools_positions(op: Op, shapes: list[tuple[int, ...]]) -> bool:
-    """Tell whether a mean runs over positions; over the last dimension alone it belongs to a norm."""
+    """Return whether a mean runs over positions; one over the last dimension alone belongs to a norm."""
     if op.name not in ("mean", "amax"):
         return True
     dim = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else None)

@@ -1,8 +1,8 @@
-"""Records a forward on a tape: a mode sees every torch function, hooks tell whose forward is running."""
+"""Record a forward on a tape: a mode intercepts every torch function, hooks follow the module whose forward runs."""
 
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import PurePath
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from .memo import Memo
-from .operations import IN_PLACE, LOOKED_AT, PURE, SILENT
-from .tape import Op, Reading, Ref, Tape
+from ..meta_run.tensor_values import KNOWN
+from .operations import IN_PLACE, PURE, SILENT, WITH_ARGUMENTS
+from .tape import DirectRead, Op, Ref, Tape
 
-_WHOSE = "_loradar_value"
-_NOBODY = (0, 0)
+_OWNER = "_loradar_value"
+_NO_VALUE = (0, 0)
 _RUNS = count(1)
 
 
 class Recorder(TorchFunctionMode):
-    """As a context, records the forward of ``model`` that runs inside; the tape is complete when it is left.
+    """As a context, record the forward of ``model`` that runs inside; the tape is complete when it is left.
 
-    Values are known by an attribute on the tensors that pass by. Parameters, buffers and inputs, which outlive the
-    forward, are known by identity and get none.
+    Values are identified by an attribute on the tensors that pass by. Parameters, buffers and inputs, which outlive the
+    forward, are identified by ``id`` and get none.
     """
 
     def __init__(self, model: nn.Module, root: str = "") -> None:
@@ -37,12 +37,12 @@ class Recorder(TorchFunctionMode):
         self._thread = threading.get_ident()
         self._model = model
         self._stack: list[tuple[str, nn.Module | None]] = [(root, None)]
-        self._kept: dict[int, int] = {}
+        self._values_by_id: dict[int, int] = {}
         self._owners: dict[int, list[tuple[str, str, nn.Module]]] = {}
         self._paths: dict[int, str] = {}
         self._names: dict[Any, str] = {}
         self._buffers: set[int] = set()
-        self._memo = Memo()
+        self._memo = ShapeMemo()
         self._cleanup = ExitStack()
 
     def __enter__(self) -> Self:
@@ -52,21 +52,21 @@ class Recorder(TorchFunctionMode):
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     self._owners.setdefault(id(parameter), []).append((path, name, module))
-        self._cleanup.callback(register_module_forward_pre_hook(self._enter_module).remove)
-        self._cleanup.callback(register_module_forward_hook(self._leave_module, always_call=True).remove)
+        self._cleanup.callback(register_module_forward_pre_hook(self.enter_module).remove)
+        self._cleanup.callback(register_module_forward_hook(self.leave_module, always_call=True).remove)
         super().__enter__()  # type: ignore[no-untyped-call]  # torch annotates neither
         return self
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
         self._cleanup.close()
-        self._kept.clear()
+        self._values_by_id.clear()
         self._owners.clear()
 
-    # --- whose forward runs --------------------------------------------------------------------------------------
+    # --- the module whose forward runs ---------------------------------------------------------------------------
 
-    def _enter_module(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        del arguments
+    def enter_module(self, module: nn.Module, _arguments: tuple[Any, ...]) -> None:
+        """Push a module on the stack when its forward begins."""
         if threading.get_ident() != self._thread:
             return
         path = self._paths.get(id(module))
@@ -76,8 +76,8 @@ class Recorder(TorchFunctionMode):
             self.tape.called[path] += 1
         self._stack.append((path, module))
 
-    def _leave_module(self, module: nn.Module, arguments: tuple[Any, ...], result: object) -> None:
-        del arguments
+    def leave_module(self, module: nn.Module, _arguments: tuple[Any, ...], result: object) -> None:
+        """Pop a module from the stack when its forward ends; the outermost one returns the outputs."""
         if threading.get_ident() != self._thread or self._stack[-1][1] is not module:
             return
         self._stack.pop()
@@ -85,7 +85,7 @@ class Recorder(TorchFunctionMode):
             with torch._C.DisableTorchFunction():
                 self.tape.outputs = frozenset(self._value(tensor) for tensor in _tensors(result))
 
-    # --- what happens to which tensor ----------------------------------------------------------------------------
+    # --- operations ----------------------------------------------------------------------------------------------
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -97,9 +97,10 @@ class Recorder(TorchFunctionMode):
             name = self._names[func] = _name_of(func)
         if name in SILENT:
             return func(*args, **kwargs)
-        with torch._C.DisableTorchFunction():  # looking at a tensor is no operation
+        with torch._C.DisableTorchFunction():  # reading a tensor's attributes is no operation
             read = [self._value(tensor) for tensor in _tensors((args, kwargs) if kwargs else args)]
-            arguments = self._arguments(func, name, args, kwargs)
+            is_kept = name in WITH_ARGUMENTS
+            arguments = (self._with_refs(args), self._with_refs(kwargs), func) if is_kept else ()
             key = self._memo.key(func, args, kwargs) if name in PURE else None
             result = self._memo.find(key) if key else None
         if result is None:
@@ -112,79 +113,71 @@ class Recorder(TorchFunctionMode):
             self.tape.ops.append(Op(name, tuple(read), made, self._stack[-1][0], *arguments))
         return result
 
-    def _arguments(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        if name not in LOOKED_AT:
-            return ()
-        return self._without_tensors(args), self._without_tensors(kwargs), func
+    def _with_refs(self, item: Any) -> Any:
+        """Return arguments with every tensor replaced by a reference to its value."""
+        if isinstance(item, Tensor):
+            return Ref(self._value(item))
+        if isinstance(item, list):
+            return [*map(self._with_refs, item)]
+        if isinstance(item, tuple):
+            return tuple(map(self._with_refs, item))
+        if isinstance(item, dict):
+            return {name: self._with_refs(value) for name, value in item.items()}
+        return item
 
     def _results(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any, read: list[int]
     ) -> tuple[int, ...]:
-        changed = _changed_in_place(name, args, kwargs)
-        if changed is not None:
-            base = changed._base
-            values = [self._renew(changed)] + ([self._renew(base)] if base is not None else [])
-            return tuple(values)
-        made = []
-        for tensor in _tensors(result):
-            known = self._find(tensor)
-            if known is None or known not in read:
-                made.append(self._renew(tensor))
-        return tuple(made)
+        """Return the values an operation made: new tensors, or the tensor it wrote into and that one's base."""
+        written = kwargs.get("out")
+        is_in_place = name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+        if not isinstance(written, Tensor):
+            written = args[0] if is_in_place and args else None
+        if isinstance(written, Tensor):
+            changed = (written,) if written._base is None else (written, written._base)
+            return tuple(map(self._renew, changed))
+        return tuple(self._renew(tensor) for tensor in _tensors(result) if self._find(tensor) not in read)
 
-    def _without_tensors(self, item: Any) -> Any:
-        if isinstance(item, Tensor):
-            return Ref(self._value(item))
-        if isinstance(item, list):
-            return [*map(self._without_tensors, item)]
-        if isinstance(item, tuple):
-            return tuple(map(self._without_tensors, item))
-        if isinstance(item, dict):
-            return {name: self._without_tensors(value) for name, value in item.items()}
-        return item
+    # --- values --------------------------------------------------------------------------------------------------
 
     def _find(self, tensor: Tensor) -> int | None:
-        kept = self._kept.get(id(tensor))
-        if kept is not None:
-            return kept
-        run, value = tensor.__dict__.get(_WHOSE, _NOBODY)
+        value = self._values_by_id.get(id(tensor))
+        if value is not None:
+            return value
+        run, value = tensor.__dict__.get(_OWNER, _NO_VALUE)
         return value if run == self._run else None
 
     def _value(self, tensor: Tensor) -> int:
-        found = self._find(tensor)
-        if found is None:
+        value = self._find(tensor)
+        if value is None:
+            value = self._new_value(tensor)
             owners = self._owners.get(id(tensor))
-            found = self._new_value(tensor)
             if owners:
-                self._kept[id(tensor)] = found
-                self.tape.parameters[found] = owners[0][:2]
+                self._values_by_id[id(tensor)] = value
+                self.tape.parameters[value] = owners[0][:2]
             else:
-                self._mark(tensor, found)
+                self._mark(tensor, value)
                 if id(tensor) not in self._buffers:
-                    self.tape.inputs.add(found)
-        if found in self.tape.parameters:
-            return self._read_parameter(tensor, found)
-        return found
+                    self.tape.inputs.add(value)
+        return self._read_parameter(tensor, value) if value in self.tape.parameters else value
 
     def _read_parameter(self, tensor: Tensor, value: int) -> int:
-        """Note who reads a parameter; one that is tied is a value of its own for each module that reads it."""
+        """Record who reads a parameter; one that is tied is a value of its own for each module that reads it."""
         owners = self._owners[id(tensor)]
         reader = self._stack[-1][1]
         for path, name, module in owners:
             if module is reader:
-                return value if self.tape.parameters[value] == (path, name) else self._value_of(tensor, path, name)
-        path, name, module = next((o for o in owners if self._runs(o[2])), owners[0])
-        if (path, name) not in self.tape.readings:
-            frame = _reading_frame(sys._getframe(1))
+                return value if self.tape.parameters[value] == (path, name) else self._tied_value(tensor, path, name)
+        running = [module for _, module in self._stack]
+        path, name, module = next((o for o in owners if any(o[2] is other for other in running)), owners[0])
+        if (path, name) not in self.tape.direct_reads:
+            frame = _model_frame(sys._getframe(1))
             if frame is not None and frame.f_locals.get("self") is not module:
                 where = f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}"
-                self.tape.readings[path, name] = Reading(path, name, where)
+                self.tape.direct_reads[path, name] = DirectRead(path, name, where)
         return value
 
-    def _runs(self, module: nn.Module) -> bool:
-        return any(running is module for _, running in self._stack)
-
-    def _value_of(self, tensor: Tensor, path: str, name: str) -> int:
+    def _tied_value(self, tensor: Tensor, path: str, name: str) -> int:
         known = next((v for v, owner in self.tape.parameters.items() if owner == (path, name)), None)
         if known is None:
             known = self._new_value(tensor)
@@ -192,10 +185,9 @@ class Recorder(TorchFunctionMode):
         return known
 
     def _new_value(self, tensor: Tensor) -> int:
-        shape, dtype = tuple(tensor.shape), tensor.dtype
         value = len(self.tape.shapes)
-        self.tape.shapes.append(shape)
-        if not (dtype.is_floating_point or dtype.is_complex):
+        self.tape.shapes.append(tuple(tensor.shape))
+        if not (tensor.dtype.is_floating_point or tensor.dtype.is_complex):
             self.tape.counts.add(value)
         return value
 
@@ -205,27 +197,27 @@ class Recorder(TorchFunctionMode):
         return value
 
     def _mark(self, tensor: Tensor, value: int) -> None:
-        if id(tensor) in self._kept or id(tensor) in self._owners:
-            self._kept[id(tensor)] = value
+        if id(tensor) in self._values_by_id or id(tensor) in self._owners:
+            self._values_by_id[id(tensor)] = value
         else:
-            tensor.__dict__[_WHOSE] = (self._run, value)
+            tensor.__dict__[_OWNER] = (self._run, value)
 
 
 def _tensors(item: Any) -> list[Tensor]:
     """Return the tensors in arguments or results, in order."""
-    found: list[Tensor] = []
-    _collect((item,), found)
-    return found
+    tensors: list[Tensor] = []
 
+    def collect(values: Iterable[Any]) -> None:
+        for value in values:
+            if isinstance(value, Tensor):
+                tensors.append(value)
+            elif isinstance(value, tuple | list):
+                collect(value)
+            elif isinstance(value, dict):
+                collect(value.values())
 
-def _collect(items: Iterable[Any], found: list[Tensor]) -> None:
-    for item in items:
-        if isinstance(item, Tensor):
-            found.append(item)
-        elif isinstance(item, tuple | list):
-            _collect(item, found)
-        elif isinstance(item, dict):
-            _collect(item.values(), found)
+    collect((item,))
+    return tensors
 
 
 def _name_of(func: Any) -> str:
@@ -236,20 +228,64 @@ def _name_of(func: Any) -> str:
     return name.removeprefix("torch.")
 
 
-def _changed_in_place(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """Return the tensor an operation writes into, if it does."""
-    out = kwargs.get("out")
-    if isinstance(out, Tensor):
-        return out
-    is_in_place = name in IN_PLACE or (name.endswith("_") and not name.endswith("__"))
-    return args[0] if is_in_place and args and isinstance(args[0], Tensor) else None
-
-
-def _reading_frame(frame: FrameType | None) -> FrameType | None:
+def _model_frame(frame: FrameType | None) -> FrameType | None:
     """Return the innermost frame of the model's own code: not torch's, not ours."""
     while frame is not None:
-        package = frame.f_globals.get("__name__", "").partition(".")[0]
-        if frame.f_globals.get("__name__", "") != __name__ and package != "torch":
+        module = frame.f_globals.get("__name__", "")
+        if module != __name__ and module.partition(".")[0] != "torch":
             return frame
         frame = frame.f_back
     return None
+
+
+# --- results by shape -------------------------------------------------------------------------------------------------
+
+Made = tuple[tuple[int, ...], tuple[int, ...], torch.dtype]
+
+
+class ShapeMemo:
+    """A cache of the results of operations on meta, by function, argument shapes and plain values.
+
+    Repeated blocks call the same hundreds of operations. On the meta device most run as Python code that derives a
+    shape, in a tenth of a millisecond; a tensor of a known shape is made in a few microseconds.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[Hashable, Made] = {}
+
+    def key(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable | None:
+        """Return the key of a call, or ``None`` if its result may depend on more than shapes."""
+        try:
+            named = ((name, _signature(value)) for name, value in kwargs.items())
+            key = (func, *map(_signature, args), *named)
+            hash(key)
+        except (TypeError, LookupError):
+            return None
+        return key
+
+    def find(self, key: Hashable) -> Tensor | None:
+        """Return a new tensor like the one this call made before."""
+        made = self._made.get(key)
+        if made is None:
+            return None
+        return torch.empty_strided(made[0], made[1], dtype=made[2], device="meta")
+
+    def keep(self, key: Hashable, result: Any) -> None:
+        """Store the result of a call, if it is a single tensor that is no view."""
+        if isinstance(result, Tensor) and result.is_meta and result._base is None and KNOWN not in result.__dict__:
+            self._made[key] = tuple(result.shape), result.stride(), result.dtype
+
+
+def _signature(item: Any) -> Any:
+    """Return the part of an argument that determines the shape of a result.
+
+    Raises:
+        LookupError: If its values may determine it too.
+    """
+    if isinstance(item, Tensor):
+        if not item.is_meta or KNOWN in item.__dict__:
+            raise LookupError
+        return item.shape, item.stride(), item.dtype
+    if isinstance(item, list | tuple):
+        return tuple(map(_signature, item))
+    return item

@@ -1,4 +1,4 @@
-"""The tape: what one forward did to which tensors, as plain records. No tensor is kept."""
+"""The tape: plain records of the operations of one forward. No tensor is kept."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Ref:
-    """Stands for a tensor in the recorded arguments of an operation."""
+    """A reference to a tensor in the recorded arguments of an operation."""
 
     value: int
 
@@ -36,8 +36,8 @@ class Op:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """A parameter read outside its own module's forward: an adapter there would not run.
+class DirectRead:
+    """A read of a parameter outside its own module's forward: an adapter there would not run.
 
     Attributes:
         path: The module that owns the parameter.
@@ -52,7 +52,7 @@ class Reading:
 
 @dataclass(slots=True)
 class Tape:
-    """Everything one forward did.
+    """The record of one forward.
 
     Attributes:
         root: Path of the sub-model that was run; empty for the whole model.
@@ -63,7 +63,7 @@ class Tape:
         inputs: Values that came from outside and are neither parameters nor buffers.
         outputs: Values the forward returned.
         called: Paths of modules whose forward ran, and how often.
-        readings: Parameters read outside their own module's forward.
+        direct_reads: Parameters read outside their own module's forward.
     """
 
     root: str = ""
@@ -74,4 +74,4 @@ class Tape:
     inputs: set[int] = field(default_factory=set)
     outputs: frozenset[int] = frozenset()
     called: Counter[str] = field(default_factory=Counter)
-    readings: dict[tuple[str, str], Reading] = field(default_factory=dict)
+    direct_reads: dict[tuple[str, str], DirectRead] = field(default_factory=dict)

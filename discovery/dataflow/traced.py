@@ -1,4 +1,4 @@
-"""A traced model: what its forwards say of every layer, put together from as many runs as it took."""
+"""Trace a model: run its forwards and combine their verdicts on every layer."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -11,20 +11,20 @@ from ...domain.layers import Layer
 from ..facts.source_inspection import SourceRead, inspect_source
 from ..meta_run.running import Run, run_model
 from .follow import follow
-from .graph import Graph, Saying
-from .layouts import tell_layouts
+from .graph import Graph, Verdict
+from .layouts import find_layouts
 from .recorder import Recorder
+from .roles import vote_on_roles
 from .tape import Tape
-from .verdicts import tell_roles
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What running a model told.
+    """The results of running a model.
 
     Attributes:
-        runs: Every attempt, with what it was given and why it did not finish.
-        votes: For each layer: what it does and why, with how often a forward said so.
+        runs: Every attempt, with its inputs and why it did not finish.
+        votes: For each layer: its roles and the reasons, with the number of forwards that voted for them.
         called: Paths of modules whose forward ran.
         bypassed: For each layer whose weight is read outside its own forward: where.
         layouts: For each fused projection: how its output is split.
@@ -33,17 +33,17 @@ class Trace:
     """
 
     runs: tuple[Run, ...]
-    votes: dict[str, Counter[Saying]]
+    votes: dict[str, Counter[Verdict]]
     called: frozenset[str]
     bypassed: dict[str, str]
     layouts: dict[str, str]
     shared: dict[str, int]
     read_elsewhere: dict[str, SourceRead]
 
-    def verdict(self, path: str) -> Saying | None:
-        """Return what most forwards say of a layer, or ``None`` if none says anything."""
+    def verdict(self, path: str) -> Verdict | None:
+        """Return the verdict of most forwards on a layer, or ``None`` if there is none."""
         votes = self.votes.get(path)
-        return max(votes, key=lambda saying: votes[saying]) if votes else None
+        return max(votes, key=lambda verdict: votes[verdict]) if votes else None
 
 
 def trace(
@@ -60,31 +60,27 @@ def trace(
     runs = run_model(model, watch, example_inputs)
     if not tapes:
         return None
-    return _put_together(runs, tapes, {layer.path: layer for layer in layers}, module_paths, inspect_source(model))
-
-
-def _put_together(
-    runs: tuple[Run, ...],
-    tapes: list[Tape],
-    layers: dict[str, Layer],
-    module_paths: tuple[str, ...],
-    read_elsewhere: dict[str, SourceRead],
-) -> Trace:
-    votes: dict[str, Counter[Saying]] = defaultdict(Counter)
+    by_path = {layer.path: layer for layer in layers}
+    votes: dict[str, Counter[Verdict]] = defaultdict(Counter)
     layouts: dict[str, str] = {}
     for tape in tapes:
-        graph = Graph(follow(tape), layers, module_paths)
-        for path, said in tell_roles(graph).items():
-            votes[path].update(said)
-        layouts |= tell_layouts(graph)
-    readings = (reading for tape in tapes for reading in tape.readings.values())
-    bypassed = {reading.path: reading.where for reading in readings if reading.parameter == "weight"}
-    called = frozenset[str]().union(*(tape.called for tape in tapes))
-    shared = _count_shared(tapes, layers)
-    return Trace(runs, dict(votes), called, bypassed, layouts, shared, read_elsewhere)
+        graph = Graph(follow(tape), by_path, module_paths)
+        for path, verdicts in vote_on_roles(graph).items():
+            votes[path].update(verdicts)
+        layouts |= find_layouts(graph)
+    direct_reads = (read for tape in tapes for read in tape.direct_reads.values())
+    return Trace(
+        runs=runs,
+        votes=dict(votes),
+        called=frozenset[str]().union(*(tape.called for tape in tapes)),
+        bypassed={read.path: read.where for read in direct_reads if read.parameter == "weight"},
+        layouts=layouts,
+        shared=count_shared(tapes, by_path),
+        read_elsewhere=inspect_source(model),
+    )
 
 
-def _count_shared(tapes: list[Tape], layers: dict[str, Layer]) -> dict[str, int]:
+def count_shared(tapes: list[Tape], layers: dict[str, Layer]) -> dict[str, int]:
     """Return how often a weight in a block serves: a module run several times, or one weight in several modules."""
     tied = Counter(layer.tied_to or path for path, layer in layers.items())
     shared: dict[str, int] = {}

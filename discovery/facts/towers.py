@@ -158,27 +158,17 @@ def _composite_around(path: str, facts: ModelFacts) -> str:
 def _between_towers(facts: ModelFacts, towers: TowerMap) -> Iterator[Part]:
     """Yield the topmost parts that neither are in a tower nor hold one, heads excluded.
 
-    Repeated blocks there resample, if a language model comes after them or they are a part made for that; else they
-    are the model itself, and then only a part that reads a tower's width, or shares an inner module with a tower,
-    joins them.
+    Repeated blocks there that do not resample are the model itself; then only a part that reads a tower's width, or
+    shares an inner module with a tower, joins the towers.
     """
     free = [part for part in facts.outline if part.path and is_outside_towers(part, towers)]
     tops = [part for part in _topmost(free) if not is_head(part, facts)]
-    trunk = (
-        []
-        if feeds_language_model(facts)
-        else [part for part in tops if part.has_blocks and not is_named_projector(part, facts)]
-    )
+    trunk = [part for part in tops if part.has_blocks and not is_resampler(part, facts)]
     widths = {_width(facts.outline, path) for path, _ in towers.prefixes}
     for part in tops:
         joins = not trunk or part.reads in widths or shares_parent_with_tower(part, facts, towers)
         if part.computes and part not in trunk and joins:
             yield part
-
-
-def feeds_language_model(facts: ModelFacts) -> bool:
-    """Return whether a composite generates text with a language model that one of its fields configures."""
-    return bool(facts.language_heads) and any(model.field_tower == "language" for model in facts.sub_models)
 
 
 def is_outside_towers(part: Part, towers: TowerMap) -> bool:
@@ -187,9 +177,13 @@ def is_outside_towers(part: Part, towers: TowerMap) -> bool:
     return not any(is_below(part.path, path) or is_below(path, part.path) for path in paths)
 
 
-def is_named_projector(part: Part, facts: ModelFacts) -> bool:
-    """Return whether a part is a model, or holds one, whose configuration stands in a projector's field."""
-    return any(m.field_tower == "projector" and is_below(m.path, part.path) for m in facts.sub_models)
+def is_resampler(part: Part, facts: ModelFacts) -> bool:
+    """Return whether blocks beside the towers resample: a language model reads them, or their field is a projector's.
+
+    A composite has such a language model if it generates text and one of its fields configures the model.
+    """
+    feeds_language = bool(facts.language_heads) and any(m.field_tower == "language" for m in facts.sub_models)
+    return feeds_language or any(m.field_tower == "projector" and is_below(m.path, part.path) for m in facts.sub_models)
 
 
 def _topmost(parts: Iterable[Part]) -> Iterator[Part]:
