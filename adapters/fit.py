@@ -186,7 +186,7 @@ def _depends_on_indices(matched: Iterable[Layer], aligned: _Alignment, entry: En
     """Return whether layers of one slot differ: some are dead, or the entry matches only some of them."""
     adapts_norms = get_method(entry.mapping.peft_type).family == "LN_TUNING"
     apart = AROUND - {"norm"} if adapts_norms else AROUND
-    if any(slot.live is False and slot.role not in apart for slot in entry.architecture.slots):
+    if any(slot.live is False and not slot.bypassed and slot.role not in apart for slot in entry.architecture.slots):
         return True
     taken = Counter(map(aligned.key_of, matched))
     return any(count < len(aligned.own[key]) for key, count in taken.items())
