@@ -30,10 +30,9 @@ def lookup(
         with Client(url) as client:
             mapping = client.targets(*query)
     else:
-        from ..registry import Registry
+        from ..registry import lookup as look_up
 
-        with Registry.open() as registry:
-            mapping = registry.lookup(*query)
+        mapping = look_up(*query)
     if as_json:
         show.print_json(to_json(mapping))
     else:

@@ -1,13 +1,13 @@
-"""registry *looks up* what is known: mappings, their revisions, and how each fared per library version.
+"""Look up, list and contribute mappings, with their revisions and verifications per library version.
 
-Others import from here and from no file below. Nothing in here imports torch. SQLAlchemy is imported only to
-write, or to reach a database that is no SQLite file: a lookup has half a second, Python's start included.
+Other packages import from here and from no file below. Nothing in here imports torch. ``lookup`` imports no SQLAlchemy
+for a registry in an SQLite file: it has half a second, Python's start included.
 """
 
-from .ask import lookup, verify
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .contributions.evidence import failure_of, weigh
-from .contributions.idempotency import Key
-from .db.urls import sqlite_file
 from .peft_constants.export import Export, ExportOptions, ExportPlan, LeftOut
 from .peft_constants.imported_tables import import_tables
 from .peft_constants.patch import PEFT_PATH, Patch, apply_plan, export_constants
@@ -22,12 +22,25 @@ from .peft_constants.reading import (
     write_constants_json,
 )
 from .peft_constants.rendering import constants_python, support_rows
-from .reads import mapping_place
-from .registry import Registry
 from .results import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .seed.catalogs import catalog_entry, catalog_header, compare_catalog
+from .sqlite_lookup import lookup
 from .verification.drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
 from .verification.report import peft_report
+from .verification.verify import verify
+
+if TYPE_CHECKING:
+    from .contributions.idempotency import Key
+    from .db.engine import sqlite_file
+    from .mappings.listing import mapping_place
+    from .registry import Registry
+
+_IMPORTING_SQLALCHEMY = {
+    "Key": ".contributions.idempotency",
+    "Registry": ".registry",
+    "mapping_place": ".mappings.listing",
+    "sqlite_file": ".db.engine",
+}
 
 __all__ = [
     "DRIFT",
@@ -73,3 +86,11 @@ __all__ = [
     "weigh",
     "write_constants_json",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name whose module imports SQLAlchemy, on first use."""
+    if name not in _IMPORTING_SQLALCHEMY:
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
+    return getattr(import_module(_IMPORTING_SQLALCHEMY[name], __name__), name)

@@ -2,138 +2,139 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
+from sqlalchemy import CompoundSelect, Connection, RowMapping, Select, select, union
+
 from ..domain.schema import to_json
 from ..snapshots import FORMAT, canonical_line
-from .db.schema import Reader, serial_of
-from .db.times import to_time
+from .db import tables
+from .db.audit_log import mapping_subject
+from .db.database import serial_of
+from .db.encoding import to_time
 from .mappings.listing import to_architecture
+from .versions.stored_names import RENAME_COLUMNS, SLOT_COLUMNS
 
 PAGE = 100
 """Architectures read and kept in memory at once."""
 
-_HEAD = "SELECT digest FROM changes WHERE serial = :serial"
-
-_TOUCHED = """
-SELECT m.architecture_id FROM mappings m WHERE m.serial > :since
-UNION
-SELECT m.architecture_id FROM verifications v JOIN mappings m ON m.id = v.mapping_id WHERE v.serial > :since
-UNION
-SELECT m.architecture_id FROM change_subjects u JOIN mappings m ON u.subject = 'mapping:' || m.id
-WHERE u.serial > :since
-UNION
-SELECT a.id FROM change_subjects u JOIN architectures a ON u.subject = 'architecture:' || a.library || ':' || a.name
-WHERE u.serial > :since
-"""
-"""Architectures touched after a serial, by the rows written or by the subjects of the log."""
-
-_WITHOUT_SUBJECTS = "SELECT COUNT(*) AS n FROM changes WHERE serial > :since AND action IN ('seed', 'log.start')"
-"""Changes whose subjects are not all recorded."""
-
-_ARCHITECTURES = f"""
-SELECT a.id, a.library, a.name, a.class_name, a.library_version, a.fingerprint, a.structure, a.method, a.proof,
-       a.prompt_facts, a.towers
-FROM architectures a
-WHERE a.id > :beyond AND (:since < 0 OR a.id IN ({_TOUCHED}))
-ORDER BY a.id
-LIMIT :limit
-"""  # noqa: S608 - ours
-
-_SLOTS = """
-SELECT architecture_id, tower, role, kind, pattern, count, layout, bypassed, kernel, live, proof
-FROM slots
-WHERE architecture_id >= :first AND architecture_id <= :last
-ORDER BY architecture_id, position
-"""
-
-_RENAMES = """
-SELECT architecture_id, from_version, to_version, old, new, says
-FROM renames
-WHERE architecture_id >= :first AND architecture_id <= :last
-ORDER BY architecture_id, id
-"""
-
-_REVISIONS = """
-SELECT m.architecture_id, m.id, m.peft_type, m.preset, m.revision, m.spec, m.matched, m.per_rank, m.fixed, m.coverage,
-       m.reasons, m.since, m.until, m.serial, m.created_at, m.yanked_at, m.yank_reason, m.version,
-       s.kind, s.version AS source_version
-FROM mappings m JOIN sources s ON s.id = m.source_id
-WHERE m.architecture_id >= :first AND m.architecture_id <= :last
-ORDER BY m.architecture_id, m.peft_type, m.preset, s.kind, m.revision
-"""
-
-_VERIFICATIONS = """
-SELECT v.mapping_id, v.library_version, v.status, v.counts, v.reached, v.findings, v.serial
-FROM verifications v JOIN mappings m ON m.id = v.mapping_id
-WHERE m.architecture_id >= :first AND m.architecture_id <= :last
-ORDER BY v.mapping_id, v.id
-"""
+_architectures, _mappings, _changes = tables.architectures.c, tables.mappings.c, tables.changes.c
+_verifications, _subjects = tables.verifications.c, tables.change_subjects.c
 
 Row = dict[str, Any]
 
 
-def snapshot_lines(reader: Reader, since: int | None = None) -> Iterator[str]:
+def snapshot_lines(connection: Connection, since: int | None = None) -> Iterator[str]:
     """Yield the lines of a snapshot without its signature, each with its line end.
 
     The same registry gives the same bytes.
 
     Args:
-        reader: Must see one state of the database throughout (``Reader.steady``).
+        connection: In a transaction that sees one state of the database (``Database.read``).
         since: Only the architectures touched after this serial, each complete; ``None`` for all.
     """
-    serial = serial_of(reader)
-    is_whole = since is None or not can_tell_since(reader, since)
-    head = reader.rows(_HEAD, serial=serial)
+    serial = serial_of(connection)
+    if since is not None and not can_tell_since(connection, since):
+        since = None
     yield canonical_line(
         {
             "format": FORMAT,
             "loradar": metadata.version("loradar"),
             "serial": serial,
-            "head": head[0]["digest"] if head else None,
-            "since": None if is_whole else since,
+            "head": connection.execute(select(_changes.digest).where(_changes.serial == serial)).scalar(),
+            "since": since,
         }
     )
-    beyond, after = 0, -1 if is_whole or since is None else since
-    while page := reader.rows(_ARCHITECTURES, beyond=beyond, since=after, limit=PAGE):
-        yield from map(canonical_line, _to_documents(reader, page))
-        beyond = page[-1]["id"]
+    query = select(tables.architectures).order_by(_architectures.id).limit(PAGE)
+    if since is not None:
+        query = query.where(_architectures.id.in_(_touched(since)))
+    last = 0
+    while page := connection.execute(query.where(_architectures.id > last)).mappings().all():
+        yield from map(canonical_line, _to_documents(connection, page))
+        last = page[-1]["id"]
 
 
-def can_tell_since(reader: Reader, since: int) -> bool:
+def can_tell_since(connection: Connection, since: int) -> bool:
     """Return whether the changes after a serial record their subjects; ``False`` for a serial not yet reached."""
-    return since <= serial_of(reader) and not reader.rows(_WITHOUT_SUBJECTS, since=since)[0]["n"]
+    unnamed = select(_changes.serial).where(_changes.serial > since, _changes.action.in_(("seed", "log.start")))
+    return since <= serial_of(connection) and connection.execute(unnamed.limit(1)).first() is None
 
 
-def _to_documents(reader: Reader, page: list[Row]) -> Iterator[Row]:
-    ends = {"first": page[0]["id"], "last": page[-1]["id"]}
-    checks = _grouped(reader.rows(_VERIFICATIONS, **ends), "mapping_id")
-    parts = {
-        name: _grouped(reader.rows(sql, **ends), "architecture_id")
-        for name, sql in (("slots", _SLOTS), ("renames", _RENAMES), ("revisions", _REVISIONS))
-    }
+def _touched(since: int) -> CompoundSelect[int]:
+    """Return the query for the ids of the architectures that changes after a serial wrote, or name as subjects."""
+    is_of_mapping = _subjects.subject == mapping_subject("") + _mappings.id
+    is_of_architecture = _subjects.subject == "architecture:" + _architectures.library + ":" + _architectures.name
+    named = select(_architectures.id).join_from(tables.architectures, tables.change_subjects, is_of_architecture)
+    return union(
+        select(_mappings.architecture_id).where(_mappings.serial > since),
+        select(_mappings.architecture_id)
+        .join_from(tables.verifications, tables.mappings)
+        .where(_verifications.serial > since),
+        select(_mappings.architecture_id)
+        .join_from(tables.change_subjects, tables.mappings, is_of_mapping)
+        .where(_subjects.serial > since),
+        named.where(_subjects.serial > since),
+    )
+
+
+def _to_documents(connection: Connection, page: Sequence[RowMapping]) -> Iterator[Row]:
+    """Yield the document of each architecture of a page with all its parts."""
+    first, last = page[0]["id"], page[-1]["id"]
+
+    def parts(query: Select[Any], column: str = "architecture_id") -> dict[Any, list[Row]]:
+        """Return rows of the page without a column, by its value."""
+        found: dict[Any, list[Row]] = defaultdict(list)
+        for row in connection.execute(query).mappings():
+            values = dict(row)
+            found[values.pop(column)].append(values)
+        return found
+
+    slot, rename = tables.slots.c, tables.renames.c
+    slots = parts(
+        select(slot.architecture_id, *SLOT_COLUMNS)
+        .where(slot.architecture_id.between(first, last))
+        .order_by(slot.architecture_id, slot.position)
+    )
+    renames = parts(
+        select(rename.architecture_id, *RENAME_COLUMNS)
+        .where(rename.architecture_id.between(first, last))
+        .order_by(rename.architecture_id, rename.id)
+    )
+    source = tables.sources.c
+    revisions = parts(
+        select(tables.mappings, source.kind, source.version.label("source_version"))
+        .join_from(tables.mappings, tables.sources)
+        .where(_mappings.architecture_id.between(first, last))
+        .order_by(_mappings.architecture_id, _mappings.peft_type, _mappings.preset, source.kind, _mappings.revision)
+    )
+    checks = parts(
+        select(
+            _verifications.mapping_id,
+            _verifications.library_version,
+            _verifications.status,
+            _verifications.counts,
+            _verifications.reached,
+            _verifications.findings,
+            _verifications.serial,
+        )
+        .join_from(tables.verifications, tables.mappings)
+        .where(_mappings.architecture_id.between(first, last))
+        .order_by(_verifications.mapping_id, _verifications.id),
+        "mapping_id",
+    )
     for row in page:
-        own = {name: rows[row["id"]] for name, rows in parts.items()}
         yield {
             "architecture": to_json(to_architecture(row)),
             "method": row["method"],
             "proof": row["proof"],
             "prompt_facts": row["prompt_facts"] and json.loads(row["prompt_facts"]),
             "towers": json.loads(row["towers"]),
-            "slots": [slot | {"live": None if slot["live"] is None else bool(slot["live"])} for slot in own["slots"]],
-            "renames": own["renames"],
-            "revisions": [_to_revision(revision, checks[revision["id"]]) for revision in own["revisions"]],
+            "slots": slots[row["id"]],
+            "renames": renames[row["id"]],
+            "revisions": [_to_revision(revision, checks[revision["id"]]) for revision in revisions[row["id"]]],
         }
-
-
-def _grouped(rows: list[Row], column: str) -> dict[Any, list[Row]]:
-    """Return rows grouped by a column, which they lose."""
-    groups: dict[Any, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.pop(column)].append(row)
-    return groups
 
 
 def _to_revision(row: Row, checks: list[Row]) -> Row:

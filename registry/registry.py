@@ -1,83 +1,76 @@
-"""The registry as others see it: open, look up, browse, add. Writing imports SQLAlchemy, reading does not."""
+"""The registry: look up, list, compare and contribute mappings."""
 
-import sys
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+from sqlalchemy import func, select
 
 from ..domain.architectures import Architecture
+from ..domain.changes import AuditLogReport, Change, Revision
+from ..domain.layers import Slot
 from ..domain.mappings import Mapping, Source
 from ..domain.scans import Scan
+from ..domain.submissions import Difference
 from ..domain.summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
 from ..domain.vocabulary import SourceKind
-from ..errors import UnknownName
 from ..settings import Settings
+from . import mirror, store
 from .contributions.submissions import Submissions
 from .contributions.tokens import Tokens
-from .db.canonical import Question
-from .db.database import Access
-from .db.schema import Reader, find_revision, serial_of, usable_state
-from .db.sqlite_reader import SqliteReader
-from .db.urls import masked, sqlite_file
-from .mappings import listing as browse
-from .mappings import not_found as misses
-from .mappings import resolve
-from .mappings import same_structure as alike
+from .contributions.yanking import Revisions
+from .db import audit_verification, prepare, tables
+from .db.database import Database, serial_of
+from .db.encoding import MappingKey
+from .db.engine import masked
+from .mappings import compare, history, listing, not_found, resolve
 from .mappings.similar import Similarity
-from .mappings.yanking import Revisions
 from .peft_constants.reading import PeftConstants
-from .reads import Reads
 from .results import Constant, DatabaseInfo, Outcome, StoreReport
+from .seed.seed import add_seed
+from .seed.seed_files import seed_digest
 from .verification.audit import Audit, suggestions_on_record
+from .versions.stored_names import list_slots
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
+_COUNTED = (
+    tables.architectures,
+    tables.slots,
+    tables.mappings,
+    tables.verifications,
+    tables.renames,
+    tables.constants,
+)
 
-_COUNTED = ("architectures", "slots", "mappings", "verifications", "renames", "constants")
 
-
-class Registry(Reads):
-    """A registry database, opened; also a context manager that closes it.
+class Registry:
+    """An open registry database; also a context manager that closes it.
 
     Attributes:
         url: SQLAlchemy URL of the database.
-        tokens: Who may write.
-        submissions: What people contribute.
+        tokens: Tokens of those who may write.
+        submissions: Contributed mappings and their reviews.
         revisions: Single revisions of mappings, to yank and to restore.
     """
 
-    def __init__(self, url: str, reader: Reader, engine: "Engine | None" = None) -> None:
-        super().__init__(reader)
-        self.url = url
-        self._access = Access(url, reader, engine)
-        self._similarity = Similarity(reader)
-        self.tokens = Tokens(self._access)
-        self.submissions = Submissions(self._access)
-        self.revisions = Revisions(self._access)
+    def __init__(self, database: Database) -> None:
+        self.url = database.url
+        self._database = database
+        self._similarity = Similarity()
+        self.tokens = Tokens(database)
+        self.submissions = Submissions(database)
+        self.revisions = Revisions(database)
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:
         """Open the registry; on first use it is created, migrated and seeded.
 
         Raises:
-            DatabaseUnusable: If the database is corrupted, foreign, newer than this version or out of reach;
-                it is left as it was found.
+            DatabaseUnusable: If the database is corrupted, foreign, newer than this version or out of reach; it is
+                left unchanged.
             MissingExtra: If the driver for PostgreSQL is not installed.
         """
         url = (settings or Settings.from_environment()).database_url
-        path = sqlite_file(url)
-        reader = _find_ready(url, path) if path and path.exists() else None
-        return cls(url, reader) if reader else cls._prepared(url)
-
-    @classmethod
-    def _prepared(cls, url: str) -> Self:
-        from .db.engine import EngineReader  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-        from .db.prepare import prepare  # noqa: PLC0415
-
-        engine = prepare(url)
-        path = sqlite_file(url)
-        return cls(url, SqliteReader(path) if path else EngineReader(engine), engine)
+        return cls(prepare.open_database(url, prepare.Seed(seed_digest(), add_seed)))
 
     def __enter__(self) -> Self:
         return self
@@ -87,24 +80,28 @@ class Registry(Reads):
 
     def close(self) -> None:
         """Close every connection."""
-        self._access.close()
+        self._database.close()
 
     def serial(self) -> int:
-        """Return the number of writes that changed something."""
-        return serial_of(self._access.reader)
+        """Return the number of writes that changed the registry."""
+        with self._database.read() as connection:
+            return serial_of(connection)
 
     def info(self) -> DatabaseInfo:
         """Return the state of the database."""
-        rows = self._access.reader.rows
-        sources = rows("SELECT kind, version FROM sources ORDER BY kind, version")
-        count = "SELECT COUNT(*) AS n FROM "
-        return DatabaseInfo(
-            url=masked(self.url),
-            revision=find_revision(self._access.reader) or "",
-            serial=self.serial(),
-            counts={table: int(rows(count + table)[0]["n"]) for table in _COUNTED},
-            sources=tuple(Source(**row) for row in sources),
-        )
+        source = tables.sources.c
+        with self._database.read() as connection:
+            sources = connection.execute(select(source.kind, source.version).order_by(source.kind, source.version))
+            return DatabaseInfo(
+                url=masked(self.url),
+                revision=prepare.find_revision(connection) or "",
+                serial=serial_of(connection),
+                counts={
+                    table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
+                    for table in _COUNTED
+                },
+                sources=tuple(Source(**row) for row in sources.mappings()),
+            )
 
     def lookup(
         self,
@@ -116,20 +113,21 @@ class Registry(Reads):
     ) -> Mapping:
         """Return the mapping to use, by precedence.
 
-        What is verified dead or partial for ``library_version`` never wins over what is not. A version never
-        seen is answered as of the nearest one that was, with a reason that says so; without a version, the newest
-        counts.
+        A mapping verified dead or partial for ``library_version`` never wins over one that is not. For a version
+        never scanned, the mapping at the nearest scanned version is returned, with a reason that names it; without a
+        version, the newest counts.
 
         Raises:
             InvalidRequest: If ``library_version`` is no version.
             UnknownPeftType: If PEFT has no such method.
             UnknownPreset: If ``preset`` is no preset.
-            MethodDoesNotFit: If the method can adapt nothing of what is registered for its family.
-            NotRegistered: If there is no such mapping; says what there is instead, and the scan command.
+            MethodDoesNotFit: If the method can adapt none of the layers registered for its family.
+            NotRegistered: If there is no such mapping; lists those there are, and the scan command.
         """
         found = self.find(name, peft_type, preset, library, library_version)
         if found is None:
-            raise misses.unanswered(self._access.reader, Question(library, name, peft_type.upper(), preset))
+            with self._database.read() as connection:
+                raise not_found.unanswered(connection, MappingKey(library, name, peft_type.upper(), preset))
         return found
 
     def find(
@@ -140,31 +138,35 @@ class Registry(Reads):
         library: str = "transformers",
         library_version: str | None = None,
     ) -> Mapping | None:
-        """Return what ``lookup`` would, or ``None`` if nothing is registered.
+        """Return the mapping of ``lookup``, or ``None`` if nothing is registered.
 
         Raises:
             UnknownPeftType: As ``lookup``.
             UnknownPreset: As ``lookup``.
         """
-        misses.check_preset(preset)
-        question = Question(library, name, peft_type.upper(), preset)
-        return resolve.find_mapping(self._access.reader, question, library_version)
+        not_found.check_preset(preset)
+        with self._database.read() as connection:
+            key = MappingKey(library, name, peft_type.upper(), preset)
+            return resolve.find_mapping(connection, key, library_version)
 
     def find_by_fingerprint(self, fingerprint: str, peft_type: str = "LORA", preset: str = "default") -> Mapping | None:
-        """Return the mapping of an architecture with this structure, or ``None``."""
-        misses.check_preset(preset)
-        return resolve.find_by_fingerprint(self._access.reader, fingerprint, peft_type, preset)
+        """Return the mapping of an architecture with this fingerprint, or ``None``."""
+        not_found.check_preset(preset)
+        with self._database.read() as connection:
+            return resolve.find_by_fingerprint(connection, fingerprint, peft_type, preset)
 
     def list_by_structure(
         self, structure: str, peft_type: str = "LORA", preset: str = "default"
     ) -> tuple[Mapping, ...]:
-        """Return the mapping of each architecture with this structure, whatever its layers are called, best first."""
-        misses.check_preset(preset)
-        return alike.list_by_structure(self._access.reader, structure, peft_type.upper(), preset)
+        """Return the mapping of each architecture with this structure, under any layer names, best first."""
+        not_found.check_preset(preset)
+        with self._database.read() as connection:
+            return resolve.list_by_structure(connection, structure, peft_type.upper(), preset)
 
     def list_alike(self, architecture: Architecture) -> tuple[Architecture, ...]:
         """Return the other architectures with its fingerprint, then those with its structure under other names."""
-        return alike.list_alike(self._access.reader, architecture)
+        with self._database.read() as connection:
+            return resolve.list_alike(connection, architecture)
 
     def list_architectures(
         self,
@@ -177,42 +179,139 @@ class Registry(Reads):
 
         Args:
             library: Only those of this library.
-            q: Only those whose name contains this, whatever the case.
+            q: Only those with this text in their name, in upper or lower case.
             after: Only those beyond this (library, name).
-            limit: At most so many.
+            limit: Largest number.
         """
-        return browse.list_architectures(self._access.reader, library, q, after or ("", ""), limit or sys.maxsize)
+        with self._database.read() as connection:
+            return listing.list_architectures(connection, library, q, after, limit)
 
     def get_architecture(self, library: str, name: str) -> ArchitectureDetail:
         """Return everything known about an architecture.
 
         Raises:
-            UnknownArchitecture: If the registry has never heard of it.
+            UnknownArchitecture: If the registry does not know it.
         """
-        return browse.get_architecture(self._access.reader, library, name)
+        with self._database.read() as connection:
+            return listing.get_architecture(connection, library, name)
+
+    def list_slots(self, library: str, name: str) -> tuple[Slot, ...]:
+        """Return the slots of an architecture, in the order of the model; none if it was never scanned.
+
+        Raises:
+            UnknownArchitecture: If the registry does not know it.
+        """
+        with self._database.read() as connection:
+            return list_slots(connection, library, name) or listing.get_architecture(connection, library, name).slots
 
     def list_mappings(
         self, library: str, source: SourceKind | None = None, library_version: str | None = None
     ) -> tuple[Mapping, ...]:
-        """Return the revision of every mapping of a library that stands at a version, sorted.
+        """Return the current revision of every mapping of a library for a version, sorted.
 
         Args:
-            library: Whose architectures.
+            library: Library of the architectures.
             source: Only those of this kind of source.
-            library_version: Each carries its verification for this version, or none; if not given, the newest counts.
+            library_version: Version of their verifications; if not given, the newest counts.
         """
-        return browse.list_mappings(self._access.reader, library, source, library_version)
+        with self._database.read() as connection:
+            return listing.list_mappings(connection, library, source, library_version)
 
-    def list_similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
-        """Return the nearest architectures by what their slots are, nearest first, with what differs in words.
+    def find_mappings(  # noqa: PLR0913, PLR0917 - the filters
+        self,
+        source: str | None = None,
+        peft_type: str | None = None,
+        status: str | None = None,
+        q: str = "",
+        library: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> tuple[Mapping, ...]:
+        """Return mappings in use, sorted by architecture, each with its verification for the newest version.
 
-        Those with one fingerprint are told together.
+        Args:
+            source: Only those of this kind of source.
+            peft_type: Only those for this method.
+            status: Only those whose verification has this status.
+            q: Only those of architectures with this text in their name, in upper or lower case.
+            library: Only those of this library.
+            after: Only those beyond this place (``mapping_place``).
+            limit: Largest number.
 
         Raises:
-            UnknownArchitecture: If the registry has never heard of it.
-            NotRegistered: If it has, but nobody scanned it.
+            InvalidRequest: If ``after`` is no place in the list.
         """
-        return self._similarity.list_similar(library, name, limit)
+        wanted = listing.MappingFilter(source, peft_type and peft_type.upper(), status, q, library)
+        with self._database.read() as connection:
+            return listing.find_mappings(connection, wanted, after, limit)
+
+    def compare(self, mapping_id: str, other_id: str) -> Difference:
+        """Return the layers that only the first mapping matches, and those that only the other matches.
+
+        Raises:
+            UnknownMapping: If no revision has one of the ids.
+            InvalidRequest: If they are of different architectures.
+            NotRegistered: If the architecture was never scanned.
+        """
+        with self._database.read() as connection:
+            return compare.compare(connection, mapping_id, other_id)
+
+    def list_similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
+        """Return the most similar architectures by their slots, with their differences in words.
+
+        Those with one fingerprint are one neighbour.
+
+        Raises:
+            UnknownArchitecture: If the registry does not know the architecture.
+            NotRegistered: If the architecture was never scanned.
+        """
+        with self._database.read() as connection:
+            return self._similarity.list_similar(connection, library, name, limit)
+
+    def list_changes(self, since: int = 0, limit: int = 100) -> tuple[Change, ...]:
+        """Return up to ``limit`` changes after a serial, oldest first, without the details of tokens."""
+        with self._database.read() as connection:
+            return history.list_changes(connection, since, limit)
+
+    def list_history(self, library: str, name: str) -> tuple[Revision, ...]:
+        """Return every revision of an architecture with its changes, yanked ones included.
+
+        Raises:
+            UnknownArchitecture: If the registry does not know it.
+        """
+        with self._database.read() as connection:
+            return history.list_history(connection, library, name)
+
+    def verify_log(self, expect: str | None = None) -> AuditLogReport:
+        """Recompute the audit log and return its inconsistencies.
+
+        Args:
+            expect: Digest of an entry, kept elsewhere, that must be in the log.
+        """
+        with self._database.read() as connection:
+            return audit_verification.verify_log(connection, expect)
+
+    def can_tell_since(self, since: int) -> bool:
+        """Return whether the changes after a serial name the architectures they touched; a seed touches all."""
+        with self._database.read() as connection:
+            return mirror.can_tell_since(connection, since)
+
+    @contextmanager
+    def snapshot(self, since: int | None = None) -> Iterator[Iterator[str]]:
+        """Open a snapshot of the registry and yield its lines, without the signature.
+
+        Args:
+            since: Only the architectures touched after this serial, each whole; ``None`` for all.
+        """
+        with self._database.read() as connection:
+            yield mirror.snapshot_lines(connection, since)
+
+    def count_submissions(self) -> dict[str, int]:
+        """Return the number of submissions by status, without zeros."""
+        status = tables.submissions.c.status
+        query = select(status, func.count()).group_by(status).order_by(status)
+        with self._database.read() as connection:
+            return dict(connection.execute(query).all())
 
     def constant(self, name: str, version: str | None = None) -> Constant:
         """Return one of PEFT's constants, such as ``SEQ_CLS_HEAD_NAMES``, with the version it is from.
@@ -220,53 +319,33 @@ class Registry(Reads):
         Raises:
             UnknownName: If PEFT's file has no such constant.
         """
-        found = browse.find_constant(self._access.reader, name, version)
-        if found is None:
-            raise UnknownName(name, browse.list_constants(self._access.reader), version=version)
-        return found
+        with self._database.read() as connection:
+            return store.get_constant(connection, name, version)
 
     def add_scan(self, scan: Scan) -> StoreReport:
-        """Store what a scan found; the same scan a second time changes nothing."""
-        from .store import add_scan  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-
-        with self._access.writing("scan.store") as write:
-            return add_scan(write, scan)
+        """Store a scan; the same scan a second time changes nothing."""
+        with self._database.write("scan.store") as write:
+            return store.add_scan(write, scan)
 
     def add_constants(self, constants: PeftConstants) -> StoreReport:
-        """Store PEFT's tables raw, and their entries as mappings with source ``peft`` at their version."""
-        from .store import add_constants  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-
-        with self._access.writing("constants.import") as write:
-            return add_constants(write, constants)
+        """Store PEFT's tables, and their entries as mappings with source ``peft`` at their version."""
+        with self._database.write("constants.import") as write:
+            return store.add_constants(write, constants)
 
     def audit(
         self, mappings: Sequence[Mapping], scans: Iterable[tuple[str, Scan | str]], known: Collection[str]
     ) -> tuple[Outcome, ...]:
-        """Check mappings against scans, store each outcome as a verification, and return how every one fared.
+        """Verify mappings against scans, store each verification, and return the outcome for every mapping.
 
         Args:
-            mappings: Of one library, with what is on record for the version scanned (``list_mappings``).
-            scans: A scan by name, or why there is none; mappings of other names keep what is on record.
+            mappings: Mappings of one library, with their verification for the version scanned (``list_mappings``).
+            scans: A scan by name, or why there is none; mappings of other names keep their verification.
             known: Every name the library knows; mappings of others are ``unknown``.
         """
-        from .store import put_verification  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-
         libraries = {mapping.library for mapping in mappings}
         proposed = [mapping for library in libraries for mapping in self.list_mappings(library, "scanner")]
         audit = Audit(known, suggestions_on_record(proposed))
         checks = audit.check(mappings, scans)  # takes minutes: no other writer should wait for it
-        with self._access.writing("audit") as write:
-            current = [put_verification(write, m, checks[m.id]) if m.id in checks else m for m in mappings]
+        with self._database.write("audit") as write:
+            current = [store.put_verification(write, m, checks[m.id]) if m.id in checks else m for m in mappings]
         return tuple(map(audit.outcome, current))
-
-
-def _find_ready(url: str, path: Path) -> SqliteReader | None:
-    """Return a reader of a registry file, or ``None`` if it has to be recovered, migrated or seeded first."""
-    with ExitStack() as stack:
-        reader = SqliteReader(path)
-        stack.callback(reader.close)
-        reader.check()
-        if reader.has_journal() or usable_state(url, reader) != "ready":
-            return None
-        stack.pop_all()
-        return reader

@@ -1,97 +1,100 @@
-"""What is written: the outcome of a scan, with a check of every mapping against it, and PEFT's tables."""
+"""Store scans, verifications and PEFT's constants."""
 
+import json
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from ..catalog.entries import CatalogEntry
-from ..domain.layers import Slot
 from ..domain.mappings import Mapping, Source, Verification
 from ..domain.scans import Scan
 from ..domain.schema import to_json
 from ..domain.versions import VersionedRename, parse_version
+from ..errors import UnknownName
 from .db import tables
-from .db.canonical import canonical
-from .db.subjects import architecture_subject, mapping_subject
-from .db.transaction import Write
+from .db.audit_log import architecture_subject, mapping_subject
+from .db.database import Transaction
+from .db.encoding import canonical
 from .mappings.entries import entries_of_proposals
-from .mappings.resolve import OF_ARCHITECTURE, latest_revisions, to_mapping
-from .mappings.revisions import add_mappings, architecture_ids
+from .mappings.precedence import latest_revisions
+from .mappings.resolve import OF_ARCHITECTURE, read_mappings
+from .mappings.revisions import add_mappings, architecture_ids, source_id
 from .peft_constants.reading import PeftConstants, entries_of_constants
-from .results import StoreReport
+from .results import Constant, StoreReport
 from .verification.verify import Verifier
 from .versions.renames import find_renames
-from .versions.stored_names import list_slots
+from .versions.stored_names import RENAME_COLUMNS, SLOT_COLUMNS, list_slots
 
 
-def add_scan(write: Write, scan: Scan) -> StoreReport:
-    """Store an architecture, its slots and proposals, and check every mapping of it against the scan.
+def add_scan(write: Transaction, scan: Scan) -> StoreReport:
+    """Store an architecture, its slots and proposals, and verify every mapping of it on the scan.
 
-    Slots and what else is known of the architecture as a whole are those of the newest library version scanned. A scan
-    that proved nothing changes nothing where the same structure of the same version was proved: it knows less.
+    Slots and other properties of the architecture are those of the newest library version scanned. A scan without a
+    proof changes nothing where the same structure of the same version was proved.
     """
-    library, name = scan.architecture.library, scan.architecture.name
-    write.tell(architecture_subject(library, name), library_version=scan.architecture.library_version)
+    library, name, version = scan.architecture.library, scan.architecture.name, scan.architecture.library_version
+    write.log(architecture_subject(library, name), library_version=version)
     architecture_id = architecture_ids(write, [(library, name)])[library, name]
     if scan.proof is None and _is_proved(write, architecture_id, scan):
-        return StoreReport((), _list_own(write, scan), (), write.outcome)
-    if _put_way(write, architecture_id, scan):
-        _put_architecture(write, architecture_id, scan)
+        own = tuple(mapping for mapping in _list_latest(write, scan) if mapping.source.kind == "scanner")
+        return StoreReport((), own, (), write.final_serial)
+    if _put_renames(write, architecture_id, scan):
+        table, values = tables.architectures, architecture_values(scan)
+        is_own = table.c.id == architecture_id
+        if write.select(select(*(table.c[name] for name in values)).where(is_own)) != [values]:
+            write.change(update(table).where(is_own).values(**values))
         _put_slots(write, architecture_id, scan)
-    source, proposed = Source("scanner", metadata.version("loradar")), scan.proposals
-    entries = [*entries_of_proposals(scan.architecture, proposed)]
-    report = add_mappings(write, source, entries, scan.architecture.library_version)
-    write.tell(*(mapping_subject(mapping.id) for mapping in report.added))
-    verified = _verify_all(write, scan)
+    source = Source("scanner", metadata.version("loradar"))
+    report = add_mappings(write, source, [*entries_of_proposals(scan.architecture, scan.proposals)], version)
+    write.log(*(mapping_subject(mapping.id) for mapping in report.added))
+    verified = {mapping.id: mapping for mapping in _list_latest(write, scan)}
+    if version is not None:  # a class of the user's own has no version that a verification would hold for
+        verifier = Verifier(scan)
+        verified = {i: put_verification(write, mapping, verifier.check(mapping)) for i, mapping in verified.items()}
     kinds = (report.added, report.unchanged, report.extended)
     added, unchanged, extended = (tuple(verified.get(mapping.id, mapping) for mapping in kind) for kind in kinds)
-    return StoreReport(added, unchanged, extended, write.outcome)
+    return StoreReport(added, unchanged, extended, write.final_serial)
 
 
-def _is_proved(write: Write, architecture_id: int, scan: Scan) -> bool:
-    """Tell whether the very structure that was scanned is on record with a proof."""
-    table = tables.architectures
-    columns = (table.c.library_version, table.c.fingerprint, table.c.proof)
-    known = write.select(select(*columns).where(table.c.id == architecture_id))[0]
-    seen = scan.architecture
-    is_same = (known["library_version"], known["fingerprint"]) == (seen.library_version, seen.fingerprint)
-    return is_same and known["proof"] is not None
+def _is_proved(write: Transaction, architecture_id: int, scan: Scan) -> bool:
+    """Return whether the scanned structure is on record with a proof."""
+    table, scanned = tables.architectures.c, scan.architecture
+    query = select(table.library_version, table.fingerprint, table.proof).where(table.id == architecture_id)
+    stored = write.connection.execute(query).one()
+    is_same = (stored.library_version, stored.fingerprint) == (scanned.library_version, scanned.fingerprint)
+    return is_same and stored.proof is not None
 
 
-def _list_own(write: Write, scan: Scan) -> tuple[Mapping, ...]:
-    """Return what is on record of the scanner's for an architecture."""
-    return tuple(mapping for mapping in _list_latest(write, scan) if mapping.source.kind == "scanner")
+def _list_latest(write: Transaction, scan: Scan) -> list[Mapping]:
+    """Return the current mappings of an architecture for the version scanned."""
+    scanned = scan.architecture
+    values = {"library": scanned.library, "name": scanned.name}
+    mappings = read_mappings(write.connection, OF_ARCHITECTURE, values, scanned.library_version)
+    return latest_revisions(mappings, scanned.library_version)
 
 
-def _put_way(write: Write, architecture_id: int, scan: Scan) -> bool:
-    """Store the renames between the version known and the one scanned; tell whether the scan is not the older."""
-    table = tables.architectures
-    known = write.select(select(table.c.library_version).where(table.c.id == architecture_id))[0]["library_version"]
-    seen = scan.architecture.library_version
-    if known is None or seen is None or known == seen:
+def _put_renames(write: Transaction, architecture_id: int, scan: Scan) -> bool:
+    """Store the renames between the stored version and the one scanned; return whether the scan is not the older."""
+    table, scanned = tables.architectures.c, scan.architecture
+    query = select(table.library_version).where(table.id == architecture_id)
+    stored: str | None = write.connection.execute(query).scalar_one()
+    version = scanned.library_version
+    if stored is None or version is None or stored == version:
         return True
-    stored = list_slots(write.reader, scan.architecture.library, scan.architecture.name)
-    is_newer = parse_version(seen) > parse_version(known)
-    older, newer = (known, seen) if is_newer else (seen, known)
-    found = find_renames(stored, scan.slots) if is_newer else find_renames(scan.slots, stored)
+    slots = list_slots(write.connection, scanned.library, scanned.name)
+    is_newer = parse_version(version) > parse_version(stored)
+    older, newer = (stored, version) if is_newer else (version, stored)
+    found = find_renames(slots, scan.slots) if is_newer else find_renames(scan.slots, slots)
     renames = [VersionedRename(older, newer, rename.old, rename.new, rename.says) for rename in found]
-    _put_renames(write, architecture_id, renames, (older, newer))
+    edges = tables.renames.c
+    is_edge = (edges.architecture_id == architecture_id) & (edges.from_version == older) & (edges.to_version == newer)
+    if write.select(select(*RENAME_COLUMNS).where(is_edge).order_by(edges.id)) != [*map(to_json, renames)]:
+        write.change(delete(tables.renames).where(is_edge))
+        write.change(insert(tables.renames), [*rename_rows(architecture_id, renames)])
     return is_newer
-
-
-def _put_renames(write: Write, architecture_id: int, renames: list[VersionedRename], ends: tuple[str, str]) -> None:
-    """Replace what is stored of the way between two versions."""
-    table = tables.renames
-    way = dict(zip(("architecture_id", "from_version", "to_version"), (architecture_id, *ends), strict=True))
-    is_way = and_(*(table.c[name] == value for name, value in way.items()))
-    rows = [*rename_rows(architecture_id, renames)]
-    columns = [column for column in table.c if column.name != "id"]
-    if write.select(select(*columns).where(is_way).order_by(table.c.id)) != rows:
-        write.change(delete(table).where(is_way))
-        write.change(insert(table), rows)
 
 
 def rename_rows(architecture_id: int, renames: Iterable[VersionedRename]) -> Iterator[dict[str, Any]]:
@@ -113,91 +116,56 @@ def architecture_values(scanned: Scan | CatalogEntry) -> dict[str, Any]:
     }
 
 
-def _put_architecture(write: Write, architecture_id: int, scan: Scan) -> None:
-    table = tables.architectures
-    values = architecture_values(scan)
-    columns = [table.c[name] for name in values]
-    if write.select(select(*columns).where(table.c.id == architecture_id)) != [values]:
-        write.change(update(table).where(table.c.id == architecture_id).values(**values))
-
-
-def _put_slots(write: Write, architecture_id: int, scan: Scan) -> None:
+def _put_slots(write: Transaction, architecture_id: int, scan: Scan) -> None:
     table = tables.slots
-    is_ours = table.c.architecture_id == architecture_id
+    is_own = table.c.architecture_id == architecture_id
     slots = [to_json(slot) for slot in scan.slots]
-    columns = [table.c[field.name] for field in fields(Slot)]
-    if write.select(select(*columns).where(is_ours).order_by(table.c.position)) == slots:
-        return
-    write.change(delete(table).where(is_ours))
-    shared = {"architecture_id": architecture_id}
-    write.change(insert(table), [{**slot, **shared, "position": n} for n, slot in enumerate(slots)])
+    if write.select(select(*SLOT_COLUMNS).where(is_own).order_by(table.c.position)) != slots:
+        shared = {"architecture_id": architecture_id}
+        write.change(delete(table).where(is_own))
+        write.change(insert(table), [{**slot, **shared, "position": n} for n, slot in enumerate(slots)])
 
 
-def _verify_all(write: Write, scan: Scan) -> dict[str, Mapping]:
-    """Check the latest mappings of the architecture, and return them by id with their verification."""
-    mappings = _list_latest(write, scan)
-    if scan.architecture.library_version is None:  # a user's own class: there is no version the outcome would hold for
-        return {mapping.id: mapping for mapping in mappings}
-    verifier = Verifier(scan)
-    return {mapping.id: put_verification(write, mapping, verifier.check(mapping)) for mapping in mappings}
+def put_verification(write: Transaction, mapping: Mapping, found: Verification) -> Mapping:
+    """Store the verification of a mapping that carries its stored one for the same version, and return it with it."""
+    merged = merge_verifications(mapping.verification, found)
+    if merged != mapping.verification:
+        table = tables.verifications
+        values = verification_row(write, merged)
+        if mapping.verification:
+            is_own = (table.c.mapping_id == mapping.id) & (table.c.library_version == merged.library_version)
+            write.change(update(table).where(is_own).values(**values))
+        else:
+            write.change(insert(table).values(mapping_id=mapping.id, **values))
+    return replace(mapping, verification=merged)
 
 
-def _list_latest(write: Write, scan: Scan) -> list[Mapping]:
-    """Return the latest mappings of an architecture that stand at the version scanned."""
-    seen = scan.architecture
-    asked = {"library": seen.library, "name": seen.name, "library_version": seen.library_version}
-    return latest_revisions(map(to_mapping, write.reader.rows(OF_ARCHITECTURE, **asked)), seen.library_version)
-
-
-def put_verification(write: Write, mapping: Mapping, found: Verification) -> Mapping:
-    """Store how a mapping fared, unless that is what it carries: what is on record for the same version."""
-    settled = settle(mapping.verification, found)
-    if settled != mapping.verification:
-        _write_verification(write, mapping, settled)
-    return replace(mapping, verification=settled)
-
-
-def settle(known: Verification | None, found: Verification) -> Verification:
-    """Return what to record: a proof by gradient stands where a later scan could not repeat it."""
-    is_proved = known and known.status == "live" and found.status == "unproven"
+def merge_verifications(stored: Verification | None, found: Verification) -> Verification:
+    """Return the verification to store: a proof by gradient stays where a later scan could not repeat it."""
+    is_proved = stored and stored.status == "live" and found.status == "unproven"
     return replace(found, status="live") if is_proved else found
 
 
-def _write_verification(write: Write, mapping: Mapping, found: Verification) -> None:
-    table = tables.verifications
-    values = verification_row(write, found)
-    if mapping.verification:
-        is_same = (table.c.mapping_id == mapping.id) & (table.c.library_version == found.library_version)
-        write.change(update(table).where(is_same).values(**values))
-    else:
-        write.change(insert(table).values(mapping_id=mapping.id, **values))
-
-
-def verification_row(write: Write, found: Verification) -> dict[str, Any]:
-    """Return a verification as it is stored."""
+def verification_row(write: Transaction, found: Verification) -> dict[str, Any]:
+    """Return the row of a verification."""
     texts = {"counts": canonical(found.counts), "findings": canonical(found.findings)}
     return to_json(found) | texts | {"serial": write.serial}
 
 
-def add_constants(write: Write, constants: PeftConstants) -> StoreReport:
-    """Store PEFT's tables raw, and each of their entries as a mapping with source ``peft``."""
+def add_constants(write: Transaction, constants: PeftConstants) -> StoreReport:
+    """Store PEFT's tables, and each of their entries as a mapping with source ``peft``."""
     source = Source("peft", constants.version)
-    write.tell(peft=constants.version)
-    _put_constants(write, source, constants)
-    report = add_mappings(write, source, [*entries_of_constants(constants)])
-    return replace(report, serial=write.outcome)
-
-
-def _put_constants(write: Write, source: Source, constants: PeftConstants) -> None:
-    source_id = write.get_or_add(tables.sources, kind=source.kind, version=source.version)
+    write.log(peft=constants.version)
+    own = source_id(write, source)
     table = tables.constants
-    is_ours = table.c.source_id == source_id
-    columns = [table.c[name] for name in ("name", "value", "conditional")]
+    is_own = table.c.source_id == own
     rows = [*_constant_rows(constants)]
-    if write.select(select(*columns).where(is_ours).order_by(table.c.id)) == rows:
-        return
-    write.change(delete(table).where(is_ours))
-    write.change(insert(table), [{**row, "source_id": source_id} for row in rows])
+    columns = (table.c.name, table.c.value, table.c.conditional)
+    if write.select(select(*columns).where(is_own).order_by(table.c.id)) != rows:
+        write.change(delete(table).where(is_own))
+        write.change(insert(table), [{**row, "source_id": own} for row in rows])
+    report = add_mappings(write, source, [*entries_of_constants(constants)])
+    return replace(report, serial=write.final_serial)
 
 
 def _constant_rows(constants: PeftConstants) -> Iterator[dict[str, str]]:
@@ -205,3 +173,25 @@ def _constant_rows(constants: PeftConstants) -> Iterator[dict[str, str]]:
     for name, value in {**uncertain, **constants.tables, **constants.values}.items():
         conditional = [to_json(entry) for entry in constants.conditional if entry.name == name]
         yield {"name": name, "value": canonical(value), "conditional": canonical(conditional)}
+
+
+def get_constant(connection: Connection, name: str, version: str | None) -> Constant:
+    """Return one of PEFT's constants, by default from the version stored last.
+
+    Raises:
+        UnknownName: If PEFT's file has no such constant.
+    """
+    table, source = tables.constants.c, tables.sources.c
+    query = (
+        select(table.name, table.value, table.conditional, source.kind, source.version)
+        .join_from(tables.constants, tables.sources)
+        .where(table.name == name)
+        .order_by(table.id.desc())
+    )
+    if version is not None:
+        query = query.where(source.version == version)
+    row = connection.execute(query.limit(1)).first()
+    if row is None:
+        names = connection.execute(select(table.name).distinct().order_by(table.name)).scalars()
+        raise UnknownName(name, [*names], version=version)
+    return Constant(row.name, json.loads(row.value), tuple(json.loads(row.conditional)), Source(row.kind, row.version))

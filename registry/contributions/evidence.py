@@ -16,10 +16,10 @@ from ...domain.selection import Choice, count_fixed, count_per_rank, make_spec
 from ...domain.submissions import Difference, Statement, SubmissionEvidence
 from ...domain.targets import Formula, Targets, TargetSpec
 from ...errors import InvalidStatement, LoradarError
-from ..mappings.near_names import find_near
 from ..verification.findings import OUTSIDE
 from ..verification.matching import Match, SpecMatcher
 from ..verification.verify import Verifier
+from .near_names import find_near
 from .safe_regex import LinearMatcher
 
 if TYPE_CHECKING:

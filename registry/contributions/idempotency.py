@@ -3,21 +3,20 @@
 import json
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+from sqlalchemy import delete, insert, select
 
 from ...domain.identities import Actor
 from ...errors import KeyReused
-from ..db.canonical import canonical
-from ..db.times import now
-
-if TYPE_CHECKING:
-    from ..db.transaction import Write
+from ..db import tables
+from ..db.database import Transaction
+from ..db.encoding import canonical, digest_of, now
 
 KEPT = timedelta(hours=24)
 """How long a key is remembered."""
 
-_FIND = "SELECT request, answer FROM idempotency_keys WHERE actor = :actor AND key = :key AND created_at > :oldest"
+_keys = tables.idempotency_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +34,32 @@ class Key:
     @classmethod
     def of(cls, key: str, request: Any) -> Self:
         """Return the key of a request, which is anything that canonical JSON can say."""
-        return cls(key, "sha256:" + sha256(canonical(request).encode()).hexdigest())
+        return cls(key, digest_of(request))
 
 
-def find_answer(write: "Write", actor: Actor, key: Key | None) -> dict[str, Any] | None:
+def find_answer(write: Transaction, actor: Actor, key: Key | None) -> dict[str, Any] | None:
     """Return what the request was answered with when it came first, or ``None``.
 
     Raises:
         KeyReused: If the key came with another request.
     """
-    rows = write.reader.rows(_FIND, actor=actor.name, key=key.key, oldest=now(-KEPT)) if key else []
-    if not rows or key is None:
+    if key is None:
         return None
-    if rows[0]["request"] != key.request:
+    query = select(_keys.c.request, _keys.c.answer).where(_keys.c.actor == actor.name, _keys.c.key == key.key)
+    row = write.connection.execute(query.where(_keys.c.created_at > now(-KEPT))).first()
+    if row is None:
+        return None
+    if row.request != key.request:
         message = f"Idempotency key {key.key!r} came with another request before. Use a new key for a new request."
         raise KeyReused(message, key=key.key)
-    answer: dict[str, Any] = json.loads(rows[0]["answer"])
+    answer: dict[str, Any] = json.loads(row.answer)
     return answer
 
 
-def keep_answer(write: "Write", actor: Actor, key: Key | None, answer: dict[str, Any]) -> None:
+def keep_answer(write: Transaction, actor: Actor, key: Key | None, answer: dict[str, Any]) -> None:
     """Remember what a request was answered with; forget what is too old."""
     if key is None:
         return
-    write.run("DELETE FROM idempotency_keys WHERE created_at <= :oldest", oldest=now(-KEPT))
-    texts = {"request": key.request, "answer": canonical(answer), "created_at": now()}
-    write.insert("idempotency_keys", actor=actor.name, key=key.key, **texts)
+    write.change(delete(_keys).where(_keys.c.created_at <= now(-KEPT)))
+    values = {"request": key.request, "answer": canonical(answer), "created_at": now()}
+    write.change(insert(_keys).values(actor=actor.name, key=key.key, **values))

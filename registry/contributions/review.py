@@ -2,26 +2,24 @@
 
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING
+
+from sqlalchemy import select
 
 from ...domain.identities import Actor
 from ...domain.mappings import Mapping, Source
 from ...domain.schema import from_json, to_json
 from ...domain.submissions import ReviewDecision, Submission, SubmissionEvidence, SubmissionStatus
 from ...errors import Conflict, NotAllowed
-from ..db.database import Access
-from ..db.subjects import mapping_subject
-from ..db.times import now
+from ..db import tables
+from ..db.audit_log import mapping_subject
+from ..db.database import Database, Transaction
+from ..db.encoding import now
 from ..mappings.entries import Entry
 from ..mappings.revisions import add_mappings
 from ..store import put_verification
 from .idempotency import Key, find_answer, keep_answer
 from .submission_rows import get_submission
 from .submission_writes import check_status, check_version, put
-
-if TYPE_CHECKING:
-    from ..db.transaction import Write
-
 
 REVIEWABLE: tuple[SubmissionStatus, ...] = ("needs_review",)
 
@@ -35,22 +33,22 @@ class Ruling:
     comment: str
 
 
-def review(access: Access, submission_id: int, ruling: Ruling, version: int | None, key: Key | None) -> Submission:
+def review(database: Database, submission_id: int, ruling: Ruling, version: int | None, key: Key | None) -> Submission:
     """Decide on a submission; see ``Submissions.review``."""
     action = "submission.publish" if ruling.decision == "approve" else "submission.reject"
-    with access.writing(action, ruling.by.name) as write:
+    with database.write(action, ruling.by.name) as write:
         known = find_answer(write, ruling.by, key)
         if known:
             return from_json(Submission, known)
-        held = get_submission(write.reader, submission_id)
+        held = get_submission(write.connection, submission_id)
         _check_reviewer(held, ruling.by)
         check_version(held, version)
         check_status(held, REVIEWABLE, "be reviewed")
         _add_review(write, held, ruling)
         decided = _publish(write, held, ruling) if ruling.decision == "approve" else _reject(held, ruling)
-        write.tell(decision=ruling.decision, comment=ruling.comment)
+        write.log(decision=ruling.decision, comment=ruling.comment)
         put(write, decided)
-        done = get_submission(write.reader, submission_id)
+        done = get_submission(write.connection, submission_id)
         keep_answer(write, ruling.by, key, to_json(done))
         return done
 
@@ -64,17 +62,16 @@ def _check_reviewer(held: Submission, by: Actor) -> None:
         raise NotAllowed(message, submission=held.id, submitter=held.submitter)
 
 
-def _add_review(write: "Write", held: Submission, ruling: Ruling) -> None:
-    number = 1 + int(write.reader.rows("SELECT COALESCE(MAX(id), 0) AS n FROM reviews")[0]["n"])
+def _add_review(write: Transaction, held: Submission, ruling: Ruling) -> None:
     said = {"reviewer": ruling.by.name, "decision": ruling.decision, "comment": ruling.comment, "at": now()}
-    write.insert("reviews", id=number, submission_id=held.id, **said)
+    write.insert(tables.reviews, submission_id=held.id, **said)
 
 
 def _reject(held: Submission, ruling: Ruling) -> Submission:
     return replace(held, status="rejected", reason=ruling.comment)
 
 
-def _publish(write: "Write", held: Submission, ruling: Ruling) -> Submission:
+def _publish(write: Transaction, held: Submission, ruling: Ruling) -> Submission:
     """Add the revision that says what was approved; both steps are one transaction."""
     entry, evidence = _entry(held, ruling)
     source = Source("community", f"submission-{held.id}")
@@ -84,7 +81,7 @@ def _publish(write: "Write", held: Submission, ruling: Ruling) -> Submission:
     mapping = report.added[0]
     if evidence.spec_verification and evidence.spec_verification.library_version:
         put_verification(write, mapping, evidence.spec_verification)
-    write.tell(mapping_subject(mapping.id), revision=mapping.revision, loradar=metadata.version("loradar"))
+    write.log(mapping_subject(mapping.id), revision=mapping.revision, loradar=metadata.version("loradar"))
     return replace(held, status="published", reason=None, mapping_id=mapping.id)
 
 
@@ -117,10 +114,11 @@ def _reasons(held: Submission, ruling: Ruling) -> list[str]:
     return said
 
 
-def _said_already(write: "Write", known: Mapping) -> Conflict:
+def _said_already(write: Transaction, known: Mapping) -> Conflict:
     """Return the error for what the newest revision of the community says, yanked or not."""
-    sql = "SELECT yank_reason FROM mappings WHERE id = :id AND yanked_at IS NOT NULL"
-    yanked = write.reader.rows(sql, id=known.id)
-    way_out = f" It was yanked ({yanked[0]['yank_reason']}): restore it instead." if yanked else " Reject this one."
+    table = tables.mappings.c
+    query = select(table.yank_reason).where(table.id == known.id, table.yanked_at.is_not(None))
+    yanked = write.connection.execute(query).first()
+    way_out = f" It was yanked ({yanked.yank_reason}): restore it instead." if yanked else " Reject this one."
     message = f"Revision {known.revision} of the community says the same.{way_out}"
     return Conflict(message, mapping=known.id, revision=known.revision, yanked=bool(yanked))

@@ -2,73 +2,77 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from hashlib import sha256
+from collections.abc import Mapping
 from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, select
 
 from ...domain.schema import from_json, to_json
 from ...domain.submissions import Review, Statement, Submission, SubmissionEvidence
 from ...errors import UnknownSubmission
-from ..db.canonical import canonical
-from ..db.schema import Reader
+from ..db import tables
+from ..db.encoding import canonical, digest_of
 
-_SHORT = "id, statement, submitter, origin, status, reason, mapping_id, version, created_at, updated_at"
-_WHOLE = f"{_SHORT}, layers, evidence"
+_submissions, _reviews = tables.submissions.c, tables.reviews.c
+
+_SHORT = tuple(
+    _submissions[name]
+    for name in (
+        "id",
+        "statement",
+        "submitter",
+        "origin",
+        "status",
+        "reason",
+        "mapping_id",
+        "version",
+        "created_at",
+        "updated_at",
+    )
+)
+_WHOLE = (*_SHORT, _submissions.layers, _submissions.evidence)
 """Both may be long: a list of submissions does without."""
-
-_REVIEWS = "SELECT submission_id, reviewer, decision, comment, at FROM reviews WHERE submission_id IN ({}) ORDER BY id"
-
-FILTERS = ("status", "library", "name", "submitter", "origin")
 
 
 def statement_digest(statement: Statement) -> str:
     """Return the digest of what a statement says, whatever reasons it gives."""
     said = {name: value for name, value in to_json(statement).items() if name != "rationale"}
-    return "sha256:" + sha256(canonical(said).encode()).hexdigest()
+    return digest_of(said)
 
 
-def find_submissions(reader: Reader, where: str, **values: Any) -> tuple[Submission, ...]:
-    """Return the submissions of a condition with their reviews."""
-    return _find(reader, _WHOLE, where, values)
+def find_submissions(connection: Connection, *conditions: ColumnElement[bool]) -> tuple[Submission, ...]:
+    """Return the submissions of a condition with their reviews, newest first."""
+    return _find(connection, select(*_WHOLE).where(*conditions).order_by(_submissions.id.desc()))
 
 
-def _find(reader: Reader, columns: str, where: str, values: dict[str, Any]) -> tuple[Submission, ...]:
-    rows = reader.rows(f"SELECT {columns} FROM submissions {where}", **values)  # noqa: S608 - our own words
-    reviews = _reviews(reader, [row["id"] for row in rows])
+def _find(connection: Connection, query: Select[Any]) -> tuple[Submission, ...]:
+    rows = connection.execute(query).mappings().all()
+    of_rows = _reviews.submission_id.in_([row["id"] for row in rows])
+    reviews: dict[int, list[Review]] = defaultdict(list)
+    for review in connection.execute(select(tables.reviews).where(of_rows).order_by(_reviews.id)) if rows else ():
+        reviews[review.submission_id].append(Review(review.reviewer, review.decision, review.comment, review.at))
     return tuple(_to_submission(row, reviews[row["id"]]) for row in rows)
 
 
-def get_submission(reader: Reader, submission_id: int) -> Submission:
+def get_submission(connection: Connection, submission_id: int) -> Submission:
     """Return one submission.
 
     Raises:
         UnknownSubmission: If there is none of this number.
     """
-    found = find_submissions(reader, "WHERE id = :id", id=submission_id)
+    found = find_submissions(connection, _submissions.id == submission_id)
     if not found:
         raise UnknownSubmission(str(submission_id), (), "List them with: loradar submissions")
     return found[0]
 
 
 def list_submissions(
-    reader: Reader, asked: Mapping[str, str | None], before: int | None, limit: int
+    connection: Connection, asked: Mapping[str, str | None], before: int | None, limit: int
 ) -> tuple[Submission, ...]:
     """Return submissions with these values, newest first, from below a number; without layers and evidence."""
-    wanted = {name: value for name, value in asked.items() if value is not None}
-    conditions = [f"{name} = :{name}" for name in FILTERS if name in wanted]
-    conditions += [] if before is None else ["id < :before"]
-    where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
-    bounds = {"limit": limit} if before is None else {"limit": limit, "before": before}
-    return _find(reader, _SHORT, f"{where}ORDER BY id DESC LIMIT :limit", wanted | bounds)
-
-
-def _reviews(reader: Reader, ids: Iterable[int]) -> dict[int, list[Review]]:
-    """Return the reviews of submissions; the numbers come from the database, so that they may stand in the text."""
-    found: dict[int, list[Review]] = defaultdict(list)
-    listed = ", ".join(str(int(one)) for one in ids)
-    for row in reader.rows(_REVIEWS.format(listed)) if listed else ():
-        found[row["submission_id"]].append(Review(row["reviewer"], row["decision"], row["comment"], row["at"]))
-    return found
+    conditions = [_submissions[name] == value for name, value in asked.items() if value is not None]
+    conditions += [] if before is None else [_submissions.id < before]
+    return _find(connection, select(*_SHORT).where(*conditions).order_by(_submissions.id.desc()).limit(limit))
 
 
 def split_layers(statement: Statement) -> tuple[str, str | None]:
@@ -78,7 +82,7 @@ def split_layers(statement: Statement) -> tuple[str, str | None]:
     return canonical(said), canonical(layers) if layers else None
 
 
-def _to_submission(row: dict[str, Any], reviews: list[Review]) -> Submission:
+def _to_submission(row: Mapping[Any, Any], reviews: list[Review]) -> Submission:
     said, layers, evidence = json.loads(row["statement"]), row.get("layers"), row.get("evidence")
     return Submission(
         id=row["id"],

@@ -3,19 +3,19 @@
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from sqlalchemy import func, select, update
 
 from ...domain.identities import Actor
 from ...domain.schema import to_json
 from ...domain.submissions import OPEN_STATUSES, Origin, Statement, Submission, SubmissionStatus
 from ...errors import Conflict, StaleVersion, TooManyRequests, quoted
-from ..db.canonical import canonical
-from ..db.subjects import architecture_subject, submission_subject
-from ..db.times import now
+from ..db import tables
+from ..db.audit_log import architecture_subject, submission_subject
+from ..db.database import Transaction
+from ..db.encoding import canonical, now
 from .submission_rows import find_submissions, split_layers, statement_digest
-
-if TYPE_CHECKING:
-    from ..db.transaction import Write
 
 MAX_OPEN = 100
 """Submissions of one person that may be open at once."""
@@ -26,10 +26,11 @@ MAX_A_DAY = 500
 
 RETRY_SECONDS = 3600
 
-_IS_OPEN = f"status IN ({quoted(OPEN_STATUSES)})"
+_submissions = tables.submissions.c
+_IS_OPEN = _submissions.status.in_(OPEN_STATUSES)
 
 
-def add_submission(write: "Write", statement: Statement, by: Actor, origin: Origin) -> Submission:
+def add_submission(write: Transaction, statement: Statement, by: Actor, origin: Origin) -> Submission:
     """Insert a submission.
 
     Raises:
@@ -39,10 +40,9 @@ def add_submission(write: "Write", statement: Statement, by: Actor, origin: Orig
     digest = statement_digest(statement)
     _refuse_repeated(write, digest)
     _refuse_many(write, by)
-    number = 1 + int(write.reader.rows("SELECT COALESCE(MAX(id), 0) AS n FROM submissions")[0]["n"])
     at = now()
     made = Submission(
-        id=number,
+        id=0,
         status="checking",
         submitter=by.name,
         origin=origin,
@@ -53,25 +53,25 @@ def add_submission(write: "Write", statement: Statement, by: Actor, origin: Orig
     asked = {"library": statement.library, "name": statement.name}
     asked |= {"peft_type": statement.peft_type, "preset": statement.preset}
     said, layers = split_layers(statement)
-    write.insert("submissions", **asked, **_columns(made), statement=said, layers=layers, digest=digest, created_at=at)
+    values = {"statement": said, "layers": layers, "digest": digest, "created_at": at}
+    made = replace(made, id=write.insert(tables.submissions, **asked, **_columns(made), **values))
     tell(write, made)
     return made
 
 
-def _refuse_repeated(write: "Write", digest: str) -> None:
-    same = find_submissions(write.reader, f"WHERE digest = :digest AND {_IS_OPEN}", digest=digest)
+def _refuse_repeated(write: Transaction, digest: str) -> None:
+    same = find_submissions(write.connection, _submissions.digest == digest, _IS_OPEN)
     if same:
         message = f"Submission {same[0].id} says the same and is open ({same[0].status}). Wait for its review."
         raise Conflict(message, submission=same[0].id, status=same[0].status)
 
 
-def _refuse_many(write: "Write", by: Actor) -> None:
-    count = f"SELECT COUNT(*) AS n FROM submissions WHERE submitter = :name AND {_IS_OPEN}"  # noqa: S608 - our own words
-    if int(write.reader.rows(count, name=by.name)[0]["n"]) >= MAX_OPEN:
+def _refuse_many(write: Transaction, by: Actor) -> None:
+    count = select(func.count()).where(_submissions.submitter == by.name)
+    if write.connection.execute(count.where(_IS_OPEN)).scalar_one() >= MAX_OPEN:
         message = f"{by.name} has {MAX_OPEN} open submissions. Wait for reviews, or withdraw some."
         raise Conflict(message, open=MAX_OPEN)
-    count = "SELECT COUNT(*) AS n FROM submissions WHERE submitter = :name AND created_at > :since"
-    if int(write.reader.rows(count, name=by.name, since=now(-DAY))[0]["n"]) >= MAX_A_DAY:
+    if write.connection.execute(count.where(_submissions.created_at > now(-DAY))).scalar_one() >= MAX_A_DAY:
         message = f"{by.name} made {MAX_A_DAY} submissions within a day, withdrawn ones too. Come again later."
         raise TooManyRequests(message, retry_after=RETRY_SECONDS, limit=MAX_A_DAY)
 
@@ -98,20 +98,18 @@ def check_status(held: Submission, allowed: Collection[SubmissionStatus], what: 
         raise Conflict(message, submission=held.id, status=held.status)
 
 
-def put(write: "Write", changed: Submission) -> Submission:
+def put(write: Transaction, changed: Submission) -> Submission:
     """Store a submission that was changed, as its next version."""
     stored = replace(changed, version=changed.version + 1, updated_at=now())
-    columns = _columns(stored)
-    assignments = ", ".join(f"{name} = :{name}" for name in columns)
-    write.run(f"UPDATE submissions SET {assignments} WHERE id = :id", **columns)  # noqa: S608 - names of our own
+    write.change(update(tables.submissions).where(_submissions.id == stored.id).values(**_columns(stored)))
     tell(write, stored)
     return stored
 
 
-def tell(write: "Write", submission: Submission) -> None:
+def tell(write: Transaction, submission: Submission) -> None:
     """Say in the log which submission a change is about."""
     said = submission.statement
-    write.tell(
+    write.log(
         submission_subject(submission.id),
         architecture_subject(said.library, said.name),
         status=submission.status,
@@ -121,9 +119,8 @@ def tell(write: "Write", submission: Submission) -> None:
 
 
 def _columns(submission: Submission) -> dict[str, Any]:
-    """Return what may change of a submission, and its number."""
+    """Return the columns of a submission that may change."""
     return {
-        "id": submission.id,
         "submitter": submission.submitter,
         "origin": submission.origin,
         "status": submission.status,

@@ -7,10 +7,13 @@ from ...domain.mappings import Mapping
 from ...domain.schema import from_json, to_json
 from ...domain.submissions import Checked, Origin, ReviewDecision, Statement, Submission, SubmissionStatus
 from ...errors import NotAllowed
-from ..db.canonical import Question
-from ..db.database import Access
+from ..db import tables
+from ..db.database import Database
+from ..db.encoding import MappingKey
 from ..mappings.resolve import list_answering
+from . import machine_checks
 from .idempotency import Key, find_answer, keep_answer
+from .review import Ruling, review
 from .submission_rows import find_submissions, get_submission, list_submissions, statement_digest
 from .submission_writes import add_submission, check_status, check_version, put
 
@@ -18,8 +21,8 @@ from .submission_writes import add_submission, check_status, check_version, put
 class Submissions:
     """The submissions of a registry."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def add(
         self, statement: Statement, by: Actor, *, origin: Origin = "contributor", key: Key | None = None
@@ -36,7 +39,7 @@ class Submissions:
             Conflict: If the same is open already, or too much of one person's.
             KeyReused: If the key came with another request.
         """
-        with self._access.writing("submission.add", by.name) as write:
+        with self._database.write("submission.add", by.name) as write:
             known = find_answer(write, by, key)
             if known:
                 return from_json(Submission, known)
@@ -50,7 +53,8 @@ class Submissions:
         Raises:
             UnknownSubmission: If there is none of this number.
         """
-        return get_submission(self._access.reader, submission_id)
+        with self._database.read() as connection:
+            return get_submission(connection, submission_id)
 
     def list(  # noqa: PLR0913 - what can be asked for
         self,
@@ -75,18 +79,21 @@ class Submissions:
             limit: At most so many.
         """
         asked = {"status": status, "library": library, "name": name, "submitter": submitter, "origin": origin}
-        return list_submissions(self._access.reader, asked, before, limit)
+        with self._database.read() as connection:
+            return list_submissions(connection, asked, before, limit)
 
     def find_same(self, statement: Statement) -> Submission | None:
         """Return the newest submission that says the same, whatever became of it, or ``None``."""
-        where = "WHERE digest = :digest ORDER BY id DESC LIMIT 1"
-        found = find_submissions(self._access.reader, where, digest=statement_digest(statement))
+        is_same = tables.submissions.c.digest == statement_digest(statement)
+        with self._database.read() as connection:
+            found = find_submissions(connection, is_same)
         return found[0] if found else None
 
     def registered(self, statement: Statement) -> tuple[Mapping, ...]:
         """Return what is on record for the question a statement answers, the first by precedence first."""
-        asked = Question(statement.library, statement.name, statement.peft_type, statement.preset)
-        return list_answering(self._access.reader, asked)
+        asked = MappingKey(statement.library, statement.name, statement.peft_type, statement.preset)
+        with self._database.read() as connection:
+            return list_answering(connection, asked)
 
     def withdraw(
         self, submission_id: int, by: Actor, reason: str, *, version: int | None = None, key: Key | None = None
@@ -107,18 +114,18 @@ class Submissions:
             StaleVersion: If it changed since.
             KeyReused: If the key came with another request.
         """
-        with self._access.writing("submission.withdraw", by.name) as write:
+        with self._database.write("submission.withdraw", by.name) as write:
             known = find_answer(write, by, key)
             if known:
                 return from_json(Submission, known)
-            held = get_submission(write.reader, submission_id)
+            held = get_submission(write.connection, submission_id)
             if held.submitter != by.name and not by.may("admin"):
                 message = f"Submission {submission_id} is {held.submitter}'s. Only they or an admin may withdraw it."
                 raise NotAllowed(message, submission=submission_id, submitter=held.submitter)
             check_version(held, version)
             check_status(held, ("checking", "needs_review", "failed"), "be withdrawn")
             done = put(write, replace(held, status="withdrawn", reason=reason))
-            write.tell(reason=reason)
+            write.log(reason=reason)
             keep_answer(write, by, key, to_json(done))
             return done
 
@@ -127,9 +134,7 @@ class Submissions:
 
         One that several workers died of is ``failed``.
         """
-        from .machine_checks import claim  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-
-        return claim(self._access)
+        return machine_checks.claim(self._database)
 
     def settle(self, submission_id: int, checked: Checked) -> Submission:
         """Store what the machine checks found; a scan too, if nobody scanned the architecture before.
@@ -137,9 +142,7 @@ class Submissions:
         Raises:
             UnknownSubmission: If there is none of this number.
         """
-        from .machine_checks import settle  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-
-        return settle(self._access, submission_id, checked)
+        return machine_checks.settle(self._database, submission_id, checked)
 
     def review(  # noqa: PLR0913 - a decision, and what it rests on
         self,
@@ -168,6 +171,4 @@ class Submissions:
             StaleVersion: If it changed since.
             KeyReused: If the key came with another request.
         """
-        from .review import Ruling, review  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-
-        return review(self._access, submission_id, Ruling(by, decision, comment), version, key)
+        return review(self._database, submission_id, Ruling(by, decision, comment), version, key)

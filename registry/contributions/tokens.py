@@ -1,17 +1,20 @@
 """Tokens: who may write. The secret is shown once; what is kept is its digest."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any
 
+from sqlalchemy import Connection, Select, select, update
+
 from ...domain.identities import LOCAL, TOKEN_ROLES, Actor, Token, TokenRole
-from ...domain.schema import to_json
 from ...errors import Conflict, InvalidRequest, NotAuthenticated, UnknownToken, quoted
-from ..db.database import Access
-from ..db.subjects import token_subject
-from ..db.times import now
+from ..db import tables
+from ..db.audit_log import token_subject
+from ..db.database import Database
+from ..db.encoding import now
 
 SECRET_PREFIX = "lrd_"  # noqa: S105 - tells what it is a secret of
 """What every secret starts with, so that scanners for leaked secrets can know one."""
@@ -24,15 +27,16 @@ USE_NOTED_EVERY = timedelta(minutes=1)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHOWN = len(SECRET_PREFIX) + 6
-_COLUMNS = "SELECT id, name, role, prefix, created_by, created_at, expires_at, revoked_at, last_used_at FROM tokens "
+_tokens = tables.tokens
+_TOKENS = select(*(column for column in _tokens.c if column.name != "hash"))
 _MAKE_ONE = "Ask an admin for one, or make one where the registry is: loradar token create NAME --role contributor"
 
 
 class Tokens:
     """The tokens of a registry."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def create(
         self, name: str, role: TokenRole, by: Actor = LOCAL, expires_in: timedelta | None = None
@@ -50,12 +54,18 @@ class Tokens:
         """
         _check(name, role, expires_in)
         secret = SECRET_PREFIX + token_urlsafe(32)
-        with self._access.writing("token.create", by.name) as write:
-            number = 1 + int(write.reader.rows("SELECT COALESCE(MAX(id), 0) AS n FROM tokens")[0]["n"])
-            expires = now(expires_in) if expires_in else None
-            token = Token(number, name, role, secret[:_SHOWN], by.name, now(), expires)
-            write.insert("tokens", **to_json(token), hash=_digest(secret))
-            write.tell(token_subject(number), owner=name, role=role)
+        with self._database.write("token.create", by.name) as write:
+            values = {
+                "name": name,
+                "role": role,
+                "prefix": secret[:_SHOWN],
+                "created_by": by.name,
+                "created_at": now(),
+                "expires_at": now(expires_in) if expires_in else None,
+            }
+            number = write.insert(_tokens, **values, hash=_digest(secret))
+            write.log(token_subject(number), owner=name, role=role)
+            (token,) = _find(write.connection, _TOKENS.where(_tokens.c.id == number))
         return token, secret
 
     def authenticate(self, secret: str) -> Actor:
@@ -64,10 +74,12 @@ class Tokens:
         Raises:
             NotAuthenticated: If it is unknown, expired or revoked.
         """
-        token = self._find("WHERE hash = :hash", hash=_digest(secret))
-        if token is None:
+        with self._database.read() as connection:
+            found = _find(connection, _TOKENS.where(_tokens.c.hash == _digest(secret)))
+        if not found:
             message = f"This token is not known. {_MAKE_ONE}"
             raise NotAuthenticated(message)
+        token = found[0]
         for gone, since in (("was revoked", token.revoked_at), ("expired", token.expires_at)):
             if since is not None and since <= now():
                 message = f"Token {token.prefix}... of {token.name} {gone} at {since}. {_MAKE_ONE}"
@@ -77,7 +89,8 @@ class Tokens:
 
     def list(self) -> tuple[Token, ...]:
         """Return every token ever made, oldest first."""
-        return tuple(Token(**row) for row in self._access.reader.rows(_COLUMNS + "ORDER BY id"))
+        with self._database.read() as connection:
+            return tuple(_find(connection, _TOKENS.order_by(_tokens.c.id)))
 
     def revoke(self, token_id: int, by: Actor = LOCAL) -> Token:
         """Let a token work no longer.
@@ -86,31 +99,29 @@ class Tokens:
             UnknownToken: If there is none of this number.
             Conflict: If it was revoked before.
         """
-        with self._access.writing("token.revoke", by.name) as write:
-            rows = write.reader.rows(_COLUMNS + "WHERE id = :id", id=token_id)
-            if not rows:
+        with self._database.write("token.revoke", by.name) as write:
+            is_own = _tokens.c.id == token_id
+            found = _find(write.connection, _TOKENS.where(is_own))
+            if not found:
                 raise UnknownToken(str(token_id), (), "List them with: loradar token list")
-            if rows[0]["revoked_at"]:
-                message = f"Token {token_id} was revoked at {rows[0]['revoked_at']} already."
+            if found[0].revoked_at:
+                message = f"Token {token_id} was revoked at {found[0].revoked_at} already."
                 raise Conflict(message, token=token_id)
-            revoked = Token(**{**rows[0], "revoked_at": now()})
-            write.run("UPDATE tokens SET revoked_at = :at WHERE id = :id", at=revoked.revoked_at, id=token_id)
-            write.tell(token_subject(token_id), owner=revoked.name)
+            revoked = replace(found[0], revoked_at=now())
+            write.change(update(_tokens).where(is_own).values(revoked_at=revoked.revoked_at))
+            write.log(token_subject(token_id), owner=revoked.name)
         return revoked
-
-    def _find(self, where: str, **values: Any) -> Token | None:
-        rows = self._access.reader.rows(_COLUMNS + where, **values)
-        return Token(**rows[0]) if rows else None
 
     def _note_use(self, token: Token) -> None:
         """Note when it was used, to the minute: reading should not become writing."""
         if token.last_used_at is not None and token.last_used_at > now(-USE_NOTED_EVERY):
             return
-        from sqlalchemy import text  # noqa: PLC0415 - 0.3 s
+        with self._database.write_unlogged() as connection:
+            connection.execute(update(_tokens).where(_tokens.c.id == token.id).values(last_used_at=now()))
 
-        with self._access.transaction() as connection:
-            used = text("UPDATE tokens SET last_used_at = :at WHERE id = :id")
-            connection.execute(used, {"at": now(), "id": token.id})
+
+def _find(connection: Connection, query: Select[Any]) -> list[Token]:
+    return [Token(**row) for row in connection.execute(query).mappings()]
 
 
 def _check(name: str, role: str, expires_in: timedelta | None) -> None:

@@ -1,1 +1,4 @@
-"""Connect to the database: engine, tables, schema state, transactions and the audit log."""
+"""Keep the database of the registry: its tables, transactions, audit log and first use."""
+
+HEAD = "0007"
+"""Newest revision in ``migrations/versions``; a test holds the two together."""

@@ -1,36 +1,42 @@
-"""The way in for writes, and to any database that is no SQLite file: SQLAlchemy engines and transactions."""
+"""Create SQLAlchemy engines, run transactions on them, and report databases that cannot be used."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import Any
+from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from ...errors import MissingExtra
-from .sqlite_reader import BUSY_SECONDS
-from .urls import sqlite_file, unusable
+from ...errors import DatabaseUnusable, MissingExtra
+from ...settings import DATABASE_URL_VARIABLE
 
 POSTGRES_DRIVERS = {"psycopg", "psycopg2"}
 
+BUSY_SECONDS = 30.0
+"""How long a transaction on SQLite waits for another writer."""
+
 CONNECT_SECONDS = 10
-"""How long to wait for a server that does not answer: each question to it holds a thread."""
+"""How long to wait for a server that does not respond: each request to it occupies a thread."""
 
 FIRST_USE_SECONDS = 600.0
 """How long to wait for another process that creates or upgrades an SQLite registry."""
 
 _WAIT_OPTION = "busy_seconds"
-"""Execution option: how long a transaction on SQLite waits for another writer, instead of ``BUSY_SECONDS``."""
+"""Execution option: seconds a transaction on SQLite waits for another writer, instead of ``BUSY_SECONDS``."""
+
+_READ_OPTION = "read_only"
+"""Execution option: whether a transaction on SQLite only reads, and so must not lock out writers."""
 
 _LOCK_KEY = 0x6C6F7261
 """Number of PostgreSQL's advisory lock for first use: ``lora`` in ASCII."""
 
 
 def connect_to(url: str) -> Engine:
-    """Return an engine for a database URL; nothing is opened yet.
+    """Create an engine for a database URL; nothing is opened yet.
 
     Raises:
         DatabaseUnusable: If the URL cannot be parsed or names an unknown kind of database.
@@ -38,29 +44,23 @@ def connect_to(url: str) -> Engine:
     """
     try:
         parsed = make_url(url)
-        is_sqlite = parsed.get_backend_name() == "sqlite"
-        engine = _sqlite_engine(parsed) if is_sqlite else _server_engine(parsed)
-    except (ArgumentError, NoSuchModuleError) as error:
+        backend = parsed.get_backend_name()
+        if backend != "sqlite":
+            arguments = {"connect_timeout": CONNECT_SECONDS} if backend == "postgresql" else {}
+            return create_engine(parsed, connect_args=arguments, pool_pre_ping=True)
+        # A database in memory lives as long as its one connection; a file is opened per transaction and let go again.
+        engine = create_engine(
+            parsed,
+            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            poolclass=NullPool if sqlite_file(url) else StaticPool,
+        )
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
         way_out = "Use an URL such as sqlite:////path/registry.sqlite3 or postgresql://user@host/name."
         raise unusable(url, str(error), way_out) from error
     except ModuleNotFoundError as error:
         if error.name in POSTGRES_DRIVERS:
             raise MissingExtra(str(error.name), "postgres") from None
         raise unusable(url, str(error), "Use SQLite or PostgreSQL.") from error
-    return engine
-
-
-def _server_engine(url: URL) -> Engine:
-    arguments = {"connect_timeout": CONNECT_SECONDS} if url.get_backend_name() == "postgresql" else {}
-    return create_engine(url, connect_args=arguments, pool_pre_ping=True)
-
-
-def _sqlite_engine(url: URL) -> Engine:
-    # A database in memory lives as long as its one connection; a file is opened per write and let go again.
-    in_memory = sqlite_file(url.render_as_string(hide_password=False)) is None
-    arguments: dict[str, Any] = {"timeout": BUSY_SECONDS, "check_same_thread": False}
-    pool = StaticPool if in_memory else NullPool
-    engine = create_engine(url, connect_args=arguments, poolclass=pool)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -72,11 +72,11 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    seconds = connection.get_execution_options().get(_WAIT_OPTION)
-    if seconds is not None:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {seconds * 1000:.0f}")
+    options = connection.get_execution_options()
+    if _WAIT_OPTION in options:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {options[_WAIT_OPTION] * 1000:.0f}")
     # The driver would begin too late: not for DDL, and after reading what it is about to change.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if options.get(_READ_OPTION) else "BEGIN IMMEDIATE")
 
 
 @contextmanager
@@ -86,65 +86,21 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     Raises:
         DatabaseUnusable: If the database cannot be reached or written.
     """
+    url = engine.url.render_as_string(hide_password=False)
     try:
         with engine.begin() as connection:
             yield connection
     except DBAPIError as error:
-        raise unusable(str(engine.url), str(error.orig)) from error
+        raise unusable(url, str(error.orig)) from error
     except SQLAlchemyError as error:
-        raise unusable(str(engine.url), str(error)) from error
+        raise unusable(url, str(error)) from error
 
 
-class ConnectionReader:
-    """Reads through one open connection, inside its transaction."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def rows(self, sql: str, /, **values: Any) -> list[dict[str, Any]]:
-        """Return the rows of a SELECT with ``:name`` parameters."""
-        return [dict(row) for row in self._connection.execute(text(sql), values).mappings()]
-
-    def list_tables(self) -> frozenset[str]:
-        """Return the names of all tables."""
-        return frozenset(inspect(self._connection).get_table_names())
-
-    @contextmanager
-    def steady(self) -> Iterator["ConnectionReader"]:
-        """Lend itself: a transaction sees one state."""
-        yield self
-
-    def close(self) -> None:
-        """Do nothing: whoever opened the connection closes it."""
-
-
-class EngineReader:
-    """Reads any database SQLAlchemy can reach, one connection of the pool per question."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def rows(self, sql: str, /, **values: Any) -> list[dict[str, Any]]:
-        """Return the rows of a SELECT with ``:name`` parameters."""
-        with transaction(self._engine) as connection:
-            return ConnectionReader(connection).rows(sql, **values)
-
-    def list_tables(self) -> frozenset[str]:
-        """Return the names of all tables."""
-        with transaction(self._engine) as connection:
-            return ConnectionReader(connection).list_tables()
-
-    @contextmanager
-    def steady(self) -> Iterator[ConnectionReader]:
-        """Lend a reader that sees one state of the database throughout, whatever is written meanwhile."""
-        is_postgres = self._engine.dialect.name == "postgresql"
-        engine = self._engine.execution_options(isolation_level="REPEATABLE READ") if is_postgres else self._engine
-        with transaction(engine) as connection:
-            yield ConnectionReader(connection)
-
-    def close(self) -> None:
-        """Close every connection of the pool."""
-        self._engine.dispose()
+def for_reads(engine: Engine) -> Engine:
+    """Return the engine with transactions that each see one state of the database and lock out no writer."""
+    if engine.dialect.name == "postgresql":
+        return engine.execution_options(isolation_level="REPEATABLE READ")
+    return engine.execution_options(**{_READ_OPTION: True})
 
 
 @contextmanager
@@ -161,7 +117,33 @@ def first_use_transaction(engine: Engine) -> Iterator[Connection]:
 
 
 def use_write_ahead_log(engine: Engine) -> None:
-    """Let readers of an SQLite file go on during a write; a busy file keeps the mode it has."""
+    """Let readers of an SQLite file continue during a write; a busy file keeps its mode."""
     if engine.dialect.name == "sqlite":
         with suppress(sqlite3.OperationalError), closing(engine.raw_connection()) as connection:
             connection.cursor().execute("PRAGMA journal_mode = WAL")
+
+
+def sqlite_file(url: str) -> Path | None:
+    """Return the file of a plain SQLite URL, or ``None`` for any other database."""
+    parsed = make_url(url)
+    is_plain = parsed.drivername in {"sqlite", "sqlite+pysqlite"} and not parsed.query
+    name = parsed.database or ":memory:"
+    return Path(name).absolute() if is_plain and not name.startswith((":memory:", "file:")) else None
+
+
+def masked(url: str) -> str:
+    """Return a database URL with its passwords replaced by ``***``."""
+    parsed = make_url(url)
+    hidden = {name: "***" for name in parsed.query if name.lower().endswith("password")}
+    return parsed.update_query_dict(hidden).render_as_string().replace("%2A%2A%2A", "***")
+
+
+def unusable(url: str, reason: str, way_out: str = "") -> DatabaseUnusable:
+    """Return the error for a database that cannot be used, with its place, the reason and the way out."""
+    try:
+        place = str(sqlite_file(url) or masked(url))
+    except (ArgumentError, ValueError):
+        place = re.sub(r":[^:@]*@", ":***@", url)  # a password even in an URL that cannot be parsed
+    way_out = way_out or f"Set {DATABASE_URL_VARIABLE} to another database, or move this one away."
+    message = f"Registry database {place!r} cannot be used: {reason.strip().rstrip('.')}. {way_out}"
+    return DatabaseUnusable(message, database=place, reason=reason)

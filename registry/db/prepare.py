@@ -1,42 +1,86 @@
-"""First use, of a database or of a loradar: makes it a migrated, seeded registry, or says why it cannot be one."""
+"""Open a database as a registry: check whose it is, and create, migrate and seed it on first use."""
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING
+from typing import Literal
+
+from sqlalchemy import Connection, column, inspect, select, table
 
 from ...settings import DATABASE_URL_VARIABLE
-from ..seed.seed import add_seed
-from .engine import ConnectionReader, connect_to, first_use_transaction, use_write_ahead_log
-from .schema import State, usable_state
-from .urls import masked, sqlite_file, unusable
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+from . import HEAD, tables
+from .database import Database
+from .engine import first_use_transaction, masked, sqlite_file, unusable, use_write_ahead_log
 
 QUIET_SECONDS = 1.0
-"""How long creating or upgrading a registry, or waiting for it, may take before the user reads of it."""
+"""How long creating or upgrading a registry, or waiting for it, may take before a line on standard error reports it."""
+
+State = Literal["empty", "behind", "unseeded", "ready", "newer", "foreign"]
+"""``unseeded``: never seeded, or not with the present seed."""
+
+OUR_TABLES = frozenset({"architectures", "mappings", "serial"})
+_MAGIC = b"SQLite format 3\x00"
+"""Start of every SQLite file."""
+
+_VERSIONS = table("alembic_version", column("version_num"))
 
 
-def prepare(url: str) -> "Engine":
-    """Create, migrate and seed the database as needed, in one transaction, and return its engine.
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """The content a registry is seeded with.
 
-    Of two processes that come at once, the second waits and finds the work done. Of a process that was killed,
-    SQLite or the server undoes the work, and the next one does it. A line on standard error reports what takes
-    longer than ``QUIET_SECONDS``.
+    Attributes:
+        digest: Digest of the content, as in table ``seeds``.
+        add: Write the content within a transaction.
+    """
+
+    digest: str
+    add: Callable[[Connection], None]
+
+
+def open_database(url: str, seed: Seed) -> Database:
+    """Open a registry database; create, migrate and seed it first as needed.
 
     Raises:
-        DatabaseUnusable: If it is foreign, newer than this loradar or out of reach; nothing was changed then.
+        DatabaseUnusable: If the database is corrupted, foreign, newer than this loradar or out of reach; it is left
+            unchanged.
+        MissingExtra: If the driver for PostgreSQL is not installed.
     """
-    create_folder(url)
-    file = sqlite_file(url)
+    database = Database(url)
     with ExitStack() as stack:
-        engine = connect_to(url)
-        stack.callback(engine.dispose)
-        notice = Timer(QUIET_SECONDS, _report, [url])
-        notice.daemon = True
-        stack.callback(notice.cancel)
+        stack.callback(database.close)
+        file = database.file
+        if file is None or not file.exists() or not _is_ready(database, file, seed):
+            _prepare(database, seed)
+        stack.pop_all()
+    return database
+
+
+def _is_ready(database: Database, file: Path, seed: Seed) -> bool:
+    """Return whether a registry file need not be recovered, migrated or seeded."""
+    _check_file(file)
+    if _has_journal(file):
+        return False
+    with database.read() as connection:
+        return _usable_state(database.url, connection, seed) == "ready"
+
+
+def _prepare(database: Database, seed: Seed) -> None:
+    """Create, migrate and seed a database as needed, in one transaction.
+
+    Of two processes at once, the second waits and finds the work done. The work of a killed process is undone by
+    SQLite or the server, and the next process repeats it. A line on standard error reports work that takes longer
+    than ``QUIET_SECONDS``.
+    """
+    url, engine, file = database.url, database.engine, database.file
+    create_folder(url)
+    notice = Timer(QUIET_SECONDS, _report, [url])
+    notice.daemon = True
+    try:
         if file:
             notice.start()  # before waiting for another process
             if not (file.exists() and file.stat().st_size):
@@ -44,21 +88,16 @@ def prepare(url: str) -> "Engine":
                 # readers have to wait, and a process killed meanwhile leaves pages without the first one.
                 use_write_ahead_log(engine)
         with first_use_transaction(engine) as connection:
-            state = usable_state(url, ConnectionReader(connection))
+            state = _usable_state(url, connection, seed)
             if state != "ready" and not file:
                 notice.start()
-            _bring_up(connection, state)
+            if state in ("empty", "behind"):
+                migrate(connection)
+            if state != "ready":
+                seed.add(connection)
         use_write_ahead_log(engine)
+    finally:
         notice.cancel()
-        stack.pop_all()
-        return engine
-
-
-def _bring_up(connection: "Connection", state: State) -> None:
-    if state in ("empty", "behind"):
-        migrate(connection)
-    if state != "ready":
-        add_seed(connection)
 
 
 def _report(url: str) -> None:
@@ -70,10 +109,10 @@ def _report(url: str) -> None:
 
 
 def create_folder(url: str) -> None:
-    """Make the folder an SQLite file will be in.
+    """Create the folder of an SQLite file.
 
     Raises:
-        DatabaseUnusable: If the folder cannot be made, or takes no new file.
+        DatabaseUnusable: If the folder cannot be created, or no file can be created in it.
     """
     path = sqlite_file(url)
     if path is None:
@@ -87,12 +126,78 @@ def create_folder(url: str) -> None:
         raise unusable(url, "its folder is not writable", way_out)
 
 
-def migrate(connection: "Connection") -> None:
+def migrate(connection: Connection) -> None:
     """Bring the schema to the newest revision within the connection's transaction."""
-    from alembic import command  # noqa: PLC0415 - 0.4 s that only a migration pays for
+    from alembic import command  # noqa: PLC0415 - 0.4 s that only a migration needs
     from alembic.config import Config  # noqa: PLC0415
 
     config = Config()
     config.set_main_option("script_location", "loradar.migrations:")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+
+
+def _check_file(file: Path) -> None:
+    """Raise an error unless a file is empty or an SQLite database, before SQLite overwrites it for being short."""
+    start = _start_of(file)
+    # A transaction without write-ahead log writes the first page last: while it fills a file, and after it was
+    # cut short, the file begins with zeros.
+    if start in (b"", _MAGIC) or (start == bytes(len(_MAGIC)) and _has_journal(file)):
+        return
+    # The transaction may have ended between the two checks.
+    if _start_of(file) not in (b"", _MAGIC):
+        raise unusable(f"sqlite:///{file}", "file is not a database")
+
+
+def _start_of(file: Path) -> bytes:
+    try:
+        with file.open("rb") as content:
+            return content.read(len(_MAGIC))
+    except OSError as error:
+        raise unusable(f"sqlite:///{file}", error.strerror or str(error)) from error
+
+
+def _has_journal(file: Path) -> bool:
+    """Return whether a transaction without write-ahead log is in progress or was cut short.
+
+    SQLite undoes one that was cut short when the file is next opened for writing.
+    """
+    try:
+        return Path(f"{file.resolve()}-journal").stat().st_size > 0
+    except OSError:
+        return False
+
+
+def find_revision(connection: Connection) -> str | None:
+    """Return the revision of the schema; ``None`` if it was never migrated or taken down again."""
+    return connection.execute(select(_VERSIONS.c.version_num)).scalar()
+
+
+def _usable_state(url: str, connection: Connection, seed: Seed) -> State:
+    """Return the state of a database that is empty or a registry this version can use.
+
+    Raises:
+        DatabaseUnusable: If it belongs to another program or to a newer version.
+    """
+    names = frozenset(inspect(connection).get_table_names())
+    state = _state_of(connection, names, seed)
+    if state == "foreign":
+        some = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")  # noqa: PLR2004 - enough to recognise
+        raise unusable(url, f"it is not a loradar registry (its tables: {some})")
+    if state == "newer":
+        reason = f"its schema is at revision {find_revision(connection)}; this version of loradar knows up to {HEAD}"
+        raise unusable(url, reason, f"Upgrade loradar, or set {DATABASE_URL_VARIABLE} to another database.")
+    return state
+
+
+def _state_of(connection: Connection, names: frozenset[str], seed: Seed) -> State:
+    revision = find_revision(connection) if _VERSIONS.name in names else None
+    if revision is None:
+        return "foreign" if names - {_VERSIONS.name} else "empty"
+    if not names >= OUR_TABLES or not revision.isdecimal():
+        return "foreign"
+    if int(revision) != int(HEAD):
+        return "newer" if int(revision) > int(HEAD) else "behind"
+    digest = tables.seeds.c.digest
+    is_seeded = connection.execute(select(digest).where(digest == seed.digest)).first() is not None
+    return "ready" if is_seeded else "unseeded"

@@ -1,4 +1,4 @@
-"""Mappings as somebody states them, before they have a revision: a scan's proposals, or PEFT's tables."""
+"""Number mappings as revisions: those a scan proposes, and those PEFT's tables or a contributor state."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from ...domain.scans import Proposal
 from ...domain.targets import Formula, TargetSpec
 from ...domain.versions import Versions
 from ...domain.vocabulary import Library, Preset
-from ..db.canonical import Question, mapping_id
+from ..db.encoding import MappingKey, mapping_id
 from ..versions.ranges import find_unchanged
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A mapping as somebody states it, before it has a revision."""
+    """A mapping before it has a revision."""
 
     library: Library
     name: str
@@ -29,21 +29,21 @@ class Entry:
     coverage: tuple[Coverage, ...] = ()
 
     @property
-    def question(self) -> Question:
-        """What it answers."""
-        return Question(self.library, self.name, self.peft_type, self.preset)
+    def key(self) -> MappingKey:
+        """The architecture, PEFT type and preset."""
+        return MappingKey(self.library, self.name, self.peft_type, self.preset)
 
     def revise(self, source: Source, known: Sequence[Mapping], version: str | None = None) -> Mapping:
-        """Return the revision among ``known`` that says the same for a library version, else the next one.
+        """Return the known revision with the same spec for a library version, else the next revision.
 
-        A known one comes back as it is, or with its range extended to the version.
+        A known one is returned unchanged, or with its range extended to the version.
         """
         same = find_unchanged(known, self.spec, version)
         if same:
             return same
         revision = max((mapping.revision for mapping in known), default=0) + 1
         return Mapping(
-            id=mapping_id(self.question, source.kind, revision, self.spec),
+            id=mapping_id(self.key, source.kind, revision, self.spec),
             architecture=ArchitectureName(self.library, self.name),
             peft_type=self.peft_type,
             preset=self.preset,
@@ -59,7 +59,7 @@ class Entry:
 
 
 def entries_of_proposals(architecture: Architecture, proposals: Iterable[Proposal]) -> Iterator[Entry]:
-    """Yield what a scan proposes for an architecture."""
+    """Yield the proposals of a scan as entries."""
+    named = (architecture.library, architecture.name)
     for p in proposals:
-        named = (architecture.library, architecture.name)
         yield Entry(*named, p.peft_type, p.preset, p.spec, p.matched, p.formula, p.reasons, p.coverage)

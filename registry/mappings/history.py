@@ -1,113 +1,128 @@
-"""What was changed: the feed for mirrors, and every revision of an architecture with who, when and why."""
+"""Read the changes of the registry: the feed for mirrors, and every revision of an architecture with its changes."""
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Mapping as Row
 from typing import Any
 
+from sqlalchemy import Connection, literal, select, union
+
 from ...domain.changes import Change, Revision
-from ..db.schema import Reader
-from ..db.times import to_time
+from ...errors import UnknownMapping
+from ..db import tables
+from ..db.audit_log import mapping_subject
+from ..db.encoding import to_time
 from .listing import get_architecture
-from .mapping_ids import whole_id
-from .resolve import SELECT_MAPPINGS, to_mapping
+from .precedence import to_mapping
+from .resolve import IS_OF_ARCHITECTURE, MAPPINGS
 
-_COLUMNS = "c.serial, c.at, c.actor, c.action, c.details, c.previous, c.digest"
-
-_SINCE = f"SELECT {_COLUMNS} FROM changes c WHERE c.serial > :since ORDER BY c.serial LIMIT :limit"  # noqa: S608 - ours
-
-_CHANGES = f"""
-SELECT m.id AS mapping_id, {_COLUMNS}
-FROM architectures a
-JOIN mappings m ON m.architecture_id = a.id
-JOIN changes c ON c.serial = m.serial
-WHERE a.library = :library AND a.name = :name
-UNION
-SELECT m.id AS mapping_id, {_COLUMNS}
-FROM architectures a
-JOIN mappings m ON m.architecture_id = a.id
-JOIN change_subjects u ON u.subject = 'mapping:' || m.id
-JOIN changes c ON c.serial = u.serial
-WHERE a.library = :library AND a.name = :name
-ORDER BY 2
-"""  # noqa: S608 - ours
-"""What brought each revision, as a write of very many, such as a seed, does not name them; and what names it."""
-
-_STORIES = """
-SELECT m.id, m.created_at, m.yanked_at, m.yank_reason, m.version
-FROM mappings m JOIN architectures a ON a.id = m.architecture_id
-WHERE a.library = :library AND a.name = :name
-"""
-
-_REVISIONS = SELECT_MAPPINGS + (
-    "WHERE a.library = :library AND a.name = :name ORDER BY m.peft_type, m.preset, s.kind, m.revision"
-)
-
-_OWNER = """
-SELECT a.library, a.name FROM mappings m JOIN architectures a ON a.id = m.architecture_id WHERE m.id = :mapping_id
-"""
+_mappings, _changes = tables.mappings.c, tables.changes.c
 
 _WITHHELD = "token."
-"""Start of the actions whose details are nobody's business but an admin's: who has a token, and which role."""
+"""Start of the actions whose details only an admin may read: who has a token, and which role."""
+
+LEAST_DIGITS = 8
+"""Digits of a mapping's id that may stand for it."""
+
+_DIGITS = re.compile(rf"(?:sha256:)?([0-9a-f]{{{LEAST_DIGITS},64}})", re.IGNORECASE)
 
 
-def list_changes(reader: Reader, since: int, limit: int) -> tuple[Change, ...]:
-    """Return up to ``limit`` changes after a serial, oldest first; what tokens are about is left out."""
-    return tuple(map(to_public_change, reader.rows(_SINCE, since=since, limit=limit)))
+def list_changes(connection: Connection, since: int, limit: int) -> tuple[Change, ...]:
+    """Return up to ``limit`` changes after a serial, oldest first, without the details of tokens."""
+    query = select(tables.changes).where(_changes.serial > since).order_by(_changes.serial).limit(limit)
+    return tuple(to_public_change(row) for row in connection.execute(query).mappings())
 
 
-def to_change(row: dict[str, Any]) -> Change:
-    """Return the record of a row of the log."""
-    told = {name: row[name] for name in ("serial", "at", "actor", "action", "previous", "digest")}
-    return Change(details=json.loads(row["details"]), **told)
-
-
-def to_public_change(row: dict[str, Any]) -> Change:
-    """Return the record of a row as anybody may see it: of what is done to a token, only that and when."""
+def to_public_change(row: Row[Any, Any]) -> Change:
+    """Build a change from a row without the details of a token."""
     is_secret = row["action"].startswith(_WITHHELD)
-    return to_change(row | {"details": '{"withheld": true}'} if is_secret else row)
+    return _to_change({**row, "details": '{"withheld": true}'} if is_secret else row)
 
 
-def list_history(reader: Reader, library: str, name: str) -> tuple[Revision, ...]:
-    """Return every revision ever of an architecture, yanked ones too, by question and source, oldest first.
+def _to_change(row: Row[Any, Any]) -> Change:
+    values = {name: row[name] for name in ("serial", "at", "actor", "action", "previous", "digest")}
+    return Change(details=json.loads(row["details"]), **values)
+
+
+_HISTORY = MAPPINGS.add_columns(
+    _mappings.created_at,
+    _mappings.yanked_at,
+    _mappings.yank_reason,
+    _mappings.version.label("row_version"),
+).order_by(_mappings.peft_type, _mappings.preset, tables.sources.c.kind, _mappings.revision)
+
+_of_architecture = (
+    select(_mappings.id.label("mapping_id"), tables.changes)
+    .join_from(tables.mappings, tables.architectures)
+    .where(IS_OF_ARCHITECTURE)
+)
+_subject = tables.change_subjects.c
+_CHANGES = union(
+    # A write of very many revisions, such as a seed, does not name them as subjects.
+    _of_architecture.join(tables.changes, _changes.serial == _mappings.serial),
+    _of_architecture.join(tables.change_subjects, _subject.subject == literal(mapping_subject("")) + _mappings.id).join(
+        tables.changes, _changes.serial == _subject.serial
+    ),
+)
+"""Changes of the revisions of an architecture: the one that added each, and those that name it."""
+
+
+def list_history(connection: Connection, library: str, name: str) -> tuple[Revision, ...]:
+    """Return every revision of an architecture, yanked ones included, by key and source, oldest first.
 
     Raises:
-        UnknownArchitecture: If the registry has never heard of it.
+        UnknownArchitecture: If the registry does not know it.
     """
-    asked = {"library": library, "name": name}
-    rows = reader.rows(_REVISIONS, **asked, library_version=None)
+    values = {"library": library, "name": name}
+    query = _HISTORY.where(IS_OF_ARCHITECTURE)
+    rows = connection.execute(query, {**values, "library_version": None}).mappings().all()
     if not rows:
-        get_architecture(reader, library, name)  # which raises if there is none
-    stories = {row["id"]: row for row in reader.rows(_STORIES, **asked)}
-    changes = _changes_by_mapping(reader.rows(_CHANGES, **asked))
-    return tuple(_to_revision(row, stories[row["id"]], changes[row["id"]]) for row in rows)
+        get_architecture(connection, library, name)  # which raises if there is none
+    changes: dict[str, list[Change]] = defaultdict(list)
+    for row in connection.execute(_CHANGES, values).mappings():
+        changes[row["mapping_id"]].append(_to_change(row))
+    return tuple(
+        Revision(
+            mapping=to_mapping(row),
+            created_at=to_time(row["created_at"]) or "",
+            yanked_at=to_time(row["yanked_at"]),
+            yank_reason=row["yank_reason"],
+            version=row["row_version"],
+            changes=tuple(sorted(changes[row["id"]], key=lambda change: change.serial)),
+        )
+        for row in rows
+    )
 
 
-def get_revision(reader: Reader, mapping_id: str) -> Revision:
-    """Return one revision with its story; the first digits of its id will do.
+def get_revision(connection: Connection, mapping_id: str) -> Revision:
+    """Return one revision by its id, or by the first digits of it.
 
     Raises:
         UnknownMapping: If no revision has this id, or more than one.
     """
-    mapping_id = whole_id(reader, mapping_id)
-    found = reader.rows(_OWNER, mapping_id=mapping_id)
-    history = list_history(reader, found[0]["library"], found[0]["name"])
+    mapping_id = whole_id(connection, mapping_id)
+    table = tables.architectures.c
+    query = select(table.library, table.name).join_from(tables.mappings, tables.architectures)
+    library, name = connection.execute(query.where(_mappings.id == mapping_id)).one()
+    history = list_history(connection, library, name)
     return next(revision for revision in history if revision.mapping.id == mapping_id)
 
 
-def _changes_by_mapping(rows: Iterable[dict[str, Any]]) -> dict[str, list[Change]]:
-    found: dict[str, list[Change]] = defaultdict(list)
-    for row in rows:
-        found[row["mapping_id"]].append(to_change(row))
-    return found
+def whole_id(connection: Connection, prefix: str) -> str:
+    """Return the id of a mapping by its first digits, with ``sha256:`` or without.
 
-
-def _to_revision(row: dict[str, Any], story: dict[str, Any], changes: list[Change]) -> Revision:
-    return Revision(
-        mapping=to_mapping(row),
-        created_at=to_time(story["created_at"]) or "",
-        yanked_at=to_time(story["yanked_at"]),
-        yank_reason=story["yank_reason"],
-        version=story["version"],
-        changes=tuple(changes),
-    )
+    Raises:
+        UnknownMapping: If no mapping has it, or more than one.
+    """
+    way_out = f"Give its id, or the first {LEAST_DIGITS} digits or more; `loradar lookup --json` prints ids."
+    digits = _DIGITS.fullmatch(prefix)
+    if digits:
+        first = f"sha256:{digits[1].lower()}"
+        query = select(_mappings.id).where(_mappings.id >= first, _mappings.id < f"{first}g")
+        found: list[str] = [*connection.execute(query.order_by(_mappings.id).limit(5)).scalars()]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            way_out = f"Ids that start so: {', '.join(found)}. Give more digits."
+    raise UnknownMapping(prefix, (), way_out)

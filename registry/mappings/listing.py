@@ -1,188 +1,189 @@
-"""Browsing: lists of architectures, one architecture in full, and the names a message needs."""
+"""List architectures and mappings page by page, and read one architecture in full."""
 
 import json
+import re
 from collections import defaultdict
-from typing import Any
+from collections.abc import Iterable
+from collections.abc import Mapping as Row
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, and_, or_, select, tuple_
 
 from ...domain.architectures import Architecture
-from ...domain.mappings import Mapping, Source
+from ...domain.mappings import Mapping
 from ...domain.summaries import ArchitectureDetail, ArchitectureSummary
-from ...errors import UnknownArchitecture
-from ..db.schema import Reader
-from ..results import Constant
+from ...errors import InvalidRequest, UnknownArchitecture
+from ..db import tables
 from ..versions.stored_names import list_renames, list_slots
-from .resolve import SELECT_MAPPINGS, best, in_todays_names, latest_revisions, question, to_mapping, to_prompt_facts
+from .precedence import best, key_of, latest_revisions, to_prompt_facts
+from .resolve import IN_USE, OF_ARCHITECTURE, in_current_names, read_mappings
 
-_COLUMNS = "SELECT a.library, a.name, a.class_name, a.library_version, a.fingerprint, a.structure"
+_architectures, _mappings = tables.architectures.c, tables.mappings.c
 
-_LIST = (
-    _COLUMNS
-    + """
-FROM architectures a
-WHERE (CAST(:library AS VARCHAR(32)) IS NULL OR a.library = :library)
-  AND lower(a.name) LIKE :pattern ESCAPE '!'
-  AND (a.library > :after_library OR (a.library = :after_library AND a.name > :after_name))
-ORDER BY a.library, a.name
-LIMIT :limit
-"""
+ARCHITECTURE_COLUMNS = tuple(
+    _architectures[name] for name in ("library", "name", "class_name", "library_version", "fingerprint", "structure")
 )
-
-_QUESTIONS = """
-SELECT DISTINCT a.library, a.name, m.source_kind, m.peft_type, m.preset
-FROM mappings m JOIN architectures a ON a.id = m.architecture_id
-WHERE m.yanked_at IS NULL
-  AND (a.library > :first_library OR (a.library = :first_library AND a.name >= :first_name))
-  AND (a.library < :last_library OR (a.library = :last_library AND a.name <= :last_name))
-"""
-
-_ONE = (
-    _COLUMNS
-    + ", a.method, a.proof, a.prompt_facts, a.towers FROM architectures a WHERE a.library = :library AND a.name = :name"
-)
-
-_REVISIONS = SELECT_MAPPINGS + (
-    "WHERE a.library = :library AND a.name = :name AND m.yanked_at IS NULL "
-    "ORDER BY m.peft_type, m.preset, s.kind, m.revision"
-)
-
-_OF_LIBRARY = SELECT_MAPPINGS + "WHERE a.library = :library AND m.yanked_at IS NULL"
-
-_CONSTANT = """
-SELECT c.name, c.value, c.conditional, s.kind, s.version
-FROM constants c JOIN sources s ON s.id = c.source_id
-WHERE c.name = :name AND (CAST(:version AS VARCHAR(64)) IS NULL OR s.version = :version)
-ORDER BY c.id DESC
-LIMIT 1
-"""
+"""Columns of the fields of an architecture."""
 
 
 def list_architectures(
-    reader: Reader, library: str | None, q: str, after: tuple[str, str], limit: int
+    connection: Connection, library: str | None, q: str, after: tuple[str, str] | None, limit: int | None
 ) -> tuple[ArchitectureSummary, ...]:
-    """Return up to ``limit`` architectures whose name contains ``q``, in order, from beyond ``after``."""
-    found = reader.rows(
-        _LIST,
-        library=library,
-        pattern=containing(q),
-        after_library=after[0],
-        after_name=after[1],
-        limit=limit,
+    """Return up to ``limit`` architectures with ``q`` in their names, sorted, from beyond (library, name)."""
+    query = select(*ARCHITECTURE_COLUMNS).order_by(_architectures.library, _architectures.name).limit(limit)
+    query = query.where(_architectures.name.icontains(q, autoescape=True))
+    if library is not None:
+        query = query.where(_architectures.library == library)
+    if after is not None:
+        query = query.where(_is_beyond(after, or_equal=False))
+    page = [Architecture(**row) for row in connection.execute(query).mappings()]
+    if not page:
+        return ()
+    first, last = page[0], page[-1]
+    offered: dict[tuple[str, str], list[Row[Any, Any]]] = defaultdict(list)
+    query = (
+        select(
+            _architectures.library,
+            _architectures.name,
+            _mappings.source_kind,
+            _mappings.peft_type,
+            _mappings.preset,
+        )
+        .distinct()
+        .join_from(tables.mappings, tables.architectures)
+        .where(_mappings.yanked_at.is_(None))
+        .where(_is_beyond((first.library, first.name), or_equal=True))
+        .where(~_is_beyond((last.library, last.name), or_equal=False))
     )
-    answers = _answers_between(reader, found)
-    return tuple(_to_summary(row, answers[row["library"], row["name"]]) for row in found)
-
-
-def containing(q: str) -> str:
-    """Return the pattern of LIKE, with ``!`` as its escape, for names in lower case that contain ``q``."""
-    escaped = "".join("!" + character if character in "!%_" else character for character in q.lower())
-    return f"%{escaped}%"
-
-
-def _answers_between(reader: Reader, found: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Return what the architectures from first to last have a mapping for, by library and name."""
-    answers: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    if found:
-        ends = {
-            f"{end}_{part}": row[part]
-            for end, row in (("first", found[0]), ("last", found[-1]))
-            for part in ("library", "name")
-        }
-        for row in reader.rows(_QUESTIONS, **ends):
-            answers[row["library"], row["name"]].append(row)
-    return answers
-
-
-def _to_summary(row: dict[str, Any], answers: list[dict[str, Any]]) -> ArchitectureSummary:
-    kinds, peft_types, presets = (
-        tuple(sorted({answer[column] for answer in answers})) for column in ("source_kind", "peft_type", "preset")
+    for row in connection.execute(query).mappings():
+        offered[row["library"], row["name"]].append(row)
+    return tuple(
+        ArchitectureSummary(
+            architecture,
+            *(
+                tuple(sorted({row[column] for row in offered[architecture.library, architecture.name]}))
+                for column in ("source_kind", "peft_type", "preset")
+            ),
+        )
+        for architecture in page
     )
-    return ArchitectureSummary(to_architecture(row), kinds, peft_types, presets)
 
 
-def get_architecture(reader: Reader, library: str, name: str) -> ArchitectureDetail:
+def _is_beyond(name: tuple[str, str], *, or_equal: bool) -> ColumnElement[bool]:
+    """Return the condition that an architecture follows another one, in a form that uses the index of names."""
+    library, own = name
+    follows = _architectures.name >= own if or_equal else _architectures.name > own
+    return or_(_architectures.library > library, and_(_architectures.library == library, follows))
+
+
+def get_architecture(connection: Connection, library: str, name: str) -> ArchitectureDetail:
     """Return everything known about an architecture.
 
     Raises:
-        UnknownArchitecture: If the registry has never heard of it.
+        UnknownArchitecture: If the registry does not know it.
     """
-    found = reader.rows(_ONE, library=library, name=name)
-    if not found:
+    query = select(tables.architectures).where(_architectures.library == library, _architectures.name == name)
+    row = connection.execute(query).mappings().first()
+    if row is None:
         way_out = f"Scan it with: {scan_command(library, name)}"
-        raise UnknownArchitecture(name, list_names(reader, library), way_out, library=library)
-    towers = json.loads(found[0]["towers"])
-    rows = reader.rows(_REVISIONS, library=library, name=name, library_version=None)
-    revisions = tuple(to_mapping(row) for row in rows)
+        raise UnknownArchitecture(name, list_names(connection, library), way_out, library=library)
+    order = (_mappings.peft_type, _mappings.preset, _mappings.source_kind, _mappings.revision)
+    revisions = read_mappings(connection, OF_ARCHITECTURE.order_by(*order), {"library": library, "name": name})
+    by_key: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
+    for mapping in revisions:
+        by_key[key_of(mapping)].append(mapping)
+    recommended = (found for group in by_key.values() if (found := best(group)))
     return ArchitectureDetail(
-        architecture=to_architecture(found[0]),
-        method=found[0]["method"],
-        proof=found[0]["proof"],
-        prompt_facts=to_prompt_facts(found[0]["prompt_facts"]),
-        towers={tower: tuple(prefixes) for tower, prefixes in towers.items()},
-        slots=list_slots(reader, library, name),
-        mappings=tuple(in_todays_names(reader, mapping) for mapping in _recommended(revisions)),
-        revisions=revisions,
-        renames=list_renames(reader, library, name),
+        architecture=to_architecture(row),
+        method=row["method"],
+        proof=row["proof"],
+        prompt_facts=to_prompt_facts(row["prompt_facts"]),
+        towers={tower: tuple(prefixes) for tower, prefixes in json.loads(row["towers"]).items()},
+        slots=list_slots(connection, library, name),
+        mappings=tuple(in_current_names(connection, mapping) for mapping in recommended),
+        revisions=tuple(revisions),
+        renames=list_renames(connection, library, name),
     )
 
 
-def _recommended(revisions: tuple[Mapping, ...]) -> tuple[Mapping, ...]:
-    by_question: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
-    for mapping in revisions:
-        by_question[question(mapping)].append(mapping)
-    found = (best(group) for group in by_question.values())
-    return tuple(mapping for mapping in found if mapping)
+def to_architecture(row: Row[Any, Any]) -> Architecture:
+    """Build an architecture from a row with its columns among others."""
+    return Architecture(**{column.name: row[column.name] for column in ARCHITECTURE_COLUMNS})
 
 
-def to_architecture(row: dict[str, Any]) -> Architecture:
-    """Return the record of a row with an architecture's columns."""
-    seen = ("library", "name", "class_name", "library_version", "fingerprint", "structure")
-    return Architecture(*(row[column] for column in seen))
-
-
-def list_mappings(reader: Reader, library: str, source: str | None, library_version: str | None) -> tuple[Mapping, ...]:
-    """Return the revisions of a library that stand at a version, each with its verification for it, sorted."""
-    rows = reader.rows(_OF_LIBRARY, library=library, library_version=library_version)
-    standing = latest_revisions(map(to_mapping, rows), library_version)
-    found = (mapping for mapping in standing if source in (None, mapping.source.kind))
-    return tuple(sorted(found, key=lambda mapping: (question(mapping), mapping.source.kind)))
-
-
-def find_constant(reader: Reader, name: str, version: str | None) -> Constant | None:
-    """Return one of PEFT's constants, from the version stored last if none is asked for, or ``None``."""
-    for row in reader.rows(_CONSTANT, name=name, version=version):
-        conditional = tuple(json.loads(row["conditional"]))
-        return Constant(row["name"], json.loads(row["value"]), conditional, Source(row["kind"], row["version"]))
-    return None
-
-
-def list_constants(reader: Reader) -> list[str]:
-    """Return the names of all constants, sorted."""
-    return [row["name"] for row in reader.rows("SELECT DISTINCT name FROM constants ORDER BY name")]
-
-
-def list_names(reader: Reader, library: str) -> list[str]:
+def list_names(connection: Connection, library: str) -> list[str]:
     """Return the names of all architectures of a library, sorted."""
-    sql = "SELECT name FROM architectures WHERE library = :library ORDER BY name"
-    return [row["name"] for row in reader.rows(sql, library=library)]
-
-
-def list_answers(reader: Reader, library: str, name: str) -> dict[str, list[str]]:
-    """Return the presets an architecture has a mapping for, by PEFT type, sorted."""
-    ends = {
-        f"{end}_{part}": value for end in ("first", "last") for part, value in (("library", library), ("name", name))
-    }
-    answers: dict[str, set[str]] = defaultdict(set)
-    for row in reader.rows(_QUESTIONS, **ends):
-        answers[row["peft_type"]].add(row["preset"])
-    return {peft_type: sorted(answers[peft_type]) for peft_type in sorted(answers)}
-
-
-def list_libraries_with(reader: Reader, name: str) -> list[str]:
-    """Return the libraries that have an architecture of this name, sorted."""
-    sql = "SELECT library FROM architectures WHERE name = :name ORDER BY library"
-    return [row["library"] for row in reader.rows(sql, name=name)]
+    query = select(_architectures.name).where(_architectures.library == library).order_by(_architectures.name)
+    return [*connection.execute(query).scalars()]
 
 
 def scan_command(library: str, name: str) -> str:
     """Return the command that would register an architecture."""
     return f"loradar scan {name if library == 'transformers' else f'{library}:{name}'} --store"
+
+
+def list_mappings(
+    connection: Connection, library: str, source: str | None, library_version: str | None
+) -> tuple[Mapping, ...]:
+    """Return the current revisions of a library's mappings for a version, each verified for it, sorted."""
+    query = IN_USE.where(_architectures.library == library)
+    current = latest_revisions(read_mappings(connection, query, {}, library_version), library_version)
+    found = (mapping for mapping in current if source in (None, mapping.source.kind))
+    return tuple(sorted(found, key=lambda mapping: (key_of(mapping), mapping.source.kind)))
+
+
+class MappingFilter(NamedTuple):
+    """Properties of the mappings to list; ``None`` and an empty text stand for all."""
+
+    source: str | None = None
+    peft_type: str | None = None
+    status: str | None = None
+    q: str = ""
+    library: str | None = None
+
+    def conditions(self) -> Iterable[ColumnElement[bool]]:
+        """Yield the conditions of the query."""
+        yield _architectures.name.icontains(self.q, autoescape=True)
+        columns = (_architectures.library, _mappings.source_kind, _mappings.peft_type, tables.verifications.c.status)
+        for column, value in zip(columns, (self.library, self.source, self.peft_type, self.status), strict=True):
+            if value is not None:
+                yield column == value
+
+
+_PLACE = re.compile(r"([^:]+):(.+)/([^/]+)/([^/]+)/([^/]+)/([0-9]{1,9})", re.DOTALL)
+
+
+def find_mappings(connection: Connection, wanted: MappingFilter, after: str | None, limit: int) -> tuple[Mapping, ...]:
+    """Return up to ``limit`` mappings in use, sorted, from beyond place ``after``.
+
+    Each has the verification for the version its architecture is known at, or else the latest one; the filter's
+    status applies to that one.
+
+    Raises:
+        InvalidRequest: If ``after`` is no place in the list.
+    """
+    order = (
+        _architectures.library,
+        _architectures.name,
+        _mappings.peft_type,
+        _mappings.preset,
+        _mappings.source_kind,
+        _mappings.revision,
+    )
+    query = IN_USE.where(*wanted.conditions()).order_by(*order).limit(limit)
+    if after is not None:
+        place = _PLACE.fullmatch(after)
+        if place is None:
+            message = f"'after' is {after!r}, which is no place in the list. Give the 'next' of a page."
+            raise InvalidRequest(message, field="query.after", value=after)
+        *texts, revision = place.groups()
+        # The first condition repeats a part of the second in a form for which both databases use the index of names.
+        query = query.where(_is_beyond((texts[0], texts[1]), or_equal=True))
+        query = query.where(tuple_(*order) > tuple_(*texts, int(revision)))
+    return tuple(read_mappings(connection, query, {}))
+
+
+def mapping_place(mapping: Mapping) -> str:
+    """Return the place of a mapping in the list, such as ``transformers:llama/LORA/default/peft/1``."""
+    key = f"{mapping.library}:{mapping.name}/{mapping.peft_type}/{mapping.preset}"
+    return f"{key}/{mapping.source.kind}/{mapping.revision}"

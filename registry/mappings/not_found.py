@@ -1,13 +1,15 @@
-"""Why a lookup found nothing, in one sentence with the way out."""
+"""Explain why a lookup has no answer, with the way out."""
 
-from ...domain.methods import UNTARGETED, Method, get_method, nothing_for
+from sqlalchemy import Connection, select
+
+from ...domain.methods import UNTARGETED, get_method, nothing_for
 from ...domain.vocabulary import PRESETS
 from ...errors import LoradarError, NotRegistered, UnknownPreset, quoted
-from ..db.canonical import Question
-from ..db.schema import Reader
-from . import listing as browse
-from . import same_structure as alike
-from .families import stored_under
+from ..db import tables
+from ..db.encoding import MappingKey
+from . import listing
+from .precedence import stored_under
+from .resolve import find_answering
 
 
 def check_preset(preset: str) -> None:
@@ -16,67 +18,74 @@ def check_preset(preset: str) -> None:
         raise UnknownPreset(preset, PRESETS, f"Presets: {quoted(PRESETS)}.")
 
 
-def unanswered(reader: Reader, question: Question) -> LoradarError:
-    """Return the error for a question without an answer, though its family may have one that does not fit."""
-    method = get_method(question.peft_type)
-    has = browse.list_answers(reader, question.library, question.name)
-    if question.preset in has.get(stored_under(method), ()):
-        why = _misfit(method)
-        return nothing_for(method, f"{question.library}:{question.name}", why)
-    return not_registered(reader, question)
-
-
-def _misfit(method: Method) -> str:
+def unanswered(connection: Connection, key: MappingKey) -> LoradarError:
+    """Return the error for a lookup without an answer: no mapping fits the method, or none is registered."""
+    method = get_method(key.peft_type)
+    available = _presets_by_peft_type(connection, key)
+    if key.preset not in available.get(stored_under(method), ()):
+        return _not_registered(connection, key, available)
     if method.family in UNTARGETED:
-        return f"its facts are not known ({', '.join(method.needs)}), or PEFT has it for other types"
-    kinds = ", ".join(sorted(method.kinds))
-    return f"what is registered for {method.family} is not of the kinds it adapts ({kinds})"
-
-
-def not_registered(reader: Reader, question: Question) -> NotRegistered:
-    """Return the error for a mapping that is not there: what there is instead, and the scan command."""
-    library, name, peft_type, preset = question
-    command = browse.scan_command(library, name)
-    has = browse.list_answers(reader, library, name)
-    if has:
-        known = []
-        what = (
-            f"{library}:{name} has no {peft_type} mapping for preset {preset!r}. It has one {_listed(has, peft_type)}."
-            f"{_answering(reader, question)}"
-        )
+        why = f"its facts are not known ({', '.join(method.needs)}), or PEFT has it for other types"
     else:
-        known = browse.list_names(reader, library)
-        what = f"Nothing is registered for {library}:{name}.{_elsewhere(reader, name)}"
-    message = f"{what} Scan it with: {command}."
-    return NotRegistered(name, known, message, library=library, command=command, has=has)
+        kinds = ", ".join(sorted(method.kinds))
+        why = f"what is registered for {method.family} is not of the kinds it adapts ({kinds})"
+    return nothing_for(method, f"{key.library}:{key.name}", why)
 
 
-def unscanned(reader: Reader, library: str, name: str) -> NotRegistered:
-    """Return the error for an architecture whose slots are not known.
+def _presets_by_peft_type(connection: Connection, key: MappingKey) -> dict[str, list[str]]:
+    """Return the presets an architecture has mappings for, by PEFT type, sorted."""
+    mappings, architectures = tables.mappings.c, tables.architectures.c
+    query = (
+        select(mappings.peft_type, mappings.preset)
+        .distinct()
+        .join_from(tables.mappings, tables.architectures)
+        .where(architectures.library == key.library, architectures.name == key.name, mappings.yanked_at.is_(None))
+        .order_by(mappings.peft_type, mappings.preset)
+    )
+    available: dict[str, list[str]] = {}
+    for peft_type, preset in connection.execute(query):
+        available.setdefault(peft_type, []).append(preset)
+    return {peft_type: sorted(available[peft_type]) for peft_type in sorted(available)}
 
-    Raises:
-        UnknownArchitecture: If the registry has never heard of it.
-    """
-    browse.get_architecture(reader, library, name)
-    command = browse.scan_command(library, name)
-    message = f"Nobody scanned {library}:{name}, so its slots are not known. Scan it with: {command}."
-    return NotRegistered(name, (), message, library=library, command=command)
+
+def _not_registered(connection: Connection, key: MappingKey, available: dict[str, list[str]]) -> NotRegistered:
+    """Return the error for a missing mapping: what is registered instead, and the scan command."""
+    library, name, peft_type, preset = key
+    command = listing.scan_command(library, name)
+    if available:
+        known = []
+        listed = _listed(available, peft_type)
+        message = f"{library}:{name} has no {peft_type} mapping for preset {preset!r}. It has one {listed}."
+        alike = find_answering(connection, key)
+        message += f" {alike!r} has it, and the same layers under the same names." if alike else ""
+    else:
+        known = listing.list_names(connection, library)
+        message = f"Nothing is registered for {library}:{name}."
+        table = tables.architectures.c
+        query = select(table.library).where(table.name == name).order_by(table.library)
+        others = [f"{other}:{name}" for other in connection.execute(query).scalars()]
+        message += f" There is {quoted(others)}." if others else ""
+    return NotRegistered(
+        name, known, f"{message} Scan it with: {command}.", library=library, command=command, has=available
+    )
 
 
-def _answering(reader: Reader, question: Question) -> str:
-    other = alike.find_answering(reader, question)
-    return f" {other!r} has it, and the same layers under the same names." if other else ""
-
-
-def _listed(has: dict[str, list[str]], peft_type: str) -> str:
-    """Return the presets this PEFT type has, else all by preset: most types have the same ones."""
-    if peft_type in has:
-        return f"for {peft_type}: {quoted(has[peft_type])}"
-    presets = sorted({preset for presets in has.values() for preset in presets})
-    by_preset = ((preset, [kind for kind in has if preset in has[kind]]) for preset in presets)
+def _listed(available: dict[str, list[str]], peft_type: str) -> str:
+    """Return the presets of a PEFT type, or PEFT types by preset if it has none: most types have the same presets."""
+    if peft_type in available:
+        return f"for {peft_type}: {quoted(available[peft_type])}"
+    presets = sorted({preset for presets in available.values() for preset in presets})
+    by_preset = ((preset, [kind for kind in available if preset in available[kind]]) for preset in presets)
     return "; ".join(f"for preset {preset!r}: {', '.join(kinds)}" for preset, kinds in by_preset)
 
 
-def _elsewhere(reader: Reader, name: str) -> str:
-    libraries = browse.list_libraries_with(reader, name)
-    return f" There is {quoted(f'{library}:{name}' for library in libraries)}." if libraries else ""
+def unscanned(connection: Connection, library: str, name: str) -> NotRegistered:
+    """Return the error for an architecture whose slots are not known.
+
+    Raises:
+        UnknownArchitecture: If the registry does not know it.
+    """
+    listing.get_architecture(connection, library, name)
+    command = listing.scan_command(library, name)
+    message = f"{library}:{name} was never scanned, so its slots are not known. Scan it with: {command}."
+    return NotRegistered(name, (), message, library=library, command=command)

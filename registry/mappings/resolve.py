@@ -1,148 +1,172 @@
-"""Lookup by precedence: which of the mappings known for an architecture is the one to use."""
+"""Read mappings from the database, and resolve a lookup to one of them."""
 
-import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Mapping as Values
 from typing import Any
 
-from ...domain.architectures import ArchitectureName, PromptFacts
-from ...domain.layers import Coverage
-from ...domain.mappings import Mapping, Source, Verification
-from ...domain.methods import Method, get_method
-from ...domain.targets import Formula, TargetSpec
-from ...domain.versions import Versions
-from ...domain.vocabulary import SourceKind
-from ..db.canonical import Question
-from ..db.schema import Reader
-from ..versions.ranges import choose_revision, nearest_seen, with_distance
+from sqlalchemy import Connection, Select, String, and_, bindparam, cast, func, literal_column, or_, select
+
+from ...domain.architectures import Architecture
+from ...domain.mappings import Mapping
+from ...domain.methods import get_method
+from ..db import tables
+from ..db.encoding import MappingKey
+from ..versions.ranges import nearest_seen, with_distance
 from ..versions.renames import is_stale, translate_mapping
 from ..versions.stored_names import list_renames, list_slots, list_versions
-from .families import fit, stored_under
+from .precedence import DEMOTED, best, best_for, latest_revisions, rank, stored_under, to_mapping
 
-PRECEDENCE: tuple[SourceKind, ...] = ("community", "peft", "scanner")
-"""Who is believed first, all else being equal."""
+_mappings, _architectures, _sources = tables.mappings, tables.architectures, tables.sources
+_verifications, _others = tables.verifications, tables.verifications.alias("others")
+_version = cast(bindparam("library_version"), String(64))
 
-_DEMOTED = {"partial": 1, "dead": 2}
-"""How far a verdict sets a mapping back, whoever it is from."""
+MAPPINGS = (
+    select(
+        _architectures.c.library,
+        _architectures.c.name,
+        *(
+            _mappings.c[column]
+            for column in ("id", "peft_type", "preset", "revision", "spec", "matched", "per_rank", "fixed", "coverage")
+        ),
+        _mappings.c.reasons,
+        _mappings.c.since,
+        _mappings.c.until,
+        _architectures.c.prompt_facts,
+        _sources.c.kind,
+        _sources.c.version,
+        *(_verifications.c[column] for column in ("status", "library_version", "counts", "reached", "findings")),
+    )
+    .join_from(_mappings, _architectures)
+    .join(_sources, _sources.c.id == _mappings.c.source_id)
+    .outerjoin(
+        _verifications,
+        _verifications.c.id
+        == func.coalesce(
+            select(_others.c.id)
+            .where(_others.c.mapping_id == _mappings.c.id)
+            .where(_others.c.library_version == func.coalesce(_version, _architectures.c.library_version))
+            .correlate(_mappings, _architectures)
+            .scalar_subquery(),
+            select(_others.c.id)
+            .where(_others.c.mapping_id == _mappings.c.id, _version.is_(None))
+            .order_by(_others.c.serial.desc(), _others.c.id.desc())
+            .limit(literal_column("1"))
+            .offset(literal_column("0"))
+            .correlate(_mappings)
+            .scalar_subquery(),
+        ),
+    )
+)
+"""Mappings with their verification for bound parameter ``library_version``.
 
-SELECT_MAPPINGS = """
-SELECT a.library, a.name, m.id, m.peft_type, m.preset, m.revision, m.spec, m.matched, m.per_rank, m.fixed, m.coverage,
-       m.reasons, m.since, m.until, a.prompt_facts, s.kind, s.version, v.status, v.library_version, v.counts,
-       v.reached, v.findings
-FROM mappings m
-JOIN architectures a ON a.id = m.architecture_id
-JOIN sources s ON s.id = m.source_id
-LEFT JOIN verifications v ON v.id = COALESCE((
-    SELECT w.id FROM verifications w
-    WHERE w.mapping_id = m.id
-      AND w.library_version = COALESCE(CAST(:library_version AS VARCHAR(64)), a.library_version)
-), (
-    SELECT w.id FROM verifications w
-    WHERE w.mapping_id = m.id AND CAST(:library_version AS VARCHAR(64)) IS NULL
-    ORDER BY w.serial DESC, w.id DESC LIMIT 1))
+If that is NULL: for the version the architecture is known at, which is the newest scanned, or else the verification
+recorded last.
 """
-"""Mappings with their verification for one library version. If that is NULL, for the one the architecture is known
-at, which is the newest scanned, or else the verification recorded last."""
 
-OF_ARCHITECTURE = SELECT_MAPPINGS + "WHERE a.library = :library AND a.name = :name AND m.yanked_at IS NULL"
-_OF_FAMILY = " AND m.peft_type IN (:peft_type, :family) AND m.preset = :preset"
-OF_PRESET = OF_ARCHITECTURE + _OF_FAMILY
-_OF_QUESTION = OF_ARCHITECTURE + " AND m.peft_type = :peft_type AND m.preset = :preset"
-OF_FINGERPRINT = SELECT_MAPPINGS + "WHERE a.fingerprint = :fingerprint AND m.yanked_at IS NULL" + _OF_FAMILY
+IN_USE = MAPPINGS.where(_mappings.c.yanked_at.is_(None))
 
+IS_OF_ARCHITECTURE = and_(_architectures.c.library == bindparam("library"), _architectures.c.name == bindparam("name"))
+OF_ARCHITECTURE = IN_USE.where(IS_OF_ARCHITECTURE)
 
-def find_mapping(reader: Reader, asked: Question, library_version: str | None) -> Mapping | None:
-    """Return the mapping to use, or ``None`` if none is known; a version never seen is answered by the nearest seen."""
-    method = get_method(asked.peft_type)
-    seen = list_versions(reader, asked.library, asked.name) if library_version else []
-    at = nearest_seen(library_version, seen)
-    rows = reader.rows(OF_PRESET, **asked._asdict(), family=stored_under(method), library_version=at)
-    found = best_for(method, map(to_mapping, rows), at)
-    return with_distance(in_todays_names(reader, found), library_version, seen) if found else None
+_IS_OF_FAMILY = and_(
+    _mappings.c.peft_type.in_([bindparam("peft_type"), bindparam("family")]),
+    _mappings.c.preset == bindparam("preset"),
+)
+LOOKUP = OF_ARCHITECTURE.where(_IS_OF_FAMILY)
+"""Candidates of a lookup: mappings for the method itself and for its family."""
 
+_OF_FINGERPRINT = IN_USE.where(_architectures.c.fingerprint == bindparam("fingerprint"), _IS_OF_FAMILY)
 
-def list_answering(reader: Reader, asked: Question) -> tuple[Mapping, ...]:
-    """Return what each source says on a question today, the first by precedence first."""
-    rows = reader.rows(_OF_QUESTION, **asked._asdict(), library_version=None)
-    return tuple(sorted(latest_revisions(map(to_mapping, rows)), key=rank))
+_IS_OF_METHOD = and_(_mappings.c.peft_type == bindparam("peft_type"), _mappings.c.preset == bindparam("preset"))
+_OF_KEY = OF_ARCHITECTURE.where(_IS_OF_METHOD)
+_OF_STRUCTURE = IN_USE.where(_architectures.c.structure == bindparam("structure"), _IS_OF_METHOD)
 
 
-def in_todays_names(reader: Reader, mapping: Mapping) -> Mapping:
-    """Return a mapping in the names of the newest version, if it is stale there and has them."""
+def read_mappings(
+    connection: Connection, query: Select[Any], values: Values[str, Any], library_version: str | None = None
+) -> list[Mapping]:
+    """Return the mappings of a query built on ``MAPPINGS``, with the values of its parameters."""
+    rows = connection.execute(query, {**values, "library_version": library_version}).mappings()
+    return [to_mapping(row) for row in rows]
+
+
+def find_mapping(connection: Connection, key: MappingKey, library_version: str | None) -> Mapping | None:
+    """Return the mapping to use, or ``None`` if none is known; for a version never seen, that of the nearest seen."""
+    method = get_method(key.peft_type)
+    seen = list_versions(connection, key.library, key.name) if library_version else []
+    version = nearest_seen(library_version, seen)
+    values = {**key._asdict(), "family": stored_under(method)}
+    found = best_for(method, read_mappings(connection, LOOKUP, values, version), version)
+    return with_distance(in_current_names(connection, found), library_version, seen) if found else None
+
+
+def list_answering(connection: Connection, key: MappingKey) -> tuple[Mapping, ...]:
+    """Return the current mapping of each source for a key, the first by precedence first."""
+    return tuple(sorted(latest_revisions(read_mappings(connection, _OF_KEY, key._asdict())), key=rank))
+
+
+def in_current_names(connection: Connection, mapping: Mapping) -> Mapping:
+    """Return a stale mapping in the layer names of the newest version, if they are known; any other unchanged."""
     if not is_stale(mapping):
         return mapping
-    where = (reader, mapping.library, mapping.name)
-    return translate_mapping(mapping, list_slots(*where), list_renames(*where))
+    name = (connection, mapping.library, mapping.name)
+    return translate_mapping(mapping, list_slots(*name), list_renames(*name))
 
 
-def find_by_fingerprint(reader: Reader, fingerprint: str, peft_type: str, preset: str) -> Mapping | None:
-    """Return the mapping to use for a structure, whatever the architecture is called, or ``None``."""
+def find_by_fingerprint(connection: Connection, fingerprint: str, peft_type: str, preset: str) -> Mapping | None:
+    """Return the mapping to use for an architecture of any name with this fingerprint, or ``None``."""
     method = get_method(peft_type)
-    asked = {"fingerprint": fingerprint, "peft_type": method.name, "preset": preset}
-    rows = reader.rows(OF_FINGERPRINT, **asked, family=stored_under(method), library_version=None)
-    return best_for(method, map(to_mapping, rows))
+    values = {
+        "fingerprint": fingerprint,
+        "peft_type": method.name,
+        "family": stored_under(method),
+        "preset": preset,
+    }
+    return best_for(method, read_mappings(connection, _OF_FINGERPRINT, values))
 
 
-def best_for(method: Method, candidates: Iterable[Mapping], library_version: str | None = None) -> Mapping | None:
-    """Return the first by precedence of what answers for a method; of one source its own comes before its family's."""
-    latest = sorted(latest_revisions(candidates, library_version), key=lambda mapping: mapping.peft_type != method.name)
-    fitted = (fit(mapping, method) for mapping in latest)
-    return min((mapping for mapping in fitted if mapping), key=rank, default=None)
+def list_by_structure(connection: Connection, structure: str, peft_type: str, preset: str) -> tuple[Mapping, ...]:
+    """Return the mapping to use of each architecture with this structure, under any layer names, best first.
 
-
-def best(candidates: Iterable[Mapping], library_version: str | None = None) -> Mapping | None:
-    """Return the first by precedence among the revisions that stand, or ``None`` if there are none.
-
-    A mapping verified ``dead`` or ``partial`` never wins over one that is not, and dead loses to partial.
+    Those verified dead or partial are left out.
     """
-    return min(latest_revisions(candidates, library_version), key=rank, default=None)
+    values = {"structure": structure, "peft_type": peft_type, "preset": preset}
+    by_architecture: dict[tuple[str, str], list[Mapping]] = defaultdict(list)
+    for mapping in read_mappings(connection, _OF_STRUCTURE, values):
+        by_architecture[mapping.library, mapping.name].append(mapping)
+    found = filter(None, map(best, by_architecture.values()))
+    sound = (one for one in found if not one.verification or one.verification.status not in DEMOTED)
+    return tuple(sorted(sound, key=rank))
 
 
-def latest_revisions(mappings: Iterable[Mapping], library_version: str | None = None) -> list[Mapping]:
-    """Return what each source kind says on each question: its latest revision for a version, or for the newest."""
-    groups: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
-    for mapping in mappings:
-        groups[*question(mapping), mapping.source.kind].append(mapping)
-    return [choose_revision(revisions, library_version) for revisions in groups.values()]
-
-
-def question(mapping: Mapping) -> Question:
-    """Return what a mapping answers."""
-    return Question(mapping.library, mapping.name, mapping.peft_type, mapping.preset)
-
-
-def rank(mapping: Mapping) -> tuple[int, int, str]:
-    """Return what mappings are sorted by, the best first: the verdict, the source, the name."""
-    status = mapping.verification.status if mapping.verification else "unproven"
-    return _DEMOTED.get(status, 0), PRECEDENCE.index(mapping.source.kind), mapping.name
-
-
-def to_mapping(row: dict[str, Any]) -> Mapping:
-    """Return the record of a row of ``SELECT_MAPPINGS``."""
-    return Mapping(
-        id=row["id"],
-        architecture=ArchitectureName(row["library"], row["name"]),
-        peft_type=row["peft_type"],
-        preset=row["preset"],
-        **TargetSpec.from_dict(json.loads(row["spec"])).values,
-        source=Source(row["kind"], row["version"]),
-        revision=row["revision"],
-        matched=row["matched"],
-        formula=None if row["per_rank"] is None else Formula(row["per_rank"], row["fixed"]),
-        reasons=tuple(json.loads(row["reasons"])),
-        verification=to_verification(row) if row["status"] else None,
-        coverage=tuple(Coverage(**coverage) for coverage in json.loads(row["coverage"])),
-        prompt_facts=to_prompt_facts(row["prompt_facts"]),
-        versions=Versions(row["since"], row["until"]) if row["since"] else None,
+def list_alike(connection: Connection, architecture: Architecture) -> tuple[Architecture, ...]:
+    """Return the other architectures with the fingerprint of this one, then those with its structure alone."""
+    table = _architectures.c
+    query = (
+        select(table.library, table.name, table.class_name, table.library_version, table.fingerprint, table.structure)
+        .where(
+            or_(
+                table.fingerprint == (architecture.fingerprint or ""),
+                table.structure == (architecture.structure or ""),
+            )
+        )
+        .where(or_(table.library != architecture.library, table.name != architecture.name))
+        .order_by(table.library.desc(), table.name)
     )
+    found = [Architecture(**row) for row in connection.execute(query).mappings()]
+    return tuple(sorted(found, key=lambda other: other.fingerprint != architecture.fingerprint))
 
 
-def to_prompt_facts(text: str | None) -> PromptFacts | None:
-    """Return the facts as they are stored; ``None`` if nobody scanned the architecture."""
-    return None if text is None else PromptFacts(**json.loads(text))
-
-
-def to_verification(row: dict[str, Any]) -> Verification:
-    """Return the record of a verification in a row."""
-    counts, findings = json.loads(row["counts"]), tuple(json.loads(row["findings"]))
-    return Verification(row["status"], row["library_version"], counts, row["reached"], findings)
+def find_answering(connection: Connection, key: MappingKey) -> str | None:
+    """Return an architecture with the same fingerprint that has a mapping this one lacks, or ``None``."""
+    table, other = _architectures.c, tables.architectures.alias("other")
+    query = (
+        select(other.c.library, other.c.name)
+        .join_from(_architectures, other, and_(other.c.fingerprint == table.fingerprint, other.c.id != table.id))
+        .join(_mappings, _mappings.c.architecture_id == other.c.id)
+        .where(IS_OF_ARCHITECTURE, _IS_OF_METHOD, _mappings.c.yanked_at.is_(None))
+        .order_by(other.c.library.desc(), other.c.name)
+        .limit(1)
+    )
+    row = connection.execute(query, key._asdict()).first()
+    return f"{row.library}:{row.name}" if row else None

@@ -10,8 +10,7 @@ from ...domain.methods import UNTARGETED, Method, get_method
 from ...domain.schema import to_json
 from ...domain.targets import Targets
 from ...errors import UnknownPeftType
-from ..mappings.families import stored_under
-from ..mappings.resolve import best_for
+from ..mappings.precedence import best_for, stored_under
 from .reading import IA3_FEEDFORWARD_TABLE, PeftConstants, peft_type_of
 
 WITHOUT_REGEX = frozenset({"IA3"})

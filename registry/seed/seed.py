@@ -16,13 +16,13 @@ from ...domain.mappings import Mapping, Source, Verification
 from ...domain.schema import to_json
 from ...domain.versions import parse_version
 from ..db import tables
-from ..db.canonical import Question, canonical
-from ..db.transaction import Write
+from ..db.database import Transaction
+from ..db.encoding import MappingKey, canonical
 from ..mappings.entries import Entry, entries_of_proposals
-from ..mappings.resolve import question, to_verification
+from ..mappings.precedence import key_of, to_verification
 from ..mappings.revisions import add_mappings
 from ..peft_constants.reading import load_constants
-from ..store import add_constants, architecture_values, rename_rows, settle, verification_row
+from ..store import add_constants, architecture_values, merge_verifications, rename_rows, verification_row
 from .seed_files import seed_catalogs, seed_digest, seed_older
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def add_seed(connection: "Connection") -> None:
     Nothing is loaded over the seed of a newer loradar: two versions on one registry must not undo each other.
     """
     ours = metadata.version("loradar")
-    with Write(connection, "loradar", "seed") as write:
-        write.tell(loradar=ours, digest=seed_digest())
+    with Transaction(connection, "seed", "loradar") as write:
+        write.log(loradar=ours, digest=seed_digest())
         seeds = write.select(select(tables.seeds.c.loradar, tables.seeds.c.digest))
         if any(seed["digest"] == seed_digest() for seed in seeds):
             return
@@ -58,7 +58,7 @@ def _gc_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _load(write: Write) -> None:
+def _load(write: Transaction) -> None:
     catalogs = [read_catalog(file) for file in seed_catalogs()]
     older = [found for file in seed_older() if (found := read_older(file, catalogs))]
     for catalog in catalogs:
@@ -73,7 +73,7 @@ def _load(write: Write) -> None:
             _put_peft_checks(write, (*report.added, *report.unchanged), catalog)
 
 
-def _put_peft_checks(write: Write, stated: Iterable[Mapping], catalog: Catalog) -> None:
+def _put_peft_checks(write: Transaction, stated: Iterable[Mapping], catalog: Catalog) -> None:
     """Store the verifications of PEFT's entries on the scanned architectures."""
     checks = {
         (entry.architecture.library, entry.architecture.name, peft_type): check
@@ -84,7 +84,7 @@ def _put_peft_checks(write: Write, stated: Iterable[Mapping], catalog: Catalog) 
     _put_checks(write, [(mapping, check) for mapping, check in keyed if check])
 
 
-def _put_scans(write: Write, catalog: Catalog, older: Sequence[OlderCatalog]) -> None:
+def _put_scans(write: Transaction, catalog: Catalog, older: Sequence[OlderCatalog]) -> None:
     """Store the scans of a catalog and of older versions of its library.
 
     An architecture gets the facts of its newest scan; one that a user scanned in a newer version is left unchanged.
@@ -110,7 +110,7 @@ def _scanned(catalog: Catalog) -> list[CatalogEntry]:
     return [entry for entry in catalog.entries if entry.unscanned is None]
 
 
-def _stored_architectures(write: Write, library: str) -> dict[str, dict[str, Any]]:
+def _stored_architectures(write: Transaction, library: str) -> dict[str, dict[str, Any]]:
     table = tables.architectures.c
     rows = write.select(select(table.id, table.name, table.library_version).where(table.library == library))
     return {row["name"]: row for row in rows}
@@ -123,7 +123,7 @@ def _is_older(entry: CatalogEntry, stored: dict[str, dict[str, Any]]) -> bool:
 
 
 def _put_architectures(
-    write: Write, entries: Sequence[CatalogEntry], stored: dict[str, dict[str, Any]]
+    write: Transaction, entries: Sequence[CatalogEntry], stored: dict[str, dict[str, Any]]
 ) -> dict[str, int]:
     """Insert or update the architectures, and return their row ids by name."""
     table = tables.architectures
@@ -142,7 +142,7 @@ def _put_architectures(
     return {name: known[name]["id"] for name in rows}
 
 
-def _put_slots(write: Write, entries: Sequence[CatalogEntry], ids: dict[str, int], replaced: set[int]) -> None:
+def _put_slots(write: Transaction, entries: Sequence[CatalogEntry], ids: dict[str, int], replaced: set[int]) -> None:
     table = tables.slots
     is_replaced = table.c.architecture_id == bindparam("owner")
     write.change(delete(table).where(is_replaced), [{"owner": architecture_id} for architecture_id in replaced])
@@ -154,26 +154,26 @@ def _put_slots(write: Write, entries: Sequence[CatalogEntry], ids: dict[str, int
     write.change(insert(table), rows)
 
 
-def _put_mappings(write: Write, catalog: Catalog) -> set[str]:
+def _put_mappings(write: Transaction, catalog: Catalog) -> set[str]:
     """Store the proposals of a catalog with their verifications, and return the ids of the mappings they are."""
     entries, version = _scanned(catalog), catalog.header.library_version
     proposed = [p for entry in entries for p in entries_of_proposals(entry.architecture, entry.proposals)]
     report = add_mappings(write, Source("scanner", catalog.header.loradar), proposed, version)
-    known = {question(mapping): mapping for mapping in (*report.unchanged, *report.extended)}
-    current = known | {question(mapping): mapping for mapping in report.added}
+    known = {key_of(mapping): mapping for mapping in (*report.unchanged, *report.extended)}
+    current = known | {key_of(mapping): mapping for mapping in report.added}
     newest = {key: m for key, m in known.items() if m.versions and m.versions.until == version}
     _update_evidence(write, proposed, newest)
     checks = (check for entry in entries for check in entry.checks)
-    _put_checks(write, [(current[entry.question], check) for entry, check in zip(proposed, checks, strict=True)])
+    _put_checks(write, [(current[entry.key], check) for entry, check in zip(proposed, checks, strict=True)])
     return {mapping.id for mapping in current.values()}
 
 
-def _update_evidence(write: Write, proposed: Iterable[Entry], known: dict[Question, Mapping]) -> None:
+def _update_evidence(write: Transaction, proposed: Iterable[Entry], known: dict[MappingKey, Mapping]) -> None:
     """Update the sizes and reasons of revisions: evidence from the newest scan, which makes no new revision."""
     table = tables.mappings
     rows = [
         {
-            "row_id": known[entry.question].id,
+            "row_id": known[entry.key].id,
             "matched": entry.matched,
             "per_rank": entry.formula.per_rank if entry.formula else None,
             "fixed": entry.formula.fixed if entry.formula else None,
@@ -181,12 +181,12 @@ def _update_evidence(write: Write, proposed: Iterable[Entry], known: dict[Questi
             "reasons": canonical(entry.reasons),
         }
         for entry in proposed
-        if entry.question in known
+        if entry.key in known
     ]
     write.change(update(table).where(table.c.id == bindparam("row_id")), rows)
 
 
-def _put_renames(write: Write, older: OlderCatalog) -> None:
+def _put_renames(write: Transaction, older: OlderCatalog) -> None:
     """Replace the stored renames between an older version and the catalog's."""
     table = tables.renames
     ids = {name: row["id"] for name, row in _stored_architectures(write, older.catalog.header.library).items()}
@@ -198,7 +198,7 @@ def _put_renames(write: Write, older: OlderCatalog) -> None:
     write.change(insert(table), [*rows])
 
 
-def _yank_replaced(write: Write, loradar: str, replaced: set[int], current: set[str]) -> None:
+def _yank_replaced(write: Transaction, loradar: str, replaced: set[int], current: set[str]) -> None:
     """Yank the proposals of an older scanner for a method and preset that this one proposes nothing for."""
 
     def key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -214,7 +214,7 @@ def _yank_replaced(write: Write, loradar: str, replaced: set[int], current: set[
     write.change(update(table).where(table.c.id == bindparam("row_id")).values(**reason), yanked)
 
 
-def _put_checks(write: Write, checked: Sequence[tuple[Mapping, Verification]]) -> None:
+def _put_checks(write: Transaction, checked: Sequence[tuple[Mapping, Verification]]) -> None:
     """Store verifications, all of the same library version, where they differ from those stored."""
     if not checked:
         return
@@ -226,11 +226,11 @@ def _put_checks(write: Write, checked: Sequence[tuple[Mapping, Verification]]) -
     new, changed = [], []
     for mapping, check in checked:
         prior = stored.get(mapping.id)
-        settled = settle(prior, check)
-        row = {**verification_row(write, settled), "mapping_id": mapping.id}
+        merged = merge_verifications(prior, check)
+        row = {**verification_row(write, merged), "mapping_id": mapping.id}
         if prior is None:
             new.append(row)
-        elif settled != prior:
+        elif merged != prior:
             changed.append({**row, "at_mapping": mapping.id, "at_version": check.library_version})
     is_same = (table.c.mapping_id == bindparam("at_mapping")) & (table.c.library_version == bindparam("at_version"))
     write.change(insert(table), new)

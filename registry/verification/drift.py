@@ -17,8 +17,7 @@ from ...domain.schema import to_json
 from ...domain.submissions import OPEN_STATUSES, Statement, Submission
 from ...wording import count_layers
 from ..mappings.entries import entries_of_proposals
-from ..mappings.families import stored_under
-from ..mappings.resolve import PRECEDENCE, best_for
+from ..mappings.precedence import PRECEDENCE, best_for, stored_under
 from ..results import Outcome
 from .verify import Verifier
 

@@ -81,3 +81,8 @@ def _status(matches: Iterable[Match], peft_type: str, findings: Iterable[Finding
     if any(finding.is_defect for finding in findings):
         return "partial"
     return "live" if all(layer.live for layer in good) else "unproven"
+
+
+def verify(scan: Scan, spec: TargetSpec, peft_type: str = "LORA", preset: str = "default") -> Verification:
+    """Verify a target spec on the layers of a scan, without a registry."""
+    return Verifier(scan).verify(spec, peft_type, preset)

@@ -1,45 +1,53 @@
-"""Read the slots of a stored architecture, their names in other versions, and the versions it was verified at."""
+"""Read the slots of an architecture, and their names in other library versions."""
+
+from sqlalchemy import ColumnElement, Connection, bindparam, select
 
 from ...domain.layers import Slot
 from ...domain.versions import VersionedRename
-from ..db.schema import Reader
+from ..db import tables
 
-_SLOTS = """
-SELECT s.tower, s.role, s.kind, s.pattern, s.count, s.layout, s.bypassed, s.kernel, s.live, s.proof
-FROM slots s JOIN architectures a ON a.id = s.architecture_id
-WHERE a.library = :library AND a.name = :name
-ORDER BY s.position
-"""
+SLOT_COLUMNS = tuple(column for column in tables.slots.c if column.name not in {"id", "architecture_id", "position"})
+"""Columns of the fields of a slot."""
 
-_RENAMES = """
-SELECT r.from_version, r.to_version, r.old, r.new, r.says
-FROM renames r JOIN architectures a ON a.id = r.architecture_id
-WHERE a.library = :library AND a.name = :name
-ORDER BY r.id
-"""
-
-_SEEN = """
-SELECT DISTINCT v.library_version AS version
-FROM verifications v
-JOIN mappings m ON m.id = v.mapping_id
-JOIN architectures a ON a.id = m.architecture_id
-WHERE a.library = :library AND a.name = :name
-"""
+RENAME_COLUMNS = tuple(column for column in tables.renames.c if column.name not in {"id", "architecture_id"})
+"""Columns of the fields of a rename."""
 
 
-def list_slots(reader: Reader, library: str, name: str) -> tuple[Slot, ...]:
+def list_slots(connection: Connection, library: str, name: str) -> tuple[Slot, ...]:
     """Return the slots of an architecture, in the order of the model."""
-    rows = reader.rows(_SLOTS, library=library, name=name)
-    # SQLite stores booleans as 0 and 1.
-    return tuple(Slot(**{**row, "live": None if row["live"] is None else bool(row["live"])}) for row in rows)
+    query = (
+        select(*SLOT_COLUMNS)
+        .join_from(tables.slots, tables.architectures)
+        .where(_is_named(library, name))
+        .order_by(tables.slots.c.position)
+    )
+    return tuple(Slot(**row) for row in connection.execute(query).mappings())
 
 
-def list_renames(reader: Reader, library: str, name: str) -> tuple[VersionedRename, ...]:
-    """Return the renames of an architecture's layers between versions."""
-    rows = reader.rows(_RENAMES, library=library, name=name)
-    return tuple(VersionedRename(**row) for row in rows)
+def list_renames(connection: Connection, library: str, name: str) -> tuple[VersionedRename, ...]:
+    """Return the renames of an architecture's layers between library versions."""
+    query = (
+        select(*RENAME_COLUMNS)
+        .join_from(tables.renames, tables.architectures)
+        .where(_is_named(library, name))
+        .order_by(tables.renames.c.id)
+    )
+    return tuple(VersionedRename(**row) for row in connection.execute(query).mappings())
 
 
-def list_versions(reader: Reader, library: str, name: str) -> list[str]:
+SEEN_VERSIONS = (
+    select(tables.verifications.c.library_version)
+    .distinct()
+    .join_from(tables.verifications, tables.mappings)
+    .join(tables.architectures)
+    .where(tables.architectures.c.library == bindparam("library"), tables.architectures.c.name == bindparam("name"))
+)
+
+
+def list_versions(connection: Connection, library: str, name: str) -> list[str]:
     """Return the library versions at which mappings of an architecture were verified."""
-    return [row["version"] for row in reader.rows(_SEEN, library=library, name=name)]
+    return [*connection.execute(SEEN_VERSIONS, {"library": library, "name": name}).scalars()]
+
+
+def _is_named(library: str, name: str) -> ColumnElement[bool]:
+    return (tables.architectures.c.library == library) & (tables.architectures.c.name == name)

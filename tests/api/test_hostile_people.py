@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from attack import attacked, refused
+from sqlalchemy import update
 
 from loradar.domain.identities import Actor
+from loradar.registry.db import tables
 from loradar.settings import RequestLimits
 
 WRONG = "lrd_" + "A" * 43
@@ -323,8 +325,9 @@ def test_a_token_that_is_no_more_does_nothing(service, gone):
     if gone == "revoked":
         service.registry.tokens.revoke(token.id, Actor("admin", "admin"))
     else:
-        with service.registry._access.writing("test", "test") as write:
-            write.run("UPDATE tokens SET expires_at = '2020-01-01T00:00:00.000000Z' WHERE id = :id", id=token.id)
+        with service.registry._database.write("test", "test") as write:
+            past = {"expires_at": "2020-01-01T00:00:00.000000Z"}
+            write.change(update(tables.tokens).where(tables.tokens.c.id == token.id).values(**past))
     with service.unharmed():
         headers = {"Authorization": f"Bearer {secret}"}
         answer = service.send("POST", "/v1/tokens", json={"name": "eve", "role": "admin"}, headers=headers)

@@ -149,7 +149,7 @@ def test_a_failed_write_leaves_nothing_behind(registry, monkeypatch):
     def fail(*_: object) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("loradar.registry.store._verify_all", fail)
+    monkeypatch.setattr("loradar.registry.store.put_verification", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         registry.add_scan(make_scan())
     assert registry.serial() == 1

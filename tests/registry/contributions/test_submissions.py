@@ -53,7 +53,7 @@ def submit(registry, statement: Statement = STATED, by: Actor = ADA, **values) -
 
 def log_of(registry) -> list[str]:
     """Return the actions on record since the registry was seeded."""
-    return [row["action"] for row in registry._access.reader.rows("SELECT action FROM changes ORDER BY serial")][1:]
+    return [change.action for change in registry.list_changes()][1:]
 
 
 def test_the_way_of_a_submission(scanned):

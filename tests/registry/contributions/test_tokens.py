@@ -3,15 +3,23 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from loradar.domain.identities import LOCAL, Actor
 from loradar.errors import Conflict, InvalidRequest, NotAuthenticated, UnknownToken
 from loradar.registry.contributions import tokens as tokens_module
+from loradar.registry.db import tables
+
+
+def rows_of(registry, table):
+    """Return every column of every row."""
+    with registry._database.read() as connection:
+        return connection.execute(select(table)).mappings().all()
 
 
 def stored(registry):
     """Return every column of every token."""
-    return registry._access.reader.rows("SELECT * FROM tokens")
+    return rows_of(registry, tables.tokens)
 
 
 def test_a_token_tells_who_writes(any_registry):
@@ -26,7 +34,7 @@ def test_a_token_tells_who_writes(any_registry):
 def test_the_secret_is_not_kept(any_registry):
     """Whoever reads the database, or its log, cannot write with what is there."""
     _, secret = any_registry.tokens.create("ada", "admin")
-    log = any_registry._access.reader.rows("SELECT * FROM changes")
+    log = rows_of(any_registry, tables.changes)
     assert secret not in str([stored(any_registry), log])
 
 
@@ -55,7 +63,7 @@ def test_a_revoked_token_works_no_longer(any_registry):
     with pytest.raises(NotAuthenticated, match="revoked at"):
         any_registry.tokens.authenticate(secret)
     assert any_registry.tokens.authenticate(other).name == "bob"
-    (link,) = any_registry._access.reader.rows("SELECT actor FROM changes WHERE action = 'token.revoke'")
+    (link,) = [row for row in rows_of(any_registry, tables.changes) if row["action"] == "token.revoke"]
     assert link["actor"] == "eve"
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import text
 from loradar.domain.identities import LOCAL
 from loradar.domain.schema import to_json
 from loradar.registry.db import audit_verification as verify_log
-from loradar.registry.db.audit_links import FIRST
+from loradar.registry.db.audit_log import FIRST
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def written(any_registry):
     any_registry.tokens.create("grace", "admin")
 
     def run(sql: str, **values) -> None:
-        with any_registry._access.transaction() as connection:
+        with any_registry._database.write_unlogged() as connection:
             connection.execute(text(sql), {"id": mapping.id, **values})
 
     return any_registry, run

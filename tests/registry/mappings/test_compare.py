@@ -92,5 +92,5 @@ def test_what_cannot_be_compared_is_refused(registry):
     with pytest.raises(UnknownMapping, match="sha256:0"):
         registry.compare(here, "sha256:" + "0" * 64)
     unscanned = registry.lookup("chatglm").id
-    with pytest.raises(NotRegistered, match="Nobody scanned transformers:chatglm"):
+    with pytest.raises(NotRegistered, match="transformers:chatglm was never scanned"):
         registry.compare(unscanned, unscanned)

@@ -6,7 +6,7 @@ from records_zoo import make_scan
 from loradar.domain.identities import LOCAL
 from loradar.errors import UnknownMapping
 from loradar.registry import Registry
-from loradar.registry.mappings import mapping_ids
+from loradar.registry.mappings import history
 from loradar.settings import Settings
 
 
@@ -33,7 +33,7 @@ def test_what_is_none_is_refused(registry, given):
 
 def test_digits_that_several_start_with_are_refused(registry, monkeypatch):
     """And those that do are named."""
-    monkeypatch.setattr(mapping_ids, "_DIGITS", mapping_ids.re.compile("(?:sha256:)?([0-9a-f]{1,64})"))
+    monkeypatch.setattr(history, "_DIGITS", history.re.compile("(?:sha256:)?([0-9a-f]{1,64})"))
     with pytest.raises(UnknownMapping, match=r"Ids that start so: sha256:a[0-9a-f]{63}, sha256:a.*Give more digits"):
         registry.revisions.get("a")
 

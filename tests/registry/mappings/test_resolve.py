@@ -6,7 +6,7 @@ from records_zoo import layer, make_scan, proposal
 from loradar.domain.architectures import ArchitectureName
 from loradar.domain.mappings import Mapping, Source, Verification
 from loradar.errors import NotRegistered, UnknownPeftType, UnknownPreset
-from loradar.registry.mappings.resolve import best, latest_revisions
+from loradar.registry.mappings.precedence import best, latest_revisions
 
 
 def mapping(kind, status=None, revision=1, name="llama"):

@@ -83,7 +83,7 @@ def test_what_cannot_be_compared_is_refused(registry):
     """A name nobody knows; one that only PEFT knows, with the command that would help."""
     with pytest.raises(UnknownArchitecture, match="Closest: 'llama'"):
         registry.list_similar("transformers", "lama")
-    with pytest.raises(NotRegistered, match=r"Nobody scanned transformers:llama.*loradar scan llama --store"):
+    with pytest.raises(NotRegistered, match=r"transformers:llama was never scanned.*loradar scan llama --store"):
         registry.list_similar("transformers", "llama")
 
 

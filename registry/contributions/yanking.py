@@ -4,17 +4,18 @@ from ...domain.changes import Revision
 from ...domain.identities import Actor
 from ...domain.schema import from_json, to_json
 from ...errors import Conflict, NotAllowed, StaleVersion
-from ..contributions.idempotency import Key, find_answer, keep_answer
-from ..db.database import Access
-from ..db.subjects import architecture_subject, mapping_subject
-from .history import get_revision
+from ..db.audit_log import architecture_subject, mapping_subject
+from ..db.database import Database
+from ..mappings.history import get_revision
+from ..mappings.revisions import set_yanked
+from .idempotency import Key, find_answer, keep_answer
 
 
 class Revisions:
     """The revisions of a registry, one by one."""
 
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def get(self, mapping_id: str) -> Revision:
         """Return one revision with its story.
@@ -22,7 +23,8 @@ class Revisions:
         Raises:
             UnknownMapping: If there is none of this id.
         """
-        return get_revision(self._access.reader, mapping_id)
+        with self._database.read() as connection:
+            return get_revision(connection, mapping_id)
 
     def yank(
         self, mapping_id: str, by: Actor, reason: str, *, version: int | None = None, key: Key | None = None
@@ -72,19 +74,17 @@ class Revisions:
         if not by.may("reviewer"):
             message = f"{by.name} is a {by.role}. Only a reviewer or an admin yanks and restores revisions."
             raise NotAllowed(message, role=by.role)
-        from .revisions import set_yanked  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-
-        with self._access.writing("mapping.yank" if is_yanked else "mapping.restore", by.name) as write:
+        with self._database.write("mapping.yank" if is_yanked else "mapping.restore", by.name) as write:
             known = find_answer(write, by, key)
             if known:
                 return from_json(Revision, known)
-            held = get_revision(write.reader, mapping_id)
+            held = get_revision(write.connection, mapping_id)
             mapping_id = held.mapping.id  # what was given may be the first digits of it
             _check(held, version, is_yanked=is_yanked)
             set_yanked(write, mapping_id, reason if is_yanked else None, held.version + 1)
             about = held.mapping
-            write.tell(mapping_subject(mapping_id), architecture_subject(about.library, about.name), reason=reason)
-            keep_answer(write, by, key, to_json(get_revision(write.reader, mapping_id)))
+            write.log(mapping_subject(mapping_id), architecture_subject(about.library, about.name), reason=reason)
+            keep_answer(write, by, key, to_json(get_revision(write.connection, mapping_id)))
         return self.get(mapping_id)
 
 

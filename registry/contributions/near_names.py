@@ -6,7 +6,7 @@ from itertools import islice
 from ...domain.scans import Scan
 from ...domain.targets import TargetSpec
 from ...errors import nearest
-from ..contributions.safe_regex import words_of
+from .safe_regex import words_of
 
 MOST_NAMES = 5_000
 """Names that are compared: each comparison takes a while."""
