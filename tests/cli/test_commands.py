@@ -284,7 +284,7 @@ def test_a_whole_library_is_counted_as_json(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("option", "words"),
-    [(("--workers", "0"), "workers = 0"), (("--seconds", "-1"), "seconds = -1"), (("--store",), "nowhere else")],
+    [(("--workers", "0"), "workers = 0"), (("--seconds", "-1"), "seconds = -1"), (("--store",), "nor --store")],
 )
 def test_a_whole_library_needs_bounds_and_a_file(run, tmp_path, option, words):
     """Refused before anything is scanned or written."""

@@ -264,7 +264,7 @@ def test_a_failed_check_is_told_by_the_exit_code(run, tokens, checker):
     checker.finds = found("q_porj matches nothing.", near=near, verification=check, spec=None, layers={}, matched=0)
     code, out, _ = run("submit", '{"olmo2": ["q_porj"]}', token=tokens["ada"])
     assert code == 1
-    assert "hits            q_porj: nothing. Near: q_proj, k_proj\n" in out
+    assert "matches         q_porj: nothing. Near: q_proj, k_proj\n" in out
     assert "failed          q_porj matches nothing.\n" in out
 
 
@@ -330,10 +330,10 @@ def test_a_reviewer_reads_all_there_is_to_know(run, tokens, checker):
     for line in (
         "target_modules q_proj, v_proj",
         "rationale As usual.",
-        "builds yes, its layers told by dataflow",
+        "builds yes, its layers found by dataflow",
         "proof 1/16 of its widths: forward, backward",
         "verdict live on version 5.23.0, 16.6% of the blocks",
-        "hits q_proj: 32 linear",
+        "matches q_proj: 32 linear",
         "layers 32 model.layers.*.self_attn.q_proj",
         "covers 8 of 32 attention",
         "besides head: lm_head",
@@ -482,8 +482,8 @@ def test_drift_is_submitted_once(run, checker, registry, monkeypatch):
     }
     again = json.loads(run("drift", *named, "--json")[1])
     assert [step["submission"] for step in again["drifted"]] == [None, None]
-    assert "submission 1 is there (needs_review)" in {step["reason"] for step in again["drifted"]} | {
-        "submission 2 is there (needs_review)"
+    assert "submission 1 exists (needs_review)" in {step["reason"] for step in again["drifted"]} | {
+        "submission 2 exists (needs_review)"
     }
     assert len(registry.submissions.list()) == 2
 

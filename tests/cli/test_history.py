@@ -72,7 +72,7 @@ def test_two_mappings_are_compared(run, written):
     """By id, or by its first digits."""
     code, out, _ = run("diff", written[0], written[1].removeprefix("sha256:")[:12])
     assert code == 0
-    assert out.endswith("both reach the same layers\n")
+    assert out.endswith("both match the same layers\n")
     assert json.loads(run("diff", *written, "--json")[1])["mapping_id"] == written[1]
     code, _, err = run("diff", written[0], "00000000")
     assert (code, "Unknown mapping '00000000'" in err) == (2, True)

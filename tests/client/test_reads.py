@@ -5,7 +5,7 @@ from records_zoo import make_scan, proposal
 
 from loradar.api import running
 from loradar.client import Client
-from loradar.client import reads as client_reads
+from loradar.client import client as client_reads
 from loradar.domain.identities import LOCAL
 from loradar.errors import InvalidRequest, NotRegistered, ServiceUnreachable, SignatureInvalid, UnknownArchitecture
 from loradar.registry import Registry
