@@ -1,4 +1,4 @@
-"""Dataflow: what a layer does follows from where its output goes, whatever anything is called."""
+"""Dataflow: the role of a layer follows from the destination of its output, not from names."""
 
 import flow_zoo as zoo
 import pytest
@@ -20,7 +20,7 @@ def scanned(block):
 
 
 def layers_of(found, prefix="u.1.f."):
-    """Return the layers of the second block by what follows its prefix."""
+    """Return the layers of the second block by the rest of their paths."""
     return {x.path.removeprefix(prefix): x for x in found.layers if x.path.startswith(prefix) and x.kind != "norm"}
 
 
@@ -46,7 +46,7 @@ def test_projected_positions_are_no_keys():
 
 
 def test_a_gate_on_the_result_is_no_output():
-    """What scales the attended values is neither value nor output."""
+    """A gate on the attended values is neither value nor output."""
     assert roles(zoo.Gated) == {**ATTENTION, "e": "other"}
 
 
@@ -60,7 +60,7 @@ def test_fused_projections_have_a_layout(block, layout):
     assert (layers["b"].role, layers["b"].layout) == ("attention.output", None)
 
 
-def test_what_is_expanded_on_its_way_is_latent():
+def test_an_expanded_projection_is_latent():
     """Multi-head latent attention: the low-rank half is no query."""
     expected = {"a": "latent", "b": "latent", "c": "query", "d": "kv", "e": "output"}
     assert roles(zoo.Latent) == {name: f"attention.{role}" for name, role in expected.items()}
@@ -73,7 +73,7 @@ def test_an_activation_between_two_layers_is_a_feed_forward_network(block):
 
 
 def test_the_activated_factor_is_the_gate():
-    """Gate and up are told apart by the activation."""
+    """The activation distinguishes gate and up."""
     assert roles(zoo.GatedUnit) == {"b": "mlp.gate", "c": "mlp.up", "a": "mlp.down"}
 
 
@@ -91,7 +91,7 @@ def test_a_convolution_inside_leaves_it_a_feed_forward_network():
 
 
 def test_fused_experts_router_and_shared_expert():
-    """Four outputs ranked beside four matrices; what scales the shared expert routes as well."""
+    """Four outputs ranked beside four matrices; the scale of the shared expert is a router as well."""
     layers = layers_of(scanned(zoo.Experts))
     shared = {"h.b": "mlp.gate", "h.c": "mlp.up", "h.a": "mlp.down"}
     expected = {"a": "moe.router", "s.e": "expert.gate_up", "s.f": "expert.down", "g": "moe.router", **shared}
@@ -124,7 +124,7 @@ def test_parallel_branches_stand_on_one_stream():
 
 
 def test_a_weight_read_directly_is_bypassed():
-    """An adapter there would never run; where it is read is said."""
+    """An adapter there would never run; the layer records the place of the read."""
     for layer in layers_of(scanned(zoo.Functional)).values():
         assert layer.called is False
         assert layer.bypassed.startswith("flow_zoo.py:")
@@ -132,7 +132,7 @@ def test_a_weight_read_directly_is_bypassed():
 
 
 def test_a_weight_used_as_a_table_is_bypassed():
-    """A linear is not called only because its weight is used; one that nobody uses is not known to be called."""
+    """A linear is not called only because its weight is used; of an unused one it is unknown whether it is called."""
     layers = layers_of(scanned(zoo.Table))
     assert layers["a"].called is False
     assert (layers["b"].called, layers["b"].bypassed) == (None, None)
@@ -140,7 +140,7 @@ def test_a_weight_used_as_a_table_is_bypassed():
 
 
 def test_both_verdicts_are_kept_and_differences_shown():
-    """Names would have said something else, and the layer says so."""
+    """The verdict of the names, which differs, stays in the evidence."""
 
     class Misnamed(zoo.Fused):
         def __init__(self):
@@ -159,7 +159,7 @@ def test_both_verdicts_are_kept_and_differences_shown():
 
 
 def test_a_forward_that_does_not_run_leaves_the_names():
-    """``auto`` falls back and says which method it was; ``dataflow`` refuses."""
+    """``auto`` falls back and records its method; ``dataflow`` raises."""
 
     class Broken(zoo.Stack):
         def forward(self, x):
@@ -173,13 +173,13 @@ def test_a_forward_that_does_not_run_leaves_the_names():
 
 
 def test_remembered_shapes_change_nothing(monkeypatch):
-    """What an operation made before is made again without running it; the scan is the same either way."""
+    """A repeated operation returns the shape of its first result; the scan is the same either way."""
     remembered = to_json(scanned(zoo.Experts))
     monkeypatch.setattr("loradar.discovery.dataflow.recorder.PURE", frozenset())
     assert to_json(scanned(zoo.Experts)) == remembered
 
 
-def test_a_layer_named_for_what_another_does_is_something_else():
+def test_a_layer_named_for_the_role_of_another_is_other():
     """The bottleneck.attention.dense of mobilebert is not the output of the attention: that is another layer's role."""
     found = scan("mobilebert")
     layer = next(layer for layer in found.layers if layer.path.endswith("layer.0.bottleneck.attention.dense"))

@@ -33,12 +33,12 @@ def by_path(model):
         (nn.Dropout(), "other"),
     ],
 )
-def test_kind_is_what_an_adapter_imitates(module, kind):
+def test_kind_of_a_module(module, kind):
     """Every class of module has its kind, and a recomputed weight has none."""
     assert kind_of(module) == kind
 
 
-def test_walk_visits_what_named_modules_visits():
+def test_walk_visits_the_modules_of_named_modules():
     """Same modules, same order, each once."""
     model = SparseDecoder()
     assert [site.path for site in walk(model)] == [path for path, _ in model.named_modules()]
@@ -58,7 +58,7 @@ def test_a_transposed_linear_reads_rows():
 
 
 def test_groups_of_a_convolution_are_kept():
-    """Depthwise convolutions can be told from pointwise ones."""
+    """Groups distinguish depthwise convolutions from pointwise ones."""
     layers = by_path(ConvNet())
     assert layers["blocks.0.depth"].groups == 8
     assert layers["blocks.0.point"].groups == 1

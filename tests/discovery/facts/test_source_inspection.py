@@ -1,4 +1,4 @@
-"""What a source says of weights that are read without their layer being called."""
+"""Source inspection: weights that are read without their layer being called."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from loradar.discovery.facts.source_inspection import inspect_source
 
 
 def fused_kernel(x, weight, bias):
-    """Stand for a kernel somebody else compiled."""
+    """Stand for a kernel compiled elsewhere."""
     return x @ weight.t() + bias
 
 
@@ -53,7 +53,7 @@ def test_a_weight_handed_to_a_foreign_function_is_read_by_a_kernel():
     }
 
 
-def test_a_reading_says_where():
+def test_a_direct_read_has_a_place():
     """File and line, for the source to be looked at."""
     where = inspect_source(Mixer())["taken"].where
     file, line = where.split(":")
@@ -61,7 +61,7 @@ def test_a_reading_says_where():
     assert "self.taken.weight" in Path(__file__).read_text("utf-8").splitlines()[int(line) - 1]
 
 
-def test_a_class_without_a_file_says_nothing():
+def test_a_class_without_a_file_has_no_reads():
     """As one typed into a notebook."""
     space = {"nn": nn}
     exec("class Typed(nn.Module):\n    def forward(self, x):\n        return x @ self.a.weight\n", space)  # noqa: S102 - the way to have no file

@@ -53,7 +53,7 @@ def test_below_is_by_whole_segments(path, prefix, expected):
 
 
 def test_a_plain_module_has_one_unnamed_tower():
-    """Nothing says what modality a user's module has."""
+    """A user's module declares no modality."""
     assert map_towers(facts()).find("seq.0") == "main"
 
 
@@ -63,7 +63,7 @@ def test_all_of_timm_is_vision():
 
 
 def test_a_text_model_is_one_language_tower_head_included():
-    """The base model gives the prefix; what is outside belongs to the same tower."""
+    """The base model gives the prefix; layers outside belong to the same tower."""
     towers = map_towers(facts(model("", "LlamaConfig", base="model"), model("model", "LlamaConfig")))
     assert towers.prefixes == (("model", "language"),)
     assert towers.find("lm_head") == "language"
@@ -79,7 +79,7 @@ EYES = (part("model.eyes", class_name="Eyes", blocks=True), part("model.eyes.lay
 MOUTH = (part("model.mouth", blocks=True), part("model.mouth.layers", (16, 16), repeated=True))
 
 
-def test_parts_of_other_configurations_are_towers_and_what_joins_them_projects():
+def test_parts_of_other_configurations_are_towers_and_the_part_between_projects():
     """A vision-language model falls into its parts; the head is of the language."""
     outline = (
         *EYES,
@@ -116,7 +116,7 @@ def test_parts_of_other_configurations_are_towers_and_what_joins_them_projects()
     ],
     ids=["merger", "pooler", "two linears", "stem named late", "neck read by a projector", "several depths"],
 )
-def test_what_leaves_a_towers_width_at_its_end_projects(after, expected):
+def test_a_part_that_leaves_a_towers_width_at_its_end_projects(after, expected):
     """A projector may stand inside its tower; a pooler keeps the width, and a neck is read by the projector."""
     towers = map_towers(facts(*LLAVA, outline=(*EYES, *after, *MOUTH), heads=["head"]))
     assert prefixes(towers).get("projector", ()) == expected
@@ -144,7 +144,7 @@ def test_a_resampler_with_a_configuration_of_its_own_joins():
 
 
 def test_blocks_beside_the_towers_of_a_model_that_speaks_not_are_the_model():
-    """A detector reads text and image; only what reads a tower's width joins them."""
+    """A detector reads text and image; only a part that reads a tower's width joins them."""
     models = (
         model("", "DetectorConfig", ("vision", "language")),
         model("eyes", "SwinConfig", ("vision",)),
@@ -266,7 +266,7 @@ def test_towers_of_real_architectures(name, towers):
 
 
 def test_a_model_inside_a_users_module_keeps_its_tower(small_bert):
-    """A wrapper without configuration does not hide what it holds."""
+    """A wrapper without configuration does not hide the models inside."""
     found = scan(nn.ModuleDict({"encoder": small_bert, "extra": nn.Linear(4, 4)}))
     assert found.towers["language"] == ("encoder.bert",)
     assert {layer.tower for layer in found.layers if layer.path == "extra"} == {"main"}

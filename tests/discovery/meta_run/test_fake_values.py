@@ -51,7 +51,7 @@ def test_other_constants_can_be_chosen():
 
 @pytest.mark.usefixtures("fake_values")
 def test_an_unknown_mask_selects_everything():
-    """Selections by the same mask then have the same length, in whatever way they are made."""
+    """Selections by the same mask have the same length, by every way to select."""
     mask, values = unknown(4, 3, dtype=torch.bool), unknown(4, 3)
     rows, columns = torch.where(mask)
     assert rows.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]

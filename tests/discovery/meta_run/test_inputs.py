@@ -38,7 +38,7 @@ class Takes(nn.Module):
 
 
 class Plain(nn.Module):
-    """A user's own class: one argument of a name nobody knows."""
+    """A user's own class: one argument of an unknown name."""
 
     def __init__(self, layer):
         """Keep the layer that sees the argument first."""
@@ -62,7 +62,7 @@ def shapes(values):
 
 
 def test_every_modality_is_given_at_once(takes):
-    """So that every tower runs; what only steers the forward is left out."""
+    """So that every tower runs; switches of the forward are left out."""
     inputs = Inputs(takes)
     assert inputs.given(Plan()) == ("input_ids", "attention_mask", "pixel_values", "image_grid_thw")
     values = inputs.make(Plan())
@@ -87,7 +87,7 @@ def test_no_other_word_is_a_placeholder():
     assert (row == 20).sum() == 1
 
 
-def test_what_is_asked_of_a_text_stands_in_it():
+def test_a_question_token_stands_in_the_text():
     """A text that a question belongs to holds the token of a question."""
     assert 104 in Inputs(Takes(SplinterConfig(question_token_id=104))).make(Plan())["input_ids"]
 
@@ -100,7 +100,7 @@ def test_small_inputs_are_known_and_large_ones_are_not(takes):
 
 
 def test_sizes_are_of_the_right_part():
-    """A composite's hidden size says nothing about its images."""
+    """A composite's hidden size is not the size of its images."""
     with torch.device("meta"):
         model = CLIPModel(CLIPConfig(vision_config=CLIPVisionConfig(image_size=64, patch_size=8).to_dict()))
     sizes = Sizes(model)
@@ -110,7 +110,7 @@ def test_sizes_are_of_the_right_part():
     assert sizes.with_sizes(batch=7).get_size("batch") == 7
 
 
-def test_a_size_nobody_defined_is_an_error():
+def test_an_undefined_size_is_an_error():
     """A misspelt word in the data must not pass."""
     with pytest.raises(KeyError, match="hieght"):
         Sizes(nn.Linear(1, 1)).get_size("hieght")
@@ -126,12 +126,12 @@ def test_a_size_nobody_defined_is_an_error():
         (nn.Embedding(10, 4), (2, 17)),
     ],
 )
-def test_an_unknown_argument_is_what_the_first_layer_wants(layer, shape):
+def test_an_unknown_argument_has_the_shape_of_the_first_layers_input(layer, shape):
     """A user's own class has no configuration."""
     assert tuple(Inputs(Plain(layer)).make(Plan())["thing"].shape) == shape
 
 
-def test_a_layer_wants_what_it_was_given_but_for_what_it_decides():
+def test_input_spec_keeps_the_sizes_a_layer_does_not_decide():
     """Sizes that were right are kept."""
     assert input_spec(nn.Linear(8, 2), (4, 9, 5)) == Spec(("4", "9", "8"))
     assert input_spec(nn.Linear(8, 2), (4, 3, 16, 16)) == Spec(("4", "tokens", "8"))
@@ -139,7 +139,7 @@ def test_a_layer_wants_what_it_was_given_but_for_what_it_decides():
     assert input_spec(nn.ReLU()) is None
 
 
-def test_what_a_failing_layer_wants_is_tried_next():
+def test_the_input_of_a_failing_layer_is_tried_next():
     """The input that reached it gets its width."""
     search = Search(inputs := Inputs(Plain(nn.Sequential(nn.ReLU(), nn.Linear(33, 8)))), Plan())
     first = search.next_plan()
@@ -147,8 +147,8 @@ def test_what_a_failing_layer_wants_is_tried_next():
     assert inputs.make(search.next_plan())["thing"].shape[-1] == 40
 
 
-def test_what_an_error_names_is_tried_first(takes):
-    """Libraries say what is missing."""
+def test_an_argument_named_by_an_error_is_tried_first(takes):
+    """Libraries name the missing argument."""
     search = Search(inputs := Inputs(takes), Plan())
     search.next_plan()
     search.learn(Failure("ValueError: you have to specify position_ids", 3))

@@ -1,4 +1,4 @@
-"""Running a model's own forward, whatever it is."""
+"""Running a model's own forward."""
 
 import signal
 import threading
@@ -28,7 +28,7 @@ from loradar.discovery.meta_run.running import Run, run_model
 
 
 class Watcher:
-    """Counts how often it is entered and what it sees."""
+    """Count the forwards and collect errors and devices."""
 
     def __init__(self):
         """Nothing seen yet."""
@@ -75,7 +75,7 @@ class Net(nn.Module):
 
 
 class Refuses(nn.Module):
-    """Raises what it was given."""
+    """Raises the error it was given."""
 
     def __init__(self, error):
         """Keep the error; own a block."""
@@ -90,10 +90,10 @@ class Refuses(nn.Module):
 
 
 class Endless(nn.Module):
-    """Never returns, and swallows what it can."""
+    """Never returns, and swallows exceptions."""
 
     def __init__(self, wait):
-        """Keep what to do meanwhile."""
+        """Keep the function to call meanwhile."""
         super().__init__()
         self.wait = wait
         self.linear = nn.Linear(2, 2)
@@ -193,15 +193,15 @@ def test_experts_run_without_asking_which_tokens_go_where(watcher):
     assert vars(model.config) == before
 
 
-def test_what_was_not_reached_is_run_alone(watcher):
+def test_unreached_parts_are_run_alone(watcher):
     """A stack that has a forward is run as a whole; of blocks that have none around them one stands for its kind."""
     runs = [run for run in run_model(Towers(), watcher) if run.error is None]
     assert [run.path for run in runs] == ["", "first.layers.0", "second"]
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(3), GeneratorExit(), RecursionError("deep")])
-def test_whatever_a_forward_raises_is_told(watcher, error):
-    """It is told in one line, and the watcher sees it."""
+def test_any_error_of_a_forward_is_recorded(watcher, error):
+    """The run has it in one line, and the watcher sees it."""
     runs = run_model(Refuses(error), watcher)
     assert runs[0].error.startswith(type(error).__name__)
     assert watcher.errors[0] is error
@@ -217,7 +217,7 @@ def test_an_interrupt_by_the_user_is_passed_on(watcher):
     assert model.training
 
 
-def test_endless_recursion_is_told(watcher):
+def test_endless_recursion_is_recorded(watcher):
     """Python's limit ends it."""
     assert "RecursionError" in run_model(Recursing(), watcher)[0].error
 
@@ -291,7 +291,7 @@ def test_example_inputs_that_meta_refuses_run_for_real(watcher):
 
 
 def test_a_model_that_meta_refuses_runs_on_the_cpu(watcher):
-    """With weights that are nobody's, in half precision."""
+    """With weights of zeros, in half precision."""
 
     class Asks(nn.Module):
         def __init__(self):
@@ -335,7 +335,7 @@ def test_shared_tensors_stay_shared_on_meta():
         assert model[0].weight is model[1].weight is weight
 
 
-def test_an_error_whose_text_raises_is_told_by_its_name(watcher):
+def test_an_error_whose_text_raises_is_recorded_by_its_name(watcher):
     """Nothing of a foreign model is trusted."""
 
     class Mute(Exception):

@@ -38,14 +38,14 @@ def surroundings(entry):
 
 @pytest.mark.parametrize("entry", BELIEFS, ids=lambda entry: f"{entry['role']} {entry['example']['path']}")
 def test_a_belief_gives_its_example_its_role(entry):
-    """The scanner labels the example as the belief says, and says why."""
+    """The scanner labels the example by the belief, and gives its reason."""
     (layer,) = label_layers(surroundings(entry))
     assert layer.role == entry["role"]
     assert entry["reason"] in layer.evidence[-1].says
 
 
 @pytest.mark.parametrize("entry", CONTEXTS, ids=lambda entry: entry["name"])
-def test_a_context_is_told_from_its_example(entry):
+def test_a_context_is_found_in_its_example(entry):
     """The words around the example name the context."""
     around = surroundings(entry)
     assert around.context_name(around.layers[0]) == entry["name"]

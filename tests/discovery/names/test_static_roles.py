@@ -16,7 +16,7 @@ def roles(model):
 
 
 def test_unknown_names_in_a_feed_forward_network_go_by_their_shape():
-    """What widens is up, what narrows is down."""
+    """A layer that widens is up, one that narrows is down."""
     found = roles(Decoder())
     assert found["blocks.0.mlp.alpha"] == "mlp.up"
     assert found["blocks.0.mlp.beta"] == "mlp.down"
