@@ -7,7 +7,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from ..sandbox.scan_requests import ScanRequest
+from ..sandbox.tasks import ScanRequest
 
 TAGS: list[dict[str, Any]] = [
     {"name": "targets", "description": "Which layers an adapter should go on"},

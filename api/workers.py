@@ -26,7 +26,7 @@ WAITING = 4
 PAUSE = 5.0
 """Seconds between two looks for submissions that other processes added, or left unchecked."""
 
-CHECK = "loradar.sandbox.statement_checks:check"
+CHECK = "loradar.sandbox.tasks:check"
 """Named, not imported: it imports torch, in the worker."""
 
 

@@ -20,11 +20,11 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from rich.progress import track
 
 from loradar.catalog.entries import list_catalogs, read_catalog
-from loradar.discovery import Bounds, quiet_libraries, sources
-from loradar.discovery.workers import work
+from loradar.discovery import quiet_libraries, sources
 from loradar.domain.scans import Proposal
 from loradar.domain.schema import to_json
 from loradar.references import Reference
+from loradar.sandbox import Bounds, Sandbox
 
 LIBRARIES = ["transformers", "timm", "diffusers"]
 
@@ -82,14 +82,15 @@ def measure(library: str, options: argparse.Namespace) -> dict[str, Any]:
     said: dict[str, str] = {}
     start = time.perf_counter()
     names = [name for name, proposals in published(library).items() if proposals][:: options.every]
-    task = partial(judge_all, library=library, rank=options.rank)  # what is published is read before workers are forked
+    task = partial(judge_all, library=library, rank=options.rank)
     bounds = Bounds(seconds=options.seconds)
-    for name, judged in track(work(task, names, library, bounds), total=len(names), description=library):
-        found = judged if isinstance(judged, dict) else {"every proposal": ("unfinished", judged)}
-        for what, (outcome, note) in found.items():
-            outcomes[what][outcome] += 1
-            if note:
-                said[f"{name} {what}"] = f"{outcome}: {note}"
+    with Sandbox(bounds, nice=0) as sandbox:
+        for name, judged in track(sandbox.run_each(task, names), total=len(names), description=library):
+            found = judged if isinstance(judged, dict) else {"every proposal": ("unfinished", judged)}
+            for what, (outcome, note) in found.items():
+                outcomes[what][outcome] += 1
+                if note:
+                    said[f"{name} {what}"] = f"{outcome}: {note}"
     counts = {what: dict(counter) for what, counter in sorted(outcomes.items())}
     return {"counts": counts, "not_equal": dict(sorted(said.items())), "seconds": round(time.perf_counter() - start)}
 

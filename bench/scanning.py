@@ -48,13 +48,14 @@ for name in timm.list_models():
 SCAN = """
 import json, sys
 from functools import partial
-from loradar.discovery import quiet_libraries
+from loradar.discovery import How, quiet_libraries
 from loradar.discovery.catalog import scan_line
-from loradar.discovery.workers import Bounds, work
+from loradar.sandbox import Bounds, Sandbox
 library, method, workers = sys.argv[1], sys.argv[2], int(sys.argv[3])
 quiet_libraries()
-task = partial(scan_line, library=library, method=method, summary=None)
-found = [(name, result) for name, result in work(task, sys.stdin.read().split(), library, Bounds(workers))]
+task = partial(scan_line, library=library, how=How(method), summary=None)
+with Sandbox(Bounds(workers), nice=0) as sandbox:
+    found = [*sandbox.run_each(task, sys.stdin.read().split())]
 kept = [json.loads(result[0]) for _, result in found if not isinstance(result, str) and result[1]]
 traced = [scan for scan in kept if scan["method"] == "dataflow" and not scan["untraced"]]
 print(json.dumps({"scanned": len(kept), "traced": len(traced)}))
@@ -109,7 +110,7 @@ def cover(library: str, workers: int) -> dict[str, Any]:
         report[method] = figures | json.loads(printed.splitlines()[-1])
         sample, _ = run(ONE, library, method, names=names[:: max(1, len(names) // 60)])
         report[method]["one_median_ms"] = round(1000 * statistics.median(json.loads(sample.splitlines()[-1])), 1)
-    # The largest of all processes so far, workers included.
+    # The largest process so far; workers are forked by a server of their own, and not counted.
     report["peak_gigabytes"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6, 2)
     return report
 

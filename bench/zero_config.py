@@ -25,13 +25,13 @@ from rich.progress import track
 
 import loradar
 from loradar.catalog.entries import CatalogEntry, list_catalogs, read_catalog
-from loradar.discovery import Bounds, quiet_libraries, sources
-from loradar.discovery.workers import work
+from loradar.discovery import quiet_libraries, sources
 from loradar.domain.layers import Slot
 from loradar.domain.patterns import pattern_of
 from loradar.errors import LoradarError
 from loradar.references import Reference
 from loradar.registry import Registry
+from loradar.sandbox import Bounds, Sandbox
 
 LIBRARIES = ["transformers", "timm", "diffusers"]
 ARMS = ("loradar", "peft", "peft after enable_peft_defaults")
@@ -49,8 +49,12 @@ def entries(library: str) -> dict[str, CatalogEntry]:
     return {entry.architecture.name: entry for entry in read_catalog(file).entries if entry.method}
 
 
-def judge(name: str, library: str) -> dict[str, str]:
-    """Return what becomes of an architecture in each arm: ``adapted``, or what is wrong."""
+def judge(name: str, library: str, home: str) -> dict[str, str]:
+    """Return what becomes of an architecture in each arm: ``adapted``, or what is wrong.
+
+    It runs in a worker, which has none of its caller's variables: ``home`` is the folder of the registry.
+    """
+    os.environ["LORADAR_HOME"] = home
     quiet_libraries()
     warnings.simplefilter("ignore")
     reference = Reference.parse(f"{library}:{name}")
@@ -115,11 +119,11 @@ def measure(library: str, every: int, workers: int) -> dict[str, Any]:
     start = time.perf_counter()
     names = [*entries(library)][::every]
     said: dict[str, dict[str, str]] = {arm: {} for arm in ARMS}
-    task = partial(judge, library=library)  # the catalog and the registry are read before workers are forked
-    done = work(task, names, library, Bounds(workers=workers))
-    for name, found in track(done, total=len(names), description=library):
-        for arm in ARMS:
-            said[arm][name] = found[arm] if isinstance(found, dict) else found
+    task = partial(judge, library=library, home=os.environ["LORADAR_HOME"])
+    with Sandbox(Bounds(workers=workers), nice=0) as sandbox:
+        for name, found in track(sandbox.run_each(task, names), total=len(names), description=library):
+            for arm in ARMS:
+                said[arm][name] = found[arm] if isinstance(found, dict) else found
     arms = {arm: summarise(arm, verdicts) for arm, verdicts in said.items()}
     return {"scanned": len(names), **arms, "seconds": round(time.perf_counter() - start)}
 

@@ -32,8 +32,9 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Verify stored mappings against the installed library, and store the results."""
-    from ..discovery import Bounds, How, list_architectures, quiet_libraries, scan_each
+    from ..discovery import How, list_architectures, quiet_libraries, scan_each
     from ..registry import Registry, peft_report
+    from ..sandbox import Bounds, Sandbox
 
     if source not in (None, *SOURCES):
         message = f"Unknown source {source!r}. Sources: {quoted(SOURCES)}."
@@ -47,7 +48,9 @@ def audit(
         mappings = select(registry, library, source, name or (), peft_type)
         due = sorted({m.name for m in mappings if (rescan or m.verification is None) and m.name in known})
         bounds = Bounds() if workers is None else Bounds(workers)
-        outcomes = registry.audit(mappings, scan_each(library, due, how=How(proved=True), bounds=bounds), known)
+        with Sandbox(bounds, nice=0) as sandbox:
+            scans = scan_each(library, due, sandbox.run_each, how=How(proved=True))
+            outcomes = registry.audit(mappings, scans, known)
     version = metadata.version(library)
     if markdown:
         write_file(markdown, peft_report(outcomes, library, version))

@@ -1,10 +1,11 @@
-"""discovery *scans*: it turns an architecture nobody registered into layers, roles, slots and proposals.
+"""discovery *scans*: it finds the layers, roles, slots and proposals of an unregistered architecture.
 
-Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named``, ``scan_each``
-and ``scan_library`` (one architecture, some, or every one, of a library, within ``Bounds``, as a ``How`` says),
-``scan_config`` and ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``list_architectures``,
-``build`` (the model of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``,
-``CONV_KINDS``; ``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model).
+Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named``, ``scan_each`` and
+``scan_library`` (one, some or all architectures of a library, as a ``How`` sets it; the latter two run in the workers
+of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bounds``), ``scan_config`` and
+``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``list_architectures``, ``build`` (the model
+of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``;
+``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model).
 """
 
 from ..domain.vocabulary import CONV_KINDS
@@ -12,8 +13,7 @@ from ..extras import require
 
 require("scan", "torch")
 
-from ..sandbox.bounds import Bounds
-from .catalog import How, scan_each, scan_library, scan_named
+from .catalog import How, Runner, scan_each, scan_library, scan_named
 from .config_scan import scan_config
 from .facts.layers import Site, kind_of, list_layers, walk
 from .facts.model_facts import identify
@@ -27,8 +27,8 @@ from .static import StaticModel, read_model
 
 __all__ = [
     "CONV_KINDS",
-    "Bounds",
     "How",
+    "Runner",
     "Site",
     "StaticModel",
     "build",

@@ -1,9 +1,30 @@
-"""What the server of sandboxed processes imports before it forks them: every library, once."""
+"""The imports and settings of the server process that forks workers.
 
+Import it for its effect, in that process alone. A worker inherits the libraries imported here, and the caches that the
+first scans fill.
+"""
+
+import gc
+from contextlib import suppress
+from importlib import import_module
+
+import torch
+
+from ..errors import LoradarError
+from .facts.data_files import read_facts
+from .meta_run.memory import map_large
+from .scanner import scan
 from .sources import quiet_libraries
-from .workers import PRELOADED, preload, quiet_worker
 
 quiet_libraries()
-for library in PRELOADED:
-    preload(library)
-quiet_worker()
+torch.set_num_threads(1)  # a fork of a process with running pool threads would wait for them for ever
+map_large()
+for module in read_facts("workers.toml")["import"]:
+    with suppress(ImportError):
+        import_module(module)
+for reference in read_facts("workers.toml")["scan"]:
+    with suppress(LoradarError):  # a library that is not installed
+        scan(reference)
+gc.collect()
+gc.freeze()  # a collection in a worker would touch, and so copy, every page that it shares with the server
+gc.set_threshold(50_000, 20, 20)  # a scan makes many objects and drops them at once

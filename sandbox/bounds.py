@@ -1,4 +1,4 @@
-"""What a worker process may take: time and memory."""
+"""Bounds on the time and the memory of a worker process."""
 
 import os
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ _GIGABYTE = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many workers there are, and what one task may take.
+    """The number of workers, and the time and memory of one task.
 
     Attributes:
         workers: Processes that work at the same time.
-        seconds: Time for one task; a worker that takes longer is ended.
-        memory: GiB a worker may allocate beyond what it holds when it starts.
+        seconds: Time for one task; a worker that takes longer is killed.
+        memory: GiB a worker may allocate beyond its size at the start of the task.
     """
 
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
@@ -30,7 +30,7 @@ class Bounds:
 
 
 def limit_memory(gigabytes: float) -> None:
-    """Refuse this process allocations beyond so many GiB more than it has now; shared libraries do not count.
+    """Limit the further allocations of this process; shared libraries do not count.
 
     Raises:
         ImportError, OSError, ValueError: If the system has no such limit.

@@ -1,12 +1,16 @@
-"""Keep secrets out of worker processes: a clean environment, no new privileges, and nothing of the caller's to read."""
+"""Isolate worker processes from their caller: a clean environment, no new privileges, no streams.
 
+No process but a worker calls :func:`harden`; the service calls :func:`hide_from_workers`.
+"""
+
+import multiprocessing
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import util
-from threading import Lock, get_ident
+from threading import Lock, Thread, get_ident
 from typing import Any
 
 ALLOWED = frozenset(
@@ -19,13 +23,13 @@ ALLOWED = frozenset(
         *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     }
 )
-"""Variables that a worker is given: where programs, caches, certificates and the hub are. A proxy is needed to reach
+"""Variables that a worker receives: locations of programs, caches, certificates and the hub. A proxy is needed to reach
 the hub; its address should hold no password."""
 
 ALLOWED_PREFIXES = ("LC_", "PYTHON", "OMP_", "KMP_", "MKL_", "OPENBLAS_")
 
 SET = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
-"""Variables set for every worker: it acts for other people, never with the account logged in on this machine."""
+"""Variables set for every worker: it works for other people, never with the account logged in on this machine."""
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 
@@ -33,7 +37,7 @@ _LOCK = Lock()
 
 
 def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables of an environment that a worker may know."""
+    """Return the variables of an environment that a worker may have."""
     kept = {name: value for name, value in environment.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)}
     return kept | SET
 
@@ -65,18 +69,36 @@ def clean_spawns() -> Iterator[None]:
             util.spawnv_passfds = original
 
 
-def harden() -> None:
-    """Take from this worker process what its task does not need: variables, standard input and new privileges."""
+def harden(nice: int) -> None:
+    """Isolate this worker process from its caller, and end it when the caller ends.
+
+    Its secret variables go, its standard streams lead nowhere, and it gains no privileges.
+
+    Args:
+        nice: How far its priority is below that of its caller.
+    """
     kept = clean_environment()
     for name in [*os.environ]:
         if name not in kept:
             del os.environ[name]
     os.environ.update(kept)
     os.umask(0o077)
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nowhere, 0)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
     os.close(nowhere)
+    with suppress(AttributeError, OSError):  # not on every system
+        os.nice(nice)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    Thread(target=_end_with_caller, daemon=True).start()
+
+
+def _end_with_caller() -> None:
+    """End this process when its caller has ended, since no other process would end it in time."""
+    caller = multiprocessing.parent_process()
+    if caller:
+        caller.join()
+        os._exit(1)
 
 
 def hide_from_workers() -> None:

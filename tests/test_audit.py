@@ -6,6 +6,7 @@ from loradar.discovery import scan_each, scan_named
 from loradar.registry import load_constants, verify
 from loradar.registry.peft_constants.reading import entries_of_constants
 from loradar.registry.verification.verify import Verifier
+from loradar.sandbox import Bounds, Sandbox
 
 ENTRIES = {(entry.name, entry.peft_type): entry for entry in entries_of_constants(load_constants())}
 OURS = [
@@ -64,7 +65,8 @@ def test_the_scanner_s_proposals_have_no_defect(reference):
 
 def test_scans_come_with_their_names_and_failures_with_reasons():
     """In worker processes, as they come; one that does not build stops nobody."""
-    found = dict(scan_each("timm", ["resnet18", "no_such_model"]))
+    with Sandbox(Bounds(workers=2), nice=0) as sandbox:
+        found = dict(scan_each("timm", ["resnet18", "no_such_model"], sandbox.run_each))
     assert found["resnet18"].architecture.name == "resnet18"
     assert "no_such_model" in found["no_such_model"]
-    assert dict(scan_each("timm", [])) == {}
+    assert dict(scan_each("timm", [], pytest.fail)) == {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 router = APIRouter(prefix="/v1", tags=["scan"])
 
-SCAN = "loradar.sandbox.scan_requests:answer_scan"
+SCAN = "loradar.sandbox.tasks:scan_request"
 """Named, not imported: it imports torch, in the worker."""
 
 

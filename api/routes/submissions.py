@@ -16,7 +16,7 @@ from ...domain.submissions import (
     SubmissionStatus,
 )
 from ...domain.vocabulary import Library
-from ...sandbox.statement_checks import precheck
+from ...sandbox.tasks import precheck
 from ..authentication import Contributor, Reviewer
 from ..conditional_requests import TAGGED, Version, WriteKey, tagged, version_tag
 from ..dependencies import LARGEST_NUMBER, NAME_LENGTH, NAME_PATTERN, OpenRegistry

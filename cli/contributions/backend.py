@@ -81,7 +81,7 @@ class LocalBackend:
 
     def submit(self, statement: "Statement") -> "Submission":
         """Submit a statement, unless its checks are certain to fail."""
-        from ...sandbox.statement_checks import precheck
+        from ...sandbox.tasks import precheck
 
         precheck(statement)
         return self.registry.submissions.add(statement, self.actor)

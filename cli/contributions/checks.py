@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...registry import Registry
     from ...sandbox.pool import Sandbox
 
-CHECK = "loradar.sandbox.statement_checks:check"
+CHECK = "loradar.sandbox.tasks:check"
 """Named, not imported: it imports torch, in the worker."""
 
 POLL_SECONDS = 1.0

@@ -73,16 +73,18 @@ def _find(
     registry: "Registry", library: str, names: Sequence[str], workers: int | None
 ) -> "tuple[Sequence[Outcome], Sequence[Drift]]":
     """Audit the stored mappings, scanning those not verified at this version, and return the drifted ones."""
-    from ...discovery import Bounds, How, list_architectures, scan_each
+    from ...discovery import How, list_architectures, scan_each
     from ...registry import Proposals, find_drifts, names_to_scan
+    from ...sandbox import Bounds, Sandbox
 
     known = frozenset(list_architectures(library))
     mappings = select(registry, library, None, names, None)
     bounds = Bounds() if workers is None else Bounds(workers)
     due = names_to_scan(mappings, known)
-    scans = scan_each(library, due, how=How(proved=True), bounds=bounds) if due else ()
     proposals = Proposals(mappings)
-    outcomes = registry.audit(mappings, proposals.watch(scans), known)
+    with Sandbox(bounds, nice=0) as sandbox:
+        scans = scan_each(library, due, sandbox.run_each, how=How(proved=True))
+        outcomes = registry.audit(mappings, proposals.watch(scans), known)
     return outcomes, find_drifts(outcomes, proposals)
 
 

@@ -31,7 +31,7 @@ def scanned(monkeypatch):
     """Record what is scanned; every scan finds the same two blocks."""
     asked = []
 
-    def scan_each(_library, names, **_bounds):
+    def scan_each(_library, names, _runner, **_how):
         asked.extend(names)
         return ((name, make_scan(name, library_version=INSTALLED)) for name in names)
 

@@ -189,7 +189,7 @@ def test_a_statement_is_given_on_the_command_line(run, tokens, checker, registry
     assert err == "Checking submission 1, transformers:olmo2, in a worker process ...\n"
     assert out.startswith("submission 1, needs_review: transformers:olmo2 · LORA · default · by ada\n")
     ((function, statement, registered),) = checker.asked
-    assert function == "loradar.sandbox.statement_checks:check"
+    assert function == "loradar.sandbox.tasks:check"
     assert statement.spec.target_modules == ("q_proj", "v_proj")
     assert [mapping.source.kind for mapping in registered] == ["scanner"]
 

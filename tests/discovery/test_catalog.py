@@ -1,18 +1,14 @@
 """The catalog of a library: every name a line, in worker processes, within bounds, resumable."""
 
 import json
-import os
-import time
 
 import pytest
-from patience import patience
-from pebble import ProcessPool
 
-from loradar.discovery import Bounds, How, catalog, list_architectures, scan_library, sources
+from loradar.discovery import How, list_architectures, scan_library, sources
 from loradar.errors import InvalidRequest, UnknownLibrary
 from loradar.registry import catalog_entry, catalog_header
+from loradar.sandbox import Bounds, Sandbox
 
-ONE = Bounds(workers=1)
 NAMES = ["olmo2", "dinat", "phi3"]
 BY_NAME = [("dinat", False), ("olmo2", True), ("phi3", True)]
 
@@ -34,27 +30,16 @@ def compact():
     return catalog_header("transformers"), catalog_entry
 
 
-def hang(reference, **_method):
-    """Stand in for a scan that never ends, for one name, and dies, for another."""
-    if reference.endswith("olmo2"):
-        while True:
-            time.sleep(1)
-    if reference.endswith("phi3"):
-        os._exit(7)
-    message = "not even an error of ours"
-    raise ZeroDivisionError(message)
-
-
-def hoard(_reference, **_method):
-    """Stand in for a scan that takes more memory than there is."""
-    return bytearray(64 << 30)
+def run(function, names):
+    """Run a function on each name in this process."""
+    return ((name, function(name)) for name in names)
 
 
 @pytest.mark.usefixtures("three_names")
 def test_every_name_is_a_line_with_a_scan_or_a_reason(tmp_path):
     """What does not build is listed with its reason, never dropped; lines are sorted."""
     out = tmp_path / "catalog.jsonl"
-    assert scan_library("transformers", out, how=How("names"), bounds=ONE) == (2, 1)
+    assert scan_library("transformers", out, run, how=How("names")) == (2, 1)
     assert lines(out) == BY_NAME
     assert "layers" in json.loads(out.read_text().splitlines()[1])
 
@@ -66,8 +51,8 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path, form):
     written = []
     for workers in (1, 3):
         out = tmp_path / f"{workers}.jsonl"
-        bounds = Bounds(workers=workers)
-        scan_library("transformers", out, how=How("names"), bounds=bounds, compact=compact() if form else None)
+        with Sandbox(Bounds(workers=workers), nice=0) as sandbox:
+            scan_library("transformers", out, sandbox.run_each, how=How("names"), compact=compact() if form else None)
         written.append(out.read_bytes())
     assert written[0] == written[1]
     assert len(list(tmp_path.iterdir())) == 2
@@ -79,36 +64,27 @@ def test_an_interrupted_run_goes_on(tmp_path):
     out = tmp_path / "catalog.jsonl"
     kept = json.dumps({"architecture": {"name": "olmo2"}, "mark": "kept"})
     out.write_text(kept + "\n" + '{"architecture": {"na')
-    assert scan_library("transformers", out, how=How("names"), bounds=ONE) == (2, 1)
+    assert scan_library("transformers", out, run, how=How("names")) == (2, 1)
     assert lines(out) == BY_NAME
     assert kept in out.read_text().splitlines()
 
 
-def interrupt(monkeypatch):
-    """Let every run stop after its first line."""
-
-    def work_once(*arguments):
-        found = real(*arguments)
-        yield next(found)
-        found.close()
-        raise KeyboardInterrupt
-
-    real = catalog.work
-    monkeypatch.setattr(catalog, "work", work_once)
+def run_once(function, names):
+    """Stop after the first name."""
+    yield names[0], function(names[0])
+    raise KeyboardInterrupt
 
 
 @pytest.mark.usefixtures("three_names")
-def test_an_interrupted_compact_run_goes_on_with_the_same_outcome(tmp_path, monkeypatch):
+def test_an_interrupted_compact_run_goes_on_with_the_same_outcome(tmp_path):
     """The lines so far are beside the file, which appears whole."""
     whole, out = tmp_path / "whole.jsonl", tmp_path / "catalog.jsonl"
-    scan_library("transformers", whole, how=How("names"), bounds=ONE, compact=compact())
-    with monkeypatch.context() as patch:
-        interrupt(patch)
-        with pytest.raises(KeyboardInterrupt):
-            scan_library("transformers", out, how=How("names"), bounds=ONE, compact=compact())
+    scan_library("transformers", whole, run, how=How("names"), compact=compact())
+    with pytest.raises(KeyboardInterrupt):
+        scan_library("transformers", out, run_once, how=How("names"), compact=compact())
     assert not out.exists()
     assert len((tmp_path / "catalog.jsonl.part").read_text().splitlines()) == 2
-    scan_library("transformers", out, how=How("names"), bounds=ONE, compact=compact())
+    scan_library("transformers", out, run, how=How("names"), compact=compact())
     assert out.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "catalog.jsonl.part").exists()
 
@@ -119,7 +95,7 @@ def test_a_compact_run_does_not_go_on_from_another_method(tmp_path):
     out = tmp_path / "catalog.jsonl"
     part = tmp_path / "catalog.jsonl.part"
     part.write_text('{"catalog":1,"method":"magic"}\n{"architecture":{"name":"olmo2"},"mark":"old"}\n')
-    assert scan_library("transformers", out, how=How("names"), bounds=ONE, compact=compact()) == (2, 1)
+    assert scan_library("transformers", out, run, how=How("names"), compact=compact()) == (2, 1)
     assert "mark" not in out.read_text()
 
 
@@ -130,49 +106,29 @@ def test_a_file_of_something_else_is_refused_and_kept(tmp_path, form):
     out = tmp_path / "notes.txt"
     out.write_text("shopping list\n")
     with pytest.raises(InvalidRequest, match=r"line 1 is no catalog line|no compact catalog"):
-        scan_library("transformers", out, compact=compact() if form else None)
+        scan_library("transformers", out, run, compact=compact() if form else None)
     assert out.read_text() == "shopping list\n"
 
 
 @pytest.mark.usefixtures("three_names")
-def test_what_never_ends_or_dies_is_given_up_and_the_rest_goes_on(tmp_path, monkeypatch):
-    """Each in a worker of its own, each with its reason; only what never ends has little time."""
-
-    class Pool(ProcessPool):
-        def schedule(self, function, args=(), timeout=None):
-            return super().schedule(function, args=args, timeout=2.0 if args == ("olmo2",) else timeout)
-
-    monkeypatch.setattr("loradar.discovery.workers.ProcessPool", Pool)
-    monkeypatch.setattr(catalog, "scan", hang)
+@pytest.mark.parametrize("form", [None, "compact"])
+def test_a_worker_that_fails_leaves_a_line_with_the_reason(tmp_path, form):
+    """The rest goes on; see ``tests/sandbox/test_pool.py`` for what makes a worker fail."""
     out = tmp_path / "catalog.jsonl"
-    assert scan_library("transformers", out, bounds=Bounds(workers=2)) == (0, 3)
-    reasons = [json.loads(line)["unscanned"] for line in out.read_text().splitlines()]
-    assert reasons[0] == "ZeroDivisionError: not even an error of ours"
-    assert reasons[1] == f"It was not scanned within {patience():g} s."
-    assert reasons[2] == "Its worker ended with exit code 7 (a worker may take 8 GiB)."
 
+    def run_some(function, names):
+        return ((name, "It takes more than 8 GiB." if name == "phi3" else function(name)) for name in names)
 
-@pytest.mark.usefixtures("three_names")
-def test_what_takes_too_much_memory_is_given_up(tmp_path, monkeypatch):
-    """The allocation is refused before the machine suffers."""
-    monkeypatch.setattr(catalog, "scan", hoard)
-    out = tmp_path / "catalog.jsonl"
-    assert scan_library("transformers", out, bounds=Bounds(workers=1, memory=0.5)) == (0, 3)
-    assert json.loads(out.read_text().splitlines()[0])["unscanned"] == "It takes more than 0.5 GiB."
-
-
-@pytest.mark.parametrize("bound", ["workers", "seconds", "memory"])
-def test_bounds_are_positive(bound):
-    """Nothing can be scanned in no time."""
-    with pytest.raises(InvalidRequest, match=f"with {bound} = 0"):
-        Bounds(**{bound: 0})
+    found = scan_library("transformers", out, run_some, how=How("names"), compact=compact() if form else None)
+    assert found == (1, 2)
+    assert json.loads(out.read_text().splitlines()[-1])["unscanned"] == "It takes more than 8 GiB."
 
 
 def test_a_line_is_named_for_what_was_asked(tmp_path, monkeypatch):
     """Transformers has gpt-sw3 for checkpoints whose configuration says gpt2."""
     monkeypatch.setattr("loradar.discovery.sources.list_names", lambda _: ["gpt2", "gpt-sw3"])
     out = tmp_path / "catalog.jsonl"
-    assert scan_library("transformers", out, how=How("names"), bounds=ONE) == (2, 0)
+    assert scan_library("transformers", out, run, how=How("names")) == (2, 0)
     assert lines(out) == [("gpt-sw3", True), ("gpt2", True)]
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 import sandbox_tasks as tasks
+from hostile_tasks import TwoBounds
 from patience import patience, wait_until
 
 from loradar.errors import InvalidRequest, Overloaded, WorkerFailed
 from loradar.sandbox.bounds import Bounds
-from loradar.sandbox.pool import Sandbox, _unless_settled
+from loradar.sandbox.pool import Sandbox, ignore_cancelled
 from loradar.sandbox.process_isolation import clean_environment, clean_spawns
 
 
@@ -137,15 +138,31 @@ def test_what_comes_as_it_is_cancelled_is_passed_over():
     cancelled, waited_for = Future(), Future()
     assert cancelled.cancel()
     for future in (cancelled, waited_for):
-        _unless_settled(future.set_result)(7)
+        ignore_cancelled(future.set_result)(7)
     assert cancelled.cancelled()
     assert waited_for.result() == 7
 
 
-def test_bounds_are_positive():
+def test_each_name_has_its_result_or_its_reason():
+    """Each in a worker of its own; only what never ends has little time."""
+    expected = {
+        "add": 3,
+        "loop": f"It was not scanned within {patience():g} s.",
+        "leave": "Its worker ended with exit code 7 (a worker may take 0.5 GiB).",
+        "hoard": "It takes more than 0.5 GiB.",
+        "fail": "KeyError: 0",
+        "refuse": "No.",
+    }
+    with TwoBounds("loop", 2.0, Bounds(workers=2, memory=0.5), waiting=0) as sandbox:
+        assert dict(sandbox.run_each(tasks.run_named, [*expected])) == expected
+        assert dict(sandbox.run_each(tasks.run_named, [])) == {}
+
+
+@pytest.mark.parametrize("bound", ["workers", "seconds", "memory"])
+def test_bounds_are_positive(bound):
     """Nothing can be done in no time."""
-    with pytest.raises(InvalidRequest, match="seconds = 0"):
-        Bounds(seconds=0)
+    with pytest.raises(InvalidRequest, match=f"with {bound} = 0"):
+        Bounds(**{bound: 0})
 
 
 def test_the_caller_stays_light():

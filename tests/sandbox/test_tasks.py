@@ -10,7 +10,7 @@ from loradar.domain.identities import Actor
 from loradar.errors import InvalidReference, InvalidRequest, InvalidStatement, UnknownArchitecture
 from loradar.sandbox.bounds import Bounds
 from loradar.sandbox.pool import Sandbox
-from loradar.sandbox.statement_checks import Checked, check, precheck, scan_sent
+from loradar.sandbox.tasks import Checked, check, precheck, scan_sent
 from loradar.validation.statements import parse_statements
 
 LAYERS = [{"path": f"blocks.{n}.fc{m}", "shape": [8, 8], "class": "Linear"} for n in range(3) for m in (1, 2)]
@@ -32,7 +32,7 @@ def sandbox():
 
 def test_a_known_architecture_is_built_and_proved(sandbox):
     """In the sandbox, whose caller gets evidence and scan whole."""
-    found = sandbox.run("loradar.sandbox.statement_checks:check", state())
+    found = sandbox.run("loradar.sandbox.tasks:check", state())
     assert isinstance(found, Checked)
     assert found.failure is None
     assert found.evidence.verification.status == "live"
@@ -62,7 +62,7 @@ def test_what_fails_is_told(fields, says):
 
 def test_a_library_that_is_not_there_needs_layers(monkeypatch):
     """With them the statement is weighed, unproven; without, it is refused before it is queued."""
-    monkeypatch.setattr("loradar.sandbox.statement_checks.find_spec", lambda name: None if name == "timm" else name)
+    monkeypatch.setattr("loradar.sandbox.tasks.find_spec", lambda name: None if name == "timm" else name)
     with pytest.raises(InvalidStatement, match=r"timm is not installed with this service\. Send its 'layers'"):
         precheck(state(library="timm", name="vit_new"))
     listed = state(library="timm", name="vit_new", target_modules=["fc1"], layers=LAYERS)
@@ -143,5 +143,5 @@ def test_a_scan_that_is_too_much_is_ended(sandbox, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(sandbox, "bounds", replace(sandbox.bounds, seconds=0.5))
         with pytest.raises(Exception, match=r"more than 0.5 s"):
-            sandbox.run("loradar.sandbox.statement_checks:scan_sent", {"config": wide})
-    assert sandbox.run("loradar.sandbox.statement_checks:is_buildable", "transformers") is True
+            sandbox.run("loradar.sandbox.tasks:scan_sent", {"config": wide})
+    assert sandbox.run("loradar.sandbox.tasks:is_buildable", "transformers") is True

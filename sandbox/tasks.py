@@ -1,0 +1,216 @@
+"""The tasks of the service's workers: check a statement, and scan the body of a request.
+
+Everything heavy is imported inside the functions, so that the service can import this module. A request is parsed and
+its response written in the worker as well: a list of 100,000 layers takes a second for each.
+"""
+
+from collections.abc import Mapping as Json
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError
+
+from ..domain.architectures import Architecture
+from ..domain.mappings import Mapping
+from ..domain.scans import Scan
+from ..domain.schema import dump_json
+from ..domain.submissions import Checked, ListedLayer, Statement
+from ..domain.vocabulary import Library
+from ..errors import InvalidReference, InvalidRequest, InvalidStatement, LoradarError, UnknownArchitecture, quoted
+from ..references import Reference
+from ..validation.bodies import describe_problem, parse_json
+from ..validation.statements import STRICT, LayersField, NameField
+
+KnownBy = Literal["dataflow", "names", "listing"]
+
+LISTABLE = ("transformers", "timm", "diffusers")
+"""Libraries that list their architectures; ``torch`` names belong to a user's own code, which is never imported."""
+
+REFERENCE_LENGTH = 300
+MOST_FAULTS = 20
+
+
+def precheck(statement: Statement) -> None:
+    """Check a statement without a scan: in the process that serves, before it queues the check.
+
+    Raises:
+        InvalidStatement: If RE2 rejects a regex, or the architecture cannot be built here and its layers are not
+            listed.
+        MissingExtra: If there is a regex, and google-re2 is not installed.
+    """
+    from ..registry.contributions.safe_regex import check_regexes  # noqa: PLC0415 - core reaches the registry in functions alone
+
+    check_regexes(statement.spec)
+    if not statement.layers and not is_buildable(statement.library):
+        why = (
+            "is a class of somebody's own, which is never imported"
+            if statement.library == "torch"
+            else f"cannot be built: {statement.library} is not installed with this service"
+        )
+        message = f"{statement.reference} {why}. Send its 'layers': paths and shapes of its weights."
+        raise InvalidStatement(message, field="layers", library=statement.library)
+
+
+def is_buildable(library: str) -> bool:
+    """Return whether the architectures of a library can be built here by name; nothing is imported."""
+    return library in LISTABLE and find_spec(library) is not None and find_spec("torch") is not None
+
+
+def check(statement: Statement, registered: tuple[Mapping, ...] = ()) -> Checked:
+    """Scan the architecture of a statement, and weigh the statement.
+
+    An architecture whose name the installed library lists is built and proved; any other one is known by the layers
+    that came with the statement. A statement comes with no code, so none of it is run.
+
+    Args:
+        statement: The statement to check.
+        registered: Mappings registered for the same query.
+    """
+    from ..registry import failure_of, weigh  # noqa: PLC0415
+
+    try:
+        precheck(statement)
+        scan, known_by = _scan_statement(statement)
+    except LoradarError as error:
+        return Checked(None, error.message)
+    built = None if known_by == "listing" else scan  # a listing is stored only after a review
+    try:
+        evidence = weigh(scan, statement, registered, known_by)
+    except LoradarError as error:
+        return Checked(None, error.message, built)
+    return Checked(evidence, failure_of(evidence), built)
+
+
+def _scan_statement(statement: Statement) -> tuple[Scan, KnownBy]:
+    """Return the scan to weigh a statement on, and how its layers are known.
+
+    Raises:
+        LoradarError: If the architecture neither builds here nor came with its layers.
+    """
+    from ..discovery import scan_listing  # noqa: PLC0415
+
+    if is_buildable(statement.library):
+        try:
+            scan = _scan_listed_name(statement.library, statement.name, proved=True)
+        except LoradarError:
+            if not statement.layers:
+                raise
+        else:
+            return scan, "dataflow" if scan.method == "dataflow" else "names"
+    return scan_listing(Architecture(statement.library, statement.name), statement.layers or ()), "listing"
+
+
+def _scan_listed_name(library: str, name: str, *, proved: bool) -> Scan:
+    """Scan an architecture by a name that the installed library lists.
+
+    Raises:
+        UnknownArchitecture: If the library does not list it.
+        LoradarError: As ``discovery.scan``.
+    """
+    from ..discovery import How, list_architectures, scan_named  # noqa: PLC0415
+
+    known = list_architectures(library)
+    if name not in known:
+        way_out = f"The installed {library} has no such architecture. Send 'layers' if another version has it."
+        raise UnknownArchitecture(name, known, way_out, library=library)
+    return scan_named(library, name, How(proved=proved))
+
+
+class ConfigScan(BaseModel):
+    """A transformers ``config.json``: its ``model_type`` has to be one that transformers itself knows."""
+
+    model_config = STRICT
+
+    config: dict[str, Any] = Field(
+        description="What the file holds; code it names is never loaded", examples=[{"model_type": "olmo2"}]
+    )
+
+
+class LayersScan(BaseModel):
+    """A list of layers, as in the header of a weights file: only names and shapes are used."""
+
+    model_config = STRICT
+
+    layers: LayersField
+    library: Library = Field("torch", description="Library the architecture belongs to")
+    name: NameField = Field("unnamed", description="What to call the architecture")
+
+
+class ReferenceScan(BaseModel):
+    """An architecture by its name, or a repo's ``config.json`` on the hub."""
+
+    model_config = STRICT
+
+    reference: Annotated[str, Field(min_length=1, max_length=REFERENCE_LENGTH, pattern=r"^[!-~]+$")] = Field(
+        description="`transformers:NAME`, `timm:NAME`, `diffusers:NAME` or `hub:org/repo[@revision]`",
+        examples=["transformers:olmo2"],
+    )
+
+
+def choose_form(body: Any) -> str:
+    """Return the form a body is closest to, whose errors are reported: ``layers``, ``reference`` or ``config``."""
+    fields = body if isinstance(body, Json) else {}
+    return next((field for field in ("layers", "reference") if field in fields), "config")
+
+
+ScanRequest = Annotated[
+    Annotated[ConfigScan, Tag("config")]
+    | Annotated[LayersScan, Tag("layers")]
+    | Annotated[ReferenceScan, Tag("reference")],
+    Discriminator(choose_form),
+]
+"""The body of ``POST /v1/scan``, in one of its three forms."""
+
+
+def scan_request(body: bytes) -> bytes:
+    """Return the JSON of ``loradar scan --json`` for the body of ``POST /v1/scan``.
+
+    Raises:
+        InvalidRequest: If the body is not JSON, or has none of the three forms.
+        LoradarError: As the scan.
+    """
+    try:
+        request: BaseModel = TypeAdapter(ScanRequest).validate_python(parse_json(body))
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_FAULTS]
+        # The first part of a location is the form chosen, which the sender never named.
+        fields = [
+            {"field": ".".join(map(str, ("body", *f["loc"][1:]))), "problem": describe_problem(f)} for f in faults
+        ]
+        problems = "; ".join(f"{field['field']}: {field['problem']}" for field in fields)
+        message = f"The request has a bad field: {problems}. Send 'config', 'layers' or 'reference'. See /openapi.json."
+        raise InvalidRequest(message, fields=fields) from error
+    return dump_json(scan_sent(request.model_dump(by_alias=True)))
+
+
+def scan_sent(body: Json[str, Any]) -> Scan:
+    """Scan the model in the body of ``POST /v1/scan``: a configuration, a list of layers, or a reference.
+
+    Args:
+        body: ``{"config": {...}}``, ``{"layers": [...], "library"?, "name"?}`` or ``{"reference": "hub:org/repo"}``;
+            layers are in the JSON form of ``ListedLayer``.
+
+    Raises:
+        InvalidRequest: If it holds none of them, or a number in it is absurd.
+        InvalidReference: If the reference may name arbitrary code or files.
+        LoradarError: As the scan.
+    """
+    from ..discovery import fetch_config, scan_config, scan_listing  # noqa: PLC0415
+
+    if body.get("config") is not None:
+        return scan_config(body["config"])
+    if body.get("layers") is not None:
+        library: Library = body.get("library") or "torch"
+        layers = tuple(ListedLayer(each["path"], tuple(each["shape"]), each.get("class")) for each in body["layers"])
+        return scan_listing(Architecture(library, body.get("name") or "unnamed"), layers)
+    if body.get("reference") is None:
+        message = "There is nothing to scan. Send 'config', 'layers' or 'reference'."
+        raise InvalidRequest(message)
+    reference = Reference.parse(body["reference"])
+    if reference.scheme == "hub":
+        return scan_config(fetch_config(reference, for_others=True))
+    if reference.scheme not in LISTABLE:
+        schemes = ("hub", *LISTABLE)
+        message = f"{reference} is not scanned for others: it may be any code or file. Schemes: {quoted(schemes)}."
+        raise InvalidReference(message, reference=str(reference), schemes=list(schemes))
+    return _scan_listed_name(reference.scheme, reference.name, proved=False)
