@@ -1,13 +1,11 @@
-"""Proposals: which layers each family of PEFT's methods adapts, by which names, at what cost.
+"""Proposals: the layers each family of PEFT's methods adapts, their names and their cost.
 
-Used by the scanner: ``propose_all`` (a ``Subject`` -> proposals), ``saved_heads``, ``is_adaptable`` and
+Others may import: ``propose_all`` (a ``Subject`` -> proposals), ``saved_heads``, ``is_adaptable`` and
 ``ADAPTABLE_KINDS``.
 """
 
 from ...domain.selection import size_per_rank
 from .families import Subject, propose_all
-from .left_out import ADAPTABLE_KINDS
-from .rules import is_adaptable
-from .saved_heads import saved_heads
+from .rules import ADAPTABLE_KINDS, is_adaptable, saved_heads
 
 __all__ = ["ADAPTABLE_KINDS", "Subject", "is_adaptable", "propose_all", "saved_heads", "size_per_rank"]

@@ -1,4 +1,4 @@
-"""One rule per family of PEFT's methods: which layers it adapts; and the proposals that come of it."""
+"""Proposals by family of PEFT's methods: one rule per family chooses its layers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ...domain.selection import Choice, count_fixed, count_gains, count_per_rank
 from ...domain.targets import Formula
 from ...domain.vocabulary import Role
 from ..facts.data_files import read_facts
-from .reasons import tell_experts, tell_hit
+from .reasons import describe_expert_stacks, describe_left_out, describe_slots
 from .rules import EXPERT, MIXER_INPUT, Candidates, all_linear, choose_candidates, choose_layers, is_reached, with_roles
 
 KEY_VALUE: frozenset[Role] = frozenset({"attention.key", "attention.value", "attention.qkv", "attention.kv"})
@@ -21,15 +21,15 @@ PROJECTIONS: frozenset[Role] = KEY_VALUE | {"attention.query", "attention.latent
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What proposals are made for.
+    """The model that proposals are made for.
 
     Attributes:
         layers: Labelled layers.
         module_paths: Every module path of the model.
         parameter_paths: Every parameter path of the model.
         norm_sizes: Parameters of each norm, its bias included, by path.
-        saved: Paths of freshly made heads, to be trained in full.
-        saved_parameters: How many parameters those heads hold.
+        saved: Paths of heads made anew, to be trained in full.
+        saved_parameters: The number of parameters of those heads.
     """
 
     layers: tuple[Layer, ...]
@@ -41,112 +41,100 @@ class Subject:
 
 
 def propose_all(subject: Subject) -> tuple[Proposal, ...]:
-    """Return the proposals of every family and preset that has something to hit."""
+    """Return the proposals of every family and preset that matches a layer."""
     candidates = choose_candidates(subject.layers)
     if candidates is None:
         return ()
+    has_blocks = any(layer.depth for layer in candidates.layers)
+    left_out = describe_left_out(candidates.tower, subject.layers, has_blocks=has_blocks)
     blocks = Blocks(subject.layers)
-    return tuple(_propose(choice, candidates, subject, blocks) for choice in _choices(candidates, subject))
+    return tuple(_propose(choice, left_out, subject, blocks) for choice in _list_choices(candidates, subject))
 
 
-def _choices(candidates: Candidates, subject: Subject) -> Iterator[Choice]:
-    """Yield what each family adapts, where there is something."""
+def _list_choices(candidates: Candidates, subject: Subject) -> Iterator[Choice]:
+    """Yield the layers of each family, where there are any."""
     for preset in get_family("LORA").presets:
         layers, why = choose_layers(candidates.layers, preset)
-        yield from _chosen("LORA", layers, why, preset=preset)
-    yield from keys_values_and_what_enters_the_second_layer(candidates.layers)
-    yield from norms_between_the_layers(candidates, [x for x in subject.layers if not _is_saved(x, subject.saved)])
-    yield from every_matrix_with_singular_values(candidates.layers)
-    yield from biases_of_the_values(candidates.layers)
+        if layers:
+            yield Choice("LORA", layers, why, preset=preset)
+    # PEFT leaves a layer to modules_to_save if its path has the name of a saved module, anywhere.
+    unsaved = [x for x in subject.layers if not any(f".{name}." in f".{x.path}." for name in subject.saved)]
+    choices = (
+        choose_ia3(candidates.layers),
+        choose_ln_tuning(candidates, unsaved),
+        choose_osf(candidates.layers),
+        choose_beft(candidates.layers),
+    )
+    yield from (choice for choice in choices if choice.layers)
 
 
-def _chosen(family: str, layers: Sequence[Layer], why: str, **more: object) -> Iterator[Choice]:
-    if layers:
-        yield Choice(family, tuple(layers), why, **more)  # type: ignore[arg-type]
+def choose_ia3(layers: Sequence[Layer]) -> Choice:
+    """Return IA3's layers (arXiv:2205.05638, section 3.3): keys, values, and the second feed-forward layer's input.
 
-
-def _is_saved(layer: Layer, saved: Sequence[str]) -> bool:
-    """Tell whether PEFT leaves a layer to ``modules_to_save``: its path holds the name of a module saved, anywhere."""
-    return any(f".{name}." in f".{layer.path}." for name in saved)
-
-
-def keys_values_and_what_enters_the_second_layer(layers: Sequence[Layer]) -> Iterator[Choice]:
-    """IA3 (arXiv:2205.05638, section 3.3): keys, values, and what enters the second feed-forward layer.
-
-    A fused projection is scaled whole, as in PEFT's table. Without attention, what enters the mixers stands for them.
+    A fused projection is scaled whole, as in PEFT's table. Without attention, the input of the mixers is scaled.
     """
     method = get_method("IA3")
     fitting = [layer for layer in layers if method.fits(layer.kind, layer.groups)]
     scaled = with_roles(fitting, KEY_VALUE) or with_roles(fitting, MIXER_INPUT)
     feedforward = with_roles(fitting, FEED_FORWARD)
     why = "key and value, or the projection that holds them, and the second feed-forward layer at its input"
-    yield from _chosen("IA3", (*scaled, *feedforward), why, feedforward=feedforward)
+    return Choice("IA3", (*scaled, *feedforward), why, feedforward=feedforward)
 
 
-def norms_between_the_layers(candidates: Candidates, layers: Sequence[Layer]) -> Iterator[Choice]:
-    """LN_TUNING: the norms that blocks put between their layers, and the one that follows the last block.
+def choose_ln_tuning(candidates: Candidates, layers: Sequence[Layer]) -> Choice:
+    """Return LN_TUNING's norms: those between the layers of the blocks, and the one after the last block.
 
     A norm beside the projections of an attention or a mixer works on queries, keys or a state, and is left alone; so is
     one of the embeddings.
     """
     inside = {layer.path.rpartition(".")[0] for layer in layers if layer.role in PROJECTIONS and layer.depth}
-    norms = [
-        layer
-        for layer in layers
-        if layer.role == "norm" and layer.kind == "norm" and layer.tower == candidates.tower and is_reached(layer)
-    ]
-    between = [layer for layer in norms if layer.depth and layer.path.rpartition(".")[0] not in inside]
-    around = _paths_around_blocks(candidates, layers)
-    last = [layer for layer in norms if layer.path in around and not _stands_before(layer)]
+    around = _find_around_blocks(candidates, layers)
+    before: list[str] = read_facts("methods.toml")["families"]["LN_TUNING"]["unless"]
+
+    def is_chosen(norm: Layer) -> bool:
+        is_between = norm.depth and norm.path.rpartition(".")[0] not in inside
+        words = norm.name.lower().split("_")
+        is_last = norm.path in around and not any(word.startswith(tuple(before)) for word in words)
+        return bool(is_between or is_last)
+
+    norms = [x for x in layers if x.role == "norm" and x.kind == "norm" and x.tower == candidates.tower]
     why = "the norms between the layers of the blocks, and the one behind the last block"
-    chosen = {layer.path for layer in (*between, *last)}
-    yield from _chosen("LN_TUNING", [layer for layer in norms if layer.path in chosen], why)
+    return Choice("LN_TUNING", tuple(norm for norm in norms if is_reached(norm) and is_chosen(norm)), why)
 
 
-def _paths_around_blocks(candidates: Candidates, layers: Sequence[Layer]) -> set[str]:
+def _find_around_blocks(candidates: Candidates, layers: Sequence[Layer]) -> set[str]:
     """Return the layers beside a list of blocks, and those that follow it in a module around it."""
     stacks = {layer.block.rpartition(".")[0] for layer in candidates.layers if layer.block}
     beside = {stack.rpartition(".")[0] for stack in stacks}
     around: set[str] = set()
-    found: set[str] = set()
+    paths: set[str] = set()
     for layer in layers:
-        owner = layer.path.rpartition(".")[0]
         if layer.block and layer.block.rpartition(".")[0] in stacks:
-            around.update(_owners(layer.block))
-        elif not layer.depth and owner in around | beside:
-            found.add(layer.path)
-    return found
+            segments = layer.block.split(".")
+            around.update(".".join(segments[:end]) for end in range(len(segments) - 1))
+        elif not layer.depth and layer.path.rpartition(".")[0] in around | beside:
+            paths.add(layer.path)
+    return paths
 
 
-def _owners(path: str) -> set[str]:
-    segments = path.split(".")
-    return {".".join(segments[:end]) for end in range(len(segments) - 1)}
-
-
-def _stands_before(norm: Layer) -> bool:
-    words = norm.name.lower().split("_")
-    starts: list[str] = read_facts("methods.toml")["families"]["LN_TUNING"]["unless"]
-    return any(word.startswith(tuple(starts)) for word in words)
-
-
-def every_matrix_with_singular_values(layers: Sequence[Layer]) -> Iterator[Choice]:
-    """OSF: every linear layer of the blocks; a matrix needs two singular values, one to keep and one to train."""
+def choose_osf(layers: Sequence[Layer]) -> Choice:
+    """Return OSF's linear layers of the blocks; a matrix needs two singular values, one to keep and one to train."""
     method = get_method("OSF")
     linear, why = all_linear(layers)
-    yield from _chosen("OSF", [x for x in linear if method.fits(x.kind) and min(x.shape) > 1], why)
+    return Choice("OSF", tuple(x for x in linear if method.fits(x.kind) and min(x.shape) > 1), why)
 
 
-def biases_of_the_values(layers: Sequence[Layer]) -> Iterator[Choice]:
-    """BEFT: the value projections that stand alone; in a fused one the biases of query and key would be trained too."""
+def choose_beft(layers: Sequence[Layer]) -> Choice:
+    """Return BEFT's separate value projections; in a fused one the biases of query and key would be trained too."""
     method = get_method("BEFT")
     values = with_roles([layer for layer in layers if method.fits(layer.kind)], frozenset({"attention.value"}))
-    yield from _chosen("BEFT", values, "the value projections that stand alone (PEFT's convention)")
+    return Choice("BEFT", values, "the value projections that stand alone (PEFT's convention)")
 
 
-def _propose(choice: Choice, candidates: Candidates, subject: Subject, blocks: Blocks) -> Proposal:
+def _propose(choice: Choice, left_out: Sequence[str], subject: Subject, blocks: Blocks) -> Proposal:
     experts = [layer for layer in choice.layers if layer.role in EXPERT and layer.kind == "expert_parameter"]
     gains = count_gains(choice.layers, subject.parameter_paths)
-    why = (*tell_hit(choice), choice.why, *tell_experts(experts, subject.parameter_paths), *candidates.reasons)
+    stacks = describe_expert_stacks(experts, subject.parameter_paths)
     fixed = count_fixed(choice, subject.norm_sizes, gains) + subject.saved_parameters
     return Proposal(
         peft_type=choice.family,
@@ -154,7 +142,7 @@ def _propose(choice: Choice, candidates: Candidates, subject: Subject, blocks: B
         **make_spec(choice, subject.module_paths, subject.parameter_paths, subject.saved).values,
         matched=len(choice.layers),
         formula=Formula(count_per_rank(choice, gains), fixed),
-        reasons=why,
+        reasons=(*describe_slots(choice), choice.why, *stacks, *left_out),
         coverage=blocks.cover(choice.layers),
         reached=blocks.share(choice.layers),
     )
