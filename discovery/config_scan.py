@@ -1,7 +1,7 @@
-"""scan_config: a transformers ``config.json`` that somebody sends -> a scan of the model it describes.
+"""The scan of a transformers ``config.json`` from an untrusted sender.
 
-Only model types that transformers itself has are built. What a configuration can have loaded or run (code beside it,
-kernels of a hub, a pretrained backbone) is left out or refused before it is read.
+Only model types of transformers itself are built. Settings that could load or run code (code beside the file, kernels
+of a hub, a pretrained backbone) are removed or rejected before the configuration is read.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,29 +25,34 @@ def scan_config(config: Mapping[str, Any]) -> Scan:
     """Scan the model that a configuration describes: on meta, at full depth, traced if a forward runs.
 
     Args:
-        config: What a ``config.json`` holds.
+        config: The content of a ``config.json``.
 
     Raises:
         InvalidRequest: If it is too large or too deep, or a number in it is absurd.
-        UnknownArchitecture: If its ``model_type`` is none of transformers' own.
+        UnknownArchitecture: If its ``model_type`` is not one of transformers' own.
         ScanFailed: If the model does not build from it.
         MissingExtra: If transformers is not installed.
     """
     require("scan", "transformers")
     check_config(config)
-    model_type = config.get("model_type")
-    _check_known(model_type, runs_code="auto_map" in config)
-    cleaned = clean_config(config)
+    model_type = check_model_type(config)
     with offline():
         try:
-            return scan(sources.make_config(str(model_type), cleaned))
+            return scan(sources.make_config(model_type, clean_config(config)))
         except ScanFailed as error:
             cause = error.details.get("cause") or error.message
             message = f"No model of type {model_type!r} builds from this configuration ({cause})."
             raise type(error)(message, **error.details) from error
 
 
-def _check_known(model_type: Any, *, runs_code: bool) -> None:
+def check_model_type(config: Mapping[str, Any]) -> str:
+    """Return the model type of a configuration.
+
+    Raises:
+        InvalidRequest: If it has none, or one that is not a name.
+        UnknownArchitecture: If transformers itself has no such type.
+    """
+    model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         message = (
             "The configuration has no model_type, which tells what it configures. Send a transformers config.json."
@@ -58,23 +63,24 @@ def _check_known(model_type: Any, *, runs_code: bool) -> None:
         raise InvalidRequest(f"model_type: {fault}", field="model_type")
     known = sources.list_names("transformers")
     if model_type not in known:
-        code = " The code its auto_map names is never run." if runs_code else ""
+        code = " The code its auto_map names is never run." if "auto_map" in config else ""
         raise UnknownArchitecture(
             model_type, known, f"Only transformers' own types are built.{code}", library="transformers"
         )
+    return model_type
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Check the bounds of a configuration, before anything is made of it.
+    """Check the bounds of a configuration, before anything is built from it.
 
     Raises:
-        InvalidRequest: Naming the setting, its value and the most it may be.
+        InvalidRequest: If a setting exceeds its bound; names the setting, its value and the bound.
     """
     for count, (path, value) in enumerate(_walk(config)):
         if count >= MOST_VALUES:
             message = f"The configuration has more than {MOST_VALUES} values. Leave out what configures no layer."
             raise InvalidRequest(message, limit=MOST_VALUES)
-        fault = _fault_in(path, value)
+        fault = find_fault(path, value)
         if fault:
             raise InvalidRequest(f"Setting {shorten('.'.join(path))} {fault}", field=".".join(path)[:200])
 
@@ -91,39 +97,34 @@ def _walk(value: Any, path: tuple[str, ...] = (), nesting: int = 0) -> Iterator[
     if path:
         yield path, value
     if isinstance(value, Mapping):
-        for name, held in value.items():
-            yield from _walk(held, (*path, str(name)), nesting + 1)
+        for name, item in value.items():
+            yield from _walk(item, (*path, str(name)), nesting + 1)
     elif isinstance(value, list | tuple):
-        for held in value:
-            yield from _walk(held, path, nesting + 1)
+        for item in value:
+            yield from _walk(item, path, nesting + 1)
 
 
-def _fault_in(path: tuple[str, ...], value: Any) -> str | None:
+def find_fault(path: tuple[str, ...], value: Any) -> str | None:
+    """Return the fault of a setting in words, if it exceeds a bound or names a repo or a path."""
     facts, name = read_facts("sent.toml")["config"], path[-1].lower()
     if isinstance(value, str):
-        return _fault_in_string(name, value, facts["names"])
-    if isinstance(value, bool) or not isinstance(value, int | float):
+        if len(value) > LONGEST_STRING:
+            return f"has {len(value)} characters; {LONGEST_STRING} is the most."
+        if name in facts["names"] and explain_invalid_name(value):
+            return f"is {shorten(value)}, which is no name in a library: nothing is loaded from a repo or a path."
+    if not isinstance(value, int) or isinstance(value, bool):
         return None
     counts: dict[str, int] = facts["counts"]
     most = min((limit for word, limit in counts.items() if word in name.split("_")), default=facts["most"])
-    return f"is {str(value)[:40]}; {most} is the most." if isinstance(value, int) and abs(value) > most else None
-
-
-def _fault_in_string(name: str, value: str, names: list[str]) -> str | None:
-    if len(value) > LONGEST_STRING:
-        return f"has {len(value)} characters; {LONGEST_STRING} is the most."
-    if name in names and explain_invalid_name(value):
-        return f"is {shorten(value)}, which is no name in a library: nothing is loaded from a repo or a path."
-    return None
+    return f"is {str(value)[:40]}; {most} is the most." if abs(value) > most else None
 
 
 def clean_config(value: Any) -> Any:
-    """Return a configuration without what would have something loaded or run, at any depth."""
-    if isinstance(value, Mapping):
-        return {str(name): clean_config(held) for name, held in value.items() if not _is_left_out(str(name))}
-    return [clean_config(held) for held in value] if isinstance(value, list | tuple) else value
-
-
-def _is_left_out(name: str) -> bool:
+    """Return a configuration without the settings that could load or run code, at any depth."""
     facts = read_facts("sent.toml")["config"]
-    return name in facts["left_out"] or name.endswith(tuple(facts["left_out_ending"]))
+    endings = tuple(facts["left_out_ending"])
+    if isinstance(value, Mapping):
+        kept = {str(name): item for name, item in value.items()}
+        kept = {n: item for n, item in kept.items() if n not in facts["left_out"] and not n.endswith(endings)}
+        return {name: clean_config(item) for name, item in kept.items()}
+    return [clean_config(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,7 @@
-"""The last word on every role: dataflow outranks names; both verdicts are kept, and where they differ it shows."""
+"""Evidence of roles: merge the roles from names with those from the trace, which outrank them.
+
+Both verdicts are kept with a layer, so that a difference shows.
+"""
 
 import re
 from collections import Counter, defaultdict
@@ -11,49 +14,41 @@ from .dataflow import Trace, Verdict
 DECLARED: frozenset[Role] = frozenset(
     {"head", "norm", "projector", "embedding.token", "embedding.position", "embedding.patch"}
 )
-"""Roles a model declares by its structure; what flows through a head looks like a feed-forward network."""
-
+"""Roles a model declares by its structure; the dataflow of a head looks like a feed-forward network."""
 
 NAMED_FOR = ("attention.", "mixer.", "mlp.")
 
 
-def judge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
+def merge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
     """Return the layers with the role the trace gives them, where it gives one, and whether they were called."""
-    verdicts = _verdicts(layers, trace)
-    filled = _filled(layers, verdicts)
-    return tuple(_judged(layer, verdicts.get(layer.path) or _unmet(layer, filled, trace), trace) for layer in layers)
+    verdicts = _find_verdicts(layers, trace)
+    taken = {(layer.block, verdicts[layer.path][0]) for layer in layers if layer.path in verdicts}
+    return tuple(_merge_layer(x, verdicts.get(x.path) or demote_if_taken(x, taken, trace), trace) for x in layers)
 
 
-def _filled(layers: tuple[Layer, ...], verdicts: dict[str, Verdict]) -> set[tuple[str | None, Role]]:
-    """Return the (block, role) that dataflow gave to some layer: no other layer of the block has it by its name."""
-    return {(layer.block, verdicts[layer.path][0]) for layer in layers if layer.path in verdicts}
-
-
-def _unmet(layer: Layer, filled: set[tuple[str | None, Role]], trace: Trace) -> Verdict | None:
-    """A layer whose name promises what dataflow knows another one does."""
+def demote_if_taken(layer: Layer, taken: set[tuple[str | None, Role]], trace: Trace) -> Verdict | None:
+    """Return role ``other`` if the trace gave the role of this layer's name to another layer of the block."""
     is_named = layer.evidence[0].by == "names" and layer.depth and layer.role.startswith(NAMED_FOR)
-    if not is_named or not _was_called(layer, trace) or (layer.block, layer.role) not in filled:
+    if not is_named or not _was_called(layer, trace) or (layer.block, layer.role) not in taken:
         return None
     return "other", f"another layer of its block is the {layer.role}"
 
 
 def list_untraced(layers: tuple[Layer, ...]) -> tuple[Tower, ...]:
-    """Return the towers no forward ran through: most of their weights in blocks were neither called nor told of."""
+    """Return the towers no forward ran through: most of their layers in blocks were neither called nor traced."""
     seen: dict[Tower, list[bool]] = defaultdict(list)
     for layer in layers:
         if layer.depth and layer.role not in DECLARED:
             seen[layer.tower].append(layer.called is not None or layer.evidence[0].by == "dataflow")
-    return tuple(sorted(tower for tower, reached in seen.items() if 2 * sum(reached) <= len(reached)))
+    return tuple(sorted(tower for tower, traced in seen.items() if 2 * sum(traced) <= len(traced)))
 
 
-def _judged(layer: Layer, verdict: Verdict | None, trace: Trace) -> Layer:
+def _merge_layer(layer: Layer, verdict: Verdict | None, trace: Trace) -> Layer:
     was_called = _was_called(layer, trace)
-    role, evidence = _settle(layer, verdict) if verdict else (layer.role, layer.evidence)
+    role, evidence = _merge_roles(layer, verdict) if verdict else (layer.role, layer.evidence)
     if layer.path in trace.shared:
-        evidence = (
-            *evidence,
-            Evidence("dataflow", f"shared x {trace.shared[layer.path]}: one weight for as many runs"),
-        )
+        runs = f"shared x {trace.shared[layer.path]}: one weight for as many runs"
+        evidence = (*evidence, Evidence("dataflow", runs))
     elsewhere = trace.read_elsewhere.get(layer.path) if was_called else None
     if elsewhere:
         reader = elsewhere.kernel or "another path"
@@ -70,27 +65,27 @@ def _judged(layer: Layer, verdict: Verdict | None, trace: Trace) -> Layer:
     )
 
 
-def _verdicts(layers: tuple[Layer, ...], trace: Trace) -> dict[str, Verdict]:
+def _find_verdicts(layers: tuple[Layer, ...], trace: Trace) -> dict[str, Verdict]:
     """Return the verdict on each layer; one that no forward reached shares that of its siblings in other blocks."""
-    told = {layer.path: said for layer in layers if (said := trace.verdict(layer.path)) is not None}
+    verdicts = {layer.path: verdict for layer in layers if (verdict := trace.verdict(layer.path)) is not None}
     by_pattern: dict[str, Counter[Verdict]] = defaultdict(Counter)
-    for path, said in told.items():
-        by_pattern[_alike(path)][said] += 1
+    for path, verdict in verdicts.items():
+        by_pattern[_open_numbers(path)][verdict] += 1
     for layer in layers:
-        siblings = by_pattern.get(_alike(layer.path))
-        if layer.path not in told and siblings and not _was_called(layer, trace):
+        siblings = by_pattern.get(_open_numbers(layer.path))
+        if layer.path not in verdicts and siblings and not _was_called(layer, trace):
             role, says = siblings.most_common(1)[0][0]
-            told[layer.path] = role, f"its siblings: {says}"
-    return told
+            verdicts[layer.path] = role, f"its siblings: {says}"
+    return verdicts
 
 
-def _alike(path: str) -> str:
-    """Return a path with every number in it replaced: ``expert_3`` stands beside ``expert_4``."""
+def _open_numbers(path: str) -> str:
+    """Return a path with every number in it replaced, so that ``expert_3`` is a sibling of ``expert_4``."""
     return re.sub(r"\d+", "*", path)
 
 
-def _settle(layer: Layer, verdict: Verdict) -> tuple[Role, tuple[Evidence, ...]]:
-    """Return the role and the evidence, what decided first; a verdict that lost says what it would have said."""
+def _merge_roles(layer: Layer, verdict: Verdict) -> tuple[Role, tuple[Evidence, ...]]:
+    """Return the role and the evidence, the deciding one first; a verdict that lost names the role it gave."""
     role, says = verdict
     is_no_head = layer.role == "head" and role == "embedding.patch"  # a base model may hold less than its class does
     if layer.role in DECLARED and not is_no_head:

@@ -13,8 +13,7 @@ import torch
 
 from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import list_layers, sources
-from loradar.discovery.liveness.experiment import list_floating
-from loradar.discovery.liveness.quiet import quiet
+from loradar.discovery.liveness.experiment import list_floating, quiet
 from loradar.discovery.meta_run.running import compute_model
 from loradar.discovery.small_builds import small_builds
 from loradar.domain.patterns import pattern_of

@@ -1,17 +1,10 @@
-"""Liveness: an adapter on every layer of a small real build, one forward and one backward, and what came of it."""
+"""Liveness: put an adapter on every layer of a small real build, and see which receive a gradient.
+
+Others may import: ``prove_any`` (proves on the first build that shows enough), ``apply_proof`` (layers with the
+verdicts of a ``Proof``), ``recall_proof`` and ``proof_holds`` (a proof on record, taken over for a model built alike).
+"""
 
 from .proofs import Proof, apply_proof, prove, prove_any
-from .real_builds import Builds, list_builds
 from .recalled import Recall, proof_holds, recall_proof
 
-__all__ = [
-    "Builds",
-    "Proof",
-    "Recall",
-    "apply_proof",
-    "list_builds",
-    "proof_holds",
-    "prove",
-    "prove_any",
-    "recall_proof",
-]
+__all__ = ["Proof", "Recall", "apply_proof", "proof_holds", "prove", "prove_any", "recall_proof"]

@@ -1,7 +1,7 @@
-"""Probes: a rank-one LoRA adapter on each layer of a model that is thrown away, beside the layer's own forward.
+"""Probes: a rank-one LoRA adapter on each layer of a model that is thrown away, around the layer's own forward.
 
-A probe stands where PEFT's adapter would (``module.forward``), so a layer whose weight is read without it has a probe
-that sees nothing. Source of the method: arXiv:2106.09685.
+A probe replaces the same attribute as PEFT's adapter (``module.forward``), so the probe of a layer whose weight is read
+without it sees nothing. Source of the method: arXiv:2106.09685.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS
 
 _SHARE = 0.1
-"""Size of an update beside what the layer writes: seen through rounding, and too small to change what a model does."""
+"""Size of an update relative to the output: above rounding, and too small to change the behaviour of a model."""
 _CONVOLVE: dict[str, Callable[..., Tensor]] = {
     "conv1d": functional.conv1d,
     "conv2d": functional.conv2d,
@@ -29,8 +29,8 @@ class Probe(ABC):
     """An adapter on one layer.
 
     Attributes:
-        path: Where the layer stands.
-        calls: How often the layer's forward ran.
+        path: The path of the layer.
+        calls: The number of calls of the layer's forward.
         is_silent: Whether it adds nothing, because it is merged or does not fit.
     """
 
@@ -43,18 +43,18 @@ class Probe(ABC):
     @property
     @abstractmethod
     def parameters(self) -> Sequence[Tensor]:
-        """What it trains."""
+        """The tensors it trains."""
 
     @abstractmethod
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what the adapted layer returns; ``inner`` is the forward it stands before."""
+        """Return the output of the adapted layer; ``inner`` is the layer's own forward."""
 
     def attach(self) -> None:
-        """Stand before the layer's forward."""
+        """Replace the layer's forward."""
         self.module.__dict__["forward"] = partial(self._count, self.module.forward)
 
     def detach(self) -> None:
-        """Leave the layer's forward as it was."""
+        """Restore the layer's forward."""
         self.module.__dict__.pop("forward", None)
 
     def _count(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -67,15 +67,15 @@ class Trained(Probe):
 
     def __init__(self, path: str, module: nn.Module) -> None:
         super().__init__(path, module)
-        self._own = [p.requires_grad_() for p in module._parameters.values() if p is not None and _is_real(p)]
+        self._own = [p.requires_grad_() for p in module._parameters.values() if p is not None and p.is_floating_point()]
 
     @property
     def parameters(self) -> Sequence[Tensor]:
-        """What it trains."""
+        """The tensors it trains."""
         return self._own
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what the adapted layer returns."""
+        """Return the output of the adapted layer."""
         return inner(*args, **kwargs)
 
 
@@ -92,7 +92,7 @@ class Factored(Probe):
 
     @property
     def parameters(self) -> Sequence[Tensor]:
-        """What it trains."""
+        """The tensors it trains."""
         return self.a, self.b
 
     @property
@@ -103,30 +103,34 @@ class Factored(Probe):
     @property
     @abstractmethod
     def delta(self) -> Tensor:
-        """What merging adds to the weight."""
+        """The update that merging adds to the weight."""
 
     def merge(self, sign: int = 1) -> None:
-        """Put the update into the weight, or take it out again."""
+        """Add the update to the weight, or subtract it again."""
         with torch.no_grad():
             self.weight.data += sign * self.delta.to(self.weight.dtype)
         self.is_silent = sign > 0
 
 
 class Added(Factored):
-    """An update beside what the layer writes."""
+    """A layer with an update added to its output."""
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what the adapted layer returns."""
+        """Return the output of the adapted layer."""
         written = inner(*args, **kwargs)
         if self.is_silent:
             return written
         read = args[0] if args else next(iter(kwargs.values()))
-        if isinstance(written, tuple):  # a linear of a class of its own may return more beside it
-            return written[0] + self._fitting(read, written[0]), *written[1:]
-        return written + self._fitting(read, written)
+        if isinstance(written, tuple):  # a user's linear class may return more values
+            return written[0] + self.fit_update(read, written[0]), *written[1:]
+        return written + self.fit_update(read, written)
 
-    def _fitting(self, read: Any, written: Any) -> Tensor:
-        """Return the update for what was written; a class of its own may read and write something else altogether."""
+    def fit_update(self, read: Any, written: Any) -> Tensor:
+        """Return the update for an output.
+
+        Raises:
+            Unfitting: If it has another shape: a user's class may compute with other inputs and outputs.
+        """
         name = type(self.module).__name__
         if not isinstance(read, Tensor) or not isinstance(written, Tensor):
             raise Unfitting(self.path, f"{name} does not turn one tensor into another")
@@ -141,11 +145,11 @@ class Added(Factored):
 
     @abstractmethod
     def update(self, read: Tensor) -> Tensor:
-        """Return what the adapter adds for what the layer read."""
+        """Return the update for an input."""
 
 
 class Dense(Added):
-    """On a linear, whichever way round its weight stands."""
+    """A linear, its weight transposed or not."""
 
     def __init__(self, path: str, module: nn.Module, layer: Layer) -> None:
         read, written = layer.in_features or 1, layer.out_features or 1
@@ -153,35 +157,35 @@ class Dense(Added):
         self._is_transposed = layer.kind == "transposed_linear"
 
     def update(self, read: Tensor) -> Tensor:
-        """Return what the adapter adds for what the layer read."""
+        """Return the update for an input."""
         return functional.linear(functional.linear(read.to(self.a.dtype), self.a), self.b)
 
     @property
     def delta(self) -> Tensor:
-        """What merging adds to the weight."""
+        """The update that merging adds to the weight."""
         product = torch.mm(self.b, self.a)
         return product.t() if self._is_transposed else product
 
 
 class Lookup(Added):
-    """On an embedding."""
+    """An embedding."""
 
     def __init__(self, path: str, module: nn.Module) -> None:
         weight = cast("Tensor", module.weight)
         super().__init__(path, module, (weight.shape[0], 1), (1, weight.shape[1]))
 
     def update(self, read: Tensor) -> Tensor:
-        """Return what the adapter adds for what the layer read."""
+        """Return the update for an input."""
         return torch.matmul(functional.embedding(read, self.a), self.b)
 
     @property
     def delta(self) -> Tensor:
-        """What merging adds to the weight."""
+        """The update that merging adds to the weight."""
         return torch.mm(self.a, self.b)
 
 
 class Convolution(Added):
-    """On a convolution: one rank for each of its groups (PEFT 0.21.2 builds it so too)."""
+    """A convolution: one rank for each of its groups, as PEFT 0.21.2 builds it."""
 
     def __init__(self, path: str, module: nn.Module, layer: Layer) -> None:
         weight = cast("Tensor", module.weight)
@@ -190,7 +194,7 @@ class Convolution(Added):
         super().__init__(path, module, (layer.groups, *weight.shape[1:]), (weight.shape[0], 1, *ones))
 
     def update(self, read: Tensor) -> Tensor:
-        """Return what the adapter adds for what the layer read."""
+        """Return the update for an input."""
         module: Any = self.module
         padding = module.padding
         if module.padding_mode != "zeros":
@@ -204,13 +208,13 @@ class Convolution(Added):
 
     @property
     def delta(self) -> Tensor:
-        """What merging adds to the weight."""
+        """The update that merging adds to the weight."""
         rows = self.weight.shape[0] // self._groups
         return torch.mul(self.b, self.a.repeat_interleave(rows, dim=0))
 
 
 class Stacked(Factored):
-    """On a stack of matrices, such as fused experts; its owner's forward sees the sum."""
+    """A stack of matrices, such as fused experts; its owner's forward sees the sum."""
 
     def __init__(self, path: str, module: nn.Module, name: str) -> None:
         self._name = name
@@ -224,20 +228,20 @@ class Stacked(Factored):
 
     @property
     def delta(self) -> Tensor:
-        """What merging adds to the weight."""
+        """The update that merging adds to the weight."""
         return torch.bmm(self.b, self.a)
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return what the owner returns with the sum in the place of its weight."""
+        """Return the output of the owner with the sum as its weight."""
         if self.is_silent:
             return inner(*args, **kwargs)
-        held: dict[str, Any] = self.module._parameters
-        own = held[self._name]
-        held[self._name] = own + self.delta.to(own.dtype)
+        parameters: dict[str, Any] = self.module._parameters
+        own = parameters[self._name]
+        parameters[self._name] = own + self.delta.to(own.dtype)
         try:
             return inner(*args, **kwargs)
         finally:
-            held[self._name] = own
+            parameters[self._name] = own
 
 
 class Unfitting(Exception):
@@ -251,13 +255,14 @@ class Unfitting(Exception):
 
 
 def make_probes(model: nn.Module, layers: Iterable[Layer]) -> list[Probe]:
-    """Return a probe for every layer an adapter of some method could sit on, none attached."""
+    """Return a probe for every layer that some method could adapt, none attached."""
     modules = dict(model.named_modules())
-    found = (_make_probe(layer, modules) for layer in layers)
-    return [probe for probe in found if probe is not None]
+    probes = (make_probe(layer, modules) for layer in layers)
+    return [probe for probe in probes if probe is not None]
 
 
-def _make_probe(layer: Layer, modules: dict[str, nn.Module]) -> Probe | None:
+def make_probe(layer: Layer, modules: dict[str, nn.Module]) -> Probe | None:
+    """Return the probe for a layer by its kind, if it has a floating weight."""
     if layer.kind == "expert_parameter":
         owner, _, name = layer.path.rpartition(".")
         return Stacked(layer.path, modules[owner], name)
@@ -265,14 +270,10 @@ def _make_probe(layer: Layer, modules: dict[str, nn.Module]) -> Probe | None:
     weight = module._parameters.get("weight")
     if layer.kind == "norm":
         return Trained(layer.path, module)
-    if weight is None or not _is_real(weight):
+    if weight is None or not weight.is_floating_point():
         return None
     if layer.kind in ("linear", "transposed_linear"):
         return Dense(layer.path, module, layer)
     if layer.kind in CONV_KINDS:
         return Convolution(layer.path, module, layer)
     return Lookup(layer.path, module) if layer.kind == "embedding" else None
-
-
-def _is_real(tensor: Tensor) -> bool:
-    return tensor.is_floating_point()

@@ -1,5 +1,8 @@
-"""Small real builds: an architecture made narrow and shallow, with weights, for what has to be computed for real."""
+"""Small builds: real builds of an architecture with weights, narrow and shallow, for proofs that compute with them.
 
-from .builds import SmallBuild, small_builds
+Others may import: ``list_builds`` (builds of a reference or a live model), its type ``Builds``, and ``SmallBuild``.
+"""
 
-__all__ = ["SmallBuild", "small_builds"]
+from .builds import Builds, SmallBuild, list_builds, small_builds
+
+__all__ = ["Builds", "SmallBuild", "list_builds", "small_builds"]

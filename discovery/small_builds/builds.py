@@ -1,7 +1,7 @@
-"""An architecture -> small real builds of it that have every slot of the full model."""
+"""Small real builds of an architecture that have every slot of the full model, and copies of live models."""
 
 import copy
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -14,19 +14,20 @@ from ...errors import ScanFailed
 from ...references import Reference
 from .. import sources
 from ..facts.layers import list_layers
+from ..meta_run.conditions import random_states_kept
 from ..meta_run.memory import give_back
 from ..sources.recipes import Change, Recipe
-from .config_tree import Path, Section, list_sections, replaced
+from .config_tree import Path, Section, find_limit, list_sections, replaced
 from .depths import DEPTHS, fewer_experts, shallowed
-from .images import smaller_images
-from .terms import find_limit
-from .vocabularies import fewer_tokens
+from .inputs import fewer_tokens, smaller_images
 from .widths import narrowed
 
 LIMITS = ((64, True), (64, False), (10, True), (8, True), (5, True), (4, True), (2, False), (1, False))
-"""By what widths are divided at most, and whether vocabularies and experts shrink; the smallest model first."""
+"""Largest divisor of widths, and whether vocabularies and experts shrink; the smallest model first."""
 MOST_PARAMETERS = 375_000_000
 """1.5 GB of weights in single precision."""
+MOST_BYTES = 2 << 30
+"""Weights up to which a live model is copied."""
 SMALL = 20_000_000
 """A model up to this many parameters is small as it is, unless it is deep."""
 FEW_LAYERS = 150
@@ -42,7 +43,7 @@ class SmallBuild:
         model: In single precision; its mode, dropout and the like are as its library built it.
         says: How much of the full model it is, in words.
         input_size: Channels, height and width of an image it takes, for timm's models.
-        scale: What it has in common with the builds that differ from it in depth alone.
+        scale: An identifier shared by the builds that differ from it in depth alone.
     """
 
     model: nn.Module
@@ -51,13 +52,99 @@ class SmallBuild:
     scale: str = ""
 
 
+Builds = Callable[[Collection[Layer]], Iterator[SmallBuild]]
+"""Makes real builds of a model with these layers, the smallest first."""
+
+
+def list_builds(subject: Any, model: nn.Module, layers: Collection[Layer]) -> Iterator[SmallBuild]:
+    """Yield real builds of a scanned model, the smallest first.
+
+    Args:
+        subject: The subject of the scan: a reference, a configuration or a live module.
+        model: The module that is scanned; a copy of it is the only build, unless ``subject`` names a library's.
+        layers: Its layers; each build has all of their slots.
+
+    Raises:
+        ScanFailed: If there is none.
+    """
+    if isinstance(subject, str) and Reference.parse(subject).scheme != "torch":
+        yield from small_builds(Reference.parse(subject), layers)
+        return
+    name = type(model).__name__
+    if any(parameter.is_meta for parameter in model.parameters()):
+        message = f"{name} is on meta: there is nothing to compute with. Give it real weights, or scan a reference."
+        raise ScanFailed(message, reference=name)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    if size > MOST_BYTES:
+        limit = f"{MOST_BYTES >> 20} MiB that are copied to prove something"
+        message = f"{name} holds {size >> 20} MiB, more than the {limit}."
+        raise ScanFailed(message, reference=name)
+    with random_states_kept():
+        yield SmallBuild(copy.deepcopy(model).cpu().float(), "as it is", None)
+
+
+def small_builds(reference: Reference, layers: Collection[Layer]) -> Iterator[SmallBuild]:
+    """Yield builds of an architecture with real weights, the smallest first, up to the full model.
+
+    Every build has every slot of the full model, and every kind of block: it is checked on meta before weights are
+    made. The same reference gives the same weights; the random states of the process are left unchanged.
+
+    Args:
+        reference: An architecture of transformers, timm or diffusers.
+        layers: The layers of its full model.
+
+    Raises:
+        ScanFailed: If there is none.
+    """
+    search = _Search(sources.find_recipe(reference), structure(layers))
+    weights = sum(prod(layer.shape) for layer in layers if layer.tied_to is None)
+    has_build = False
+    for change, says, scale in search.candidates(is_small=weights <= SMALL and len(layers) <= FEW_LAYERS):
+        try:
+            model = search.recipe.build_filled(change)
+        except ScanFailed as failed:
+            search.reasons.append(str(failed))
+            give_back()
+            continue
+        has_build = True
+        yield SmallBuild(model, says, find_input_size(model), scale)
+    if not has_build:
+        reason = search.reasons[0] if search.reasons else "nothing can be made smaller"
+        message = f"{reference} has no small build with every slot of the full model: {reason}"
+        raise ScanFailed(message, reference=str(reference), reason=reason)
+
+
+def find_input_size(model: nn.Module) -> tuple[int, int, int] | None:
+    """Return the smallest image a timm model takes: the one it was made for, if it takes no other."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    size = config.get("input_size")
+    if not size:
+        return None
+    if config.get("fixed_input_size"):
+        return tuple(size)
+    least = config.get("min_input_size", (size[0], IMAGE, IMAGE))
+    return size[0], *(max(IMAGE, side) for side in least[1:])
+
+
+def structure(layers: Iterable[Layer]) -> frozenset[Any]:
+    """Return the slots and kinds of blocks that a small build must share with the full model."""
+    slots: set[Any] = set()
+    blocks: dict[str, set[Any]] = {}
+    for layer in layers:
+        slots.add((pattern_of(layer.path), layer.kind))
+        if layer.block:
+            within = pattern_of(layer.path.removeprefix(layer.block))
+            blocks.setdefault(layer.block, set()).add((within, layer.kind, layer.class_name))
+    return frozenset(slots | {(pattern_of(path), frozenset(inner)) for path, inner in blocks.items()})
+
+
 @dataclass(frozen=True, slots=True)
 class Shrink:
-    """How much to shrink: a change of the settings of a model, or of another model that holds it.
+    """A change that shrinks the settings of a model, or of another model that holds it.
 
     Attributes:
-        most: By what widths are divided at most.
-        depth: How many layers a stack keeps, unless it needs more; all of them if ``None``.
+        most: The largest divisor of widths.
+        depth: The number of layers a stack keeps, unless it needs more; all of them if ``None``.
         is_terse: Whether vocabularies, numbers of experts and large images shrink.
     """
 
@@ -70,18 +157,18 @@ class Shrink:
         return replaced(settings, self.list_changes(settings))
 
     def list_changes(self, settings: Any) -> dict[Path, Any]:
-        """Return the values that change, by where they stand."""
+        """Return the new values, by their paths."""
         sections = list_sections(settings)
         narrow, _ = narrowed(sections, self.most)
         terse = {**fewer_tokens(sections), **fewer_experts(sections)} if self.is_terse else {}
-        return _changed(sections, {**terse, **self._images(sections), **narrow, **self._depths(sections)})
+        return _drop_unchanged(sections, {**terse, **self._images(sections), **narrow, **self._depths(sections)})
 
     def describe(self, settings: Any) -> str:
-        """Say in words how much of the full model is left."""
+        """Return how much of the full model is left, in words."""
         sections = list_sections(settings)
         _, factors = narrowed(sections, self.most)
         widths = " and ".join(f"1/{factor}" for factor in sorted(factors))
-        is_cut = _changed(sections, self._depths(sections))
+        is_cut = _drop_unchanged(sections, self._depths(sections))
         parts = [
             f"{widths} of its widths" if factors else "at full width",
             f"{self.depth} layers of each stack, or as many as it has kinds" if is_cut else "at full depth",
@@ -96,61 +183,13 @@ class Shrink:
         return smaller_images(sections) if self.is_terse else {}
 
 
-def _changed(sections: list[Section], values: dict[Path, Any]) -> dict[Path, Any]:
-    """Return those of new values that are not what they were."""
-    known = {(*section.path, name): value for section in sections for name, value in section.fields.items()}
-    return {path: value for path, value in values.items() if value != known[path]}
-
-
-def small_builds(reference: Reference, layers: Collection[Layer]) -> Iterator[SmallBuild]:
-    """Yield builds of an architecture with real weights, the smallest first, then larger ones up to the full model.
-
-    Every build has every slot of the full model, and every kind of block: it is checked on meta before weights are
-    made. The same reference gives the same weights; the random states of the process are left as they are.
-
-    Args:
-        reference: An architecture of transformers, timm or diffusers.
-        layers: The layers of its full model.
-
-    Raises:
-        ScanFailed: If there is none.
-    """
-    search = _Search(sources.find_recipe(reference), structure(layers))
-    found = False
-    for change, says, scale in search.candidates(is_small=_is_small(layers)):
-        try:
-            model = search.recipe.build_filled(change)
-        except ScanFailed as failed:
-            search.reasons.append(str(failed))
-            give_back()
-            continue
-        found = True
-        yield SmallBuild(model, says, _input_size(model), scale)
-    if not found:
-        reason = search.reasons[0] if search.reasons else "nothing can be made smaller"
-        message = f"{reference} has no small build with every slot of the full model: {reason}"
-        raise ScanFailed(message, reference=str(reference), reason=reason)
-
-
-def structure(layers: Iterable[Layer]) -> frozenset[Any]:
-    """Return what a small build has to have in common with the full model: its slots, and its kinds of blocks."""
-    slots: set[Any] = set()
-    blocks: dict[str, set[Any]] = {}
-    for layer in layers:
-        slots.add((pattern_of(layer.path), layer.kind))
-        if layer.block:
-            within = pattern_of(layer.path.removeprefix(layer.block))
-            blocks.setdefault(layer.block, set()).add((within, layer.kind, layer.class_name))
-    return frozenset(slots | {(pattern_of(path), frozenset(held)) for path, held in blocks.items()})
-
-
-def _is_small(layers: Collection[Layer]) -> bool:
-    weights = sum(prod(layer.shape) for layer in layers if layer.tied_to is None)
-    return weights <= SMALL and len(layers) <= FEW_LAYERS
+def _drop_unchanged(sections: list[Section], values: dict[Path, Any]) -> dict[Path, Any]:
+    old = {(*section.path, name): value for section in sections for name, value in section.fields.items()}
+    return {path: value for path, value in values.items() if value != old[path]}
 
 
 class _Search:
-    """The candidates of one architecture, and why others are none."""
+    """The search for small builds of one architecture, with the reasons why candidates failed."""
 
     def __init__(self, recipe: Recipe, wanted: frozenset[Any]) -> None:
         self.recipe = recipe
@@ -159,7 +198,7 @@ class _Search:
         self._sizes: set[tuple[int, int]] = set()
 
     def candidates(self, *, is_small: bool) -> Iterator[tuple[Change, str, str]]:
-        """Yield changes whose models have every slot, with what they leave in words, and their scale."""
+        """Yield changes whose models have every slot, with their description and their scale."""
         if is_small and self._fits(copy.deepcopy) and max(self._sizes)[0] <= SMALL:
             yield copy.deepcopy, "as it is", ""
             if not self.reasons:  # what is small may have to be built inside what is not
@@ -199,15 +238,3 @@ class _Search:
         elif is_new:
             self._sizes.add(size)
         return is_new and not missing
-
-
-def _input_size(model: nn.Module) -> tuple[int, int, int] | None:
-    """Return the smallest image a timm model takes: the one it was made for, if it takes no other."""
-    known = getattr(model, "pretrained_cfg", None) or {}
-    size = known.get("input_size")
-    if not size:
-        return None
-    if known.get("fixed_input_size"):
-        return tuple(size)
-    least = known.get("min_input_size", (size[0], IMAGE, IMAGE))
-    return size[0], *(max(IMAGE, side) for side in least[1:])

@@ -1,56 +1,66 @@
-"""Settings as a tree: what numbers stand in a configuration or in the arguments of a class, and a copy with others."""
+"""Settings as a tree: the sections and fields of a configuration or of a class's arguments, and changes of them."""
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass
+from functools import cache
 from typing import Any
+
+from ..facts.data_files import read_facts
 
 Path = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The fields of one configuration: those of a sub-configuration are a section of their own.
+    """The fields of one configuration; those of a sub-configuration are a section of their own.
 
     Attributes:
-        path: Where it stands in the settings.
+        path: Its path in the settings.
         fields: Values by name.
-        is_part: Whether it is a dictionary in a configuration, and so tells of the same model.
+        is_part: Whether it is a dictionary in a configuration, and so describes the same model.
     """
 
     path: Path
     fields: dict[str, Any]
     is_part: bool
 
+    def list_fields(self, *meanings: str) -> list[tuple[str, Any]]:
+        """Return the names and values of the fields with these meanings, but for empty values."""
+        return [(name, value) for name, value in self.fields.items() if meaning_of(name) in meanings and value]
+
 
 def list_sections(settings: Any) -> list[Section]:
     """Return the sections of settings, the outermost first."""
     return [
-        Section(path, _fields(held), bool(path) and isinstance(held, dict)) for path, held in _holders((), settings)
+        Section(path, _fields(holder), bool(path) and isinstance(holder, dict))
+        for path, holder in _list_holders((), settings)
     ]
 
 
 def replaced(settings: Any, changes: dict[Path, Any]) -> Any:
-    """Return a copy of settings with other values at some paths; validation that runs on assignment is left out."""
+    """Return a copy of settings with other values at some paths; assignment runs no validation."""
     changed = copy.deepcopy(settings)
     for (*path, name), value in changes.items():
         holder = changed
         for step in path:
-            holder = _get(holder, step)
+            items: Any = holder if isinstance(holder, dict | list | tuple) else vars(holder)
+            holder = items[step]
         fields = holder if isinstance(holder, dict) else vars(holder)
         fields[name] = value
     return changed
 
 
 def each_number(value: Any, change: Callable[[int], int]) -> Any:
-    """Return a value with every whole number in it changed, lists within lists included."""
+    """Return a value with every integer in it changed, in nested lists too."""
     if isinstance(value, list | tuple):
         return type(value)([each_number(item, change) for item in value])
     return change(value) if is_number(value) else value
 
 
 def list_numbers(value: Any) -> Iterator[int]:
-    """Yield the whole numbers of a value."""
+    """Yield the integers of a value."""
     if isinstance(value, list | tuple):
         for item in value:
             yield from list_numbers(item)
@@ -59,19 +69,38 @@ def list_numbers(value: Any) -> Iterator[int]:
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether a value is a whole number; a truth value is none."""
+    """Return whether a value is an integer and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _holders(path: Path, holder: Any) -> Iterator[tuple[Path, Any]]:
+@cache
+def meaning_of(name: str) -> str:
+    """Return the meaning of a field by its name, as in ``data/shrink.toml``; empty if it has none."""
+    return next((meaning for meaning, pattern in _patterns().items() if pattern.fullmatch(name)), "")
+
+
+def find_limit(reference: str) -> int | None:
+    """Return the largest factor that the widths of an architecture can be divided by, if its code has own widths."""
+    limit: int | None = read_facts("shrink.toml")["architecture"].get(reference, {}).get("most")
+    return limit
+
+
+@cache
+def _patterns() -> dict[str, re.Pattern[str]]:
+    words = read_facts("shrink.toml")["words"]
+    return {
+        meaning: re.compile("|".join(f"(?:{pattern})" for pattern in patterns)) for meaning, patterns in words.items()
+    }
+
+
+def _list_holders(path: Path, holder: Any) -> Iterator[tuple[Path, Any]]:
     yield path, holder
     for name, value in _fields(holder).items():
-        if _is_holder(value):
-            yield from _holders((*path, name), value)
-        elif isinstance(value, list | tuple):
-            for place, item in enumerate(value):
-                if _is_holder(item):
-                    yield from _holders((*path, name, place), item)
+        items = enumerate(value) if isinstance(value, list | tuple) else ()
+        inner = [((*path, name), value), *(((*path, name, index), item) for index, item in items)]
+        for inner_path, item in inner:
+            if _is_holder(item):
+                yield from _list_holders(inner_path, item)
 
 
 def _is_holder(value: Any) -> bool:
@@ -82,8 +111,3 @@ def _is_holder(value: Any) -> bool:
 def _fields(holder: Any) -> dict[str, Any]:
     fields = holder if isinstance(holder, dict) else vars(holder)
     return {name: value for name, value in fields.items() if isinstance(name, str)}
-
-
-def _get(holder: Any, step: str | int) -> Any:
-    held = holder if isinstance(holder, dict | list | tuple) else vars(holder)
-    return held[step]  # type: ignore[index]  # a number where it is a list, a name elsewhere

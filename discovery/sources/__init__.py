@@ -1,48 +1,32 @@
-"""One file per place a model can come from; each turns a name into a module, on meta, without weights."""
+"""Sources of models: each file turns a name in its library into a module, on meta and without weights.
 
+Others may import: ``build`` and ``find_recipe`` (of a reference), ``list_names`` (of a library), ``build_config`` and
+``make_config`` (of transformers), ``quiet_libraries``, and ``fetch_config`` of ``hub``.
+"""
+
+import importlib
 import os
-import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
-from ...errors import InvalidReference, LoradarError, ScanFailed, UnknownLibrary, quoted
+from ...errors import InvalidReference, ScanFailed, UnknownLibrary, quoted
 from ...extras import require
 from ...references import Reference
+from . import diffusers, timm, transformers
+from .recipes import Recipe, explained
+from .transformers import build_config, make_config
 
-if TYPE_CHECKING:
-    from .recipes import Recipe
+LIBRARIES = {"transformers": transformers, "timm": timm, "diffusers": diffusers}
+LISTABLE = tuple(LIBRARIES)
+BUILDABLE = (*LISTABLE, "torch")
 
-BUILDABLE = ("transformers", "timm", "diffusers", "torch")
-LISTABLE = ("transformers", "timm", "diffusers")
-
-
-@contextmanager
-def explained(reference: str) -> Iterator[None]:
-    """Turn whatever foreign code raises while it builds ``reference`` into one clear ``ScanFailed``.
-
-    Raises:
-        MissingExtra: If the library itself is not installed.
-        ScanFailed: If the architecture does not build; the first line of the cause is in the message.
-    """
-    try:
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():  # some print when they are imported
-            warnings.simplefilter("ignore")  # what a library warns of while it builds is nothing a scan can mend
-            yield
-    except LoradarError:
-        raise
-    except Exception as error:  # model code of others may raise anything
-        cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
-        message = f"{reference} could not be built from its default configuration ({cause})."
-        raise ScanFailed(message, reference=reference, cause=cause) from error
+__all__ = ["build", "build_config", "explained", "find_recipe", "list_names", "make_config", "quiet_libraries"]
 
 
 def build(reference: Reference) -> nn.Module:
-    """Build the model a reference names, on meta where its library allows.
+    """Build the model of a reference, on meta if its library allows that.
 
     Raises:
         InvalidReference: If nothing can be built from this scheme.
@@ -54,67 +38,69 @@ def build(reference: Reference) -> nn.Module:
         message = f"References of scheme {reference.scheme!r} cannot be scanned yet. Schemes: {quoted(BUILDABLE)}."
         raise InvalidReference(message, reference=str(reference), schemes=list(BUILDABLE))
     require("scan", reference.scheme)
-    source = import_module(f".{reference.scheme}", __name__)
-    model: nn.Module = source.build(reference.name)
+    library = LIBRARIES.get(reference.scheme)
+    return library.build(reference.name) if library else _build_callable(reference.name)
+
+
+def _build_callable(name: str) -> nn.Module:
+    """Import ``package.module:callable``, call it without arguments on the meta device and return its module.
+
+    This runs the user's own code, because the user named it.
+
+    Raises:
+        InvalidReference: If the name has no colon, or the module or attribute does not exist.
+        ScanFailed: If the call fails or returns something other than an ``nn.Module``.
+    """
+    module_name, separator, attribute = name.partition(":")
+    if not separator:
+        message = f"Reference 'torch:{name}' needs a callable: torch:package.module:ClassName."
+        raise InvalidReference(message, reference=f"torch:{name}")
+    try:
+        factory = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        message = f"Reference 'torch:{name}' cannot be imported ({error}). Is its folder on PYTHONPATH?"
+        raise InvalidReference(message, reference=f"torch:{name}") from error
+    with explained(f"torch:{name}"), torch.device("meta"):
+        model = factory()
+    if not isinstance(model, nn.Module):
+        message = f"torch:{name} returned {type(model).__name__}, not a torch.nn.Module."
+        raise ScanFailed(message, reference=f"torch:{name}")
     return model
 
 
-def find_recipe(reference: Reference) -> "Recipe":
-    """Return what the model a reference names is built from.
+def find_recipe(reference: Reference) -> Recipe:
+    """Return the recipe of the model of a reference.
 
     Raises:
-        InvalidReference: If it names nothing in a library.
+        InvalidReference: If it is not an architecture of a library.
         MissingExtra: If the library is not installed.
         UnknownArchitecture: If the library does not know the name.
         ScanFailed: If it does not build.
     """
-    if reference.scheme not in LISTABLE:
+    if reference.scheme not in LIBRARIES:
         message = f"Only architectures of {quoted(LISTABLE)} have a recipe; {reference} is none."
         raise InvalidReference(message, reference=str(reference), schemes=list(LISTABLE))
     require("scan", reference.scheme)
-    found: Recipe = import_module(f".{reference.scheme}", __name__).find_recipe(reference.name)
-    return found
+    recipe: Recipe = LIBRARIES[reference.scheme].find_recipe(reference.name)
+    return recipe
 
 
 def list_names(library: str) -> list[str]:
     """Return every architecture name a library knows.
 
     Raises:
-        UnknownName: If the library is not one that can be listed.
+        UnknownLibrary: If the library is not one that can be listed.
         MissingExtra: If it is not installed.
     """
-    if library not in LISTABLE:
+    if library not in LIBRARIES:
         raise UnknownLibrary(library, LISTABLE, f"Libraries: {quoted(LISTABLE)}.")
     require("scan", library)
-    names: list[str] = import_module(f".{library}", __name__).list_names()
+    names: list[str] = LIBRARIES[library].list_names()
     return names
 
 
-def build_config(config: Any) -> nn.Module:
-    """Build the model of a transformers configuration object on meta.
-
-    Raises:
-        ScanFailed: If no model class takes it, or it does not build.
-    """
-    from .transformers import build_config as build_transformers_config
-
-    model: nn.Module = build_transformers_config(config)
-    return model
-
-
-def make_config(model_type: str, settings: dict[str, Any]) -> Any:
-    """Return a configuration object of one of transformers' own types; nothing is loaded.
-
-    Raises:
-        ScanFailed: If the type does not take these settings.
-    """
-    from .transformers import make_config as make_transformers_config
-
-    return make_transformers_config(model_type, settings)
-
-
 def quiet_libraries() -> None:
-    """Keep transformers from logging into a command's output; for processes of our own only."""
+    """Keep transformers from logging into the output of a command; for processes of our own only."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.simplefilter("ignore")

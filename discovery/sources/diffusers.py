@@ -1,4 +1,4 @@
-"""diffusers: a model class -> its model from the default configuration, on meta, without weights."""
+"""diffusers: the model of a model class from its default configuration, on meta, without weights."""
 
 import inspect
 from functools import cache, partial
@@ -7,13 +7,12 @@ from typing import Any
 from torch import nn
 
 from ...errors import UnknownArchitecture
-from .overrides import find_override, refuse_unbuilt
-from .recipes import Change, Recipe
+from .recipes import Change, Recipe, find_override
 
 
 def list_names() -> list[str]:
     """Return every public model class of the installed diffusers, sorted."""
-    return sorted(_model_classes())
+    return sorted(list_classes())
 
 
 def build(name: str) -> nn.Module:
@@ -27,37 +26,37 @@ def build(name: str) -> nn.Module:
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return what a model class is built from: every argument it has a default or an override for.
+    """Return the recipe of a model class: every argument that has a default or an override.
 
     Raises:
         UnknownArchitecture: If diffusers has no such model class.
         ScanFailed: If it is known not to build.
     """
-    known = _model_classes()
+    known = list_classes()
     if name not in known:
         raise UnknownArchitecture(name, sorted(known), "List what is known with: loradar list diffusers")
-    refuse_unbuilt(find_override("diffusers", name), f"diffusers:{name}")
-    return Recipe(f"diffusers:{name}", _settings(name), partial(_construct, name))
+    find_override("diffusers", name).check(f"diffusers:{name}")
+    return Recipe(f"diffusers:{name}", _list_arguments(name), partial(_construct, name))
 
 
-def _settings(name: str) -> dict[str, Any]:
-    """Return the arguments of a class, as its override has them or by default."""
-    parameters = inspect.signature(_model_classes()[name].__init__).parameters
-    defaults = {key: held.default for key, held in parameters.items() if held.default is not held.empty}
+def _list_arguments(name: str) -> dict[str, Any]:
+    """Return the arguments of a class, from its override or by default."""
+    parameters = inspect.signature(list_classes()[name].__init__).parameters
+    defaults = {key: each.default for key, each in parameters.items() if each.default is not each.empty}
     return {**defaults, **find_override("diffusers", name).config}
 
 
 def _construct(name: str, settings: dict[str, Any], change: Change) -> nn.Module:
-    """Call a class with its arguments; models it is made of are made the same way."""
+    """Call a class with its arguments; arguments that are models are constructed in the same way."""
     models = find_override("diffusers", name).models
-    parts = {key: [_construct(part, _settings(part), change) for part in names] for key, names in models.items()}
-    model: nn.Module = _model_classes()[name](**change(settings), **parts)
+    parts = {key: [_construct(part, _list_arguments(part), change) for part in names] for key, names in models.items()}
+    model: nn.Module = list_classes()[name](**change(settings), **parts)
     return model
 
 
 @cache
-def _model_classes() -> dict[str, Any]:
-    """Return diffusers' public model classes by name; what needs a package that is missing is a placeholder there."""
+def list_classes() -> dict[str, Any]:
+    """Return diffusers' public model classes by name, without the placeholders for missing packages."""
     import diffusers
 
     public = {name: getattr(diffusers, name) for name in dir(diffusers) if not name.startswith("_")}

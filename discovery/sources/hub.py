@@ -1,4 +1,4 @@
-"""hub: the ``config.json`` of a repo, from the configured endpoint; nothing else of the repo is read, or ever run."""
+"""hub: fetch the ``config.json`` of a repo from the configured endpoint; nothing else of it is read or run."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from ...references import Reference
 
 CONFIG = "config.json"
 MOST_BYTES = 1 << 20
-"""A configuration of more is none."""
+"""Largest size of a configuration."""
 
 MOST_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
@@ -23,11 +23,11 @@ _PORTS = {"http": 80, "https": 443}
 def fetch_config(reference: Reference, *, for_others: bool = False) -> dict[str, Any]:
     """Return the configuration of a repo.
 
-    ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and ``HF_HOME`` hold, as in every use of the hub. Redirects are
+    ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and ``HF_HOME`` apply, as in every use of the hub. Redirects are
     followed within the origin of the endpoint alone.
 
     Args:
-        reference: ``hub:org/repo``, with ``@revision`` if need be.
+        reference: ``hub:org/repo``, with ``@revision`` if needed.
         for_others: Whether another person requests it: then no token is sent, and nothing is written to the cache.
 
     Raises:
@@ -42,17 +42,18 @@ def fetch_config(reference: Reference, *, for_others: bool = False) -> dict[str,
         message = f"{str(reference)!r} names no repo. Write it as in 'hub:org/repo', with '@revision' if need be."
         raise InvalidReference(message, reference=str(reference))
     api = HfApi(token=False if for_others else None)
-    with translate_errors(api.endpoint, str(reference), reference.name, _missing):
+    with translate_errors(api.endpoint, str(reference), reference.name, explain_missing):
         if for_others and not constants.HF_HUB_OFFLINE:
-            return _read(_stream(api, reference), reference)
-        _check_size(_size_of(api, reference), reference)
+            return _parse(_stream(api, reference), reference)
+        if not constants.HF_HUB_OFFLINE:  # offline, only the cache knows the size
+            _check_stated_size(api, reference)
         path = Path(api.hf_hub_download(reference.name, CONFIG, revision=reference.tag))
     _check_size(path.stat().st_size, reference)
-    return _read(path.read_bytes(), reference)
+    return _parse(path.read_bytes(), reference)
 
 
 def _stream(api: Any, reference: Reference) -> bytes:
-    """Return the file as the endpoint sends it, without a token, and without a trace in the cache."""
+    """Return the file as the endpoint sends it, without a token and without writing to the cache."""
     from huggingface_hub import constants, get_session, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # documented
 
@@ -93,16 +94,14 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
         return parts.scheme, None, None
 
 
-def _size_of(api: Any, reference: Reference) -> int:
-    """Return the size of the file as the hub states it; 0 while offline, where only the cache knows it."""
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+def _check_stated_size(api: Any, reference: Reference) -> None:
+    """Check the location and the size of the file as the hub states them."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-    if constants.HF_HUB_OFFLINE:
-        return 0
     url = hf_hub_url(reference.name, CONFIG, revision=reference.tag, endpoint=api.endpoint)
     metadata = get_hf_file_metadata(url, token=api.token)
     _check_origin(urljoin(url, metadata.location), api.endpoint, reference)
-    return metadata.size or 0
+    _check_size(metadata.size or 0, reference)
 
 
 def _check_size(size: int, reference: Reference) -> None:
@@ -111,24 +110,25 @@ def _check_size(size: int, reference: Reference) -> None:
         raise HubFailed(message, reference=str(reference), size=size, limit=MOST_BYTES)
 
 
-def _read(content: bytes, reference: Reference) -> dict[str, Any]:
+def _parse(content: bytes, reference: Reference) -> dict[str, Any]:
     try:
-        found = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        found = error
-    if not isinstance(found, dict):
+        config = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
         message = f"{reference} has a {CONFIG} that is no JSON object. Scan a repo that transformers can load."
         raise HubFailed(message, reference=str(reference))
-    return found
+    return config
 
 
-def _missing(name: str) -> str:
+def explain_missing(name: str) -> str:
+    """Return the error for a repo without a file, in words."""
     return f"holds no {name}: transformers cannot load it either. Give a repo that has one."
 
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Keep whatever is built inside from asking the hub for anything: a configuration may name other repos."""
+    """Keep builds inside this context from requests to the hub: a configuration may name other repos."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

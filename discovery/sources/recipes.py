@@ -1,28 +1,51 @@
-"""What a model is built from, kept apart from building it: the settings can be changed in between."""
+"""Recipes: the settings of a model apart from its construction, so that they can be changed in between."""
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
-from . import explained
-from .filled import filled, wake
-from .unfilled import move_to_meta, unfilled
+from ...errors import LoradarError, ScanFailed
+from ..facts.data_files import read_facts
+from .weights import filled, move_to_meta, unfilled, wake
 
 Change = Callable[[Any], Any]
-"""Makes other settings out of settings, which it leaves as they are."""
+"""Makes other settings out of settings, which it leaves unchanged."""
+
+
+@contextmanager
+def explained(reference: str) -> Iterator[None]:
+    """Turn any error of foreign code that builds ``reference`` into one clear ``ScanFailed``.
+
+    Raises:
+        LoradarError: As raised inside, such as ``MissingExtra``.
+        ScanFailed: If the architecture does not build; the first line of the cause is in the message.
+    """
+    try:
+        with redirect_stdout(sys.stderr), warnings.catch_warnings():  # some print when they are imported
+            warnings.simplefilter("ignore")  # a scan cannot fix the causes of a library's warnings
+            yield
+    except LoradarError:
+        raise
+    except Exception as error:  # model code of others may raise anything
+        cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+        message = f"{reference} could not be built from its default configuration ({cause})."
+        raise ScanFailed(message, reference=reference, cause=cause) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a model is built.
+    """The settings of a model, and the way to build it from them.
 
     Attributes:
-        reference: What it is the model of, for messages.
+        reference: The reference of the model, for messages.
         settings: A configuration object, or a constructor's arguments by name.
-        make: Builds the model of settings, and of whatever else it needs, each changed.
+        make: Builds the model from settings, and from any other settings it needs, each changed.
     """
 
     reference: str
@@ -50,3 +73,46 @@ class Recipe:
             model = self.make(self.settings, change).float()
             wake(model)
         return model
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """The smallest change that lets one architecture build whole, from ``data/build_overrides.toml``.
+
+    Attributes:
+        reason: Why its default configuration does not build it whole.
+        config: Fields of the configuration; a nested table is a sub-configuration.
+        models: Arguments that are models of the same library, by their names.
+        model_class: Class to build where the library's own tables name none.
+        unbuilt: Whether nothing helps; the reason then has the cause.
+    """
+
+    reason: str
+    config: dict[str, Any] = field(default_factory=dict)
+    models: dict[str, list[str]] = field(default_factory=dict)
+    model_class: str | None = None
+    unbuilt: bool = False
+
+    def check(self, reference: str) -> None:
+        """Check that an architecture is not known to fail.
+
+        Raises:
+            ScanFailed: If it cannot be built, with the reason.
+        """
+        if self.unbuilt:
+            raise ScanFailed(f"{reference} cannot be built: {self.reason}", reference=reference)
+
+    def find_class(self) -> Any:
+        """Return the named class of transformers, if one is named."""
+        import transformers
+
+        return getattr(transformers, self.model_class) if self.model_class else None
+
+
+NONE = Override(reason="")
+
+
+def find_override(library: str, name: str) -> Override:
+    """Return the override of one architecture; an empty one for most."""
+    entry = read_facts("build_overrides.toml").get(library, {}).get(name)
+    return Override(**entry) if entry else NONE

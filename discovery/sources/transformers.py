@@ -1,4 +1,4 @@
-"""transformers: a model type or a config object -> the model a user would load, on meta, without weights."""
+"""transformers: the model a user would load for a model type or a config object, on meta, without weights."""
 
 import copy
 from typing import TYPE_CHECKING, Any, cast
@@ -6,18 +6,15 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import nn
 
 from ...errors import ScanFailed, UnknownArchitecture
-from . import explained
-from .classes import find_task_class, find_written_default
-from .overrides import find_override, refuse_unbuilt
-from .parts import build_part
-from .recipes import Change, Recipe
+from .recipes import Change, Recipe, explained, find_override
+from .transformers_parts import build_part, find_task_class, find_written_default
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
 SECTIONS = "mrope_section"
-"""How many of a head's rotations turn with time, height and width."""
+"""Numbers of a head's rotations that turn with time, height and width."""
 
 
 def list_names() -> list[str]:
@@ -40,7 +37,7 @@ def build(model_type: str) -> nn.Module:
 
 
 def find_recipe(model_type: str) -> Recipe:
-    """Return what the model of a type is built from: its default config, completed.
+    """Return the recipe of a model type: its default config, completed.
 
     Raises:
         UnknownArchitecture: If transformers has no such model type.
@@ -52,18 +49,18 @@ def find_recipe(model_type: str) -> Recipe:
     if model_type not in known:
         raise UnknownArchitecture(model_type, known, "List what is known with: loradar list transformers")
     override = find_override("transformers", model_type)
-    refuse_unbuilt(override, f"transformers:{model_type}")
+    override.check(f"transformers:{model_type}")
     with explained(f"transformers:{model_type}"):
         config = AutoConfig.for_model(model_type, **copy.deepcopy(override.config))
-        _spell_out(config)
+        _add_sections(config)
     return _recipe(config, model_type, override.find_class())
 
 
-def _spell_out(config: "PreTrainedConfig") -> None:
-    """Write the rotary sections that only the model code has by default into a config, where they can be changed."""
-    for held in vars(config).values():
-        if hasattr(held, "sub_configs"):
-            _spell_out(held)
+def _add_sections(config: "PreTrainedConfig") -> None:
+    """Add the rotary sections that only the model code has by default to a config, where they can be changed."""
+    for part in vars(config).values():
+        if hasattr(part, "sub_configs"):
+            _add_sections(part)
     rope = vars(config).get("rope_parameters") or {}
     kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict) and kind.get("rope_type") == "default"]
     default = find_written_default(type(config), SECTIONS) if kinds else None
@@ -82,12 +79,12 @@ def make_config(model_type: str, settings: dict[str, Any]) -> Any:
 
     with explained(f"transformers:{model_type}"):
         config = CONFIG_MAPPING[model_type].from_dict(settings)
-        _spell_out(config)
+        _add_sections(config)
     return config
 
 
 def build_config(config: "PreTrainedConfig", model_type: str | None = None) -> nn.Module:
-    """Build the model of a config object on the meta device; the config is left as it was.
+    """Build the model of a config object on the meta device; the config is left unchanged.
 
     Raises:
         ScanFailed: If no model class takes the config, or the config does not build.
@@ -96,7 +93,7 @@ def build_config(config: "PreTrainedConfig", model_type: str | None = None) -> n
 
 
 def _recipe(config: Any, model_type: str, model_class: Any = None) -> Recipe:
-    """Return the recipe of a config object that nobody else holds."""
+    """Return the recipe of a config object that it may change."""
     reference = f"transformers:{model_type}"
 
     def make(settings: Any, change: Change) -> nn.Module:

@@ -12,17 +12,16 @@ from transformers import LlamaConfig
 from loradar.discovery import list_layers, sources
 from loradar.discovery.facts.data_files import read_facts
 from loradar.discovery.meta_run.running import run_model
-from loradar.discovery.slots import pattern_of
 from loradar.discovery.small_builds import small_builds
 from loradar.discovery.small_builds.builds import structure
-from loradar.discovery.small_builds.config_tree import list_sections, replaced
+from loradar.discovery.small_builds.config_tree import list_sections, meaning_of, replaced
 from loradar.discovery.small_builds.depths import fewer_experts, shallowed
-from loradar.discovery.small_builds.terms import meaning_of
-from loradar.discovery.small_builds.vocabularies import fewer_tokens
+from loradar.discovery.small_builds.inputs import fewer_tokens
 from loradar.discovery.small_builds.widths import narrowed
-from loradar.discovery.sources.filled import filled, wake
 from loradar.discovery.sources.recipes import Recipe
 from loradar.discovery.sources.timm import find_recipe
+from loradar.discovery.sources.weights import filled, wake
+from loradar.domain.patterns import pattern_of
 from loradar.errors import InvalidReference, ScanFailed
 from loradar.references import Reference
 
