@@ -6,7 +6,6 @@ without it sees nothing. Source of the method: arXiv:2106.09685.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -51,15 +50,17 @@ class Probe(ABC):
 
     def attach(self) -> None:
         """Replace the layer's forward."""
-        self.module.__dict__["forward"] = partial(self._count, self.module.forward)
+        inner = self.module.forward
+
+        def count(*args: Any, **kwargs: Any) -> Any:
+            self.calls += 1
+            return self.forward(inner, *args, **kwargs)
+
+        self.module.__dict__["forward"] = count
 
     def detach(self) -> None:
         """Restore the layer's forward."""
         self.module.__dict__.pop("forward", None)
-
-    def _count(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self.calls += 1
-        return self.forward(inner, *args, **kwargs)
 
 
 class Trained(Probe):

@@ -2,7 +2,6 @@
 
 import inspect
 import sys
-from functools import partial
 from typing import Any
 
 from torch import nn
@@ -55,17 +54,14 @@ def find_recipe(name: str) -> Recipe:
                 return Recipe(f"timm:{name}", call.settings, call.construct)
             # The entry makes a second model first, its backbone: only the size of the image can be changed.
             size = {key: value for key, value in call.settings.items() if key == "img_size" and value}
-            return Recipe(f"timm:{name}", size, partial(_create, name))
+
+            def create(settings: dict[str, Any], change: Change) -> nn.Module:
+                model: nn.Module = timm.create_model(name, pretrained=False, **_add_image_size(change(settings)))
+                return model
+
+            return Recipe(f"timm:{name}", size, create)
     message = f"timm:{name} makes no tensor when it is built, so its arguments cannot be told."
     raise ScanFailed(message, reference=f"timm:{name}")
-
-
-def _create(name: str, settings: dict[str, Any], change: Change) -> nn.Module:
-    """Build an architecture by its entry in timm's registry."""
-    import timm
-
-    model: nn.Module = timm.create_model(name, pretrained=False, **_add_image_size(change(settings)))
-    return model
 
 
 def _add_image_size(arguments: dict[str, Any]) -> dict[str, Any]:

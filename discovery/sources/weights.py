@@ -81,13 +81,12 @@ def move_to_meta(model: nn.Module) -> None:
     for module in model.modules():
         for tensors in (module._parameters, module._buffers):  # noqa: SLF001  # the public setters refuse a swap of kind
             for name, tensor in tensors.items():
-                if tensor is not None and not tensor.is_meta:
-                    tensors[name] = moved.setdefault(id(tensor), _copy_to_meta(tensor))  # type: ignore[assignment]
-
-
-def _copy_to_meta(tensor: Tensor) -> Tensor:
-    empty = torch.empty_like(tensor, device="meta", requires_grad=False)
-    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+                if tensor is None or tensor.is_meta:
+                    continue
+                empty = torch.empty_like(tensor, device="meta", requires_grad=False)
+                is_parameter = isinstance(tensor, nn.Parameter)
+                copied = nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+                tensors[name] = moved.setdefault(id(tensor), copied)  # type: ignore[assignment]
 
 
 class Filling(TorchFunctionMode):
