@@ -39,7 +39,7 @@ def test_a_list_of_layers_gets_proposals(client):
     body = documented(Scan, answer.json())
     assert (answer.status_code, body.method, body.architecture.name) == (200, "names", "sent")
     default = next(one for one in body.proposals if (one.peft_type, one.preset) == ("LORA", "default"))
-    assert default.target_modules == ["q_proj", "v_proj"]
+    assert default.target_modules == ("q_proj", "v_proj")
     assert {layer.live for layer in body.layers} == {None}
 
 
