@@ -241,7 +241,7 @@ def _describe_unmatched(mapping: Mapping, scan: Scan, known: ArchitectureDetail)
     matched = {layer.path for layer in find_hits(mapping.spec, scan.layers)}
     missed = [layer for layer in _selected(mapping, scan) or () if layer.path not in matched]
     new = sorted({pattern_of(layer.path) for layer in _unknown(known, missed)})
-    return f"it does not reach {', '.join(new[:4])}, which {mapping.preset!r} takes in this model" if new else ""
+    return f"it does not match {', '.join(new[:4])}, which {mapping.preset!r} selects in this model" if new else ""
 
 
 def _without_strays(mapping: Mapping, scan: Scan, known: ArchitectureDetail) -> Mapping:

@@ -66,7 +66,7 @@ def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], combi
     strengths = [weight * each.scaling for (_, weight), each in zip(shares, planned, strict=True)]
     r = sum(ranks) if combination_type == "cat" else ranks[0]
     first, second = (_concatenate if combination_type == "cat" else _add)(factors, strengths)
-    new = planned[0]._replace(r=r, alpha=r, scaling=1.0)
+    new = planned[0]._replace(r=r, scaling=1.0)
     children = layer.create_parts(layer.base(), new)
     targets: list[Any] = [*state_of(children).values()]
     with torch.no_grad():

@@ -113,20 +113,21 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
     is_feedforward = TargetMatcher(config.spec.feedforward_modules or ()).find
     planned = []
     for path, location, kind, parameter, key in _targets(survey, matched, config):
-        site, strong = survey.sites[path], strength(key)
+        site, (r, scaling) = survey.sites[path], strength(key)
         weight: nn.Parameter | None
         if parameter:
             weight = check_parameter(path, site, parameter)
             is_transposed = bool(getattr(site.module, "is_transposed", False))  # of transformers' fused experts
         else:
-            weight = check_layer(path, site, kind, strong.r, is_passed_in=key != path)
+            weight = check_layer(path, site, kind, r, is_passed_in=key != path)
             is_transposed = kind == "transposed_linear"
         adapter = PlannedAdapter(
             path,
             key.removesuffix(f".{parameter}") if parameter else key,
             location,
             kind,
-            *strong,
+            r,
+            scaling,
             dropout=0.0 if parameter else strength.dropout,
             fan_in_fan_out=is_transposed,
             shares_weight=id(weight) in shared,
@@ -200,7 +201,7 @@ def _projections(path: str, survey: Survey) -> Iterator[_Target]:
 
 
 class _Strength:
-    """Rank, alpha and scaling by path, and the dropout, of a configuration; IA3 has none of them."""
+    """Rank and scaling by path, and the dropout, of a configuration; IA3 has none of them."""
 
     def __init__(self, config: AdapterConfig) -> None:
         self.dropout = 0.0
@@ -210,12 +211,12 @@ class _Strength:
             self.rank_of = _Pattern("rank_pattern", config.rank_pattern, config.r)
             self.alpha_of = _Pattern("alpha_pattern", config.alpha_pattern, config.lora_alpha)
 
-    def __call__(self, key: str) -> "_Strong":
-        """Return the strength of the adapter at ``key``."""
+    def __call__(self, path: str) -> tuple[int, float]:
+        """Return rank and scaling of the adapter at ``path``."""
         if self.rank_of is None:
-            return _Strong(0, 0, 1.0)
-        r, alpha = self.rank_of(key), self.alpha_of(key)
-        return _Strong(r, alpha, alpha / (math.sqrt(r) if self.use_rslora else r))
+            return 0, 1.0
+        r = self.rank_of(path)
+        return r, self.alpha_of(path) / (math.sqrt(r) if self.use_rslora else r)
 
     def warn_of_unmatched(self) -> None:
         """Warn of rank and alpha patterns that matched no path; PEFT (0.21.2) warns of those too."""
@@ -223,14 +224,6 @@ class _Strength:
             if pattern.unmatched:
                 keys = ", ".join(sorted(map(repr, pattern.unmatched)))
                 warnings.warn(f"{pattern.field}: {keys} matches no adapted layer and is ignored.", stacklevel=6)
-
-
-class _Strong(NamedTuple):
-    """The strength of one adapter."""
-
-    r: int
-    alpha: float
-    scaling: float
 
 
 class _Pattern(Generic[Value]):

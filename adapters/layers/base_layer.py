@@ -24,7 +24,6 @@ class PlannedAdapter(NamedTuple):
         location: Path of its tensors in an adapter file: ``path``, with ``base_layer`` for each adapter around it.
         kind: Kind of the layer; ``expert_parameter`` for any bare parameter.
         r: Rank; 0 for IA3.
-        alpha: Alpha.
         scaling: ``alpha / r``, or ``alpha / sqrt(r)`` with rsLoRA.
         dropout: Dropout on the adapter's input.
         fan_in_fan_out: Whether the layer's class stores the weight as (in, out).
@@ -38,7 +37,6 @@ class PlannedAdapter(NamedTuple):
     location: str
     kind: Kind
     r: int = 0
-    alpha: float = 0
     scaling: float = 1.0
     dropout: float = 0.0
     fan_in_fan_out: bool = False
@@ -53,7 +51,7 @@ _CONTAINERS = tuple((name, type(value)) for name, value in _EMPTY.items() if nam
 
 
 def init_module(module: nn.Module, **attributes: Any) -> None:
-    """Set what ``nn.Module.__init__`` sets, and plain attributes, in half its time.
+    """Initialise a module as ``nn.Module.__init__`` does, in half its time, and set plain attributes.
 
     An adapter is five modules: with ``nn.Module.__init__``, injecting into all linear layers takes 1.3 times as long.
     """
@@ -255,7 +253,7 @@ class AdapterLayer(Wrapper):
         return base
 
     def _plan(self) -> PlannedAdapter:
-        """Return the plan of any adapter: in what they state of the base layer all agree."""
+        """Return the plan of any adapter: all describe the same base layer."""
         return next(iter(self.planned.values()))
 
     def _weight_names(self) -> tuple[str, ...]:

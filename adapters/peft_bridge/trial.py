@@ -57,11 +57,11 @@ def _try(trial: Trial, model: nn.Module) -> str | None:
             adapted = peft.get_peft_model(model, config)
     except Exception as error:  # noqa: BLE001 - PEFT and the code of models may raise anything
         first_line = _sentence(str(error).partition("\n")[0])
-        return f"peft {peft.__version__} refuses it: {type(error).__name__}: {first_line}"
+        return f"peft {peft.__version__} rejects it: {type(error).__name__}: {first_line}"
     matched, expected = len(adapted.base_model.targeted_module_names), trial["matched"]
     if expected in (None, matched):
         return None
-    return f"peft {peft.__version__} adapts {matched} layers by it, and {expected} are meant"
+    return f"peft {peft.__version__} adapts {matched} layers by it, and {expected} are expected"
 
 
 def _sentence(text: str) -> str:

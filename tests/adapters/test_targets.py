@@ -275,7 +275,7 @@ def test_an_entry_that_does_not_know_a_layer_of_this_model_is_not_used():
     """Its first block is dense, which no block was when the entry was made; nothing it knew is missing."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(Qwen3MoeConfig(mlp_only_layers=[0], num_hidden_layers=3))
-    with pytest.warns(UserWarning, match=r"does not reach model\.layers\.\*\.mlp\.down_proj, .* takes in this"):
+    with pytest.warns(UserWarning, match=r"does not match model\.layers\.\*\.mlp\.down_proj, .* selects in this"):
         spec = decide(model, "all-linear").spec
     hit = {layer.path for layer in find_hits(spec, loradar.scan(model).layers)}
     assert {f"model.layers.0.mlp.{name}_proj" for name in ("gate", "up", "down")} < hit

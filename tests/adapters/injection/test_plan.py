@@ -150,7 +150,7 @@ def test_the_plan_is_plain_data() -> None:
     plan = make_plan(survey, config)
     first, second = plan.adapters
     path = "transformer.h.0.attn.c_attn"
-    assert first == PlannedAdapter(path, path, path, "transposed_linear", 4, 16, 8.0, fan_in_fan_out=True)
+    assert first == PlannedAdapter(path, path, path, "transposed_linear", 4, 8.0, fan_in_fan_out=True)
     assert (second.r, second.scaling) == (9, 16 / math.sqrt(9))
 
 

@@ -75,7 +75,7 @@ NAME = "default"
 
 def adapt(kind: Kind, base: nn.Module, r: int = 4, dropout: float = 0.0) -> LoraLayer:
     """Return a LoRA layer with both factors random."""
-    planned = PlannedAdapter("p", "p", "p", kind, r, 10, 10 / r, dropout, fan_in_fan_out=kind == "transposed_linear")
+    planned = PlannedAdapter("p", "p", "p", kind, r, 10 / r, dropout, fan_in_fan_out=kind == "transposed_linear")
     layer_type: Any = LORA_LAYERS[kind]
     layer: LoraLayer = layer_type(base, Steering((NAME,)))
     parts = layer_type.create_parts(base, planned)

@@ -42,20 +42,20 @@ def test_what_peft_takes_has_no_reason_against_it(try_one, peft_type, tables, ma
 
 def test_what_peft_refuses_is_told_in_its_words(try_one):
     """I-BERT's linears are of a class of their own; and names that are not there."""
-    assert "refuses it: ValueError: Target module (QuantLinear()" in try_one("ibert", "LORA", {LORA: ["query"]})
-    assert "refuses it: NoMatchingPeftModuleError: Target modules" in try_one("olmo2", "LORA", {LORA: ["no_such"]})
+    assert "rejects it: ValueError: Target module (QuantLinear()" in try_one("ibert", "LORA", {LORA: ["query"]})
+    assert "rejects it: NoMatchingPeftModuleError: Target modules" in try_one("olmo2", "LORA", {LORA: ["no_such"]})
 
 
 def test_a_regex_in_ia3s_table_is_taken_for_its_characters(try_one):
     """Why none is exported there; a PEFT that takes one would change this."""
     reason = try_one("olmo2", "IA3", {IA3: r".*\.k_proj", FEEDFORWARD: []})
-    assert "refuses it: NoMatchingPeftModuleError: Target modules" in reason
+    assert "rejects it: NoMatchingPeftModuleError: Target modules" in reason
 
 
 def test_another_number_of_layers_is_a_reason(try_one):
     """Half of what is meant is not what was proved."""
     reason = try_one("olmo2", "LORA", {LORA: ["q_proj"]}, 64)
-    assert reason.endswith("adapts 32 layers by it, and 64 are meant")
+    assert reason.endswith("adapts 32 layers by it, and 64 are expected")
 
 
 def test_what_cannot_be_built_cannot_be_tried(try_one):
