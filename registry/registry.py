@@ -29,6 +29,7 @@ from .peft_constants.reading import PeftConstants
 from .results import Constant, DatabaseInfo, Outcome, StoreReport
 from .seed.seed import add_seed
 from .seed.seed_files import seed_digest
+from .sqlite_lookup import SqliteLookup
 from .verification.audit import Audit, suggestions_on_record
 from .versions.stored_names import list_slots
 
@@ -55,6 +56,7 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self.url = database.url
         self._database = database
+        self._fast = SqliteLookup(database.file) if database.file else None
         self._similarity = Similarity()
         self.tokens = Tokens(database)
         self.submissions = Submissions(database)
@@ -81,6 +83,8 @@ class Registry:
     def close(self) -> None:
         """Close every connection."""
         self._database.close()
+        if self._fast:
+            self._fast.close()
 
     def serial(self) -> int:
         """Return the number of writes that changed the registry."""
@@ -145,8 +149,11 @@ class Registry:
             UnknownPreset: As ``lookup``.
         """
         not_found.check_preset(preset)
+        key = MappingKey(library, name, peft_type.upper(), preset)
+        found = self._fast and self._fast.find(key, library_version)
+        if found:
+            return found
         with self._database.read() as connection:
-            key = MappingKey(library, name, peft_type.upper(), preset)
             return resolve.find_mapping(connection, key, library_version)
 
     def find_by_fingerprint(self, fingerprint: str, peft_type: str = "LORA", preset: str = "default") -> Mapping | None:

@@ -1,12 +1,14 @@
 """Look up a mapping in an SQLite file with the standard library: importing SQLAlchemy takes most of a lookup's time.
 
-``lookup`` alone bypasses ``Registry``, and leaves every unusual case to it. A test compares the queries here with those
-that SQLAlchemy compiles.
+Every unusual case is left to SQLAlchemy: ``SqliteLookup.find`` then returns ``None``. A test compares the queries here
+with those that SQLAlchemy compiles.
 """
 
 import re
 import sqlite3
-from contextlib import closing, suppress
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ..domain.mappings import Mapping
@@ -75,29 +77,66 @@ def lookup(
     settings = Settings.from_environment()
     file = _FILE_URL.fullmatch(settings.database_url)
     if file and preset in PRESETS:
-        # The registry explains failures of any kind better, and can repair some.
-        with suppress(OSError, sqlite3.Error):
-            key = MappingKey(library, name, peft_type.upper(), preset)
-            mapping = _find_in_file(Path(file[1]).absolute(), key, library_version)
-            if mapping:
-                return mapping
+        with closing(SqliteLookup(Path(file[1]).absolute())) as fast:
+            if fast.is_ready():
+                mapping = fast.find(MappingKey(library, name, peft_type.upper(), preset), library_version)
+                if mapping:
+                    return mapping
     from .registry import Registry  # noqa: PLC0415 - SQLAlchemy, 0.3 s
 
     with Registry.open(settings) as registry:
         return registry.lookup(name, peft_type, preset, library, library_version)
 
 
-def _find_in_file(path: Path, key: MappingKey, library_version: str | None) -> Mapping | None:
-    """Return the mapping that ``resolve.find_mapping`` would, or ``None`` if it takes more than these two queries."""
-    method = get_method(key.peft_type)
-    values = {**key._asdict(), "family": stored_under(method)}
-    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-        connection.row_factory = sqlite3.Row
-        connection.execute("BEGIN")
-        if not connection.execute(_IS_READY, {"head": HEAD, "digest": seed_digest()}).fetchone():
+class SqliteLookup:
+    """Find mappings in one SQLite file; threads may share it."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._idle: deque[tuple[tuple[int, int], sqlite3.Connection]] = deque()
+
+    def is_ready(self) -> bool:
+        """Return whether the file is a registry that needs neither migration nor seed."""
+        with suppress(OSError, sqlite3.Error), self._connect() as connection:
+            return bool(connection.execute(_IS_READY, {"head": HEAD, "digest": seed_digest()}).fetchone())
+        return False
+
+    def find(self, key: MappingKey, library_version: str | None) -> Mapping | None:
+        """Return the mapping of ``resolve.find_mapping``, or ``None`` if these two queries are not enough."""
+        method = get_method(key.peft_type)
+        values = {**key._asdict(), "family": stored_under(method)}
+        try:
+            with self._connect() as connection:
+                seen = [row[0] for row in connection.execute(VERSIONS, values)] if library_version else []
+                version = nearest_seen(library_version, seen)
+                rows = connection.execute(MAPPINGS, {**values, "library_version": version}).fetchall()
+        except (OSError, sqlite3.Error):
             return None
-        seen = [row["library_version"] for row in connection.execute(VERSIONS, values)] if library_version else []
-        version = nearest_seen(library_version, seen)
-        rows = connection.execute(MAPPINGS, {**values, "library_version": version}).fetchall()
-    found = best_for(method, map(to_mapping, map(dict, rows)), version)
-    return with_distance(found, library_version, seen) if found and not is_stale(found) else None
+        found = best_for(method, map(to_mapping, map(dict, rows)), version)
+        return with_distance(found, library_version, seen) if found and not is_stale(found) else None
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        """Lend an idle connection, or a new one if there is none or the file was replaced; close it after an error."""
+        status = self._file.stat()
+        identity = status.st_dev, status.st_ino
+        connection = None
+        with suppress(IndexError):
+            opened, connection = self._idle.pop()
+            if opened != identity:
+                connection.close()
+                connection = None
+        if connection is None:
+            connection = sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            connection.row_factory = sqlite3.Row
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append((identity, connection))
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        while self._idle:
+            self._idle.pop()[1].close()

@@ -5,11 +5,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from ...errors import DatabaseUnusable, MissingExtra
 from ...settings import DATABASE_URL_VARIABLE
@@ -48,12 +49,11 @@ def connect_to(url: str) -> Engine:
         if backend != "sqlite":
             arguments = {"connect_timeout": CONNECT_SECONDS} if backend == "postgresql" else {}
             return create_engine(parsed, connect_args=arguments, pool_pre_ping=True)
-        # A database in memory lives as long as its one connection; a file is opened per transaction and let go again.
-        engine = create_engine(
-            parsed,
-            connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
-            poolclass=NullPool if sqlite_file(url) else StaticPool,
-        )
+        file = sqlite_file(url)
+        # A database in memory lives as long as its one connection.
+        pool: dict[str, Any] = {"max_overflow": -1} if file else {"poolclass": StaticPool}
+        options = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        engine = create_engine(parsed, connect_args=options, **pool)
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         way_out = "Use an URL such as sqlite:////path/registry.sqlite3 or postgresql://user@host/name."
         raise unusable(url, str(error), way_out) from error
@@ -63,7 +63,29 @@ def connect_to(url: str) -> Engine:
         raise unusable(url, str(error), "Use SQLite or PostgreSQL.") from error
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    if file:
+        _watch_file(engine, file)
     return engine
+
+
+def _watch_file(engine: Engine, file: Path) -> None:
+    """Close pooled connections to a file that was moved away or replaced, instead of reading it on."""
+
+    def identify() -> tuple[int, int] | None:
+        with suppress(OSError):
+            status = file.stat()
+            return status.st_dev, status.st_ino
+        return None
+
+    def note(_connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["file"] = identify()
+
+    def check(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if record.info["file"] != identify():
+            raise DisconnectionError
+
+    event.listen(engine, "connect", note)
+    event.listen(engine, "checkout", check)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

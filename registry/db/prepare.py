@@ -96,6 +96,8 @@ def _prepare(database: Database, seed: Seed) -> None:
             if state != "ready":
                 seed.add(connection)
         use_write_ahead_log(engine)
+        if file:
+            engine.dispose()  # its connection waits as long for any writer as for first use
     finally:
         notice.cancel()
 

@@ -1,8 +1,8 @@
 """Compare two mappings of one architecture: the layers that only one of them matches, derived from the slots."""
 
 import re
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterable, Iterator
+from itertools import product
 
 from sqlalchemy import Connection
 
@@ -56,12 +56,16 @@ def difference(spec: TargetSpec, other: TargetSpec, slots: tuple[Slot, ...]) -> 
     more, less = dict[str, int](), dict[str, int]()
     for slot in slots:
         layers = [*_layers(slot, literals)]
-        every = frozenset(layer.path for layer in layers)
-        ours, theirs = (frozenset(layer.path for layer in find_hits(one, layers)) for one in (spec, other))
-        for counts, paths in ((more, ours - theirs), (less, theirs - ours)):
-            if paths:
-                counts[slot.pattern] = slot.count if paths == every else 0
+        every, ours, theirs = map(_paths, (layers, find_hits(spec, layers), find_hits(other, layers)))
+        if ours - theirs:
+            more[slot.pattern] = slot.count if ours - theirs == every else 0
+        if theirs - ours:
+            less[slot.pattern] = slot.count if theirs - ours == every else 0
     return more, less
+
+
+def _paths(layers: Iterable[Layer]) -> set[str]:
+    return {layer.path for layer in layers}
 
 
 def _layers(slot: Slot, literals: set[int]) -> Iterator[Layer]:
@@ -69,13 +73,12 @@ def _layers(slot: Slot, literals: set[int]) -> Iterator[Layer]:
     segments = slot.pattern.split(".")
     indices = [index for index, segment in enumerate(segments) if segment == "*"]
     values = sorted({*range(min(slot.count, _MOST) + 1), *literals, *(value + 1 for value in literals), *_FAR})
-    for value in values if indices else (0,):
-        for varied in [indices] if len(indices) < 2 else [indices, *([index] for index in indices)]:  # noqa: PLR2004 - together and each
-            path = [
-                str(value) if index in varied else "0" if segment == "*" else segment
-                for index, segment in zip(count(), segments, strict=False)
-            ]
-            yield Layer(".".join(path), slot.kind, "", ())
+    groups = [indices] if len(indices) < 2 else [indices, *([index] for index in indices)]  # noqa: PLR2004 - together and each
+    for value, varied in product(values if indices else (0,), groups):
+        path = [segment if segment != "*" else "0" for segment in segments]
+        for index in varied:
+            path[index] = str(value)
+        yield Layer(".".join(path), slot.kind, "", ())
 
 
 def _indices_in(spec: TargetSpec) -> set[int]:

@@ -151,6 +151,8 @@ class MappingFilter(NamedTuple):
 
 
 _PLACE = re.compile(r"([^:]+):(.+)/([^/]+)/([^/]+)/([^/]+)/([0-9]{1,9})", re.DOTALL)
+_START = "!:!/!/!/!/0"
+"""A place before any mapping: without it, SQLite would sort all mappings for the first page."""
 
 
 def find_mappings(connection: Connection, wanted: MappingFilter, after: str | None, limit: int) -> tuple[Mapping, ...]:
@@ -171,15 +173,14 @@ def find_mappings(connection: Connection, wanted: MappingFilter, after: str | No
         _mappings.revision,
     )
     query = IN_USE.where(*wanted.conditions()).order_by(*order).limit(limit)
-    if after is not None:
-        place = _PLACE.fullmatch(after)
-        if place is None:
-            message = f"'after' is {after!r}, which is no place in the list. Give the 'next' of a page."
-            raise InvalidRequest(message, field="query.after", value=after)
-        *texts, revision = place.groups()
-        # The first condition repeats a part of the second in a form for which both databases use the index of names.
-        query = query.where(_is_beyond((texts[0], texts[1]), or_equal=True))
-        query = query.where(tuple_(*order) > tuple_(*texts, int(revision)))
+    place = _PLACE.fullmatch(_START if after is None else after)
+    if place is None:
+        message = f"'after' is {after!r}, which is no place in the list. Give the 'next' of a page."
+        raise InvalidRequest(message, field="query.after", value=after)
+    *texts, revision = place.groups()
+    # The first condition repeats a part of the second in a form for which both databases use the index of names.
+    query = query.where(_is_beyond((texts[0], texts[1]), or_equal=True))
+    query = query.where(tuple_(*order) > tuple_(*texts, int(revision)))
     return tuple(read_mappings(connection, query, {}))
 
 

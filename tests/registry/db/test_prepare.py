@@ -96,10 +96,12 @@ def downgrade(path: Path, revision: str) -> None:
     """Take a registry file back to an older schema, without its seed's mark and without write-ahead log."""
     config = Config()
     config.set_main_option("script_location", "loradar.migrations:")
-    with engine.transaction(engine.connect_to(f"sqlite:///{path}")) as connection:
+    opened = engine.connect_to(f"sqlite:///{path}")
+    with engine.transaction(opened) as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
         connection.exec_driver_sql("DELETE FROM seeds")
+    opened.dispose()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
 
