@@ -48,7 +48,7 @@ _DOCUMENTED: dict[int, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
     412: (
         "It has changed since the version that `If-Match` names",
         "stale_version",
-        "Submission 7 is at version 3, not 2. Read it again, then decide.",
+        "Submission 7 is at version 3, not 2: read it again, then decide.",
         {"version": 3, "given": 2},
         {},
     ),

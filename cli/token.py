@@ -31,7 +31,7 @@ def create(
     if role not in TOKEN_ROLES:
         message = f"Unknown role {role!r}. Roles: {quoted(TOKEN_ROLES)}."
         raise InvalidRequest(message, role=role)
-    with open_backend(url, secret, writes=bool(url)) as backend:
+    with open_backend(url, secret, needs_token=bool(url)) as backend:
         token, created = backend.create_token(name, checked, expires)
     if as_json:
         show.print_json({"token": to_json(token), "secret": created})
@@ -48,7 +48,7 @@ def create(
 @app.command("list")
 def list_tokens(*, url: Url = None, secret: Secret = None, as_json: AsJson = False) -> None:
     """List the tokens, without their secrets."""
-    with open_backend(url, secret, writes=bool(url)) as backend:
+    with open_backend(url, secret, needs_token=bool(url)) as backend:
         tokens = backend.tokens()
     if as_json:
         show.print_json({"tokens": [to_json(token) for token in tokens]})
@@ -70,7 +70,7 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a token."""
-    with open_backend(url, secret, writes=bool(url)) as backend:
+    with open_backend(url, secret, needs_token=bool(url)) as backend:
         token = backend.revoke_token(token_id)
     if as_json:
         show.print_json(to_json(token))

@@ -30,6 +30,7 @@ from .verification.report import peft_report
 from .verification.verify import verify
 
 if TYPE_CHECKING:
+    from .contributions.backend import LocalBackend
     from .contributions.idempotency import Key
     from .db.engine import sqlite_file
     from .mappings.listing import mapping_place
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _IMPORTING_SQLALCHEMY = {
     "Key": ".contributions.idempotency",
+    "LocalBackend": ".contributions.backend",
     "Registry": ".registry",
     "mapping_place": ".mappings.listing",
     "sqlite_file": ".db.engine",
@@ -53,6 +55,7 @@ __all__ = [
     "ExportPlan",
     "Key",
     "LeftOut",
+    "LocalBackend",
     "Outcome",
     "Patch",
     "PeftConstants",

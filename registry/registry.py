@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 
 from ..domain.architectures import Architecture
 from ..domain.changes import AuditLogReport, Change, Revision
+from ..domain.identities import LOCAL, Actor
 from ..domain.layers import Slot
 from ..domain.mappings import Mapping, Source
 from ..domain.scans import Scan
@@ -16,9 +17,9 @@ from ..domain.summaries import ArchitectureDetail, ArchitectureSummary, Neighbou
 from ..domain.vocabulary import SourceKind
 from ..settings import Settings
 from . import mirror, store
+from .contributions.backend import LocalBackend
 from .contributions.submissions import Submissions
 from .contributions.tokens import Tokens
-from .contributions.yanking import Revisions
 from .db import audit_verification, prepare, tables
 from .db.database import Database, serial_of
 from .db.encoding import MappingKey
@@ -48,9 +49,8 @@ class Registry:
 
     Attributes:
         url: SQLAlchemy URL of the database.
-        tokens: Tokens of those who may write.
-        submissions: Contributed mappings and their reviews.
-        revisions: Single revisions of mappings, to yank and to restore.
+        tokens: The tokens, by which writers authenticate.
+        submissions: The queue of submissions and their machine checks.
     """
 
     def __init__(self, database: Database) -> None:
@@ -60,7 +60,19 @@ class Registry:
         self._similarity = Similarity()
         self.tokens = Tokens(database)
         self.submissions = Submissions(database)
-        self.revisions = Revisions(database)
+
+    def backend(self, actor: Actor = LOCAL) -> LocalBackend:
+        """Return this registry as a place to contribute to on behalf of a person."""
+        return LocalBackend(self._database, actor)
+
+    def get_revision(self, mapping_id: str) -> Revision:
+        """Return a revision of a mapping with its history; the first eight digits of its id suffice.
+
+        Raises:
+            UnknownMapping: If no revision has this id.
+        """
+        with self._database.read() as connection:
+            return history.get_revision(connection, mapping_id)
 
     @classmethod
     def open(cls, settings: Settings | None = None) -> Self:

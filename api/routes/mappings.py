@@ -75,7 +75,7 @@ def list_mappings(  # noqa: PLR0913 - the filters
 )
 def get_mapping(registry: OpenRegistry, mapping_id: MappingId) -> JSONResponse:
     """Return one revision, in use or yanked, with what was done to it by whom, when and why."""
-    revision = registry.revisions.get(mapping_id)
+    revision = registry.get_revision(mapping_id)
     # A new verification changes the body and not the version, so the tag is for writing, and never answered with 304.
     headers = {"ETag": f'"v{revision.version}"', "Cache-Control": "no-cache"}
     return JSONResponse(to_json(revision), headers=headers)

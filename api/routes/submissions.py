@@ -1,4 +1,4 @@
-"""``/v1/submissions``: contribute, and decide on what others contribute."""
+"""``/v1/submissions``: submit mappings, review and withdraw them."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from ...domain.schema import to_json
 from ...domain.submissions import (
     CHECKING_EXAMPLE,
     SUBMISSION_EXAMPLE,
+    Filters,
     Origin,
     Submission,
     SubmissionPage,
@@ -39,7 +40,9 @@ _LINKS = {
 _ETAG_EXAMPLE = {"content": {"application/json": {"example": to_json(SUBMISSION_EXAMPLE)}}}
 
 
-def _answer(submission: Submission, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None) -> JSONResponse:
+def _response(
+    submission: Submission, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None
+) -> JSONResponse:
     tagged = {"ETag": version_tag(submission.version), "Cache-Control": "no-store", **(headers or {})}
     return JSONResponse(to_json(submission), status, tagged)
 
@@ -53,26 +56,26 @@ def _documented(description: str) -> dict[str, Any]:
     status_code=HTTPStatus.ACCEPTED,
     summary="Submit a mapping",
     responses={
-        202: _documented("It is being checked; `Location` is where to ask for what came of it")
+        202: _documented("The submission, being checked; `Location` is its path")
         | {"content": {"application/json": {"example": to_json(CHECKING_EXAMPLE)}}},
         **WRITES,
         **error_responses(409),
     },
 )
 def add_submission(
-    request: Request, registry: OpenRegistry, by: Contributor, key: WriteKey, stated: SubmissionRequest
+    request: Request, registry: OpenRegistry, by: Contributor, key: WriteKey, body: SubmissionRequest
 ) -> JSONResponse:
-    """Take a mapping in: the machine checks it first, then somebody else reviews it. For contributors.
+    """Submit a mapping: machine checks run first, then another person reviews it. For contributors.
 
-    A regex in it is matched against the known layers in linear time and never published: what is published is made
-    anew from the layers it hits.
+    A regex is matched against the known layers in linear time and never published: the published targets are generated
+    from the layers it matches.
     """
-    statement = stated.to_statement()
-    if request.app.state.workers.missing is None:  # else another process, which can, checks it
+    statement = body.to_statement()
+    if request.app.state.workers.missing is None:  # else a process that has the extra checks it
         precheck(statement)
-    made = registry.submissions.add(statement, by, key=key)
+    submission = registry.backend(by).submit(statement, key=key)
     request.app.state.checker.wake()
-    return _answer(made, HTTPStatus.ACCEPTED, {"Location": f"/v1/submissions/{made.id}"})
+    return _response(submission, HTTPStatus.ACCEPTED, {"Location": f"/v1/submissions/{submission.id}"})
 
 
 @router.get(
@@ -92,15 +95,17 @@ def list_submissions(  # noqa: PLR0913 - the query's fields
     submitter: Annotated[
         str | None, Query(max_length=64, pattern=r"^[a-z0-9._-]+$", description="Only this person's", examples=["ada"])
     ] = None,
-    origin: Annotated[Origin | None, Query(description="Only those of people, or those that loradar opened")] = None,
+    origin: Annotated[
+        Origin | None, Query(description="Only those of contributors, or those that loradar opened")
+    ] = None,
     before: Annotated[
         int | None, Query(ge=1, le=LARGEST_NUMBER, description="`next` of the page before: only lower numbers")
     ] = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Submissions per page")] = 50,
 ) -> JSONResponse:
     """Return a page of submissions, newest first, without their evidence and lists of layers."""
-    asked = {"status": status, "library": library, "name": name, "submitter": submitter, "origin": origin}
-    found = registry.submissions.list(**asked, before=before, limit=limit + 1)  # type: ignore[arg-type]  # checked above
+    filters = Filters(status=status, library=library, name=name, submitter=submitter, origin=origin)
+    found = registry.submissions.list(**filters, before=before, limit=limit + 1)
     page = found[:limit]
     last = page[-1].id if len(found) > limit else None
     return JSONResponse(to_json(SubmissionPage(page, last)))
@@ -116,7 +121,7 @@ def list_submissions(  # noqa: PLR0913 - the query's fields
     },
 )
 def get_submission(request: Request, registry: OpenRegistry, submission_id: Number) -> Response:
-    """Return one submission: what was stated, what the machine found, what was decided."""
+    """Return a submission: its statement, evidence and reviews."""
     found = registry.submissions.get(submission_id)
     return tagged(request, JSONResponse(to_json(found)), version_tag(found.version), "no-cache")
 
@@ -130,17 +135,17 @@ def get_submission(request: Request, registry: OpenRegistry, submission_id: Numb
         **error_responses(404, 409, 412),
     },
 )
-def review_submission(  # noqa: PLR0913, PLR0917 - a decision, and what it rests on
+def review_submission(  # noqa: PLR0913, PLR0917 - a decision and its basis
     registry: OpenRegistry,
     by: Reviewer,
     submission_id: Number,
     version: Version,
     key: WriteKey,
-    ruling: ReviewRequest,
+    body: ReviewRequest,
 ) -> JSONResponse:
-    """Approve or reject what somebody else submitted; approved, it is published at once. For reviewers."""
-    decision, comment = ruling.decision, ruling.comment
-    return _answer(registry.submissions.review(submission_id, by, decision, comment, version=version, key=key))
+    """Approve or reject another person's submission; an approved one is published at once. For reviewers."""
+    decision, comment = body.decision, body.comment
+    return _response(registry.backend(by).review(submission_id, decision, comment, version=version, key=key))
 
 
 @router.post(
@@ -158,7 +163,7 @@ def withdraw_submission(  # noqa: PLR0913, PLR0917 - as above
     submission_id: Number,
     version: Version,
     key: WriteKey,
-    asked: ReasonRequest,
+    body: ReasonRequest,
 ) -> JSONResponse:
-    """Take a submission back before it is decided. For its submitter, and for admins."""
-    return _answer(registry.submissions.withdraw(submission_id, by, asked.reason, version=version, key=key))
+    """Withdraw a submission before it is decided. For its submitter, and for admins."""
+    return _response(registry.backend(by).withdraw(submission_id, body.reason, version=version, key=key))

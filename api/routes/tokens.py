@@ -1,6 +1,5 @@
-"""``/v1/tokens``: who may write."""
+"""``/v1/tokens``: create, list and revoke tokens."""
 
-from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated
 
@@ -25,11 +24,11 @@ PRIVATE = {"Cache-Control": "no-store"}
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
-    summary="Make a token",
+    summary="Create a token",
     responses={
         201: {
             "model": NewToken,
-            "description": "The token and its secret, which nobody can ask for again",
+            "description": "The token and its secret, which cannot be read again",
             "links": {
                 "revoke": {"operationId": "revoke_token", "parameters": {"token_id": "$response.body#/token/id"}}
             },
@@ -37,28 +36,27 @@ PRIVATE = {"Cache-Control": "no-store"}
         **WRITES,
     },
 )
-def create_token(registry: OpenRegistry, by: Admin, asked: TokenRequest) -> JSONResponse:
-    """Make a token for a person; the answer has the secret, which is stored hashed and shown this once. For admins."""
-    lasts = timedelta(days=asked.expires_days) if asked.expires_days else None
-    token, secret = registry.tokens.create(asked.name, asked.role, by, lasts)
+def create_token(registry: OpenRegistry, by: Admin, body: TokenRequest) -> JSONResponse:
+    """Create a token for a person; the response has the secret, which is stored hashed and shown once. For admins."""
+    token, secret = registry.backend(by).create_token(body.name, body.role, body.expires_days)
     return JSONResponse(to_json(NewToken(token, secret)), HTTPStatus.CREATED, PRIVATE)
 
 
 @router.get(
     "", summary="List tokens", responses={200: {"model": TokenList, "description": "All"}, **error_responses(401, 403)}
 )
-def list_tokens(registry: OpenRegistry, _by: Admin) -> JSONResponse:
-    """Return every token ever made, without their secrets. For admins."""
-    return JSONResponse(to_json(TokenList(registry.tokens.list())), headers=PRIVATE)
+def list_tokens(registry: OpenRegistry, by: Admin) -> JSONResponse:
+    """Return every token ever created, without secrets. For admins."""
+    return JSONResponse(to_json(TokenList(registry.backend(by).tokens())), headers=PRIVATE)
 
 
 @router.get(
     "/me",
-    summary="Tell whose token this is",
+    summary="Get the token's owner",
     responses={200: {"model": Actor, "description": "Name and role"}, **error_responses(401)},
 )
 def get_me(by: Anybody) -> JSONResponse:
-    """Return the name and the role that the token of the request stands for."""
+    """Return the name and role of the owner of the request's token."""
     return JSONResponse(to_json(by), headers=PRIVATE)
 
 
@@ -68,5 +66,5 @@ def get_me(by: Anybody) -> JSONResponse:
     responses={200: {"model": Token, "description": "The token, revoked"}, **error_responses(401, 403, 404, 409)},
 )
 def revoke_token(registry: OpenRegistry, by: Admin, token_id: TokenId) -> JSONResponse:
-    """Let a token work no longer. For admins."""
-    return JSONResponse(to_json(registry.tokens.revoke(token_id, by)), headers=PRIVATE)
+    """Revoke a token. For admins."""
+    return JSONResponse(to_json(registry.backend(by).revoke_token(token_id)), headers=PRIVATE)

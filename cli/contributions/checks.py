@@ -9,11 +9,12 @@ import typer
 
 from ...domain.submissions import Checked
 from ...errors import LoradarError
-from .backend import Backend, LocalBackend
 
 if TYPE_CHECKING:
+    from ...client import Client
     from ...domain.submissions import Submission
-    from ...registry import Registry
+    from ...registry import LocalBackend
+    from ...registry.contributions.submissions import Submissions
     from ...sandbox.pool import Sandbox
 
 CHECK = "loradar.sandbox.tasks:check"
@@ -27,8 +28,11 @@ PATIENCE_SECONDS = 900.0
 class Checks:
     """The checks of submissions made to a backend; as a context manager it stops the worker it started."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: "LocalBackend | Client") -> None:
+        from ...client import Client
+
         self._backend = backend
+        self._queue = None if isinstance(backend, Client) else backend.queue
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -43,7 +47,7 @@ class Checks:
         Raises:
             MissingExtra: If it is not installed.
         """
-        if isinstance(self._backend, LocalBackend):
+        if self._queue:
             _ = self._sandbox
 
     def wait(self, submission_id: int) -> "Submission":
@@ -53,7 +57,7 @@ class Checks:
         while (submission := self._backend.submission(submission_id)).status == "checking":
             if time.monotonic() >= deadline:
                 break
-            if isinstance(self._backend, LocalBackend) and self._check_next(self._backend.registry):
+            if self._queue and self._check_next(self._queue):
                 continue
             if not is_announced:
                 typer.echo(f"Submission {submission_id} is being checked by the service.", err=True)
@@ -61,19 +65,19 @@ class Checks:
             time.sleep(POLL_SECONDS)
         return submission
 
-    def _check_next(self, registry: "Registry") -> bool:
+    def _check_next(self, queue: "Submissions") -> bool:
         """Check the oldest waiting submission; return ``False`` if other processes have claimed all."""
         sandbox = self._sandbox  # before a submission is claimed
-        claimed = registry.submissions.claim()
+        claimed = queue.claim()
         if claimed is None:
             return False
         statement = claimed.statement
         typer.echo(f"Checking submission {claimed.id}, {statement.reference}, in a worker process ...", err=True)
         try:
-            checked: Checked = sandbox.run(CHECK, statement, registry.submissions.registered(statement))
+            checked: Checked = sandbox.run(CHECK, statement, queue.registered(statement))
         except LoradarError as error:  # of the worker, or such as an architecture that cannot be built
             checked = Checked(None, error.message)
-        registry.submissions.settle(claimed.id, checked)
+        queue.settle(claimed.id, checked)
         return True
 
     @cached_property

@@ -12,7 +12,6 @@ from ...errors import Conflict, TooManyRequests
 from ..audit import select
 from ..options import AsJson
 from ..output import show
-from .backend import LocalBackend
 from .checks import Checks
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def drift(
         audited, drifts = _find(registry, library, name or (), workers)
         steps = [Step(drifted, reason="dry run") for drifted in drifts] if dry_run else [*_submit(registry, drifts)]
         if any(step.submission for step in steps):
-            with Checks(LocalBackend(registry, None)) as checks:
+            with Checks(registry.backend()) as checks:
                 steps = [replace(s, submission=s.submission and checks.wait(s.submission.id)) for s in steps]
     about = {"library": library, "library_version": metadata.version(library), "audited": len(audited)}
     if as_json:

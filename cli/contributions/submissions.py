@@ -35,7 +35,7 @@ def submissions(
             message = f"Unknown {option} {value!r}. Give one of {quoted(known)}."
             raise InvalidRequest(message, **{option: value})
     filters: Any = {"library": library, "name": name, "submitter": submitter, "status": status, "origin": origin}
-    with open_backend(url, secret, writes=False) as backend:
+    with open_backend(url, secret, needs_token=False) as backend:
         listed = backend.submissions(before=before, limit=limit, **filters)
     if as_json:
         show.print_json({"submissions": [to_json(submission) for submission in listed]})
@@ -54,7 +54,7 @@ def submission(
     as_json: AsJson = False,
 ) -> None:
     """Show a submission with everything a reviewer needs to decide."""
-    with open_backend(url, secret, writes=False) as backend:
+    with open_backend(url, secret, needs_token=False) as backend:
         shown = backend.submission(submission_id)
         if wait and shown.status == "checking":
             with Checks(backend) as checks:

@@ -36,12 +36,16 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit one mapping or several; machine checks run first, then another person reviews it."""
+    from ...sandbox.tasks import precheck
+
     statements = read_statements(statement)
     submitted: list[Submission] = []
     with open_backend(url, secret) as backend, Checks(backend) as checks:
         checks.prepare()
         for one in statements:
             try:
+                if not url:
+                    precheck(one)
                 submitted.append(backend.submit(one))
             except LoradarError as error:
                 error.details["submitted"] = [made.id for made in submitted]

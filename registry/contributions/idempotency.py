@@ -1,4 +1,4 @@
-"""Idempotency keys: the same request sent twice is done once, and answered twice."""
+"""Keep idempotency keys: a request repeated under its key is done once and gets the first response again."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ..db.database import Transaction
 from ..db.encoding import canonical, digest_of, now
 
 KEPT = timedelta(hours=24)
-"""How long a key is remembered."""
+"""Time a key is kept."""
 
 _keys = tables.idempotency_keys
 
@@ -24,8 +24,8 @@ class Key:
     """An idempotency key, and the digest of the request it came with.
 
     Attributes:
-        key: As the client chose it; each token's owner has keys of their own.
-        request: Digest of what was asked for: another request must not come with the same key.
+        key: The client's text; every person has keys of their own.
+        request: Digest of the request: another request must not reuse the key.
     """
 
     key: str
@@ -33,12 +33,12 @@ class Key:
 
     @classmethod
     def of(cls, key: str, request: Any) -> Self:
-        """Return the key of a request, which is anything that canonical JSON can say."""
+        """Return the key of a request, given as any JSON value."""
         return cls(key, digest_of(request))
 
 
-def find_answer(write: Transaction, actor: Actor, key: Key | None) -> dict[str, Any] | None:
-    """Return what the request was answered with when it came first, or ``None``.
+def find_replay(write: Transaction, actor: Actor, key: Key | None) -> dict[str, Any] | None:
+    """Return the response of the first request under this key, or ``None``.
 
     Raises:
         KeyReused: If the key came with another request.
@@ -50,16 +50,16 @@ def find_answer(write: Transaction, actor: Actor, key: Key | None) -> dict[str, 
     if row is None:
         return None
     if row.request != key.request:
-        message = f"Idempotency key {key.key!r} came with another request before. Use a new key for a new request."
+        message = f"Idempotency key {key.key!r} came with another request before: use a new key for a new request."
         raise KeyReused(message, key=key.key)
     answer: dict[str, Any] = json.loads(row.answer)
     return answer
 
 
-def keep_answer(write: Transaction, actor: Actor, key: Key | None, answer: dict[str, Any]) -> None:
-    """Remember what a request was answered with; forget what is too old."""
+def keep_replay(write: Transaction, actor: Actor, key: Key | None, response: dict[str, Any]) -> None:
+    """Keep the response of a request, and delete expired ones."""
     if key is None:
         return
     write.change(delete(_keys).where(_keys.c.created_at <= now(-KEPT)))
-    values = {"request": key.request, "answer": canonical(answer), "created_at": now()}
+    values = {"request": key.request, "answer": canonical(response), "created_at": now()}
     write.change(insert(_keys).values(actor=actor.name, key=key.key, **values))

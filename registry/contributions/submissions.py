@@ -1,21 +1,40 @@
-"""Submissions: what people state, on its way from the machine checks over a review into the registry."""
+"""Queue submissions: stored statements, their machine checks by one worker at a time, and their results."""
 
 from dataclasses import replace
+from datetime import timedelta
+from typing import Unpack
+
+from sqlalchemy import ColumnElement, or_, select, update
 
 from ...domain.identities import Actor
 from ...domain.mappings import Mapping
 from ...domain.schema import from_json, to_json
-from ...domain.submissions import Checked, Origin, ReviewDecision, Statement, Submission, SubmissionStatus
-from ...errors import NotAllowed
+from ...domain.submissions import Checked, Filters, Origin, Statement, Submission, SubmissionStatus
 from ..db import tables
 from ..db.database import Database
-from ..db.encoding import MappingKey
+from ..db.encoding import MappingKey, now
 from ..mappings.resolve import list_answering
-from . import machine_checks
-from .idempotency import Key, find_answer, keep_answer
-from .review import Ruling, review
-from .submission_rows import find_submissions, get_submission, list_submissions, statement_digest
-from .submission_writes import add_submission, check_status, check_version, put
+from ..store import add_scan
+from .idempotency import Key, find_replay, keep_replay
+from .submission_store import (
+    add_submission,
+    find_submissions,
+    get_submission,
+    list_submissions,
+    statement_digest,
+    update_submission,
+)
+
+LEASE = timedelta(minutes=10)
+"""Time a worker has a claimed submission to itself: longer than any check may take."""
+
+MAX_ATTEMPTS = 3
+"""Workers that may die while checking one submission."""
+
+CHECKER = "loradar"
+"""Actor of the checks in the audit log."""
+
+_submissions = tables.submissions
 
 
 class Submissions:
@@ -25,150 +44,102 @@ class Submissions:
         self._database = database
 
     def add(
-        self, statement: Statement, by: Actor, *, origin: Origin = "contributor", key: Key | None = None
+        self, statement: Statement, submitter: Actor, *, origin: Origin = "contributor", key: Key | None = None
     ) -> Submission:
-        """Take a statement in; it is ``checking`` until the machine checks are through.
+        """Store a statement as a submission that waits for its machine checks; see ``Backend.submit``.
 
         Args:
-            statement: Validated, as ``core.statements`` does.
-            by: Who states it.
-            origin: ``drift`` if loradar does.
-            key: Sent twice, it is taken in once.
+            statement: A statement validated by ``validation/statements.py``.
+            submitter: Its author.
+            origin: ``drift`` for one that loradar opens.
+            key: Idempotency key.
 
         Raises:
-            Conflict: If the same is open already, or too much of one person's.
+            Conflict: If an equal one is open, or the submitter has too many open ones.
             KeyReused: If the key came with another request.
         """
-        with self._database.write("submission.add", by.name) as write:
-            known = find_answer(write, by, key)
-            if known:
-                return from_json(Submission, known)
-            made = add_submission(write, statement, by, origin)
-            keep_answer(write, by, key, to_json(made))
-            return made
+        with self._database.write("submission.add", submitter.name) as write:
+            replay = find_replay(write, submitter, key)
+            if replay:
+                return from_json(Submission, replay)
+            submission = add_submission(write, statement, submitter, origin)
+            keep_replay(write, submitter, key, to_json(submission))
+            return submission
 
     def get(self, submission_id: int) -> Submission:
-        """Return one submission.
+        """Return a submission.
 
         Raises:
-            UnknownSubmission: If there is none of this number.
+            UnknownSubmission: If no submission has this number.
         """
         with self._database.read() as connection:
             return get_submission(connection, submission_id)
 
-    def list(  # noqa: PLR0913 - what can be asked for
-        self,
-        *,
-        status: SubmissionStatus | None = None,
-        library: str | None = None,
-        name: str | None = None,
-        submitter: str | None = None,
-        origin: Origin | None = None,
-        before: int | None = None,
-        limit: int = 50,
-    ) -> tuple[Submission, ...]:
-        """Return submissions, newest first, without their evidence and lists of layers, which may be long.
-
-        Args:
-            status: Only those in this state.
-            library: Only those for its architectures.
-            name: Only those for architectures of this name.
-            submitter: Only this person's.
-            origin: Only those of people, or those that loradar opened.
-            before: Only those with a lower number.
-            limit: At most so many.
-        """
-        asked = {"status": status, "library": library, "name": name, "submitter": submitter, "origin": origin}
+    def list(self, *, before: int | None = None, limit: int = 50, **filters: Unpack[Filters]) -> tuple[Submission, ...]:
+        """Return submissions, newest first, without evidence and layers; see ``Backend.submissions``."""
+        columns = {name: None if value is None else str(value) for name, value in filters.items()}
         with self._database.read() as connection:
-            return list_submissions(connection, asked, before, limit)
+            return list_submissions(connection, columns, before, limit)
 
     def find_same(self, statement: Statement) -> Submission | None:
-        """Return the newest submission that says the same, whatever became of it, or ``None``."""
-        is_same = tables.submissions.c.digest == statement_digest(statement)
+        """Return the newest submission of an equal statement, in any state, or ``None``."""
         with self._database.read() as connection:
-            found = find_submissions(connection, is_same)
-        return found[0] if found else None
+            equal = find_submissions(connection, _submissions.c.digest == statement_digest(statement))
+        return equal[0] if equal else None
 
     def registered(self, statement: Statement) -> tuple[Mapping, ...]:
-        """Return what is on record for the question a statement answers, the first by precedence first."""
-        asked = MappingKey(statement.library, statement.name, statement.peft_type, statement.preset)
+        """Return the registered mappings that a statement competes with, by precedence."""
+        key = MappingKey(statement.library, statement.name, statement.peft_type, statement.preset)
         with self._database.read() as connection:
-            return list_answering(connection, asked)
-
-    def withdraw(
-        self, submission_id: int, by: Actor, reason: str, *, version: int | None = None, key: Key | None = None
-    ) -> Submission:
-        """Take a submission back before it is decided.
-
-        Args:
-            submission_id: Its number.
-            by: Its submitter, or an admin.
-            reason: Why.
-            version: The one the decision rests on.
-            key: Sent twice, it is done once.
-
-        Raises:
-            UnknownSubmission: If there is none of this number.
-            NotAllowed: If it is somebody else's.
-            Conflict: If it is decided already.
-            StaleVersion: If it changed since.
-            KeyReused: If the key came with another request.
-        """
-        with self._database.write("submission.withdraw", by.name) as write:
-            known = find_answer(write, by, key)
-            if known:
-                return from_json(Submission, known)
-            held = get_submission(write.connection, submission_id)
-            if held.submitter != by.name and not by.may("admin"):
-                message = f"Submission {submission_id} is {held.submitter}'s. Only they or an admin may withdraw it."
-                raise NotAllowed(message, submission=submission_id, submitter=held.submitter)
-            check_version(held, version)
-            check_status(held, ("checking", "needs_review", "failed"), "be withdrawn")
-            done = put(write, replace(held, status="withdrawn", reason=reason))
-            write.log(reason=reason)
-            keep_answer(write, by, key, to_json(done))
-            return done
+            return list_answering(connection, key)
 
     def claim(self) -> Submission | None:
-        """Take the oldest submission to be checked for oneself, for a while; ``None`` if there is none.
+        """Claim the oldest submission that waits for its checks, for ``LEASE``; ``None`` if there is none.
 
-        One that several workers died of is ``failed``.
+        A submission whose checks were begun ``MAX_ATTEMPTS`` times without a result fails.
         """
-        return machine_checks.claim(self._database)
+        columns = (_submissions.c.id, _submissions.c.attempts)
+        query = select(*columns).where(_waits_for_worker()).order_by(_submissions.c.id)
+        with self._database.read() as connection:
+            waiting = connection.execute(query).all()
+        for submission_id, attempts in waiting:
+            if attempts >= MAX_ATTEMPTS:
+                reason = f"Its machine checks were begun {MAX_ATTEMPTS} times without a result: submit it again."
+                self.settle(submission_id, Checked(None, reason))
+                continue
+            # The condition is repeated in the update, so that of two workers only one gets it.
+            claim = update(_submissions).where(_submissions.c.id == submission_id, _waits_for_worker())
+            values = {"claimed_until": now(LEASE), "attempts": _submissions.c.attempts + 1}
+            with self._database.write_unlogged() as connection:
+                is_ours = connection.execute(claim.values(**values)).rowcount == 1
+            if is_ours:
+                return self.get(submission_id)
+        return None
 
     def settle(self, submission_id: int, checked: Checked) -> Submission:
-        """Store what the machine checks found; a scan too, if nobody scanned the architecture before.
+        """Store the result of machine checks, and their scan if the architecture was not scanned before.
+
+        A submission withdrawn meanwhile stays withdrawn.
 
         Raises:
-            UnknownSubmission: If there is none of this number.
+            UnknownSubmission: If no submission has this number.
         """
-        return machine_checks.settle(self._database, submission_id, checked)
+        if checked.scan is not None:
+            architecture, table = checked.scan.architecture, tables.architectures.c
+            is_same = (table.library == architecture.library) & (table.name == architecture.name)
+            with self._database.write("scan.store", CHECKER) as write:
+                stored = write.select(select(table.fingerprint).where(is_same))
+                if not any(row["fingerprint"] for row in stored):
+                    add_scan(write, checked.scan)
+        with self._database.write("submission.check", CHECKER) as write:
+            submission = get_submission(write.connection, submission_id)
+            if submission.status != "checking":
+                return submission
+            status: SubmissionStatus = "failed" if checked.failure else "needs_review"
+            result = replace(submission, status=status, reason=checked.failure, evidence=checked.evidence)
+            return update_submission(write, result)
 
-    def review(  # noqa: PLR0913 - a decision, and what it rests on
-        self,
-        submission_id: int,
-        by: Actor,
-        decision: ReviewDecision,
-        comment: str,
-        *,
-        version: int | None = None,
-        key: Key | None = None,
-    ) -> Submission:
-        """Decide on a submission; approved, it is published as the next revision of source ``community``.
 
-        Args:
-            submission_id: Its number.
-            by: A reviewer who did not submit it.
-            decision: ``approve`` or ``reject``.
-            comment: Why.
-            version: The one the decision rests on.
-            key: Sent twice, it is done once.
-
-        Raises:
-            UnknownSubmission: If there is none of this number.
-            NotAllowed: If ``by`` is no reviewer, or submitted it.
-            Conflict: If it is not waiting for a review, or the registry says the same already.
-            StaleVersion: If it changed since.
-            KeyReused: If the key came with another request.
-        """
-        return review(self._database, submission_id, Ruling(by, decision, comment), version, key)
+def _waits_for_worker() -> ColumnElement[bool]:
+    until = _submissions.c.claimed_until
+    return (_submissions.c.status == "checking") & or_(until.is_(None), until <= now())

@@ -1,4 +1,4 @@
-"""Tokens: who may write. The secret is shown once; what is kept is its digest."""
+"""Create, authenticate and revoke tokens; only the digest of a secret is stored."""
 
 import re
 from dataclasses import replace
@@ -17,10 +17,10 @@ from ..db.database import Database
 from ..db.encoding import now
 
 SECRET_PREFIX = "lrd_"  # noqa: S105 - tells what it is a secret of
-"""What every secret starts with, so that scanners for leaked secrets can know one."""
+"""Prefix of every secret, by which scanners for leaked secrets recognise one."""
 
 RESERVED = frozenset({LOCAL.name, "loradar", "loradar-drift"})
-"""Names of what writes without a token."""
+"""Names of actors without a token."""
 
 LONGEST = timedelta(days=3660)
 USE_NOTED_EVERY = timedelta(minutes=1)
@@ -29,7 +29,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHOWN = len(SECRET_PREFIX) + 6
 _tokens = tables.tokens
 _TOKENS = select(*(column for column in _tokens.c if column.name != "hash"))
-_MAKE_ONE = "Ask an admin for one, or make one where the registry is: loradar token create NAME --role contributor"
+_CREATE_ONE = (
+    "Ask an admin for one, or create one on the registry's machine: loradar token create NAME --role contributor"
+)
 
 
 class Tokens:
@@ -41,16 +43,10 @@ class Tokens:
     def create(
         self, name: str, role: TokenRole, by: Actor = LOCAL, expires_in: timedelta | None = None
     ) -> tuple[Token, str]:
-        """Make a token, and return it with its secret, which nobody can ask for again.
-
-        Args:
-            name: Whose it is; one person's tokens all have the same name.
-            role: What its owner may do.
-            by: Who makes it.
-            expires_in: How long it works; ``None`` for ever.
+        """Create a token, and return it with its secret; see ``Backend.create_token``.
 
         Raises:
-            InvalidRequest: If the name, the role or the time is none.
+            InvalidRequest: If the name, the role or the time is invalid.
         """
         _check(name, role, expires_in)
         secret = SECRET_PREFIX + token_urlsafe(32)
@@ -69,7 +65,7 @@ class Tokens:
         return token, secret
 
     def authenticate(self, secret: str) -> Actor:
-        """Return whose token this is.
+        """Return the owner of a token.
 
         Raises:
             NotAuthenticated: If it is unknown, expired or revoked.
@@ -77,27 +73,27 @@ class Tokens:
         with self._database.read() as connection:
             found = _find(connection, _TOKENS.where(_tokens.c.hash == _digest(secret)))
         if not found:
-            message = f"This token is not known. {_MAKE_ONE}"
+            message = f"Unknown token. {_CREATE_ONE}"
             raise NotAuthenticated(message)
         token = found[0]
-        for gone, since in (("was revoked", token.revoked_at), ("expired", token.expires_at)):
+        for ended, since in (("was revoked", token.revoked_at), ("expired", token.expires_at)):
             if since is not None and since <= now():
-                message = f"Token {token.prefix}... of {token.name} {gone} at {since}. {_MAKE_ONE}"
+                message = f"Token {token.prefix}... of {token.name} {ended} at {since}. {_CREATE_ONE}"
                 raise NotAuthenticated(message, token=token.id)
         self._note_use(token)
         return Actor(token.name, token.role)
 
     def list(self) -> tuple[Token, ...]:
-        """Return every token ever made, oldest first."""
+        """Return every token ever created, oldest first."""
         with self._database.read() as connection:
             return tuple(_find(connection, _TOKENS.order_by(_tokens.c.id)))
 
     def revoke(self, token_id: int, by: Actor = LOCAL) -> Token:
-        """Let a token work no longer.
+        """Revoke a token.
 
         Raises:
-            UnknownToken: If there is none of this number.
-            Conflict: If it was revoked before.
+            UnknownToken: If no token has this number.
+            Conflict: If it is revoked already.
         """
         with self._database.write("token.revoke", by.name) as write:
             is_own = _tokens.c.id == token_id
@@ -113,7 +109,7 @@ class Tokens:
         return revoked
 
     def _note_use(self, token: Token) -> None:
-        """Note when it was used, to the minute: reading should not become writing."""
+        """Store the time of use, at most once a minute, so that reads rarely write."""
         if token.last_used_at is not None and token.last_used_at > now(-USE_NOTED_EVERY):
             return
         with self._database.write_unlogged() as connection:
@@ -126,16 +122,16 @@ def _find(connection: Connection, query: Select[Any]) -> list[Token]:
 
 def _check(name: str, role: str, expires_in: timedelta | None) -> None:
     if not _NAME.fullmatch(name):
-        message = f"{name!r} is no name for a token. Give 1 to 64 of a-z, 0-9, '.', '_' and '-', such as 'ada'."
+        message = f"Invalid token name {name!r}. Give 1 to 64 of a-z, 0-9, '.', '_' and '-', such as 'ada'."
         raise InvalidRequest(message, name=name)
     if name in RESERVED:
-        message = f"The name {name!r} is loradar's own. Choose another."
+        message = f"The name {name!r} is reserved. Choose another."
         raise InvalidRequest(message, name=name)
     if role not in TOKEN_ROLES:
-        message = f"There is no role {role!r}. Roles: {quoted(TOKEN_ROLES)}."
+        message = f"Unknown role {role!r}. Roles: {quoted(TOKEN_ROLES)}."
         raise InvalidRequest(message, role=role)
     if expires_in is not None and not timedelta() < expires_in <= LONGEST:
-        message = f"A token cannot expire in {expires_in.days} days. Give 1 to {LONGEST.days}, or none for ever."
+        message = f"A token cannot expire in {expires_in.days} days. Give 1 to {LONGEST.days}, or nothing."
         raise InvalidRequest(message, days=expires_in.days)
 
 

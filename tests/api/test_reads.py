@@ -126,13 +126,13 @@ def test_a_revision_has_its_story_and_its_version(service, found):
     """The tag is what If-Match takes; the first digits of an id will do."""
     mapping = found[0]
     body = ask(service, f"/v1/mappings/{mapping.id}", Revision)
-    assert body == to_json(service.registry.revisions.get(mapping.id))
+    assert body == to_json(service.registry.get_revision(mapping.id))
     short = service.client.get(f"/v1/mappings/{mapping.id.removeprefix('sha256:')[:12]}")
     assert short.json() == body
     assert (short.headers["ETag"], short.headers["Cache-Control"]) == ('"v1"', "no-cache")
-    service.registry.revisions.yank(mapping.id, LOCAL, "wrong")
+    service.registry.backend(LOCAL).yank(mapping.id, "wrong")
     assert service.client.get(f"/v1/mappings/{mapping.id}").headers["ETag"] == '"v2"'
-    service.registry.revisions.restore(mapping.id, LOCAL, "right")
+    service.registry.backend(LOCAL).restore(mapping.id, "right")
 
 
 def test_two_mappings_are_told_apart(service, found):

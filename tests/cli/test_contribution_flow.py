@@ -85,5 +85,5 @@ def test_what_is_submitted_twice_is_refused(run, where, tokens):
     assert run("submit", '{"olmo2": ["q_proj"]}', token=tokens["ada"])[0] == 0
     code, _, err = run("submit", '{"olmo2": ["q_proj"]}', token=tokens["bob"])
     assert code == 2
-    assert "Submission 1 says the same and is open" in err
+    assert "Submission 1 is equal and open" in err
     assert ("being checked by the service" in err) is False or where

@@ -19,7 +19,7 @@ from loradar.domain.submissions import Checked, Difference, Statement, Submissio
 from loradar.domain.targets import TargetSpec
 from loradar.errors import WorkerFailed
 from loradar.registry import read_constants
-from loradar.registry.contributions import submission_writes
+from loradar.registry.contributions import submission_store
 
 ONE = '{"olmo2": ["q_proj", "v_proj"]}'
 
@@ -124,7 +124,7 @@ def test_without_tokens_the_list_says_how_to_make_one(run):
     ("arguments", "words"),
     [
         (("token", "create", "ada", "--role", "king"), "Unknown role 'king'. Roles: 'contributor', 'reviewer'"),
-        (("token", "create", "A da", "--role", "admin"), "'A da' is no name for a token"),
+        (("token", "create", "A da", "--role", "admin"), "Invalid token name 'A da'"),
         (("token", "create", "loradar", "--role", "admin"), "loradar's own"),
         (("token", "revoke", "7"), "Unknown token '7'"),
         (("submit", ONE), "Create one with: loradar token create NAME --role ROLE; then set LORADAR_TOKEN to it."),
@@ -149,7 +149,7 @@ def test_an_unknown_token_is_refused(run):
     """Its value is not repeated."""
     code, _, err = run("submit", ONE, token="lrd_guessed")  # noqa: S106 - none
     assert code == 2
-    assert "This token is not known." in err
+    assert "Unknown token." in err
     assert "guessed" not in err
 
 
@@ -198,11 +198,11 @@ def test_a_statement_is_given_on_the_command_line(run, tokens, checker, registry
     ("given", "words"),
     [
         ("no/such/file.json", "no/such/file.json cannot be read: No such file or directory."),
-        ("{", "The statement cannot be read: it is no JSON: Expecting property name"),
+        ("{", "The statement cannot be read: it is not valid JSON: Expecting property name"),
         ('{"statement": 5}', "The statement, field 'name': It is missing."),
         ('{"olmo2": ["q_proj"], "olmo2": ["v_proj"]}', "'olmo2' is there twice"),
         ('{"name": "olmo2", "target_modules": NaN}', "NaN is no number"),
-        ("[" * 100_000, "The statement cannot be read: it is no JSON"),
+        ("[" * 100_000, "The statement cannot be read: it is not valid JSON"),
         ("[]", "it has no statement"),
         ("[[1]]", "The statement, statement 1 is no statement."),
         ('{"name": "olmo2", "targets": ["q_proj"]}', "There is no such field."),
@@ -252,7 +252,7 @@ def test_what_is_in_before_a_refusal_is_told(run, tokens):
     code, _, err = run("submit", '{"olmo2": ["q_proj"], "olmo3": ["q_proj"]}', token=tokens["ada"])
     assert code == 2
     assert "Submitted before the error: submission 2.\n" in err
-    assert "Submission 1 says the same and is open" in err
+    assert "Submission 1 is equal and open" in err
     out = run("submit", '{"gemma": ["q_proj"], "olmo3": ["q_proj"]}', "--json", token=tokens["ada"])[1]
     assert json.loads(out)["error"]["details"]["submitted"] == [3]
 
@@ -376,9 +376,9 @@ def test_from_a_submission_to_a_lookup_and_back(run, tokens, registry):
     run("submit", ONE, token=own)
     code, _, err = run("review", "1", "--approve", "--comment", "Mine.", token=own)
     assert code == 2
-    assert "Submission 1 is eve's own. Somebody else has to review it." in err
+    assert "Submission 1 is eve's own: another person has to review it." in err
     code, _, err = run("review", "1", "--approve", "--comment", "Please.", token=tokens["ada"])
-    assert (code, "Only a reviewer or an admin decides" in err) == (2, True)
+    assert (code, "only a reviewer or an admin reviews" in err) == (2, True)
     code, out, _ = run("review", "1", "--approve", "--comment", "Like every decoder.", token=tokens["bob"])
     assert code == 0
     assert out.startswith(
@@ -491,7 +491,7 @@ def test_drift_is_submitted_once(run, checker, registry, monkeypatch):
 @pytest.mark.parametrize("limit", ["MAX_OPEN", "MAX_A_DAY"])
 def test_drift_that_may_submit_no_more_says_so(run, registry, monkeypatch, limit):
     """What is over a limit is told with the rest, and submitted by a later run."""
-    monkeypatch.setattr(submission_writes, limit, 0)
+    monkeypatch.setattr(submission_store, limit, 0)
     code, out, _ = run("drift", "--name", "vit")
     assert (code, registry.submissions.list()) == (0, ())
     assert "1 architecture drifted, 0 submissions opened." in out

@@ -38,7 +38,7 @@ def written(settings, monkeypatch):
     with Registry.open(settings) as registry:
         specs = (proposal("q_proj", "v_proj"), proposal("q_proj", preset="attention"))
         ids = [mapping.id for mapping in registry.add_scan(make_scan(proposals=specs)).added]
-        registry.revisions.yank(ids[0], BOB, "misses the second tower")
+        registry.backend(BOB).yank(ids[0], "misses the second tower")
         registry.tokens.create("grace", "admin")
     return ids
 

@@ -55,14 +55,14 @@ def test_changes_histories_slots_and_differences_are_the_registry_s(service, mon
     """The same records as in process."""
     client, registry = service
     one, other = registry.find_mappings(source="scanner", q="olmo")
-    registry.revisions.yank(one.id, LOCAL, "wrong")
-    registry.revisions.restore(one.id, LOCAL, "right")
+    registry.backend(LOCAL).yank(one.id, "wrong")
+    registry.backend(LOCAL).restore(one.id, "right")
     monkeypatch.setattr(client_reads, "PAGE", 2)
     assert tuple(client.changes()) == registry.list_changes()
     assert tuple(client.changes(3)) == registry.list_changes(3)
     assert client.history("transformers", "olmo2") == registry.list_history("transformers", "olmo2")
     assert client.layers("transformers", "olmo2") == registry.list_slots("transformers", "olmo2")
-    assert client.revision(one.id[7:15]) == registry.revisions.get(one.id)
+    assert client.revision(one.id[7:15]) == registry.get_revision(one.id)
     assert client.diff(one.id, other.id) == registry.compare(one.id, other.id)
     with pytest.raises(UnknownArchitecture, match="olmo3"):
         client.history("transformers", "olmo3")

@@ -26,7 +26,7 @@ def test_a_snapshot_has_everything(any_registry):
     for version in (VERSION, "6.0.0"):
         any_registry.add_scan(make_scan(library_version=version))
     mapping = any_registry.lookup("olmo2")
-    any_registry.revisions.yank(mapping.id, LOCAL, "wrong")
+    any_registry.backend(LOCAL).yank(mapping.id, "wrong")
     head, *_ = lines = take(any_registry)
     last = any_registry.list_changes(3)[0]
     assert (head["serial"], head["head"], head["since"]) == (4, last.digest, None)
@@ -79,7 +79,7 @@ def test_a_mirror_keeps_up(any_registry):
         lambda: any_registry.add_scan(make_scan("late")),
         lambda: any_registry.add_scan(make_scan("late", proposals=(proposal("q_proj"),))),
         lambda: any_registry.add_scan(make_scan("llama", proposals=())),  # verifies what PEFT states
-        lambda: any_registry.revisions.yank(any_registry.lookup("late").id, LOCAL, "wrong"),
+        lambda: any_registry.backend(LOCAL).yank(any_registry.lookup("late").id, "wrong"),
         lambda: any_registry.tokens.create("grace", "admin"),
     )
     kept = named(mirror)

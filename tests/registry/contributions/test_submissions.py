@@ -15,8 +15,8 @@ from loradar.domain.submissions import Checked, ListedLayer, Statement, Submissi
 from loradar.domain.targets import Formula
 from loradar.errors import Conflict, KeyReused, NotAllowed, StaleVersion, UnknownMapping, UnknownSubmission
 from loradar.registry import Key
-from loradar.registry.contributions import machine_checks as checks
-from loradar.registry.contributions import submission_writes
+from loradar.registry.contributions import submission_store
+from loradar.registry.contributions import submissions as checks
 
 ADA, EVE = Actor("ada", "contributor"), Actor("eve", "contributor")
 BOB, ROOT = Actor("bob", "reviewer"), Actor("root", "admin")
@@ -62,7 +62,7 @@ def test_the_way_of_a_submission(scanned):
     assert (made.id, made.status, made.submitter, made.version) == (1, "checking", "ada", 1)
     checked = scanned.submissions.settle(1, Checked(find_evidence(STATED)))
     assert (checked.status, checked.version, checked.evidence) == ("needs_review", 2, find_evidence(STATED))
-    done = scanned.submissions.review(1, BOB, "approve", "as the paper has it")
+    done = scanned.backend(BOB).review(1, "approve", "as the paper has it")
     assert done == scanned.submissions.get(1)
     assert (done.status, done.version, done.reviews[0].reviewer) == ("published", 3, "bob")
     found = scanned.lookup("olmo2")
@@ -71,7 +71,7 @@ def test_the_way_of_a_submission(scanned):
     assert found.verification == LIVE
     assert found.reasons == ("submitted by ada, approved by bob (submission 1)", "seen in a paper")
     assert log_of(scanned) == ["scan.store", "submission.add", "submission.check", "submission.publish"]
-    changes = scanned.revisions.get(found.id).changes
+    changes = scanned.get_revision(found.id).changes
     assert [(one.actor, one.details["comment"]) for one in changes] == [("bob", "as the paper has it")]
 
 
@@ -85,9 +85,9 @@ def test_one_s_own_submission_is_reviewed_by_another(scanned):
     """Whatever the role."""
     submit(scanned, by=ROOT)
     with pytest.raises(NotAllowed, match="root's own"):
-        scanned.submissions.review(1, ROOT, "approve", "mine")
+        scanned.backend(ROOT).review(1, "approve", "mine")
     with pytest.raises(NotAllowed, match="is a contributor"):
-        scanned.submissions.review(1, EVE, "approve", "nice")
+        scanned.backend(EVE).review(1, "approve", "nice")
     assert scanned.submissions.get(1).status == "needs_review"
     assert scanned.lookup("olmo2").source.kind == "scanner"
 
@@ -95,11 +95,11 @@ def test_one_s_own_submission_is_reviewed_by_another(scanned):
 def test_a_rejected_one_is_not_published(scanned):
     """The comment is its reason."""
     submit(scanned)
-    done = scanned.submissions.review(1, BOB, "reject", "the paper is about another model")
+    done = scanned.backend(BOB).review(1, "reject", "the paper is about another model")
     assert (done.status, done.reason, done.mapping_id) == ("rejected", "the paper is about another model", None)
     assert scanned.lookup("olmo2").source.kind == "scanner"
-    with pytest.raises(Conflict, match="is rejected; only one that is 'needs_review'"):
-        scanned.submissions.review(1, BOB, "approve", "after all")
+    with pytest.raises(Conflict, match="is rejected: only one that is 'needs_review'"):
+        scanned.backend(BOB).review(1, "approve", "after all")
 
 
 def test_what_fails_its_checks_is_not_reviewed(scanned):
@@ -108,31 +108,31 @@ def test_what_fails_its_checks_is_not_reviewed(scanned):
     done = scanned.submissions.settle(1, Checked(None, "No layer ends with 'q_porj'."))
     assert (done.status, done.reason) == ("failed", "No layer ends with 'q_porj'.")
     with pytest.raises(Conflict, match="is failed"):
-        scanned.submissions.review(1, BOB, "approve", "yes")
+        scanned.backend(BOB).review(1, "approve", "yes")
 
 
 def test_what_changed_since_is_not_decided_on(scanned):
     """``If-Match``: the version a decision rests on."""
     submit(scanned)
     with pytest.raises(StaleVersion, match="is at version 2, not 1"):
-        scanned.submissions.review(1, BOB, "approve", "fine", version=1)
-    assert scanned.submissions.review(1, BOB, "approve", "fine", version=2).status == "published"
+        scanned.backend(BOB).review(1, "approve", "fine", version=1)
+    assert scanned.backend(BOB).review(1, "approve", "fine", version=2).status == "published"
 
 
 def test_an_open_statement_is_stated_once(scanned):
     """The rationale makes no difference; after a decision it may come again."""
     submit(scanned)
-    with pytest.raises(Conflict, match="Submission 1 says the same") as caught:
+    with pytest.raises(Conflict, match="Submission 1 is equal and open") as caught:
         scanned.submissions.add(replace(STATED, rationale="me too"), EVE)
     assert caught.value.details["submission"] == 1
-    scanned.submissions.review(1, BOB, "reject", "no")
+    scanned.backend(BOB).review(1, "reject", "no")
     assert scanned.submissions.add(STATED, EVE).id == 2
     assert scanned.submissions.find_same(STATED).id == 2
 
 
 def test_nobody_has_too_many_open(scanned, monkeypatch):
     """Others may still submit."""
-    monkeypatch.setattr(submission_writes, "MAX_OPEN", 1)
+    monkeypatch.setattr(submission_store, "MAX_OPEN", 1)
     scanned.submissions.add(STATED, ADA)
     with pytest.raises(Conflict, match="ada has 1 open"):
         scanned.submissions.add(state("k_proj"), ADA)
@@ -142,13 +142,13 @@ def test_nobody_has_too_many_open(scanned, monkeypatch):
 def test_what_the_registry_says_already_is_not_published_again(scanned):
     """A yanked one is restored instead."""
     submit(scanned)
-    first = scanned.submissions.review(1, BOB, "approve", "fine")
+    first = scanned.backend(BOB).review(1, "approve", "fine")
     submit(scanned)
-    with pytest.raises(Conflict, match=r"Revision 1 of the community says the same. Reject"):
-        scanned.submissions.review(2, BOB, "approve", "again")
-    scanned.revisions.yank(first.mapping_id, BOB, "mistaken")
+    with pytest.raises(Conflict, match=r"Revision 1 of the community is equal. Reject"):
+        scanned.backend(BOB).review(2, "approve", "again")
+    scanned.backend(BOB).yank(first.mapping_id, "mistaken")
     with pytest.raises(Conflict, match=r"yanked .mistaken.: restore it"):
-        scanned.submissions.review(2, BOB, "approve", "again")
+        scanned.backend(BOB).review(2, "approve", "again")
     assert scanned.submissions.get(2).status == "needs_review"
     assert scanned.submissions.get(2).reviews == ()
 
@@ -158,16 +158,16 @@ def test_yanking_brings_the_former_answer_back(scanned):
     before = scanned.lookup("olmo2")
     for number, targets in enumerate((("q_proj", "o_proj"), ("q_proj",)), start=1):
         submit(scanned, state(*targets))
-        scanned.submissions.review(number, BOB, "approve", "fine")
+        scanned.backend(BOB).review(number, "approve", "fine")
     second = scanned.lookup("olmo2")
     assert (second.revision, second.spec.target_modules) == (2, ("q_proj",))
-    yanked = scanned.revisions.yank(second.id, BOB, "it hits too little")
+    yanked = scanned.backend(BOB).yank(second.id, "it hits too little")
     assert (yanked.version, yanked.yank_reason) == (2, "it hits too little")
     first = scanned.lookup("olmo2")
     assert (first.revision, first.source.kind) == (1, "community")
-    scanned.revisions.yank(first.id, BOB, "this one too")
+    scanned.backend(BOB).yank(first.id, "this one too")
     assert scanned.lookup("olmo2") == before
-    restored = scanned.revisions.restore(second.id, ROOT, "it was right")
+    restored = scanned.backend(ROOT).restore(second.id, "it was right")
     assert (restored.version, restored.yanked_at, restored.yank_reason) == (3, None, None)
     assert scanned.lookup("olmo2") == second
     told = [(one.actor, one.action, one.details.get("reason")) for one in restored.changes]
@@ -177,38 +177,38 @@ def test_yanking_brings_the_former_answer_back(scanned):
 def test_a_revision_of_any_source_can_be_yanked(scanned):
     """PEFT's and the scanner's too; it stays yanked when the same is stored again."""
     found = scanned.lookup("olmo2")
-    scanned.revisions.yank(found.id, BOB, "wrong")
+    scanned.backend(BOB).yank(found.id, "wrong")
     scanned.add_scan(make_scan())
     assert scanned.find("olmo2") is None
     with pytest.raises(Conflict, match=r"was yanked at .*: wrong"):
-        scanned.revisions.yank(found.id, BOB, "wrong")
+        scanned.backend(BOB).yank(found.id, "wrong")
     with pytest.raises(StaleVersion, match="at version 2, not 1"):
-        scanned.revisions.restore(found.id, BOB, "right", version=1)
-    assert scanned.revisions.restore(found.id, BOB, "right", version=2).version == 3
+        scanned.backend(BOB).restore(found.id, "right", version=1)
+    assert scanned.backend(BOB).restore(found.id, "right", version=2).version == 3
     with pytest.raises(Conflict, match="in use"):
-        scanned.revisions.restore(found.id, BOB, "right")
+        scanned.backend(BOB).restore(found.id, "right")
 
 
 def test_only_a_reviewer_yanks(scanned):
     """And only what there is."""
     with pytest.raises(NotAllowed, match="ada is a contributor"):
-        scanned.revisions.yank(scanned.lookup("olmo2").id, ADA, "mine is better")
+        scanned.backend(ADA).yank(scanned.lookup("olmo2").id, "mine is better")
     with pytest.raises(UnknownMapping, match="sha256:00"):
-        scanned.revisions.yank("sha256:00", BOB, "gone")
+        scanned.backend(BOB).yank("sha256:00", "gone")
 
 
 def test_one_withdraws_what_is_not_decided(scanned):
     """One's own; an admin anybody's. A check that ends later changes nothing."""
     scanned.submissions.add(STATED, ADA)
     with pytest.raises(NotAllowed, match="is ada's"):
-        scanned.submissions.withdraw(1, EVE, "not mine")
-    done = scanned.submissions.withdraw(1, ADA, "mistaken")
+        scanned.backend(EVE).withdraw(1, "not mine")
+    done = scanned.backend(ADA).withdraw(1, "mistaken")
     assert (done.status, done.reason) == ("withdrawn", "mistaken")
     assert scanned.submissions.settle(1, Checked(find_evidence(STATED))) == done
     submit(scanned)
-    assert scanned.submissions.withdraw(2, ROOT, "spam").status == "withdrawn"
+    assert scanned.backend(ROOT).withdraw(2, "spam").status == "withdrawn"
     with pytest.raises(Conflict, match="is withdrawn"):
-        scanned.submissions.withdraw(2, ROOT, "spam")
+        scanned.backend(ROOT).withdraw(2, "spam")
 
 
 def test_a_request_sent_twice_is_done_once(scanned):
@@ -222,11 +222,11 @@ def test_a_request_sent_twice_is_done_once(scanned):
     assert other.id == 2
     scanned.submissions.settle(1, Checked(find_evidence(STATED)))
     review = Key.of("b-key", "approve")
-    done = scanned.submissions.review(1, BOB, "approve", "fine", version=2, key=review)
-    assert scanned.submissions.review(1, BOB, "approve", "fine", version=2, key=review) == done
+    done = scanned.backend(BOB).review(1, "approve", "fine", version=2, key=review)
+    assert scanned.backend(BOB).review(1, "approve", "fine", version=2, key=review) == done
     yank = Key.of("c-key", "yank")
-    yanked = scanned.revisions.yank(done.mapping_id, BOB, "oh", key=yank)
-    assert scanned.revisions.yank(done.mapping_id, BOB, "oh", key=yank).yanked_at == yanked.yanked_at
+    yanked = scanned.backend(BOB).yank(done.mapping_id, "oh", key=yank)
+    assert scanned.backend(BOB).yank(done.mapping_id, "oh", key=yank).yanked_at == yanked.yanked_at
     assert log_of(scanned).count("mapping.yank") == 1
 
 
@@ -235,7 +235,7 @@ def test_a_key_is_forgotten_after_a_day(scanned, monkeypatch):
     key = Key.of("a-key", 1)
     scanned.submissions.add(STATED, ADA, key=key)
     monkeypatch.setattr("loradar.registry.contributions.idempotency.KEPT", timedelta())
-    with pytest.raises(Conflict, match="says the same"):
+    with pytest.raises(Conflict, match="is equal"):
         scanned.submissions.add(STATED, ADA, key=key)
 
 
@@ -279,7 +279,7 @@ def test_a_slip_in_a_statement_is_none_of_what_is_published(scanned):
     """A name that hits nothing is a finding for the reviewer; the spec made anew is without it, and is served."""
     slip = replace(LIVE, status="partial", counts={**LIVE.counts, "q_prj": {}}, findings=("q_prj matches nothing",))
     submit(scanned, state("q_proj", "o_proj", "q_prj"), verification=slip, spec=STATED.spec)
-    scanned.submissions.review(1, BOB, "approve", "but for the slip")
+    scanned.backend(BOB).review(1, "approve", "but for the slip")
     found = scanned.lookup("olmo2")
     assert (found.source.kind, found.spec, found.verification) == ("community", STATED.spec, LIVE)
 
@@ -291,7 +291,7 @@ def test_what_rests_on_a_listing_is_published_unproven(scanned):
     found = find_evidence(statement, verification=unproven, spec_verification=unproven)
     made = scanned.submissions.add(statement, ADA)
     scanned.submissions.settle(made.id, Checked(replace(found, method="listing", builds=False)))
-    scanned.submissions.review(made.id, BOB, "approve", "plausible")
+    scanned.backend(BOB).review(made.id, "approve", "plausible")
     mapping = scanned.lookup("unheard-of")
     assert mapping.verification is None
     assert mapping.reasons[-1].startswith("unproven")
@@ -324,7 +324,7 @@ def test_lists_do_without_what_may_be_long(scanned):
 def test_what_is_registered_for_a_question(scanned):
     """Each source once, what is believed first."""
     submit(scanned)
-    scanned.submissions.review(1, BOB, "approve", "fine")
+    scanned.backend(BOB).review(1, "approve", "fine")
     assert [one.source.kind for one in scanned.submissions.registered(STATED)] == ["community", "scanner"]
     assert scanned.submissions.registered(state("q_proj", name="unheard-of")) == ()
 

@@ -115,7 +115,7 @@ def test_a_name_nobody_can_mistake(any_registry, name):
 @pytest.mark.parametrize(
     ("role", "expires_in", "says"),
     [
-        ("root", None, "no role 'root'"),
+        ("root", None, "Unknown role 'root'"),
         ("admin", timedelta(0), "0 days"),
         ("admin", timedelta(days=-1), "-1 days"),
         ("admin", timedelta(days=4000), "4000 days"),

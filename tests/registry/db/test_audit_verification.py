@@ -14,7 +14,7 @@ from loradar.registry.db.audit_log import FIRST
 def written(any_registry):
     """A registry with a few changes, and a function that runs SQL on its database."""
     mapping = any_registry.add_scan(make_scan()).added[0]
-    any_registry.revisions.yank(mapping.id, LOCAL, "wrong")
+    any_registry.backend(LOCAL).yank(mapping.id, "wrong")
     any_registry.tokens.create("grace", "admin")
 
     def run(sql: str, **values) -> None:

@@ -20,7 +20,7 @@ BOB = Actor("bob", "reviewer")
 def test_the_feed_tells_who_did_what_and_when(any_registry):
     """Serial by serial, from beyond the one asked for, each with the digest of the one before."""
     mapping = any_registry.add_scan(make_scan()).added[0]
-    any_registry.revisions.yank(mapping.id, BOB, "misses v_proj")
+    any_registry.backend(BOB).yank(mapping.id, "misses v_proj")
     seed, scan, yank = any_registry.list_changes()
     assert [(c.serial, c.actor, c.action) for c in (seed, scan, yank)] == [
         (1, "loradar", "seed"),
@@ -63,8 +63,8 @@ def test_a_history_has_every_revision_with_its_story(any_registry):
     first, second = any_registry.list_history("transformers", "olmo2")
     assert [r.mapping.revision for r in (first, second)] == [1, 2]
     assert ([c.serial for c in first.changes], [c.serial for c in second.changes]) == ([2], [3])
-    any_registry.revisions.yank(second.mapping.id, BOB, "too few")
-    any_registry.revisions.restore(second.mapping.id, BOB, "after all")
+    any_registry.backend(BOB).yank(second.mapping.id, "too few")
+    any_registry.backend(BOB).restore(second.mapping.id, "after all")
     again = any_registry.list_history("transformers", "olmo2")
     assert again[0] == first
     assert (again[1].yanked_at, again[1].yank_reason, again[1].version) == (None, None, 3)
@@ -73,7 +73,7 @@ def test_a_history_has_every_revision_with_its_story(any_registry):
         ("bob", "too few"),
         ("bob", "after all"),
     ]
-    assert again[1] == any_registry.revisions.get(second.mapping.id)
+    assert again[1] == any_registry.get_revision(second.mapping.id)
     assert from_json(Revision, to_json(again[1])) == again[1]
 
 
@@ -87,7 +87,7 @@ def test_a_revision_of_the_seed_tells_of_the_seed(any_registry):
 def test_a_yanked_revision_says_since_when(any_registry):
     """Times are ISO 8601 in UTC, whatever form the database has them in."""
     mapping = any_registry.add_scan(make_scan()).added[0]
-    any_registry.revisions.yank(mapping.id, BOB, "wrong")
+    any_registry.backend(BOB).yank(mapping.id, "wrong")
     (revision,) = any_registry.list_history("transformers", "olmo2")
     assert revision.yank_reason == "wrong"
     times = [revision.created_at, revision.yanked_at, revision.changes[-1].at]
@@ -102,7 +102,7 @@ def test_an_architecture_nobody_knows_has_no_history(any_registry):
     with pytest.raises(UnknownArchitecture, match=r"Unknown architecture 'olmo3'\. Closest: 'olmo2'"):
         any_registry.list_history("transformers", "olmo3")
     with pytest.raises(UnknownMapping, match="sha256:0"):
-        any_registry.revisions.get("sha256:" + "0" * 64)
+        any_registry.get_revision("sha256:" + "0" * 64)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_what_is_yanked_is_not_in_use(any_registry):
     """It is in the history alone."""
     mapping = any_registry.add_scan(make_scan()).added[0]
     assert any_registry.find_mappings(q="olmo2") == (mapping,)
-    any_registry.revisions.yank(mapping.id, LOCAL, "wrong")
+    any_registry.backend(LOCAL).yank(mapping.id, "wrong")
     assert any_registry.find_mappings(q="olmo2") == ()
 
 

@@ -35,7 +35,7 @@ def publish(registry, name, *targets, peft_type="LORA"):
     said = Statement("transformers", name, peft_type, "default", target_modules=targets)
     sent = registry.submissions.add(said, ADA)
     registry.submissions.settle(sent.id, Checked(SubmissionEvidence("names", builds=True, spec=said.spec, matched=4)))
-    return registry.submissions.review(sent.id, BOB, "approve", "It is so.")
+    return registry.backend(BOB).review(sent.id, "approve", "It is so.")
 
 
 def test_an_entry_that_is_dead_now_has_drifted(registry):
@@ -125,7 +125,7 @@ def test_what_was_submitted_is_not_submitted_again(registry, decision):
         sent.id, Checked(SubmissionEvidence("names", builds=True, spec=drift.statement.spec, matched=4))
     )
     if decision:
-        registry.submissions.review(sent.id, BOB, decision, "Seen.")
+        registry.backend(BOB).review(sent.id, decision, "Seen.")
     other = replace(drift.statement, rationale="In other words.")
     assert find_earlier(registry.submissions, other).id == sent.id
 
@@ -136,5 +136,5 @@ def test_an_open_submission_of_anybody_comes_first(registry):
     said = replace(drift.statement, target_modules=("k_proj",))
     sent = registry.submissions.add(said, ADA)
     assert find_earlier(registry.submissions, drift.statement).id == sent.id
-    registry.submissions.withdraw(sent.id, ADA, "Mistaken.")
+    registry.backend(ADA).withdraw(sent.id, "Mistaken.")
     assert find_earlier(registry.submissions, drift.statement) is None
