@@ -78,7 +78,7 @@ def test_a_snapshot_is_verified_before_it_is_there(service, tmp_path):
         assert check_snapshot(file, client.snapshot_key()) == info
     out.unlink()
     stranger = Signer.of(Settings(tmp_path / "stranger", "sqlite://"))
-    with pytest.raises(SignatureInvalid, match="signed by somebody else"):
+    with pytest.raises(SignatureInvalid, match="signed with another key"):
         client.snapshot(out, stranger.key)
     assert [path.name for path in tmp_path.iterdir()] == ["stranger"]
 
