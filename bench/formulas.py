@@ -22,9 +22,9 @@ from rich.progress import track
 from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import quiet_libraries, sources
 from loradar.domain.scans import Proposal
-from loradar.domain.schema import to_json
 from loradar.references import Reference
 from loradar.sandbox import Bounds, Sandbox
+from loradar.schema import to_json
 
 LIBRARIES = ["transformers", "timm", "diffusers"]
 

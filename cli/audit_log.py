@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ..domain.schema import to_json
+from ..schema import to_json
 from .options import AsJson
 from .output import show
 

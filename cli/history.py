@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..domain.schema import to_json
 from ..references import Reference
+from ..schema import to_json
 from .options import AsJson, MappingId, ReferenceText, Url
 from .output import history as show_history
 from .output import show

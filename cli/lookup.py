@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ..domain.schema import to_json
 from ..references import Reference
+from ..schema import to_json
 from .options import AsJson, ReferenceText, Url
 from .output import show
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..domain.schema import to_json
 from ..errors import DatabaseUnusable, InvalidRequest
+from ..schema import to_json
 from .output import show
 
 if TYPE_CHECKING:

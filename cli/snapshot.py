@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..domain.schema import to_json
+from ..schema import to_json
 from .files import writing
 from .options import AsJson, Url
 from .output import show

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 
 from ..domain.identities import TOKEN_ROLES
-from ..domain.schema import to_json
 from ..errors import InvalidRequest, quoted
+from ..schema import to_json
 from .contributions.backend import open_backend
 from .options import TOKEN_VARIABLE, AsJson, Number, Secret, Url
 from .output import show

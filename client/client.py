@@ -12,7 +12,6 @@ from ..domain.changes import ArchitectureHistory, Change, ChangePage, Revision
 from ..domain.identities import Actor, NewToken, Token, TokenList, TokenRole
 from ..domain.layers import Slot
 from ..domain.mappings import BatchAnswers, Mapping, MappingFound, MappingPage
-from ..domain.schema import to_json
 from ..domain.submissions import Difference, Filters, ReviewDecision, Statement, Submission, SubmissionPage
 from ..domain.summaries import (
     ArchitectureDetail,
@@ -23,6 +22,7 @@ from ..domain.summaries import (
     NeighbourList,
 )
 from ..errors import LoradarError, SignatureInvalid, to_error
+from ..schema import to_json
 from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, part_of
 from .connection import Connection, quoted_segment
 

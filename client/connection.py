@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import httpx2
 
-from ..domain.schema import from_json
 from ..errors import NotAuthenticated, ServiceUnreachable, to_error
+from ..schema import from_json
 
 Record = TypeVar("Record")
 

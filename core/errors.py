@@ -45,7 +45,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
-from .domain.schema import Config, schema_config, to_json
+from .schema import Config, schema_config, to_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from .domain.schema import Config, schema_config, to_json
 from .errors import SignatureInvalid
+from .schema import Config, schema_config, to_json
 from .signing import Signer, check_signature
 
 FORMAT = 1

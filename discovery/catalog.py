@@ -17,8 +17,8 @@ from rich.progress import track
 from ..catalog.entries import CatalogEntry, CatalogHeader, catalog_lines
 from ..domain.architectures import Architecture
 from ..domain.scans import Scan
-from ..domain.schema import from_json, to_json
 from ..errors import InvalidRequest, LoradarError
+from ..schema import from_json, to_json
 from . import sources
 from .journal import Journal
 from .scanner import scan

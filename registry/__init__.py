@@ -22,9 +22,9 @@ from .peft_constants.reading import (
     write_constants_json,
 )
 from .peft_constants.rendering import constants_python, support_rows
+from .quick_lookup import lookup
 from .results import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .seed.catalogs import catalog_entry, catalog_header, compare_catalog
-from .sqlite_lookup import lookup
 from .verification.drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
 from .verification.report import peft_report
 from .verification.verify import verify

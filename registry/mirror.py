@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, RowMapping, Select, select, union
 
-from ..domain.schema import to_json
+from ..schema import to_json
 from ..snapshots import FORMAT, canonical_line
 from .db import tables
 from .db.audit_log import mapping_subject

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..domain.mappings import Mapping, Source
-from ..domain.schema import to_json
 from ..domain.targets import TargetSpec
+from ..schema import to_json
 
 Verdict = Literal["dead", "partial", "unproven", "live", "unscanned", "unknown"]
 """The status of a verification; or there is none, because no scan was possible or the library knows no such name."""

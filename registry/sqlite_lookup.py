@@ -4,26 +4,20 @@ Every unusual case is left to SQLAlchemy: ``SqliteLookup.find`` then returns ``N
 with those that SQLAlchemy compiles.
 """
 
-import re
 import sqlite3
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..domain.mappings import Mapping
 from ..domain.methods import get_method
-from ..domain.vocabulary import PRESETS
-from ..settings import Settings
 from .db import HEAD
 from .db.encoding import MappingKey
 from .mappings.precedence import best_for, stored_under, to_mapping
 from .seed.seed_files import seed_digest
 from .versions.ranges import nearest_seen, with_distance
 from .versions.renames import is_stale
-
-_FILE_URL = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?%]+)")
-"""URLs of plain SQLite files; SQLAlchemy parses all others."""
 
 _IS_READY = "SELECT 1 FROM alembic_version, seeds WHERE version_num = :head AND digest = :digest"
 
@@ -57,35 +51,6 @@ JOIN architectures ON architectures.id = mappings.architecture_id
 WHERE architectures.library = :library AND architectures.name = :name
 """
 """``stored_names.SEEN_VERSIONS`` as text."""
-
-
-def lookup(
-    name: str,
-    peft_type: str = "LORA",
-    preset: str = "default",
-    library: str = "transformers",
-    library_version: str | None = None,
-) -> Mapping:
-    """Look up the mapping of an architecture in the user's registry, which is created and seeded on first use.
-
-    Raises:
-        UnknownPeftType: If PEFT has no such method.
-        UnknownPreset: If there is no such preset.
-        NotRegistered: If nothing is registered; the message lists similar names and the scan command.
-        DatabaseUnusable: If the registry's database cannot be used.
-    """
-    settings = Settings.from_environment()
-    file = _FILE_URL.fullmatch(settings.database_url)
-    if file and preset in PRESETS:
-        with closing(SqliteLookup(Path(file[1]).absolute())) as fast:
-            if fast.is_ready():
-                mapping = fast.find(MappingKey(library, name, peft_type.upper(), preset), library_version)
-                if mapping:
-                    return mapping
-    from .registry import Registry  # noqa: PLC0415 - SQLAlchemy, 0.3 s
-
-    with Registry.open(settings) as registry:
-        return registry.lookup(name, peft_type, preset, library, library_version)
 
 
 class SqliteLookup:

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, delete, insert, select, update
 from ..catalog.entries import CatalogEntry
 from ..domain.mappings import Mapping, Source, Verification
 from ..domain.scans import Scan
-from ..domain.schema import to_json
 from ..domain.versions import VersionedRename, parse_version
 from ..errors import UnknownName
+from ..schema import to_json
 from .db import tables
 from .db.audit_log import architecture_subject, mapping_subject
 from .db.database import Transaction

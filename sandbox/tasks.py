@@ -13,11 +13,11 @@ from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, Validati
 from ..domain.architectures import Architecture
 from ..domain.mappings import Mapping
 from ..domain.scans import Scan
-from ..domain.schema import dump_json
 from ..domain.submissions import Checked, ListedLayer, Statement
 from ..domain.vocabulary import Library
 from ..errors import InvalidReference, InvalidRequest, InvalidStatement, LoradarError, UnknownArchitecture, quoted
 from ..references import Reference
+from ..schema import dump_json
 from ..validation.bodies import describe_problem, parse_json
 from ..validation.statements import STRICT, LayersField, NameField
 

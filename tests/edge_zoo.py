@@ -13,9 +13,9 @@ from transformers.models.gemma4 import Gemma4AudioConfig, Gemma4Config, Gemma4Te
 from loradar.discovery import scan
 from loradar.domain.layers import Layer
 from loradar.domain.patterns import pattern_of
-from loradar.domain.schema import to_json
 from loradar.domain.targets import TargetMatcher, TargetSpec
 from loradar.errors import UnknownPreset
+from loradar.schema import to_json
 
 PRESETS = ("default", "attention", "mlp", "all-linear")
 

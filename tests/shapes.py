@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from jsonschema import Draft202012Validator
 from pydantic import TypeAdapter
 
-from loradar.domain.schema import from_json
+from loradar.schema import from_json
 
 Record = TypeVar("Record")
 

@@ -8,9 +8,9 @@ import pytest
 
 from loradar.catalog.entries import CatalogEntry, list_catalogs, read_catalog
 from loradar.discovery import How, scan_named
-from loradar.domain.schema import to_json
 from loradar.errors import LoradarError
 from loradar.registry import catalog_entry
+from loradar.schema import to_json
 
 STEPS = {"transformers": 53, "timm": 137, "diffusers": 18}
 """Every how manieth architecture is scanned again; about 30 in all."""

@@ -11,10 +11,10 @@ from torch import nn
 
 from ...domain.layers import Layer
 from ...domain.methods import UNTARGETED, Method, get_method, list_fact_fields, list_methods
-from ...domain.schema import to_json
 from ...domain.targets import Targets, TargetSpec, find_hits, without_exclusion
 from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
+from ...schema import to_json
 from ..field_checks import check_known
 from ..injection.model_checks import check_not_adapted
 from ..injection.sites import survey_model

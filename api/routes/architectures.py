@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
-from ...domain.schema import to_json
 from ...domain.summaries import ArchitectureDetail, ArchitecturePage, NeighbourList
 from ...domain.vocabulary import Library
+from ...schema import to_json
 from ..dependencies import NAME_LENGTH, PLACE_PATTERN, LibraryName, Name, OpenRegistry
 from ..error_responses import NOT_FOUND
 

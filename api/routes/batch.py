@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from ...domain.mappings import BatchAnswers
-from ...domain.schema import to_json
 from ...errors import DatabaseUnusable, LoradarError
 from ...registry import Registry
+from ...schema import to_json
 from ..dependencies import OpenRegistry
 from ..error_responses import error_responses
 from ..json_bodies import StrictRoute

@@ -6,7 +6,7 @@ from typing import ClassVar
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 
-from ...domain.schema import Config, schema_config, to_json
+from ...schema import Config, schema_config, to_json
 
 router = APIRouter(tags=["operations"])
 

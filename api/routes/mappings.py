@@ -7,10 +7,10 @@ from starlette.responses import JSONResponse
 
 from ...domain.changes import Revision
 from ...domain.mappings import MAPPING_EXAMPLE, PLACE_EXAMPLE, MappingPage
-from ...domain.schema import to_json
 from ...domain.submissions import Difference
 from ...domain.vocabulary import Library, SourceKind, Status
 from ...registry import mapping_place
+from ...schema import to_json
 from ..dependencies import NAME_LENGTH, PLACE_PATTERN, OpenRegistry
 from ..error_responses import NOT_FOUND
 from .architectures import PartQuery

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from ...domain.changes import Revision
-from ...domain.schema import to_json
+from ...schema import to_json
 from ..authentication import Reviewer
 from ..conditional_requests import TAGGED, Version, WriteKey, version_tag
 from ..dependencies import OpenRegistry

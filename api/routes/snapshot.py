@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from ...domain.schema import to_json
+from ...schema import to_json
 from ...signing import ALGORITHM
 from ...snapshots import SnapshotKey
 from ..conditional_requests import CACHE_CONTROL, names_tag

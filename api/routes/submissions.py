@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from ...domain.schema import to_json
 from ...domain.submissions import (
     CHECKING_EXAMPLE,
     SUBMISSION_EXAMPLE,
@@ -18,6 +17,7 @@ from ...domain.submissions import (
 )
 from ...domain.vocabulary import Library
 from ...sandbox.tasks import precheck
+from ...schema import to_json
 from ..authentication import Contributor, Reviewer
 from ..conditional_requests import TAGGED, Version, WriteKey, tagged, version_tag
 from ..dependencies import LARGEST_NUMBER, NAME_LENGTH, NAME_PATTERN, OpenRegistry

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from ...domain.mappings import Mapping
-from ...domain.schema import to_json
+from ...schema import to_json
 from ..conditional_requests import cached_json
 from ..dependencies import LibraryQuery, Name, OpenRegistry, VersionQuery
 from ..error_responses import NOT_FOUND

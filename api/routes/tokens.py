@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 from starlette.responses import JSONResponse
 
 from ...domain.identities import Actor, NewToken, Token, TokenList
-from ...domain.schema import to_json
+from ...schema import to_json
 from ..authentication import Admin, Anybody
 from ..dependencies import LARGEST_NUMBER, OpenRegistry
 from ..error_responses import WRITES, error_responses

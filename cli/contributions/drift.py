@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...domain.schema import to_json
 from ...errors import Conflict, TooManyRequests
+from ...schema import to_json
 from ..audit import select
 from ..options import AsJson
 from ..output import show

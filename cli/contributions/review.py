@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...domain.schema import to_json
 from ...errors import InvalidRequest
+from ...schema import to_json
 from ..options import AsJson, IfMatch, MappingId, Number, Reason, Secret, Url
 from ..output import show
 from ..output import submission as show_submission

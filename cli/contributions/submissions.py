@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from ...domain.schema import to_json
 from ...domain.submissions import SUBMISSION_STATUSES
 from ...errors import InvalidRequest, quoted
+from ...schema import to_json
 from ..options import LARGEST, AsJson, Number, Secret, Url
 from ..output import show
 from ..output import submission as show_submission

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...domain.schema import to_json
 from ...errors import InvalidStatement, LoradarError
+from ...schema import to_json
 from ..options import AsJson, Secret, Url
 from ..output import show
 from ..output import submission as show_submission
@@ -17,7 +17,11 @@ from .backend import open_backend
 from .checks import Checks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ...client import Client
     from ...domain.submissions import Statement, Submission
+    from ...registry import LocalBackend
 
 STANDARD_INPUT = "-"
 TABLES = "statement"
@@ -36,23 +40,10 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Submit one mapping or several; machine checks run first, then another person reviews it."""
-    from ...sandbox.tasks import precheck
-
     statements = read_statements(statement)
-    submitted: list[Submission] = []
     with open_backend(url, secret) as backend, Checks(backend) as checks:
         checks.prepare()
-        for one in statements:
-            try:
-                if not url:
-                    precheck(one)
-                submitted.append(backend.submit(one))
-            except LoradarError as error:
-                error.details["submitted"] = [made.id for made in submitted]
-                if submitted:
-                    done = ", ".join(f"submission {made.id}" for made in submitted)
-                    typer.echo(f"Submitted before the error: {done}.", err=True)
-                raise
+        submitted = _submit_all(backend, statements, is_local=not url)
         if wait or not url:
             submitted = [checks.wait(made.id) for made in submitted]
     if as_json:
@@ -64,6 +55,27 @@ def submit(
             show_submission.print_submission(made)
     if any(made.status == "failed" for made in submitted):
         raise typer.Exit(1)
+
+
+def _submit_all(
+    backend: "LocalBackend | Client", statements: "Iterable[Statement]", *, is_local: bool
+) -> "list[Submission]":
+    """Submit one statement after the other; an error names the submissions made before it."""
+    from ...sandbox.tasks import precheck
+
+    submitted: list[Submission] = []
+    for statement in statements:
+        try:
+            if is_local:
+                precheck(statement)
+            submitted.append(backend.submit(statement))
+        except LoradarError as error:
+            error.details["submitted"] = [made.id for made in submitted]
+            if submitted:
+                done = ", ".join(f"submission {made.id}" for made in submitted)
+                typer.echo(f"Submitted before the error: {done}.", err=True)
+            raise
+    return submitted
 
 
 def read_statements(argument: str) -> "tuple[Statement, ...]":

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ...domain.layers import Coverage
+from ...domain.layers import Coverage, Slot
 from ...domain.mappings import Mapping
 from ...domain.scans import Proposal, Scan
-from ...domain.schema import to_json
 from ...domain.targets import TargetSpec
+from ...schema import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,25 +71,15 @@ def print_similar(neighbours: "Iterable[Neighbour]") -> None:
 
 def print_scan(scan: Scan) -> None:
     """Print the towers, slots and proposals of a scan, each proposal with its reasons."""
-    from rich.table import Table
-
     by = scan.method
     if scan.method != "names" and scan.untraced:
         by = f"{scan.method}, {' and '.join(scan.untraced)} by names"
     typer.echo(f"{scan.architecture.reference} · {scan.architecture.class_name} · by {by}")
     print_rows([(tower, ", ".join(p or "(root)" for p in paths)) for tower, paths in scan.towers.items() if paths])
     print_rows([("proof", scan.proof)] if scan.proof else [])
-    print_rows([("bypassed", f"{s.count} {s.pattern}: read at {s.bypassed}") for s in scan.slots if s.bypassed])
-    print_rows([("kernel", f"{s.count} {s.pattern}: {s.kernel}") for s in scan.slots if s.kernel and not s.bypassed])
-    print_rows(
-        [(LIVENESS[s.live], f"{s.count} {s.pattern}: {s.proof}") for s in scan.slots if s.proof and not s.bypassed]
-    )
-    slots = Table("role", "layers", "kind", "tower", "layout", title="Slots", title_justify="left")
-    slots.add_column("pattern", overflow="fold")
-    for slot in scan.slots:
-        if slot.role != "norm":
-            slots.add_row(slot.role, str(slot.count), slot.kind, slot.tower, slot.layout or "", slot.pattern)
-    print_table(slots)
+    for describe in (_describe_bypass, _describe_kernel, _describe_proof):
+        print_rows([row for slot in scan.slots if (row := describe(slot))])
+    _print_slots(scan.slots)
     for proposal in scan.proposals:
         typer.echo(
             f"\n{proposal.peft_type} {proposal.preset}: {proposal.matched} layers, {_describe_size(proposal)}, "
@@ -97,6 +87,32 @@ def print_scan(scan: Scan) -> None:
         )
         covered = [("covers", line) for line in _describe_coverage(proposal.coverage)]
         print_rows([*describe_spec(proposal.spec), *covered, *(("reason", reason) for reason in proposal.reasons)])
+
+
+def _describe_bypass(slot: Slot) -> tuple[str, str] | None:
+    return ("bypassed", f"{slot.count} {slot.pattern}: read at {slot.bypassed}") if slot.bypassed else None
+
+
+def _describe_kernel(slot: Slot) -> tuple[str, str] | None:
+    is_news = slot.kernel and not slot.bypassed
+    return ("kernel", f"{slot.count} {slot.pattern}: {slot.kernel}") if is_news else None
+
+
+def _describe_proof(slot: Slot) -> tuple[str, str] | None:
+    is_news = slot.proof and not slot.bypassed
+    return (LIVENESS[slot.live], f"{slot.count} {slot.pattern}: {slot.proof}") if is_news else None
+
+
+def _print_slots(slots: "Iterable[Slot]") -> None:
+    """Print a table of slots without the norms."""
+    from rich.table import Table
+
+    table = Table("role", "layers", "kind", "tower", "layout", title="Slots", title_justify="left")
+    table.add_column("pattern", overflow="fold")
+    for slot in slots:
+        if slot.role != "norm":
+            table.add_row(slot.role, str(slot.count), slot.kind, slot.tower, slot.layout or "", slot.pattern)
+    print_table(table)
 
 
 def _describe_size(sized: "Proposal | Mapping") -> str:

@@ -15,9 +15,9 @@ from ..domain.architectures import Architecture, PromptFacts
 from ..domain.layers import Slot
 from ..domain.mappings import Verification
 from ..domain.scans import Proposal
-from ..domain.schema import to_json
 from ..domain.vocabulary import Library, Tower
 from ..errors import InvalidRequest
+from ..schema import to_json
 from .lines import Packer, Unpacker, to_text
 
 FORMAT = 2

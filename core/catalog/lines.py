@@ -14,9 +14,9 @@ from ..domain.architectures import Architecture, PromptFacts
 from ..domain.layers import Coverage, Slot
 from ..domain.mappings import Verification
 from ..domain.scans import Proposal
-from ..domain.schema import to_json
 from ..domain.targets import Formula, TargetMatcher, TargetSpec
 from ..domain.vocabulary import Kind, Library, Tower
+from ..schema import to_json
 from ..wording import describe_slot
 
 if TYPE_CHECKING:

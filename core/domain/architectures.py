@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .schema import Config, schema_config
+from ..schema import Config, schema_config
 from .vocabulary import Library
 
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ..schema import Config, schema_config
 from .architectures import ArchitectureName
 from .mappings import MAPPING_EXAMPLE, Mapping
-from .schema import Config, schema_config
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from .schema import Config, schema_config
+from ..schema import Config, schema_config
 
 TokenRole = Literal["contributor", "reviewer", "admin"]
 TOKEN_ROLES: tuple[TokenRole, ...] = get_args(TokenRole)

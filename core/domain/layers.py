@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import ClassVar, Literal
 
+from ..schema import Config, schema_config
 from .patterns import pattern_of
-from .schema import Config, schema_config
 from .vocabulary import Kind, Role, Tower
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ..errors import ERROR_EXAMPLE, ErrorBody
+from ..schema import Config, schema_config, to_json
 from .architectures import ArchitectureName, PromptFacts
 from .layers import Coverage
-from .schema import Config, schema_config, to_json
 from .targets import Formula, HasFormula, HasSpec, Targets
 from .versions import Versions
 from .vocabulary import Library, SourceKind, Status

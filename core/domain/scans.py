@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from ..errors import UnknownPreset, quoted
+from ..schema import Config, schema_config, to_json
 from .architectures import Architecture, PromptFacts
 from .layers import Blocks, Coverage, Layer, Slot
 from .methods import UNTARGETED, Method, explain_facts, get_method, nothing_for
 from .patterns import name_targets
-from .schema import Config, schema_config, to_json
 from .targets import Formula, HasFormula, HasSpec, TargetMatcher, Targets, TargetSpec, find_hits, without_exclusion
 from .vocabulary import Preset, Tower
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict, get_args
 
+from ..schema import Config, schema_config
 from .layers import Coverage
 from .mappings import Verification
-from .schema import Config, schema_config
 from .targets import Formula, HasFormula, HasSpec, Targets, TargetSpec
 from .vocabulary import Library, Preset
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from ..schema import Config, schema_config
 from .architectures import ARCHITECTURE_EXAMPLE, Architecture, ArchitectureName, PromptFacts
 from .layers import SLOT_EXAMPLE, Slot
 from .mappings import MAPPING_EXAMPLE, Mapping
-from .schema import Config, schema_config
 from .versions import VersionedRename
 from .vocabulary import SourceKind, Tower
 

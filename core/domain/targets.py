@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..errors import InvalidConfig
-from .schema import Config, schema_config
+from ..schema import Config, schema_config
 from .vocabulary import RANK
 
 if TYPE_CHECKING:

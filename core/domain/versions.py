@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from ..errors import InvalidRequest
-from .schema import Config, schema_config
+from ..schema import Config, schema_config
 
 if TYPE_CHECKING:
     from packaging.version import Version

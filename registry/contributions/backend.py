@@ -10,9 +10,9 @@ from typing_extensions import override
 from ...backend import Backend
 from ...domain.changes import Revision
 from ...domain.identities import Actor, Token, TokenRole
-from ...domain.schema import from_json, to_json
 from ...domain.submissions import Filters, ReviewDecision, Statement, Submission, SubmissionStatus
 from ...errors import Conflict, NotAllowed, StaleVersion
+from ...schema import from_json, to_json
 from ..db.audit_log import architecture_subject, mapping_subject
 from ..db.database import Database, Transaction
 from ..mappings.history import get_revision

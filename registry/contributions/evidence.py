@@ -11,11 +11,11 @@ from ...domain.mappings import Mapping, Verification
 from ...domain.methods import get_method
 from ...domain.patterns import pattern_of
 from ...domain.scans import Proposal, Scan
-from ...domain.schema import to_json
 from ...domain.selection import Choice, count_fixed, count_per_rank, make_spec
 from ...domain.submissions import Difference, Statement, SubmissionEvidence
 from ...domain.targets import Formula, Targets, TargetSpec
 from ...errors import InvalidStatement, LoradarError
+from ...schema import to_json
 from ..verification.findings import OUTSIDE
 from ..verification.matching import Match, SpecMatcher
 from ..verification.verify import Verifier

@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 
 from ...domain.identities import Actor
-from ...domain.schema import from_json, to_json
 from ...domain.submissions import (
     OPEN_STATUSES,
     Origin,
@@ -21,6 +20,7 @@ from ...domain.submissions import (
     SubmissionStatus,
 )
 from ...errors import Conflict, StaleVersion, TooManyRequests, UnknownSubmission, quoted
+from ...schema import from_json, to_json
 from ..db import tables
 from ..db.audit_log import architecture_subject, submission_subject
 from ..db.database import Transaction

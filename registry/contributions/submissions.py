@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, or_, select, update
 
 from ...domain.identities import Actor
 from ...domain.mappings import Mapping
-from ...domain.schema import from_json, to_json
 from ...domain.submissions import Checked, Filters, Origin, Statement, Submission, SubmissionStatus
+from ...schema import from_json, to_json
 from ..db import tables
 from ..db.database import Database
 from ..db.encoding import MappingKey, now

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from ...domain.schema import to_json
 from ...domain.targets import TargetSpec
+from ...schema import to_json
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 

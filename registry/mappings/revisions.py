@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from sqlalchemy import bindparam, insert, select, update
 
 from ...domain.mappings import Mapping, Source
-from ...domain.schema import to_json
+from ...schema import to_json
 from ..db import tables
 from ..db.database import Transaction
 from ..db.encoding import MappingKey, canonical

@@ -7,9 +7,9 @@ from typing import Any
 
 from ...domain.mappings import Mapping
 from ...domain.methods import UNTARGETED, Method, get_method
-from ...domain.schema import to_json
 from ...domain.targets import Targets
 from ...errors import UnknownPeftType
+from ...schema import to_json
 from ..mappings.precedence import best_for, stored_under
 from .reading import IA3_FEEDFORWARD_TABLE, PeftConstants, peft_type_of
 

@@ -11,10 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ...domain.schema import to_json
 from ...domain.targets import TargetSpec
 from ...domain.versions import parse_version
 from ...errors import ConstantsUnreadable, MissingExtra
+from ...schema import to_json
 from ..mappings.entries import Entry
 from .syntax import Conditional, read_module
 

@@ -13,8 +13,8 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from ...catalog.entries import Catalog, CatalogEntry, read_catalog
 from ...catalog.older_versions import OlderCatalog, read_older
 from ...domain.mappings import Mapping, Source, Verification
-from ...domain.schema import to_json
 from ...domain.versions import parse_version
+from ...schema import to_json
 from ..db import tables
 from ..db.database import Transaction
 from ..db.encoding import MappingKey, canonical

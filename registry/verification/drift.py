@@ -13,8 +13,8 @@ from ...domain.identities import Actor
 from ...domain.mappings import Mapping, Source
 from ...domain.methods import TARGETED, get_method
 from ...domain.scans import Scan
-from ...domain.schema import to_json
 from ...domain.submissions import OPEN_STATUSES, Statement, Submission
+from ...schema import to_json
 from ...wording import count_layers
 from ..mappings.entries import entries_of_proposals
 from ..mappings.precedence import PRECEDENCE, best_for, stored_under

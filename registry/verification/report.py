@@ -4,8 +4,8 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from ...domain.schema import to_json
 from ...domain.targets import TargetSpec
+from ...schema import to_json
 from ..peft_constants.reading import IA3_FEEDFORWARD_TABLE, TARGETS_TABLE, load_constants, peft_type_of
 from ..results import Outcome, Verdict
 

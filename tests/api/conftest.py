@@ -9,10 +9,10 @@ from starlette.testclient import TestClient
 from loradar.api import create_app
 from loradar.api.workers import Checker
 from loradar.domain.identities import TOKEN_ROLES
-from loradar.domain.schema import to_json
 from loradar.domain.submissions import Checked, SubmissionEvidence
 from loradar.domain.targets import Formula, TargetSpec
 from loradar.registry import Registry
+from loradar.schema import to_json
 from loradar.settings import RequestLimits, Settings
 
 UNLIMITED = RequestLimits(*[10**9] * 4)

@@ -4,8 +4,8 @@ import pytest
 from records_zoo import make_scan
 from shapes import documented
 
-from loradar.domain.schema import to_json
 from loradar.domain.summaries import ArchitectureDetail, ArchitecturePage, NeighbourList
+from loradar.schema import to_json
 
 
 def test_pages_follow_each_other(client, registry):

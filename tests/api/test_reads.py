@@ -7,11 +7,11 @@ from shapes import documented
 from loradar.domain.changes import ArchitectureHistory, ChangePage, Revision
 from loradar.domain.identities import LOCAL
 from loradar.domain.mappings import BatchAnswers, MappingPage
-from loradar.domain.schema import to_json
 from loradar.domain.submissions import Difference
 from loradar.domain.summaries import ArchitectureSlots
 from loradar.errors import DatabaseUnusable
 from loradar.registry import Registry
+from loradar.schema import to_json
 
 
 @pytest.fixture(scope="module")

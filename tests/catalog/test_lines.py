@@ -9,9 +9,9 @@ from loradar.domain.architectures import Architecture, PromptFacts
 from loradar.domain.layers import Coverage, Slot
 from loradar.domain.mappings import Verification
 from loradar.domain.scans import Proposal
-from loradar.domain.schema import from_json, to_json
 from loradar.domain.targets import Formula, TargetSpec
 from loradar.errors import InvalidRequest
+from loradar.schema import from_json, to_json
 
 HEADER = CatalogHeader("transformers", "5.23.0", "0.1.0", "0.21.2")
 

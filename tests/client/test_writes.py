@@ -8,9 +8,9 @@ import pytest
 
 from loradar.client import Client
 from loradar.client import connection as client_connection
-from loradar.domain.schema import to_json
 from loradar.domain.submissions import Statement, Submission
 from loradar.errors import Conflict, NotAuthenticated, ServiceUnreachable, StaleVersion
+from loradar.schema import to_json
 
 SECRET = "lrd_secret"  # noqa: S105 - none
 SAID = Statement("transformers", "olmo2", "LORA", "default", target_modules=("q_proj",))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from loradar.domain.schema import from_json, to_json
 from loradar.errors import SignatureInvalid
+from loradar.schema import from_json, to_json
 from loradar.settings import Settings
 from loradar.signing import Signer
 from loradar.snapshots import SnapshotInfo, canonical_line, check_snapshot, signed_lines, write_snapshot

@@ -4,9 +4,9 @@ import peft
 import pytest
 from peft.tuners.tuners_utils import check_target_module_exists
 
-from loradar.domain.schema import to_json
 from loradar.domain.targets import TargetMatcher, TargetSpec
 from loradar.errors import InvalidConfig
+from loradar.schema import to_json
 
 PATHS = [
     "",

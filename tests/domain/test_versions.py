@@ -2,9 +2,9 @@
 
 import pytest
 
-from loradar.domain.schema import from_json, to_json
 from loradar.domain.versions import VersionedRename, Versions, nearest, neighbours, newest
 from loradar.errors import InvalidRequest
+from loradar.schema import from_json, to_json
 
 
 @pytest.mark.parametrize(

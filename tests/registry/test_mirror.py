@@ -6,8 +6,8 @@ import threading
 from records_zoo import VERSION, block_layers, make_scan, proposal
 
 from loradar.domain.identities import LOCAL
-from loradar.domain.schema import to_json
 from loradar.registry import Registry, mirror
+from loradar.schema import to_json
 
 
 def take(registry: Registry, since: int | None = None) -> list[dict]:

@@ -8,9 +8,9 @@ import pytest
 from records_zoo import VERSION, block_layers, make_scan, proposal
 
 from loradar.domain.layers import Slot
-from loradar.domain.schema import to_json
 from loradar.errors import DatabaseUnusable, UnknownName
 from loradar.registry import PeftConstants, Registry, load_constants, read_constants
+from loradar.schema import to_json
 from loradar.settings import Settings
 
 LORA = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"

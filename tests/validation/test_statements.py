@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from loradar.domain.schema import to_json
 from loradar.domain.submissions import MOST_LAYERS, ListedLayer, Statement
 from loradar.domain.targets import TargetSpec
 from loradar.errors import InvalidStatement
+from loradar.schema import to_json
 from loradar.validation.statements import EXAMPLE, StatementBody, parse_statements
 from loradar.validation.text import TARGET_PATTERN, explain_invalid_target, explain_invalid_text
 

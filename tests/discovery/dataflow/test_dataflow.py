@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from loradar.discovery import scan
-from loradar.domain.schema import to_json
 from loradar.errors import ScanFailed
+from loradar.schema import to_json
 
 ATTENTION = {"b": "attention.query", "d": "attention.key", "a": "attention.value", "c": "attention.output"}
 FEED_FORWARD = {"b": "mlp.up", "a": "mlp.down"}

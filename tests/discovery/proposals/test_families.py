@@ -12,10 +12,10 @@ from peft.utils.other import _prepare_prompt_learning_config
 
 from loradar.discovery import scan, scan_module, sources
 from loradar.discovery.proposals import Subject, propose_all
-from loradar.domain.schema import to_json
 from loradar.domain.targets import find_hits
 from loradar.errors import MethodDoesNotFit
 from loradar.references import Reference
+from loradar.schema import to_json
 
 TRANSFORMERS = [
     *("llama", "gpt2", "bert", "roberta", "t5", "bart", "whisper", "vit", "convnext", "regnet", "mamba", "falcon"),

@@ -9,12 +9,12 @@ from records_zoo import block_layers, layer, make_scan, proposal
 
 from loradar.domain.architectures import ArchitectureName
 from loradar.domain.mappings import Mapping, Source
-from loradar.domain.schema import from_json, to_json
 from loradar.domain.submissions import Statement, SubmissionEvidence
 from loradar.domain.targets import TargetMatcher, TargetSpec, find_hits
 from loradar.errors import InvalidStatement, MissingExtra
 from loradar.registry import failure_of, weigh
 from loradar.registry.contributions.safe_regex import LinearMatcher, check_regexes, compile_regex
+from loradar.schema import from_json, to_json
 
 REGEX = r"model\.layers\.\d+\.self_attn\.(q|v)_proj"
 

@@ -10,13 +10,13 @@ from records_zoo import VERSION, make_scan, proposal
 
 from loradar.domain.identities import Actor
 from loradar.domain.mappings import Verification
-from loradar.domain.schema import from_json, to_json
 from loradar.domain.submissions import Checked, ListedLayer, Statement, Submission, SubmissionEvidence
 from loradar.domain.targets import Formula
 from loradar.errors import Conflict, KeyReused, NotAllowed, StaleVersion, UnknownMapping, UnknownSubmission
 from loradar.registry import Key
 from loradar.registry.contributions import submission_store
 from loradar.registry.contributions import submissions as checks
+from loradar.schema import from_json, to_json
 
 ADA, EVE = Actor("ada", "contributor"), Actor("eve", "contributor")
 BOB, ROOT = Actor("bob", "reviewer"), Actor("root", "admin")

@@ -5,9 +5,9 @@ from records_zoo import make_scan
 from sqlalchemy import text
 
 from loradar.domain.identities import LOCAL
-from loradar.domain.schema import to_json
 from loradar.registry.db import audit_verification as verify_log
 from loradar.registry.db.audit_log import FIRST
+from loradar.schema import to_json
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from alembic import command
 from alembic.config import Config
 from patience import patience
 
-from loradar.domain.schema import to_json
 from loradar.errors import DatabaseUnusable, MissingExtra
 from loradar.registry import Registry
 from loradar.registry.db import HEAD, engine, prepare
+from loradar.schema import to_json
 from loradar.settings import Settings
 
 LOOKUP = """

@@ -10,9 +10,9 @@ from records_zoo import make_scan, proposal
 
 from loradar.domain.changes import Revision
 from loradar.domain.identities import Actor
-from loradar.domain.schema import from_json, to_json
 from loradar.errors import UnknownArchitecture, UnknownMapping
 from loradar.registry.db.encoding import to_time
+from loradar.schema import from_json, to_json
 
 BOB = Actor("bob", "reviewer")
 

@@ -3,9 +3,9 @@
 import pytest
 from records_zoo import make_scan, proposal
 
-from loradar.domain.schema import from_json, to_json
 from loradar.domain.summaries import ArchitectureDetail, ArchitectureSummary
 from loradar.errors import UnknownArchitecture
+from loradar.schema import from_json, to_json
 
 
 def names(summaries) -> list[str]:

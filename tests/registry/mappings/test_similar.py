@@ -6,10 +6,10 @@ import pytest
 from records_zoo import make_scan
 
 from loradar.domain.layers import Slot
-from loradar.domain.schema import from_json, to_json
 from loradar.domain.summaries import Neighbour
 from loradar.errors import NotRegistered, UnknownArchitecture
 from loradar.registry import Registry
+from loradar.schema import from_json, to_json
 
 
 def slots(*roles, kind="linear", tower="language", say="{}"):

@@ -8,10 +8,10 @@ from records_zoo import layer, make_scan, proposal
 from loradar.domain.architectures import PromptFacts
 from loradar.domain.layers import Slot
 from loradar.domain.mappings import Source
-from loradar.domain.schema import from_json, to_json
 from loradar.domain.versions import Versions
 from loradar.errors import InvalidRequest
 from loradar.registry import Registry
+from loradar.schema import from_json, to_json
 from loradar.settings import Settings
 
 OLD, NEW = "4.57.1", "5.23.0"

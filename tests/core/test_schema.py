@@ -13,9 +13,9 @@ from loradar.domain.changes import REVISION_EXAMPLE, Revision
 from loradar.domain.layers import Evidence, Layer
 from loradar.domain.mappings import MAPPING_EXAMPLE, Mapping
 from loradar.domain.scans import Scan
-from loradar.domain.schema import dump_json, from_json, to_json
 from loradar.domain.submissions import SUBMISSION_EXAMPLE, Submission
 from loradar.domain.summaries import DETAIL_EXAMPLE, ArchitectureDetail
+from loradar.schema import dump_json, from_json, to_json
 
 EXAMPLES = [
     (Mapping, MAPPING_EXAMPLE),
