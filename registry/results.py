@@ -1,4 +1,4 @@
-"""What only the registry has to tell: the outcome of a write, the state of its database, a PEFT constant."""
+"""Records of the registry: outcomes of writes and audits, the state of its database, and PEFT's constants."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,18 +8,18 @@ from ..domain.targets import TargetSpec
 from ..schema import to_json
 
 Verdict = Literal["dead", "partial", "unproven", "live", "unscanned", "unknown"]
-"""The status of a verification; or there is none, because no scan was possible or the library knows no such name."""
+"""The status of a verification, or the reason for none: no scan was possible, or the library knows no such name."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreReport:
-    """What one write did.
+    """The outcome of one write.
 
     Attributes:
         added: New revisions.
-        unchanged: Mappings whose latest revision already said the same.
+        unchanged: Mappings on record with the same spec.
         serial: The registry's serial after the write.
-        extended: Mappings that said the same of other library versions, and now hold for the scanned one too.
+        extended: Mappings on record for other library versions that now hold for the scanned one too.
     """
 
     added: tuple[Mapping, ...]
@@ -30,11 +30,11 @@ class StoreReport:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """One of PEFT's constants as its file has it, such as ``SEQ_CLS_HEAD_NAMES``.
+    """One of PEFT's constants as in its file, such as ``SEQ_CLS_HEAD_NAMES``.
 
     Attributes:
         value: The JSON form; a function PEFT names as a value is ``{"function": name}``.
-        conditional: What PEFT sets only under a condition: ``{"name", "key", "value", "if"}``.
+        conditional: Entries that PEFT sets under a condition: ``{"name", "key", "value", "if"}``.
     """
 
     name: str
@@ -50,9 +50,9 @@ class DatabaseInfo:
     Attributes:
         url: Its SQLAlchemy URL, the password masked.
         revision: Revision of its schema.
-        serial: Number of writes that changed something.
+        serial: Number of writes that changed the registry.
         counts: Rows per table.
-        sources: Where its mappings come from.
+        sources: Sources of its mappings.
     """
 
     url: str
@@ -64,12 +64,12 @@ class DatabaseInfo:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one mapping fared in an audit.
+    """The outcome of an audit for one mapping.
 
     Attributes:
-        mapping: With its verification for the version audited, if there is one.
-        reason: Why there is no verification.
-        suggestion: What the scanner would put in the place of a mapping that is dead or partial.
+        mapping: The mapping with its verification for the audited version, if there is one.
+        reason: Reason for a missing verification.
+        suggestion: Proposal of the scanner that could replace a dead or partial mapping.
     """
 
     mapping: Mapping
@@ -79,12 +79,12 @@ class Outcome:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What was found, or why nothing could be."""
+        """Findings of the verification, or the reason for none."""
         if self.reason:
             return (self.reason,)
         return self.mapping.verification.findings if self.mapping.verification else ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form: the mapping's, with these."""
+        """Return the JSON form: the fields of the mapping and these."""
         suggestion = to_json(self.suggestion) if self.suggestion else None
         return {**to_json(self.mapping), "verdict": self.verdict, "reason": self.reason, "suggestion": suggestion}

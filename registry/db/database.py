@@ -28,7 +28,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a connection that sees one state of the database, whatever is written meanwhile.
+        """Open a connection that sees one state of the database and locks out no writer.
 
         Raises:
             DatabaseUnusable: If the database cannot be reached or read.

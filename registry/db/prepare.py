@@ -53,20 +53,16 @@ def open_database(url: str, seed: Seed) -> Database:
     database = Database(url)
     with ExitStack() as stack:
         stack.callback(database.close)
-        file = database.file
-        if file is None or not file.exists() or not _is_ready(database, file, seed):
+        file, is_ready = database.file, False
+        if file and file.exists():
+            _check_file(file)
+            if not _has_journal(file):
+                with database.read() as connection:
+                    is_ready = _usable_state(url, connection, seed) == "ready"
+        if not is_ready:
             _prepare(database, seed)
         stack.pop_all()
     return database
-
-
-def _is_ready(database: Database, file: Path, seed: Seed) -> bool:
-    """Return whether a registry file need not be recovered, migrated or seeded."""
-    _check_file(file)
-    if _has_journal(file):
-        return False
-    with database.read() as connection:
-        return _usable_state(database.url, connection, seed) == "ready"
 
 
 def _prepare(database: Database, seed: Seed) -> None:

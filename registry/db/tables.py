@@ -1,8 +1,8 @@
-"""The tables, as SQLAlchemy Core.
+"""Define the tables, as SQLAlchemy Core.
 
-Core and not the ORM: rows become the frozen records of ``core`` at once, so mapped classes would be a second
-set of the same, and ``sqlalchemy.orm`` costs another 0.1 s to import. Target specs, counts and reasons are
-canonical JSON text: the hash over a spec identifies a mapping, so its bytes must not depend on the database.
+Core and not the ORM: rows become the frozen records of ``domain`` at once, so mapped classes would duplicate them, and
+``sqlalchemy.orm`` costs another 0.1 s to import. Target specs, counts and reasons are canonical JSON text: the hash
+over a spec identifies a mapping, so its bytes must not depend on the database.
 """
 
 from sqlalchemy import (
@@ -153,7 +153,7 @@ tokens = Table(
     Column("name", String(64), nullable=False),
     Column("role", String(16), nullable=False),
     Column("prefix", String(16), nullable=False),
-    # SHA-256 without salt: the secret is 256 random bits, which nobody can guess from its digest.
+    # SHA-256 without salt: the secret has 256 random bits, which cannot be guessed from a digest.
     Column("hash", String(64), nullable=False, unique=True),
     Column("created_by", String(64), nullable=False),
     Column("created_at", String(32), nullable=False),
@@ -181,7 +181,7 @@ submissions = Table(
     Column("evidence", Text),
     Column("mapping_id", ForeignKey(mappings.c.id)),
     Column("version", Integer, nullable=False),
-    # Until when a worker has it, and how many had it: one that dies must not keep it, nor have it for ever.
+    # The lease of a worker, and the number of leases so far: a worker that dies must not keep a submission.
     Column("claimed_until", String(32)),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("created_at", String(32), nullable=False),

@@ -1,4 +1,4 @@
-"""What one architecture has and another has not, in words: told of the other, beside the one asked for."""
+"""Describe in words how the slots of one architecture differ from those of another."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,60 +12,56 @@ FUSIONS: tuple[tuple[Role, tuple[Role, ...]], ...] = (
     ("mlp.gate_up", ("mlp.gate", "mlp.up")),
     ("expert.gate_up", ("expert.gate", "expert.up")),
 )
-"""Projections that may be one weight, and what they are as several."""
+"""Roles of fused projections, with the roles of their parts."""
 
 FAMILIES = {"attention": "attention", "mixer": "mixers", "mlp": "feed-forward networks", "expert": "experts"}
 FAMILIES |= {"moe": "experts", "conv": "convolutions"}
-"""What roles of a kind are called together."""
+"""Names of the groups of roles, by the first word of the role."""
 
-UNTOLD: tuple[Role, ...] = ("norm", "other", "projector")
-"""Roles of which another number means little. Norms are told of first where they stand inside an attention."""
+UNCOUNTED: tuple[Role, ...] = ("norm", "other", "projector")
+"""Roles whose number means little: they are described last, and norms inside an attention before other norms."""
 
 MOST = 4
-"""Differences of one sort that are told one by one."""
+"""Differences of one sort that are listed; the others are counted."""
 
 
-def list_differences(asked: Sequence[Slot], other: Sequence[Slot], name: str) -> tuple[str, ...]:
-    """Return how ``other`` differs from the architecture asked for, whose slots are ``asked``; empty if it does not.
+def list_differences(slots: Sequence[Slot], other: Sequence[Slot], name: str) -> tuple[str, ...]:
+    """Return the differences of another architecture as sentences about it; empty if there are none.
 
     Args:
-        asked: Slots of the architecture asked for.
-        other: Slots of the one it is told of.
-        name: What to call the one asked for.
+        slots: Slots of the architecture it is compared with.
+        other: Slots of the other architecture.
+        name: Name of the former in the sentences.
     """
-    theirs, ours = {slot.tower for slot in other}, {slot.tower for slot in asked}
-    shared = theirs & ours
-    said = [*_towers(asked, other, name)]
-    comparison = Comparison(
-        [slot for slot in asked if slot.tower in shared or not shared],
-        [slot for slot in other if slot.tower in shared or not shared],
-        name,
-    )
-    return (*said, *comparison.sentences())
-
-
-def _towers(asked: Iterable[Slot], other: Iterable[Slot], name: str) -> Iterator[str]:
-    ours, theirs = Counter(slot.tower for slot in asked), Counter(slot.tower for slot in other)
-    if not {*ours} & {*theirs}:
-        yield f"has {_listed(sorted(theirs))} where {name} has {_listed(sorted(ours))}"
-        return
-    yield from (f"adds a tower, {tower}: {_slots(theirs[tower])}" for tower in sorted({*theirs} - {*ours}))
-    yield from (f"has no {tower} tower where {name} has {_slots(ours[tower])}" for tower in sorted({*ours} - {*theirs}))
+    ours, theirs = Counter(slot.tower for slot in slots), Counter(slot.tower for slot in other)
+    shared = {*theirs} & {*ours}
+    if not shared:
+        towers = f"has {_listed(sorted(theirs))} where {name} has {_listed(sorted(ours))}"
+        return (towers, *Comparison(slots, other, name).sentences())
+    added = (f"adds a tower, {tower}: {_count(theirs[tower])}" for tower in sorted({*theirs} - shared))
+    missing = (f"has no {tower} tower where {name} has {_count(ours[tower])}" for tower in sorted({*ours} - shared))
+    common, others = ([slot for slot in side if slot.tower in shared] for side in (slots, other))
+    return (*added, *missing, *Comparison(common, others, name).sentences())
 
 
 class Comparison:
-    """Two lists of slots beside each other; each sentence takes the roles it explains out of what is left to say."""
+    """Compare two lists of slots; each role is described by one sentence at most."""
 
-    def __init__(self, asked: Sequence[Slot], other: Sequence[Slot], name: str) -> None:
+    def __init__(self, slots: Sequence[Slot], other: Sequence[Slot], name: str) -> None:
         self._name = name
-        self._ours, self._theirs = _by_role(asked), _by_role(other)
-        self._explained: set[str] = {"head", *UNTOLD}
+        self._ours, self._theirs = _by_role(slots), _by_role(other)
+        self._explained: set[str] = {"head", *UNCOUNTED}
 
     def sentences(self) -> Iterator[str]:
-        """Yield what differs, the largest differences first."""
+        """Yield the differences, the largest first."""
         yield from self._fusions()
         yield from self._families()
-        roles = [*self._roles()]
+        roles = [
+            sentence
+            for role in dict.fromkeys([*self._theirs, *self._ours])
+            if role not in self._explained
+            for sentence in self._numbers(role)
+        ]
         yield from _shortened(roles, "other roles")
         yield from [*self._attention_norms()] or self._numbers("norm")
         yield from self._numbers("other")
@@ -85,43 +81,38 @@ class Comparison:
     def _swaps(
         self, one: dict[str, list[Slot]], other: dict[str, list[Slot]], fused: Role, parts: Sequence[Role]
     ) -> bool:
-        """Tell whether only ``one`` has the fused role and only ``other`` its parts; these are explained then."""
-        held = [fused in one, fused not in other, *(part in other for part in parts)]
-        held += [part not in one for part in parts]
-        if all(held):
+        """Return whether only ``one`` has the fused role and only ``other`` its parts, which are then explained."""
+        conditions = [fused in one, fused not in other, *(part in other for part in parts)]
+        conditions += [part not in one for part in parts]
+        if all(conditions):
             self._explained |= {fused, *parts}
-        return all(held)
+        return all(conditions)
 
     def _families(self) -> Iterator[str]:
-        ours, theirs = (_by_family(slots) for slots in (self._ours, self._theirs))
+        ours, theirs = _by_family(self._ours), _by_family(self._theirs)
         for family in dict.fromkeys(FAMILIES.values()):
             if bool(ours[family]) != bool(theirs[family]):
                 self._explained |= {slot.role for slot in ours[family] + theirs[family]}
                 if theirs[family]:
-                    yield f"adds {family}: {_slots(len(theirs[family]))}"
+                    yield f"adds {family}: {_count(len(theirs[family]))}"
                 else:
-                    yield f"has no {family} where {self._name} has {_slots(len(ours[family]))}"
-
-    def _roles(self) -> Iterator[str]:
-        for role in dict.fromkeys([*self._theirs, *self._ours]):
-            if role not in self._explained:
-                yield from self._numbers(role)
+                    yield f"has no {family} where {self._name} has {_count(len(ours[family]))}"
 
     def _numbers(self, role: str) -> Iterator[str]:
-        """Yield how many slots of a role there are, if it is not as many."""
+        """Yield the numbers of slots of a role, if they differ."""
         ours, theirs = len(self._ours.get(role, ())), len(self._theirs.get(role, ()))
         if ours == theirs:
             return
         self._explained.add(role)
         if not ours:
-            yield f"adds {role}: {_slots(theirs)}"
+            yield f"adds {role}: {_count(theirs)}"
         elif not theirs:
-            yield f"has no {role} where {self._name} has {_slots(ours)}"
+            yield f"has no {role} where {self._name} has {_count(ours)}"
         else:
-            yield f"has {_slots(theirs)} of {role} where {self._name} has {ours}"
+            yield f"has {_count(theirs)} of {role} where {self._name} has {ours}"
 
     def _attention_norms(self) -> Iterator[str]:
-        """A norm beside a projection of the attention normalises queries, keys or what leaves it."""
+        """Yield the norms beside projections of an attention, if only one side has any."""
         ours, theirs = _norms_in_attention(self._ours), _norms_in_attention(self._theirs)
         if theirs and not ours:
             yield f"has norms in its attention: {_listed(theirs)}"
@@ -129,7 +120,7 @@ class Comparison:
             yield f"has no norms in its attention where {self._name} has {_listed(ours)}"
 
     def _forms(self) -> Iterator[str]:
-        """Yield roles held by another kind of layer, or by one whose output is split in another way."""
+        """Yield the roles whose layers are of another kind or split their output in another way."""
         for role in self._common():
             for part in ("kind", "layout"):
                 ours, theirs = (
@@ -140,18 +131,21 @@ class Comparison:
                     yield f"has {role} as {_listed(theirs)} where {self._name} has {_listed(ours)}"
 
     def _names(self, *, convolutions: bool) -> Iterator[str]:
-        """Convolutions are many of one role: where there are not as many of each, they do not pair by their order."""
-        said: dict[str, None] = {}
+        """Yield the layers with another name.
+
+        Convolutions are many of one role: where their numbers differ, they do not pair by their order.
+        """
+        sentences: dict[str, None] = {}
         for role in self._common():
             if role.startswith("conv.") and not convolutions:
                 continue
             for ours, theirs in zip(self._ours[role], self._theirs[role], strict=True):
                 if (one := tail_of(ours.pattern)) != (other := tail_of(theirs.pattern)):
-                    said[f"names {other} where {self._name} says {one}"] = None
-        yield from said
+                    sentences[f"names {other} where {self._name} says {one}"] = None
+        yield from sentences
 
     def _common(self) -> list[str]:
-        """Return the roles both have as many slots of."""
+        """Return the unexplained roles with equally many slots on both sides."""
         return [
             role
             for role in self._ours
@@ -160,11 +154,11 @@ class Comparison:
 
 
 def _by_role(slots: Iterable[Slot]) -> dict[str, list[Slot]]:
-    """Return the slots of each role, one per pattern: what splits a pattern further is not structure."""
-    found: dict[str, dict[str, Slot]] = defaultdict(dict)
+    """Return the slots of each role, one per pattern: parts of a pattern are not structure."""
+    roles: dict[str, dict[str, Slot]] = defaultdict(dict)
     for slot in slots:
-        found[slot.role].setdefault(slot.pattern, slot)
-    return {role: [*held.values()] for role, held in found.items()}
+        roles[slot.role].setdefault(slot.pattern, slot)
+    return {role: [*by_pattern.values()] for role, by_pattern in roles.items()}
 
 
 def _by_family(roles: dict[str, list[Slot]]) -> dict[str, list[Slot]]:
@@ -181,25 +175,22 @@ def _norms_in_attention(roles: dict[str, list[Slot]]) -> list[str]:
         for slot in slots
         if role.startswith("attention.") and role != "attention.output"
     }
+    blocks = {path for path in inside if path.endswith("*") or not path}  # whose norms are not their attention's
     norms = (slot.pattern.rpartition(".") for slot in roles.get("norm", ()))
-    return list(dict.fromkeys(name for parent, _, name in norms if parent in inside and not _is_block(parent)))
-
-
-def _is_block(path: str) -> bool:
-    """Tell whether a path ends at a block, whose norms are its own rather than its attention's."""
-    return path.endswith("*") or not path
+    return list(dict.fromkeys(name for parent, _, name in norms if parent in inside - blocks))
 
 
 def tail_of(pattern: str) -> str:
-    """Return the last two names of a pattern, its indices left out."""
+    """Return the last two names of a pattern, without indices."""
     return ".".join([segment for segment in pattern.split(".") if segment != "*"][-2:])
 
 
-def _shortened(said: list[str], rest: str) -> list[str]:
-    return said if len(said) <= MOST + 1 else [*said[:MOST], f"and {len(said) - MOST} {rest} differ"]
+def _shortened(sentences: list[str], rest: str) -> list[str]:
+    left = len(sentences) - MOST
+    return sentences if left <= 1 else [*sentences[:MOST], f"and {left} {rest} differ"]
 
 
-def _slots(count: int) -> str:
+def _count(count: int) -> str:
     return f"{count} slot{'' if count == 1 else 's'}"
 
 

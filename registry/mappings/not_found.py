@@ -49,7 +49,7 @@ def _presets_by_peft_type(connection: Connection, key: MappingKey) -> dict[str, 
 
 
 def _not_registered(connection: Connection, key: MappingKey, available: dict[str, list[str]]) -> NotRegistered:
-    """Return the error for a missing mapping: what is registered instead, and the scan command."""
+    """Return the error for a missing mapping, with those that are registered and the scan command."""
     library, name, peft_type, preset = key
     command = listing.scan_command(library, name)
     if available:

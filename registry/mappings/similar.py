@@ -81,18 +81,15 @@ class Similarity:
         if not slots:
             raise unscanned(connection, library, name)
         own, profile = Architecture(cast("Library", library), name), Profile.of(slots)
-        others = ((group.profile, _others(own, group)) for group in self._groups(connection))
+        serial = serial_of(connection)
+        if self._read is None or self._read[0] != serial:
+            self._read = serial, tuple(_read_groups(connection))
+        others = ((group.profile, _others(own, group)) for group in self._read[1])
         ranked = sorted(
             ((other, near) for other, near in others if near),
             key=lambda pair: (-profile.share(pair[0]), -profile.share_names(pair[0]), pair[1][0].reference),
         )
         return tuple(_to_neighbour(connection, own, slots, near) for _, near in ranked[:limit])
-
-    def _groups(self, connection: Connection) -> tuple[Group, ...]:
-        serial = serial_of(connection)
-        if self._read is None or self._read[0] != serial:
-            self._read = serial, tuple(_read_groups(connection))
-        return self._read[1]
 
 
 def _read_groups(connection: Connection) -> Iterator[Group]:
