@@ -78,6 +78,15 @@ def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str]
     if adapter_names is None or steering.disabled:
         yield
         return
+    _check_samples(model, adapter_names)
+    before, steering.samples = steering.samples, tuple(adapter_names)
+    try:
+        yield
+    finally:
+        steering.samples = before
+
+
+def _check_samples(model: nn.Module, adapter_names: Sequence[str]) -> None:
     if model.training:
         raise InvalidConfig("adapter_names is for inference, and the model is training: call eval() first.")
     layers = [*layers_in(survey_model(model))]
@@ -89,11 +98,6 @@ def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str]
         if not layer.takes_samples or layer.merged:
             why = "is merged: call unmerge_adapter first" if layer.merged else "has its update in the weight"
             raise InvalidConfig(f"{path!r} cannot give each sample its own adapter: it {why}.", path=path)
-    before, steering.samples = steering.samples, tuple(adapter_names)
-    try:
-        yield
-    finally:
-        steering.samples = before
 
 
 class Adapted(Wrapper):

@@ -141,18 +141,12 @@ def detach(model: nn.Module, adapter: str | None = None) -> None:
     """Remove an adapter, or all, from a model, and with it every wrapper that holds no other adapter."""
     survey = survey_model(model)
     for site in survey.sites.values():
-        left = []
         for wrapper in _adapting(site):
             for name in wrapper.adapters() if adapter is None else (adapter,):
                 wrapper.remove(name)
-            if wrapper.adapters():
-                left.append(wrapper)
+        left = [wrapper for wrapper in _adapting(site) if wrapper.adapters()]
         if len(left) < len(site.wrappers):
-            inside = site.module
-            for wrapper in reversed(left):
-                wrapper._modules[wrapper.inner_name] = inside  # noqa: SLF001 - past nn.Module's slow assignment
-                inside = wrapper
-            survey.replace(site, inside)
+            survey.wrap(site, left)
 
 
 def _adapting(site: Site) -> Iterator[AdapterLayer | SavedModule]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...domain.targets import TargetMatcher, Targets
@@ -52,17 +52,13 @@ def match(paths: Sequence[str], config: AdapterConfig, parameters: Sequence[str]
     kept = _kept(named, config)
     if not kept and not bare:
         raise _no_match(paths, parameters, named, config)
-    saved = _saved_paths(paths, spec.modules_to_save or ())
-    if spec.modules_to_save and not saved:
-        message = " ".join(_not_saved(name, paths) for name in spec.modules_to_save)
-        raise TargetsNotFound(message, modules_to_save=spec.modules_to_save)
+    saved, saved_remarks = _match_saved(paths, spec.modules_to_save or ())
     counts = {**_counts(targets, kept), **_counts(bare_targets, bare)}
     listed = (targets,) if isinstance(targets, str) else targets
     remarks = [_unmatched(target, paths, named) for target in listed if not counts[target]]
     remarks += [_unmatched(target, parameters, bare) for target in bare_targets if not counts[target]]
-    remarks += [_not_saved(name, paths) for name in spec.modules_to_save or () if not _saved_paths(paths, (name,))]
     owned = ((path, name) for path, _, name in (key.rpartition(".") for key in bare))
-    return Match(tuple(kept), saved, counts, tuple(remarks), tuple(owned))
+    return Match(tuple(kept), saved, counts, (*remarks, *saved_remarks), tuple(owned))
 
 
 def _matched(paths: Iterable[str], targets: Targets) -> dict[str, str]:
@@ -110,13 +106,25 @@ def _counts(targets: Targets, kept: dict[str, str]) -> dict[str, int]:
     return {target: counts[target] or len(_matched(kept, (target,))) for target in targets}
 
 
-def _saved_paths(paths: Iterable[str], names: Collection[str]) -> tuple[str, ...]:
-    """Return the paths that saved names match, without those inside of another one."""
+def _match_saved(paths: Sequence[str], names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the paths that saved names match, without those inside of another one, and a remark per name without any.
+
+    Raises:
+        TargetsNotFound: If names are given and none has a match.
+    """
+    matched = _matched(paths, names)
     saved: list[str] = []
-    for path in _matched(paths, tuple(names)):
+    for path in matched:
         if not any(path.startswith(outer + ".") for outer in saved):
             saved.append(path)
-    return tuple(saved)
+    remarks = [
+        f"No module ends with {name!r}, so modules_to_save has nothing to save for it. {_closest(name, paths)}"
+        for name in names
+        if not _matched(paths, (name,))
+    ]
+    if names and not saved:
+        raise TargetsNotFound(" ".join(remarks), modules_to_save=names)
+    return tuple(saved), remarks
 
 
 # Errors and remarks
@@ -152,10 +160,6 @@ def _unmatched(target: str, paths: Sequence[str], named: Iterable[str]) -> str:
     if any(path == target or path.endswith(f".{target}") for path in named):
         return f"Every layer that {target!r} names is excluded or saved in full: none is adapted."
     return f"No layer ends with {target!r}: it is ignored. {_closest(target, paths)}"
-
-
-def _not_saved(name: str, paths: Sequence[str]) -> str:
-    return f"No module ends with {name!r}, so modules_to_save has nothing to save for it. {_closest(name, paths)}"
 
 
 def _closest(name: str, paths: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """One walk over a model: every module, its path, its parent and the adapters around it."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -49,6 +49,14 @@ class Survey:
         for parent, name in self.repeats:
             if parent._modules[name] is before:  # noqa: SLF001
                 parent._modules[name] = module  # noqa: SLF001
+
+    def wrap(self, site: Site, wrappers: Sequence[Wrapper]) -> None:
+        """Put these wrappers, the outermost first, around the module of a site, and no other."""
+        inside = site.module
+        for wrapper in reversed(wrappers):
+            wrapper._modules[wrapper.inner_name] = inside  # noqa: SLF001 - past nn.Module's slow assignment
+            inside = wrapper
+        self.replace(site, inside)
 
     @property
     def paths(self) -> tuple[str, ...]:

@@ -119,6 +119,15 @@ def fill(config: Any, spec: TargetSpec, model: nn.Module, layers: Sequence[Layer
         model: The model they are for.
         layers: Its layers, at least those that the spec matches.
     """
+    spec = _adjusted(config, spec, model, layers)
+    for name, value in to_json(spec).items():
+        if value is not None and hasattr(config, name) and getattr(config, name) is None:
+            is_set = name in ("target_modules", "exclude_modules", "feedforward_modules") and isinstance(value, list)
+            setattr(config, name, set(value) if is_set else value)
+
+
+def _adjusted(config: Any, spec: TargetSpec, model: nn.Module, layers: Sequence[Layer]) -> TargetSpec:
+    """Return a spec that matches the same layers with the other fields of a configuration and peft's conversions."""
     if spec.exclude_modules and getattr(config, "exclude_modules", ()) is not None:
         spec = without_exclusion(spec)  # the user has an exclusion, or the configuration has no such field
     is_converted = _converted(config, None, model) is not None  # peft converts no targets to an empty set (0.21.2)
@@ -128,12 +137,7 @@ def fill(config: Any, spec: TargetSpec, model: nn.Module, layers: Sequence[Layer
         matched = [layer.path for layer in find_hits(spec, layers) if layer.kind != "expert_parameter"]
         paths = tuple(path for path in matched if _is_selected(path, config))
         spec = replace(spec, target_modules=paths, exclude_modules=None)
-    if is_converted and spec.target_modules:
-        spec = _without_converted(config, spec, model)
-    for name, value in to_json(spec).items():
-        if value is not None and hasattr(config, name) and getattr(config, name) is None:
-            is_set = name in ("target_modules", "exclude_modules", "feedforward_modules") and isinstance(value, list)
-            setattr(config, name, set(value) if is_set else value)
+    return _without_converted(config, spec, model) if is_converted and spec.target_modules else spec
 
 
 def peft_targets(tuner: Any, config: Any, model: nn.Module) -> TargetSpec | None:
