@@ -231,7 +231,7 @@ def test_offline_with_a_warm_cache(hub, monkeypatch):
     huggingface_hub.close_session()
     asked = len(hub.requests)
     assert same(PeftModel.from_pretrained(MLP(8), "hub:alice/mlp"), model)
-    with pytest.raises(HubFailed, match="hub:alice/other is out of reach: HF_HUB_OFFLINE is set, and what is needed"):
+    with pytest.raises(HubFailed, match="hub:alice/other is out of reach: HF_HUB_OFFLINE is set, and a needed file"):
         fetch("hub:alice/other")
     with pytest.raises(HubFailed, match="hub:alice/mlp is out of reach: HF_HUB_OFFLINE is set"):
         model.push_to_hub("alice/mlp")
