@@ -111,6 +111,23 @@ def test_no_revision_loses_a_row_of_a_registry_in_use(seeded_connection):
     command.check(config)
 
 
+@pytest.mark.parametrize("scheme", ["sqlite", "postgres"])
+def test_ids_continue_where_those_of_an_older_loradar_end(scheme, request, tmp_path, monkeypatch):
+    """The database assigns the next id, though the ids before were chosen by loradar."""
+    for name in ("list_catalogs", "list_older"):
+        monkeypatch.setattr(f"loradar.registry.seed.seed_files.{name}", list)
+    is_sqlite = scheme == "sqlite"
+    url = f"sqlite:///{tmp_path}/registry.sqlite3" if is_sqlite else request.getfixturevalue("postgres_url")
+    engine = connect_to(url)
+    token = {"name": "ada", "role": "admin", "prefix": "lrd_", "hash": "0", "created_by": "local", "created_at": "2026"}
+    with transaction(engine) as opened:
+        command.upgrade(config_for(opened), "0006")
+        opened.execute(metadata.tables["tokens"].insert().values(id=7, **token))
+    engine.dispose()
+    with Registry.open(Settings(tmp_path, url)) as registry:
+        assert [registry.tokens.create("bob", "contributor")[0].id for _ in range(2)] == [8, 9]
+
+
 def test_head_is_known_without_alembic():
     """The constant the registry compares with is the newest revision."""
     script = ScriptDirectory.from_config(config_for(None))
