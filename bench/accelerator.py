@@ -1,11 +1,11 @@
-"""Cost of training with an adapter and of one token on a GPU, ours against peft and the frozen base.
+"""Measure training steps and single tokens with an adapter on a GPU: loradar against peft and the frozen base.
 
     python bench/accelerator.py [--rounds N] [--json FILE] [--device DEVICE] [--tiny]
 
 The arms of ``training.py`` on a random llama of 1.1 billion parameters in bfloat16, adapters in float32, eager and
-through ``torch.compile``; a step reads 4 x 1,024 tokens. Time is the clock's, the device waited for before and after.
-Memory is the device's peak over the frozen weights, adapter, gradients and optimizer included. On the CPU, ``--tiny``
-tries the code, and its figures mean nothing.
+through ``torch.compile``; a step reads 4 x 1,024 tokens. Time is wall time, with the device synchronised before and
+after. Memory is the device's peak beyond the frozen weights, with adapter, gradients and optimizer. On the CPU,
+``--tiny`` only tests the code; its figures have no meaning.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,11 @@ SIZE = {
 TINY = {**SIZE, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 8}
 SHAPE, TINY_SHAPE = (4, 1024), (2, 16)
 GOALS = {"eager step": "<= 0.90", "compiled step": "<= 1.00"}
-"""Of ours over peft, on all linears."""
+"""Ratios aimed at, ours over peft, with ``all-linear``."""
 
 
 def make(arm: str, preset: str, device: str, *, tiny: bool, compiled: bool) -> Subject:
-    """Return a model on the device, as one arm has it."""
+    """Return the model of one arm on the device."""
     with torch.device(device):
         model = build(TINY if tiny else SIZE).bfloat16()
     subject = Subject(model, arm, TARGETS[preset], TINY_SHAPE if tiny else SHAPE)
@@ -41,7 +41,7 @@ def make(arm: str, preset: str, device: str, *, tiny: bool, compiled: bool) -> S
 
 
 def time_on(device: str, action: Callable[[], None]) -> float:
-    """Return the seconds until the device has done all of ``action``."""
+    """Return the seconds until the device has finished ``action``."""
     if device == "cpu":
         return seconds(action, perf_counter)
     torch.cuda.synchronize()
@@ -49,22 +49,22 @@ def time_on(device: str, action: Callable[[], None]) -> float:
 
 
 def find_peak(subject: Subject) -> float:
-    """Return the most megabytes one step takes on the device, over the frozen weights."""
+    """Return the peak memory of one step on the device beyond the frozen weights, in megabytes."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     subject.step()
-    return (torch.cuda.max_memory_allocated() - before + subject.held()) / 1e6
+    return (torch.cuda.max_memory_allocated() - before + subject.adapter_bytes()) / 1e6
 
 
 def compare_arms(name: str, unit: str, times: Times, goal: str = "") -> list[Row]:
-    """Print and return ours over peft and over the base, and peft over the base."""
+    """Print and return the ratios ours / peft, ours / base and peft / base."""
     pairs = {("ours", "peft"): goal, ("ours", "base"): "", ("peft", "base"): ""}
     return [compare(f"{name}, {unit}", times, *pair, target) for pair, target in pairs.items()]
 
 
 def measure(mode: str, preset: str, subjects: dict[str, Subject], device: str, rounds: int) -> list[Row]:
-    """Return the rows of one mode and preset: steps, their memory, then single tokens."""
+    """Measure steps, their memory and single tokens of one mode and preset."""
     steps = alternate({arm: partial(time_on, device, each.step) for arm, each in subjects.items()}, rounds)
     goal = GOALS[f"{mode} step"] if preset == "all-linear" else ""
     rows = compare_arms(f"{mode} step, {preset}", "s", steps, goal)
@@ -73,15 +73,15 @@ def measure(mode: str, preset: str, subjects: dict[str, Subject], device: str, r
         rows += compare_arms(f"{mode} peak, {preset}", "MB", peaks)
     for each in subjects.values():
         each.model.eval()
-    tokens = alternate({arm: partial(time_on, device, each.answer) for arm, each in subjects.items()}, rounds)
+    tokens = alternate({arm: partial(time_on, device, each.forward_token) for arm, each in subjects.items()}, rounds)
     return rows + compare_arms(f"{mode} one token, {preset}", f"s for {TOKENS_IN_A_ROW}", tokens)
 
 
 def main() -> None:
-    """Measure both modes and presets and print the table, or say that there is no device."""
+    """Measure both modes and presets and print the table, or exit if there is no device."""
     parser = make_parser(__doc__, 15)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="a model of no interest, to try the code")
+    parser.add_argument("--tiny", action="store_true", help="use a tiny model, to test the code")
     options = parser.parse_args()
     if options.device != "cpu" and not torch.cuda.is_available():
         raise SystemExit(f"--device {options.device}: torch sees no CUDA device. To try the code: --device cpu --tiny")
@@ -89,7 +89,7 @@ def main() -> None:
     results = []
     for mode in ("eager", "compiled"):
         for preset in TARGETS:
-            torch.compiler.reset()  # torch keeps only so many compiled forms of one function
+            torch.compiler.reset()  # torch limits the number of compiled variants of one function
             how = {"device": options.device, "tiny": options.tiny, "compiled": mode == "compiled"}
             subjects = {arm: make(arm, preset, **how) for arm in ARMS}
             results += measure(mode, preset, subjects, options.device, options.rounds)

@@ -1,9 +1,9 @@
-"""Time to load and to save an adapter, ours against ``peft.PeftModel``, as ratios taken in one run.
+"""Measure loading and saving of an adapter, loradar against ``peft.PeftModel``, as ratios within one run.
 
     python bench/adapter_files.py [--rounds N] [--json FILE]
 
-The adapter: rank 8 on every linear of a 32-layer llama of width 128, 448 tensors in the file that peft wrote. Each load
-gets a new model, built outside of the timing, and each save a new folder.
+The adapter: rank 8 on every linear of a 32-layer llama of width 128, 448 tensors in peft's file. Each load gets a new
+model, built before the timer starts, and each save a new folder.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ CASE = next(case for case in CASES if "width 128" in case.name)
 
 
 def time_loading(load: Callable[..., Any], folder: Path) -> float:
-    """Return the seconds that loading the adapter into a new model takes."""
+    """Return the seconds to load the adapter into a new model."""
     model, loaded = build(CASE, "cpu"), []
     elapsed = seconds(lambda: loaded.append(load(model, folder)))
     if (found := len(loaded[0].targeted_module_names)) != CASE.layers:
@@ -31,7 +31,7 @@ def time_loading(load: Callable[..., Any], folder: Path) -> float:
 
 
 def time_saving(adapted: Any) -> float:
-    """Return the seconds that saving the adapter takes."""
+    """Return the seconds to save the adapter."""
     with tempfile.TemporaryDirectory() as folder:
         return seconds(lambda: adapted.save_pretrained(folder))
 

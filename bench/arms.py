@@ -1,7 +1,7 @@
-"""What the benches against peft share: arms timed in turn, ratios round by round, the options, the table, the report.
+"""Share the parts of the benches against peft: alternating arms, ratios per round, options, table and report.
 
-A ratio is taken within each round, where both arms met the same machine; its median and range are told. What runs on
-the CPU is measured in processor time, on one thread: others may be at work on the same machine.
+Each round gives a ratio, so both arms run under the same load; the median and the range are reported. Work on the CPU
+is measured in processor time, on one thread, because other processes may use the same machine.
 """
 
 import argparse
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 
 def seconds(action: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
-    """Return the time that ``action`` takes by ``clock``, the garbage collector held off."""
+    """Return the seconds ``action`` takes by ``clock``, with the garbage collector off."""
     gc.collect()
     gc.disable()
     start = clock()
@@ -33,7 +33,7 @@ def seconds(action: Callable[[], Any], clock: Callable[[], float] = time.process
 
 
 def alternate(arms: Mapping[str, Callable[[], float]], rounds: int) -> Times:
-    """Return what each arm measures in each round, after one round for caches; every round turns the order."""
+    """Return the measurements of each arm, after one round to fill caches; the order reverses with every round."""
     order = list(arms)
     times: dict[str, list[float]] = {name: [] for name in order}
     for number in range(rounds + 1):
@@ -46,7 +46,7 @@ def alternate(arms: Mapping[str, Callable[[], float]], rounds: int) -> Times:
 
 
 def compare(measure: str, times: Times, over: str, under: str, target: str = "") -> Row:
-    """Print and return one line: ``over`` / ``under``, where ``target`` says what the ratio should be."""
+    """Print and return one row: the ratio ``over`` / ``under``, with the ratio aimed at."""
     ratios = [a / b for a, b in zip(times[over], times[under], strict=True)]
     medians = {name: statistics.median(times[name]) for name in (over, under)}
     low, middle, high = (f"{each(ratios):.3g}" for each in (min, statistics.median, max))
@@ -57,12 +57,12 @@ def compare(measure: str, times: Times, over: str, under: str, target: str = "")
 
 
 def print_head() -> None:
-    """Print what the columns of ``compare`` are; its medians are in the unit that the measure names."""
+    """Print the header of the rows of ``compare``; medians are in the unit named by the measure."""
     print(f"{'measure':<46}{'ratio of':<24}{'medians':>22}{'ratio':>8}   {'range':<16}target")
 
 
 def make_parser(doc: str, rounds: int) -> argparse.ArgumentParser:
-    """Return a parser with the options every bench has; keep torch to one thread and silence all advice."""
+    """Return a parser with the common options; limit torch to one thread and silence warnings."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
@@ -72,7 +72,7 @@ def make_parser(doc: str, rounds: int) -> argparse.ArgumentParser:
 
 
 def write(results: list[Row], options: argparse.Namespace, **about: Any) -> None:
-    """Write the figures where ``--json`` says, if it does."""
+    """Write the figures to the file of ``--json``, if given."""
     versions = {"torch": torch.__version__, "peft": peft.__version__, "threads": torch.get_num_threads()}
     report = {**versions, **about, "rounds": options.rounds, "results": results}
     if options.json:

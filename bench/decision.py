@@ -1,9 +1,9 @@
-"""Time of ``get_peft_model(model)``, whose targets the registry decides, against the same with explicit targets.
+"""Measure ``get_peft_model(model)`` with targets from the registry against explicit targets.
 
     python bench/decision.py [CASE ...] [--rounds N] [--json FILE]
 
-A ratio taken in one run. Every arm gets a model of its own at full depth on the meta device, built outside of the
-timing, and puts adapters on the same layers. A word picks the cases whose name holds it.
+Ratios within one run. Every arm gets its own model at full depth on the meta device, built before the timer starts,
+and adapts the same layers. CASE selects the cases whose name contains it.
 """
 
 import os
@@ -25,7 +25,7 @@ CASES = {
     "timm:vit_base_patch16_224": "",
     "diffusers:FluxTransformer2DModel": "",
 }
-"""References, and the ratio aimed at."""
+"""References, each with the ratio aimed at."""
 
 
 def build(reference: str) -> nn.Module:
@@ -34,13 +34,13 @@ def build(reference: str) -> nn.Module:
 
 
 def time_decision(reference: str, config: loradar.LoraConfig | None) -> float:
-    """Return the seconds that one ``get_peft_model`` takes on a new model."""
+    """Return the seconds of one ``get_peft_model`` on a new model."""
     model = build(reference)
     return seconds(lambda: loradar.get_peft_model(model, config))
 
 
 def measure(reference: str, target: str, rounds: int) -> Row:
-    """Return how many times longer the decision takes than explicit targets do."""
+    """Return the ratio of decided to explicit targets for one model."""
     adapted = loradar.get_peft_model(build(reference))
     if adapted.decision is None or adapted.decision.step != "registry":
         raise SystemExit(f"{reference}: not decided by the registry.")

@@ -1,9 +1,9 @@
-"""Whether every size the scanner states is what the installed peft trains: one injection on meta per proposal.
+"""Compare the stated sizes of all proposals with the parameters the installed peft trains.
 
     python bench/formulas.py [LIBRARY ...] [--every N] [--seconds S] [--rank R] [--json FILE]
 
-Every proposal of the catalog, of every family, is injected into a fresh build of its architecture and the trainable
-parameters are counted. Where PEFT refuses, or rewrites the targets before it matches them, the reason is kept instead.
+Inject every proposal of the catalog, of every family, into a new build of its architecture on meta, and count the
+trainable parameters. Where PEFT rejects a proposal, or rewrites the targets before it matches them, record the reason.
 """
 
 import argparse
@@ -40,14 +40,16 @@ def config_of(proposal: Proposal, rank: int) -> Any:
 
 
 def count_trained(model: Any, proposal: Proposal, rank: int) -> tuple[int, bool]:
-    """Return how many parameters PEFT trains in ``model``, and whether it took the targets as they are."""
+    """Return the number of parameters PEFT trains in ``model``, and whether it used the targets unchanged."""
     adapted = peft.get_peft_model(model, config_of(proposal, rank), low_cpu_mem_usage=proposal.peft_type == "LORA")
-    is_rewritten = bool(getattr(adapted.peft_config["default"], "rank_pattern", None))  # no rank was asked for by layer
+    is_rewritten = bool(
+        getattr(adapted.peft_config["default"], "rank_pattern", None)
+    )  # the proposal has no rank per layer
     return sum(p.numel() for p in adapted.parameters() if p.requires_grad), not is_rewritten
 
 
 def judge(reference: str, proposal: Proposal, rank: int) -> tuple[str, str]:
-    """Return the outcome for one proposal and what is to be said of it."""
+    """Return the outcome for one proposal, with a note unless it is equal."""
     stated = rank * (proposal.per_rank or 0) + (proposal.fixed or 0)
     try:
         counted, as_stated = count_trained(sources.build(Reference.parse(reference)), proposal, rank)
@@ -60,7 +62,7 @@ def judge(reference: str, proposal: Proposal, rank: int) -> tuple[str, str]:
 
 @cache
 def published(library: str) -> dict[str, tuple[Proposal, ...]]:
-    """Return the proposals of the catalog by architecture; subsets of all-linear are left out."""
+    """Return the proposals of the catalog by architecture, without the subsets of all-linear."""
     file = next(file for file in list_catalogs() if file.name == f"{library}.jsonl")
     return {
         entry.architecture.name: tuple(p for p in entry.proposals if p.preset not in ("attention", "mlp"))
@@ -69,7 +71,7 @@ def published(library: str) -> dict[str, tuple[Proposal, ...]]:
 
 
 def judge_all(name: str, library: str, rank: int) -> dict[str, tuple[str, str]]:
-    """Return the outcome for every proposal of an architecture, by what it is for."""
+    """Return the outcome for every proposal of an architecture, by method and preset."""
     quiet_libraries()
     warnings.simplefilter("ignore")
     proposals = published(library)[name]
@@ -77,9 +79,9 @@ def judge_all(name: str, library: str, rank: int) -> dict[str, tuple[str, str]]:
 
 
 def measure(library: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return the outcomes over a library, and what is not equal."""
+    """Return the outcomes for a library, and notes on the proposals that are not equal."""
     outcomes: dict[str, Counter[str]] = defaultdict(Counter)
-    said: dict[str, str] = {}
+    notes: dict[str, str] = {}
     start = time.perf_counter()
     names = [name for name, proposals in published(library).items() if proposals][:: options.every]
     task = partial(judge_all, library=library, rank=options.rank)
@@ -87,12 +89,12 @@ def measure(library: str, options: argparse.Namespace) -> dict[str, Any]:
     with Sandbox(bounds, nice=0) as sandbox:
         for name, judged in track(sandbox.run_each(task, names), total=len(names), description=library):
             found = judged if isinstance(judged, dict) else {"every proposal": ("unfinished", judged)}
-            for what, (outcome, note) in found.items():
-                outcomes[what][outcome] += 1
+            for label, (outcome, note) in found.items():
+                outcomes[label][outcome] += 1
                 if note:
-                    said[f"{name} {what}"] = f"{outcome}: {note}"
-    counts = {what: dict(counter) for what, counter in sorted(outcomes.items())}
-    return {"counts": counts, "not_equal": dict(sorted(said.items())), "seconds": round(time.perf_counter() - start)}
+                    notes[f"{name} {label}"] = f"{outcome}: {note}"
+    counts = {label: dict(counter) for label, counter in sorted(outcomes.items())}
+    return {"counts": counts, "not_equal": dict(sorted(notes.items())), "seconds": round(time.perf_counter() - start)}
 
 
 def main() -> None:

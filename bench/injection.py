@@ -1,11 +1,11 @@
-"""Time of one injection, ours against ``peft.get_peft_model``, as a ratio taken in one run.
+"""Measure one injection, loradar against ``peft.get_peft_model``, as a ratio within one run.
 
     python bench/injection.py [CASE ...] [--rounds N] [--json FILE]
 
-Every arm gets the same targets and a model of its own, built outside of the timing. On meta, peft's own way for such
-models (``low_cpu_mem_usage``) is an arm too. On the CPU the adapters are initialised for real, but the weights of the
-model are allocated and never filled: no arm reads them. They are bfloat16 where float32
-would not fit. A word picks the cases whose name holds it.
+Every arm gets the same targets and its own model, built before the timer starts. On meta, peft's option for such
+models (``low_cpu_mem_usage``) is a third arm. On the CPU the adapters are initialised, but the weights of the model
+are only allocated, because no arm reads them; they are bfloat16 where float32 would not fit. CASE selects the cases
+whose name contains it.
 """
 
 from collections.abc import Callable
@@ -41,11 +41,11 @@ NARROW = {
     "vocab_size": 1000,
 }
 LARGE = 1_000_000_000
-"""Parameters from which the CPU holds a model in bfloat16."""
+"""Number of parameters above which a model on the CPU is bfloat16."""
 
 
 class Experts(nn.Module):
-    """A mixture whose experts are layers of their own; transformers 5.23 has fused all of its decoders'."""
+    """A mixture of unfused experts; transformers 5.23 has fused those of all its decoders."""
 
     def __init__(self, layers: int = 8, experts: int = 128, width: int = 512) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ class Experts(nn.Module):
 
 
 def llama(**size: int) -> nn.Module:
-    """Return a llama of 32 layers: the 7B one, unless ``size`` narrows it."""
+    """Return a llama of 32 layers, of 7B parameters unless ``size`` narrows it."""
     return LlamaForCausalLM(LlamaConfig(num_hidden_layers=32, **size))
 
 
 class Case(NamedTuple):
-    """A model, what is adapted in it and how many layers; the ratio aimed at, ``None`` where it does not run."""
+    """A model with its targets and number of adapted layers, and the ratios aimed at (``None``: not run)."""
 
     name: str
     make: Callable[[], nn.Module]
@@ -90,7 +90,7 @@ CASES = (
 
 
 def build(case: Case, device: str) -> nn.Module:
-    """Return a new model, unfilled."""
+    """Return a new model without initialised weights."""
     with torch.device("meta"), no_init_weights():
         model = case.make()
     if device == "meta":
@@ -113,7 +113,7 @@ ARMS = {"ours": inject_ours, "peft": inject_peft, "peft low": partial(inject_pef
 
 
 def time_injection(arm: str, case: Case, device: str) -> float:
-    """Return the seconds that one injection takes on a new model."""
+    """Return the seconds of one injection into a new model."""
     model, adapted = build(case, device), []
     elapsed = seconds(lambda: adapted.append(ARMS[arm](model, case)))
     if (found := len(adapted[0].targeted_module_names)) != case.layers:
@@ -122,7 +122,7 @@ def time_injection(arm: str, case: Case, device: str) -> float:
 
 
 def measure(case: Case, device: str, target: str, rounds: int) -> list[Row]:
-    """Return how many times faster ours is."""
+    """Return the ratios of the other arms to ours for one case."""
     names = [name for name in ARMS if device == "meta" or name != "peft low"]
     times = alternate({name: partial(time_injection, name, case, device) for name in names}, rounds)
     name = f"{case.name}, {device}, s"

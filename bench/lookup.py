@@ -1,9 +1,9 @@
-"""Time of one lookup in a fresh process, against reading the same table through peft, as a ratio taken in one run.
+"""Measure one lookup in a new process against reading the same table through peft, as a ratio within one run.
 
     python bench/lookup.py [--rounds N] [--json FILE]
 
-Arms, alternated: ``loradar lookup llama --json`` on a seeded registry; a process that imports peft and prints its
-entry; a Python that does nothing (the floor).
+Alternating arms: ``loradar lookup llama --json`` on a seeded registry; a process that imports peft and prints its
+entry; an empty Python process (the lower bound).
 """
 
 import argparse
@@ -26,7 +26,7 @@ ARMS = {
 
 
 def seconds(command: list[str]) -> float:
-    """Return the wall time of one process, which must succeed."""
+    """Return the wall time of one successful process."""
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own commands
     return time.perf_counter() - start
@@ -43,13 +43,13 @@ def main() -> None:
         os.environ["LORADAR_HOME"] = home
         first = seconds(ARMS["loradar lookup"])
         for command in ARMS.values():
-            seconds(command)  # caches on all sides
+            seconds(command)  # fill caches
         for _ in range(options.rounds):
             for name, command in ARMS.items():
                 times[name].append(seconds(command))
     medians = {name: statistics.median(each) for name, each in times.items()}
     ratio = medians["import peft"] / medians["loradar lookup"]
-    print(f"first use, which makes and seeds the registry: {first:.2f} s")
+    print(f"first use, which creates and seeds the registry: {first:.2f} s")
     for name, median in medians.items():
         print(f"{name:<16}{median:>7.2f} s   {min(times[name]):.2f} to {max(times[name]):.2f}")
     print(f"ratio import peft / loradar lookup: {ratio:.1f}")

@@ -1,10 +1,11 @@
-"""How long scanning takes: one architecture, and whole libraries in worker processes, against the plain way.
+"""Measure scans of single architectures and of whole libraries against plain builds.
 
     python bench/scanning.py [--workers N] [--json FILE]
 
-The plain way builds every architecture on meta with its library's own constructor, in one process, and lists its
-layers. Only architectures that the plain way can build are scanned, by names and traced. Every arm runs in a process
-of its own, import included. One architecture: scanned twice in one process, the second time counted, in processor time.
+The plain arm builds every architecture on meta with its library's own constructor, in one process, and lists its
+layers. The other arms scan the same architectures in worker processes, by names and traced. Every arm runs in a new
+process, with its imports. A single architecture is scanned twice in one process; the processor time of the second scan
+counts.
 """
 
 import argparse
@@ -84,7 +85,7 @@ print(json.dumps(seconds))
 
 
 def run(code: str, *arguments: str, names: list[str] | None = None) -> tuple[str, float]:
-    """Run Python code in a process of its own; return what it printed and the seconds it took."""
+    """Run Python code in a new process; return its output and its seconds."""
     start = time.perf_counter()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "critical"}
     done = subprocess.run(  # noqa: S603 - our own code
@@ -99,9 +100,9 @@ def run(code: str, *arguments: str, names: list[str] | None = None) -> tuple[str
 
 
 def cover(library: str, workers: int) -> dict[str, Any]:
-    """Return the figures of one library."""
+    """Measure one library."""
     printed, plain = run(PLAIN[library])
-    lines = (line.split() for line in printed.splitlines())  # a library may print too
+    lines = (line.split() for line in printed.splitlines())  # a library may print other lines
     names = [words[1] for words in lines if len(words) == 2 and words[0] == "built"]  # noqa: PLR2004
     report: dict[str, Any] = {"architectures": len(names), "plain_seconds": round(plain, 1)}
     for method in ("names", "auto"):
@@ -110,7 +111,7 @@ def cover(library: str, workers: int) -> dict[str, Any]:
         report[method] = figures | json.loads(printed.splitlines()[-1])
         sample, _ = run(ONE, library, method, names=names[:: max(1, len(names) // 60)])
         report[method]["one_median_ms"] = round(1000 * statistics.median(json.loads(sample.splitlines()[-1])), 1)
-    # The largest process so far; workers are forked by a server of their own, and not counted.
+    # The largest process so far, without workers, which are forked by their own server.
     report["peak_gigabytes"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6, 2)
     return report
 

@@ -1,14 +1,14 @@
-"""Latency of lookups over HTTP while others have scans made, against an idle service, as ratios taken in one run.
+"""Measure the latency of lookups over HTTP while other clients request scans, against an idle service.
 
     python bench/service.py [--seconds S] [--rounds N] [--json FILE]
 
-A real service, in a process of its own with the catalog's registry and two scan workers, is asked for one mapping
-after the other over one connection. Arms, alternated: nobody else asks; eight others keep having a llama scanned;
-eight others keep sending what no worker gets through (2,048 layers of 4,096 experts), which is ended after ten
-seconds, whereupon the next begins. Each round gives a ratio per percentile; told are their median and range.
+A service in its own process, with the catalog's registry and two scan workers, gets one lookup after the other over
+one connection. Alternating arms: no other clients; eight other clients that request scans of a llama without pause;
+eight other clients that request scans no worker can finish (2,048 layers of 4,096 experts), each of which is stopped
+after ten seconds. Each round gives a ratio per percentile; the median and the range are reported.
 
-Then requests per second over eight connections, for a whole answer and for one that the client has already (``ETag``).
-The clients share the machine with the service and its workers, as the figures show: they are a floor.
+Then requests per second over eight connections, for whole responses and for responses the client has already
+(``ETag``). The clients share the machine with the service and its workers, so the figures are a lower bound.
 """
 
 import argparse
@@ -40,23 +40,23 @@ LLAMA = {"model_type": "llama"}
 ENDLESS = {"model_type": "mixtral", "num_hidden_layers": 2048, "num_local_experts": 4096}
 
 
-class Answer(NamedTuple):
-    """What came back."""
+class Response(NamedTuple):
+    """The status and headers of a response."""
 
     status: int
     headers: dict[str, str]
 
 
 class Connection:
-    """One kept connection, with as little of a client as will do."""
+    """A minimal HTTP client on one persistent connection."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=120)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._left = b""
 
-    def ask(self, request: bytes) -> Answer:
-        """Send a request and return its answer."""
+    def send(self, request: bytes) -> Response:
+        """Send a request and return the response."""
         self._socket.sendall(request)
         while b"\r\n\r\n" not in self._left:
             self._read()
@@ -67,16 +67,16 @@ class Connection:
         while len(self._left) < length:
             self._read()
         self._left = self._left[length:]
-        return Answer(int(first.split()[1]), headers)
+        return Response(int(first.split()[1]), headers)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._socket.close()
 
     def _read(self) -> None:
         part = self._socket.recv(1 << 20)
         if not part:
-            raise SystemExit("The service hung up.")
+            raise SystemExit("The service closed the connection.")
         self._left += part
 
 
@@ -89,7 +89,7 @@ def serving() -> Iterator[int]:
             [sys.executable, "-c", SERVE], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         try:
-            assert process.stdout is not None  # noqa: S101 - a pipe was asked for
+            assert process.stdout is not None  # noqa: S101 - stdout is a pipe
             yield int(process.stdout.readline().rpartition(":")[2])
         finally:
             process.terminate()
@@ -98,9 +98,9 @@ def serving() -> Iterator[int]:
 
 @contextmanager
 def others(port: int, config: dict[str, Any] | None) -> Iterator[dict[int, int]]:
-    """Have others ask for scans meanwhile, and yield how often each status was the answer."""
+    """Run other clients that request scans, and yield the number of responses by status."""
     over, counts = threading.Event(), dict[int, int]()
-    threads = [threading.Thread(target=_keep_asking, args=(port, config, over, counts)) for _ in range(OTHERS)]
+    threads = [threading.Thread(target=_request_scans, args=(port, config, over, counts)) for _ in range(OTHERS)]
     for thread in threads if config else []:
         thread.start()
     try:
@@ -112,25 +112,25 @@ def others(port: int, config: dict[str, Any] | None) -> Iterator[dict[int, int]]
             thread.join()
 
 
-def _keep_asking(port: int, config: dict[str, Any], over: threading.Event, counts: dict[int, int]) -> None:
+def _request_scans(port: int, config: dict[str, Any], over: threading.Event, counts: dict[int, int]) -> None:
     body = json.dumps({"config": config}).encode()
     head = f"POST /v1/scan HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection = Connection(port)
     while not over.is_set():
-        status, headers = connection.ask(head.encode() + body)
+        status, headers = connection.send(head.encode() + body)
         counts[status] = counts.get(status, 0) + 1
         over.wait(1.0 if "retry-after" in headers else 0)
     connection.close()
 
 
 def time_lookups(port: int, config: dict[str, Any] | None, seconds: float) -> tuple[list[float], dict[int, int]]:
-    """Return what each lookup took, in seconds, and how the scans of the others ended."""
+    """Return the seconds of each lookup, and the statuses of the other clients' scans."""
     took, connection = [], Connection(port)
     with others(port, config) as counts:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             start = time.perf_counter()
-            if connection.ask(LOOKUP % b"").status != 200:  # noqa: PLR2004 - HTTP
+            if connection.send(LOOKUP % b"").status != 200:  # noqa: PLR2004 - HTTP
                 raise SystemExit("A lookup failed.")
             took.append(time.perf_counter() - start)
             time.sleep(0.002)
@@ -140,7 +140,7 @@ def time_lookups(port: int, config: dict[str, Any] | None, seconds: float) -> tu
 
 
 def percentile(times: list[float], percent: int) -> float:
-    """Return a percentile, in milliseconds."""
+    """Return a percentile in milliseconds."""
     return 1000 * statistics.quantiles(times, n=100)[percent - 1]
 
 
@@ -148,7 +148,7 @@ ARMS: dict[str, dict[str, Any] | None] = {"idle": None, "scans": LLAMA, "endless
 
 
 def measure_latency(port: int, rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Return a line per arm and percentile: its median, and the ratio to idle round by round."""
+    """Return a line per arm and percentile: its median, and the ratio to idle per round."""
     found: dict[str, list[list[float]]] = {arm: [] for arm in ARMS}
     ended: dict[str, dict[int, int]] = {arm: {} for arm in ARMS}
     for _ in range(rounds):
@@ -174,18 +174,18 @@ def measure_latency(port: int, rounds: int, seconds: float) -> list[dict[str, An
 
 
 def per_second(port: int, request: bytes, status: int, seconds: float) -> float:
-    """Return how many such requests are answered within a second, over several connections."""
+    """Return the requests per second with an expected status, over several connections."""
     counts, end = [0] * OTHERS, time.monotonic() + seconds
 
-    def keep_asking(number: int) -> None:
+    def repeat(number: int) -> None:
         connection = Connection(port)
         while time.monotonic() < end:
-            if connection.ask(request).status != status:
+            if connection.send(request).status != status:
                 return
             counts[number] += 1
         connection.close()
 
-    threads = [threading.Thread(target=keep_asking, args=(number,)) for number in range(OTHERS)]
+    threads = [threading.Thread(target=repeat, args=(number,)) for number in range(OTHERS)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -194,32 +194,32 @@ def per_second(port: int, request: bytes, status: int, seconds: float) -> float:
 
 
 def measure_rate(port: int, rounds: int, seconds: float) -> dict[str, Any]:
-    """Return requests per second with and without the tag of the answer."""
+    """Return requests per second with and without ``If-None-Match``."""
     connection = Connection(port)
-    tag = connection.ask(LOOKUP % b"").headers["etag"]
+    tag = connection.send(LOOKUP % b"").headers["etag"]
     connection.close()
-    asked: dict[str, Callable[[], float]] = {
+    requests: dict[str, Callable[[], float]] = {
         "whole": lambda: per_second(port, LOOKUP % b"", 200, seconds),
         "known": lambda: per_second(port, LOOKUP % f"If-None-Match: {tag}\r\n".encode(), 304, seconds),
     }
-    rates: dict[str, list[float]] = {name: [] for name in asked}
+    rates: dict[str, list[float]] = {name: [] for name in requests}
     for _ in range(rounds):
-        for name, ask in asked.items():
-            rates[name].append(ask())
+        for name, run in requests.items():
+            rates[name].append(run())
     ratios = [known / whole for known, whole in zip(rates["known"], rates["whole"], strict=True)]
     medians = {f"{name}_per_s": round(statistics.median(each)) for name, each in rates.items()}
     return medians | {"ratio": round(statistics.median(ratios), 2), "connections": OTHERS}
 
 
 def main() -> None:
-    """Measure, print the tables, and write them if told to."""
+    """Measure, print the tables, and write them to the file of ``--json``."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each arm in each round")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of each arm in each round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the figures here")
     options = parser.parse_args()
     with serving() as port:
-        time_lookups(port, LLAMA, 20)  # caches on all sides, and the workers' libraries
+        time_lookups(port, LLAMA, 20)  # fill caches, and import the workers' libraries
         rate = measure_rate(port, options.rounds, options.seconds / 3)
         lines = measure_latency(port, options.rounds, options.seconds)
     print(f"{'lookups while':<16}{'percentile':>10}{'ms':>9}{'to idle':>9}   {'range':<16}scans, by status")

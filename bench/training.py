@@ -1,15 +1,15 @@
-"""Cost of training with an adapter and of answering one token with it, ours against peft and the frozen base.
+"""Measure training steps and single tokens with an adapter: loradar against peft and the frozen base.
 
     python bench/training.py [--rounds N] [--json FILE]
 
 A llama of 4 layers, width 512, in float32 on one thread; LoRA of rank 8. A step is the forward of 4 x 128 tokens, the
-backward and AdamW. The frozen base trains nothing: gradients are asked of its embedding's output, so that the backward
-runs through all of it, a little further than an adapter's (the first layer's q, k and v). One token: eval and inference
-mode, nothing merged.
+backward and AdamW. The frozen base trains nothing: its embedding's output requires a gradient, so that the backward
+runs through all layers, slightly further than an adapter's (the first layer's q, k and v). One token: eval and
+inference mode, nothing merged.
 
-Memory is the peak over the frozen weights, each arm in processes of its own, in two ways: what the system gave the
-process (its largest resident size, on Linux; includes what the allocator cannot reuse), and the sum of all live tensors
-as torch's profiler saw it. Both count the adapter, its gradients and the optimizer's state.
+Memory is the peak beyond the frozen weights, each arm in new processes, measured twice: the largest resident size of
+the process (on Linux; includes memory the allocator cannot reuse), and the sum of all live tensors in torch's
+profiler. Both count the adapter, its gradients and the optimizer's state.
 """
 
 import argparse
@@ -57,7 +57,7 @@ ARMS = ("base", "peft", "ours")
 
 
 class Subject:
-    """A model as one arm has it, with what a training step needs."""
+    """The model of one arm, with its batch and optimizer."""
 
     def __init__(self, model: nn.Module, arm: str, targets: list[str], shape: tuple[int, int] = SHAPE) -> None:
         self.model: Any = model
@@ -81,13 +81,13 @@ class Subject:
             self.optimizer.step()
             self.optimizer.zero_grad()
 
-    def answer(self) -> None:
-        """Forward one token, some times in a row."""
+    def forward_token(self) -> None:
+        """Run forwards of one token, several times in a row."""
         with torch.inference_mode():
             for _ in range(TOKENS_IN_A_ROW):
                 self.model(input_ids=self.ids[:1, :1])
 
-    def held(self) -> int:
+    def adapter_bytes(self) -> int:
         """Return the bytes of the adapter and of AdamW's two averages."""
         return sum(3 * parameter.nbytes for parameter in self.trained)
 
@@ -99,7 +99,7 @@ def build(size: dict[str, Any]) -> nn.Module:
 
 
 def compare_arms(measure: str, preset: str, unit: str, times: dict[str, list[float]]) -> list[Row]:
-    """Print and return ours over peft and over the base, and peft over the base."""
+    """Print and return the ratios ours / peft, ours / base and peft / base."""
     pairs = (("ours", "peft"), ("ours", "base"), ("peft", "base"))
     name = f"{measure}, {preset}, {unit}"
     return [
@@ -109,28 +109,28 @@ def compare_arms(measure: str, preset: str, unit: str, times: dict[str, list[flo
 
 
 def measure_times(make: Callable[[str], Subject], preset: str, rounds: int) -> list[Row]:
-    """Return the rows of one preset: steps, then single tokens."""
+    """Measure steps and single tokens of one preset."""
     subjects = {arm: make(arm) for arm in ARMS}
     steps = alternate({arm: partial(seconds, each.step) for arm, each in subjects.items()}, rounds)
     rows = compare_arms("step", preset, "s", steps)
     for each in subjects.values():
         each.model.eval()
-    tokens = alternate({arm: partial(seconds, each.answer) for arm, each in subjects.items()}, 3 * rounds)
+    tokens = alternate({arm: partial(seconds, each.forward_token) for arm, each in subjects.items()}, 3 * rounds)
     return rows + compare_arms("one token", preset, f"s for {TOKENS_IN_A_ROW}", tokens)
 
 
 def resident(field: str) -> int:
-    """Return this process's resident size in bytes, now or at most; ``ru_maxrss`` would start from the parent's."""
+    """Return this process's current or largest resident size in bytes; ``ru_maxrss`` would include the parent's."""
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def measure_peak(arm: str, preset: str) -> dict[str, float]:
-    """Return both peaks of this very process over the frozen weights, in bytes."""
+    """Return both memory peaks of this process beyond the frozen weights, in bytes."""
     subject = Subject(build(SIZE), arm, TARGETS[preset])
     spare = nn.Parameter(torch.zeros(1))
     spare.grad = torch.zeros(1)
-    torch.optim.AdamW([spare]).step()  # what an optimizer imports is no arm's doing
+    torch.optim.AdamW([spare]).step()  # imports of the optimizer count for no arm
     subject.step(subject.ids[:1, :2])
     before = resident("VmRSS")
     for _ in range(STEPS_TO_THE_PEAK):
@@ -145,11 +145,11 @@ def measure_peak(arm: str, preset: str) -> dict[str, float]:
     for event in sorted(events, key=lambda event: event["ts"]):
         live += event["args"]["Bytes"]
         peak = max(peak, live)
-    return {"process": most - before + subject.held(), "tensors": peak + subject.held()}
+    return {"process": most - before + subject.adapter_bytes(), "tensors": peak + subject.adapter_bytes()}
 
 
 def measure_memory(preset: str, rounds: int) -> list[Row]:
-    """Return the rows of both peaks, a process for each arm and round."""
+    """Measure both memory peaks, with a new process for each arm and round."""
     peaks: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
         for arm in ARMS:

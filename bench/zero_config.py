@@ -1,11 +1,11 @@
-"""How many architectures an adapter goes on when nobody says where: loradar beside the installed peft, on meta.
+"""Count the architectures that loradar and the installed peft adapt without a configuration, on meta.
 
     python bench/zero_config.py [LIBRARY ...] [--every N] [--workers N] [--json FILE]
 
 Every architecture of the catalog is built three times: for ``loradar.get_peft_model(model)``, for
-``peft.get_peft_model(model, LoraConfig())``, and for the same after ``loradar.enable_peft_defaults()``. An architecture
-counts as adapted if there is at least one adapter, and every adapter is where the catalog wants it: on no head, router,
-embedding, norm or projector, in no tower but the first (language, vision, audio), on no layer proved dead.
+``peft.get_peft_model(model, LoraConfig())``, and for the same after ``loradar.enable_peft_defaults()``. An
+architecture counts as adapted if it has at least one adapter, and none on a head, router, embedding, norm or
+projector, in a tower other than the first (language, vision, audio), or on a layer proved dead in the catalog.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from loradar.sandbox import Bounds, Sandbox
 LIBRARIES = ["transformers", "timm", "diffusers"]
 ARMS = ("loradar", "peft", "peft after enable_peft_defaults")
 ADAPTED = "adapted"
-"""What an arm's verdict begins with if all is well; how it came about may follow."""
+"""Prefix of the verdict on an adapted architecture; the deciding step may follow."""
 TOWERS = ("language", "vision", "audio", "main")
 OUTSIDE = ("head", "moe.router", "embedding.token", "embedding.position", "embedding.patch", "norm", "projector")
-REFUSALS = (ValueError, NotImplementedError, TypeError, RuntimeError, AttributeError, KeyError)
+REJECTIONS = (ValueError, NotImplementedError, TypeError, RuntimeError, AttributeError, KeyError)
 
 
 @cache
@@ -65,33 +65,33 @@ def judge(name: str, library: str, home: str) -> dict[str, str]:
     how = "as before" if both == theirs else "anew"
     verdicts = (
         adapt_by_loradar(reference, slots),
-        plain or find_fault(theirs, slots) or ADAPTED,
-        filled or find_fault(both, slots) or f"{ADAPTED} {how}",
+        plain or find_misplaced(theirs, slots) or ADAPTED,
+        filled or find_misplaced(both, slots) or f"{ADAPTED} {how}",
     )
     return dict(zip(ARMS, verdicts, strict=True))
 
 
 def adapt_by_loradar(reference: Reference, slots: Iterable[Slot]) -> str:
-    """Return which step decided, or what is wrong."""
+    """Return the deciding step, or the defect."""
     try:
         adapted = loradar.get_peft_model(sources.build(reference))
     except LoradarError as error:
         return error.message
     paths = [*adapted.targeted_module_names, *getattr(adapted, "targeted_parameter_names", ())]
-    return find_fault(paths, slots) or f"{ADAPTED} by {adapted.decision.step}"
+    return find_misplaced(paths, slots) or f"{ADAPTED} by {adapted.decision.step}"
 
 
 def adapt_by_peft(reference: Reference) -> tuple[list[str], str]:
-    """Return the layers and parameters peft adapts without being told any, and its error."""
+    """Return the layers and parameters peft adapts without targets, or its error."""
     try:
         adapted = peft.get_peft_model(sources.build(reference), peft.LoraConfig(), low_cpu_mem_usage=True)
-    except REFUSALS as error:
+    except REJECTIONS as error:
         return [], f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
     return [*adapted.targeted_module_names, *adapted.targeted_parameter_names], ""
 
 
-def find_fault(paths: list[str], slots: Iterable[Slot]) -> str:
-    """Return where adapters should not be, by the catalog; empty if all of them are right."""
+def find_misplaced(paths: list[str], slots: Iterable[Slot]) -> str:
+    """Return the misplaced adapters by the catalog; empty if there are none."""
     if not paths:
         return "nothing is adapted"
     known: dict[str, list[Slot]] = defaultdict(list)
@@ -104,7 +104,7 @@ def find_fault(paths: list[str], slots: Iterable[Slot]) -> str:
 
 
 def _misplaced(pattern: str, count: int, slots: list[Slot], home: str | None) -> str:
-    """Return what is wrong with some of the adapters of one pattern, which several slots may share."""
+    """Return the defect of the adapters of one pattern, which several slots may share."""
     good = [s for s in slots if s.tower == home and s.role not in OUTSIDE and s.live is not False]
     if count <= sum(slot.count for slot in good):
         return ""
@@ -115,21 +115,21 @@ def _misplaced(pattern: str, count: int, slots: list[Slot], home: str | None) ->
 
 
 def measure(library: str, every: int, workers: int) -> dict[str, Any]:
-    """Return how many of a library's architectures are adapted in each arm, and what else came of them."""
+    """Return the number of adapted architectures of a library in each arm, and the other verdicts."""
     start = time.perf_counter()
     names = [*entries(library)][::every]
-    said: dict[str, dict[str, str]] = {arm: {} for arm in ARMS}
+    judged: dict[str, dict[str, str]] = {arm: {} for arm in ARMS}
     task = partial(judge, library=library, home=os.environ["LORADAR_HOME"])
     with Sandbox(Bounds(workers=workers), nice=0) as sandbox:
         for name, found in track(sandbox.run_each(task, names), total=len(names), description=library):
             for arm in ARMS:
-                said[arm][name] = found[arm] if isinstance(found, dict) else found
-    arms = {arm: summarise(arm, verdicts) for arm, verdicts in said.items()}
+                judged[arm][name] = found[arm] if isinstance(found, dict) else found
+    arms = {arm: summarise(arm, verdicts) for arm, verdicts in judged.items()}
     return {"scanned": len(names), **arms, "seconds": round(time.perf_counter() - start)}
 
 
 def summarise(arm: str, verdicts: dict[str, str]) -> dict[str, Any]:
-    """Return an arm's figure, how it came about, and what fails: by name, or of peft alone how many for which error."""
+    """Return the number adapted in an arm, by deciding step, and the failures: by name, for peft alone by error."""
     good = Counter(verdict for verdict in verdicts.values() if verdict.startswith(ADAPTED))
     failed = {name: verdict for name, verdict in sorted(verdicts.items()) if not verdict.startswith(ADAPTED)}
     errors = dict(Counter(verdict.partition(":")[0] for verdict in failed.values()))
