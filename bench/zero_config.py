@@ -50,9 +50,9 @@ def entries(library: str) -> dict[str, CatalogEntry]:
 
 
 def judge(name: str, library: str, home: str) -> dict[str, str]:
-    """Return what becomes of an architecture in each arm: ``adapted``, or what is wrong.
+    """Return the verdict on an architecture in each arm: ``adapted``, or the defect.
 
-    It runs in a worker, which has none of its caller's variables: ``home`` is the folder of the registry.
+    Runs in a worker, which does not inherit environment variables: ``home`` is the folder of the registry.
     """
     os.environ["LORADAR_HOME"] = home
     quiet_libraries()

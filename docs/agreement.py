@@ -1,9 +1,9 @@
-"""Writes docs/peft-agreement.md: the scanner's defaults beside PEFT's tables, and why they differ.
+"""Write docs/peft-agreement.md: the scanner's defaults beside PEFT's tables, with reasons for the differences.
 
     python docs/agreement.py
 
-The scanner never reads PEFT's tables; the two are compared layer by layer. A difference is explained by a rule of
-data/agreement.toml, which is for a kind of difference and never for one architecture.
+The scanner never reads PEFT's tables; this script compares both layer by layer. A rule of data/agreement.toml explains
+a kind of difference, never a single architecture.
 """
 
 import tomllib
@@ -30,7 +30,7 @@ OUT = Path(__file__).parent / "peft-agreement.md"
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One of PEFT's entries beside the scan's answer: the layers that only one of the two adapts."""
+    """An entry of PEFT and the scan's proposal: the layers that only one of them adapts, and the proposal's towers."""
 
     name: str
     peft_type: str
@@ -40,7 +40,7 @@ class Comparison:
 
 
 def compare_all() -> Iterator[Comparison | str]:
-    """Yield a comparison for each of PEFT's entries, or a line on one whose architecture there is not."""
+    """Yield a comparison for each of PEFT's entries, or its label if its architecture is unknown."""
     for name, peft_type, spec in peft_mappings(load_constants()):
         if peft_type in FAMILIES:
             found = scan_once(name)
@@ -49,7 +49,7 @@ def compare_all() -> Iterator[Comparison | str]:
 
 @cache
 def scan_once(name: str) -> Scan | None:
-    """Return the scan of an architecture, or nothing if transformers has none of this name."""
+    """Return the scan of an architecture, or ``None`` if transformers has none of this name."""
     try:
         return scan_named("transformers", name)
     except LoradarError:
@@ -57,7 +57,7 @@ def scan_once(name: str) -> Scan | None:
 
 
 def compare(found: Scan, name: str, peft_type: str, spec: TargetSpec) -> Comparison:
-    """Compare the layers that PEFT's spec hits with those that the scan's answer hits."""
+    """Compare the layers that PEFT's spec matches with those of the scan's proposal."""
     theirs = frozenset(find_hits(spec, found.layers))
     try:
         ours = frozenset(find_hits(found.propose(peft_type).spec, found.layers))
@@ -68,7 +68,7 @@ def compare(found: Scan, name: str, peft_type: str, spec: TargetSpec) -> Compari
 
 
 def explain(comparison: Comparison) -> tuple[list[str], list[Layer]]:
-    """Return the lines that explain a comparison, and the layers that none explains."""
+    """Return the explanations of a comparison, and the layers without one."""
     lines: dict[str, list[Layer]] = {}
     unexplained = []
     for only, layers in (("peft", comparison.theirs), ("scan", comparison.ours)):
@@ -82,7 +82,7 @@ def explain(comparison: Comparison) -> tuple[list[str], list[Layer]]:
 
 
 def applies(rule: dict[str, Any], layer: Layer, only: str, comparison: Comparison) -> bool:
-    """Tell whether a rule is for a layer that one side alone adapts."""
+    """Return whether a rule applies to a layer that only one side adapts."""
     if rule["only"] != only or comparison.peft_type not in rule.get("in", FAMILIES):
         return False
     if rule.get("other_tower"):
@@ -94,7 +94,7 @@ def applies(rule: dict[str, Any], layer: Layer, only: str, comparison: Compariso
 
 @cache
 def rules() -> list[dict[str, Any]]:
-    """Return the rules, in the order in which they are asked."""
+    """Return the rules in their order of precedence."""
     text = (resources.files("loradar.data") / "agreement.toml").read_text("utf-8")
     found: list[dict[str, Any]] = tomllib.loads(text)["difference"]
     return found

@@ -1,6 +1,6 @@
-"""``make demo``: an architecture nobody registered is scanned, stored, served, looked up, adapted and trained.
+"""``make demo``: scan, store, serve, look up, adapt and train an unregistered architecture.
 
-Exits with 0 only if every step held.
+The exit code is 0 only if every step succeeded.
 """
 
 import os
@@ -21,11 +21,11 @@ STEPS = 8
 TOLERANCE = 1e-4
 REFERENCE = "torch:torchvision.models:maxvit_t"
 NAME = "torchvision.models.maxvit.MaxVit"
-"""torchvision's models are in no catalog: to the scanner they are a user's own classes."""
+"""torchvision's models are in no catalog: the scanner treats them as a user's own classes."""
 
 
 def main() -> None:
-    """Go the whole way once, in a registry of its own."""
+    """Run every step once, in a new registry."""
     with tempfile.TemporaryDirectory(prefix="loradar-demo-") as folder:
         os.environ["LORADAR_HOME"] = folder
         os.environ.pop("LORADAR_DATABASE_URL", None)
@@ -34,58 +34,60 @@ def main() -> None:
         with running(settings) as url:
             look_up(url)
             adapt_and_train()
-    say("done", "the service has stopped and everything held")
+    report("done", "the service has stopped and every step succeeded")
 
 
 def register(settings: Settings) -> None:
-    """Show that the registry does not know the architecture, then scan and store it."""
+    """Check that the architecture is unregistered, then scan and store it."""
     with Registry.open(settings) as registry:
         state = registry.info()
-        held = f"{state.counts['architectures']:,} architectures, {state.counts['mappings']:,} mappings"
-        say("registry", f"{held}, in {Path(settings.home).name}/")
+        counts = f"{state.counts['architectures']:,} architectures, {state.counts['mappings']:,} mappings"
+        report("registry", f"{counts}, in {Path(settings.home).name}/")
         try:
             registry.lookup(NAME, library="torch")
         except NotRegistered as error:
-            say("lookup", error.message)
+            report("lookup", error.message)
         else:
-            check(held=False, message=f"{NAME} is registered already")
+            check(passed=False, message=f"{NAME} is registered already")
         found = loradar.scan(REFERENCE)
-        say("scan", f"{REFERENCE} by {found.method}: default targets {list(found.propose().spec.target_modules or ())}")
+        report(
+            "scan", f"{REFERENCE} by {found.method}: default targets {list(found.propose().spec.target_modules or ())}"
+        )
         fused = next(layer for layer in found.layers if layer.role == "attention.qkv")
-        say("", f"{fused.path}: {fused.evidence[0].says}; in {fused.layout}")
+        report("", f"{fused.path}: {fused.evidence[0].says}; in {fused.layout}")
         for reason in found.propose().reasons:
-            say("", reason)
-        report = registry.add_scan(found)
-        say("store", f"{len(report.added)} mappings added, serial {report.serial}")
+            report("", reason)
+        stored = registry.add_scan(found)
+        report("store", f"{len(stored.added)} mappings added, serial {stored.serial}")
 
 
 def look_up(url: str) -> None:
-    """Ask the running service for what was just stored."""
+    """Look up the stored mapping in the running service."""
     with loradar.Client(url) as client:
         mapping = client.targets(NAME, library="torch")
     targets = list(mapping.spec.target_modules or ())
-    say("serve", f"GET {url}/v1/targets/{NAME} -> {targets} ({mapping.source.kind}, revision {mapping.revision})")
-    check(held=targets == ["to_qkv"], message=f"unexpected targets {targets}")
+    report("serve", f"GET {url}/v1/targets/{NAME} -> {targets} ({mapping.source.kind}, revision {mapping.revision})")
+    check(passed=targets == ["to_qkv"], message=f"unexpected targets {targets}")
 
 
 def adapt_and_train() -> None:
-    """Adapt the randomly filled model without any configuration, train it on a fixed batch, and merge."""
+    """Adapt a model with random weights without a configuration, train it on a fixed batch, and merge."""
     torch.manual_seed(0)
     model = loradar.get_peft_model(torchvision.models.maxvit_t(num_classes=4))
     decision = model.decision
-    check(held=decision is not None and decision.step == "registry", message=f"decided by {decision}")
-    say("adapt", f"{len(model.targeted_module_names)} layers, by the {decision.says}")
+    check(passed=decision is not None and decision.step == "registry", message=f"decided by {decision}")
+    report("adapt", f"{len(model.targeted_module_names)} layers, by the {decision.says}")
     model.print_trainable_parameters()
     images, labels = torch.randn(4, 3, 224, 224), torch.arange(4)
     losses = train(model, images, labels)
-    say("train", f"loss {losses[0]:.4f} -> {losses[-1]:.4f} in {STEPS} steps")
-    check(held=losses[-1] < losses[0], message="the loss did not fall")
+    report("train", f"loss {losses[0]:.4f} -> {losses[-1]:.4f} in {STEPS} steps")
+    check(passed=losses[-1] < losses[0], message="the loss did not fall")
     merge(model, images)
 
 
 def train(model: loradar.PeftModel, images: torch.Tensor, labels: torch.Tensor) -> list[float]:
     """Return the loss of each step on a batch of ``images``, shape (images, channels, height, width)."""
-    model.eval()  # without dropped paths and with batch norm at rest, so that a few steps show
+    model.eval()  # no dropped paths and fixed batch norms, so that a few steps have an effect
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
     losses = []
     for _ in range(STEPS):
@@ -99,22 +101,22 @@ def train(model: loradar.PeftModel, images: torch.Tensor, labels: torch.Tensor) 
 
 @torch.no_grad()
 def merge(model: loradar.PeftModel, images: torch.Tensor) -> None:
-    """Merge the adapter into the weights and check that the plain model answers the same."""
+    """Merge the adapter into the weights and check that the outputs stay the same."""
     before = model(images)
     plain = model.merge_and_unload()
     difference = (plain(images) - before).abs().max().item()
-    check(held=difference < TOLERANCE, message=f"merging changed the output by {difference:.1e}")
-    say("merge", f"a plain {type(plain).__name__} again; its output moved by {difference:.1e}")
+    check(passed=difference < TOLERANCE, message=f"merging changed the output by {difference:.1e}")
+    report("merge", f"a plain {type(plain).__name__} again; its output changed by {difference:.1e}")
 
 
-def say(step: str, text: str) -> None:
-    """Print one line of the way."""
+def report(step: str, text: str) -> None:
+    """Print one line about a step."""
     print(f"{step:<9} {text}", flush=True)
 
 
-def check(*, held: bool, message: str) -> None:
-    """Stop with exit code 1 if something did not hold."""
-    if not held:
+def check(*, passed: bool, message: str) -> None:
+    """Exit with code 1 and a message if a condition is false."""
+    if not passed:
         sys.exit(f"demo failed: {message}")
 
 

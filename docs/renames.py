@@ -1,4 +1,4 @@
-"""Write the table of ``docs/versions.md``: the renames that most architectures share, from ``data/versions``.
+"""Write the table of ``docs/versions.md``: the most frequent renames in ``data/versions``.
 
 python docs/renames.py
 """
@@ -17,7 +17,7 @@ SHOWN = 4
 
 
 def changed(rename: Rename) -> tuple[str, str]:
-    """Return what differs of two paths: the segments they start with in common are left off."""
+    """Return both paths of a rename without their common first segments."""
     old, new = rename.old.split("."), rename.new.split(".")
     while len(old) > 1 and len(new) > 1 and old[0] == new[0]:
         old, new = old[1:], new[1:]
@@ -25,7 +25,7 @@ def changed(rename: Rename) -> tuple[str, str]:
 
 
 def table() -> str:
-    """Return the table, the renames of most architectures first."""
+    """Return the table, the most frequent renames first."""
     catalogs = [read_catalog(file) for file in list_catalogs()]
     lines = ["| between | was | is | architectures |", "| --- | --- | --- | --- |"]
     for file in list_older():
@@ -43,7 +43,7 @@ def table() -> str:
 
 
 def page(text: str) -> str:
-    """Return the page with today's table."""
+    """Return the page with a new table."""
     before, _, rest = text.partition(START)
     return before + START + table() + END + rest.partition(END)[2]
 

@@ -1,4 +1,4 @@
-"""Bars as SVG text: which share of each library's architectures has targets, ours and PEFT's, and how well proved."""
+"""Draw SVG bars of the share of each library's architectures with proved and unproved targets, ours and PEFT's."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from html import escape
 
 WIDTH, LEFT, RIGHT, TOP, BOTTOM = 880, 200, 130, 92, 56
 THICK, GAP, APART = 22, 6, 30
-"""Thickness of a bar, the gap in a pair, and what stands between two libraries."""
+"""Thickness of a bar, gap in a pair, and gap between two libraries."""
 
 INK, FAINT, PAPER, EMPTY = "#1f2933", "#5f6c7b", "#ffffff", "#e9edf1"
 PARTS = (("live", "#0f766e"), ("unproven", "#7cc4bb"), ("partial or dead", "#d97706"))
@@ -20,7 +20,7 @@ TITLE = "Architectures with default LoRA targets"
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: how many of a library's architectures are what."""
+    """One bar: a library's architectures by verdict."""
 
     library: str
     who: str
@@ -31,15 +31,15 @@ class Bar:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """The parts of the bar, from the left."""
+        """The parts of the bar, from left to right."""
         return self.live, self.unproven, self.wrong
 
 
 def draw(bars: Sequence[Bar]) -> str:
-    """Return the picture; bars of one library follow each other, two by two."""
+    """Return the picture; the two bars of a library are adjacent."""
     pairs = len(bars) // 2
     height = TOP + pairs * (2 * THICK + GAP) + (pairs - 1) * APART + BOTTOM
-    said = "; ".join(
+    description = "; ".join(
         f"{bar.library}, {bar.who}: {bar.live} live, {bar.unproven} unproven of {bar.every}" for bar in bars
     )
     body = [*_head(), *_scale(height), *(part for n, bar in enumerate(bars) for part in _bar(n, bar))]
@@ -47,7 +47,7 @@ def draw(bars: Sequence[Bar]) -> str:
     start = (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">',
         f"<title>{TITLE}</title>",
-        f"<desc>{escape(said)}</desc>",
+        f"<desc>{escape(description)}</desc>",
         STYLE,
         f'<rect width="{WIDTH}" height="{height}" rx="10" fill="{PAPER}"/>',
     )
@@ -64,7 +64,7 @@ def _head() -> Iterator[str]:
 
 
 def _scale(height: int) -> Iterator[str]:
-    """Lines at every quarter, behind the bars."""
+    """Draw a line at every quarter, behind the bars."""
     end = height - BOTTOM + 10
     for quarter in range(5):
         x = LEFT + quarter * (WIDTH - LEFT - RIGHT) / 4
@@ -91,7 +91,7 @@ def _bar(number: int, bar: Bar) -> Iterator[str]:
 
 
 def _share(bar: Bar) -> str:
-    """Return the share that is live; where nothing is, what there is instead."""
+    """Return the live share, or the unproven share if none is live."""
     if bar.live:
         return f"{bar.live / bar.every:.1%} live"
     return f"{bar.unproven / bar.every:.1%} unproven" if bar.unproven else "none"

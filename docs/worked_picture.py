@@ -1,4 +1,4 @@
-"""Points on a scale as SVG text: one row per model, one point per seed, the points of a seed joined."""
+"""Draw SVG points on a scale: one row per model, one point per seed, the points of a seed joined."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,26 +30,26 @@ class Panel:
 
     @property
     def edges(self) -> tuple[int, int]:
-        """Whole even numbers around all points: the ends of the scale."""
+        """The ends of the scale: even whole numbers around all points."""
         points = [point for row in self.rows for point in row]
         return 2 * floor(min(points) / 2), 2 * ceil(max(points) / 2 + 1e-9)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a panel stands and how its scale maps."""
+    """The position of a panel, and the mapping of its scale."""
 
     panel: Panel
     start: float
     width: float
 
     def x(self, value: float) -> float:
-        """Return where a percentage is."""
+        """Return the horizontal position of a percentage."""
         low, high = self.panel.edges
         return self.start + self.width * (value - low) / (high - low)
 
     def y(self, row: int) -> float:
-        """Return the middle of a row."""
+        """Return the vertical middle of a row."""
         return TOP + ROW * (row + 0.5)
 
 
@@ -72,12 +72,12 @@ def draw(names: Sequence[str], panels: Iterable[Panel]) -> str:
 
 
 def _describe(names: Sequence[str], panels: Iterable[Panel]) -> str:
-    said = (
+    means = (
         f"{panel.title} of {name}: {mean(row):.1f}%"
         for panel in panels
         for name, row in zip(names, panel.rows, strict=True)
     )
-    return "; ".join(said)
+    return "; ".join(means)
 
 
 def _head(seeds: int) -> Iterator[str]:
@@ -108,7 +108,7 @@ def _panel(frame: Frame) -> Iterator[str]:
 
 
 def _scale(frame: Frame) -> Iterator[str]:
-    """Lines behind the points; the scale does not start at zero, so it is written at every line."""
+    """Draw lines behind the points, each with its value, because the scale does not start at zero."""
     low, high = frame.panel.edges
     end = TOP + ROW * len(frame.panel.rows)
     for tick in range(TICKS + 1):
