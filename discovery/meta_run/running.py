@@ -55,7 +55,9 @@ class Run:
     error: str | None
 
 
-def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float = SECONDS) -> tuple[Run, ...]:
+def run_model(
+    model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float | None = None
+) -> tuple[Run, ...]:
     """Run the forward of ``model``, then of every part with repeated blocks that were not reached.
 
     ``watch`` is given the forward of each attempt, which raises the model's errors. The model is restored, and its
@@ -65,9 +67,9 @@ def run_model(model: nn.Module, watch: Watch, example_inputs: Any = None, second
         model: On any device, meta included.
         watch: Calls the forward of each attempt.
         example_inputs: A tensor, a tuple of positional or a mapping of named inputs, instead of made ones.
-        seconds: Time for everything; a forward that takes longer is interrupted.
+        seconds: Time for everything, by default ``SECONDS``; a forward that takes longer is interrupted.
     """
-    session = _Session(watch, time.monotonic() + seconds)
+    session = _Session(watch, time.monotonic() + (SECONDS if seconds is None else seconds))
     with untouched(model), plain_settings(model):
         ran = example_inputs is not None and session.run_examples(model, example_inputs)
         with weights_on_meta(model):
