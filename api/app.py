@@ -17,13 +17,10 @@ from .openapi import TAGS, describe, operation_id
 from .rate_limits import Limiter, RateLimitMiddleware
 from .routes import (
     architectures,
-    batch,
     export,
-    health,
     history,
-    index,
     mappings,
-    metrics,
+    operations,
     revisions,
     scan,
     snapshot,
@@ -38,11 +35,8 @@ DESCRIPTION = "Which layers an adapter should go on, for every registered model 
 
 RESOURCES = (
     export,
-    index,
-    health,
-    metrics,
+    operations,
     targets,
-    batch,
     architectures,
     history,
     mappings,

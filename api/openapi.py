@@ -1,4 +1,4 @@
-"""The description at ``/openapi.json``: what the framework makes of the routes, and what it cannot know."""
+"""Complete the OpenAPI document that FastAPI generates from the routes."""
 
 from typing import Any
 
@@ -11,26 +11,26 @@ from ..sandbox.tasks import ScanRequest
 
 TAGS: list[dict[str, Any]] = [
     {"name": "targets", "description": "Which layers an adapter should go on"},
-    {"name": "architectures", "description": "What is registered"},
-    {"name": "mappings", "description": "Single revisions, and what became of them"},
-    {"name": "submissions", "description": "Contribute, and review what others contribute"},
-    {"name": "scan", "description": "Proposals for what is not registered"},
-    {"name": "mirrors", "description": "Follow the registry, or take it whole"},
-    {"name": "export", "description": "PEFT's own file, with what it lacks"},
-    {"name": "tokens", "description": "Who may write"},
-    {"name": "operations", "description": "Is it well, and where are things?"},
+    {"name": "architectures", "description": "Registered architectures"},
+    {"name": "mappings", "description": "Mappings and their revisions"},
+    {"name": "submissions", "description": "Submit mappings, and review the submissions of others"},
+    {"name": "scan", "description": "Proposals for unregistered architectures"},
+    {"name": "mirrors", "description": "Follow the registry's changes, or download it"},
+    {"name": "export", "description": "PEFT's constants file, completed"},
+    {"name": "tokens", "description": "Tokens for writes"},
+    {"name": "operations", "description": "Health, metrics and an index"},
 ]
 
 _REF = "#/components/schemas/{model}"
 
 _HEADERS: dict[str, dict[str, Any]] = {
     "RateLimit": {
-        "description": "What is left of each limit the request met (`r`), and in how many seconds all is again (`t`)",
+        "description": "Remaining requests of each limit applied (`r`), and seconds until it is renewed (`t`)",
         "schema": {"type": "string"},
         "example": '"address";r=599;t=60',
     },
     "RateLimit-Policy": {
-        "description": "Each limit the request met: requests (`q`) in seconds (`w`)",
+        "description": "Each limit applied: requests (`q`) per window in seconds (`w`)",
         "schema": {"type": "string"},
         "example": '"address";q=600;w=60',
     },
@@ -50,12 +50,12 @@ _SCAN_EXAMPLES: dict[str, Any] = {
 
 
 def operation_id(route: APIRoute) -> str:
-    """Return the name of an operation, which clients are made from: the handler's, whatever its path is."""
+    """Return the name of an operation for generated clients: the handler's."""
     return route.name
 
 
 def describe(app: FastAPI) -> None:
-    """Let the application describe itself; made when it is first asked for."""
+    """Replace the application's ``openapi``; the document is made on first use."""
 
     def make() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -78,29 +78,25 @@ def describe(app: FastAPI) -> None:
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
     components = document["components"]
     components["headers"] = _HEADERS
-    _add_scan_request(document, components["schemas"])
-    told = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
+    # The worker reads the body of a scan, not the framework.
+    schema = TypeAdapter(ScanRequest).json_schema(ref_template=_REF)
+    components["schemas"] |= schema.pop("$defs")
+    components["schemas"]["ScanRequest"] = schema
+    content = document["paths"]["/v1/scan"]["post"]["requestBody"]["content"]
+    content["application/json"]["examples"] = _SCAN_EXAMPLES
+    limits = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
     for methods in document["paths"].values():
         for operation in methods.values():
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
-            for answer in operation["responses"].values():
-                answer["headers"] = {**answer.get("headers", {}), **told}
+            for response in operation["responses"].values():
+                response["headers"] = {**response.get("headers", {}), **limits}
     return document
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a parameter that may be left out: there is no null in a URL or a header."""
+    """Return the schema of an optional parameter without null, which a URL or header cannot hold."""
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) != 1:
         return schema
     return {**kinds[0], **{name: value for name, value in schema.items() if name != "anyOf"}}
-
-
-def _add_scan_request(document: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """Describe the one body that the framework does not read: the worker does."""
-    schema = TypeAdapter(ScanRequest).json_schema(ref_template=_REF)
-    schemas |= schema.pop("$defs")
-    schemas["ScanRequest"] = schema
-    content = document["paths"]["/v1/scan"]["post"]["requestBody"]["content"]
-    content["application/json"]["examples"] = _SCAN_EXAMPLES

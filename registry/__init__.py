@@ -30,15 +30,15 @@ from .verification.report import peft_report
 from .verification.verify import verify
 
 if TYPE_CHECKING:
-    from .contributions.backend import LocalBackend
     from .contributions.idempotency import Key
+    from .contributions.local_backend import LocalBackend
     from .db.engine import sqlite_file
     from .mappings.listing import mapping_place
     from .registry import Registry
 
 _IMPORTING_SQLALCHEMY = {
     "Key": ".contributions.idempotency",
-    "LocalBackend": ".contributions.backend",
+    "LocalBackend": ".contributions.local_backend",
     "Registry": ".registry",
     "mapping_place": ".mappings.listing",
     "sqlite_file": ".db.engine",

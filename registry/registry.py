@@ -17,7 +17,7 @@ from ..domain.summaries import ArchitectureDetail, ArchitectureSummary, Neighbou
 from ..domain.vocabulary import SourceKind
 from ..settings import Settings
 from . import mirror, store
-from .contributions.backend import LocalBackend
+from .contributions.local_backend import LocalBackend
 from .contributions.submissions import Submissions
 from .contributions.tokens import Tokens
 from .db import audit_verification, prepare, tables

@@ -1,4 +1,4 @@
-"""``/v1/architectures``: browse what is registered."""
+"""``/v1/architectures``: list architectures, get one, and list those similar to it."""
 
 from typing import Annotated
 
@@ -41,17 +41,11 @@ def list_architectures(
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Architectures per page")] = 50,
 ) -> JSONResponse:
     """Return a page of architectures, sorted by library and name."""
-    found = registry.list_architectures(library, q, _parse_after(after), limit + 1)
+    after_library, _, after_name = (after or "").partition(":")
+    found = registry.list_architectures(library, q, (after_library, after_name) if after else None, limit + 1)
     page = found[:limit]
     last = page[-1].architecture.reference if len(found) > limit else None
     return JSONResponse(to_json(ArchitecturePage(page, last)))
-
-
-def _parse_after(after: str | None) -> tuple[str, str] | None:
-    if after is None:
-        return None
-    library, _, name = after.partition(":")
-    return library, name
 
 
 @router.get(
@@ -60,7 +54,7 @@ def _parse_after(after: str | None) -> tuple[str, str] | None:
     responses={200: {"model": ArchitectureDetail}, **NOT_FOUND},
 )
 def get_architecture(registry: OpenRegistry, library: LibraryName, name: Name) -> JSONResponse:
-    """Return everything known about an architecture: slots, towers, mappings and their revisions."""
+    """Return everything registered for an architecture: slots, towers, mappings and their revisions."""
     return JSONResponse(to_json(registry.get_architecture(library, name)))
 
 

@@ -1,4 +1,4 @@
-"""What was changed, and what an architecture consists of: the feed for mirrors, histories and slots."""
+"""``/v1/changes`` and an architecture's ``/history`` and ``/layers``: the change feed, revisions and slots."""
 
 from typing import Annotated
 
@@ -16,9 +16,9 @@ router = APIRouter(prefix="/v1")
 
 MAX_CHANGES = 500
 MAX_SERIAL = 2**31 - 1
-"""What the database's column holds."""
+"""Largest value of the database's column."""
 
-SinceQuery = Annotated[int, Query(ge=0, le=MAX_SERIAL, description="Only what came after this serial", examples=[1])]
+SinceQuery = Annotated[int, Query(ge=0, le=MAX_SERIAL, description="Only changes after this serial", examples=[1])]
 
 
 @router.get("/changes", summary="Follow the changes", tags=["mirrors"], responses={200: {"model": ChangePage}})
@@ -28,8 +28,8 @@ def list_changes(
     since: SinceQuery = 0,
     limit: Annotated[int, Query(ge=1, le=MAX_CHANGES, description="Changes at most")] = 100,
 ) -> JSONResponse:
-    """Return the changes after a serial, oldest first: who did what when and why; what tokens are about is withheld."""
-    serial = registry.serial()  # first: what is written meanwhile is seen by the next call
+    """Return the changes after a serial, oldest first: actor, time and reason; changes of tokens lack details."""
+    serial = registry.serial()  # read first: later writes appear in the next call
     found = registry.list_changes(since, limit + 1)
     page = found[:limit]
     following = page[-1].serial if len(found) > limit else None
@@ -43,7 +43,7 @@ def list_changes(
     responses={200: {"model": ArchitectureHistory}, **NOT_FOUND},
 )
 def list_history(registry: OpenRegistry, library: LibraryName, name: Name) -> JSONResponse:
-    """Return every revision ever of an architecture, yanked ones too, each with what was done to it and why."""
+    """Return every revision ever of an architecture, yanked ones too, each with its changes."""
     revisions = registry.list_history(library, name)
     return JSONResponse(to_json(ArchitectureHistory(ArchitectureName(library, name), revisions)))
 
@@ -55,6 +55,6 @@ def list_history(registry: OpenRegistry, library: LibraryName, name: Name) -> JS
     responses={200: {"model": ArchitectureSlots}, **NOT_FOUND},
 )
 def list_layers(registry: OpenRegistry, library: LibraryName, name: Name) -> JSONResponse:
-    """Return the slots of an architecture: its layers by role, kind and path pattern, with their number."""
+    """Return the slots of an architecture: its layers by role, kind and path pattern, with their count."""
     slots = registry.list_slots(library, name)
     return JSONResponse(to_json(ArchitectureSlots(ArchitectureName(library, name), slots)))

@@ -1,4 +1,4 @@
-"""``/v1/mappings``: every mapping in use, one revision with its story, and two side by side."""
+"""``/v1/mappings``: list the mappings in use, get a revision with its history, and compare two."""
 
 from typing import Annotated
 
@@ -28,7 +28,11 @@ MappingId = Annotated[
 ]
 OtherId = Annotated[
     str,
-    Query(pattern=ID_PATTERN, description="Id of the one to compare with, likewise", examples=_ID_EXAMPLES),
+    Query(
+        pattern=ID_PATTERN,
+        description="Id of the mapping to compare with, or its first eight digits",
+        examples=_ID_EXAMPLES,
+    ),
 ]
 PlaceQuery = Annotated[
     str | None,
@@ -49,7 +53,7 @@ def list_mappings(  # noqa: PLR0913 - the filters
     peft_type: Annotated[
         str | None, Query(pattern=r"^[A-Za-z0-9_]+$", max_length=64, description="Only those for this PEFT method")
     ] = None,
-    status: Annotated[Status | None, Query(description="Only those whose newest verification says this")] = None,
+    status: Annotated[Status | None, Query(description="Only those whose newest verification has this status")] = None,
     library: Annotated[Library | None, Query(description="Only those of this library")] = None,
     q: PartQuery = "",
     after: PlaceQuery = None,
@@ -74,9 +78,9 @@ def list_mappings(  # noqa: PLR0913 - the filters
     },
 )
 def get_mapping(registry: OpenRegistry, mapping_id: MappingId) -> JSONResponse:
-    """Return one revision, in use or yanked, with what was done to it by whom, when and why."""
+    """Return a revision, in use or yanked, with its changes: actor, time and reason."""
     revision = registry.get_revision(mapping_id)
-    # A new verification changes the body and not the version, so the tag is for writing, and never answered with 304.
+    # A new verification changes the body but not the version: the tag is for writes, and never gives a 304.
     headers = {"ETag": f'"v{revision.version}"', "Cache-Control": "no-cache"}
     return JSONResponse(to_json(revision), headers=headers)
 
@@ -87,5 +91,5 @@ def get_mapping(registry: OpenRegistry, mapping_id: MappingId) -> JSONResponse:
     responses={200: {"model": Difference}, **NOT_FOUND},
 )
 def compare_mappings(registry: OpenRegistry, mapping_id: MappingId, against: OtherId) -> JSONResponse:
-    """Return which layers a mapping reaches that another of its architecture does not, and the other way round."""
+    """Return the layers that only one of two mappings of an architecture matches."""
     return JSONResponse(to_json(registry.compare(mapping_id, against)))

@@ -1,4 +1,4 @@
-"""``POST /v1/scan``: proposals for an architecture nobody registered."""
+"""``POST /v1/scan``: propose targets for an architecture that is not registered."""
 
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ SCAN = "loradar.sandbox.tasks:scan_request"
 
 @router.post(
     "/scan",
-    summary="Scan what is not registered",
+    summary="Scan an architecture",
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -34,14 +34,14 @@ SCAN = "loradar.sandbox.tasks:scan_request"
     },
 )
 async def scan(request: Request) -> Response:
-    """Propose targets for a `config.json`, a list of layers, or a reference; nothing of it is stored.
+    """Propose targets for a `config.json`, a list of layers, or a reference; nothing is stored.
 
-    It runs in a process of its own, within bounds of time and memory. Code that a repo or a configuration names is
+    The scan runs in a worker process within limits of time and memory. Code that a repo or a configuration names is
     never loaded.
     """
     require_json(request)
     request.app.state.limiter.take("scan", request.state.address, request.state.limits_applied)
     body = await request.body()
     workers: Workers = request.app.state.workers
-    answer: bytes = await run_in_threadpool(workers.get_scans().run, SCAN, body)
-    return Response(answer, media_type=JSON, headers={"Cache-Control": "no-store"})
+    scanned: bytes = await run_in_threadpool(workers.get_scans().run, SCAN, body)
+    return Response(scanned, media_type=JSON, headers={"Cache-Control": "no-store"})

@@ -1,4 +1,4 @@
-"""``GET /v1/snapshot``: the whole registry for mirrors, signed."""
+"""``/v1/snapshot``: download the whole registry, signed, for mirrors."""
 
 import re
 from http import HTTPStatus
@@ -34,7 +34,7 @@ def _snapshots(request: Request) -> Snapshots:
 
 @router.get(
     "/snapshot",
-    summary="Take the whole registry",
+    summary="Download the registry",
     response_class=StreamingResponse,
     responses={
         200: {
@@ -48,11 +48,11 @@ def get_snapshot(
     request: Request,
     registry: OpenRegistry,
     since: Annotated[
-        int | None, Query(ge=0, le=MAX_SERIAL, description="Only the architectures touched after this serial, whole")
+        int | None, Query(ge=0, le=MAX_SERIAL, description="Only the architectures changed after this serial, whole")
     ] = None,
 ) -> Response:
-    """Return every architecture with slots, renames and every revision, or those touched after a serial."""
-    snapshots, is_plain = _snapshots(request), not _takes_gzip(request)
+    """Return every architecture with slots, renames and revisions, or only those changed after a serial."""
+    snapshots, is_plain = _snapshots(request), not _accepts_gzip(request)
     if since is not None:
         made = snapshots.make_since(registry, since)
         return _stream(snapshots, made, is_plain=is_plain, headers={"Cache-Control": "no-store"})
@@ -67,8 +67,8 @@ def get_snapshot(
     return _stream(snapshots, kept, is_plain=is_plain, headers=headers)
 
 
-def _takes_gzip(request: Request) -> bool:
-    """Tell whether a client takes compressed answers; an encoding of weight 0 it does not take."""
+def _accepts_gzip(request: Request) -> bool:
+    """Return whether a client accepts gzip; a weight of 0 means it does not."""
     offers = request.headers.get("Accept-Encoding", "").replace(" ", "").lower().split(",")
     weights = dict(offer.partition(";")[::2] for offer in offers)
     return "gzip" in weights and not re.fullmatch(r"q=0(\.0*)?", weights["gzip"])
@@ -82,5 +82,5 @@ def _stream(snapshots: Snapshots, kept: Kept, *, is_plain: bool, headers: dict[s
 
 @router.get("/snapshot/key", summary="Get the key of snapshots", responses={200: {"model": SnapshotKey}})
 def get_key(request: Request) -> JSONResponse:
-    """Return the public key that snapshots are signed with: keep it, and hold every snapshot against it."""
+    """Return the public key that snapshots are signed with: keep it, and verify every snapshot with it."""
     return JSONResponse(to_json(SnapshotKey(ALGORITHM, _snapshots(request).signer().key)))

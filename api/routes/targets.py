@@ -1,17 +1,21 @@
-"""``GET /v1/targets/{model_type}``: the recommended mapping."""
+"""``/v1/targets``: look up the mapping to use, for one architecture or for many."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from ...domain.mappings import Mapping
+from ...domain.mappings import BatchAnswers, Mapping
+from ...errors import DatabaseUnusable, LoradarError
+from ...registry import Registry
 from ...schema import to_json
 from ..conditional_requests import cached_json
 from ..dependencies import LibraryQuery, Name, OpenRegistry, VersionQuery
-from ..error_responses import NOT_FOUND
+from ..error_responses import NOT_FOUND, error_responses
+from ..json_bodies import StrictRoute
+from ..requests import BatchQuestions, Question
 
-router = APIRouter(prefix="/v1", tags=["targets"])
+router = APIRouter(prefix="/v1", tags=["targets"], route_class=StrictRoute)
 
 PeftTypeQuery = Annotated[
     str, Query(pattern=r"^[A-Za-z0-9_]+$", max_length=64, description="PEFT's name of the method", examples=["LORA"])
@@ -49,3 +53,24 @@ def get_targets(  # noqa: PLR0913 - the query's fields
     """Return the mapping to use for an architecture: target spec, source, revision and verification."""
     mapping = registry.lookup(model_type, peft_type, preset, library, library_version)
     return cached_json(request, to_json(mapping))
+
+
+@router.post(
+    "/targets:batch",
+    summary="Look up many targets",
+    responses={200: {"model": BatchAnswers, "description": "The results, in order"}, **error_responses(413, 415)},
+)
+def get_targets_of_many(registry: OpenRegistry, body: BatchQuestions) -> JSONResponse:
+    """Return the mapping to use for each of up to 256 queries, or the error of its lookup."""
+    return JSONResponse({"answers": [_look_up(registry, query) for query in body.questions]})
+
+
+def _look_up(registry: Registry, query: Question) -> dict[str, Any]:
+    """Return the result of one query; only an error that concerns all of them fails the call."""
+    try:
+        mapping = registry.lookup(query.model_type, query.peft_type, query.preset, query.library, query.library_version)
+    except DatabaseUnusable:
+        raise
+    except LoradarError as error:
+        return error.to_dict()
+    return {"mapping": to_json(mapping)}

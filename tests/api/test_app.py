@@ -15,8 +15,7 @@ from starlette.testclient import TestClient
 
 from loradar.api import create_app, running
 from loradar.api.dependencies import LazyRegistry
-from loradar.api.routes.health import Health, Readiness
-from loradar.api.routes.index import Index
+from loradar.api.routes.operations import Health, Index, Readiness
 from loradar.errors import DatabaseUnusable, ErrorBody
 from loradar.registry import Registry
 from loradar.settings import Settings

@@ -12,8 +12,7 @@ from loradar.api import create_app, requests
 from loradar.settings import Settings
 
 RECORDS = (
-    "api.routes.health",
-    "api.routes.index",
+    "api.routes.operations",
     "domain.changes",
     "domain.identities",
     "domain.mappings",

@@ -1,0 +1,127 @@
+"""``/``, ``/healthz``, ``/readyz`` and ``/metrics``: find the resources, and watch the service."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from fastapi import APIRouter, Request
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from starlette.responses import JSONResponse, Response
+
+from ...schema import Config, schema_config, to_json
+from ..dependencies import OpenRegistry
+
+if TYPE_CHECKING:
+    from ..metrics import Metrics
+
+router = APIRouter(tags=["operations"])
+
+LINKS = {
+    "targets": "/v1/targets/{model_type}",
+    "architectures": "/v1/architectures",
+    "architecture": "/v1/architectures/{library}/{name}",
+    "similar": "/v1/architectures/{library}/{name}/similar",
+    "layers": "/v1/architectures/{library}/{name}/layers",
+    "history": "/v1/architectures/{library}/{name}/history",
+    "batch": "/v1/targets:batch",
+    "mappings": "/v1/mappings",
+    "mapping": "/v1/mappings/{mapping_id}",
+    "diff": "/v1/mappings/{mapping_id}/diff",
+    "changes": "/v1/changes",
+    "snapshot": "/v1/snapshot",
+    "key": "/v1/snapshot/key",
+    "submissions": "/v1/submissions",
+    "submission": "/v1/submissions/{submission_id}",
+    "reviews": "/v1/submissions/{submission_id}/reviews",
+    "withdrawal": "/v1/submissions/{submission_id}/withdrawal",
+    "yank": "/v1/mappings/{mapping_id}/yank",
+    "restoration": "/v1/mappings/{mapping_id}/restoration",
+    "scan": "/v1/scan",
+    "tokens": "/v1/tokens",
+    "me": "/v1/tokens/me",
+    "revocation": "/v1/tokens/{token_id}/revocation",
+    "metrics": "/metrics",
+    "constants": "/v1/export/constants.py",
+    "openapi": "/openapi.json",
+    "health": "/healthz",
+    "ready": "/readyz",
+}
+
+METRICS_EXAMPLE = (
+    "# HELP loradar_registry_serial Writes that changed something.\n"
+    "# TYPE loradar_registry_serial gauge\n"
+    "loradar_registry_serial 1.0\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """The name and version of the service, and the paths of its resources."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(
+        lambda: (Index("loradar", "0.1.0", {"openapi": "/openapi.json"}),)
+    )
+
+    name: str
+    version: str
+    links: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The state of the process."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (Health("ok", "0.1.0"),))
+
+    status: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """The state of the registry."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (Readiness("ready", 1, "running"),))
+
+    status: str
+    serial: int
+    checks: str
+    """`running`, or the reason why submissions wait for their checks."""
+
+
+@router.get("/", summary="List the resources", responses={200: {"model": Index}})
+def get_index(request: Request) -> JSONResponse:
+    """Return the paths of the service's resources."""
+    return JSONResponse(to_json(Index("loradar", request.app.version, LINKS)))
+
+
+@router.get("/healthz", summary="Check the process", responses={200: {"model": Health}})
+async def get_health(request: Request) -> JSONResponse:
+    """Return 200 if the process runs, in any state of the database."""
+    # Async, so that it takes no thread of the pool: all may be waiting for the database.
+    return JSONResponse(to_json(Health("ok", request.app.version)))
+
+
+@router.get("/readyz", summary="Check the registry", responses={200: {"model": Readiness}})
+def get_readiness(request: Request, registry: OpenRegistry) -> JSONResponse:
+    """Return 200 if the registry can be read, with the state of the machine checks; else 503."""
+    missing = request.app.state.workers.missing
+    checks = f"waiting: {missing.message}" if missing else "running"
+    return JSONResponse(to_json(Readiness("ready", registry.serial(), checks)))
+
+
+@router.get(
+    "/metrics",
+    summary="Get metrics",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"text/plain": {"schema": {"type": "string"}, "example": METRICS_EXAMPLE}},
+            "description": "Metrics in Prometheus' text format",
+        }
+    },
+)
+def get_metrics(request: Request) -> Response:
+    """Return requests by route and status, latencies, the registry's serial and submissions by status."""
+    metrics: Metrics = request.app.state.metrics
+    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
