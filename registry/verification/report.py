@@ -19,10 +19,10 @@ INTRODUCTION = """\
 
 Every entry of the target tables in peft {peft_version} (`peft/utils/constants.py`) on the default
 configuration of its model type in {library} {library_version}: {entries} entries, {counted}.
-Made by `make audit` from the checks in the catalog; `loradar audit --source peft --rescan` makes them anew.
+Written by `make audit` from the verifications in the catalog; `loradar audit --source peft --rescan` repeats them.
 
-*live*: every layer hit was seen to get a gradient. *unproven*: nothing wrong was found, nothing was trained.
-*partial*: it trains less, or something else, than it says. *dead*: it trains nothing. *unknown*: the library
+*live*: every matched layer got a gradient. *unproven*: no defect was found, and not every layer got a gradient.
+*partial*: it trains fewer or other layers than intended. *dead*: it trains nothing. *unknown*: the library
 has no such model type."""
 
 Group = Sequence[Outcome]
