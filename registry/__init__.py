@@ -7,7 +7,7 @@ for a registry in an SQLite file: it has half a second, Python's start included.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .contributions.evidence import failure_of, weigh
+from .contributions.evidence import failure_of, gather_evidence
 from .peft_constants.export import Export, ExportOptions, ExportPlan, LeftOut
 from .peft_constants.imported_tables import import_tables
 from .peft_constants.patch import PEFT_PATH, Patch, apply_plan, export_constants
@@ -72,6 +72,7 @@ __all__ = [
     "failure_of",
     "find_drifts",
     "find_earlier",
+    "gather_evidence",
     "import_tables",
     "installed_constants",
     "load_constants",
@@ -86,7 +87,6 @@ __all__ = [
     "sqlite_file",
     "support_rows",
     "verify",
-    "weigh",
     "write_constants_json",
 ]
 

@@ -22,6 +22,10 @@ PAGE = 100
 
 _architectures, _mappings, _changes = tables.architectures.c, tables.mappings.c, tables.changes.c
 _verifications, _subjects = tables.verifications.c, tables.change_subjects.c
+_CHECK_COLUMNS = tuple(
+    _verifications[name]
+    for name in ("mapping_id", "library_version", "status", "counts", "reached", "findings", "serial")
+)
 
 Row = dict[str, Any]
 
@@ -81,49 +85,29 @@ def _touched(since: int) -> CompoundSelect[int]:
 
 def _to_documents(connection: Connection, page: Sequence[RowMapping]) -> Iterator[Row]:
     """Yield the document of each architecture of a page with all its parts."""
-    first, last = page[0]["id"], page[-1]["id"]
-
-    def parts(query: Select[Any], column: str = "architecture_id") -> dict[Any, list[Row]]:
-        """Return rows of the page without a column, by its value."""
-        found: dict[Any, list[Row]] = defaultdict(list)
-        for row in connection.execute(query).mappings():
-            values = dict(row)
-            found[values.pop(column)].append(values)
-        return found
-
-    slot, rename = tables.slots.c, tables.renames.c
-    slots = parts(
+    is_of_page = _mappings.architecture_id.between(page[0]["id"], page[-1]["id"])
+    slot, rename, source = tables.slots.c, tables.renames.c, tables.sources.c
+    slots = _group(
+        connection,
         select(slot.architecture_id, *SLOT_COLUMNS)
-        .where(slot.architecture_id.between(first, last))
-        .order_by(slot.architecture_id, slot.position)
+        .where(slot.architecture_id.between(page[0]["id"], page[-1]["id"]))
+        .order_by(slot.architecture_id, slot.position),
     )
-    renames = parts(
+    renames = _group(
+        connection,
         select(rename.architecture_id, *RENAME_COLUMNS)
-        .where(rename.architecture_id.between(first, last))
-        .order_by(rename.architecture_id, rename.id)
+        .where(rename.architecture_id.between(page[0]["id"], page[-1]["id"]))
+        .order_by(rename.architecture_id, rename.id),
     )
-    source = tables.sources.c
-    revisions = parts(
+    revisions = _group(
+        connection,
         select(tables.mappings, source.kind, source.version.label("source_version"))
         .join_from(tables.mappings, tables.sources)
-        .where(_mappings.architecture_id.between(first, last))
-        .order_by(_mappings.architecture_id, _mappings.peft_type, _mappings.preset, source.kind, _mappings.revision)
+        .where(is_of_page)
+        .order_by(_mappings.architecture_id, _mappings.peft_type, _mappings.preset, source.kind, _mappings.revision),
     )
-    checks = parts(
-        select(
-            _verifications.mapping_id,
-            _verifications.library_version,
-            _verifications.status,
-            _verifications.counts,
-            _verifications.reached,
-            _verifications.findings,
-            _verifications.serial,
-        )
-        .join_from(tables.verifications, tables.mappings)
-        .where(_mappings.architecture_id.between(first, last))
-        .order_by(_verifications.mapping_id, _verifications.id),
-        "mapping_id",
-    )
+    check_query = select(*_CHECK_COLUMNS).join_from(tables.verifications, tables.mappings).where(is_of_page)
+    checks = _group(connection, check_query.order_by(_verifications.mapping_id, _verifications.id), "mapping_id")
     for row in page:
         yield {
             "architecture": to_json(to_architecture(row)),
@@ -135,6 +119,15 @@ def _to_documents(connection: Connection, page: Sequence[RowMapping]) -> Iterato
             "renames": renames[row["id"]],
             "revisions": [_to_revision(revision, checks[revision["id"]]) for revision in revisions[row["id"]]],
         }
+
+
+def _group(connection: Connection, query: Select[Any], column: str = "architecture_id") -> dict[Any, list[Row]]:
+    """Return the rows of a query by the value of a column, without that column."""
+    groups: dict[Any, list[Row]] = defaultdict(list)
+    for row in connection.execute(query).mappings():
+        values = dict(row)
+        groups[values.pop(column)].append(values)
+    return groups
 
 
 def _to_revision(row: Row, checks: list[Row]) -> Row:

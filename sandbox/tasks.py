@@ -57,7 +57,7 @@ def is_buildable(library: str) -> bool:
 
 
 def check(statement: Statement, registered: tuple[Mapping, ...] = ()) -> Checked:
-    """Scan the architecture of a statement, and weigh the statement.
+    """Scan the architecture of a statement, and gather the evidence on the statement.
 
     An architecture whose name the installed library lists is built and proved; any other one is known by the layers
     that came with the statement. A statement comes with no code, so none of it is run.
@@ -66,7 +66,7 @@ def check(statement: Statement, registered: tuple[Mapping, ...] = ()) -> Checked
         statement: The statement to check.
         registered: Mappings registered for the same query.
     """
-    from ..registry import failure_of, weigh  # noqa: PLC0415
+    from ..registry import failure_of, gather_evidence  # noqa: PLC0415
 
     try:
         precheck(statement)
@@ -75,14 +75,14 @@ def check(statement: Statement, registered: tuple[Mapping, ...] = ()) -> Checked
         return Checked(None, error.message)
     built = None if known_by == "listing" else scan  # a listing is stored only after a review
     try:
-        evidence = weigh(scan, statement, registered, known_by)
+        evidence = gather_evidence(scan, statement, registered, known_by)
     except LoradarError as error:
         return Checked(None, error.message, built)
     return Checked(evidence, failure_of(evidence), built)
 
 
 def _scan_statement(statement: Statement) -> tuple[Scan, KnownBy]:
-    """Return the scan to weigh a statement on, and how its layers are known.
+    """Return the scan that a statement is checked on, and how its layers are known.
 
     Raises:
         LoradarError: If the architecture neither builds here nor came with its layers.

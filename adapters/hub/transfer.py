@@ -101,16 +101,11 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
                 api.create_branch(repo, branch=revision, exist_ok=True)
             with suppress(RemoteEntryNotFoundError):  # keep a card that was edited there
                 copyfile(api.hf_hub_download(repo, CARD, revision=revision), Path(folder, CARD))
-        name = model.active_adapter
-        location = Location(repo, "" if name == "default" else name, revision)
-        write_card(model, Path(folder), str(location))
+        subfolder = "" if model.active_adapter == "default" else model.active_adapter
+        write_card(model, Path(folder), str(Location(repo, subfolder, revision)))
         with _in_words(api, target):
             commit = api.upload_folder(
-                repo_id=repo,
-                folder_path=folder,
-                commit_message=commit_message,
-                revision=revision,
-                create_pr=create_pr,
+                repo_id=repo, folder_path=folder, commit_message=commit_message, revision=revision, create_pr=create_pr
             )
     return commit.pr_url or commit.commit_url
 

@@ -1,4 +1,4 @@
-"""The evidence on a statement: what it hits of a scan, beside what others hit, and what it says in other words."""
+"""Gather the evidence on a statement: the layers it matches, its verification, and its differences from others."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Method = Literal["dataflow", "names", "listing"]
 
 MOST_PATTERNS = 200
-"""Patterns that are told one by one; the rest is counted."""
+"""Patterns listed one by one; the rest are counted."""
 
 LONGEST_SPEC = 16_384
 """Characters of a target spec."""
@@ -36,39 +36,38 @@ LONGEST_SPEC = 16_384
 PROPOSED = "the scanner's proposal"
 
 
-def weigh(
+def gather_evidence(
     scan: Scan, statement: Statement, registered: Sequence[Mapping], method: Method | None = None
 ) -> SubmissionEvidence:
-    """Return what a statement does on a scan.
+    """Return the effect of a statement on a scan, compared with registered mappings and the scanner's proposal.
 
     Args:
-        scan: Of the architecture it is about.
-        statement: What is stated; a regex in it is matched by RE2 alone.
-        registered: What answers the same question already.
-        method: How the layers are known; ``listing`` if they are those that came with the statement.
+        scan: A scan of the statement's architecture.
+        statement: The statement; a regex in it is matched by RE2 alone.
+        registered: The registered mappings it competes with.
+        method: How the layers were found; ``listing`` if the contributor listed them.
 
     Raises:
-        InvalidStatement: If a regex is none that RE2 takes, or what it hits cannot be named in a spec.
+        InvalidStatement: If RE2 rejects a regex, or no short spec names the matched layers.
         MissingExtra: If there is a regex, and google-re2 is not installed.
     """
-    return _Weighing(scan, statement).weigh(
-        registered, method or ("dataflow" if scan.method == "dataflow" else "names")
-    )
+    gathering = _Gathering(scan, statement)
+    return gathering.gather(registered, method or ("dataflow" if scan.method == "dataflow" else "names"))
 
 
 def failure_of(evidence: SubmissionEvidence) -> str | None:
-    """Return in one sentence why a statement fails on this evidence; ``None`` if that is for a reviewer to decide."""
-    found = evidence.verification
-    if found is None and not evidence.near:
-        return "It hits nothing of this architecture: exclude_modules leaves out all that it names."
-    if found is None:
+    """Return in one sentence why a statement fails its checks; ``None`` if a reviewer has to decide."""
+    check = evidence.verification
+    if check is None and not evidence.near:
+        return "It matches nothing of this architecture: exclude_modules excludes all that it names."
+    if check is None:
         near = dict.fromkeys(name for names in evidence.near.values() for name in names)
         closest = f" Closest: {', '.join(map(repr, near))}." if near else ""
-        return f"It hits nothing of this architecture.{closest}"
+        return f"It matches nothing of this architecture.{closest}"
     if evidence.matched == 0:
-        return f"It hits nothing an adapter can live on: {_joined(found.findings)}."
-    if found.status == "dead":
-        return f"It hits only dead layers: {_joined(found.findings)}."
+        return f"It matches nothing that an adapter fits: {_joined(check.findings)}."
+    if check.status == "dead":
+        return f"It matches only dead layers: {_joined(check.findings)}."
     return None
 
 
@@ -77,25 +76,25 @@ def _joined(findings: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class _Weighing:
-    """One statement on one scan."""
+class _Gathering:
+    """The evidence on one statement from one scan, each part computed once."""
 
     scan: Scan
     statement: Statement
 
-    def weigh(self, registered: Sequence[Mapping], method: Method) -> SubmissionEvidence:
-        layers, said = self._layers, self.statement
+    def gather(self, registered: Sequence[Mapping], method: Method) -> SubmissionEvidence:
+        layers, statement = self._layers, self.statement
         spec = self._spec if layers else None
         return SubmissionEvidence(
             method=method,
             builds=method != "listing",
             proof=self.scan.proof,
-            verification=self._verification if self._hits else None,
+            verification=self._verification if self._matches else None,
             outside=dict(self._outside()),
             near=self._near,
             differences=tuple(self._differences(registered)),
             spec=spec,
-            spec_verification=self._verifier.verify(spec, said.peft_type, said.preset) if spec else None,
+            spec_verification=self._verifier.verify(spec, statement.peft_type, statement.preset) if spec else None,
             layers=_patterns(layers),
             matched=len(layers),
             formula=self._formula,
@@ -107,7 +106,7 @@ class _Weighing:
         return Verifier(self.scan)
 
     @cached_property
-    def _hits(self) -> tuple[Match, ...]:
+    def _matches(self) -> tuple[Match, ...]:
         return self._find(self.statement.spec)
 
     def _find(self, spec: TargetSpec) -> tuple[Match, ...]:
@@ -115,40 +114,40 @@ class _Weighing:
 
     @cached_property
     def _layers(self) -> tuple[Layer, ...]:
-        """The layers hit that an adapter can live on, each once, in the order of the model."""
-        return _adapted(self._hits, self.statement.peft_type)
+        """The matched layers that an adapter fits, each once, in the order of the model."""
+        return _adapted(self._matches, self.statement.peft_type)
 
     @cached_property
     def _verification(self) -> Verification:
-        said = self.statement
-        found = self._verifier.verify_matches(said.spec, said.peft_type, said.preset, self._hits)
-        missing = [name for name in said.spec.modules_to_save or () if name in self._near]
+        stated = self.statement
+        check = self._verifier.verify_matches(stated.spec, stated.peft_type, stated.preset, self._matches)
+        missing = [name for name in stated.spec.modules_to_save or () if name in self._near]
         if not missing:
-            return found
-        says = (f"modules_to_save {name} matches nothing" for name in missing)
-        status: Status = "dead" if found.status == "dead" else "partial"
-        return replace(found, status=status, findings=(*found.findings, *says))
+            return check
+        findings = (f"modules_to_save {name} matches nothing" for name in missing)
+        status: Status = "dead" if check.status == "dead" else "partial"
+        return replace(check, status=status, findings=(*check.findings, *findings))
 
     @cached_property
     def _near(self) -> dict[str, tuple[str, ...]]:
         spec = self.statement.spec
-        # What is excluded is there: no other name is meant.
-        named = self._find(replace(spec, exclude_modules=None)) if spec.exclude_modules else self._hits
-        return find_near(self.scan, spec, {hit.target for hit in named})
+        # An excluded layer exists, so its name is not misspelt.
+        matches = self._find(replace(spec, exclude_modules=None)) if spec.exclude_modules else self._matches
+        return find_near(self.scan, spec, {match.target for match in matches})
 
     def _outside(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Yield each part outside the blocks, and each other tower, with the patterns reached there."""
+        """Yield each part outside the blocks, and each other tower, with the patterns matched there."""
         proposed = {layer.tower for p in self.scan.proposals for layer in self._layers_of(p.spec, p.peft_type)}
-        found: dict[str, list[Layer]] = {}
-        for layer in _each_once(layer for hit in self._hits for layer in hit.layers):
+        outside: dict[str, list[Layer]] = {}
+        for layer in _each_once(layer for match in self._matches for layer in match.layers):
             if layer.role in OUTSIDE:
-                found.setdefault(OUTSIDE[layer.role], []).append(layer)
+                outside.setdefault(OUTSIDE[layer.role], []).append(layer)
             elif proposed and layer.tower not in proposed:
-                found.setdefault(layer.tower, []).append(layer)
-        yield from ((part, tuple(_patterns(layers))) for part, layers in found.items())
+                outside.setdefault(layer.tower, []).append(layer)
+        yield from ((part, tuple(_patterns(layers))) for part, layers in outside.items())
 
     def _layers_of(self, spec: TargetSpec, peft_type: str) -> tuple[Layer, ...]:
-        """Return the layers that a spec which is known to be sound hits."""
+        """Return the layers that a trusted spec matches."""
         return _adapted(SpecMatcher(self.scan, peft_type).find(spec), peft_type)
 
     def _differences(self, registered: Sequence[Mapping]) -> Iterator[Difference]:
@@ -166,7 +165,7 @@ class _Weighing:
 
     @cached_property
     def _proposal(self) -> Proposal | None:
-        """The scanner's own answer to the question, if it has one."""
+        """The scanner's proposal for the same method and preset, if it has one."""
         try:
             return self.scan.propose(self.statement.peft_type, self.statement.preset)
         except LoradarError:
@@ -193,7 +192,7 @@ class _Weighing:
 
     @cached_property
     def _spec(self) -> TargetSpec:
-        """The spec made anew: it hits the same layers, by names alone."""
+        """The spec to publish, generated from the matched layers: it matches the same ones by names alone."""
         parameters = [
             layer.path if layer.kind == "expert_parameter" else f"{layer.path}.weight" for layer in self.scan.layers
         ]
@@ -203,17 +202,17 @@ class _Weighing:
         length = max(sum(map(len, value)) for value in to_json(spec).values() if value)
         if length > LONGEST_SPEC:
             message = (
-                f"What it hits takes {length} characters to name, more than {LONGEST_SPEC}: nothing but their numbers "
-                "tells these layers from others. State it for whole parts of the model."
+                f"The matched layers take {length} characters to name, more than {LONGEST_SPEC}: only their indices "
+                "distinguish them from others. State whole parts of the model."
             )
             raise InvalidStatement(message, length=length, limit=LONGEST_SPEC)
         return spec
 
     @property
     def _formula(self) -> Formula | None:
-        """The number of parameters trained, if the scan holds enough to count them.
+        """The number of trained parameters, if the scan has enough facts to count them.
 
-        It keeps neither the biases of norms nor what modules trained in full hold: the proposal alone counted those.
+        A scan has neither the biases of norms nor the parameters of modules trained in full: only its proposals do.
         """
         if not self._layers:
             return None
@@ -229,8 +228,8 @@ class _Weighing:
         return Formula(count_per_rank(choice, {}), count_fixed(choice, {}, {}))
 
 
-def _adapted(hits: Iterable[Match], peft_type: str) -> tuple[Layer, ...]:
-    return _each_once(layer for hit in hits if hit.is_fit(peft_type) for layer in hit.layers)
+def _adapted(matches: Iterable[Match], peft_type: str) -> tuple[Layer, ...]:
+    return _each_once(layer for match in matches if match.is_fit(peft_type) for layer in match.layers)
 
 
 def _each_once(layers: Iterable[Layer]) -> tuple[Layer, ...]:
@@ -238,9 +237,9 @@ def _each_once(layers: Iterable[Layer]) -> tuple[Layer, ...]:
 
 
 def _scaled_by(named: Targets) -> Callable[[Layer], bool]:
-    """Return what tells whether a layer is scaled at the input, as PEFT does.
+    """Return a predicate for layers that PEFT scales at the input.
 
-    By the end of the path, even within a segment, or by a regex of the whole.
+    PEFT matches the end of the path, even within a segment, or the whole path by a regex.
     """
     if isinstance(named, tuple):
         return lambda layer: layer.path.endswith(named)
@@ -249,9 +248,9 @@ def _scaled_by(named: Targets) -> Callable[[Layer], bool]:
 
 
 def _patterns(layers: Iterable[Layer]) -> dict[str, int]:
-    """Return how many layers each path pattern stands for, in the order of the model; the rarest are told as one."""
+    """Return the number of layers of each path pattern, in the order of the model; the rarest are counted together."""
     counts = Counter(pattern_of(layer.path) for layer in layers)
     if len(counts) <= MOST_PATTERNS:
         return dict(counts)
-    told = dict(counts.most_common(MOST_PATTERNS))
-    return {**told, f"({len(counts) - len(told)} other patterns)": counts.total() - sum(told.values())}
+    listed = dict(counts.most_common(MOST_PATTERNS))
+    return {**listed, f"({len(counts) - len(listed)} other patterns)": counts.total() - sum(listed.values())}

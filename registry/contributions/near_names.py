@@ -1,4 +1,4 @@
-"""Names near to what hits nothing: what somebody may have meant."""
+"""Suggest names for targets that match nothing."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -9,25 +9,25 @@ from ...errors import nearest
 from .safe_regex import words_of
 
 MOST_NAMES = 5_000
-"""Names that are compared: each comparison takes a while."""
+"""Names compared with a target: each comparison takes time."""
 
 MOST_MISSED = 32
-"""Names of a spec for which others are looked up."""
+"""Unmatched names of a spec that get suggestions."""
 
 NEAR = 3
-"""Names told."""
+"""Suggestions for a name."""
 
 
-def find_near(scan: Scan, spec: TargetSpec, hit: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return, for each name of a spec that hits nothing, the names that would and look like it.
+def find_near(scan: Scan, spec: TargetSpec, matched: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Return, for each name of a spec that matches nothing, similar names that would.
 
     Args:
-        scan: Of the architecture.
-        spec: What is stated.
-        hit: The targets of it that do hit something.
+        scan: A scan of the architecture.
+        spec: The stated spec.
+        matched: Its targets that match a layer.
     """
-    names, found = _Names(scan), set(hit)
-    missed = [target for target in spec.list_targets() if target not in found]
+    names, matching = _Names(scan), set(matched)
+    missed = [target for target in spec.list_targets() if target not in matching]
     missed += [name for name in spec.modules_to_save or () if not names.is_module(name)]
     near: dict[str, tuple[str, ...]] = dict.fromkeys(missed, ())
     for name in missed[:MOST_MISSED]:
@@ -36,7 +36,7 @@ def find_near(scan: Scan, spec: TargetSpec, hit: Iterable[str]) -> dict[str, tup
 
 
 class _Names:
-    """What the modules of a scan are called."""
+    """The names of a scan's modules."""
 
     def __init__(self, scan: Scan) -> None:
         self._paths = [*dict.fromkeys((*scan.module_paths, *(layer.path for layer in scan.layers)))]
@@ -44,24 +44,24 @@ class _Names:
         self._tails: dict[int, list[str]] = {}
 
     def is_module(self, name: str) -> bool:
-        """Tell whether PEFT finds a module by this name: by the end of its path."""
+        """Return whether PEFT finds a module by this name, the end of its path."""
         return any(path.endswith(name) for path in self._paths)
 
     def near(self, target: str) -> tuple[str, ...]:
-        """Return the ends of paths, of as many segments, that look like a target; else its last segment's."""
+        """Return path ends similar to a target, of as many segments, or else similar to its last segment."""
         segments = target.split(".")
         found = nearest(target, self._ends(len(segments)), NEAR) or nearest(segments[-1], self._ends(1), NEAR)
-        return tuple(found or self._doing(segments[-1]))
+        return tuple(found or self._with_role(segments[-1]))
 
-    def _doing(self, name: str) -> list[str]:
-        """Return names of the layers that do what a name says: ``query`` may be called ``q_proj`` here."""
-        said = set(name.lower().split("_"))
-        doing = (layer for layer in self._layers if said & set(layer.role.split(".")[-1].split("_")))
-        names = dict.fromkeys(layer.name for layer in doing if not layer.name.isdecimal())
+    def _with_role(self, name: str) -> list[str]:
+        """Return names of layers whose role a name describes: ``query`` may be called ``q_proj`` here."""
+        words = set(name.lower().split("_"))
+        layers = (layer for layer in self._layers if words & set(layer.role.split(".")[-1].split("_")))
+        names = dict.fromkeys(layer.name for layer in layers if not layer.name.isdecimal())
         return [*islice(names, NEAR)]
 
     def near_regex(self, regex: str) -> tuple[str, ...]:
-        """Return names that look like the words of a regex which are no names."""
+        """Return names similar to the words of a regex that are not names."""
         known = {segment for path in self._paths for segment in path.split(".")}
         unknown = [word for word in words_of(regex) if word not in known]
         return tuple(dict.fromkeys(name for word in unknown[:NEAR] for name in nearest(word, self._ends(1), NEAR)))

@@ -1,4 +1,4 @@
-"""Matches a contributor's regex in linear time: with RE2, which has nothing that runs for ever; never with ``re``."""
+"""Match untrusted regexes with RE2, whose running time is linear in the text."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class LinearMatcher:
         """Return the target that matches ``path``, or ``None``.
 
         Raises:
-            InvalidStatement: If the regex is none that RE2 knows.
+            InvalidStatement: If RE2 rejects the regex.
         """
         if not isinstance(self.targets, str):
             return self._suffixes.find(path)
@@ -45,7 +45,7 @@ def check_regexes(spec: TargetSpec) -> None:
     """Compile every regex of a spec; none is run.
 
     Raises:
-        InvalidStatement: Naming the field with one that RE2 does not know.
+        InvalidStatement: If RE2 rejects one; names its field.
     """
     for field in REGEX_FIELDS:
         given = getattr(spec, field)
@@ -57,14 +57,14 @@ def compile_regex(regex: str, field: str = "target_modules") -> Any:
     """Return a regex compiled by RE2.
 
     Raises:
-        InvalidStatement: If it is too long, too large, or uses what RE2 leaves out because it may run for ever.
+        InvalidStatement: If it is too long, too large, or not supported by RE2.
         MissingExtra: If google-re2 is not installed.
     """
     fault = explain_invalid_regex(regex)
     if fault:
         raise InvalidStatement(f"{field}: {fault}", field=field)
     require("scan", "re2")
-    import re2  # noqa: PLC0415 - an extra; a lookup does without
+    import re2  # noqa: PLC0415 - an extra, not needed by lookups
 
     options = re2.Options()
     options.max_mem, options.log_errors = MOST_MEMORY, False
@@ -72,12 +72,12 @@ def compile_regex(regex: str, field: str = "target_modules") -> Any:
     try:
         return re2.compile(regex, options)
     except re2.error as error:
-        said = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error.args[0])
-        way_out = "RE2 has no backreferences and no lookaround; a list of targets, or exclude_modules, does without"
-        raise InvalidStatement(f"{field} is no regex that RE2 takes: {said}. {way_out}.", field=field) from None
+        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error.args[0])
+        way_out = "RE2 has no backreferences and no lookaround: use a list of targets, or exclude_modules"
+        raise InvalidStatement(f"{field} is not a regex that RE2 accepts: {reason}. {way_out}.", field=field) from None
 
 
 def words_of(regex: str) -> Iterable[str]:
-    """Return the words a regex is written with, which may be meant for names."""
+    """Return the words of a regex, which may be meant as names."""
     cleaned = "".join(c if c.isalnum() or c == "_" else " " for c in regex.replace("\\d", " ").replace("\\w", " "))
-    return dict.fromkeys(word for word in cleaned.split() if len(word) > 2 and not word.isdecimal())  # noqa: PLR2004 - shorter ones look like anything
+    return dict.fromkeys(word for word in cleaned.split() if len(word) > 2 and not word.isdecimal())  # noqa: PLR2004 - shorter words resemble too much

@@ -72,7 +72,7 @@ def test_what_fails_its_checks_is_told_with_what_would_do(run, where, tokens):
     sent = json.dumps({"olmo2": ["q_porj"], "no_such_type": ["q_proj"]})
     code, out, _ = run("submit", sent, *(["--wait"] if where else []), token=tokens["ada"])
     assert code == 1
-    assert "It hits nothing of this architecture. Closest: 'q_proj'" in out
+    assert "It matches nothing of this architecture. Closest: 'q_proj'" in out
     assert "Unknown architecture 'no_such_type'" in out
     listed = json.loads(run("submissions", "--status", "failed", "--json")[1])["submissions"]
     assert [one["id"] for one in listed] == [2, 1]

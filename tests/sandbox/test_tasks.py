@@ -45,8 +45,8 @@ def test_a_known_architecture_is_built_and_proved(sandbox):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"target_modules": ["querry"]}, "It hits nothing of this architecture. Closest: 'query'"),
-        ({"target_modules": r"(q)\1"}, "target_modules is no regex that RE2 takes"),
+        ({"target_modules": ["querry"]}, "It matches nothing of this architecture. Closest: 'query'"),
+        ({"target_modules": r"(q)\1"}, "target_modules is not a regex that RE2 accepts"),
         ({"name": "brt"}, "Unknown architecture 'brt'. Closest: 'bert'"),
         (
             {"library": "torch", "name": "os.system"},

@@ -12,7 +12,7 @@ from loradar.domain.mappings import Mapping, Source
 from loradar.domain.submissions import Statement, SubmissionEvidence
 from loradar.domain.targets import TargetMatcher, TargetSpec, find_hits
 from loradar.errors import InvalidStatement, MissingExtra
-from loradar.registry import failure_of, weigh
+from loradar.registry import failure_of, gather_evidence
 from loradar.registry.contributions.safe_regex import LinearMatcher, check_regexes, compile_regex
 from loradar.schema import from_json, to_json
 
@@ -26,7 +26,7 @@ def state(targets=("q_proj", "v_proj"), peft_type="LORA", preset="default", **fi
 
 def evidence(*args, scan=None, registered=(), method=None, **fields):
     """Return the evidence on a statement."""
-    return weigh(scan or make_scan(), state(*args, **fields), registered, method)
+    return gather_evidence(scan or make_scan(), state(*args, **fields), registered, method)
 
 
 def registered_as(*targets, kind="peft", **fields):
@@ -189,11 +189,11 @@ def test_sizes_are_the_proposals_where_the_layers_are():
 @pytest.mark.parametrize(
     ("targets", "says"),
     [
-        (("q_porj",), "It hits nothing of this architecture. Closest: 'q_proj'"),
-        (r"nothing\.at\.all", "It hits nothing of this architecture."),
-        (("input_layernorm",), "It hits nothing an adapter can live on: input_layernorm hits 2 norm layers"),
-        (("self_attn",), "It hits nothing an adapter can live on: self_attn hits 2 modules no adapter can live on"),
-        (("dead_proj",), "It hits only dead layers: dead_proj is dead in 1 of 1 layer: no gradient: none came"),
+        (("q_porj",), "It matches nothing of this architecture. Closest: 'q_proj'"),
+        (r"nothing\.at\.all", "It matches nothing of this architecture."),
+        (("input_layernorm",), "It matches nothing that an adapter fits: input_layernorm hits 2 norm layers"),
+        (("self_attn",), "It matches nothing that an adapter fits: self_attn hits 2 modules no adapter can live on"),
+        (("dead_proj",), "It matches only dead layers: dead_proj is dead in 1 of 1 layer: no gradient: none came"),
     ],
 )
 def test_what_cannot_work_fails(targets, says):
@@ -201,7 +201,7 @@ def test_what_cannot_work_fails(targets, says):
     dead = replace(layer("model.layers.0.dead_proj"), live=False, proof="none came")
     found = evidence(targets, scan=make_scan(layers=[*block_layers(), dead]))
     assert failure_of(found).startswith(says)
-    assert (found.verification is None) == ("hits nothing of" in says)
+    assert (found.verification is None) == ("matches nothing of" in says)
 
 
 def test_a_listing_is_unproven():
@@ -233,7 +233,7 @@ def test_a_catastrophic_regex_ends(regex, monkeypatch):
     layers = [layer(f"model.layers.{n}.{'x' * 200}", depth=1) for n in range(500)]
     scan = make_scan(layers=[*block_layers(), *layers])
     monkeypatch.setattr(TargetMatcher, "_regex", property(refuse))
-    weigh(scan, state(regex), (), None)  # going back, none of these would end
+    gather_evidence(scan, state(regex), (), None)  # going back, none of these would end
 
 
 @pytest.mark.parametrize("regex", [REGEX, r".*proj", r"model\..*", r"(?i).*Q_PROJ", r"[^.]+"])
