@@ -12,7 +12,8 @@ from dataclasses import fields
 from functools import cache
 from itertools import pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -71,11 +72,11 @@ def _descriptions_of(record: "type[DataclassInstance]") -> dict[str, str]:
 
 def to_json(record: "DataclassInstance") -> dict[str, Any]:
     """Return the JSON form of a record: every field in order, tuples as lists."""
-    names, read = _members_of(type(record))
-    return {
-        name: value if type(value) in _PLAIN else _to_value(value)
-        for name, value in zip(names, read(record), strict=True)
-    }
+    names, nested, read = _members_of(type(record))
+    values = dict(zip(names, read(record), strict=True))
+    for name in nested:
+        values[name] = _to_value(values[name])
+    return values
 
 
 def _to_value(value: Any) -> Any:
@@ -87,11 +88,22 @@ def _to_value(value: Any) -> Any:
 
 
 @cache
-def _members_of(record: "type[DataclassInstance]") -> tuple[tuple[str, ...], Callable[[Any], Sequence[Any]]]:
-    """Return the JSON names of a record's fields and the function that reads their values."""
-    names = [field.name for field in fields(record) if not field.metadata.get("exclude")]
-    read: Callable[[Any], Any] = attrgetter(*names)
-    return tuple(map(_alias_of, names)), read if len(names) > 1 else lambda instance: (read(instance),)
+def _members_of(
+    record: "type[DataclassInstance]",
+) -> tuple[tuple[str, ...], tuple[str, ...], Callable[[Any], Sequence[Any]]]:
+    """Return the JSON names of a record's fields, those with nested values, and the function that reads all values."""
+    members = [field for field in fields(record) if not field.metadata.get("exclude")]
+    nested = tuple(_alias_of(field.name) for field in members if not _is_plain(field.type))
+    read: Callable[[Any], Any] = attrgetter(*(field.name for field in members))
+    names = tuple(_alias_of(field.name) for field in members)
+    return names, nested, read if len(names) > 1 else lambda instance: (read(instance),)
+
+
+def _is_plain(annotation: Any) -> bool:
+    """Return whether all values of a type are JSON as they are."""
+    if isinstance(annotation, UnionType):
+        return all(map(_is_plain, get_args(annotation)))
+    return annotation in _PLAIN or get_origin(annotation) is Literal
 
 
 def from_json(record: type[Record], data: Any) -> Record:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..errors import InvalidConfig
@@ -83,7 +84,7 @@ class TargetSpec:
     @property
     def values(self) -> dict[str, Any]:
         """The fields by name."""
-        return {name: getattr(self, name) for name in SPEC_FIELDS}
+        return dict(zip(SPEC_FIELDS, _read_spec(self), strict=True))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -93,6 +94,7 @@ class TargetSpec:
 
 
 SPEC_FIELDS = tuple(field.name for field in fields(TargetSpec))
+_read_spec = attrgetter(*SPEC_FIELDS)
 
 
 class HasSpec:
@@ -103,7 +105,7 @@ class HasSpec:
     @property
     def spec(self) -> TargetSpec:
         """The target spec."""
-        return TargetSpec(*(getattr(self, name) for name in SPEC_FIELDS))
+        return TargetSpec(*_read_spec(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def mapping_id(key: MappingKey, source_kind: str, revision: int, spec: TargetSpe
         "preset": key.preset,
         "source": source_kind,
         "revision": revision,
-        "spec": to_json(spec),
+        "spec": spec.values,
     }
     return digest_of(identity)
 

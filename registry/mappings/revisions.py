@@ -71,7 +71,7 @@ def _insert(write: Transaction, source: Source, added: Sequence[Mapping]) -> Non
             "peft_type": mapping.peft_type,
             "preset": mapping.preset,
             "revision": mapping.revision,
-            "spec": canonical(to_json(mapping.spec)),
+            "spec": canonical(mapping.spec.values),
             "matched": mapping.matched,
             "per_rank": mapping.per_rank,
             "fixed": mapping.fixed,
