@@ -6,7 +6,6 @@ from hashlib import sha256
 from typing import Any, NamedTuple
 
 from ...domain.targets import TargetSpec
-from ...schema import to_json
 
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 

@@ -145,7 +145,10 @@ def test_no_answer_names_the_url_and_the_way_out(url):
 )
 def test_what_is_no_loradar_service_is_said_to_be_none(answering, status, body):
     """Another service's answers are not taken for ours."""
-    with Client(answering(status, body)) as client, pytest.raises(ServiceUnreachable, match="is no loradar service"):
+    with (
+        Client(answering(status, body)) as client,
+        pytest.raises(ServiceUnreachable, match="the response is not from a loradar service"),
+    ):
         client.targets("llama")
 
 
