@@ -99,7 +99,7 @@ def test_a_part_is_not_taken_for_the_whole(service, tmp_path, monkeypatch):
     registry.add_scan(make_scan("later"))
     monkeypatch.setattr(client, "_download", lambda path, _, out: download(path, {"since": str(since)}, out))
     for asked in (None, since - 1):
-        with pytest.raises(SignatureInvalid, match=f"after serial {since}, not after None"):
+        with pytest.raises(SignatureInvalid, match=f"after serial {since}, not after {asked}"):
             client.snapshot(tmp_path / "part.jsonl", since=asked)
     assert list(tmp_path.iterdir()) == []
 
