@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from records_zoo import VERSION, make_scan
 
-from loradar import client as client_module
 from loradar.api import running
 from loradar.client import Client
+from loradar.client import client as client_module
 from loradar.errors import (
     InvalidRequest,
     LoradarError,
