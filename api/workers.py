@@ -128,5 +128,5 @@ class Checker:
             if self._stopping.is_set():  # the check was cut short and is to be repeated
                 return True
             checked = Checked(None, error.message)
-        registry.submissions.settle(submission.id, checked)
+        registry.submissions.record_check(submission.id, checked)
         return True

@@ -134,7 +134,7 @@ class Target:
         found = (
             None if failure else SubmissionEvidence("names", builds=True, spec=spec, matched=2, formula=Formula(128, 0))
         )
-        self.registry.submissions.settle(number, Checked(found, failure))
+        self.registry.submissions.record_check(number, Checked(found, failure))
 
 
 def rows_of(connection: sqlite3.Connection, table: str) -> list[Any]:

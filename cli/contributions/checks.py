@@ -77,7 +77,7 @@ class Checks:
             checked: Checked = sandbox.run(CHECK, statement, queue.registered(statement))
         except LoradarError as error:  # of the worker, or such as an architecture that cannot be built
             checked = Checked(None, error.message)
-        queue.settle(claimed.id, checked)
+        queue.record_check(claimed.id, checked)
         return True
 
     @cached_property

@@ -1,7 +1,7 @@
 """Describe the layers of a model: their roles, the slots that group them, and the blocks a selection covers."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import ClassVar, Literal
@@ -171,14 +171,12 @@ def _names_of_kinds(layers: Iterable[Layer], kinds: dict[str, BlockKind]) -> dic
         if layer.block and layer.kind not in _NO_STRUCTURE:
             owners[kinds[layer.block]][layer.owner] = None
 
-    def name_of(kind: BlockKind) -> str:
-        siblings: list[Collection[str]] = [
-            classes for other, classes in owners.items() if other[0] == kind[0] and other != kind
-        ]
-        own = [owner for owner in owners[kind] if not all(owner in classes for classes in siblings)]
-        return f"{kind[0]} ({', '.join(own)})" if siblings and own else kind[0]
-
-    return {kind: name_of(kind) for kind in owners}
+    names: dict[BlockKind, str] = {}
+    for kind, own in owners.items():
+        siblings = [classes for other, classes in owners.items() if other[0] == kind[0] and other != kind]
+        telling = [owner for owner in own if not all(owner in classes for classes in siblings)]
+        names[kind] = f"{kind[0]} ({', '.join(telling)})" if siblings and telling else kind[0]
+    return names
 
 
 SLOT_EXAMPLE: Slot = Slot("language", "attention.query", "linear", "model.layers.*.self_attn.q_proj", 32, live=True)

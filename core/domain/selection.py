@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -103,15 +103,14 @@ def size_per_rank(layer: Layer) -> int:
 
 def count_fixed(choice: Choice, norm_sizes: Mapping[str, int], gains: Mapping[str, int]) -> int:
     """Return the number of parameters trained at any rank, without heads."""
-    if choice.family == "LORA":
-        return sum(gains.get(layer.path, 0) * (layer.out_features or 0) for layer in choice.layers)
-    if choice.family == "IA3":
-        scaled = set(choice.feedforward)
-        return sum((x.in_features if x in scaled else x.out_features) or 0 for x in choice.layers)
-    if choice.family == "LN_TUNING":
-        return sum(norm_sizes[layer.path] for layer in choice.layers)
-    if (
-        choice.family == "OSF"
-    ):  # it keeps the larger half of the singular values and trains the rest, with their vectors
-        return sum((min(x.shape) - min(x.shape) // 2) * (sum(x.shape) + 1) for x in choice.layers)
-    return sum(layer.out_features or 0 for layer in choice.layers) if choice.family == "BEFT" else 0
+    scaled = set(choice.feedforward)
+    count_of_layer: dict[str, Callable[[Layer], int]] = {
+        "LORA": lambda layer: gains.get(layer.path, 0) * (layer.out_features or 0),
+        "IA3": lambda layer: (layer.in_features if layer in scaled else layer.out_features) or 0,
+        "LN_TUNING": lambda layer: norm_sizes[layer.path],
+        # OSF keeps the larger half of the singular values and trains the rest, with their vectors.
+        "OSF": lambda layer: (min(layer.shape) - min(layer.shape) // 2) * (sum(layer.shape) + 1),
+        "BEFT": lambda layer: layer.out_features or 0,
+    }
+    count = count_of_layer.get(choice.family)
+    return sum(map(count, choice.layers)) if count else 0

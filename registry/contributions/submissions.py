@@ -105,7 +105,7 @@ class Submissions:
         for submission_id, attempts in waiting:
             if attempts >= MAX_ATTEMPTS:
                 reason = f"Its machine checks were begun {MAX_ATTEMPTS} times without a result: submit it again."
-                self.settle(submission_id, Checked(None, reason))
+                self.record_check(submission_id, Checked(None, reason))
                 continue
             # The condition is repeated in the update, so that of two workers only one gets it.
             claim = update(_submissions).where(_submissions.c.id == submission_id, _waits_for_worker())
@@ -116,7 +116,7 @@ class Submissions:
                 return self.get(submission_id)
         return None
 
-    def settle(self, submission_id: int, checked: Checked) -> Submission:
+    def record_check(self, submission_id: int, checked: Checked) -> Submission:
         """Store the result of machine checks, and their scan if the architecture was not scanned before.
 
         A submission withdrawn meanwhile stays withdrawn.

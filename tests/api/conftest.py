@@ -48,7 +48,7 @@ class Service:
         evidence = (
             None if failure else SubmissionEvidence("names", builds=True, spec=spec, matched=2, formula=Formula(128, 0))
         )
-        return to_json(self.registry.submissions.settle(submission["id"], Checked(evidence, failure)))
+        return to_json(self.registry.submissions.record_check(submission["id"], Checked(evidence, failure)))
 
 
 @pytest.fixture(scope="module")

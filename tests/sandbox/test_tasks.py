@@ -86,7 +86,7 @@ def test_layers_that_somebody_lists_are_no_scan_of_ours(registry):
     checked = check(statement)
     assert checked.scan is None
     made = registry.submissions.add(statement, Actor("ada", "contributor"))
-    registry.submissions.settle(made.id, checked)
+    registry.submissions.record_check(made.id, checked)
     for preset in ("default", "mlp", "all-linear"):
         assert registry.find("llama99", preset=preset) is None
     with pytest.raises(UnknownArchitecture):

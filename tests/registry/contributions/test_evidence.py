@@ -137,7 +137,7 @@ def test_what_is_excluded_is_not_taken_for_a_slip(targets):
     """The name is there: it is not told that something like it would do."""
     none = evidence(targets, exclude_modules=("self_attn.q_proj",))
     assert none.near == {}
-    assert failure_of(none).endswith("exclude_modules leaves out all that it names.")
+    assert failure_of(none).endswith("exclude_modules excludes all that it names.")
     some = evidence(("q_proj", "k_proj", "v_porj"), exclude_modules=("q_proj",))
     assert some.near == {"v_porj": ("v_proj", "q_proj", "o_proj")}
 

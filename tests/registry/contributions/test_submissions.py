@@ -48,7 +48,7 @@ def scanned(any_registry):
 def submit(registry, statement: Statement = STATED, by: Actor = ADA, **values) -> Submission:
     """Return a submission whose checks are through."""
     made = registry.submissions.add(statement, by)
-    return registry.submissions.settle(made.id, Checked(find_evidence(statement, **values)))
+    return registry.submissions.record_check(made.id, Checked(find_evidence(statement, **values)))
 
 
 def log_of(registry) -> list[str]:
@@ -60,7 +60,7 @@ def test_the_way_of_a_submission(scanned):
     """Stated, checked, approved by another, served; every step in the log, with who and why."""
     made = scanned.submissions.add(STATED, ADA)
     assert (made.id, made.status, made.submitter, made.version) == (1, "checking", "ada", 1)
-    checked = scanned.submissions.settle(1, Checked(find_evidence(STATED)))
+    checked = scanned.submissions.record_check(1, Checked(find_evidence(STATED)))
     assert (checked.status, checked.version, checked.evidence) == ("needs_review", 2, find_evidence(STATED))
     done = scanned.backend(BOB).review(1, "approve", "as the paper has it")
     assert done == scanned.submissions.get(1)
@@ -105,7 +105,7 @@ def test_a_rejected_one_is_not_published(scanned):
 def test_what_fails_its_checks_is_not_reviewed(scanned):
     """The reason tells what to do."""
     scanned.submissions.add(STATED, ADA)
-    done = scanned.submissions.settle(1, Checked(None, "No layer ends with 'q_porj'."))
+    done = scanned.submissions.record_check(1, Checked(None, "No layer ends with 'q_porj'."))
     assert (done.status, done.reason) == ("failed", "No layer ends with 'q_porj'.")
     with pytest.raises(Conflict, match="is failed"):
         scanned.backend(BOB).review(1, "approve", "yes")
@@ -204,7 +204,7 @@ def test_one_withdraws_what_is_not_decided(scanned):
         scanned.backend(EVE).withdraw(1, "not mine")
     done = scanned.backend(ADA).withdraw(1, "mistaken")
     assert (done.status, done.reason) == ("withdrawn", "mistaken")
-    assert scanned.submissions.settle(1, Checked(find_evidence(STATED))) == done
+    assert scanned.submissions.record_check(1, Checked(find_evidence(STATED))) == done
     submit(scanned)
     assert scanned.backend(ROOT).withdraw(2, "spam").status == "withdrawn"
     with pytest.raises(Conflict, match="is withdrawn"):
@@ -220,7 +220,7 @@ def test_a_request_sent_twice_is_done_once(scanned):
         scanned.submissions.add(state("k_proj"), ADA, key=Key.of("a-key", to_json(state("k_proj"))))
     other = scanned.submissions.add(state("k_proj"), EVE, key=Key.of("a-key", to_json(state("k_proj"))))
     assert other.id == 2
-    scanned.submissions.settle(1, Checked(find_evidence(STATED)))
+    scanned.submissions.record_check(1, Checked(find_evidence(STATED)))
     review = Key.of("b-key", "approve")
     done = scanned.backend(BOB).review(1, "approve", "fine", version=2, key=review)
     assert scanned.backend(BOB).review(1, "approve", "fine", version=2, key=review) == done
@@ -267,11 +267,11 @@ def test_the_scan_of_what_nobody_scanned_is_kept(scanned):
     scan = make_scan("olmo9", proposals=(proposal("v_proj"),))
     statement = state("q_proj", name="olmo9")
     made = scanned.submissions.add(statement, ADA)
-    scanned.submissions.settle(made.id, Checked(find_evidence(statement), scan=scan))
+    scanned.submissions.record_check(made.id, Checked(find_evidence(statement), scan=scan))
     assert scanned.lookup("olmo9").source.kind == "scanner"
     other = make_scan(proposals=(proposal("v_proj"),), fingerprint="sha256:" + "1" * 64)
     made = scanned.submissions.add(STATED, ADA)
-    scanned.submissions.settle(made.id, Checked(find_evidence(STATED), scan=other))
+    scanned.submissions.record_check(made.id, Checked(find_evidence(STATED), scan=other))
     assert scanned.lookup("olmo2").spec.target_modules == ("q_proj", "v_proj")
 
 
@@ -290,7 +290,7 @@ def test_what_rests_on_a_listing_is_published_unproven(scanned):
     unproven = Verification("unproven", "", {"q_proj": {"linear": 2}}, 0.2)
     found = find_evidence(statement, verification=unproven, spec_verification=unproven)
     made = scanned.submissions.add(statement, ADA)
-    scanned.submissions.settle(made.id, Checked(replace(found, method="listing", builds=False)))
+    scanned.submissions.record_check(made.id, Checked(replace(found, method="listing", builds=False)))
     scanned.backend(BOB).review(made.id, "approve", "plausible")
     mapping = scanned.lookup("unheard-of")
     assert mapping.verification is None

@@ -34,7 +34,9 @@ def publish(registry, name, *targets, peft_type="LORA"):
     """Have the community state a mapping that was checked at an older version."""
     said = Statement("transformers", name, peft_type, "default", target_modules=targets)
     sent = registry.submissions.add(said, ADA)
-    registry.submissions.settle(sent.id, Checked(SubmissionEvidence("names", builds=True, spec=said.spec, matched=4)))
+    registry.submissions.record_check(
+        sent.id, Checked(SubmissionEvidence("names", builds=True, spec=said.spec, matched=4))
+    )
     return registry.backend(BOB).review(sent.id, "approve", "It is so.")
 
 
@@ -121,7 +123,7 @@ def test_what_was_submitted_is_not_submitted_again(registry, decision):
     assert find_earlier(registry.submissions, drift.statement) is None
     sent = registry.submissions.add(drift.statement, DRIFT, origin="drift")
     assert find_earlier(registry.submissions, drift.statement).id == sent.id
-    registry.submissions.settle(
+    registry.submissions.record_check(
         sent.id, Checked(SubmissionEvidence("names", builds=True, spec=drift.statement.spec, matched=4))
     )
     if decision:
