@@ -1,7 +1,7 @@
 """Describe the layers of a model: their roles, the slots that group them, and the blocks a selection covers."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import ClassVar, Literal
@@ -171,12 +171,14 @@ def _names_of_kinds(layers: Iterable[Layer], kinds: dict[str, BlockKind]) -> dic
         if layer.block and layer.kind not in _NO_STRUCTURE:
             owners[kinds[layer.block]][layer.owner] = None
 
-    names: dict[BlockKind, str] = {}
-    for kind, own in owners.items():
-        siblings = [classes for other, classes in owners.items() if other[0] == kind[0] and other != kind]
-        telling = [owner for owner in own if not all(owner in classes for classes in siblings)]
-        names[kind] = f"{kind[0]} ({', '.join(telling)})" if siblings and telling else kind[0]
-    return names
+    return {kind: _name_of_kind(kind, owners) for kind in owners}
+
+
+def _name_of_kind(kind: BlockKind, owners: Mapping[BlockKind, Mapping[str, None]]) -> str:
+    siblings = [classes for other, classes in owners.items() if other[0] == kind[0] and other != kind]
+    shared = set(owners[kind]).intersection(*siblings)
+    telling = [owner for owner in owners[kind] if owner not in shared]
+    return f"{kind[0]} ({', '.join(telling)})" if siblings and telling else kind[0]
 
 
 SLOT_EXAMPLE: Slot = Slot("language", "attention.query", "linear", "model.layers.*.self_attn.q_proj", 32, live=True)
