@@ -244,7 +244,7 @@ def test_a_file_that_cannot_be_written_is_named(run, tmp_path, command):
     place = tmp_path / "no" / "such" / "file"
     code, _, err = run("constants", *command, place)
     assert code == 2
-    assert err == f"Error: '{place}' cannot be written: No such file or directory. Choose another place.\n"
+    assert err == f"Error: '{place}' cannot be written: No such file or directory. Choose another path.\n"
 
 
 def test_the_facts_are_written_as_the_seed_has_them(run, tmp_path):
