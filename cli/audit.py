@@ -49,7 +49,7 @@ def audit(
         due = sorted({m.name for m in mappings if (rescan or m.verification is None) and m.name in known})
         bounds = Bounds() if workers is None else Bounds(workers)
         with Sandbox(bounds, nice=0) as sandbox:
-            scans = scan_each(library, due, sandbox.run_each, how=How(proved=True))
+            scans = scan_each(library, due, sandbox.run_each, how=How(proved=True)) if due else ()
             outcomes = registry.audit(mappings, scans, known)
     version = metadata.version(library)
     if markdown:

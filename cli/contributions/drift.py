@@ -82,7 +82,7 @@ def _find(
     due = names_to_scan(mappings, known)
     proposals = Proposals(mappings)
     with Sandbox(bounds, nice=0) as sandbox:
-        scans = scan_each(library, due, sandbox.run_each, how=How(proved=True))
+        scans = scan_each(library, due, sandbox.run_each, how=How(proved=True)) if due else ()
         outcomes = registry.audit(mappings, proposals.watch(scans), known)
     return outcomes, find_drifts(outcomes, proposals)
 

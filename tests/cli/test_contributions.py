@@ -125,11 +125,11 @@ def test_without_tokens_the_list_says_how_to_make_one(run):
     [
         (("token", "create", "ada", "--role", "king"), "Unknown role 'king'. Roles: 'contributor', 'reviewer'"),
         (("token", "create", "A da", "--role", "admin"), "Invalid token name 'A da'"),
-        (("token", "create", "loradar", "--role", "admin"), "loradar's own"),
+        (("token", "create", "loradar", "--role", "admin"), "is reserved"),
         (("token", "revoke", "7"), "Unknown token '7'"),
         (("submit", ONE), "Create one with: loradar token create NAME --role ROLE; then set LORADAR_TOKEN to it."),
         (("review", "1", "--approve", "--comment", "x"), "This needs a token."),
-        (("submit", ONE, "--url", "http://127.0.0.1:9"), "Ask whoever runs http://127.0.0.1:9 for one"),
+        (("submit", ONE, "--url", "http://127.0.0.1:9"), "Ask the operator of http://127.0.0.1:9 for one"),
         (("token", "list", "--url", "http://127.0.0.1:9"), "This needs a token."),
         (("submissions", "--status", "lost"), "Unknown status 'lost'. Give one of 'checking'"),
         (("submissions", "--origin", "mars"), "Unknown origin 'mars'. Give one of 'contributor', 'drift'."),
@@ -201,7 +201,7 @@ def test_a_statement_is_given_on_the_command_line(run, tokens, checker, registry
         ("{", "The statement cannot be read: it is not valid JSON: Expecting property name"),
         ('{"statement": 5}', "The statement, field 'name': It is missing."),
         ('{"olmo2": ["q_proj"], "olmo2": ["v_proj"]}', "'olmo2' is there twice"),
-        ('{"name": "olmo2", "target_modules": NaN}', "NaN is no number"),
+        ('{"name": "olmo2", "target_modules": NaN}', "NaN is not a number"),
         ("[" * 100_000, "The statement cannot be read: it is not valid JSON"),
         ("[]", "it has no statement"),
         ("[[1]]", "The statement, statement 1 is no statement."),
@@ -424,7 +424,7 @@ def test_a_submission_is_withdrawn_by_its_author(run, tokens):
     """And by nobody else but an admin."""
     run("submit", ONE, token=tokens["ada"])
     code, _, err = run("withdraw", "1", "--reason", "Not mine.", token=tokens["bob"])
-    assert (code, "Submission 1 is ada's." in err) == (2, True)
+    assert (code, "Submission 1 is ada's:" in err) == (2, True)
     out = run("withdraw", "1", "--reason", "I was wrong.", token=tokens["ada"])[1]
     assert out == "submission 1, withdrawn: transformers:olmo2 · LORA · default · by ada\n"
     assert "withdrawn       I was wrong." in run("submission", "1")[1]
