@@ -206,7 +206,8 @@ class Client(Connection, Backend):
             with part.open("rb") as file:
                 info = check_snapshot(file, key)
             if info.since not in (None, since):  # a valid snapshot, but of another request
-                message = f"{self.url} sent the changes after serial {info.since}, not after {since}. Try again."
+                wanted = "the whole registry" if since is None else f"those after {since}"
+                message = f"{self.url} sent the changes after serial {info.since} instead of {wanted}: try again."
                 raise SignatureInvalid(message, since=since, found=info.since)
             return info
 
