@@ -16,7 +16,8 @@ from zoo import Specimen
 
 from loradar import adapters
 
-TOLERANCE = 1e-6
+TOLERANCE = 4e-6
+"""Of outputs: where a tensor lies decides the order of its sums, and 2,000 features are added in 32 bits."""
 FAN = "fan_in_fan_out is set to False"
 EMBEDDING = "Setting `save_embedding_layers` to `True`"
 GROUPS = "LoRA adapter added to ConvNd layer with groups"

@@ -157,5 +157,7 @@ def test_limits_are_read_from_the_environment(tmp_path):
 )
 def test_what_is_no_limit_is_refused(tmp_path, variable, value):
     """The message names the variable and what would do."""
-    with pytest.raises(InvalidRequest, match=f"{variable}.*{value}.*Give"):
+    with pytest.raises(InvalidRequest, match="give ") as caught:
         Settings.from_environment({"LORADAR_HOME": str(tmp_path), variable: value})
+    assert variable in str(caught.value)
+    assert repr(value) in str(caught.value)
