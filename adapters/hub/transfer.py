@@ -73,14 +73,11 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
     Args:
         model: The model with the adapters.
         repo_id: ``org/repo``, or ``repo`` for a repo of the account.
-        private: Whether a new repo is private; the account's default if ``None``.
-        revision: Branch to commit to; the main branch if ``None``.
+        private: Whether a new repo is private; ``None`` for the account's default.
+        revision: Branch to commit to; ``None`` for the main branch.
         commit_message: Its summary.
         token: Token to use instead of ``HF_TOKEN`` or the login.
-        create_pr: Whether to open a pull request instead of committing to the branch.
-
-    Returns:
-        The address of the commit, or of the pull request.
+        create_pr: Whether to open a pull request instead; its address is returned then, else the commit's.
 
     Raises:
         InvalidReference: If ``repo_id`` cannot name a repo.
@@ -89,7 +86,6 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
     """
     require("scan", "huggingface_hub", "jinja2")
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     api, target = HfApi(token=token), Location(repo_id.removeprefix(SCHEME), revision=revision)
     with TemporaryDirectory(prefix="loradar-") as folder:
@@ -99,8 +95,7 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
             repo = api.create_repo(target.repo, private=private, exist_ok=True).repo_id
             if revision and not create_pr and not revision.startswith("refs/"):  # a pull request has its own ref
                 api.create_branch(repo, branch=revision, exist_ok=True)
-            with suppress(RemoteEntryNotFoundError):  # keep a card that was edited there
-                copyfile(api.hf_hub_download(repo, CARD, revision=revision), Path(folder, CARD))
+            _download_card(api, repo, revision, Path(folder))
         subfolder = "" if model.active_adapter == "default" else model.active_adapter
         write_card(model, Path(folder), str(Location(repo, subfolder, revision)))
         with _in_words(api, target):
@@ -108,6 +103,14 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
                 repo_id=repo, folder_path=folder, commit_message=commit_message, revision=revision, create_pr=create_pr
             )
     return commit.pr_url or commit.commit_url
+
+
+def _download_card(api: "HfApi", repo: str, revision: str | None, folder: Path) -> None:
+    """Fetch the card in the repo, if any, so that an edited one is kept."""
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with suppress(RemoteEntryNotFoundError):
+        copyfile(api.hf_hub_download(repo, CARD, revision=revision), folder / CARD)
 
 
 def _in_words(api: "HfApi", location: Location) -> AbstractContextManager[None]:

@@ -19,7 +19,7 @@ from ..meta_run.memory import give_back
 from ..sources.recipes import Change, Recipe
 from .config_tree import Path, Section, find_limit, list_sections, replaced
 from .depths import DEPTHS, fewer_experts, shallowed
-from .inputs import fewer_tokens, smaller_images
+from .small_inputs import fewer_tokens, smaller_images
 from .widths import narrowed
 
 LIMITS = ((64, True), (64, False), (10, True), (8, True), (5, True), (4, True), (2, False), (1, False))
