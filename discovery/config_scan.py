@@ -7,12 +7,12 @@ of a hub, a pretrained backbone) are removed or rejected before the configuratio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..data import read_facts
 from ..domain.scans import Scan
 from ..errors import InvalidRequest, ScanFailed, UnknownArchitecture
 from ..extras import require
 from ..validation.text import explain_invalid_name, shorten
 from . import sources
-from .facts.data_files import read_facts
 from .scanner import scan
 from .sources.hub import offline
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
+from ..data import read_facts
 from ..domain.architectures import Architecture
 from ..domain.layers import Layer
 from ..domain.scans import Scan
@@ -16,7 +17,6 @@ from ..domain.submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS
 from ..domain.vocabulary import Tower
 from ..errors import InvalidRequest, NoAdaptableLayers
 from ..validation.text import explain_invalid_name, explain_invalid_path, shorten
-from .facts.data_files import read_facts
 from .facts.model_facts import ModelFacts
 from .facts.prompt_settings import read_prompt_facts
 from .facts.towers import TowerMap, is_below, list_prefixes

@@ -10,8 +10,8 @@ from importlib import import_module
 
 import torch
 
+from ..data import read_facts
 from ..errors import LoradarError
-from .facts.data_files import read_facts
 from .meta_run.memory import map_large
 from .scanner import scan
 from .sources import quiet_libraries

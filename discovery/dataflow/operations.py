@@ -5,7 +5,7 @@ from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 - the usual name for it
 
-from ..facts.data_files import read_facts
+from ...data import read_facts
 from .tape import Op, Ref
 
 _FAMILIES = {name: frozenset(operations) for name, operations in read_facts("operations.toml").items()}

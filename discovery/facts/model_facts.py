@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import nn
 
+from ...data import read_facts
 from ...domain.architectures import Architecture
 from ...domain.vocabulary import Library, Tower
-from .data_files import read_facts
 from .layers import Site, repeats_blocks, walk
 from .outline import Part, draw_outline
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from ...data import read_facts
 from ...domain.patterns import pattern_of
-from ..facts.data_files import read_facts
 from .probes import Factored, Probe, Unfitting
 
 TOLERANCE = 1e-4

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import nn
 
+from ...data import read_facts
 from ...domain.architectures import Architecture
 from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
 from ...domain.summaries import ArchitectureDetail
 from ...errors import LoradarError
 from ...references import Reference
-from ..facts.data_files import read_facts
 from ..facts.model_facts import list_settings, settings_of
 from ..sources import find_recipe
 from .proofs import Proof, Verdict

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from ..facts.data_files import read_facts
+from ...data import read_facts
 
 _TOKEN = re.compile(r"[*/+-]|\w+")
 _OPERATIONS = {

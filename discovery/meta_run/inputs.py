@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..facts.data_files import read_facts
+from ...data import read_facts
 from .input_shapes import Sizes
 from .tensor_values import FakeConstants
 

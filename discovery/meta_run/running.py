@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ..facts.data_files import read_facts
+from ...data import read_facts
 from .conditions import plain_settings, time_limit, untouched, weights_on_cpu, weights_on_meta
 from .fake_values import FakeValues
 from .input_search import Failure, Search

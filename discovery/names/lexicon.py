@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
+from ...data import read_facts
 from ...domain.vocabulary import Role
-from ..facts.data_files import read_facts
 
 PLAIN = "plain"
 """The context of a layer with no known word around it."""

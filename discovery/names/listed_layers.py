@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from ...data import read_facts
 from ...domain.layers import Layer
 from ...domain.submissions import ListedLayer
 from ...domain.vocabulary import Kind
-from ..facts.data_files import read_facts
 from ..facts.layers import READS_ITS_PARTS
 from .lexicon import load_lexicon, words_of
 

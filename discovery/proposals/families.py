@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ...data import read_facts
 from ...domain.layers import Blocks, Layer
 from ...domain.methods import get_family, get_method
 from ...domain.scans import Proposal
 from ...domain.selection import Choice, count_fixed, count_gains, count_per_rank, make_spec
 from ...domain.targets import Formula
 from ...domain.vocabulary import Role
-from ..facts.data_files import read_facts
 from .reasons import describe_expert_stacks, describe_left_out, describe_slots
 from .rules import EXPERT, MIXER_INPUT, Candidates, all_linear, choose_candidates, choose_layers, is_reached, with_roles
 

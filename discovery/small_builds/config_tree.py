@@ -7,7 +7,7 @@ from dataclasses import dataclass, is_dataclass
 from functools import cache
 from typing import Any
 
-from ..facts.data_files import read_facts
+from ...data import read_facts
 
 Path = tuple[str | int, ...]
 

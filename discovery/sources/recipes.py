@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from ...data import read_facts
 from ...errors import LoradarError, ScanFailed
-from ..facts.data_files import read_facts
 from .weights import filled, move_to_meta, unfilled, wake
 
 Change = Callable[[Any], Any]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
-from ..facts.data_files import read_facts
+from ...data import read_facts
 from .recipes import Change, find_override
 
 if TYPE_CHECKING:

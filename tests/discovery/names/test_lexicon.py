@@ -2,7 +2,7 @@
 
 import pytest
 
-from loradar.discovery.facts.data_files import read_facts
+from loradar.data import read_facts
 from loradar.discovery.facts.model_facts import ModelFacts
 from loradar.discovery.facts.towers import TowerMap
 from loradar.discovery.names.lexicon import load_lexicon, words_of

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from transformers import LlamaConfig
 
+from loradar.data import read_facts
 from loradar.discovery import list_layers, sources
-from loradar.discovery.facts.data_files import read_facts
 from loradar.discovery.meta_run.running import run_model
 from loradar.discovery.small_builds import small_builds
 from loradar.discovery.small_builds.builds import structure

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from loradar.data import read_facts
 from loradar.discovery import sources
-from loradar.discovery.facts.data_files import read_facts
 from loradar.errors import ScanFailed
 from loradar.references import Reference
 
