@@ -14,8 +14,7 @@ from typing import BinaryIO
 from ..errors import Overloaded
 from ..registry import Registry
 from ..settings import Settings
-from ..signing import Signer
-from ..snapshots import signed_lines
+from ..snapshots import Signer, signed_lines
 
 FRESH_SECONDS = 60.0
 """Age up to which an outdated snapshot is served: the change feed has the rest, and a new one takes seconds."""

@@ -34,8 +34,7 @@ def snapshot(
         else:
             from ..registry import Registry
             from ..settings import Settings
-            from ..signing import Signer
-            from ..snapshots import write_snapshot
+            from ..snapshots import Signer, write_snapshot
 
             signer = Signer.of(Settings.from_environment())
             with Registry.open() as registry, registry.snapshot(since) as lines:

@@ -8,8 +8,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ...schema import to_json
-from ...signing import ALGORITHM
-from ...snapshots import SnapshotKey
+from ...snapshots import ALGORITHM, SnapshotKey
 from ..conditional_requests import CACHE_CONTROL, names_tag
 from ..dependencies import OpenRegistry
 from ..snapshot_files import Kept, Snapshots

@@ -10,8 +10,7 @@ from loradar.domain.identities import LOCAL
 from loradar.errors import InvalidRequest, NotRegistered, ServiceUnreachable, SignatureInvalid, UnknownArchitecture
 from loradar.registry import Registry
 from loradar.settings import Settings
-from loradar.signing import Signer
-from loradar.snapshots import check_snapshot
+from loradar.snapshots import Signer, check_snapshot
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from loradar.errors import InvalidConfig, MissingExtra, SignatureInvalid
 from loradar.settings import SIGNING_KEY_VARIABLE, Settings
-from loradar.signing import FILE, Signer, check_signature
+from loradar.snapshots import KEY_FILE, Signer, check_signature
 
 GIVEN = b64encode(bytes(range(32))).decode()
 # RFC 8032, section 7.1, test 2: secret key, public key, message and signature.
@@ -36,10 +36,10 @@ def test_it_is_the_ed25519_of_the_standard(tmp_path):
 def test_a_key_is_made_once_and_nobody_else_may_read_it(settings):
     """In the folder of the settings."""
     first = Signer.of(settings)
-    path = settings.home / FILE
+    path = settings.home / KEY_FILE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert Signer.of(settings).key == first.key
-    assert os.listdir(settings.home) == [FILE]  # noqa: PTH208 - names alone
+    assert os.listdir(settings.home) == [KEY_FILE]  # noqa: PTH208 - names alone
 
 
 def test_those_who_come_at_once_have_one_key(settings):
@@ -54,7 +54,7 @@ def test_a_key_that_is_given_goes_first(tmp_path, monkeypatch):
     monkeypatch.setenv(SIGNING_KEY_VARIABLE, GIVEN)
     settings = Settings.from_environment()
     assert Signer.of(settings).key == Signer.of(Settings(tmp_path, "sqlite://", GIVEN)).key
-    assert not (settings.home / FILE).exists()
+    assert not (settings.home / KEY_FILE).exists()
     assert GIVEN not in repr(settings)
 
 
@@ -69,11 +69,11 @@ def test_a_key_that_is_none_is_refused_without_its_value(tmp_path, text):
 @pytest.mark.parametrize("content", [b"spoiled", bytes(range(200, 232))], ids=["text", "bytes"])
 def test_a_key_s_file_that_is_spoiled_or_away_is_named(tmp_path, content):
     """With the variable that would help."""
-    (tmp_path / FILE).write_bytes(content)
+    (tmp_path / KEY_FILE).write_bytes(content)
     with pytest.raises(InvalidConfig, match="signing-key: it must be base64 of 32 bytes"):
         Signer.of(Settings(tmp_path, "sqlite://"))
     with pytest.raises(InvalidConfig, match=SIGNING_KEY_VARIABLE):
-        Signer.of(Settings(tmp_path / FILE, "sqlite://"))
+        Signer.of(Settings(tmp_path / KEY_FILE, "sqlite://"))
 
 
 def test_no_other_key_message_or_signature_fits(tmp_path):
