@@ -6,8 +6,7 @@ python docs/renames.py
 from collections import defaultdict
 from pathlib import Path
 
-from loradar.catalog.entries import list_catalogs, read_catalog
-from loradar.catalog.older_versions import list_older, read_older
+from loradar.catalog.entries import list_catalogs, list_older, read_catalog, read_older
 from loradar.domain.versions import Rename
 
 PAGE = Path(__file__).parent / "versions.md"

@@ -7,8 +7,7 @@ from importlib import metadata
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, cast
 
-from ...catalog.entries import CatalogEntry, CatalogHeader, list_catalogs, read_catalog
-from ...catalog.older_versions import older_lines
+from ...catalog.entries import CatalogEntry, CatalogHeader, list_catalogs, older_lines, read_catalog
 from ...domain.scans import Scan
 from ...domain.versions import parse_version
 from ...errors import InvalidRequest
@@ -55,7 +54,7 @@ def _peft_entries() -> dict[tuple[str, str], list[Entry]]:
 
 
 def compare_catalog(file: Traversable) -> Iterator[str]:
-    """Yield the lines of the differences of an older version's catalog (``loradar.catalog.older_versions``).
+    """Yield the lines of the differences of an older version's catalog (``loradar.catalog.entries``).
 
     Raises:
         InvalidRequest: If the file is not a catalog, or its library has no catalog of a newer version.

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import Version
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from ...catalog.entries import Catalog, CatalogEntry, read_catalog
-from ...catalog.older_versions import OlderCatalog, read_older
+from ...catalog.entries import Catalog, CatalogEntry, OlderCatalog, read_catalog, read_older
 from ...domain.mappings import Mapping, Source, Verification
 from ...domain.versions import parse_version
 from ...schema import to_json

@@ -4,8 +4,7 @@ import os
 from hashlib import sha256
 from importlib.resources.abc import Traversable
 
-from ...catalog.entries import list_catalogs
-from ...catalog.older_versions import list_older
+from ...catalog.entries import list_catalogs, list_older
 from ..peft_constants.reading import constants_file
 
 _TAIL = 1 << 16

@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 from records_zoo import make_scan, proposal
 
-from loradar.catalog.entries import Catalog, CatalogEntry, CatalogHeader, list_catalogs, read_catalog
-from loradar.catalog.older_versions import list_older, older_lines, read_older
+from loradar.catalog.entries import (
+    Catalog,
+    CatalogEntry,
+    CatalogHeader,
+    list_catalogs,
+    list_older,
+    older_lines,
+    read_catalog,
+    read_older,
+)
 from loradar.domain.architectures import Architecture
 from loradar.domain.versions import Rename
 from loradar.errors import InvalidRequest

@@ -10,8 +10,16 @@ from dataclasses import replace
 import pytest
 from records_zoo import make_scan, proposal
 
-from loradar.catalog.entries import Catalog, CatalogHeader, catalog_lines, list_catalogs, read_catalog
-from loradar.catalog.older_versions import list_older, older_lines, read_older
+from loradar.catalog.entries import (
+    Catalog,
+    CatalogHeader,
+    catalog_lines,
+    list_catalogs,
+    list_older,
+    older_lines,
+    read_catalog,
+    read_older,
+)
 from loradar.domain.versions import Versions
 from loradar.registry import Registry, catalog_entry
 from loradar.registry.versions.renames import find_renames

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 from records_zoo import VERSION, block_layers, make_scan, proposal
 
-from loradar.catalog.entries import Catalog, CatalogHeader, catalog_lines
-from loradar.catalog.older_versions import older_lines
+from loradar.catalog.entries import Catalog, CatalogHeader, catalog_lines, older_lines
 from loradar.domain.layers import Slot
 from loradar.domain.mappings import Verification
 from loradar.domain.targets import Formula
