@@ -6,8 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..domain.architectures import Architecture
-from ..domain.mappings import Mapping
-from ..domain.summaries import ArchitectureDetail
+from ..domain.mappings import ArchitectureDetail, Mapping
 from ..errors import UnknownArchitecture
 from ..registry import Registry, sqlite_file
 from ..settings import Settings

@@ -17,11 +17,10 @@ from torch import nn
 from ..discovery import identify, read_model, scan_module
 from ..domain.architectures import Architecture
 from ..domain.layers import Layer
-from ..domain.mappings import Mapping
+from ..domain.mappings import ArchitectureDetail, Mapping
 from ..domain.methods import get_method
 from ..domain.patterns import name_targets, pattern_of
 from ..domain.scans import Scan
-from ..domain.summaries import ArchitectureDetail
 from ..domain.targets import TargetSpec, excluding, find_hits, without_exclusion
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
 from ..registry import Registry, verify

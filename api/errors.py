@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Match
 
 from ..errors import DatabaseUnusable, InvalidRequest, LoradarError, NotAuthenticated, TooLarge
-from ..validation.bodies import describe_problem
+from ..validation.text import describe_problem
 
 LOGGER = logging.getLogger("loradar.api")
 

@@ -12,7 +12,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import InvalidRequest
-from ..validation.bodies import parse_json
+from ..validation.text import parse_json
 from .authentication import needs_actor, require_actor
 from .errors import http_error_response
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..domain.vocabulary import list_some
 from ..errors import ConstantsUnreadable, InvalidRequest, UnknownArchitecture, WorkerFailed
 from ..extras import require
 from ..schema import to_json
-from ..wording import list_some
 from .files import write_file, writing
 from .output import show
 

@@ -11,16 +11,19 @@ from ..backend import Backend
 from ..domain.changes import ArchitectureHistory, Change, ChangePage, Revision
 from ..domain.identities import Actor, NewToken, Token, TokenList, TokenRole
 from ..domain.layers import Slot
-from ..domain.mappings import BatchAnswers, Mapping, MappingFound, MappingPage
-from ..domain.submissions import Difference, Filters, ReviewDecision, Statement, Submission, SubmissionPage
-from ..domain.summaries import (
+from ..domain.mappings import (
     ArchitectureDetail,
     ArchitecturePage,
     ArchitectureSlots,
     ArchitectureSummary,
+    BatchAnswers,
+    Mapping,
+    MappingFound,
+    MappingPage,
     Neighbour,
     NeighbourList,
 )
+from ..domain.submissions import Difference, Filters, ReviewDecision, Statement, Submission, SubmissionPage
 from ..errors import LoradarError, SignatureInvalid, to_error
 from ..schema import to_json
 from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, part_of

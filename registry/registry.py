@@ -10,10 +10,9 @@ from ..domain.architectures import Architecture
 from ..domain.changes import AuditLogReport, Change, Revision
 from ..domain.identities import LOCAL, Actor
 from ..domain.layers import Slot
-from ..domain.mappings import Mapping, Source
+from ..domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping, Neighbour, Source
 from ..domain.scans import Scan
 from ..domain.submissions import Difference
-from ..domain.summaries import ArchitectureDetail, ArchitectureSummary, Neighbour
 from ..domain.vocabulary import SourceKind
 from ..settings import Settings
 from . import mirror, store

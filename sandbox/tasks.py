@@ -18,8 +18,8 @@ from ..domain.vocabulary import Library
 from ..errors import InvalidReference, InvalidRequest, InvalidStatement, LoradarError, UnknownArchitecture, quoted
 from ..references import Reference
 from ..schema import dump_json
-from ..validation.bodies import describe_problem, parse_json
 from ..validation.statements import STRICT, LayersField, NameField
+from ..validation.text import describe_problem, parse_json
 
 KnownBy = Literal["dataflow", "names", "listing"]
 

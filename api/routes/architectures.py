@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
-from ...domain.summaries import ArchitectureDetail, ArchitecturePage, NeighbourList
+from ...domain.mappings import ArchitectureDetail, ArchitecturePage, NeighbourList
 from ...domain.vocabulary import Library
 from ...schema import to_json
 from ..dependencies import NAME_LENGTH, PLACE_PATTERN, LibraryName, Name, OpenRegistry

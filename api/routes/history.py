@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 
 from ...domain.architectures import ArchitectureName
 from ...domain.changes import ArchitectureHistory, ChangePage
-from ...domain.summaries import ArchitectureSlots
+from ...domain.mappings import ArchitectureSlots
 from ...schema import to_json
 from ..dependencies import LibraryName, Name, OpenRegistry
 from ..error_responses import NOT_FOUND

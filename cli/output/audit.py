@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ...wording import list_some
+from ...domain.vocabulary import list_some
 from . import show
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from ...domain.summaries import Neighbour
+    from ...domain.mappings import Neighbour
 
 
 LIVENESS = {True: "live", False: "dead", None: "unproven"}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ...wording import count_layers
+from ...domain.vocabulary import count_layers
 from . import show
 
 if TYPE_CHECKING:

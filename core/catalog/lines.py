@@ -15,9 +15,8 @@ from ..domain.layers import Coverage, Slot
 from ..domain.mappings import Verification
 from ..domain.scans import Proposal
 from ..domain.targets import Formula, TargetMatcher, TargetSpec
-from ..domain.vocabulary import Kind, Library, Tower
+from ..domain.vocabulary import Kind, Library, Tower, describe_slot
 from ..schema import to_json
-from ..wording import describe_slot
 
 if TYPE_CHECKING:
     from .entries import CatalogEntry
@@ -44,10 +43,10 @@ class Packer:
 
     def lines(self, entry: "CatalogEntry") -> Iterator[str]:
         """Yield the line of an entry, preceded by the shared parts not written before."""
-        shared = to_text(_pack_structure(entry))
-        structure = _digest(shared, _STRUCTURE_ID)
+        shared = _pack_structure(entry)
+        structure = _digest(to_text(shared), _STRUCTURE_ID)
         if self._is_new(structure):
-            yield to_text({"structure": structure, **json.loads(shared)})
+            yield to_text({"structure": structure, **shared})
         own = {to_slot_reason(slot) for slot in entry.slots}
         reasons = [r for r in dict.fromkeys(r for p in entry.proposals for r in p.reasons) if r not in own]
         for reason in reasons:

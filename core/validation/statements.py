@@ -21,7 +21,6 @@ from ..domain.methods import UNTARGETED, get_method, list_methods
 from ..domain.submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS, ListedLayer, Statement
 from ..domain.vocabulary import Library, Preset
 from ..errors import InvalidStatement, LoradarError, quoted
-from .bodies import REJECTED, describe_problem
 from .text import (
     HIDDEN,
     NAME_LENGTH,
@@ -30,8 +29,10 @@ from .text import (
     RATIONALE_LENGTH,
     REGEX_LENGTH,
     REGEX_PATTERN,
+    REJECTED,
     TARGET_LENGTH,
     TARGET_PATTERN,
+    describe_problem,
     explain_invalid_name,
     explain_invalid_path,
     explain_invalid_regex,
@@ -116,10 +117,6 @@ def _check_unique(layers: "list[LayerBody]") -> "list[LayerBody]":
     return layers
 
 
-def _is_whole(given: Any) -> bool:
-    return isinstance(given, float) and given.is_integer()
-
-
 def _text(length: int, pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "minLength": 1, "maxLength": length, "pattern": pattern})
 
@@ -149,7 +146,7 @@ Rationale = Annotated[
     rejecting(explain_invalid_text),
     WithJsonSchema({"type": "string", "maxLength": RATIONALE_LENGTH, "pattern": f"^[^{HIDDEN}]*$"}),
 ]
-WHOLE = BeforeValidator(lambda given: int(given) if _is_whole(given) else given)
+WHOLE = BeforeValidator(lambda given: int(given) if isinstance(given, float) and given.is_integer() else given)
 """Accept as an integer what JSON Schema does: 2.0, but neither "2" nor true."""
 Shape = Annotated[
     list[Annotated[int, Field(ge=1, le=LARGEST_DIMENSION), WHOLE]], Field(min_length=1, max_length=MOST_DIMENSIONS)

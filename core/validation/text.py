@@ -1,9 +1,15 @@
-"""Validate text from outside: each function returns the problem in a sentence, or ``None``.
+"""Validate text and JSON from outside.
 
-Names are printable ASCII; because a homoglyph looks like a letter, a message gives the code point of a character.
+The functions ``explain_invalid_...`` return the problem in a sentence, or ``None``. Names are printable ASCII; because
+a homoglyph looks like a letter, a message gives the code point of a character.
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import InvalidRequest
+from ..extras import require
 
 NAME_LENGTH = 255
 TARGET_LENGTH = 255
@@ -19,6 +25,11 @@ HIDDEN = (
     r"\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
 )
 """Control characters except line feeds and tabs, and invisible, line-ending and bidirectional characters."""
+
+REJECTED = "rejected"
+"""Type of the problems that loradar's own validators report; their messages show the value where it is safe."""
+
+_MESSAGES = {"extra_forbidden": "There is no such field", "missing": "It is missing"}
 
 
 def find_character(text: str, pattern: str = r"[^ -~]") -> str | None:
@@ -101,3 +112,32 @@ def explain_invalid_reason(text: str) -> str | None:
 def shorten(text: str) -> str:
     """Return a text quoted and cut to the length of a line."""
     return repr(text if len(text) <= 64 else f"{text[:61]}...")  # noqa: PLR2004 - fits a line
+
+
+def parse_json(data: bytes) -> Any:
+    """Return the value of a JSON text in UTF-8 without repeated names, ``NaN`` or deep nesting.
+
+    Raises:
+        InvalidRequest: Naming the position and the problem.
+        MissingExtra: If the ``server`` extra is not installed.
+    """
+    require("server", "jiter")
+    from jiter import from_json  # noqa: PLC0415 - an extra
+
+    try:
+        # No cache: text of clients would stay in memory.
+        return from_json(data, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="none")
+    except ValueError as error:
+        message = f"The body is no JSON this service reads: {error}. Send one JSON value in UTF-8."
+        raise InvalidRequest(message, field="body", problem=str(error)) from error
+
+
+def describe_problem(problem: Mapping[str, Any]) -> str:
+    """Return an item of ``ValidationError.errors()`` as a sentence without its full stop."""
+    kind, value = problem["type"], problem.get("input")
+    message: str = problem["msg"].removeprefix("Value error, ").rstrip(".")
+    if kind in _MESSAGES:
+        return _MESSAGES[kind]
+    if kind in {REJECTED, "value_error"} or not isinstance(value, str | int | float):
+        return message
+    return f"{message}, not {shorten(str(value))}"

@@ -9,8 +9,8 @@ from torch import nn
 from ...data import read_facts
 from ...domain.architectures import Architecture
 from ...domain.layers import Layer
+from ...domain.mappings import ArchitectureDetail
 from ...domain.patterns import pattern_of
-from ...domain.summaries import ArchitectureDetail
 from ...errors import LoradarError
 from ...references import Reference
 from ..facts.model_facts import list_settings, settings_of

@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
 from ...domain.selection import Choice
-from ...domain.vocabulary import RANK, Tower
-from ...wording import count_layers, describe_slot
+from ...domain.vocabulary import RANK, Tower, count_layers, describe_slot
 from .rules import ADAPTABLE_KINDS, NEVER
 
 LAYOUTS = {"in_out": "input first (transposed)", "out_in": "output first"}

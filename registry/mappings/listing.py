@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, tuple_
 
 from ...domain.architectures import Architecture
-from ...domain.mappings import Mapping
-from ...domain.summaries import ArchitectureDetail, ArchitectureSummary
+from ...domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping
 from ...errors import InvalidRequest, UnknownArchitecture
 from ..db import tables
 from ..versions.stored_names import list_renames, list_slots

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from ...domain.architectures import Architecture
 from ...domain.layers import Slot
-from ...domain.summaries import Neighbour
+from ...domain.mappings import Neighbour
 from ..db import tables
 from ..db.database import serial_of
 from ..versions.stored_names import SLOT_COLUMNS, list_slots

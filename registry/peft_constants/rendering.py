@@ -9,8 +9,7 @@ from importlib import metadata
 from importlib.resources import files
 from typing import Any
 
-from ...domain.mappings import Mapping
-from ...domain.summaries import ArchitectureSummary
+from ...domain.mappings import ArchitectureSummary, Mapping
 from ...domain.targets import Targets
 from .export import ExportPlan, plan_export, to_plain
 from .reading import IA3_FEEDFORWARD_TABLE, TARGETS_TABLE, PeftConstants, load_constants, peft_type_of

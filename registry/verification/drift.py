@@ -14,8 +14,8 @@ from ...domain.mappings import Mapping, Source
 from ...domain.methods import TARGETED, get_method
 from ...domain.scans import Scan
 from ...domain.submissions import OPEN_STATUSES, Statement, Submission
+from ...domain.vocabulary import count_layers
 from ...schema import to_json
-from ...wording import count_layers
 from ..mappings.entries import entries_of_proposals
 from ..mappings.precedence import PRECEDENCE, best_for, stored_under
 from ..results import Outcome

@@ -13,8 +13,7 @@ from typing import get_args
 from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
 from ...domain.targets import TargetSpec
-from ...domain.vocabulary import Role
-from ...wording import count_layers, list_some
+from ...domain.vocabulary import Role, count_layers, list_some
 from .matching import NOT_A_LAYER, Match, is_dead
 
 ROLE_ORDER = get_args(Role)

@@ -4,7 +4,7 @@ import pytest
 from records_zoo import make_scan
 from shapes import documented
 
-from loradar.domain.summaries import ArchitectureDetail, ArchitecturePage, NeighbourList
+from loradar.domain.mappings import ArchitectureDetail, ArchitecturePage, NeighbourList
 from loradar.schema import to_json
 
 

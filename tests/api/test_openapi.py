@@ -18,7 +18,6 @@ RECORDS = (
     "domain.mappings",
     "domain.scans",
     "domain.submissions",
-    "domain.summaries",
     "errors",
     "snapshots",
 )

@@ -6,9 +6,8 @@ from shapes import documented
 
 from loradar.domain.changes import ArchitectureHistory, ChangePage, Revision
 from loradar.domain.identities import LOCAL
-from loradar.domain.mappings import BatchAnswers, MappingPage
+from loradar.domain.mappings import ArchitectureSlots, BatchAnswers, MappingPage
 from loradar.domain.submissions import Difference
-from loradar.domain.summaries import ArchitectureSlots
 from loradar.errors import DatabaseUnusable
 from loradar.registry import Registry
 from loradar.schema import to_json

@@ -11,10 +11,9 @@ from shapes import documented, validator
 from loradar.domain.architectures import Architecture
 from loradar.domain.changes import REVISION_EXAMPLE, Revision
 from loradar.domain.layers import Evidence, Layer
-from loradar.domain.mappings import MAPPING_EXAMPLE, Mapping
+from loradar.domain.mappings import DETAIL_EXAMPLE, MAPPING_EXAMPLE, ArchitectureDetail, Mapping
 from loradar.domain.scans import Scan
 from loradar.domain.submissions import SUBMISSION_EXAMPLE, Submission
-from loradar.domain.summaries import DETAIL_EXAMPLE, ArchitectureDetail
 from loradar.schema import dump_json, from_json, to_json
 
 EXAMPLES = [

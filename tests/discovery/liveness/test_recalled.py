@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
 from loradar.discovery import scan_module
 from loradar.domain.layers import Slot
-from loradar.domain.summaries import ArchitectureDetail
+from loradar.domain.mappings import ArchitectureDetail
 
 SMALL = {
     "vocab_size": 64,

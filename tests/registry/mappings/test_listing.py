@@ -3,7 +3,7 @@
 import pytest
 from records_zoo import make_scan, proposal
 
-from loradar.domain.summaries import ArchitectureDetail, ArchitectureSummary
+from loradar.domain.mappings import ArchitectureDetail, ArchitectureSummary
 from loradar.errors import UnknownArchitecture
 from loradar.schema import from_json, to_json
 

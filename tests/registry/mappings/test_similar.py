@@ -6,7 +6,7 @@ import pytest
 from records_zoo import make_scan
 
 from loradar.domain.layers import Slot
-from loradar.domain.summaries import Neighbour
+from loradar.domain.mappings import Neighbour
 from loradar.errors import NotRegistered, UnknownArchitecture
 from loradar.registry import Registry
 from loradar.schema import from_json, to_json

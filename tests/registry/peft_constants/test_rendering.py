@@ -6,7 +6,7 @@ import sys
 from constants_zoo import mapping
 
 from loradar.domain.architectures import Architecture
-from loradar.domain.summaries import ArchitectureSummary
+from loradar.domain.mappings import ArchitectureSummary
 from loradar.registry import (
     ExportOptions,
     constants_python,
