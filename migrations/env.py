@@ -6,7 +6,7 @@ Alembic loads this file by path, so its imports are absolute.
 from alembic import context
 from sqlalchemy import Connection
 
-from loradar.registry.db.engine import connect_to, transaction
+from loradar.registry.db.database import connect_to, transaction
 from loradar.registry.db.prepare import create_folder
 from loradar.registry.db.tables import metadata
 from loradar.settings import Settings

@@ -32,7 +32,7 @@ from .verification.verify import verify
 if TYPE_CHECKING:
     from .contributions.idempotency import Key
     from .contributions.local_backend import LocalBackend
-    from .db.engine import sqlite_file
+    from .db.database import sqlite_file
     from .mappings.listing import mapping_place
     from .registry import Registry
 
@@ -41,7 +41,7 @@ _IMPORTING_SQLALCHEMY = {
     "LocalBackend": ".contributions.local_backend",
     "Registry": ".registry",
     "mapping_place": ".mappings.listing",
-    "sqlite_file": ".db.engine",
+    "sqlite_file": ".db.database",
 }
 
 __all__ = [

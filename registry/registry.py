@@ -20,9 +20,8 @@ from .contributions.local_backend import LocalBackend
 from .contributions.submissions import Submissions
 from .contributions.tokens import Tokens
 from .db import audit_verification, prepare, tables
-from .db.database import Database, serial_of
+from .db.database import Database, masked, serial_of
 from .db.encoding import MappingKey
-from .db.engine import masked
 from .mappings import compare, history, listing, not_found, resolve
 from .mappings.similar import Similarity
 from .peft_constants.reading import PeftConstants

@@ -38,9 +38,9 @@ def precheck(statement: Statement) -> None:
             listed.
         MissingExtra: If there is a regex, and google-re2 is not installed.
     """
-    from ..registry.contributions.safe_regex import check_regexes  # noqa: PLC0415 - core reaches the registry in functions alone
+    from ..registry.contributions.safe_regex import check_regexes  # noqa: PLC0415
 
-    check_regexes(statement.spec)
+    check_regexes(statement)
     if not statement.layers and not is_buildable(statement.library):
         why = (
             "is a class of somebody's own, which is never imported"

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InvalidRequest
-from ..extras import require
 
 NAME_LENGTH = 255
 TARGET_LENGTH = 255
@@ -119,10 +118,8 @@ def parse_json(data: bytes) -> Any:
 
     Raises:
         InvalidRequest: Naming the position and the problem.
-        MissingExtra: If the ``server`` extra is not installed.
     """
-    require("server", "jiter")
-    from jiter import from_json  # noqa: PLC0415 - an extra
+    from jiter import from_json  # noqa: PLC0415 - of the service's extra
 
     try:
         # No cache: text of clients would stay in memory.

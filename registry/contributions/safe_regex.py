@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ...domain.targets import TargetMatcher, Targets, TargetSpec
+from ...domain.submissions import Statement
+from ...domain.targets import TargetMatcher, Targets
 from ...errors import InvalidStatement
 from ...extras import require
 from ...validation.text import explain_invalid_regex
@@ -41,14 +42,14 @@ class LinearMatcher:
         return compile_regex(str(self.targets))
 
 
-def check_regexes(spec: TargetSpec) -> None:
-    """Compile every regex of a spec; none is run.
+def check_regexes(statement: Statement) -> None:
+    """Compile every regex of a statement; none is run.
 
     Raises:
         InvalidStatement: If RE2 rejects one; names its field.
     """
     for field in REGEX_FIELDS:
-        given = getattr(spec, field)
+        given = getattr(statement, field)
         if isinstance(given, str):
             compile_regex(given, field)
 

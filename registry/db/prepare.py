@@ -13,8 +13,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 
 from ...settings import DATABASE_URL_VARIABLE
 from . import HEAD, tables
-from .database import Database
-from .engine import first_use_transaction, masked, sqlite_file, unusable, use_write_ahead_log
+from .database import Database, first_use_transaction, masked, sqlite_file, unusable, use_write_ahead_log
 
 QUIET_SECONDS = 1.0
 """How long creating or upgrading a registry, or waiting for it, may take before a line on standard error reports it."""

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, create_engine, inspect
 
 from loradar.registry import Registry
 from loradar.registry.db import HEAD
-from loradar.registry.db.engine import connect_to, transaction
+from loradar.registry.db.database import connect_to, transaction
 from loradar.registry.db.prepare import OUR_TABLES
 from loradar.registry.db.tables import metadata
 from loradar.settings import Settings

@@ -217,9 +217,9 @@ def test_a_listing_is_unproven():
 )
 def test_what_re2_leaves_out_is_refused(field, regex):
     """With the field, the reason and the way out; before anything is matched."""
-    spec = TargetSpec(**{"target_modules": ("q_proj",), field: regex})
+    statement = replace(state(), **{field: regex})
     with pytest.raises(InvalidStatement, match=rf"^{field}.*(RE2|4096)") as caught:
-        check_regexes(spec)
+        check_regexes(statement)
     assert caught.value.details["field"] == field
 
 

@@ -16,7 +16,7 @@ from patience import patience
 
 from loradar.errors import DatabaseUnusable, MissingExtra
 from loradar.registry import Registry
-from loradar.registry.db import HEAD, engine, prepare
+from loradar.registry.db import HEAD, database, prepare
 from loradar.schema import to_json
 from loradar.settings import Settings
 
@@ -96,8 +96,8 @@ def downgrade(path: Path, revision: str) -> None:
     """Take a registry file back to an older schema, without its seed's mark and without write-ahead log."""
     config = Config()
     config.set_main_option("script_location", "loradar.migrations:")
-    opened = engine.connect_to(f"sqlite:///{path}")
-    with engine.transaction(opened) as connection:
+    opened = database.connect_to(f"sqlite:///{path}")
+    with database.transaction(opened) as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
         connection.exec_driver_sql("DELETE FROM seeds")
@@ -312,7 +312,7 @@ def test_a_missing_driver_is_named(tmp_path, monkeypatch, module, expected, word
     def refuse(*_args: object, **_options: object) -> None:
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
-    monkeypatch.setattr(engine, "create_engine", refuse)
+    monkeypatch.setattr(database, "create_engine", refuse)
     with pytest.raises(expected, match=words):
         Registry.open(at("postgresql://x", tmp_path))
 
@@ -327,6 +327,6 @@ def test_a_database_that_goes_away_is_reported_by_ping(registry, home):
 
 def test_info_masks_the_password():
     """What ``db info`` shows may be pasted into an issue."""
-    masked = engine.masked
+    masked = database.masked
     assert masked("postgresql://me:pw@host/x?sslpassword=pw2&a=b") == "postgresql://me:***@host/x?a=b&sslpassword=***"
     assert masked("sqlite:////data/registry.sqlite3") == "sqlite:////data/registry.sqlite3"
