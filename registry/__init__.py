@@ -7,6 +7,7 @@ for a registry in an SQLite file: it has half a second, Python's start included.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .catalogs import catalog_entry, catalog_header, compare_catalog
 from .contributions.evidence import failure_of, gather_evidence
 from .peft_constants.export import Export, ExportOptions, ExportPlan, LeftOut
 from .peft_constants.imported_tables import import_tables
@@ -24,7 +25,6 @@ from .peft_constants.reading import (
 from .peft_constants.rendering import constants_python, support_rows
 from .quick_lookup import lookup
 from .results import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
-from .seed.catalogs import catalog_entry, catalog_header, compare_catalog
 from .verification.drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
 from .verification.report import peft_report
 from .verification.verify import verify

@@ -15,7 +15,7 @@ from .db.audit_log import mapping_subject
 from .db.database import serial_of
 from .db.encoding import to_time
 from .mappings.listing import to_architecture
-from .versions.stored_names import RENAME_COLUMNS, SLOT_COLUMNS
+from .mappings.stored_names import RENAME_COLUMNS, SLOT_COLUMNS
 
 PAGE = 100
 """Architectures read and kept in memory at once."""

@@ -16,6 +16,7 @@ from ..domain.submissions import Difference
 from ..domain.vocabulary import SourceKind
 from ..settings import Settings
 from . import mirror, store
+from .catalogs import seed_digest
 from .contributions.local_backend import LocalBackend
 from .contributions.submissions import Submissions
 from .contributions.tokens import Tokens
@@ -24,13 +25,12 @@ from .db.database import Database, masked, serial_of
 from .db.encoding import MappingKey
 from .mappings import compare, history, listing, not_found, resolve
 from .mappings.similar import Similarity
+from .mappings.stored_names import list_slots
 from .peft_constants.reading import PeftConstants
 from .results import Constant, DatabaseInfo, Outcome, StoreReport
-from .seed.seed import add_seed
-from .seed.seed_files import seed_digest
+from .seed import add_seed
 from .sqlite_lookup import SqliteLookup
 from .verification.audit import Audit, suggestions_on_record
-from .versions.stored_names import list_slots
 
 _COUNTED = (
     tables.architectures,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from ..domain.mappings import Mapping
 from ..domain.methods import get_method
+from .catalogs import seed_digest
 from .db import HEAD
 from .db.encoding import MappingKey
 from .mappings.precedence import best_for, stored_under, to_mapping
-from .seed.seed_files import seed_digest
-from .versions.ranges import nearest_seen, with_distance
-from .versions.renames import is_stale
+from .mappings.ranges import nearest_seen, with_distance
+from .mappings.renames import is_stale
 
 _IS_READY = "SELECT 1 FROM alembic_version, seeds WHERE version_num = :head AND digest = :digest"
 

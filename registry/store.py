@@ -20,13 +20,13 @@ from .db.database import Transaction
 from .db.encoding import canonical
 from .mappings.entries import entries_of_proposals
 from .mappings.precedence import latest_revisions
+from .mappings.renames import find_renames
 from .mappings.resolve import OF_ARCHITECTURE, read_mappings
 from .mappings.revisions import add_mappings, architecture_ids, source_id
+from .mappings.stored_names import RENAME_COLUMNS, SLOT_COLUMNS, list_slots
 from .peft_constants.reading import PeftConstants, entries_of_constants
 from .results import Constant, StoreReport
 from .verification.verify import Verifier
-from .versions.renames import find_renames
-from .versions.stored_names import RENAME_COLUMNS, SLOT_COLUMNS, list_slots
 
 
 def add_scan(write: Transaction, scan: Scan) -> StoreReport:

@@ -199,7 +199,7 @@ def attacked(folder: Path, limits: RequestLimits = UNLIMITED, *, checks: bool = 
     logger, handler = logging.getLogger("loradar.api"), _Kept(log)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("list_catalogs", "list_older"):
-            patch.setattr(f"loradar.registry.seed.seed_files.{name}", list)
+            patch.setattr(f"loradar.registry.catalogs.{name}", list)
         if not checks:
             patch.setattr(Checker, "start", lambda _: None)
             patch.setattr(Checker, "stop", lambda _: None)

@@ -21,11 +21,11 @@ from loradar.settings import Settings
 SCRIPT = """
 from loradar.api import serve, workers
 from loradar.api.routes import scan
-from loradar.registry.seed import seed_files
+from loradar.registry import catalogs
 from loradar.settings import Settings
 from patience import patience
 workers.SECONDS = patience()
-seed_files.list_catalogs = seed_files.list_older = list
+catalogs.list_catalogs = catalogs.list_older = list
 {prelude}
 serve(Settings.from_environment(), port=0, ready=lambda url: print(url, flush=True))
 """
@@ -56,7 +56,7 @@ def served(folder: Path, prelude: str = "", **environment: str) -> Iterator[tupl
     own = {"LORADAR_HOME": str(folder), "LORADAR_LIMITS": MANY, "LORADAR_WORKERS": "1", "HF_HUB_OFFLINE": "1"}
     with pytest.MonkeyPatch.context() as patch:
         for name in ("list_catalogs", "list_older"):
-            patch.setattr(f"loradar.registry.seed.seed_files.{name}", list)
+            patch.setattr(f"loradar.registry.catalogs.{name}", list)
         registry = Registry.open(settings)
     process = subprocess.Popen(  # noqa: S603 - our own interpreter
         [sys.executable, "-c", SCRIPT.format(prelude=prelude)],

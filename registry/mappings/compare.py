@@ -10,9 +10,9 @@ from ...domain.layers import Layer, Slot
 from ...domain.submissions import Difference
 from ...domain.targets import TargetSpec, find_hits
 from ...errors import InvalidRequest
-from ..versions.stored_names import list_slots
 from .history import get_revision
 from .not_found import unscanned
+from .stored_names import list_slots
 
 _FAR = (100, 1000)
 """Indices that few models have: a target that matches these too matches any."""

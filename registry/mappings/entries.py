@@ -11,7 +11,7 @@ from ...domain.targets import Formula, TargetSpec
 from ...domain.versions import Versions
 from ...domain.vocabulary import Library, Preset
 from ..db.encoding import MappingKey, mapping_id
-from ..versions.ranges import find_unchanged
+from .ranges import find_unchanged
 
 
 @dataclass(frozen=True, slots=True)

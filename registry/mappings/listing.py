@@ -13,9 +13,9 @@ from ...domain.architectures import Architecture
 from ...domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping
 from ...errors import InvalidRequest, UnknownArchitecture
 from ..db import tables
-from ..versions.stored_names import list_renames, list_slots
 from .precedence import best, key_of, latest_revisions, to_prompt_facts
 from .resolve import IN_USE, OF_ARCHITECTURE, in_current_names, read_mappings
+from .stored_names import list_renames, list_slots
 
 _architectures, _mappings = tables.architectures.c, tables.mappings.c
 

@@ -19,7 +19,7 @@ from ...domain.versions import Versions
 from ...domain.vocabulary import SourceKind
 from ...errors import MethodDoesNotFit
 from ..db.encoding import MappingKey
-from ..versions.ranges import choose_revision
+from .ranges import choose_revision
 
 PRECEDENCE: tuple[SourceKind, ...] = ("community", "peft", "scanner")
 """Sources, the most trusted first."""

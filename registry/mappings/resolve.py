@@ -11,10 +11,10 @@ from ...domain.mappings import Mapping
 from ...domain.methods import get_method
 from ..db import tables
 from ..db.encoding import MappingKey
-from ..versions.ranges import nearest_seen, with_distance
-from ..versions.renames import is_stale, translate_mapping
-from ..versions.stored_names import list_renames, list_slots, list_versions
 from .precedence import DEMOTED, best, best_for, latest_revisions, rank, stored_under, to_mapping
+from .ranges import nearest_seen, with_distance
+from .renames import is_stale, translate_mapping
+from .stored_names import list_renames, list_slots, list_versions
 
 _mappings, _architectures, _sources = tables.mappings, tables.architectures, tables.sources
 _verifications, _others = tables.verifications, tables.verifications.alias("others")

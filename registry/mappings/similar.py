@@ -13,10 +13,10 @@ from ...domain.layers import Slot
 from ...domain.mappings import Neighbour
 from ..db import tables
 from ..db.database import serial_of
-from ..versions.stored_names import SLOT_COLUMNS, list_slots
 from .differences import list_differences, tail_of
 from .listing import ARCHITECTURE_COLUMNS
 from .not_found import unscanned
+from .stored_names import SLOT_COLUMNS, list_slots
 
 if TYPE_CHECKING:
     from ...domain.vocabulary import Library

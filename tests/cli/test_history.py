@@ -34,7 +34,7 @@ def run(capsys):
 def written(settings, monkeypatch):
     """A small registry in which a mapping was yanked, and the ids of its two."""
     for name in ("list_catalogs", "list_older"):
-        monkeypatch.setattr(f"loradar.registry.seed.seed_files.{name}", list)
+        monkeypatch.setattr(f"loradar.registry.catalogs.{name}", list)
     with Registry.open(settings) as registry:
         specs = (proposal("q_proj", "v_proj"), proposal("q_proj", preset="attention"))
         ids = [mapping.id for mapping in registry.add_scan(make_scan(proposals=specs)).added]

@@ -20,7 +20,7 @@ def service(tmp_path_factory):
     settings = Settings(folder, f"sqlite:///{folder / 'registry.sqlite3'}")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("list_catalogs", "list_older"):
-            patch.setattr(f"loradar.registry.seed.seed_files.{name}", list)
+            patch.setattr(f"loradar.registry.catalogs.{name}", list)
         with Registry.open(settings) as registry, running(settings) as url, Client(url) as client:
             specs = (proposal("q_proj", "v_proj"), proposal("q_proj", preset="attention"))
             registry.add_scan(make_scan(proposals=specs))

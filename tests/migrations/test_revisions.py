@@ -115,7 +115,7 @@ def test_no_revision_loses_a_row_of_a_registry_in_use(seeded_connection):
 def test_ids_continue_where_those_of_an_older_loradar_end(scheme, request, tmp_path, monkeypatch):
     """The database assigns the next id, though the ids before were chosen by loradar."""
     for name in ("list_catalogs", "list_older"):
-        monkeypatch.setattr(f"loradar.registry.seed.seed_files.{name}", list)
+        monkeypatch.setattr(f"loradar.registry.catalogs.{name}", list)
     is_sqlite = scheme == "sqlite"
     url = f"sqlite:///{tmp_path}/registry.sqlite3" if is_sqlite else request.getfixturevalue("postgres_url")
     engine = connect_to(url)

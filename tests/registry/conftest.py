@@ -5,8 +5,8 @@ import pytest
 from loradar.registry import Registry
 from loradar.settings import Settings
 
-LIST_CATALOGS = "loradar.registry.seed.seed_files.list_catalogs"
-LIST_OLDER = "loradar.registry.seed.seed_files.list_older"
+LIST_CATALOGS = "loradar.registry.catalogs.list_catalogs"
+LIST_OLDER = "loradar.registry.catalogs.list_older"
 
 
 @pytest.fixture(scope="session")

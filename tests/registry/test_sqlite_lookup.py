@@ -13,7 +13,7 @@ from sqlalchemy.dialects import sqlite
 from loradar.errors import InvalidRequest, NotRegistered, UnknownPeftType, UnknownPreset
 from loradar.registry import Registry, lookup, sqlite_lookup
 from loradar.registry.mappings.resolve import LOOKUP
-from loradar.registry.versions.stored_names import SEEN_VERSIONS
+from loradar.registry.mappings.stored_names import SEEN_VERSIONS
 
 
 @pytest.mark.parametrize(("text", "query"), [(sqlite_lookup.MAPPINGS, LOOKUP), (sqlite_lookup.VERSIONS, SEEN_VERSIONS)])

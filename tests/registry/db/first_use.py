@@ -29,8 +29,8 @@ def main() -> None:
     settings = Settings.from_environment()
     without_log = mock.patch("loradar.registry.db.prepare.use_write_ahead_log")
     with (
-        mock.patch("loradar.registry.seed.seed_files.list_catalogs", list),
-        mock.patch("loradar.registry.seed.seed_files.list_older", list),
+        mock.patch("loradar.registry.catalogs.list_catalogs", list),
+        mock.patch("loradar.registry.catalogs.list_older", list),
         without_log if case == "journal" else nullcontext(),
     ):
         for moment in moments(settings, older, case):

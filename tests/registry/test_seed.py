@@ -22,7 +22,7 @@ from loradar.catalog.entries import (
 )
 from loradar.domain.versions import Versions
 from loradar.registry import Registry, catalog_entry
-from loradar.registry.versions.renames import find_renames
+from loradar.registry.mappings.renames import find_renames
 from loradar.settings import Settings
 
 HEADER = CatalogHeader("transformers", "5.23.0", "0.1.0", "0.21.2")
@@ -48,8 +48,8 @@ def given_catalog(tmp_path, monkeypatch):
     def give(*scans, header=HEADER):
         path = tmp_path / "transformers.jsonl"
         path.write_text("".join(line + "\n" for line in catalog_lines(header, map(catalog_entry, scans))), "utf-8")
-        monkeypatch.setattr("loradar.registry.seed.seed_files.list_catalogs", lambda: [path])
-        monkeypatch.setattr("loradar.registry.seed.seed_files.list_older", list)
+        monkeypatch.setattr("loradar.registry.catalogs.list_catalogs", lambda: [path])
+        monkeypatch.setattr("loradar.registry.catalogs.list_older", list)
 
     return give
 
@@ -153,7 +153,7 @@ def test_seeding_an_older_version_stores_what_storing_its_scan_would(tmp_path, g
     path = tmp_path / "older.jsonl"
     renames = {"llama": find_renames(then.slots, now.slots)}
     path.write_text("".join(line + "\n" for line in older_lines(older, base, renames)), "utf-8")
-    monkeypatch.setattr("loradar.registry.seed.seed_files.list_older", lambda: [path])
+    monkeypatch.setattr("loradar.registry.catalogs.list_older", lambda: [path])
     with Registry.open(Settings(tmp_path, f"sqlite:///{tmp_path}/r.sqlite3")) as registry:
         assert [registry.add_scan(scan).serial for scan in (now, then, now)] == [1, 1, 1]
         assert registry.lookup("llama", preset="mlp", library_version="4.57.1").spec.target_modules == ("w1",)

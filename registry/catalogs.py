@@ -1,23 +1,30 @@
-"""Make entries of the packaged catalog from scans, and compare the catalog of an older library version with it."""
+"""Make the packaged catalog from scans, and list the files that seed a registry.
 
+Imports no SQLAlchemy, since ``sqlite_lookup`` does without.
+"""
+
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from hashlib import sha256
 from importlib import metadata
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, cast
 
-from ...catalog.entries import CatalogEntry, CatalogHeader, list_catalogs, older_lines, read_catalog
-from ...domain.scans import Scan
-from ...domain.versions import parse_version
-from ...errors import InvalidRequest
-from ..mappings.entries import Entry
-from ..peft_constants.reading import SEED_VERSION, entries_of_constants, load_constants
-from ..verification.verify import Verifier
-from ..versions.renames import find_renames
+from ..catalog.entries import CatalogEntry, CatalogHeader, list_catalogs, list_older, older_lines, read_catalog
+from ..domain.scans import Scan
+from ..domain.versions import parse_version
+from ..errors import InvalidRequest
+from .mappings.entries import Entry
+from .mappings.renames import find_renames
+from .peft_constants.reading import SEED_VERSION, constants_file, entries_of_constants, load_constants
+from .verification.verify import Verifier
 
 if TYPE_CHECKING:
-    from ...domain.vocabulary import Library
+    from ..domain.vocabulary import Library
+
+_TAIL = 1 << 16
 
 
 def catalog_header(library: str) -> CatalogHeader:
@@ -71,3 +78,25 @@ def compare_catalog(file: Traversable) -> Iterator[str]:
     both = [entry for entry in older.entries if entry.architecture.name in slots]
     renames = {one.architecture.name: find_renames(one.slots, slots[one.architecture.name]) for one in both}
     return older_lines(older, base, renames)
+
+
+def seed_files() -> tuple[list[Traversable], list[Traversable]]:
+    """Return the catalog files a registry is seeded from, and those on older library versions."""
+    return list_catalogs(), list_older()
+
+
+def seed_digest() -> str:
+    """Return ``sha256:`` and the digest of the files a registry is seeded from.
+
+    It is computed whenever a registry is opened. Of a scan's file only the header, the size and the last lines are
+    read, which together change with any scan of a library.
+    """
+    digest = sha256(constants_file().read_bytes())
+    catalogs, older = seed_files()
+    for file in (*catalogs, *older):
+        with file.open("rb") as content:
+            digest.update(content.readline())
+            size = content.seek(0, os.SEEK_END)
+            content.seek(max(0, size - _TAIL))
+            digest.update(f"{size}".encode() + content.read())
+    return f"sha256:{digest.hexdigest()}"

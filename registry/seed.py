@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import Version
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from ...catalog.entries import Catalog, CatalogEntry, OlderCatalog, read_catalog, read_older
-from ...domain.mappings import Mapping, Source, Verification
-from ...domain.versions import parse_version
-from ...schema import to_json
-from ..db import tables
-from ..db.database import Transaction
-from ..db.encoding import MappingKey, canonical
-from ..mappings.entries import Entry, entries_of_proposals
-from ..mappings.precedence import key_of, to_verification
-from ..mappings.revisions import add_mappings
-from ..peft_constants.reading import load_constants
-from ..store import add_constants, architecture_values, merge_verifications, rename_rows, verification_row
-from .seed_files import seed_catalogs, seed_digest, seed_older
+from ..catalog.entries import Catalog, CatalogEntry, OlderCatalog, read_catalog, read_older
+from ..domain.mappings import Mapping, Source, Verification
+from ..domain.versions import parse_version
+from ..schema import to_json
+from .catalogs import seed_digest, seed_files
+from .db import tables
+from .db.database import Transaction
+from .db.encoding import MappingKey, canonical
+from .mappings.entries import Entry, entries_of_proposals
+from .mappings.precedence import key_of, to_verification
+from .mappings.revisions import add_mappings
+from .peft_constants.reading import load_constants
+from .store import add_constants, architecture_values, merge_verifications, rename_rows, verification_row
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -58,8 +58,10 @@ def _gc_paused() -> Iterator[None]:
 
 
 def _load(write: Transaction) -> None:
-    catalogs = [read_catalog(file) for file in seed_catalogs()]
-    older = [found for file in seed_older() if (found := read_older(file, catalogs))]
+    """Store the packaged scans, then PEFT's tables with the verifications of their entries on those scans."""
+    files, older_files = seed_files()
+    catalogs = [read_catalog(file) for file in files]
+    older = [found for file in older_files if (found := read_older(file, catalogs))]
     for catalog in catalogs:
         _put_scans(write, catalog, [one for one in older if one.catalog.header.library == catalog.header.library])
     constants, sources = load_constants(), tables.sources.c
@@ -67,9 +69,10 @@ def _load(write: Transaction) -> None:
     if any(Version(row["version"]) > Version(constants.version) for row in imported):
         return  # a user imported the tables of a newer PEFT
     report = add_constants(write, constants)
+    stated = (*report.added, *report.unchanged)
     for catalog in (*catalogs, *(one.catalog for one in older)):
         if catalog.header.peft == constants.version:
-            _put_peft_checks(write, (*report.added, *report.unchanged), catalog)
+            _put_peft_checks(write, stated, catalog)
 
 
 def _put_peft_checks(write: Transaction, stated: Iterable[Mapping], catalog: Catalog) -> None:
@@ -94,10 +97,8 @@ def _put_scans(write: Transaction, catalog: Catalog, older: Sequence[OlderCatalo
     newest: dict[str, CatalogEntry] = {}
     for entry in (entry for one in (catalog, *newest_first) for entry in _scanned(one)):
         newest.setdefault(entry.architecture.name, entry)
-    entries = [entry for entry in newest.values() if not _is_older(entry, stored)]
-    ids = _put_architectures(write, entries, stored)
+    ids = _put_architectures(write, [entry for entry in newest.values() if not _is_older(entry, stored)], stored)
     replaced = {architecture_id for name, architecture_id in ids.items() if name in stored}
-    _put_slots(write, entries, ids, replaced)
     current = {mapping_id for one in (catalog, *newest_first) for mapping_id in _put_mappings(write, one)}
     for one in older:
         _put_renames(write, one)
@@ -124,33 +125,22 @@ def _is_older(entry: CatalogEntry, stored: dict[str, dict[str, Any]]) -> bool:
 def _put_architectures(
     write: Transaction, entries: Sequence[CatalogEntry], stored: dict[str, dict[str, Any]]
 ) -> dict[str, int]:
-    """Insert or update the architectures, and return their row ids by name."""
-    table = tables.architectures
-    rows = {
-        entry.architecture.name: {
-            "library": entry.architecture.library,
-            "name": entry.architecture.name,
-            **architecture_values(entry),
-        }
-        for entry in entries
-    }
-    write.change(insert(table), [row for name, row in rows.items() if name not in stored])
-    changed = [{**row, "row_id": stored[name]["id"]} for name, row in rows.items() if name in stored]
+    """Insert or update architectures and replace their slots; return their row ids by name."""
+    if not entries:
+        return {}
+    table, slots = tables.architectures, tables.slots
+    library = entries[0].architecture.library
+    rows = {e.architecture.name: {"library": library, **architecture_values(e)} for e in entries}
+    write.change(insert(table), [{"name": name, **row} for name, row in rows.items() if name not in stored])
+    changed = [{"row_id": stored[name]["id"], **row} for name, row in rows.items() if name in stored]
     write.change(update(table).where(table.c.id == bindparam("row_id")), changed)
-    known = _stored_architectures(write, entries[0].architecture.library) if entries else {}
-    return {name: known[name]["id"] for name in rows}
-
-
-def _put_slots(write: Transaction, entries: Sequence[CatalogEntry], ids: dict[str, int], replaced: set[int]) -> None:
-    table = tables.slots
-    is_replaced = table.c.architecture_id == bindparam("owner")
-    write.change(delete(table).where(is_replaced), [{"owner": architecture_id} for architecture_id in replaced])
-    rows = [
-        {**to_json(slot), "architecture_id": ids[entry.architecture.name], "position": position}
-        for entry in entries
-        for position, slot in enumerate(entry.slots)
-    ]
-    write.change(insert(table), rows)
+    replaced = [{"owner": row["row_id"]} for row in changed]
+    write.change(delete(slots).where(slots.c.architecture_id == bindparam("owner")), replaced)
+    known = _stored_architectures(write, library)
+    ids: dict[str, int] = {name: known[name]["id"] for name in rows}
+    owned = ((ids[e.architecture.name], position, slot) for e in entries for position, slot in enumerate(e.slots))
+    write.change(insert(slots), [{**to_json(slot), "architecture_id": i, "position": n} for i, n, slot in owned])
+    return ids
 
 
 def _put_mappings(write: Transaction, catalog: Catalog) -> set[str]:
@@ -160,8 +150,7 @@ def _put_mappings(write: Transaction, catalog: Catalog) -> set[str]:
     report = add_mappings(write, Source("scanner", catalog.header.loradar), proposed, version)
     known = {key_of(mapping): mapping for mapping in (*report.unchanged, *report.extended)}
     current = known | {key_of(mapping): mapping for mapping in report.added}
-    newest = {key: m for key, m in known.items() if m.versions and m.versions.until == version}
-    _update_evidence(write, proposed, newest)
+    _update_evidence(write, proposed, {k: m for k, m in known.items() if m.versions and m.versions.until == version})
     checks = (check for entry in entries for check in entry.checks)
     _put_checks(write, [(current[entry.key], check) for entry, check in zip(proposed, checks, strict=True)])
     return {mapping.id for mapping in current.values()}

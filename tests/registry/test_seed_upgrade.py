@@ -11,7 +11,7 @@ from loradar.domain.mappings import Verification
 from loradar.domain.targets import Formula
 from loradar.domain.versions import Rename, Versions
 from loradar.registry import PeftConstants, Registry, catalog_entry
-from loradar.registry.seed.seed_files import seed_digest
+from loradar.registry.catalogs import seed_digest
 from loradar.settings import Settings
 
 OLD, NEW = "0.0.9", "0.1.0"
@@ -34,8 +34,8 @@ def seed_from(tmp_path, monkeypatch):
         path = tmp_path / "transformers.jsonl"
         lines = catalog_lines(CatalogHeader("transformers", VERSION, loradar, "0.21.2"), map(catalog_entry, scans))
         path.write_text("".join(line + "\n" for line in lines), "utf-8")
-        monkeypatch.setattr("loradar.registry.seed.seed_files.list_catalogs", lambda: [path])
-        monkeypatch.setattr("loradar.registry.seed.seed_files.list_older", list)
+        monkeypatch.setattr("loradar.registry.catalogs.list_catalogs", lambda: [path])
+        monkeypatch.setattr("loradar.registry.catalogs.list_older", list)
 
     return give
 
@@ -51,7 +51,7 @@ def seed_older_from(tmp_path, monkeypatch):
             for version, scans in ((OLDER_LIBRARY, older), (VERSION, base))
         )
         path.write_text("".join(line + "\n" for line in older_lines(old, new, renames or {})), "utf-8")
-        monkeypatch.setattr("loradar.registry.seed.seed_files.list_older", lambda: [path])
+        monkeypatch.setattr("loradar.registry.catalogs.list_older", lambda: [path])
 
     return give
 
@@ -162,10 +162,10 @@ def test_the_same_seed_is_loaded_once(place, seed_from):
 def test_an_older_loradar_does_not_undo_a_newer_one(place, seed_from, monkeypatch):
     """Two environments may share one registry."""
     seed_from(make_scan(proposals=(proposal("k_proj"),)))
-    monkeypatch.setattr("loradar.registry.seed.seed.metadata.version", lambda _: NEW)
+    monkeypatch.setattr("loradar.registry.seed.metadata.version", lambda _: NEW)
     seed(place)
     seed_from(make_scan(), loradar=OLD)
-    monkeypatch.setattr("loradar.registry.seed.seed.metadata.version", lambda _: OLD)
+    monkeypatch.setattr("loradar.registry.seed.metadata.version", lambda _: OLD)
     with Registry.open(place) as registry:
         assert registry.lookup("olmo2").spec.target_modules == ("k_proj",)
     with Registry.open(place) as registry:

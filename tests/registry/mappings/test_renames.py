@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from loradar.domain.layers import Slot
-from loradar.registry.versions.renames import find_renames, rename_pattern
+from loradar.registry.mappings.renames import find_renames, rename_pattern
 
 SCANNED = json.loads((Path(__file__).parent.parent.parent / "golden" / "slots.json").read_text("utf-8"))
 

@@ -1,1 +1,0 @@
-"""Make the packaged catalog, and seed a registry from it and from PEFT's tables."""

@@ -1,1 +1,0 @@
-"""Relate library versions: ranges of revisions, renames of layers, and mappings stated in older names."""
