@@ -20,7 +20,6 @@ from ..domain.scans import Scan
 from ..errors import InvalidRequest, LoradarError
 from ..schema import from_json, to_json
 from . import sources
-from .journal import Journal
 from .scanner import scan
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def scan_library(
     return journal.counts
 
 
-def _open_journal(out: Path, header: CatalogHeader | None, how: How) -> Journal:
+def _open_journal(out: Path, header: CatalogHeader | None, how: How) -> "Journal":
     """Open the journal of a catalog: the file itself, or a file beside a compact catalog.
 
     Raises:
@@ -113,10 +112,9 @@ def _open_journal(out: Path, header: CatalogHeader | None, how: How) -> Journal:
 
 def scan_line(name: str, *, library: str, how: How, summary: Summary | None) -> tuple[str, bool]:
     """Return the line of one architecture, and whether it holds a scan."""
-    try:
-        result = scan_named(library, name, how)
-    except LoradarError as error:
-        return _dump_reason(library, name, error.message), False
+    result = _scan_task(name, library=library, how=how)
+    if isinstance(result, str):
+        return _dump_reason(library, name, result), False
     return _dump(to_json(summary(result) if summary else result)), True
 
 
@@ -161,3 +159,86 @@ def _dump_reason(library: str, name: str, reason: str) -> str:
 
 def _dump(data: Mapping[str, Any]) -> str:
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+
+
+# --- the journal of a run ---------------------------------------------------------------------------------------------
+
+
+class _Line(NamedTuple):
+    """The position of a line in the file, and whether it holds a scan."""
+
+    offset: int
+    length: int
+    is_scan: bool
+
+
+class Journal:
+    """The lines written so far, in any order, those of an interrupted run included; they are read sorted by name.
+
+    Attributes:
+        path: The file.
+
+    Raises:
+        InvalidRequest: If the file is not a journal; it is left unchanged.
+    """
+
+    def __init__(self, path: Path, heading: str | None = None) -> None:
+        """Open a journal; with a heading, lines of an earlier run are kept only below the same heading."""
+        self.path = path
+        self._lines: dict[str, _Line] = {}
+        self._end = 0
+        if path.exists():
+            self._recover(heading)
+        if heading is not None and not self._end:
+            self._write(heading)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._lines
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The number of lines with a scan, and of those with the reason why there is none."""
+        scans = sum(line.is_scan for line in self._lines.values())
+        return scans, len(self._lines) - scans
+
+    def add(self, name: str, text: str, *, is_scan: bool) -> None:
+        """Append a line and flush it."""
+        self._lines[name] = _Line(self._end, len(text.encode()), is_scan)
+        self._write(text)
+
+    def sorted_lines(self) -> Iterator[str]:
+        """Yield the lines sorted by name, without the heading."""
+        with self.path.open("rb") as file:
+            for _, line in sorted(self._lines.items()):
+                file.seek(line.offset)
+                yield file.read(line.length).decode()
+
+    def _write(self, text: str) -> None:
+        data = text.encode() + b"\n"
+        with self.path.open("ab") as file:
+            file.write(data)
+        self._end += len(data)
+
+    def _recover(self, heading: str | None) -> None:
+        """Read the complete lines of an earlier run, and remove a cut-off line, or those under another heading."""
+        with self.path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                if number > 1 or heading is None:
+                    name, is_scan = self._parse(line, number)
+                    self._lines[name] = _Line(self._end, len(line) - 1, is_scan)
+                elif line.decode(errors="replace").rstrip("\n") != heading:
+                    break
+                self._end += len(line)
+        with self.path.open("r+b") as file:
+            file.truncate(self._end)
+
+    def _parse(self, line: bytes, number: int) -> tuple[str, bool]:
+        """Return the name of a line's architecture, and whether the line holds a scan."""
+        try:
+            data = json.loads(line)
+            return data["architecture"]["name"], "unscanned" not in data
+        except (ValueError, KeyError, TypeError):
+            message = f"{self.path} line {number} is no catalog line. Give a new file, or remove it."
+            raise InvalidRequest(message, file=str(self.path), line=number) from None
