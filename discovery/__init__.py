@@ -19,11 +19,10 @@ from .facts.layers import Site, kind_of, list_layers, walk
 from .facts.model_facts import identify
 from .listing_scan import scan_listing
 from .liveness import proof_holds
-from .scanner import scan, scan_module
+from .scanner import StaticModel, read_model, scan, scan_module
 from .sources import build, quiet_libraries
 from .sources import list_names as list_architectures
 from .sources.hub import fetch_config
-from .static import StaticModel, read_model
 
 __all__ = [
     "CONV_KINDS",

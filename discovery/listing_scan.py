@@ -4,9 +4,10 @@ A listing has the content of a weights file's header. Nothing is built, called o
 shapes and the position of a layer, as in a scan by names.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, chain, pairwise
 from math import prod
 
 from ..data import read_facts
@@ -14,17 +15,15 @@ from ..domain.architectures import Architecture
 from ..domain.layers import Layer
 from ..domain.scans import Scan
 from ..domain.submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS, ListedLayer
-from ..domain.vocabulary import Tower
+from ..domain.vocabulary import CONV_KINDS, Kind, Tower
 from ..errors import InvalidRequest, NoAdaptableLayers
 from ..validation.text import explain_invalid_name, explain_invalid_path, shorten
-from .facts.model_facts import ModelFacts
-from .facts.prompt_settings import read_prompt_facts
+from .facts.layers import READS_ITS_PARTS
+from .facts.model_facts import ModelFacts, read_prompt_facts
 from .facts.towers import TowerMap, is_below, list_prefixes
 from .fingerprint import fingerprint
-from .names.lexicon import words_of
-from .names.listed_layers import Listing, list_listed
-from .names.static_roles import label_layers
-from .names.surroundings import Surroundings
+from .names.lexicon import load_lexicon, words_of
+from .names.static_roles import Surroundings, label_layers
 from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
 from .scanner import make_slots
 
@@ -32,6 +31,13 @@ HOW = (
     "nothing was built: kinds and roles rest on the names and shapes listed, and a Conv1D, whose weight is transposed, "
     "looks like a linear unless its class is given"
 )
+
+UNKNOWN = "unknown"
+"""Class name of a layer listed without one."""
+
+CONV_OF_DIMENSIONS: dict[int, Kind] = {3: "conv1d", 4: "conv2d", 5: "conv3d"}
+IN_PROJ = "in_proj_weight"
+"""Parameter of ``nn.MultiheadAttention`` that packs query, key and value."""
 
 
 def scan_listing(architecture: Architecture, layers: Sequence[ListedLayer]) -> Scan:
@@ -101,6 +107,151 @@ def find_fault(layer: ListedLayer) -> str | None:
     return explain_invalid_path(layer.path) or (explain_invalid_name(layer.class_name) if layer.class_name else None)
 
 
+# --- layers and the modules around them -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The layers of a list of weights, with the modules they imply.
+
+    Attributes:
+        layers: In the order in which they are listed.
+        module_paths: Every module there must be for them, parents first.
+        containers: Modules whose children are all numbered.
+    """
+
+    layers: tuple[Layer, ...]
+    module_paths: tuple[str, ...]
+    containers: frozenset[str]
+
+
+def list_listed(listed: Sequence[ListedLayer]) -> Listing:
+    """Return the layers of a list of weights, without the weights that no adapter supports."""
+    entries = list(_classify(listed))
+    owners = (path.rpartition(".")[0] if kind == "expert_parameter" else path for _, kind, path in entries)
+    modules = tuple(dict.fromkeys(chain([""], chain.from_iterable(map(_prefixes, owners)))))
+    children: dict[str, list[str]] = defaultdict(list)
+    for path in filter(None, modules):
+        parent, _, name = path.rpartition(".")
+        children[parent].append(name)
+    containers = frozenset(path for path, names in children.items() if path and all(map(str.isdecimal, names)))
+    block_lists = {path for path in containers if repeats_listed_blocks(path, children)}
+    blocks = {path for path in children if path.rpartition(".")[0] in block_lists}
+    never_called = {f"{path}.out_proj" for _, kind, path in entries if kind == "multihead_attention"}
+    layers = tuple(_to_layer(*entry, blocks, never_called) for entry in entries)
+    return Listing(layers, modules, containers)
+
+
+def _classify(listed: Sequence[ListedLayer]) -> Iterator[tuple[ListedLayer, Kind, str]]:
+    """Yield (weight, kind, path) of each supported weight: the path of its module, or of a bare parameter."""
+    stacks = list_expert_stacks(listed)
+    for weight in listed:
+        kind = kind_of_listed(weight, stacks)
+        if kind is not None:
+            is_packed = kind == "multihead_attention"
+            yield weight, kind, weight.path.removesuffix(f".{IN_PROJ}") if is_packed else weight.path
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """Yield the paths that lead to a path, the shortest first, and the path itself."""
+    return accumulate(path.split("."), "{}.{}".format)
+
+
+def repeats_listed_blocks(path: str, children: dict[str, list[str]]) -> bool:
+    """Identify a list of blocks among lists: two children in a row share most names of their children."""
+    blocks = [frozenset(children[f"{path}.{name}"]) for name in children[path] if f"{path}.{name}" in children]
+    return any(2 * len(block & after) >= len(block | after) for block, after in pairwise(blocks))
+
+
+def _to_layer(listed: ListedLayer, kind: Kind, path: str, blocks: set[str], never_called: set[str]) -> Layer:
+    """Return the record of a weight; a convolution that reads one channel per group counts as depthwise."""
+    around = [prefix for prefix in _prefixes(path) if prefix in blocks]
+    shape, is_conv = listed.shape, kind in CONV_KINDS
+    groups = shape[0] if is_conv and shape[1] == 1 else 1
+    features: tuple[int | None, int | None] = (None, None)
+    if kind == "linear" or is_conv:
+        features = shape[1] * groups, shape[0]
+    elif kind == "multihead_attention":
+        features = shape[1], shape[1]
+    elif kind in ("transposed_linear", "embedding"):
+        features = shape[0], shape[1]
+    return Layer(
+        path=path,
+        kind=kind,
+        class_name=listed.class_name or UNKNOWN,
+        shape=shape,
+        in_features=features[0],
+        out_features=features[1],
+        groups=groups,
+        owner=(listed.class_name or "") if kind == "expert_parameter" else "",
+        block=around[-1] if around else None,
+        depth=len(around),
+        bypassed=READS_ITS_PARTS if path in never_called else None,
+    )
+
+
+# --- the kind of a weight ---------------------------------------------------------------------------------------------
+
+
+def kind_of_listed(layer: ListedLayer, stacks: frozenset[str]) -> Kind | None:
+    """Return the kind of adapter a listed weight needs, or ``None`` if no adapter supports it.
+
+    Args:
+        layer: The weight.
+        stacks: Paths of fused experts.
+    """
+    dimensions, name = len(layer.shape), layer.path.rpartition(".")[2]
+    if dimensions == 1:
+        return "norm" if is_listed_norm(layer, name) else None
+    if dimensions == 2 and is_listed_embedding(layer, name):  # noqa: PLR2004
+        return "embedding"
+    # A parameter that no module multiplies with: named so, or a table for a batch or a token of one.
+    is_one_of_one = dimensions == 3 and layer.shape[0] == 1  # noqa: PLR2004
+    if is_one_of_one or name.lower().endswith(tuple(read_facts("sent.toml")["bare"]["ends"])):
+        return None
+    if dimensions != 2:  # noqa: PLR2004
+        return "expert_parameter" if layer.path in stacks else CONV_OF_DIMENSIONS.get(dimensions)
+    if layer.class_name == "Conv1D":
+        return "transposed_linear"
+    return "multihead_attention" if name == IN_PROJ or layer.class_name == "MultiheadAttention" else "linear"
+
+
+def is_listed_norm(layer: ListedLayer, name: str) -> bool:
+    """Identify a norm by its name or class, or by a numbered name, because a numbered vector follows a layer."""
+    known, class_name = read_facts("sent.toml")["norm"], (layer.class_name or "").lower()
+    is_named = any(text.endswith(tuple(known["ends"])) for text in (name.lower(), class_name)) or "norm" in class_name
+    return name.isdecimal() or is_named or bool(words_of(name) & set(known["words"]))
+
+
+def is_listed_embedding(layer: ListedLayer, name: str) -> bool:
+    """Identify an embedding by its class if given, else by its name."""
+    if layer.class_name:
+        return layer.class_name.endswith("Embedding")
+    known, words = read_facts("sent.toml")["embedding"], words_of(name)
+    if load_lexicon().find(name, "embedding", "", frozenset()):
+        return True
+    return (name in known["names"] or bool(words & set(known["words"]))) and not words & set(known["unless"])
+
+
+def list_expert_stacks(listed: Iterable[ListedLayer]) -> frozenset[str]:
+    """Return the paths of fused experts: 3-D weights in a module named for experts, or several of equal length."""
+    by_module: dict[str, list[ListedLayer]] = defaultdict(list)
+    for layer in listed:
+        if len(layer.shape) == 3 and 1 not in layer.shape:  # noqa: PLR2004
+            by_module[layer.path.rpartition(".")[0]].append(layer)
+    stacks: set[str] = set()
+    for module, group in by_module.items():
+        words = words_of(module.rpartition(".")[2]) | words_of(group[0].class_name or "")
+        is_conv = any("conv" in f"{layer.path.rpartition('.')[2]} {layer.class_name}".lower() for layer in group)
+        is_stack = len(group) > 1 and len({layer.shape[0] for layer in group}) == 1 and not is_conv
+        if words & {"expert", "experts"} or is_stack:
+            stacks.update(layer.path for layer in group)
+    return frozenset(stacks)
+
+
+# --- towers and heads -------------------------------------------------------------------------------------------------
+
+
 def find_towers(listing: Listing, architecture: Architecture) -> TowerMap:
     """Return the towers of a listing: the parts outside the blocks that are named for one, and that of the rest."""
     prefixes: dict[str, Tower] = {}
@@ -148,16 +299,12 @@ def collect_listed_facts(architecture: Architecture, listing: Listing, towers: T
     names = read_facts("sent.toml")["head"]
     outside = [layer for layer in listing.layers if not layer.depth and layer.kind not in ("norm", "embedding")]
     paths = [layer.path for layer in outside if towers.find_projector(layer.path) is None]
-    task_heads: set[str] = set()
-    for path in paths:
-        segments = path.split(".")
-        end = next((n for n, segment in enumerate(segments, start=1) if segment in names["task"]), 0)
-        task_heads |= {".".join(segments[:end])} if end else set()
+    heads = {next((p for p in _prefixes(path) if p.rpartition(".")[2] in names["task"]), "") for path in paths}
     return ModelFacts(
         architecture=architecture,
         sub_models=(),
         language_heads=frozenset(path for path in paths if set(path.split(".")) & set(names["language"])),
-        task_heads=frozenset(task_heads),
+        task_heads=frozenset(heads - {""}),
         containers=listing.containers,
         is_vision_library=architecture.library == "timm",
     )

@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -16,14 +16,14 @@ from ..references import Reference
 from . import sources
 from .dataflow import trace
 from .evidence import list_untraced, merge
-from .facts.model_facts import is_configuration
-from .facts.prompt_settings import read_prompt_facts
-from .facts.towers import list_prefixes
+from .facts.layers import Site, list_layers, walk
+from .facts.model_facts import ModelFacts, collect_facts, is_configuration, read_prompt_facts
+from .facts.towers import TowerMap, list_prefixes, map_towers
 from .fingerprint import fingerprint, structure
 from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
+from .names.static_roles import Surroundings, label_layer, label_layers
 from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
 from .small_builds import Builds, list_builds
-from .static import StaticModel, read_model, unreadable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -137,7 +137,7 @@ def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
     return tuple(replace(slot, count=count) for slot, count in slots.items())
 
 
-def _make_subject(model: nn.Module, static: StaticModel, layers: tuple[Layer, ...]) -> Subject:
+def _make_subject(model: nn.Module, static: "StaticModel", layers: tuple[Layer, ...]) -> Subject:
     """Return the subject of proposals, with the sizes of norms and of the heads to train in full."""
     names = [
         f"{site.path}.{name}" if site.path else name
@@ -169,3 +169,65 @@ def _resolve(subject: "nn.Module | PreTrainedConfig | str") -> nn.Module:
         return sources.build_config(subject)
     message = f"Cannot scan a {type(subject).__name__}. Give a torch module, a transformers config or a reference."
     raise InvalidReference(message, type=type(subject).__name__)
+
+
+# --- without a forward ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StaticModel:
+    """The static description of a model: its modules, layers and configuration.
+
+    Attributes:
+        facts: Identity, models inside it and declared heads.
+        sites: Every module, in the order of ``named_modules``.
+        layers: Its layers, without roles.
+        towers: Which tower a path belongs to.
+    """
+
+    facts: ModelFacts
+    sites: tuple[Site, ...]
+    layers: tuple[Layer, ...]
+    towers: TowerMap
+
+    @cached_property
+    def module_paths(self) -> tuple[str, ...]:
+        """Every module path of the model."""
+        return tuple(site.path for site in self.sites)
+
+    @cached_property
+    def _around(self) -> Surroundings:
+        return Surroundings(self.facts, self.towers, self.module_paths, self.layers)
+
+    def label_all(self) -> tuple[Layer, ...]:
+        """Return every layer with the role that names and structure give it."""
+        return label_layers(self._around)
+
+    def label(self, layers: Iterable[Layer]) -> tuple[Layer, ...]:
+        """Return some of the layers with static roles; the last layer of a custom module is no head yet."""
+        return tuple(label_layer(layer, self._around) for layer in layers)
+
+    def find_saved(self, labelled: Iterable[Layer]) -> tuple[str, ...]:
+        """Return the heads to train in full, given every layer that may be a head or a token embedding."""
+        return saved_heads(tuple(labelled), self.facts)
+
+
+def read_model(model: nn.Module) -> StaticModel:
+    """Read a model's modules and configuration; no forward runs and nothing is changed.
+
+    Raises:
+        ScanFailed: If an attribute of a user's module fails when it is read.
+    """
+    try:
+        sites = (*walk(model),)
+        facts = collect_facts(model, sites)
+        return StaticModel(facts, sites, list_layers(model, sites), map_towers(facts))
+    except RuntimeError as error:  # a property that fails or recurs without end
+        raise unreadable(model, error) from error
+
+
+def unreadable(model: nn.Module, error: RuntimeError) -> ScanFailed:
+    """Return the error for a model with an attribute that fails when it is read."""
+    cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:300]}"
+    message = f"{type(model).__name__} could not be read ({cause}). Scan it without what fails, or by a reference."
+    return ScanFailed(message, reference=type(model).__name__, cause=cause)

@@ -1,7 +1,7 @@
 """Typed layers of a model: facts only, no roles."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
@@ -83,7 +83,7 @@ def repeats_blocks(module: nn.Module) -> bool:
 
 
 def list_layers(model: nn.Module, sites: Iterable[Site] | None = None) -> tuple[Layer, ...]:
-    """Return one record per adaptable layer of ``model`` (live or on meta), in module order.
+    """Return one record per adaptable layer of ``model`` (live or on meta), in module order; one per stack of experts.
 
     ``out_proj`` of ``nn.MultiheadAttention`` is a linear by class, but its weight is read directly and its forward
     never runs.
@@ -96,40 +96,30 @@ def list_layers(model: nn.Module, sites: Iterable[Site] | None = None) -> tuple[
     first_with_weight: dict[int, str] = {}
     never_called: set[int] = set()
     for site in walk(model) if sites is None else sites:
-        if getattr(type(site.module), "forward", None) is nn.MultiheadAttention.forward:
-            never_called.update(id(child) for child in site.module.children())
-        for described, weight in describe(site):
-            layer = replace(described, bypassed=READS_ITS_PARTS) if id(site.module) in never_called else described
-            first = first_with_weight.setdefault(id(weight), layer.path)
-            layers.append(layer if first == layer.path else replace(layer, tied_to=first))
+        module, kind, class_name = site.module, kind_of(site.module), type(site.module).__name__
+        if getattr(type(module), "forward", None) is nn.MultiheadAttention.forward:
+            never_called.update(id(child) for child in module.children())
+        for name, shape, weight in _weights(module, kind):
+            is_bare = kind == "expert_parameter"
+            path = f"{site.path}.{name}" if is_bare else site.path
+            features = _features(module, kind, shape)
+            first = first_with_weight.setdefault(id(weight), path)
+            layer = Layer(
+                path=path,
+                kind=kind,
+                class_name=class_name,
+                shape=shape,
+                in_features=features[0],
+                out_features=features[1],
+                groups=module.groups if isinstance(module, CONV_CLASSES) else 1,
+                owner=class_name if is_bare else site.owner,
+                block=site.block,
+                depth=site.depth,
+                bypassed=READS_ITS_PARTS if id(module) in never_called else None,
+                tied_to=None if first == path else first,
+            )
+            layers.append(layer)
     return tuple(layers)
-
-
-def describe(site: Site) -> Iterator[tuple[Layer, object]]:
-    """Yield (layer, weight) for each layer a module owns: none, one, or one per stack of experts.
-
-    The module stands for a packed weight.
-    """
-    module = site.module
-    kind = kind_of(module)
-    class_name = type(module).__name__
-    for name, weight in _weights(module, kind):
-        is_bare = kind == "expert_parameter"
-        shape = tuple(weight.shape) if weight is not None else _declared_features(module)[::-1]
-        features = _features(module, kind, shape)
-        layer = Layer(
-            path=f"{site.path}.{name}" if is_bare else site.path,
-            kind=kind,
-            class_name=class_name,
-            shape=shape,
-            in_features=features[0],
-            out_features=features[1],
-            groups=module.groups if isinstance(module, CONV_CLASSES) else 1,
-            owner=class_name if is_bare else site.owner,
-            block=site.block,
-            depth=site.depth,
-        )
-        yield layer, module if weight is None else weight
 
 
 def kind_of(module: nn.Module) -> Kind:
@@ -188,22 +178,19 @@ def holds_experts(module: nn.Module) -> bool:
     return len(stacks) > 1 or is_one_weight
 
 
-def _weights(module: nn.Module, kind: Kind) -> list[tuple[str, nn.Parameter | None]]:
-    """Return (name, weight) for each layer of a module; ``None`` is a packed weight.
+def _weights(module: nn.Module, kind: Kind) -> list[tuple[str, tuple[int, ...], object]]:
+    """Return (name, shape, weight) for each layer of a module; the module stands for a packed weight.
 
     A bare router, of no known kind, owns a 2-D ``weight`` too.
     """
     parameters = module._parameters
-    if kind == "expert_parameter":
-        return [(name, p) for name, p in parameters.items() if p is not None and p.ndim == 3]  # noqa: PLR2004
     if kind == "linear" and "weight" not in parameters:
-        return [("", None)]
+        return [("", _declared_features(module)[::-1], module)]
+    if kind == "expert_parameter":
+        return [(n, tuple(p.shape), p) for n, p in parameters.items() if p is not None and p.ndim == 3]  # noqa: PLR2004
     names = ("in_proj_weight", "q_proj_weight") if kind == "multihead_attention" else ("weight",)
-    for name in names:
-        weight = parameters.get(name)
-        if weight is not None:
-            return [(name, weight)] if kind != "other" or weight.ndim == 2 else []  # noqa: PLR2004
-    return []
+    found = [(name, weight) for name in names if (weight := parameters.get(name)) is not None]
+    return [(n, tuple(p.shape), p) for n, p in found[:1] if kind != "other" or p.ndim == 2]  # noqa: PLR2004
 
 
 def _features(module: nn.Module, kind: Kind, shape: tuple[int, ...]) -> tuple[int | None, int | None]:

@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache, lru_cache
+from itertools import islice
+from typing import Any, TypeVar
 
 from ...data import read_facts
 from ...domain.vocabulary import Role
 
 PLAIN = "plain"
 """The context of a layer with no known word around it."""
+
+_Entry = TypeVar("_Entry", "Context", "Belief")
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
@@ -21,8 +25,8 @@ class Context:
     name: str
     reason: str
     words: frozenset[str]
-    unless: frozenset[str]
-    anywhere: bool
+    unless: frozenset[str] = frozenset()
+    anywhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,8 @@ class Belief:
     reason: str
     names: frozenset[str]
     within: frozenset[str]
-    sibling: frozenset[str]
-    parent: frozenset[str]
+    sibling: frozenset[str] = frozenset()
+    parent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Lexicon:
         found: list[Context] = []
         for words in map(words_of, names):
             matches = (c for c in self.contexts if words & c.words and not words & c.unless)
-            found.extend([context] if (context := next(matches, None)) else [])
+            found += [*islice(matches, 1)]
         return next((context for context in found if context.anywhere), found[0] if found else None)
 
     def find(self, name: str, context: str, parent: str, siblings: frozenset[str]) -> Belief | None:
@@ -78,25 +82,12 @@ def words_of(name: str) -> frozenset[str]:
 def load_lexicon() -> Lexicon:
     """Read the lexicon from the package's data."""
     data = read_facts("lexicon.toml")
-    contexts = tuple(
-        Context(
-            name=entry["name"],
-            reason=entry["reason"],
-            words=frozenset(entry["words"]),
-            unless=frozenset(entry.get("unless", ())),
-            anywhere=entry.get("anywhere", False),
-        )
-        for entry in data["context"]
-    )
-    beliefs = tuple(
-        Belief(
-            role=entry["role"],
-            reason=entry["reason"],
-            names=frozenset(entry["names"]),
-            within=frozenset(entry["within"]),
-            sibling=frozenset(entry.get("sibling", ())),
-            parent=frozenset(entry.get("parent", ())),
-        )
-        for entry in data["belief"]
-    )
+    contexts = tuple(_read_entry(Context, entry) for entry in data["context"])
+    beliefs = tuple(_read_entry(Belief, entry) for entry in data["belief"])
     return Lexicon(contexts, beliefs, frozenset(data["wrappers"]), frozenset(data["routers"]))
+
+
+def _read_entry(kind: type[_Entry], entry: dict[str, Any]) -> _Entry:
+    """Return the fields of an entry as a record, lists as sets; an entry has an example besides."""
+    values = {name: frozenset(value) if isinstance(value, list) else value for name, value in entry.items()}
+    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})

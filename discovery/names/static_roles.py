@@ -4,24 +4,105 @@ Each rule is one belief: it looks at one layer and its surroundings and returns 
 The first rule that returns a role decides.
 """
 
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ...domain.layers import Evidence, Layer
 from ...domain.vocabulary import CONV_KINDS, Role
-from ..facts.towers import is_below
-from .surroundings import Surroundings
-
-if TYPE_CHECKING:
-    from ..facts.model_facts import SubModel
+from ..facts.model_facts import ModelFacts
+from ..facts.towers import TowerMap, is_below
+from .lexicon import PLAIN, Context, Lexicon, load_lexicon
 
 StaticVerdict = tuple[Role, str, str]
 """(role, source of the evidence, reason)."""
-Rule = Callable[[Layer, Surroundings], StaticVerdict | None]
 
 DENSE_KINDS = ("linear", "transposed_linear")
 PROJECTOR_KINDS = (*DENSE_KINDS, *CONV_KINDS)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """The facts that a rule may use about where a layer stands.
+
+    Attributes:
+        module_paths: Every module path of the model.
+        layers: Every layer of the model.
+    """
+
+    facts: ModelFacts
+    towers: TowerMap
+    module_paths: tuple[str, ...]
+    layers: tuple[Layer, ...]
+
+    @cached_property
+    def children(self) -> dict[str, set[str]]:
+        """Lower-case names of the children of each module."""
+        children: dict[str, set[str]] = defaultdict(set)
+        for path in (*self.module_paths, *(layer.path for layer in self.layers)):
+            parent, _, name = path.rpartition(".")
+            children[parent].add(name.lower())
+        return dict(children)
+
+    @cached_property
+    def input_sizes(self) -> dict[str, set[int]]:
+        """Input sizes of the layers in each module."""
+        sizes: dict[str, set[int]] = defaultdict(set)
+        for layer in self.layers:
+            if layer.in_features is not None:
+                sizes[layer.path.rpartition(".")[0]].add(layer.in_features)
+        return dict(sizes)
+
+    def siblings(self, layer: Layer) -> frozenset[str]:
+        """Return the lower-case names beside a layer, its own included."""
+        return frozenset(self.children.get(layer.path.rpartition(".")[0], ()))
+
+    def sibling_inputs(self, layer: Layer) -> frozenset[int]:
+        """Return the input sizes of the layers beside a layer, its own included."""
+        return frozenset(self.input_sizes.get(layer.path.rpartition(".")[0], ()))
+
+    @cached_property
+    def has_blocks(self) -> bool:
+        """Whether any layer stands in a repeated block."""
+        return any(layer.depth for layer in self.layers)
+
+    @cached_property
+    def first_convolutions(self) -> frozenset[str]:
+        """Paths of the first convolution of each tower."""
+        first: dict[str, str] = {}
+        for layer in self.layers:
+            if layer.kind in CONV_KINDS:
+                first.setdefault(self.towers.find(layer.path), layer.path)
+        return frozenset(first.values())
+
+    @property
+    def lexicon(self) -> Lexicon:
+        """The packaged lexicon."""
+        return load_lexicon()
+
+    def context(self, layer: Layer) -> Context | None:
+        """Return the context of a layer: by its owner's class, then by its path from the nearest segment outwards."""
+        parents = reversed(layer.path.split(".")[:-1])
+        names = (layer.owner, *(segment for segment in parents if not segment.isdecimal()))
+        if names not in self._contexts:
+            self._contexts[names] = self.lexicon.context_of(names)
+        return self._contexts[names]
+
+    @cached_property
+    def _contexts(self) -> dict[tuple[str, ...], Context | None]:
+        """Cache of contexts by the names around a layer, which repeated blocks share."""
+        return {}
+
+    def context_name(self, layer: Layer) -> str:
+        """Return the name of a layer's context, ``plain`` if no known word is around it."""
+        context = self.context(layer)
+        return context.name if context else PLAIN
+
+    def name_and_parent(self, layer: Layer) -> tuple[str, str]:
+        """Return the last two segments of a layer's path that are no indices: its name and its parent's."""
+        segments = [segment for segment in layer.path.split(".") if not segment.isdecimal()] or [layer.path]
+        return segments[-1], segments[-2] if len(segments) > 1 else ""
 
 
 def label_layers(around: Surroundings) -> tuple[Layer, ...]:
@@ -66,13 +147,10 @@ def beyond_the_base_model_is_the_head(layer: Layer, around: Surroundings) -> Sta
         has_base = model.base_path != model.path and is_below(model.base_path, model.path)
         if model.config_class != owners[-1].config_class or not has_base or is_below(layer.path, model.base_path):
             continue
-        if model.heads or model.outputs or _is_outermost(model, around):
+        is_inside = any(other is not model and is_below(model.path, other.path) for other in around.facts.sub_models)
+        if model.heads or model.outputs or not is_inside:
             return "head", "structure", f"the base model {model.base_path!r} does not hold it"
     return None
-
-
-def _is_outermost(model: "SubModel", around: Surroundings) -> bool:
-    return not any(other is not model and is_below(model.path, other.path) for other in around.facts.sub_models)
 
 
 def embedding_looks_up(layer: Layer, around: Surroundings) -> StaticVerdict | None:
@@ -186,7 +264,7 @@ def convolution_by_its_kernel(layer: Layer, around: Surroundings) -> StaticVerdi
     return "conv.spatial", "structure", f"its kernel is {'x'.join(map(str, layer.shape[2:]))}"
 
 
-RULES: tuple[Rule, ...] = (
+RULES: tuple[Callable[[Layer, Surroundings], StaticVerdict | None], ...] = (
     norm_normalises,
     declared_head_is_the_head,
     beyond_the_base_model_is_the_head,
