@@ -89,5 +89,6 @@ def load_lexicon() -> Lexicon:
 
 def _read_entry(kind: type[_Entry], entry: dict[str, Any]) -> _Entry:
     """Return the fields of an entry as a record, lists as sets; an entry has an example besides."""
-    values = {name: frozenset(value) if isinstance(value, list) else value for name, value in entry.items()}
-    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
+    known = {field.name for field in fields(kind)}
+    values: dict[str, Any] = {n: frozenset(v) if isinstance(v, list) else v for n, v in entry.items() if n in known}
+    return kind(**values)
