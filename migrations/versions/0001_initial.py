@@ -2,46 +2,27 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.schema import conv  # marks a name as final, as ``op.f`` does in a running migration
 
 revision: str = "0001"
 down_revision: str | None = None
 
 
-def upgrade() -> None:
-    """Make every table, and the one row of ``serial``."""
-    _make_sources()
-    _make_architectures()
-    _make_slots()
-    _make_mappings()
-    _make_verifications()
-    _make_constants()
-    _make_serial()
+def _refers(table: str, column: str, other: str, ondelete: str | None = None) -> sa.ForeignKeyConstraint:
+    name = conv(f"fk_{table}_{column}_{other}")
+    return sa.ForeignKeyConstraint([column], [f"{other}.id"], name=name, ondelete=ondelete)
 
 
-def downgrade() -> None:
-    """Drop every table, those that refer to others first."""
-    for table in ("serial", "constants", "verifications", "mappings", "slots"):
-        op.drop_table(table)
-    op.drop_index(op.f("ix_architectures_fingerprint"), table_name="architectures")
-    op.drop_table("architectures")
-    op.drop_table("sources")
-
-
-def _make_sources() -> None:
-    op.create_table(
-        "sources",
+TABLES: dict[str, tuple[sa.schema.SchemaItem, ...]] = {
+    "sources": (
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("version", sa.String(64), nullable=False),
-        sa.CheckConstraint("kind IN ('community', 'peft', 'scanner')", name=op.f("ck_sources_kind")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_sources")),
-        sa.UniqueConstraint("kind", "version", name=op.f("uq_sources_kind_version")),
-    )
-
-
-def _make_architectures() -> None:
-    op.create_table(
-        "architectures",
+        sa.CheckConstraint("kind IN ('community', 'peft', 'scanner')", name=conv("ck_sources_kind")),
+        sa.PrimaryKeyConstraint("id", name=conv("pk_sources")),
+        sa.UniqueConstraint("kind", "version", name=conv("uq_sources_kind_version")),
+    ),
+    "architectures": (
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("library", sa.String(32), nullable=False),
         sa.Column("name", sa.String(255), nullable=False),
@@ -50,15 +31,10 @@ def _make_architectures() -> None:
         sa.Column("fingerprint", sa.String(71)),
         sa.Column("method", sa.String(16)),
         sa.Column("towers", sa.Text(), server_default="{}", nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_architectures")),
-        sa.UniqueConstraint("library", "name", name=op.f("uq_architectures_library_name")),
-    )
-    op.create_index(op.f("ix_architectures_fingerprint"), "architectures", ["fingerprint"])
-
-
-def _make_slots() -> None:
-    op.create_table(
-        "slots",
+        sa.PrimaryKeyConstraint("id", name=conv("pk_architectures")),
+        sa.UniqueConstraint("library", "name", name=conv("uq_architectures_library_name")),
+    ),
+    "slots": (
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("architecture_id", sa.Integer(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
@@ -67,21 +43,11 @@ def _make_slots() -> None:
         sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("pattern", sa.Text(), nullable=False),
         sa.Column("count", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["architecture_id"],
-            ["architectures.id"],
-            name=op.f("fk_slots_architecture_id_architectures"),
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_slots")),
-        sa.UniqueConstraint("architecture_id", "position", name=op.f("uq_slots_architecture_id_position")),
-    )
-
-
-def _make_mappings() -> None:
-    unique = ("architecture_id", "peft_type", "preset", "source_kind", "revision")
-    op.create_table(
-        "mappings",
+        _refers("slots", "architecture_id", "architectures", "CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=conv("pk_slots")),
+        sa.UniqueConstraint("architecture_id", "position", name=conv("uq_slots_architecture_id_position")),
+    ),
+    "mappings": (
         sa.Column("id", sa.String(71), nullable=False),
         sa.Column("architecture_id", sa.Integer(), nullable=False),
         sa.Column("source_id", sa.Integer(), nullable=False),
@@ -97,18 +63,15 @@ def _make_mappings() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("yanked_at", sa.DateTime(timezone=True)),
         sa.Column("yank_reason", sa.Text()),
-        sa.CheckConstraint("revision >= 1", name=op.f("ck_mappings_revision")),
+        sa.CheckConstraint("revision >= 1", name=conv("ck_mappings_revision")),
         _refers("mappings", "architecture_id", "architectures"),
         _refers("mappings", "source_id", "sources"),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_mappings")),
-        sa.UniqueConstraint(*unique, name=op.f("uq_mappings_revision")),
-    )
-
-
-def _make_verifications() -> None:
-    statuses = "status IN ('live', 'partial', 'dead', 'unproven')"
-    op.create_table(
-        "verifications",
+        sa.PrimaryKeyConstraint("id", name=conv("pk_mappings")),
+        sa.UniqueConstraint(
+            *("architecture_id", "peft_type", "preset", "source_kind", "revision"), name=conv("uq_mappings_revision")
+        ),
+    ),
+    "verifications": (
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("mapping_id", sa.String(71), nullable=False),
         sa.Column("library_version", sa.String(64), nullable=False),
@@ -116,42 +79,42 @@ def _make_verifications() -> None:
         sa.Column("counts", sa.Text(), nullable=False),
         sa.Column("reached", sa.Float(), nullable=False),
         sa.Column("serial", sa.Integer(), nullable=False),
-        sa.CheckConstraint(statuses, name=op.f("ck_verifications_status")),
-        sa.ForeignKeyConstraint(
-            ["mapping_id"],
-            ["mappings.id"],
-            name=op.f("fk_verifications_mapping_id_mappings"),
-            ondelete="CASCADE",
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_verifications")),
-        sa.UniqueConstraint("mapping_id", "library_version", name=op.f("uq_verifications_mapping_id_library_version")),
-    )
-
-
-def _make_constants() -> None:
-    op.create_table(
-        "constants",
+        sa.CheckConstraint("status IN ('live', 'partial', 'dead', 'unproven')", name=conv("ck_verifications_status")),
+        _refers("verifications", "mapping_id", "mappings", "CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=conv("pk_verifications")),
+        sa.UniqueConstraint("mapping_id", "library_version", name=conv("uq_verifications_mapping_id_library_version")),
+    ),
+    "constants": (
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("source_id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(255), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.Column("conditional", sa.Text(), nullable=False),
         _refers("constants", "source_id", "sources"),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_constants")),
-        sa.UniqueConstraint("source_id", "name", name=op.f("uq_constants_source_id_name")),
-    )
-
-
-def _make_serial() -> None:
-    table = op.create_table(
-        "serial",
+        sa.PrimaryKeyConstraint("id", name=conv("pk_constants")),
+        sa.UniqueConstraint("source_id", "name", name=conv("uq_constants_source_id_name")),
+    ),
+    "serial": (
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("value", sa.Integer(), nullable=False),
-        sa.CheckConstraint("id = 1", name=op.f("ck_serial_single_row")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_serial")),
-    )
-    op.bulk_insert(table, [{"id": 1, "value": 0}])
+        sa.CheckConstraint("id = 1", name=conv("ck_serial_single_row")),
+        sa.PrimaryKeyConstraint("id", name=conv("pk_serial")),
+    ),
+}
+"""Columns and constraints by table; a table stands after those it refers to."""
 
 
-def _refers(table: str, column: str, other: str) -> sa.ForeignKeyConstraint:
-    return sa.ForeignKeyConstraint([column], [f"{other}.id"], name=op.f(f"fk_{table}_{column}_{other}"))
+def upgrade() -> None:
+    """Make every table, and the one row of ``serial``."""
+    for name, items in TABLES.items():
+        op.create_table(name, *items)
+    op.create_index(op.f("ix_architectures_fingerprint"), "architectures", ["fingerprint"])
+    serial = sa.table("serial", sa.column("id", sa.Integer), sa.column("value", sa.Integer))
+    op.bulk_insert(serial, [{"id": 1, "value": 0}])
+
+
+def downgrade() -> None:
+    """Drop every table, those that refer to others first."""
+    op.drop_index(op.f("ix_architectures_fingerprint"), table_name="architectures")
+    for table in reversed(TABLES):
+        op.drop_table(table)

@@ -1,4 +1,4 @@
-"""Keep how a slot's weight is laid out, and where it is read without the layer being called."""
+"""Add the layout of a slot's weight, and the place that reads it without calling the layer."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,13 +8,13 @@ down_revision: str | None = "0001"
 
 
 def upgrade() -> None:
-    """Add the two columns, empty: what was scanned before was not traced."""
+    """Add the two columns; they stay empty for earlier scans, which traced no forward."""
     with op.batch_alter_table("slots") as table:
         table.add_column(sa.Column("layout", sa.String(16)))
         table.add_column(sa.Column("bypassed", sa.String(255)))
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the columns."""
     for column in ("bypassed", "layout"):
         op.drop_column("slots", column)

@@ -1,4 +1,4 @@
-"""Keep what proved a slot live, what a mapping covers and misses, and which seeds were loaded."""
+"""Add the proofs of slots, the coverage of mappings, and a table of the seeds loaded."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,7 +20,7 @@ _ADDED = (
 
 
 def upgrade() -> None:
-    """Add the columns, empty: what was scanned before was not proved. A size at rank 8 cannot be taken apart."""
+    """Add the columns, empty for earlier scans: those proved nothing, and a size at rank 8 cannot be split."""
     with op.batch_alter_table("architectures") as table:
         table.add_column(sa.Column("proof", sa.Text()))
         table.add_column(sa.Column("prompt_facts", sa.Text()))

@@ -1,4 +1,4 @@
-"""Keep the library versions a mapping was seen to hold for, and what layers were called in other versions."""
+"""Add the range of library versions of a mapping, and the renames of layers between versions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +13,7 @@ WHERE source_kind = 'scanner'
 
 
 def upgrade() -> None:
-    """Add both. What scans proposed before is known to hold for the version scanned last; others state no version."""
+    """Add both; an earlier proposal of the scanner holds for the version scanned last, other mappings have no range."""
     with op.batch_alter_table("mappings") as table:
         table.add_column(sa.Column("since", sa.String(64)))
         table.add_column(sa.Column("until", sa.String(64)))
@@ -39,7 +39,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop both."""
+    """Drop the columns and the table."""
     op.drop_table("renames")
     for column in ("until", "since"):
         op.drop_column("mappings", column)

@@ -1,4 +1,4 @@
-"""Keep what an architecture is built like whatever its layers are called, so that a renamed copy finds it."""
+"""Add a digest of an architecture's structure without its names, to find renamed copies by."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,12 +8,12 @@ down_revision: str | None = "0004"
 
 
 def upgrade() -> None:
-    """Add the column, empty: what was scanned before had no such digest."""
+    """Add the column with its index; it stays empty for earlier scans."""
     op.add_column("architectures", sa.Column("structure", sa.String(71)))
     op.create_index(op.f("ix_architectures_structure"), "architectures", ["structure"])
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop the column and its index."""
     op.drop_index(op.f("ix_architectures_structure"), table_name="architectures")
     op.drop_column("architectures", "structure")
