@@ -17,7 +17,7 @@ from ...domain.targets import Formula, Targets, TargetSpec
 from ...errors import InvalidStatement, LoradarError
 from ...schema import to_json
 from ..verification.findings import OUTSIDE
-from ..verification.matching import Match, SpecMatcher
+from ..verification.matching import Match, match_spec
 from ..verification.verify import Verifier
 from .near_names import find_near
 from .safe_regex import LinearMatcher
@@ -110,7 +110,7 @@ class _Gathering:
         return self._find(self.statement.spec)
 
     def _find(self, spec: TargetSpec) -> tuple[Match, ...]:
-        return tuple(SpecMatcher(self.scan, self.statement.peft_type, LinearMatcher).find(spec))
+        return match_spec(self.scan, spec, self.statement.peft_type, LinearMatcher)
 
     @cached_property
     def _layers(self) -> tuple[Layer, ...]:
@@ -148,7 +148,7 @@ class _Gathering:
 
     def _layers_of(self, spec: TargetSpec, peft_type: str) -> tuple[Layer, ...]:
         """Return the layers that a trusted spec matches."""
-        return _adapted(SpecMatcher(self.scan, peft_type).find(spec), peft_type)
+        return _adapted(match_spec(self.scan, spec, peft_type), peft_type)
 
     def _differences(self, registered: Sequence[Mapping]) -> Iterator[Difference]:
         for mapping in registered:

@@ -1,7 +1,11 @@
-"""Audit stored mappings against one version of their library, by recorded verifications or by new scans."""
+"""Audit stored mappings against one version of a library, by recorded verifications or by new scans, and report on it.
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+The report on PEFT's tables is Markdown; the same outcomes give the same text.
+"""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -9,12 +13,31 @@ from ...domain.mappings import Mapping, Verification
 from ...domain.methods import TARGETED
 from ...domain.scans import Scan
 from ...domain.targets import TargetSpec
-from ..peft_constants.reading import load_constants, peft_type_of
-from ..results import Outcome
+from ...schema import to_json
+from ..peft_constants.reading import IA3_FEEDFORWARD_TABLE, TARGETS_TABLE, load_constants, peft_type_of
+from ..results import Outcome, Verdict
 from .verify import Verifier
 
 Suggestions = dict[tuple[str, str, str], TargetSpec]
 """Target specs by architecture, PEFT type and preset."""
+
+VERDICTS: tuple[Verdict, ...] = ("live", "unproven", "partial", "dead", "unscanned", "unknown")
+WRONG = ("dead", "partial")
+NAMED_AT_MOST = 3
+"""Number of tables up to which their names are listed; of more, their pattern is."""
+
+INTRODUCTION = """\
+# PEFT's target tables, audited
+
+Every entry of the target tables in peft {peft_version} (`peft/utils/constants.py`) on the default
+configuration of its model type in {library} {library_version}: {entries} entries, {counted}.
+Written by `make audit` from the verifications in the catalog; `loradar audit --source peft --rescan` repeats them.
+
+*live*: every matched layer got a gradient. *unproven*: no defect was found, and not every layer got a gradient.
+*partial*: it trains fewer or other layers than intended. *dead*: it trains nothing. *unknown*: the library
+has no such model type."""
+
+Group = Sequence[Outcome]
 
 
 @dataclass
@@ -58,7 +81,7 @@ class Audit:
         if mapping.name in self._unscanned or mapping.verification is None:
             return Outcome(mapping, "unscanned", self._unscanned.get(mapping.name, "not scanned"))
         status, suggestion = mapping.verification.status, None
-        if status in ("dead", "partial"):
+        if status in WRONG:
             suggestion = self.suggestions.get((mapping.name, mapping.peft_type, mapping.preset))
             if not suggestion and mapping.peft_type in _types_like_lora():
                 suggestion = self.suggestions.get((mapping.name, TARGETED, mapping.preset))
@@ -81,3 +104,101 @@ def _types_like_lora() -> frozenset[str]:
         if peft_type
     }
     return frozenset(peft_type for peft_type, same in agreeing.items() if 2 * sum(same) > len(same))
+
+
+def peft_report(outcomes: Sequence[Outcome], library: str, library_version: str) -> str:
+    """Return the report on PEFT's entries for one library, in Markdown."""
+    totals = Counter(outcome.verdict for outcome in outcomes)
+    counted = ", ".join(f"{totals[verdict]:,} {verdict}" for verdict in VERDICTS if totals[verdict])
+    introduction = INTRODUCTION.format(
+        peft_version=load_constants().version,
+        library=library,
+        library_version=library_version,
+        entries=f"{len(outcomes):,}",
+        counted=counted,
+    )
+    unchecked = Counter((o.mapping.name, o.reason) for o in outcomes if o.reason and o.mapping.verification is None)
+    rows = [f"| `{name}` | {count} | {reason} |" for (name, reason), count in sorted(unchecked.items())]
+    rest = ["## Not checked", "", "| model type | tables | why |", "| --- | --- | --- |", *rows]
+    sections = [_summary(outcomes), _wrong(outcomes), _remarks(outcomes), rest]
+    return "\n\n".join([introduction, *("\n".join(lines) for lines in sections)]) + "\n"
+
+
+def _summary(outcomes: Sequence[Outcome]) -> list[str]:
+    lines = ["## Tables", "", f"| table | entries | {' | '.join(VERDICTS)} | wrong |", "| --- |" + " --- |" * 8]
+    by_type: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        by_type[outcome.mapping.peft_type].append(outcome)
+    for table in load_constants().tables:
+        own = by_type.get(peft_type_of(table) or "", [])
+        if own:
+            totals = Counter(outcome.verdict for outcome in own)
+            counts = " | ".join(str(totals[verdict]) for verdict in VERDICTS)
+            wrong = ", ".join(sorted(f"`{outcome.mapping.name}`" for outcome in own if outcome.verdict in WRONG))
+            lines.append(f"| `{table}` | {len(own)} | {counts} | {wrong} |")
+    return lines
+
+
+def _wrong(outcomes: Iterable[Outcome]) -> list[str]:
+    groups = _group(outcome for outcome in outcomes if outcome.verdict in WRONG)
+    lines = ["## What is wrong"]
+    for group in groups:
+        first = group[0]
+        lines += ["", f"### `{first.mapping.name}` in {_methods(group)}: {first.verdict}", ""]
+        lines += [f"- {fact}" for fact in _describe(group)]
+    return lines if groups else [*lines, "", "Nothing."]
+
+
+def _describe(group: Group) -> Iterator[str]:
+    """Yield the facts of a wrong entry: its tables, its value, its matches, its findings and the suggested value."""
+    mapping = group[0].mapping
+    types = {outcome.mapping.peft_type for outcome in group}
+    tables = [table for table in load_constants().tables if peft_type_of(table) in types]
+    tables += [IA3_FEEDFORWARD_TABLE] if "IA3" in types else []
+    if len(tables) <= NAMED_AT_MOST:
+        yield f"In {', '.join(f'`{name}`' for name in tables)}"
+    else:
+        yield f"In `{TARGETS_TABLE.format('*')}` of {', '.join(sorted(types))}"
+    yield from (f"Entry: {line}" for line in _entry(mapping.name, mapping.spec))
+    if mapping.verification:
+        matches = (
+            f"`{target}` {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'nothing'}"
+            for target, kinds in mapping.verification.counts.items()
+        )
+        yield f"Hits today: {'; '.join(matches)}"
+    yield from (f"Wrong: {finding}" for finding in group[0].findings)
+    if group[0].suggestion:
+        yield from (f"Suggested: {line}" for line in _entry(mapping.name, group[0].suggestion))
+
+
+def _entry(name: str, spec: TargetSpec) -> Iterator[str]:
+    for key, value in to_json(spec).items():
+        if value:
+            suffix = "" if key == "target_modules" else f" ({key})"
+            yield f"`{json.dumps(name)}: {json.dumps(value)}`{suffix}"
+
+
+def _remarks(outcomes: Iterable[Outcome]) -> list[str]:
+    groups = _group(o for o in outcomes if o.findings and o.mapping.verification and o.verdict not in WRONG)
+    lines = ["## Worth knowing", "", "No fault of an entry, but not what a reader may expect."]
+    if groups:
+        lines += ["", "| model type | methods | verdict | what |", "| --- | --- | --- | --- |"]
+    for group in groups:
+        first = group[0]
+        lines.append(f"| `{first.mapping.name}` | {_methods(group)} | {first.verdict} | {'; '.join(first.findings)} |")
+    return lines
+
+
+def _group(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+    """Return groups of outcomes that differ in nothing but the method, sorted by name."""
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        key = [outcome.mapping.name, outcome.verdict, outcome.findings]
+        specs = [to_json(spec) if spec else None for spec in (outcome.mapping.spec, outcome.suggestion)]
+        groups[json.dumps([*key, *specs])].append(outcome)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _methods(group: Group) -> str:
+    types = sorted({outcome.mapping.peft_type for outcome in group})
+    return ", ".join(types) if len(types) <= NAMED_AT_MOST else f"{len(types)} tables"

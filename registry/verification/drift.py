@@ -19,6 +19,7 @@ from ...schema import to_json
 from ..mappings.entries import entries_of_proposals
 from ..mappings.precedence import PRECEDENCE, best_for, stored_under
 from ..results import Outcome
+from .audit import WRONG
 from .verify import Verifier
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 DRIFT = Actor("loradar-drift", "contributor")
 """The contributor of corrections."""
 
-WRONG = ("dead", "partial")
 NAMED_AT_MOST = 40
 """Number of other wrong mappings that a rationale names."""
 
@@ -142,20 +142,17 @@ def _rationale(wrong: list[Outcome], proposal: Mapping) -> str:
         f"On {version}, what {source} says is {first.verdict}{findings}.",
         f"The scanner's proposal for the same question was proved live there{size}.",
     ]
-    if others:
-        lines.append(f"Wrong as well: {_name_methods(others)}.")
-    return "\n".join(lines)
-
-
-def _name_methods(others: list[Outcome]) -> str:
-    """Return methods by verdict, and by preset where it is not the default: ``IA3, OSF (partial); FROD (dead)``."""
+    # The others by verdict, with the preset where it is not the default: "IA3, OSF (partial); FROD (dead)".
     by_verdict: dict[str, list[str]] = defaultdict(list)
     for outcome in others[:NAMED_AT_MOST]:
-        mapping = outcome.mapping
-        by_verdict[outcome.verdict].append(mapping.peft_type + f" {mapping.preset}" * (mapping.preset != "default"))
+        preset = "" if outcome.mapping.preset == "default" else f" {outcome.mapping.preset}"
+        by_verdict[outcome.verdict].append(f"{outcome.mapping.peft_type}{preset}")
     parts = [f"{', '.join(dict.fromkeys(names))} ({verdict})" for verdict, names in by_verdict.items()]
-    left = len(others) - NAMED_AT_MOST
-    return "; ".join([*parts, *([f"and {left} more"] if left > 0 else [])])
+    if len(others) > NAMED_AT_MOST:
+        parts.append(f"and {len(others) - NAMED_AT_MOST} more")
+    if others:
+        lines.append(f"Wrong as well: {'; '.join(parts)}.")
+    return "\n".join(lines)
 
 
 def find_earlier(submissions: "Submissions", statement: Statement) -> Submission | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 from ...domain.layers import Layer
@@ -46,38 +45,38 @@ class Matcher(Protocol):
         """Return the target that matches ``path``, or ``None``."""
 
 
-@dataclass(frozen=True)
-class SpecMatcher:
-    """Match target specs against one scan, for one PEFT type."""
+def match_spec(
+    scan: Scan, spec: TargetSpec, peft_type: str, matcher: Callable[[Targets], Matcher] = TargetMatcher
+) -> tuple[Match, ...]:
+    """Return every match of a spec on a scan for one PEFT type, modules before parameters, in the order of the model.
 
-    scan: Scan
-    peft_type: str
-    matcher: Callable[[Targets], Matcher] = TargetMatcher
+    Args:
+        scan: The scan.
+        spec: The spec.
+        peft_type: The PEFT type.
+        matcher: Class that matches targets; an untrusted spec needs ``safe_regex.LinearMatcher``.
+    """
+    modules, excluded = matcher(spec.target_modules or ()), matcher(spec.exclude_modules or ())
+    parameters = matcher(spec.target_parameters or ())
+    layers = {layer.path: layer for layer in scan.layers}
+    named = ((modules.find(path), path) for path in scan.module_paths)
+    found = [
+        Match(
+            target, path, layers[path].kind if path in layers else NOT_A_LAYER, _list_trained(path, layers, peft_type)
+        )
+        for target, path in named
+        if target is not None and excluded.find(path) is None
+    ]
+    experts = ((parameters.find(path), layer) for path, layer in layers.items() if layer.kind == "expert_parameter")
+    return (*found, *(Match(target, layer.path, layer.kind, (layer,)) for target, layer in experts if target))
 
-    def find(self, spec: TargetSpec) -> list[Match]:
-        """Return every match of a spec, modules before parameters, in the order of the model."""
-        modules, excluded = self.matcher(spec.target_modules or ()), self.matcher(spec.exclude_modules or ())
-        parameters = self.matcher(spec.target_parameters or ())
-        found: list[Match] = []
-        for path in self.scan.module_paths:
-            target = modules.find(path)
-            if target is not None and excluded.find(path) is None:
-                found.append(self._match_module(target, path))
-        experts = (layer for layer in self.scan.layers if layer.kind == "expert_parameter")
-        named = ((parameters.find(layer.path), layer) for layer in experts)
-        return found + [Match(target, layer.path, layer.kind, (layer,)) for target, layer in named if target]
 
-    def _match_module(self, target: str, path: str) -> Match:
-        layer = self._layers.get(path)
-        if layer:
-            return Match(target, path, layer.kind, (layer,))
-        is_whole = self.peft_type in WHOLE_MODULES
-        inside = (other for other in self.scan.layers if is_whole and other.path.startswith(f"{path}."))
-        return Match(target, path, NOT_A_LAYER, tuple(inside))
-
-    @cached_property
-    def _layers(self) -> dict[str, Layer]:
-        return {layer.path: layer for layer in self.scan.layers}
+def _list_trained(path: str, layers: dict[str, Layer], peft_type: str) -> tuple[Layer, ...]:
+    """Return the layer at a path; for another module, the layers inside it if the PEFT type trains those."""
+    if path in layers:
+        return (layers[path],)
+    inside = layers.values() if peft_type in WHOLE_MODULES else ()
+    return tuple(layer for layer in inside if layer.path.startswith(f"{path}."))
 
 
 def is_dead(layer: Layer) -> bool:

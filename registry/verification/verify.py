@@ -13,7 +13,7 @@ from ...domain.scans import Proposal, Scan
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import Status
 from .findings import Case, Finding, collect_findings
-from .matching import Match, SpecMatcher, is_dead
+from .matching import Match, is_dead, match_spec
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Verifier:
     def _find(self, spec: TargetSpec, peft_type: str) -> tuple[Match, ...]:
         """Return the matches of a spec; cached, because the scan's proposals are matched for every spec verified."""
         if (spec, peft_type) not in self._matches:
-            self._matches[spec, peft_type] = tuple(SpecMatcher(self.scan, peft_type).find(spec))
+            self._matches[spec, peft_type] = match_spec(self.scan, spec, peft_type)
         return self._matches[spec, peft_type]
 
     @cached_property
