@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from .catalogs import catalog_entry, catalog_header, compare_catalog
 from .contributions.evidence import failure_of, gather_evidence
-from .peft_constants.export import Export, ExportOptions, ExportPlan, LeftOut
+from .peft_constants.export import (
+    PEFT_PATH,
+    Export,
+    ExportOptions,
+    ExportPlan,
+    LeftOut,
+    Patch,
+    apply_plan,
+    export_constants,
+)
 from .peft_constants.imported_tables import import_tables
-from .peft_constants.patch import PEFT_PATH, Patch, apply_plan, export_constants
 from .peft_constants.reading import (
     PeftConstants,
     installed_constants,

@@ -1,23 +1,34 @@
-"""Plan an export: the entries to add to a version of PEFT's ``constants.py``, and why others are left out."""
+"""Export mappings to a version of PEFT's ``constants.py``: plan the entries it lacks, write them, read them back."""
 
+import difflib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
+from io import BytesIO
 from typing import Any
 
 from ...domain.mappings import Mapping
 from ...domain.methods import UNTARGETED, Method, get_method
 from ...domain.targets import Targets
-from ...errors import UnknownPeftType
+from ...errors import ConstantsUnreadable, UnknownPeftType
+from ...extras import require
 from ...schema import to_json
 from ..mappings.precedence import best_for, stored_under
-from .reading import IA3_FEEDFORWARD_TABLE, PeftConstants, peft_type_of
+from .reading import IA3_FEEDFORWARD_TABLE, PeftConstants, parse_constants, peft_type_of
+
+Tables = dict[str, dict[str, Any]]
+
+PEFT_PATH = "src/peft/utils/constants.py"
+"""Path of the file in PEFT's repository."""
 
 WITHOUT_REGEX = frozenset({"IA3"})
 """Methods whose tables take no regex: PEFT makes a set of its characters (``peft/tuners/ia3/model.py``, 0.21.2)."""
 
 INEXPRESSIBLE = ("target_parameters", "exclude_modules")
 """Fields of a spec that a table cannot express, and without which the spec would match other layers."""
+
+INHERITED = "dead, but not corrected: its table is a copy, whose original has it for other methods"
+"""Why a correction was left out that no statement of the file could take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +91,6 @@ class LeftOut:
     name: str
     reason: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return {"table": self.table, "name": self.name, "reason": self.reason}
-
 
 @dataclass(frozen=True, slots=True)
 class ExportPlan:
@@ -106,6 +113,89 @@ class ExportPlan:
         return dict(tables)
 
 
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A ``constants.py`` before and after a plan was written into it.
+
+    Attributes:
+        before: The file as it was.
+        after: The file with the plan in it; the same bytes if there was nothing to write.
+        plan: What was written, and what was left out.
+    """
+
+    before: bytes
+    after: bytes
+    plan: ExportPlan
+
+    def diff(self, path: str = PEFT_PATH) -> bytes:
+        """Return the unified diff that ``git apply`` takes; empty if nothing changed."""
+        old, new = (BytesIO(source).readlines() for source in (self.before, self.after))  # git splits at \n alone
+        ends = (b"a/" + path.encode(), b"b/" + path.encode())
+        changes = difflib.diff_bytes(difflib.unified_diff, old, new, *ends, lineterm=b"\n")
+        return b"".join(
+            line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n" for line in changes
+        )
+
+    def differing(self, before: Tables, after: Tables) -> tuple[str, ...]:
+        """Return the deviations from the plan in the imported tables of both files; empty if there are none.
+
+        Args:
+            before: Tables of the file as it was (``import_tables``).
+            after: Tables of the file with the plan in it.
+        """
+        return tuple(_deviations(before, after, self.plan))
+
+
+def export_constants(
+    source: bytes, mappings: Iterable[Mapping], options: ExportOptions | None = None, path: str = PEFT_PATH
+) -> Patch:
+    """Add the entries that the tables of a ``constants.py`` lack, and read the result back.
+
+    Args:
+        source: The file.
+        mappings: The registry's mappings for transformers (``Registry.list_mappings``).
+        options: Which mappings to export; all that are proved if ``None``.
+        path: Name of the file in messages.
+
+    Raises:
+        ConstantsUnreadable: If the file cannot be read, has no table, or does not read back as planned.
+        MissingExtra: If libcst is not installed.
+    """
+    require("peft", "libcst")
+    from .source_edits import list_own_tables  # noqa: PLC0415 - libcst takes 0.1 s to import, and is optional
+
+    file = parse_constants(source, "", path)
+    if not any(map(peft_type_of, file.tables)):
+        message = f"{path!r} has no table of target modules. Give PEFT's constants.py; before 0.6 it was other.py."
+        raise ConstantsUnreadable(message, path=path)
+    return apply_plan(source, plan_export(mappings, file, list_own_tables(source, path), options), path)
+
+
+def apply_plan(source: bytes, plan: ExportPlan, path: str) -> Patch:
+    """Write a plan into a ``constants.py`` and read it back.
+
+    Args:
+        source: The file.
+        plan: A plan made for this file.
+        path: Name of the file in messages.
+
+    Raises:
+        ConstantsUnreadable: If the file cannot be read, or does not read back as planned.
+    """
+    after = _write_plan(source, plan, path)
+    before, current = (parse_constants(version, "", path) for version in (source, after))
+    old, new = ({table: file.values_of(table) for table in file.tables} for file in (before, current))
+    inherited = [e for e in plan.corrected if new.get(e.table, {}).get(e.name) != to_plain(e.targets)]
+    left_out = (*plan.left_out, *(LeftOut(export.table, export.name, INHERITED) for export in inherited))
+    plan = replace(plan, corrected=tuple(e for e in plan.corrected if e not in inherited), left_out=left_out)
+    deviation = next(_deviations(old, new, plan), None)
+    if deviation or before.values != current.values:
+        reason = deviation or "another constant has changed"
+        message = f"The patch of {path!r} does not read back as planned: {reason}. Nothing was written."
+        raise ConstantsUnreadable(message, path=path)
+    return Patch(source, after, plan)
+
+
 def plan_export(
     mappings: Iterable[Mapping], file: PeftConstants, tables: Collection[str], options: ExportOptions | None = None
 ) -> ExportPlan:
@@ -122,133 +212,113 @@ def plan_export(
     options = options or ExportOptions()
     by_name: dict[str, list[Mapping]] = defaultdict(list)
     for mapping in sorted(mappings, key=lambda mapping: mapping.name):
-        if mapping.preset == "default" and mapping.library == "transformers":
+        is_wanted = not options.names or mapping.name in options.names
+        if is_wanted and mapping.preset == "default" and mapping.library == "transformers":
             by_name[mapping.name].append(mapping)
     planner = _Planner(file, options)
-    for table in file.tables:
-        planner.plan(table, by_name, is_open=table in tables)
-    plan = ExportPlan(tuple(planner.added), tuple(planner.corrected), tuple(planner.left_out))
-    if options.limit is None:
-        return plan
-    kept = frozenset(plan.names[: options.limit])
+    planned = [each for table in file.tables for each in planner.plan(table, by_name, is_open=table in tables)]
+    if options.limit is not None:
+        kept = sorted({each.name for each in planned if isinstance(each, Export)})[: options.limit]
+        planned = [each for each in planned if each.name in kept]
+    exports = [each for each in planned if isinstance(each, Export)]
     return ExportPlan(
-        tuple(export for export in plan.added if export.name in kept),
-        tuple(export for export in plan.corrected if export.name in kept),
-        tuple(left for left in plan.left_out if left.name in kept),
+        added=tuple(export for export in exports if export.replaces is None),
+        corrected=tuple(export for export in exports if export.replaces is not None),
+        left_out=tuple(each for each in planned if isinstance(each, LeftOut)),
     )
 
 
 class _Planner:
     def __init__(self, file: PeftConstants, options: ExportOptions) -> None:
-        self.added: list[Export] = []
-        self.corrected: list[Export] = []
-        self.left_out: list[LeftOut] = []
         self._file = file
         self._options = options
         values = (value for table, entries in file.tables.items() if peft_type_of(table) for value in entries.values())
         self._has_regex = any(isinstance(value, str) for value in values)
 
-    def plan(self, table: str, by_name: dict[str, list[Mapping]], *, is_open: bool) -> None:
-        """Plan the entries of one table; the table of a method that this loradar does not know is skipped."""
+    def plan(self, table: str, by_name: dict[str, list[Mapping]], *, is_open: bool) -> Iterator[Export | LeftOut]:
+        """Yield the entries to write into one table, and those left out; none for a method unknown to this loradar."""
         try:
             method = get_method(peft_type_of(table) or "")
         except UnknownPeftType:  # a method that PEFT has dropped, or a table of something else
             return
         if method.family in UNTARGETED or (self._options.peft_types and method.name not in self._options.peft_types):
             return
-        present = {name: value for name, value, _ in self._file.entries(table)}
+        present = self._file.values_of(table)
         for name, mappings in by_name.items():
-            if self._options.names and name not in self._options.names:
-                continue
             if name not in present and is_open:
-                self._add(table, method, mappings)
+                yield from self._entries(table, method, mappings)
             elif name in present and self._options.correct and _is_dead(mappings, method, present[name]):
-                self._correct(table, method, mappings, _as_targets(present[name]))
+                yield from self._entries(table, method, mappings, _as_targets(present[name]))
 
-    def _add(self, table: str, method: Method, mappings: list[Mapping]) -> None:
-        mapping = best_for(method, _candidates(mappings, method))
-        if mapping is None or mapping.source.kind == "peft":
+    def _entries(
+        self, table: str, method: Method, mappings: list[Mapping], replaces: Targets | None = None
+    ) -> Iterator[Export | LeftOut]:
+        """Yield the entry of a table and, for IA3, that of the table of modules it scales at the input; or why not."""
+        candidates = _candidates(mappings, method)
+        if replaces is not None:
+            candidates = [mapping for mapping in candidates if mapping.source.kind != "peft"]
+        best = best_for(method, candidates)
+        if replaces is None and (best is None or best.source.kind == "peft"):
             return
-        reason = self._objection(mapping, method)
-        if reason:
-            self.left_out.append(LeftOut(table, mapping.name, reason))
-        else:
-            self.added += _exports(table, method, mapping)
+        reason = next(self._objections(best, method), None) if best else "nothing else is known"
+        if best is None or reason:
+            yield LeftOut(table, mappings[0].name, f"{'' if replaces is None else 'dead, but not corrected: '}{reason}")
+            return
+        yield Export(table, best.name, best.spec.target_modules or (), best, replaces)
+        if method.name == "IA3":
+            scaled = self._file.tables.get(IA3_FEEDFORWARD_TABLE, {}).get(best.name) or ()
+            before = None if replaces is None else _as_targets(scaled)
+            yield Export(IA3_FEEDFORWARD_TABLE, best.name, best.spec.feedforward_modules or (), best, before)
 
-    def _correct(self, table: str, method: Method, mappings: list[Mapping], replaces: Targets) -> None:
-        others = [mapping for mapping in _candidates(mappings, method) if mapping.source.kind != "peft"]
-        mapping = best_for(method, others)
-        reason = self._objection(mapping, method) if mapping else "nothing else is known"
-        if reason or mapping is None:
-            self.left_out.append(LeftOut(table, mappings[0].name, f"dead, but not corrected: {reason}"))
-        else:
-            feedforward = self._file.tables.get(IA3_FEEDFORWARD_TABLE, {}).get(mapping.name)
-            self.corrected += _exports(table, method, mapping, replaces, _as_targets(feedforward or ()))
-
-    def _objection(self, mapping: Mapping, method: Method) -> str | None:
-        """Return why a mapping cannot be written into a table, or ``None`` if it can."""
+    def _objections(self, mapping: Mapping, method: Method) -> Iterator[str]:
+        """Yield the reasons why a mapping cannot be written into a table of this file."""
         spec = mapping.spec
         missing = [field for field in INEXPRESSIBLE if getattr(spec, field)]
         has_regex = any(isinstance(targets, str) for targets in (spec.target_modules, spec.feedforward_modules))
-        unproven = _unproven(mapping, accepted=self._options.unproven)
-        if unproven:
-            return unproven
+        yield from _doubts(mapping, is_unproven_accepted=self._options.unproven)
         if missing:
-            return f"it needs {' and '.join(missing)}, which a table cannot express"
+            yield f"it needs {' and '.join(missing)}, which a table cannot express"
         if not spec.target_modules:
-            return "it names no modules"
+            yield "it names no modules"
         if has_regex and method.name in WITHOUT_REGEX:
-            return f"its targets are a regex, which PEFT reads as a set of characters in {method.name}'s table"
+            yield f"its targets are a regex, which PEFT reads as a set of characters in {method.name}'s table"
         if has_regex and not self._has_regex:
-            return "its targets are a regex, and no table of this file has one: its PEFT may not support regexes"
-        return self._feedforward_conflict(mapping) if method.name == "IA3" else None
+            yield "its targets are a regex, and no table of this file has one: its PEFT may not support regexes"
+        if method.name == "IA3":
+            yield from self._feedforward_conflicts(mapping)
 
-    def _feedforward_conflict(self, mapping: Mapping) -> str | None:
-        """Return why IA3's second table cannot take the feed-forward modules of a mapping, or ``None`` if it can."""
+    def _feedforward_conflicts(self, mapping: Mapping) -> Iterator[str]:
+        """Yield why IA3's second table cannot take the feed-forward modules of a mapping."""
         if IA3_FEEDFORWARD_TABLE not in self._file.tables:
-            return f"there is no {IA3_FEEDFORWARD_TABLE}"
+            yield f"there is no {IA3_FEEDFORWARD_TABLE}"
+            return
         present = self._file.tables[IA3_FEEDFORWARD_TABLE].get(mapping.name)
         is_other = present is not None and _as_targets(present) != (mapping.spec.feedforward_modules or ())
-        return f"{IA3_FEEDFORWARD_TABLE} already has {present!r}" if is_other and not self._options.correct else None
+        if is_other and not self._options.correct:
+            yield f"{IA3_FEEDFORWARD_TABLE} already has {present!r}"
 
 
-def _candidates(mappings: Sequence[Mapping], method: Method) -> list[Mapping]:
+def _candidates(mappings: Iterable[Mapping], method: Method) -> list[Mapping]:
     """Return the mappings of a method and of its family; of PEFT's own entries only those of the method itself."""
     family = stored_under(method)
     return [m for m in mappings if m.peft_type == method.name or (m.peft_type == family and m.source.kind != "peft")]
 
 
-def _is_dead(mappings: Sequence[Mapping], method: Method, value: Any) -> bool:
+def _is_dead(mappings: Iterable[Mapping], method: Method, value: Any) -> bool:
     """Return whether the value of an entry is one of PEFT's that was verified dead."""
-    return any(
-        mapping.source.kind == "peft"
-        and mapping.peft_type == method.name
-        and mapping.spec.target_modules == _as_targets(value)
-        and mapping.verification is not None
-        and mapping.verification.status == "dead"
-        for mapping in mappings
-    )
+    own = (m for m in mappings if m.source.kind == "peft" and m.peft_type == method.name)
+    dead = [m.spec.target_modules for m in own if m.verification and m.verification.status == "dead"]
+    return _as_targets(value) in dead
 
 
-def _unproven(mapping: Mapping, *, accepted: bool) -> str | None:
-    """Return why a mapping does not count as proved, or ``None`` if it does."""
+def _doubts(mapping: Mapping, *, is_unproven_accepted: bool) -> Iterator[str]:
+    """Yield why a mapping does not count as proved."""
     check = mapping.verification
     if check and check.status in ("dead", "partial"):
         finding = f": {check.findings[0]}" if check.findings else ""
-        return f"{check.status} on {mapping.library} {check.library_version}{finding}"
-    if accepted or (check and check.status == "live"):
-        return None
-    return f"not proved on {mapping.library} {check.library_version}" if check else "never checked"
-
-
-def _exports(
-    table: str, method: Method, mapping: Mapping, replaces: Targets | None = None, feedforward: Targets | None = None
-) -> Iterator[Export]:
-    """Yield the entry of a table and, for IA3, the entry of the table of modules it scales at the input."""
-    yield Export(table, mapping.name, mapping.spec.target_modules or (), mapping, replaces)
-    if method.name == "IA3":
-        scaled = mapping.spec.feedforward_modules or ()
-        yield Export(IA3_FEEDFORWARD_TABLE, mapping.name, scaled, mapping, feedforward if replaces else None)
+        yield f"{check.status} on {mapping.library} {check.library_version}{finding}"
+    elif not is_unproven_accepted and (check is None or check.status != "live"):
+        yield f"not proved on {mapping.library} {check.library_version}" if check else "never checked"
 
 
 def _as_targets(value: Any) -> Targets:
@@ -258,3 +328,38 @@ def _as_targets(value: Any) -> Targets:
 def to_plain(targets: Targets | None) -> Any:
     """Return targets in their JSON form: a list for a tuple."""
     return list(targets) if isinstance(targets, tuple) else targets
+
+
+def _write_plan(source: bytes, plan: ExportPlan, path: str) -> bytes:
+    """Return the file with every entry of a plan that it lacks; a copy of a table gets entries from its original."""
+    from .source_edits import add_entries, correct_entries  # noqa: PLC0415 - libcst is optional
+
+    current = parse_constants(source, "", path)
+    for corrected, write in ((True, correct_entries), (False, add_entries)):
+        for table, entries in plan.entries(corrected=corrected).items():
+            present = current.values_of(table)
+            due = {name: targets for name, targets in entries.items() if present.get(name) != to_plain(targets)}
+            if due:
+                source = write(source, table, due, path)
+                current = parse_constants(source, "", path)
+    return source
+
+
+def _deviations(before: Tables, after: Tables, plan: ExportPlan) -> Iterator[str]:
+    """Yield each deviation from the plan: a planned entry that is missing, and an unplanned change."""
+    if before.keys() != after.keys():
+        yield f"the tables are {sorted(after)}"
+        return
+    for export in (*plan.added, *plan.corrected):
+        if export.table in after and after[export.table].get(export.name) != to_plain(export.targets):
+            yield f"{export.table}[{export.name!r}] is not {to_plain(export.targets)!r}"
+    for table, old in before.items():
+        for name in _changed_names(old, after[table]):
+            planned = plan.corrected if name in old else plan.added
+            if not any(e.name == name and to_plain(e.targets) == after[table].get(name) for e in planned):
+                yield f"{table}[{name!r}] has changed"
+
+
+def _changed_names(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    common = {name for name in old.keys() & new.keys() if old[name] == new[name]}
+    return [name for name in old.keys() | new.keys() if name not in common]

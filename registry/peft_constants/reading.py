@@ -16,7 +16,7 @@ from ...domain.versions import parse_version
 from ...errors import ConstantsUnreadable, MissingExtra
 from ...schema import to_json
 from ..mappings.entries import Entry
-from .syntax import Conditional, read_module
+from .syntax import Conditional, Module
 
 _CONDITIONAL = ("name", "key", "value", "if")
 
@@ -54,31 +54,26 @@ class PeftConstants:
             if key is not None and key not in certain:
                 yield key, entry.value, entry.condition
 
+    def values_of(self, table: str) -> dict[str, Any]:
+        """Return the values of a table by key, conditional or not."""
+        return {key: value for key, value, _ in self.entries(table)}
+
 
 def read_constants(path: Path | None = None, version: str | None = None) -> PeftConstants:
     """Read a ``constants.py`` from a file, or from the installed PEFT.
 
     Args:
         path: The file; the installed package's if ``None``.
-        version: PEFT's version; by default that of the installed package, or of the package around the file.
+        version: PEFT's version; by default that of the package around the file.
 
     Raises:
         ConstantsUnreadable: If the file is missing, is not Python, or builds a table in an unsupported way.
         InvalidRequest: If the version is not a version number: it is written into files that are executed.
         MissingExtra: If no path is given and peft is not installed.
     """
-    if not version:
-        if path is None:
-            from importlib import metadata  # noqa: PLC0415 - 20 ms that a lookup does without
-
-            try:
-                version = metadata.version("peft")
-            except metadata.PackageNotFoundError:
-                raise MissingExtra("peft", "peft") from None
-        else:
-            version = _version_around(path)
-    parse_version(version)
     path = path or installed_constants()
+    version = version or _version_around(path)
+    parse_version(version)
     return parse_constants(read_source(path), version, str(path))
 
 
@@ -101,8 +96,11 @@ def parse_constants(source: bytes, version: str, path: str) -> PeftConstants:
     Raises:
         ConstantsUnreadable: If it is not Python, or builds a table in an unsupported way; the message names ``path``.
     """
-    module = read_module(_parse(source, path), path)
-    return PeftConstants(version, module.entries_by_table(), module.values, tuple(module.conditional))
+    module = Module(path)
+    for statement in _parse(source, path).body:
+        module.read(statement)
+    tables = {name: table.entries for name, table in module.tables.items()}
+    return PeftConstants(version, tables, module.values, tuple(module.conditional))
 
 
 def _parse(source: bytes, path: str) -> ast.Module:

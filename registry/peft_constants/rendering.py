@@ -1,21 +1,18 @@
-"""Render target tables as text: entries and modules in Python, and rows of PEFT's support matrix in Markdown."""
+"""Render exported tables as text: a Python module with all of them, and rows of PEFT's support matrix in Markdown."""
 
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
 from importlib import metadata
-from importlib.resources import files
-from typing import Any
 
+from ...data import read_facts
 from ...domain.mappings import ArchitectureSummary, Mapping
 from ...domain.targets import Targets
 from .export import ExportPlan, plan_export, to_plain
 from .reading import IA3_FEEDFORWARD_TABLE, TARGETS_TABLE, PeftConstants, load_constants, peft_type_of
+from .syntax import Style
 
-WIDTH = 119
-"""PEFT's line length (``line-length`` of its ``pyproject.toml``, 0.3 to 0.21)."""
+MATRIX = "peft_readme.toml"
+"""The layout of PEFT's support matrix."""
 
 HEADER = '''"""Target modules of transformers' architectures, by model type, in the names of PEFT's own tables.
 
@@ -23,52 +20,6 @@ Written by loradar {version}{stated}. Entries PEFT lacks are those of which ever
 to receive a gradient.
 """
 '''
-
-
-@dataclass(frozen=True, slots=True)
-class Style:
-    """The formatting of a dict.
-
-    Attributes:
-        quote: The quote of its strings.
-        indent: Indentation of an entry on its own line, relative to ``block``.
-        block: Indentation of the block the dict is in.
-        step: One level of indentation.
-        newline: The line end.
-    """
-
-    quote: str = '"'
-    indent: str = "    "
-    block: str = ""
-    step: str = "    "
-    newline: str = "\n"
-
-    def string(self, text: str) -> str:
-        """Return a string literal; a raw one where that saves doubled backslashes."""
-        other = "'" if self.quote == '"' else '"'
-        quote = other if self.quote in text and other not in text else self.quote
-        if not (text.isprintable() and text.isascii()):
-            return ascii(text)
-        if quote in text or text.endswith("\\"):
-            escaped = text.replace("\\", "\\\\").replace(quote, "\\" + quote)
-            return f"{quote}{escaped}{quote}"
-        prefix = "r" if "\\" in text else ""
-        return f"{prefix}{quote}{text}{quote}"
-
-    def flat(self, targets: Targets) -> str:
-        """Return the source of targets on one line."""
-        if isinstance(targets, str):
-            return self.string(targets)
-        return f"[{', '.join(map(self.string, targets))}]"
-
-    def value(self, name: str, targets: Targets) -> str:
-        """Return the source of an entry's targets, on one line if that fits; further lines lack the block's indent."""
-        flat = self.flat(targets)
-        line = f"{self.block}{self.indent}{self.string(name)}: {flat},"
-        if len(line) <= WIDTH or isinstance(targets, str) or not targets:
-            return flat
-        inner = self.newline + self.indent + self.step
-        return f"[{''.join(f'{inner}{self.string(target)},' for target in targets)}{self.newline}{self.indent}]"
 
 
 def constants_python(mappings: Iterable[Mapping], *, only_ours: bool = False) -> str:
@@ -122,7 +73,7 @@ def support_rows(plan: ExportPlan, architectures: Iterable[ArchitectureSummary])
         plan: The added entries.
         architectures: Those the registry knows, for their class names.
     """
-    layout = _matrix_layout()
+    layout = read_facts(MATRIX)
     columns = layout["columns"]
     classes = {summary.architecture.name: summary.architecture.class_name or "" for summary in architectures}
     methods: dict[str, set[str]] = defaultdict(set)
@@ -141,14 +92,9 @@ def support_rows(plan: ExportPlan, architectures: Iterable[ArchitectureSummary])
 
 def _find_section(class_name: str) -> tuple[str, str]:
     """Return the section of a class and the label of its row: the class name without the task."""
-    layout = _matrix_layout()
+    layout = read_facts(MATRIX)
     for title, endings in layout["sections"].items():
         for ending in endings:
             if class_name.endswith(ending):
                 return title, class_name.removesuffix(ending)
     return layout["other"], class_name.removesuffix("Model")
-
-
-@cache
-def _matrix_layout() -> dict[str, Any]:
-    return tomllib.loads((files("loradar.data") / "peft_readme.toml").read_text("utf-8"))

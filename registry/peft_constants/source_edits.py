@@ -4,15 +4,16 @@ The concrete syntax tree (libcst) preserves comments, quotes, line ends and a by
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import libcst as cst
+from libcst.matchers import SimpleString, findall
 
 from ...domain.targets import Targets
 from ...errors import ConstantsUnreadable
-from .rendering import WIDTH, Style
-from .syntax import is_table
+from .syntax import WIDTH, Style, is_table
 
 Entries = Mapping[str, Targets]
 
@@ -105,49 +106,39 @@ def _parse_module(source: bytes, path: str) -> cst.Module:
 def _find_assignments(module: cst.Module) -> dict[str, list[Assignment]]:
     """Return the effective statements of each table: its last unconditional assignment, and those that follow."""
     found: dict[str, list[Assignment]] = {}
-    for assignment in _walk(module.body, module, "", is_conditional=False):
+    walked = (_walk(statement, module, "", is_conditional=False) for statement in module.body)
+    for assignment in chain.from_iterable(walked):
         if assignment.key is None and not assignment.is_conditional:
             found.pop(assignment.table, None)
         found.setdefault(assignment.table, []).append(assignment)
     return found
 
 
-def _walk(body: Iterable[cst.CSTNode], module: cst.Module, block: str, *, is_conditional: bool) -> Iterator[Assignment]:
-    """Yield the assignments in the order of the file, including those in branches."""
-    for statement in body:
-        if isinstance(statement, cst.SimpleStatementLine):
-            for small in statement.body:
-                yield from _as_assignment(small, block, is_conditional=is_conditional)
-        elif isinstance(statement, cst.If):
-            yield from _walk_branches(statement, module, block)
-
-
-def _walk_branches(statement: cst.If | cst.Else, module: cst.Module, block: str) -> Iterator[Assignment]:
-    if isinstance(statement.body, cst.IndentedBlock):
-        inner = block + (statement.body.indent or module.default_indent)
-        yield from _walk(statement.body.body, module, inner, is_conditional=True)
-    elif isinstance(statement.body, cst.SimpleStatementSuite):  # `if new: TABLE["a"] = ["q"]`
-        for small in statement.body.body:
-            yield from _as_assignment(small, block, is_conditional=True)
-    if isinstance(statement, cst.If) and statement.orelse:
-        yield from _walk_branches(statement.orelse, module, block)
-
-
-def _as_assignment(statement: cst.CSTNode, block: str, *, is_conditional: bool) -> Iterator[Assignment]:
-    """Yield the statement as an assignment, if it sets a table or an entry of one."""
-    if isinstance(statement, cst.Assign) and len(statement.targets) == 1:
-        target = statement.targets[0].target
-    elif isinstance(statement, cst.AnnAssign) and statement.value:
-        target = statement.target
-    else:
-        return
-    match target:
-        case cst.Name(value=name) if is_table(name):
-            yield Assignment(statement, name, None, block, is_conditional)
-        case cst.Subscript(
-            value=cst.Name(value=name), slice=[cst.SubscriptElement(slice=cst.Index(value=cst.SimpleString() as key))]
-        ) if is_table(name):
-            yield Assignment(statement, name, str(key.evaluated_value), block, is_conditional)
+def _walk(node: cst.CSTNode, module: cst.Module, block: str, *, is_conditional: bool) -> Iterator[Assignment]:
+    """Yield the assignments to tables and their entries in the order of the file, including those in branches."""
+    match node:
+        case cst.SimpleStatementLine(body=body) | cst.SimpleStatementSuite(body=body):
+            for small in body:
+                yield from _walk(small, module, block, is_conditional=is_conditional)
+        case cst.IndentedBlock(body=body, indent=indent):
+            for statement in body:
+                yield from _walk(statement, module, block + (indent or module.default_indent), is_conditional=True)
+        case cst.If(body=body) | cst.Else(body=body):
+            yield from _walk(body, module, block, is_conditional=True)
+            if isinstance(node, cst.If) and node.orelse:
+                yield from _walk(node.orelse, module, block, is_conditional=True)
+        case (
+            cst.Assign(targets=[cst.AssignTarget(target=target)])
+            | cst.AnnAssign(target=target, value=cst.BaseExpression())
+        ):
+            match target:
+                case cst.Name(value=name) if is_table(name):
+                    yield Assignment(node, name, None, block, is_conditional)
+                case cst.Subscript(
+                    value=cst.Name(value=name),
+                    slice=[cst.SubscriptElement(slice=cst.Index(value=cst.SimpleString() as key))],
+                ) if is_table(name):
+                    yield Assignment(node, name, str(key.evaluated_value), block, is_conditional)
 
 
 def _style_of(module: cst.Module, assignment: Assignment) -> Style:
@@ -165,19 +156,9 @@ def _style_of(module: cst.Module, assignment: Assignment) -> Style:
 
 def _usual_quote(node: cst.CSTNode) -> str | None:
     """Return the most frequent quote of the strings in a node, triple quotes excepted."""
-    visitor = _Quotes()
-    node.visit(visitor)
-    return visitor.counts.most_common(1)[0][0] if visitor.counts else None
-
-
-class _Quotes(cst.CSTVisitor):
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def visit_SimpleString(self, node: cst.SimpleString) -> None:  # noqa: N802 - libcst calls it by this name
-        if len(node.quote) == 1:
-            self.counts[node.quote] += 1
+    strings = (found for found in findall(node, SimpleString()) if isinstance(found, cst.SimpleString))
+    quotes = Counter(string.quote for string in strings if len(string.quote) == 1)
+    return quotes.most_common(1)[0][0] if quotes else None
 
 
 def _separator(literal: cst.Dict) -> cst.ParenthesizedWhitespace | None:

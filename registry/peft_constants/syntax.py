@@ -1,16 +1,21 @@
-"""Parse the tables of a ``constants.py``: dict literals, ``.copy()``, subscript assignments and ``if`` branches.
+"""The syntax of a ``constants.py``: parse its tables, and write entries in its style.
 
-Only the syntax tree is read; nothing is executed. A table built in any other way is rejected with its line number,
-because a silently missing entry would be worse than none.
+Tables are dict literals, ``.copy()``, subscript assignments and ``if`` branches. Only the syntax tree is read; nothing
+is executed. A table built in any other way is rejected with its line number, because a silently missing entry would be
+worse than none.
 """
 
 import ast
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...domain.targets import Targets
 from ...errors import ConstantsUnreadable
 
 TABLE_PREFIX = "TRANSFORMERS_MODELS_TO_"
+
+WIDTH = 119
+"""PEFT's line length (``line-length`` of its ``pyproject.toml``, 0.3 to 0.21)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,6 @@ class Module:
     values: dict[str, Any] = field(default_factory=dict)
     functions: set[str] = field(default_factory=set)
     conditional_values: list[Conditional] = field(default_factory=list)
-
-    def entries_by_table(self) -> dict[str, dict[str, Any]]:
-        """Return the unconditional entries of each table."""
-        return {name: table.entries for name, table in self.tables.items()}
 
     @property
     def conditional(self) -> list[Conditional]:
@@ -194,13 +195,47 @@ def is_table(name: str) -> bool:
     return name.startswith(TABLE_PREFIX)
 
 
-def read_module(tree: ast.Module, path: str) -> Module:
-    """Return the constants set by a parsed ``constants.py``.
+@dataclass(frozen=True, slots=True)
+class Style:
+    """The formatting of a dict.
 
-    Raises:
-        ConstantsUnreadable: If a table is built in an unsupported way; the message names the line.
+    Attributes:
+        quote: The quote of its strings.
+        indent: Indentation of an entry on its own line, relative to ``block``.
+        block: Indentation of the block the dict is in.
+        step: One level of indentation.
+        newline: The line end.
     """
-    module = Module(path)
-    for statement in tree.body:
-        module.read(statement)
-    return module
+
+    quote: str = '"'
+    indent: str = "    "
+    block: str = ""
+    step: str = "    "
+    newline: str = "\n"
+
+    def string(self, text: str) -> str:
+        """Return a string literal; a raw one where that saves doubled backslashes."""
+        other = "'" if self.quote == '"' else '"'
+        quote = other if self.quote in text and other not in text else self.quote
+        if not (text.isprintable() and text.isascii()):
+            return ascii(text)
+        if quote in text or text.endswith("\\"):
+            escaped = text.replace("\\", "\\\\").replace(quote, "\\" + quote)
+            return f"{quote}{escaped}{quote}"
+        prefix = "r" if "\\" in text else ""
+        return f"{prefix}{quote}{text}{quote}"
+
+    def flat(self, targets: Targets) -> str:
+        """Return the source of targets on one line."""
+        if isinstance(targets, str):
+            return self.string(targets)
+        return f"[{', '.join(map(self.string, targets))}]"
+
+    def value(self, name: str, targets: Targets) -> str:
+        """Return the source of an entry's targets, on one line if that fits; further lines lack the block's indent."""
+        flat = self.flat(targets)
+        line = f"{self.block}{self.indent}{self.string(name)}: {flat},"
+        if len(line) <= WIDTH or isinstance(targets, str) or not targets:
+            return flat
+        inner = self.newline + self.indent + self.step
+        return f"[{''.join(f'{inner}{self.string(target)},' for target in targets)}{self.newline}{self.indent}]"

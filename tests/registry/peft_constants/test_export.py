@@ -9,8 +9,7 @@ from constants_zoo import mapping
 from loradar.domain.architectures import ArchitectureName
 from loradar.errors import ConstantsUnreadable, MissingExtra
 from loradar.registry import ExportOptions, LeftOut, export_constants, installed_constants, parse_constants
-from loradar.registry.peft_constants.export import Export, ExportPlan
-from loradar.registry.peft_constants.patch import apply_plan
+from loradar.registry.peft_constants.export import Export, ExportPlan, apply_plan
 
 LORA = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
 BOFT = "TRANSFORMERS_MODELS_TO_BOFT_TARGET_MODULES_MAPPING"

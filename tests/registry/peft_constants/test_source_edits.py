@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from loradar.errors import ConstantsUnreadable
 from loradar.registry import installed_constants, parse_constants
-from loradar.registry.peft_constants.rendering import WIDTH, Style
 from loradar.registry.peft_constants.source_edits import add_entries, correct_entries, list_own_tables
+from loradar.registry.peft_constants.syntax import WIDTH, Style
 
 LORA = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
 BOFT = "TRANSFORMERS_MODELS_TO_BOFT_TARGET_MODULES_MAPPING"
