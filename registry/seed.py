@@ -1,8 +1,7 @@
 """Load the packaged scans and PEFT's tables into a registry, in the place of those of an older loradar."""
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,9 @@ from ..schema import to_json
 from .catalogs import seed_digest, seed_files
 from .db import tables
 from .db.database import Transaction
-from .db.encoding import MappingKey, canonical
-from .mappings.entries import Entry, entries_of_proposals
+from .mappings.entries import entries_of_proposals
 from .mappings.precedence import key_of, to_verification
-from .mappings.revisions import add_mappings
+from .mappings.revisions import add_mappings, evidence_values
 from .peft_constants.reading import load_constants
 from .store import add_constants, architecture_values, merge_verifications, rename_rows, verification_row
 
@@ -40,21 +38,14 @@ def add_seed(connection: "Connection") -> None:
         if any(seed["digest"] == seed_digest() for seed in seeds):
             return
         if all(Version(ours) >= Version(seed["loradar"]) for seed in seeds):
-            with _gc_paused():
+            was_enabled = gc.isenabled()
+            gc.disable()  # collecting takes a second over the many records of a seed, and frees none
+            try:
                 _load(write)
+            finally:
+                if was_enabled:
+                    gc.enable()
         write.change(insert(tables.seeds).values(digest=seed_digest(), loradar=ours, serial=write.serial))
-
-
-@contextmanager
-def _gc_paused() -> Iterator[None]:
-    """Pause garbage collection, which takes a second over the many records of a seed and frees none."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _load(write: Transaction) -> None:
@@ -150,28 +141,13 @@ def _put_mappings(write: Transaction, catalog: Catalog) -> set[str]:
     report = add_mappings(write, Source("scanner", catalog.header.loradar), proposed, version)
     known = {key_of(mapping): mapping for mapping in (*report.unchanged, *report.extended)}
     current = known | {key_of(mapping): mapping for mapping in report.added}
-    _update_evidence(write, proposed, {k: m for k, m in known.items() if m.versions and m.versions.until == version})
+    # The newest scan's evidence on a spec makes no new revision.
+    newest = {key: m.id for key, m in known.items() if m.versions and m.versions.until == version}
+    evidence = [{"row_id": newest[p.key], **evidence_values(p)} for p in proposed if p.key in newest]
+    write.change(update(tables.mappings).where(tables.mappings.c.id == bindparam("row_id")), evidence)
     checks = (check for entry in entries for check in entry.checks)
     _put_checks(write, [(current[entry.key], check) for entry, check in zip(proposed, checks, strict=True)])
     return {mapping.id for mapping in current.values()}
-
-
-def _update_evidence(write: Transaction, proposed: Iterable[Entry], known: dict[MappingKey, Mapping]) -> None:
-    """Update the sizes and reasons of revisions: evidence from the newest scan, which makes no new revision."""
-    table = tables.mappings
-    rows = [
-        {
-            "row_id": known[entry.key].id,
-            "matched": entry.matched,
-            "per_rank": entry.formula.per_rank if entry.formula else None,
-            "fixed": entry.formula.fixed if entry.formula else None,
-            "coverage": canonical([to_json(coverage) for coverage in entry.coverage]),
-            "reasons": canonical(entry.reasons),
-        }
-        for entry in proposed
-        if entry.key in known
-    ]
-    write.change(update(table).where(table.c.id == bindparam("row_id")), rows)
 
 
 def _put_renames(write: Transaction, older: OlderCatalog) -> None:

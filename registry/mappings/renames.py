@@ -135,8 +135,12 @@ def _describe(slot: Slot) -> str:
 
 def _shorten(pairs: Sequence[Pair], kept: Sequence[Pair]) -> tuple[Rename, ...]:
     """Return the pairs as renames of prefixes: a common end is cut, unless another slot would be renamed wrongly."""
-    short = {(pair.old.pattern, pair.new.pattern): _without_common_end(pair) for pair in pairs}
-    known = {(rename.old, rename.new): rename for rename in short.values()}
+    known: dict[tuple[str, str], Rename] = {}
+    for pair in pairs:
+        one, other = pair.old.pattern.split("."), pair.new.pattern.split(".")
+        end = min(_common(one[::-1], other[::-1]), len(one) - 1, len(other) - 1)
+        old, new = ".".join(one[: len(one) - end]), ".".join(other[: len(other) - end])
+        known[old, new] = Rename(old, new, "the same layers below" if end else pair.says)
     wanted: dict[str, set[str]] = defaultdict(set)
     for pair in (*pairs, *kept):
         wanted[pair.old.pattern].add(pair.new.pattern)
@@ -145,14 +149,6 @@ def _shorten(pairs: Sequence[Pair], kept: Sequence[Pair]) -> tuple[Rename, ...]:
             old, new = pair.old.pattern, pair.new.pattern
             known[old, new] = Rename(old, new, pair.says or f"{_describe(pair.old)} in both")
     return tuple(sorted(known.values(), key=lambda rename: (rename.old.count("."), rename.old, rename.new)))
-
-
-def _without_common_end(pair: Pair) -> Rename:
-    """Return the rename of a prefix that has at least one segment on either side."""
-    old, new = pair.old.pattern.split("."), pair.new.pattern.split(".")
-    end = min(_common(old[::-1], new[::-1]), len(old) - 1, len(new) - 1)
-    says = pair.says if not end else "the same layers below"
-    return Rename(".".join(old[: len(old) - end]), ".".join(new[: len(new) - end]), says)
 
 
 def rename_pattern(pattern: str, renames: Iterable[Rename]) -> tuple[str, ...]:
@@ -218,15 +214,9 @@ def _step_back(names: Names, renames: Iterable[Rename]) -> Names:
 
 def _translate(spec: TargetSpec, names: Names) -> TargetSpec | None:
     """Return the spec in the newest names, or ``None`` if a field is a regex or cannot be translated."""
-    changed: dict[str, tuple[str, ...]] = {}
-    for field in _MODULES:
-        targets = getattr(spec, field)
-        if targets:
-            translated = None if isinstance(targets, str) else _translate_targets(targets, names)
-            if translated is None:
-                return None
-            changed[field] = translated
-    return replace(spec, **changed)
+    stated = {field: targets for field in _MODULES if (targets := getattr(spec, field))}
+    changed = {f: None if isinstance(each, str) else _translate_targets(each, names) for f, each in stated.items()}
+    return None if None in changed.values() else replace(spec, **changed)
 
 
 def _translate_targets(targets: tuple[str, ...], names: Names) -> tuple[str, ...] | None:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
@@ -72,17 +73,24 @@ def _insert(write: Transaction, source: Source, added: Sequence[Mapping]) -> Non
             "preset": mapping.preset,
             "revision": mapping.revision,
             "spec": canonical(mapping.spec.values),
-            "matched": mapping.matched,
-            "per_rank": mapping.per_rank,
-            "fixed": mapping.fixed,
-            "coverage": canonical([to_json(coverage) for coverage in mapping.coverage]),
-            "reasons": canonical(mapping.reasons),
+            **evidence_values(mapping),
             "since": mapping.versions and mapping.versions.since,
             "until": mapping.versions and mapping.versions.until,
         }
         for mapping in added
     ]
     write.change(insert(tables.mappings), rows)
+
+
+def evidence_values(scanned: Mapping | Entry) -> dict[str, Any]:
+    """Return the columns of a mapping that hold evidence from a scan: its size, its coverage and its reasons."""
+    return {
+        "matched": scanned.matched,
+        "per_rank": scanned.formula.per_rank if scanned.formula else None,
+        "fixed": scanned.formula.fixed if scanned.formula else None,
+        "coverage": canonical([to_json(coverage) for coverage in scanned.coverage]),
+        "reasons": canonical(scanned.reasons),
+    }
 
 
 def source_id(write: Transaction, source: Source) -> int:
