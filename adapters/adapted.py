@@ -14,11 +14,9 @@ from torch import nn
 from ..errors import InvalidConfig, nearest, quoted
 from .config import AdapterConfig, LoraConfig
 from .files import checkpoint
-from .injection import host_model
 from .injection.apply import Prepared, adapters_in, attach, biases, detach, file_state, layers_in
-from .injection.sites import Survey, survey_model
-from .layers.base_layer import AdapterLayer, Steering, Wrapper
-from .layers.saved_modules import SavedModule
+from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
+from .layers.wrappers import AdapterLayer, SavedModule, Steering, Wrapper
 from .targets import Decision
 
 BASE = "__base__"
@@ -78,15 +76,6 @@ def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str]
     if adapter_names is None or steering.disabled:
         yield
         return
-    _check_samples(model, adapter_names)
-    before, steering.samples = steering.samples, tuple(adapter_names)
-    try:
-        yield
-    finally:
-        steering.samples = before
-
-
-def _check_samples(model: nn.Module, adapter_names: Sequence[str]) -> None:
     if model.training:
         raise InvalidConfig("adapter_names is for inference, and the model is training: call eval() first.")
     layers = [*layers_in(survey_model(model))]
@@ -98,18 +87,15 @@ def _check_samples(model: nn.Module, adapter_names: Sequence[str]) -> None:
         if not layer.takes_samples or layer.merged:
             why = "is merged: call unmerge_adapter first" if layer.merged else "has its update in the weight"
             raise InvalidConfig(f"{path!r} cannot give each sample its own adapter: it {why}.", path=path)
+    before, steering.samples = steering.samples, tuple(adapter_names)
+    try:
+        yield
+    finally:
+        steering.samples = before
 
 
 class Adapted(Wrapper):
-    """The state of ``PeftModel``, with training, merging and switching off.
-
-    Attributes:
-        base_model: The level that holds the user's model.
-        peft_config: The configurations, by adapter name.
-        targeted_module_names: Paths of the layers of the first adapter, in module order.
-        targeted_parameter_names: Paths of its bare parameters.
-        decision: The decision on its targets; ``None`` for a loaded adapter.
-    """
+    """The state of ``PeftModel``, which lists its attributes, with training, merging and switching off."""
 
     inner_name = "base_model"
     base_model: AdaptedModel
@@ -128,12 +114,9 @@ class Adapted(Wrapper):
         self.targeted_parameter_names = [f"{p.path}.{p.parameter}" for p in planned if p.kind == "expert_parameter"]
         self.targeted_module_names = [*dict.fromkeys(p.named for p in planned if p.kind != "expert_parameter")]
         self._steering = steering
-        self._trainable_before = host_model.freeze(survey)
-        self._encoders = host_model.leave_fast_path(survey)
-        self._requires_inputs = False
+        self._host = HostState(survey)
         try:
-            if host_model.is_checkpointing(survey):
-                self._requires_inputs = host_model.require_input_gradients(survey.model)
+            self._host.require_input_gradients(survey)
             self._set_trainable_if_needed(prepared)
         except BaseException:
             self.unload()
@@ -217,40 +200,27 @@ class Adapted(Wrapper):
         self._merge(adapter_names, keep=False)
         names = self._steering.active if adapter_names is None else tuple(adapter_names)
         survey = self._survey()
-        trained = {
-            path: wrapper.active_module(names)
-            for path, site in survey.sites.items()
-            for wrapper in site.wrappers
-            if isinstance(wrapper, SavedModule)
-        }
+        holders = adapters_in(survey)
+        trained = {path: holder.active_module(names) for path, holder in holders if isinstance(holder, SavedModule)}
         detach(survey.model)
-        self._restore_host_model()
+        self._host.restore(survey.model)
         for path, module in trained.items():
             site = survey.sites[path]
             if module is not site.module and not isinstance(module, Wrapper):
                 for parameter, before in zip(module.parameters(), site.module.parameters(), strict=True):
                     parameter.requires_grad = before.requires_grad
                 survey.replace(site, module)
-        if host_model.note_untied(survey.model):
+        if note_untied(survey.model):
             warnings.warn("Embeddings are no longer tied: config.tie_word_embeddings is False now.", stacklevel=2)
         return survey.model
 
     def unload(self) -> nn.Module:
         """Return the user's model as it was: its modules, its weights, and which of them require gradients."""
         self.unmerge_adapter()
-        detach(self.get_base_model())
-        self._restore_host_model()
-        return self.get_base_model()
-
-    def _restore_host_model(self) -> None:
-        """Restore the gradient flags and hooks of the base model."""
-        for parameter in self.get_base_model().parameters():
-            parameter.requires_grad = False
-        for module, name in self._trainable_before:
-            getattr(module, name).requires_grad = True
-        host_model.rejoin_fast_path(self._encoders)
-        if self._requires_inputs:
-            host_model.release_input_gradients(self.get_base_model())
+        model = self.get_base_model()
+        detach(model)
+        self._host.restore(model)
+        return model
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
@@ -303,7 +273,8 @@ class Adapted(Wrapper):
             state = {key: values.get(names.get(id(tensor), key), tensor) for key, tensor in state.items()}
         config = {**self.peft_config[adapter_name].to_peft_dict(), "inference_mode": True}
         if self.peft_config[adapter_name].task_type is None:
-            config["auto_mapping"] = host_model.origin_of(self.get_base_model())
+            origin = type(self.get_base_model())
+            config["auto_mapping"] = {"base_model_class": origin.__name__, "parent_library": origin.__module__}
         checkpoint.write(folder / ("" if adapter_name == "default" else adapter_name), config, state)
 
     # Helpers
@@ -317,11 +288,11 @@ class Adapted(Wrapper):
     def _set_trainable(self, *, frozen: bool = False) -> None:
         """Let the active adapters train and no other, except those that are frozen for inference."""
         active = {name for name in self._steering.active if not (frozen or self.peft_config[name].inference_mode)}
-        for wrapper in adapters_in(self._survey()):
+        for _, wrapper in adapters_in(self._survey()):
             for name in wrapper.adapters():
-                host_model.set_trainable(wrapper.adapter_state(name).values(), trainable=name in active)
+                set_trainable(wrapper.adapter_state(name).values(), trainable=name in active)
         for name in self.peft_config:
-            host_model.set_trainable(self._biases(name).values(), trainable=name in active)
+            set_trainable(self._biases(name).values(), trainable=name in active)
 
     def _survey(self) -> Survey:
         return survey_model(self.get_base_model())

@@ -12,8 +12,8 @@ import torch
 from ..errors import InvalidConfig
 from .config import AdapterConfig, LoraConfig
 from .injection.apply import Part, Prepared
-from .layers.base_layer import AdapterLayer, PlannedAdapter, state_of
 from .layers.lora import LoraLayer
+from .layers.wrappers import AdapterLayer, PlannedAdapter, state_of
 
 COMBINATIONS = ("cat", "linear")
 Factors = tuple[torch.Tensor, torch.Tensor]

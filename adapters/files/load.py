@@ -9,8 +9,8 @@ import torch
 from ...errors import AdapterUnreadable, InvalidConfig
 from ..config import AdapterConfig
 from ..injection.apply import PREFIX, Prepared, build, file_state, layers_in
+from ..injection.host_model import Survey
 from ..injection.plan import Plan, make_plan
-from ..injection.sites import Survey
 from .checkpoint import WEIGHTS, naming, read
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}

@@ -11,13 +11,11 @@ from torch import nn
 from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig
 from ..config import AdapterConfig
-from ..layers.base_layer import AdapterLayer, Child, PlannedAdapter, Steering, state_of
 from ..layers.ia3 import IA3Layer
 from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear, LoraMultihead, LoraParameter
-from ..layers.saved_modules import SavedModule
-from .host_model import name_of
+from ..layers.wrappers import AdapterLayer, Child, PlannedAdapter, SavedModule, Steering, state_of
+from .host_model import Site, Survey, survey_model
 from .plan import Plan
-from .sites import Site, Survey, survey_model
 
 PREFIX = "base_model.model."
 """Prefix of every key of an adapter file."""
@@ -94,7 +92,8 @@ def build(survey: Survey, plan: Plan, adapter_name: str) -> Prepared:
     for copy in copies.values():
         detach(copy)  # of a module that other adapters are in
     is_transposed = any(planned.fan_in_fan_out and not planned.parameter for planned in plan.adapters)
-    name = plan.config.base_model_name_or_path or name_of(survey.model)
+    origin = survey.model.__dict__.get("name_or_path")  # of a transformers model
+    name = plan.config.base_model_name_or_path or (origin if isinstance(origin, str) and origin else None)
     config = replace(plan.config, fan_in_fan_out=is_transposed, base_model_name_or_path=name)
     return Prepared(adapter_name, config, tuple(parts), copies)
 
@@ -141,10 +140,11 @@ def detach(model: nn.Module, adapter: str | None = None) -> None:
     """Remove an adapter, or all, from a model, and with it every wrapper that holds no other adapter."""
     survey = survey_model(model)
     for site in survey.sites.values():
-        for wrapper in _adapting(site):
+        own = [*_adapting(site)]
+        for wrapper in own:
             for name in wrapper.adapters() if adapter is None else (adapter,):
                 wrapper.remove(name)
-        left = [wrapper for wrapper in _adapting(site) if wrapper.adapters()]
+        left = [wrapper for wrapper in own if wrapper.adapters()]
         if len(left) < len(site.wrappers):
             survey.wrap(site, left)
 
@@ -153,28 +153,25 @@ def _adapting(site: Site) -> Iterator[AdapterLayer | SavedModule]:
     return (wrapper for wrapper in site.wrappers if isinstance(wrapper, AdapterLayer | SavedModule))
 
 
-def adapters_in(survey: Survey) -> Iterator[AdapterLayer | SavedModule]:
-    """Yield every module of a model that holds adapters."""
-    for site in survey.sites.values():
-        yield from _adapting(site)
+def adapters_in(survey: Survey) -> Iterator[tuple[str, AdapterLayer | SavedModule]]:
+    """Yield every wrapper of a model that holds adapters, with the path of its module."""
+    for path, site in survey.sites.items():
+        for wrapper in _adapting(site):
+            yield path, wrapper
 
 
 def layers_in(survey: Survey) -> Iterator[tuple[str, AdapterLayer]]:
     """Yield the adapted layers of a model with their paths."""
-    for path, site in survey.sites.items():
-        for wrapper in site.wrappers:
-            if isinstance(wrapper, AdapterLayer):
-                yield path, wrapper
+    return ((path, wrapper) for path, wrapper in adapters_in(survey) if isinstance(wrapper, AdapterLayer))
 
 
 def file_state(survey: Survey, adapter: str) -> dict[str, torch.Tensor]:
     """Return an adapter's tensors under their keys in PEFT's files, which leave the adapter's name out."""
     state: dict[str, torch.Tensor] = {}
-    for path, site in survey.sites.items():
-        for wrapper in _adapting(site):
-            if adapter in wrapper.adapters():
-                key = f"{PREFIX}{wrapper.location(adapter, path)}"
-                state.update({f"{key}.{name}": each for name, each in wrapper.adapter_state(adapter).items()})
+    for path, wrapper in adapters_in(survey):
+        if adapter in wrapper.adapters():
+            key = f"{PREFIX}{wrapper.location(adapter, path)}"
+            state.update({f"{key}.{name}": each for name, each in wrapper.adapter_state(adapter).items()})
     return state
 
 

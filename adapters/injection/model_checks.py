@@ -10,8 +10,8 @@ from ...discovery import CONV_KINDS, kind_of
 from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig, NoAdaptableLayers, quoted
 from ..config import AdapterConfig, LoraConfig
-from ..layers.factors import is_plain_conv
-from .sites import Site, Survey
+from ..layers.wrappers import is_plain_conv
+from .host_model import Site, Survey
 
 ADAPTABLE: tuple[Kind, ...] = ("linear", "transposed_linear", *CONV_KINDS, "embedding")
 """Kinds of layer that can be a target; ``nn.MultiheadAttention`` is several of them."""

@@ -16,8 +16,8 @@ from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig, TargetsNotFound
 from ..config import AdapterConfig, LoraConfig, task_heads
 from ..field_checks import ALL_LINEAR
-from ..layers.base_layer import PlannedAdapter
-from ..layers.factors import is_plain_conv
+from ..layers.wrappers import PlannedAdapter, is_plain_conv
+from .host_model import Survey
 from .match import Match, match
 from .model_checks import (
     check_adaptable,
@@ -28,7 +28,6 @@ from .model_checks import (
     inner_layer,
     rejected,
 )
-from .sites import Survey
 
 Value = TypeVar("Value", int, float)
 Expand = Callable[[nn.Module, str], TargetSpec]

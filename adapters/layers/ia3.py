@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from ...errors import InvalidConfig
-from .base_layer import AdapterLayer, Child, PlannedAdapter
-from .factors import adapter_dtype, features_of, first_tensor, is_plain_conv
+from .wrappers import AdapterLayer, Child, PlannedAdapter, adapter_dtype, features_of, first_tensor, is_plain_conv
 
 
 class IA3Layer(AdapterLayer):
@@ -71,7 +70,7 @@ class IA3Layer(AdapterLayer):
         if of_output is not None:
             is_conv = self._is_convolution()
             transposed = of_output.transpose(0, 1)
-            weight = weight * (transposed if is_conv or self._plan().fan_in_fan_out else of_output)
+            weight = weight * (transposed if is_conv or self._plan.fan_in_fan_out else of_output)
             if base.bias is not None:
                 updated["bias"] = (base.bias * of_output.flatten()).to(base.bias.dtype)
         return {"weight": weight.to(base.weight.dtype), **updated}
@@ -84,7 +83,7 @@ class IA3Layer(AdapterLayer):
         """Return the factors of the input in a shape that broadcasts over the base weight as stored."""
         base: Any = self.base()
         if not self._is_convolution():
-            return factors.T if self._plan().fan_in_fan_out else factors
+            return factors.T if self._plan.fan_in_fan_out else factors
         # The weight of a grouped convolution holds, for each output channel, the input channels of its group alone.
         by_group = factors.view(base.groups, 1, -1, *factors.shape[2:])
         repeated = by_group.expand(-1, base.out_channels // base.groups, *by_group.shape[2:])
@@ -100,7 +99,4 @@ class IA3Layer(AdapterLayer):
         return products.get(True), products.get(False)
 
     def _is_convolution(self) -> bool:
-        return self._plan().kind.startswith("conv")
-
-    def _weight_names(self) -> tuple[str, ...]:
-        return ("weight", "bias")
+        return self._plan.kind.startswith("conv")

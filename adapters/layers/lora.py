@@ -4,7 +4,7 @@ The names are PEFT's (``lora_A``, ``lora_B``, ``lora_embedding_A``, ``lora_dropo
 and files agree. Source of the method: arXiv:2106.09685.
 """
 
-from abc import abstractmethod
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,21 +14,23 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from ...errors import InvalidConfig
-from .base_layer import AdapterLayer, Child, PlannedAdapter, Wrapper, state_of
-from .factors import (
+from .low_rank import CONV_FACTORS, LinearFactor, can_fuse, low_rank_linear
+from .wrappers import (
+    AdapterLayer,
+    Child,
+    PlannedAdapter,
+    Wrapper,
     adapter_dtype,
-    conv_factors,
     features_of,
     first_tensor,
-    initialise,
-    initialise_embedding,
     is_plain_conv,
-    linear_factors,
+    state_of,
 )
-from .low_rank import can_fuse, low_rank_linear
 
 STACKED = 3
 """Number of dimensions of a stack of matrices."""
+CONV_FIELDS = ("kernel_size", "stride", "padding", "dilation", "padding_mode", "_reversed_padding_repeated_twice")
+"""The attributes by which a convolution walks over its input."""
 
 
 class LoraLayer(AdapterLayer):
@@ -39,9 +41,22 @@ class LoraLayer(AdapterLayer):
 
     @classmethod
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
-        """Fill both factors."""
+        """Fill both factors with PEFT's distributions (``reset_lora_parameters``, 0.21.2).
+
+        ``True``: Kaiming uniform with ``a=sqrt(5)`` and zeros, the reference of arXiv:2106.09685. ``"gaussian"``:
+        normal with ``std=1/r`` and zeros. ``False``: both uniform, so that the first update is not zero.
+        """
         first, second = state_of(parts).values()
-        initialise(first, second, how=how)
+        if first.is_meta:
+            return
+        if how == "gaussian":
+            nn.init.normal_(first, std=1 / first.shape[0])
+        else:
+            nn.init.kaiming_uniform_(first, a=math.sqrt(5))
+        if how:  # fresh zero pages come from the system unwritten, which costs a sixth of writing zeros
+            second.data = torch.zeros(second.shape, device=second.device, dtype=second.dtype)
+        else:
+            nn.init.kaiming_uniform_(second, a=math.sqrt(5))
 
     def insert(self, adapter: str, planned: PlannedAdapter, parts: Mapping[str, Child]) -> None:
         """Add an adapter to this layer, and its dropout, if it has any, as a module."""
@@ -87,9 +102,14 @@ class LoraLayer(AdapterLayer):
             output = output.index_add(0, rows, self.update(x[rows], adapter).to(output.dtype))
         return output
 
-    @abstractmethod
     def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
         """Return ``scaling * B(A(dropout(x)))`` in the dtype of the factors and the shape of the output."""
+        first, second = self.lora_A[adapter], self.lora_B[adapter]
+        x = x.to(first.weight.dtype)
+        if (dropouts := self._modules.get("lora_dropout")) is not None and adapter in dropouts:  # type: ignore[operator]
+            x = dropouts[adapter](x)  # type: ignore[index]
+        result: torch.Tensor = second(first(x)) * self.planned[adapter].scaling
+        return result
 
     def factors(self, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
         """Return an adapter's ``A`` and ``B``."""
@@ -116,10 +136,10 @@ class LoraLayer(AdapterLayer):
         for adapter in adapters:
             delta = self.get_delta_weight(adapter)
             total = total.to(delta.dtype) + delta
-        return {self._weight_names()[0]: total.to(weight.dtype)}
+        return {self._weight_name: total.to(weight.dtype)}
 
     def _weight(self) -> nn.Parameter:
-        weight: nn.Parameter = getattr(self.base(), self._weight_names()[0])
+        weight: nn.Parameter = getattr(self.base(), self._weight_name)
         return weight
 
 
@@ -129,8 +149,7 @@ class LoraLinear(LoraLayer):
     @classmethod
     def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
         """Create ``A`` (r, in) and ``B`` (out, r)."""
-        first, second = linear_factors(*features_of(base, planned.kind), planned.r, first_tensor(base))
-        return {"lora_A": first, "lora_B": second}
+        return _linear_factors(*features_of(base, planned.kind), planned.r, first_tensor(base))
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer and add the updates, as one step of autograd where the result is the same."""
@@ -144,36 +163,37 @@ class LoraLinear(LoraLayer):
             return super().forward(x)
         return low_rank_linear(x, base, first, second, planned.scaling)  # type: ignore[arg-type]
 
-    def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
-        """Return the update for ``x`` (*, in)."""
-        return _through(self, x, adapter)
-
     def _shaped(self, delta: torch.Tensor) -> torch.Tensor:
-        return delta.T if self._plan().fan_in_fan_out else delta
+        return delta.T if self._plan.fan_in_fan_out else delta
 
 
 class LoraConv(LoraLayer):
     """LoRA on a convolution: ``A`` has its kernel, ``B`` a kernel of one and its groups.
 
-    With groups, ``A`` still reads every channel, as in PEFT; no grouped weight holds such an update, so it cannot be
-    merged. A subclass with its own forward (padding, standardised weights) is run with the updated weight.
+    ``A`` walks over its input exactly as the base layer does, dilation and padding mode included (peft 0.21.2 drops
+    both). With groups, ``A`` still reads every channel, as in PEFT; no grouped weight holds such an update, so it
+    cannot be merged. A subclass with its own forward (padding, standardised weights) is run with the updated weight.
     """
 
     @classmethod
     def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
-        """Create the two convolutions."""
-        first, second = conv_factors(base, planned.kind, planned.r)
-        return {"lora_A": first, "lora_B": second}
+        """Create ``A``, a full convolution into ``r`` channels, and ``B``, a grouped one with a kernel of one."""
+        conv: Any = base
+        where: dict[str, Any] = {"device": conv.weight.device, "dtype": adapter_dtype(conv.weight.dtype)}
+        factor, sizes, groups = CONV_FACTORS[planned.kind], conv.kernel_size, conv.groups
+        walk = {name: conv.__dict__[name] for name in CONV_FIELDS}
+        ones, zeros = (1,) * len(sizes), (0,) * len(sizes)
+        point = dict(zip(CONV_FIELDS, (ones, ones, zeros, ones, "zeros", 2 * zeros), strict=True))
+        return {
+            "lora_A": factor((planned.r, conv.in_channels, *sizes), 1, walk, where),
+            "lora_B": factor((conv.out_channels, planned.r // groups, *ones), groups, point, where),
+        }
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer and add the updates."""
         if is_plain_conv(self.base_layer) or self.groups > 1 or self.steering.samples is not None:
             return super().forward(x, *args, **kwargs)
         return functional_call(self.base_layer, self.updated(self.active_adapters()), (x, *args), kwargs)
-
-    def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
-        """Return the update for ``x`` (batch, in, *size)."""
-        return _through(self, x, adapter)
 
     @property
     def takes_samples(self) -> bool:  # type: ignore[override]
@@ -203,9 +223,15 @@ class LoraEmbedding(LoraLayer):
 
     @classmethod
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
-        """Fill both factors; here ``A`` is the one that starts at zero."""
+        """Fill ``A`` with zeros and ``B`` normally; both normally if ``how`` is ``False``."""
         first, second = state_of(parts).values()
-        initialise_embedding(first, second, how=how)
+        if first.is_meta:
+            return
+        nn.init.normal_(second)
+        if how:
+            nn.init.zeros_(first)
+        else:
+            nn.init.normal_(first)
 
     def factors(self, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
         """Return ``A`` (r, ids) and ``B`` (features, r)."""
@@ -244,8 +270,7 @@ class LoraParameter(LoraLayer):
         if stack and planned.fan_in_fan_out:
             written, read = read, written
         experts = stack[0] if stack else 1
-        first, second = linear_factors(read, written, planned.r * experts, parameter)
-        return {"lora_A": first, "lora_B": second}
+        return _linear_factors(read, written, planned.r * experts, parameter)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer with the updated parameter."""
@@ -276,9 +301,6 @@ class LoraParameter(LoraLayer):
         second = second.view(-1, planned.r, experts).permute(2, 0, 1)
         delta = second @ first * planned.scaling
         return delta.transpose(1, 2) if planned.fan_in_fan_out else delta
-
-    def _weight_names(self) -> tuple[str, ...]:
-        return (self._plan().parameter,)
 
 
 class LoraMultihead(LoraParameter):
@@ -312,11 +334,7 @@ def _renamed(updated: Mapping[str, torch.Tensor], outer: nn.Module) -> dict[str,
     return {prefix + name: value for name, value in updated.items()}
 
 
-def _through(layer: LoraLayer, x: torch.Tensor, adapter: str) -> torch.Tensor:
-    """Return ``scaling * B(A(dropout(x)))`` from the modules of an adapter."""
-    first, second = layer.lora_A[adapter], layer.lora_B[adapter]
-    x = x.to(first.weight.dtype)
-    if (dropouts := layer._modules.get("lora_dropout")) is not None and adapter in dropouts:  # type: ignore[operator]  # noqa: SLF001
-        x = dropouts[adapter](x)  # type: ignore[index]
-    result: torch.Tensor = second(first(x)) * layer.planned[adapter].scaling
-    return result
+def _linear_factors(read: int, written: int, r: int, like: torch.Tensor) -> dict[str, Child]:
+    """Create ``A`` (r, read) and ``B`` (written, r), uninitialised, on the device of ``like``."""
+    device, dtype = like.device, adapter_dtype(like.dtype)
+    return {"lora_A": LinearFactor(read, r, device, dtype), "lora_B": LinearFactor(r, written, device, dtype)}

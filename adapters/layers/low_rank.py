@@ -1,10 +1,52 @@
-"""A linear layer and its LoRA update as one step of autograd: ``x @ W.T + scaling * (x @ A.T) @ B.T``."""
+"""The low-rank factors of LoRA: their modules, and a linear layer with its update as one step of autograd.
+
+That step is ``x @ W.T + scaling * (x @ A.T) @ B.T``.
+"""
 
 from typing import Any
 
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+
+from .wrappers import init_module
+
+
+class LinearFactor(nn.Linear):
+    """A bias-free linear layer with an unfilled weight: LoRA would overwrite the default initialisation at once."""
+
+    def __init__(self, read: int, written: int, device: torch.device, dtype: torch.dtype) -> None:
+        init_module(self, in_features=read, out_features=written)
+        weight = nn.Parameter(torch.empty((written, read), device=device, dtype=dtype))
+        self._parameters.update(weight=weight, bias=None)
+
+
+class ConvFactor(nn.Module):
+    """A bias-free convolution with an unfilled weight."""
+
+    def __init__(self, shape: tuple[int, ...], groups: int, walk: dict[str, Any], where: dict[str, Any]) -> None:
+        channels = {"in_channels": shape[1] * groups, "out_channels": shape[0], "groups": groups}
+        init_module(self, **channels, **walk, transposed=False, output_padding=(0,) * (len(shape) - 2))
+        self._parameters.update(weight=nn.Parameter(torch.empty(shape, **where)), bias=None)
+
+
+class Conv1dFactor(ConvFactor, nn.Conv1d):
+    """A bias-free 1-D convolution."""
+
+
+class Conv2dFactor(ConvFactor, nn.Conv2d):
+    """A bias-free 2-D convolution."""
+
+
+class Conv3dFactor(ConvFactor, nn.Conv3d):
+    """A bias-free 3-D convolution."""
+
+
+CONV_FACTORS: dict[str, type[ConvFactor]] = {
+    "conv1d": Conv1dFactor,
+    "conv2d": Conv2dFactor,
+    "conv3d": Conv3dFactor,
+}
 
 
 def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:

@@ -16,8 +16,8 @@ from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
 from ...schema import to_json
 from ..field_checks import check_known
+from ..injection.host_model import survey_model
 from ..injection.model_checks import check_not_adapted
-from ..injection.sites import survey_model
 from ..targets import decide, scan_known
 
 

@@ -9,9 +9,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from loradar.adapters.injection.apply import LORA_LAYERS
-from loradar.adapters.layers.base_layer import PlannedAdapter, Steering
-from loradar.adapters.layers.factors import adapter_dtype
 from loradar.adapters.layers.lora import LoraLayer
+from loradar.adapters.layers.wrappers import PlannedAdapter, Steering, adapter_dtype
 from loradar.domain.vocabulary import Kind
 
 

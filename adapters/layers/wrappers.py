@@ -1,4 +1,4 @@
-"""The base class of LoRA and IA3 layers: the wrapped layer, the adapters on it, merging and unmerging."""
+"""The modules around the user's modules: adapter layers, with merging and unmerging, and modules trained in full."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
@@ -177,7 +177,7 @@ class AdapterLayer(Wrapper):
 
     def adapts(self, planned: PlannedAdapter) -> bool:
         """Return whether this layer adapts the same weight as ``planned``."""
-        return self._plan().parameter == planned.parameter
+        return self._plan.parameter == planned.parameter
 
     def adapters(self) -> list[str]:
         """Return the names of the adapters on this layer."""
@@ -201,8 +201,8 @@ class AdapterLayer(Wrapper):
         Raises:
             InvalidConfig: Naming the layer, by ``path``, and the reason.
         """
-        base, name = self.base(), self._weight_names()[0]
-        weight = base._parameters.get(name)  # noqa: SLF001 - a packed or computed weight has other names
+        base = self.base()
+        weight = base._parameters.get(self._weight_name)  # noqa: SLF001 - a packed or computed weight has other names
         if weight is None or not weight.is_floating_point():
             state = "packed or computed" if weight is None else str(weight.dtype)
             message = f"{path!r} ({type(base).__name__}) has weights ({state}) that no update can be merged into."
@@ -252,13 +252,15 @@ class AdapterLayer(Wrapper):
             base = base.wrapped()
         return base
 
+    @property
     def _plan(self) -> PlannedAdapter:
-        """Return the plan of any adapter: all describe the same base layer."""
+        """The plan of any adapter: all describe the same base layer."""
         return next(iter(self.planned.values()))
 
-    def _weight_names(self) -> tuple[str, ...]:
-        """Return the names of the base layer's parameters that an update changes."""
-        return ("weight",)
+    @property
+    def _weight_name(self) -> str:
+        """The name of the base layer's parameter that is adapted."""
+        return self._plan.parameter or "weight"
 
     def adapter_state(self, adapter: str) -> dict[str, torch.Tensor]:
         """Return an adapter's tensors under their names in PEFT's files, without the layer's path."""
@@ -267,6 +269,69 @@ class AdapterLayer(Wrapper):
     def location(self, adapter: str, path: str) -> str:  # noqa: ARG002 - `SavedModule` needs the path
         """Return the prefix of an adapter's tensors in a file."""
         return self.planned[adapter].location
+
+
+class SavedModule(Wrapper):
+    """A frozen original and its trainable copies, under PEFT's names (``ModulesToSaveWrapper``, 0.21.2).
+
+    Attributes:
+        original_module: The replaced module.
+        modules_to_save: The copies, by adapter name.
+        steering: The switch shared by the model; an active adapter without a copy uses the original.
+    """
+
+    inner_name = "original_module"
+    original_module: nn.Module
+
+    def __init__(self, original: nn.Module, steering: Steering) -> None:
+        super().__init__()
+        self.original_module = original
+        self.modules_to_save = nn.ModuleDict()
+        self.steering = steering
+        self.training = self.modules_to_save.training = original.training
+
+    def insert(self, adapter: str, trained: nn.Module) -> None:
+        """Add the copy of an adapter."""
+        self.modules_to_save[adapter] = trained
+
+    def remove(self, adapter: str) -> None:
+        """Remove the copy of an adapter, if there is one."""
+        if adapter in self.modules_to_save:
+            del self.modules_to_save[adapter]
+
+    def adapters(self) -> list[str]:
+        """Return the names of the adapters with a copy."""
+        return [*self.modules_to_save]
+
+    def adapter_state(self, adapter: str) -> dict[str, torch.Tensor]:
+        """Return the tensors of a copy under their names in PEFT's files."""
+        return dict(self.modules_to_save[adapter].state_dict(keep_vars=True))
+
+    def location(self, adapter: str, path: str) -> str:  # noqa: ARG002 - the counterpart of `AdapterLayer.location`
+        """Return the prefix of those tensors in a file, which is the path of the module."""
+        return path
+
+    def inner(self) -> nn.Module | None:
+        """Return the active module, to look attributes up on."""
+        children = self.__dict__.get("_modules", {})
+        return self.active_module() if "modules_to_save" in children else None
+
+    def active_module(self, adapters: tuple[str, ...] | None = None) -> nn.Module:
+        """Return the copy of the last of these adapters, or of the active ones, that has one; else the original."""
+        copies = self._modules["modules_to_save"]._modules  # type: ignore[union-attr]  # noqa: SLF001
+        names = self.steering.active if adapters is None else adapters
+        trained = [copies[name] for name in names if name in copies and not self.steering.disabled]
+        return trained[-1] if trained else self.original_module  # type: ignore[return-value]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the active module, or with ``adapter_names`` the module of each sample on its rows."""
+        if (samples := self.steering.samples) is None:
+            return self.active_module()(*args, **kwargs)
+        x, *others = args
+        times = x.shape[0] // len(samples)
+        rows = (x[n * times : (n + 1) * times] for n in range(len(samples)))
+        results = [self.active_module((name,))(own, *others, **kwargs) for name, own in zip(samples, rows, strict=True)]
+        return torch.cat(results)
 
 
 def state_of(parts: Mapping[str, Child]) -> dict[str, nn.Parameter]:
@@ -279,3 +344,29 @@ def state_of(parts: Mapping[str, Child]) -> dict[str, nn.Parameter]:
         else:
             state[container] = part
     return state
+
+
+def adapter_dtype(base: torch.dtype) -> torch.dtype:
+    """Return the dtype of the factors: float32 for half-precision bases, as with PEFT's ``autocast_adapter_dtype``."""
+    return base if base in (torch.float32, torch.float64) else torch.float32
+
+
+def features_of(layer: Any, kind: str) -> tuple[int, int]:
+    """Return the numbers of input and output features, or channels, of a layer."""
+    if kind.startswith("conv"):
+        return layer.in_channels, layer.out_channels
+    if kind == "transposed_linear":
+        read, written = layer.weight.shape
+        return read, written
+    return layer.in_features, layer.out_features
+
+
+def first_tensor(layer: nn.Module) -> torch.Tensor:
+    """Return the weight of a layer, or the first tensor of one whose packed weight has another name."""
+    own = layer._parameters.get("weight")  # noqa: SLF001 - in every injected layer
+    return own if own is not None else next(iter([*layer.parameters(), *layer.buffers()]))
+
+
+def is_plain_conv(base: nn.Module) -> bool:
+    """Return whether a convolution's forward is PyTorch's own."""
+    return type(base).forward in (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
