@@ -1,10 +1,12 @@
-"""Match a registry entry with a model's own layers, without a forward."""
+"""Find the registry's entry for a model, and match it with the model's own layers, without a forward."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import gcd
+from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
@@ -12,12 +14,14 @@ from torch import nn
 from ..discovery import StaticModel, proof_holds
 from ..domain.architectures import Architecture
 from ..domain.layers import Evidence, Layer, Slot
-from ..domain.mappings import Mapping
+from ..domain.mappings import ArchitectureDetail, Mapping
 from ..domain.methods import get_method
 from ..domain.patterns import name_targets, pattern_of
 from ..domain.targets import TargetMatcher, TargetSpec, excluding, find_hits, without_exclusion
 from ..domain.vocabulary import Kind, Role, Tower
-from .registry_entry import Entry
+from ..errors import UnknownArchitecture
+from ..registry import Registry, sqlite_file
+from ..settings import Settings
 
 AROUND: frozenset[Role] = frozenset(
     {"head", "norm", "projector", "embedding.token", "embedding.position", "embedding.patch"}
@@ -25,12 +29,64 @@ AROUND: frozenset[Role] = frozenset(
 """Roles of the layers that a task class adds to its base model or lacks; a forward does not change them."""
 
 
-class _SlotKey(NamedTuple):
-    """Identify the layers that a slot counts."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A mapping of the registry and its architecture."""
 
-    tower: Tower
-    kind: Kind
-    pattern: str
+    mapping: Mapping
+    architecture: ArchitectureDetail
+
+
+class _Query(NamedTuple):
+    """The arguments of ``Registry.find``."""
+
+    name: str
+    peft_type: str
+    preset: str
+    library: str
+    version: str | None
+
+
+def find_entry(architecture: Architecture, peft_type: str, preset: str) -> Entry | None:
+    """Return the registry's entry for an architecture by its name, read once per state of the registry's file.
+
+    Raises:
+        DatabaseUnusable: If the registry cannot be read.
+        UnknownPeftType: If PEFT has no such method.
+        UnknownPreset: If there is no such preset.
+    """
+    settings = Settings.from_environment()
+    state = _read_state(sqlite_file(settings.database_url))
+    find = _find if state else _find.__wrapped__
+    library, version = architecture.library, architecture.library_version
+    return find(settings, state, _Query(architecture.name, peft_type, preset, library, version))
+
+
+@lru_cache(maxsize=64)
+def _find(settings: Settings, state: object, query: _Query) -> Entry | None:  # noqa: ARG001 - a part of the cache's key
+    with Registry.open(settings) as registry:
+        mapping = registry.find(*query)
+        if mapping is None:
+            return None
+        try:
+            return Entry(mapping, registry.get_architecture(query.library, query.name))
+        except UnknownArchitecture:  # removed in between
+            return None
+
+
+def _read_state(file: Path | None) -> tuple[tuple[int, ...], ...] | None:
+    """Return identity, size and time of last change of an SQLite file and of its write-ahead log.
+
+    ``None`` if there is no file yet, or a server holds the registry.
+    """
+    if file is None:
+        return None
+    states = []
+    for each in (file, file.with_name(f"{file.name}-wal")):
+        with suppress(OSError):
+            status = each.stat()
+            states.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(states) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +115,42 @@ def fit(entry: Entry, model: nn.Module, static: StaticModel) -> Fit | None:
     if verification is None or verification.status not in ("live", "unproven"):
         return None
     aligned = _Alignment(entry, static)
-    if not aligned.are_same and not _is_alike(aligned, entry):
+    if not aligned.are_same and not aligned.are_alike:
         return None
-    mapping = _without_strays(entry.mapping, aligned)
+    strays = [layer for layer in find_hits(entry.mapping.spec, aligned.unknown) if layer.kind != "expert_parameter"]
+    mapping = leave_out(entry.mapping, [layer.path for layer in strays], static.module_paths)
     matched = find_hits(mapping.spec, static.layers)
-    if not aligned.are_same and not _matches_all(mapping.spec, matched, aligned):
+    if not aligned.are_same and not aligned.matches_all(mapping.spec, matched):
         return None
-    if _depends_on_indices(matched, aligned, entry) and not (aligned.are_same and _is_proved(entry, model, static)):
-        return None
-    saved = static.find_saved(_label_ends(aligned, entry)) or None
-    return Fit(mapping, tuple(_describe(matched, aligned, entry)), saved)
+    if aligned.depends_on_indices(matched):
+        scanned, own = entry.architecture.architecture, static.facts.architecture
+        if not (aligned.are_same and proof_holds(scanned, model, own)):
+            return None
+    return Fit(mapping, tuple(aligned.describe(matched)), static.find_saved(aligned.label_ends()) or None)
+
+
+def leave_out(mapping: Mapping, strays: Sequence[str], module_paths: Sequence[str]) -> Mapping:
+    """Exclude layers that an entry matches where its architecture had none, such as the pooler of another task class.
+
+    Args:
+        mapping: The entry.
+        strays: Paths of these layers; without any, the entry stays as it is.
+        module_paths: Paths of all modules of the model.
+    """
+    if not strays:
+        return mapping
+    spec = excluding(mapping.spec, name_targets(strays, module_paths))
+    spec = spec if get_method(mapping.peft_type).exclusion else without_exclusion(spec)
+    left_out = f"left out: {', '.join(dict.fromkeys(map(pattern_of, strays)))}, where the entry knew no layer"
+    return replace(mapping, **spec.values, reasons=(*mapping.reasons, left_out))
+
+
+class _SlotKey(NamedTuple):
+    """Identify the layers that a slot counts."""
+
+    tower: Tower
+    kind: Kind
+    pattern: str
 
 
 @dataclass(frozen=True)
@@ -117,6 +199,86 @@ class _Alignment:
         is_whole = len(self.counts) == len(self.own) == len(self.known)
         return is_whole and all(own == known for own, known in self.counts.values())
 
+    @cached_property
+    def are_alike(self) -> bool:
+        """Whether the model differs from the scanned one only in depth and around its blocks."""
+        missing = (slot for key, slots in self.known.items() if key not in self.own for slot in slots)
+        if any(slot.role not in AROUND or (slot.role == "norm" and "*" in slot.pattern) for slot in missing):
+            return False
+        ratios: defaultdict[str, set[tuple[int, int]]] = defaultdict(set)
+        for key, (own, known) in self.counts.items():
+            divisor = gcd(own, known)
+            ratios[key.pattern.rpartition("*")[0]].add((own // divisor, known // divisor))
+        if any(len(found) > 1 for found in ratios.values()):
+            return False
+        if self._adapts_norms:  # also those outside the blocks
+            return not self.unknown
+        return all(map(self._is_around, self.unknown))
+
+    @property
+    def _adapts_norms(self) -> bool:
+        return get_method(self.entry.mapping.peft_type).family == "LN_TUNING"
+
+    def _is_around(self, layer: Layer) -> bool:
+        """Return whether no preset adapts a layer, independent of a forward."""
+        (labelled,) = self.static.label((layer,))
+        if labelled.depth:
+            return labelled.role == "head"
+        towers, layers = self.static.towers, self.static.layers
+        has_blocks = any(other.depth and towers.find(other.path) == labelled.tower for other in layers)
+        return has_blocks or labelled.role in AROUND
+
+    def matches_all(self, spec: TargetSpec, matched: Iterable[Layer]) -> bool:
+        """Return whether every target matches known layers, all of them in blocks, and no other module."""
+        modules, excluded = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.exclude_modules or ())
+        parameters = TargetMatcher(spec.target_parameters or ())
+        paths = {layer.path for layer in matched}
+        named = {(parameters if layer.kind == "expert_parameter" else modules).find(layer.path) for layer in matched}
+        others = (path for path in self.static.module_paths if path not in paths)
+        return (
+            len(named) == len(spec.list_targets())
+            and all(layer.depth and self.key_of(layer) in self.known for layer in matched)
+            and not any(modules.find(path) and not excluded.find(path) for path in others)
+        )
+
+    def depends_on_indices(self, matched: Iterable[Layer]) -> bool:
+        """Return whether layers of one slot differ: some are dead, or the entry matches only some of them."""
+        apart = AROUND - {"norm"} if self._adapts_norms else AROUND
+        slots = self.entry.architecture.slots
+        if any(slot.live is False and not slot.bypassed and slot.role not in apart for slot in slots):
+            return True
+        taken = Counter(map(self.key_of, matched))
+        return any(count < len(self.own[key]) for key, count in taken.items())
+
+    def label_ends(self) -> tuple[Layer, ...]:
+        """Return the layers that may be heads or token embeddings, with roles; all if their class was not scanned."""
+        own, scanned = self.static.facts.architecture, self.entry.architecture.architecture
+        roles = {key: {slot.role for slot in slots} for key, slots in self.known.items()}
+        if own.library == "torch" or own.class_name != scanned.class_name:
+            labelled = self.static.label_all()
+        else:
+            inner = {key for key, found in roles.items() if found.isdisjoint(("head", "embedding.token"))}
+            groups = (layers for key, layers in self.own.items() if key not in inner or not layers[0].depth)
+            labelled = self.static.label(layer for layers in groups for layer in layers)
+        # A declared head that makes patches: the only declared role that a forward changes.
+        patches = {key for key, found in roles.items() if "embedding.patch" in found}
+        return tuple(
+            replace(layer, role="embedding.patch") if layer.role == "head" and self.key_of(layer) in patches else layer
+            for layer in labelled
+        )
+
+    def describe(self, matched: Iterable[Layer]) -> Iterator[Layer]:
+        """Yield layers with role and evidence of their slots, followed by the static evidence."""
+        described: dict[_SlotKey, Layer] = {}
+        for layer in matched:
+            key = self.key_of(layer)
+            slots = [slot for slot in self.known[key] if slot.live is not False] or self.known[key]
+            if key not in described or len(slots) > 1:
+                (labelled,) = self.static.label((layer,))
+                described[key] = _recorded(labelled, slots, self.entry.architecture.architecture)
+            found = described[key]
+            yield replace(layer, role=found.role, tower=found.tower, live=found.live, evidence=found.evidence)
+
 
 def _find_prefixes(own: Iterable[str], known: Iterable[str]) -> tuple[str, str]:
     """Return the prefixes to cut from and to add to the known patterns so that those in blocks match."""
@@ -130,108 +292,6 @@ def _find_prefixes(own: Iterable[str], known: Iterable[str]) -> tuple[str, str]:
             if pattern.endswith(f".{other}"):
                 return "", pattern.removesuffix(other)
     return "", ""
-
-
-def _is_alike(aligned: _Alignment, entry: Entry) -> bool:
-    """Return whether a model differs from the scanned one only in depth and around its blocks."""
-    missing = (slot for key, slots in aligned.known.items() if key not in aligned.own for slot in slots)
-    if any(slot.role not in AROUND or (slot.role == "norm" and "*" in slot.pattern) for slot in missing):
-        return False
-    ratios: defaultdict[str, set[tuple[int, int]]] = defaultdict(set)
-    for key, (own, known) in aligned.counts.items():
-        divisor = gcd(own, known)
-        ratios[key.pattern.rpartition("*")[0]].add((own // divisor, known // divisor))
-    if any(len(found) > 1 for found in ratios.values()):
-        return False
-    if get_method(entry.mapping.peft_type).family == "LN_TUNING":  # adapts norms outside the blocks, too
-        return not aligned.unknown
-    return all(_is_around(layer, aligned.static) for layer in aligned.unknown)
-
-
-def _is_around(layer: Layer, static: StaticModel) -> bool:
-    """Return whether no preset adapts a layer, independent of a forward."""
-    (labelled,) = static.label((layer,))
-    if labelled.depth:
-        return labelled.role == "head"
-    has_blocks = any(other.depth and static.towers.find(other.path) == labelled.tower for other in static.layers)
-    return has_blocks or labelled.role in AROUND
-
-
-def _without_strays(mapping: Mapping, aligned: _Alignment) -> Mapping:
-    """Exclude layers that an entry matches without a slot for them, such as the pooler of another task class."""
-    strays = [layer.path for layer in find_hits(mapping.spec, aligned.unknown) if layer.kind != "expert_parameter"]
-    if not strays:
-        return mapping
-    spec = excluding(mapping.spec, name_targets(strays, aligned.static.module_paths))
-    spec = spec if get_method(mapping.peft_type).exclusion else without_exclusion(spec)
-    left_out = f"left out: {', '.join(dict.fromkeys(map(pattern_of, strays)))}, where the entry knew no layer"
-    return replace(mapping, **spec.values, reasons=(*mapping.reasons, left_out))
-
-
-def _matches_all(spec: TargetSpec, matched: Iterable[Layer], aligned: _Alignment) -> bool:
-    """Return whether every target matches known layers, all of them in blocks, and no other module."""
-    modules, excluded = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.exclude_modules or ())
-    parameters = TargetMatcher(spec.target_parameters or ())
-    paths = {layer.path for layer in matched}
-    named = {(parameters if layer.kind == "expert_parameter" else modules).find(layer.path) for layer in matched}
-    others = (path for path in aligned.static.module_paths if path not in paths)
-    return (
-        len(named) == len(spec.list_targets())
-        and all(layer.depth and aligned.key_of(layer) in aligned.known for layer in matched)
-        and not any(modules.find(path) and not excluded.find(path) for path in others)
-    )
-
-
-def _depends_on_indices(matched: Iterable[Layer], aligned: _Alignment, entry: Entry) -> bool:
-    """Return whether layers of one slot differ: some are dead, or the entry matches only some of them."""
-    adapts_norms = get_method(entry.mapping.peft_type).family == "LN_TUNING"
-    apart = AROUND - {"norm"} if adapts_norms else AROUND
-    if any(slot.live is False and not slot.bypassed and slot.role not in apart for slot in entry.architecture.slots):
-        return True
-    taken = Counter(map(aligned.key_of, matched))
-    return any(count < len(aligned.own[key]) for key, count in taken.items())
-
-
-def _is_proved(entry: Entry, model: nn.Module, static: StaticModel) -> bool:
-    return proof_holds(entry.architecture.architecture, model, static.facts.architecture)
-
-
-def _label_ends(aligned: _Alignment, entry: Entry) -> tuple[Layer, ...]:
-    """Return the layers that may be heads or token embeddings, with roles; all layers if the class was not scanned."""
-    own, scanned = aligned.static.facts.architecture, entry.architecture.architecture
-    if own.library == "torch" or own.class_name != scanned.class_name:
-        labelled = aligned.static.label_all()
-    else:
-        ends = (layer for key, layers in aligned.own.items() if _may_be_end(aligned, key) for layer in layers)
-        labelled = aligned.static.label(ends)
-    return tuple(
-        replace(layer, role="embedding.patch") if _makes_patches(layer, aligned) else layer for layer in labelled
-    )
-
-
-def _makes_patches(layer: Layer, aligned: _Alignment) -> bool:
-    """Return whether the scan found that a declared head makes patches, the only declared role a forward changes."""
-    slots = aligned.known.get(aligned.key_of(layer), ()) if layer.role == "head" else ()
-    return any(slot.role == "embedding.patch" for slot in slots)
-
-
-def _may_be_end(aligned: _Alignment, key: _SlotKey) -> bool:
-    slots = aligned.known.get(key)
-    is_known_end = slots is None or any(slot.role in ("head", "embedding.token") for slot in slots)
-    return is_known_end or not aligned.own[key][0].depth
-
-
-def _describe(layers: Iterable[Layer], aligned: _Alignment, entry: Entry) -> Iterator[Layer]:
-    """Yield layers with role and evidence of their slots, followed by the static evidence."""
-    described: dict[_SlotKey, Layer] = {}
-    for layer in layers:
-        key = aligned.key_of(layer)
-        slots = [slot for slot in aligned.known[key] if slot.live is not False] or aligned.known[key]
-        if key not in described or len(slots) > 1:
-            (labelled,) = aligned.static.label((layer,))
-            described[key] = _recorded(labelled, slots, entry.architecture.architecture)
-        found = described[key]
-        yield replace(layer, role=found.role, tower=found.tower, live=found.live, evidence=found.evidence)
 
 
 def _recorded(labelled: Layer, slots: Sequence[Slot], scanned: Architecture) -> Layer:

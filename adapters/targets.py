@@ -5,6 +5,7 @@ does a forward run, and all four steps use its result.
 """
 
 import logging
+import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -16,22 +17,21 @@ from torch import nn
 
 from ..discovery import identify, read_model, scan_module
 from ..domain.architectures import Architecture
-from ..domain.layers import Layer
+from ..domain.layers import Layer, Slot
 from ..domain.mappings import ArchitectureDetail, Mapping
-from ..domain.methods import get_method
 from ..domain.patterns import name_targets, pattern_of
 from ..domain.scans import Scan
-from ..domain.targets import TargetSpec, excluding, find_hits, without_exclusion
+from ..domain.targets import TargetMatcher, TargetSpec, find_hits
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
 from ..registry import Registry, verify
-from .fit import Fit, fit
-from .registry_entry import find_entry
-from .translation import translate
+from .fit import Fit, find_entry, fit, leave_out
 
 logger = logging.getLogger("loradar")
 
 Step = Literal["config", "registry", "fingerprint", "structure", "scan"]
 PEFT_TYPE = "LORA"
+UNCOUNTED = ("norm", "head", "projector")
+"""Roles that are no part of a structure, so that their numbers may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,12 +254,7 @@ def _without_strays(mapping: Mapping, scan: Scan, known: ArchitectureDetail) -> 
         return mapping
     selected = {layer.path for layer in layers}
     strays = [layer.path for layer in new if layer.path not in selected and layer.kind != "expert_parameter"]
-    if not strays:
-        return mapping
-    spec = excluding(mapping.spec, name_targets(strays, scan.module_paths))
-    spec = spec if get_method(mapping.peft_type).exclusion else without_exclusion(spec)
-    left_out = f"left out: {', '.join(dict.fromkeys(map(pattern_of, strays)))}, where the entry knew no layer"
-    return replace(mapping, **spec.values, reasons=(*mapping.reasons, left_out))
+    return leave_out(mapping, strays, scan.module_paths)
 
 
 def _selected(mapping: Mapping, scan: Scan) -> tuple[Layer, ...] | None:
@@ -285,3 +280,65 @@ def _unknown(known: ArchitectureDetail, layers: Iterable[Layer]) -> Iterator[Lay
 
 def _named(mapping: Mapping) -> str:
     return f"{mapping.library}:{mapping.name} ({mapping.source.kind} {mapping.source.version})"
+
+
+# Translation to the names of another architecture with the same structure
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """A spec in another model's names, and the pairs of slots behind it, in words."""
+
+    spec: TargetSpec
+    reasons: tuple[str, ...]
+
+
+def translate(spec: TargetSpec, known: Iterable[Slot], scan: Scan) -> Translation | None:
+    """Translate ``spec`` slot by slot, in the order of both models' slots.
+
+    Args:
+        spec: The targets in the known architecture.
+        known: Its slots.
+        scan: A scan of a model with the same structure.
+
+    Returns:
+        ``None`` if the slots do not pair one to one, or ``spec`` matches part of a slot: an index has no counterpart.
+    """
+    ours, theirs = _paired(known), _paired(scan.slots)
+    if [slot.kind for slot in ours] != [slot.kind for slot in theirs]:
+        return None
+    pairs = [*zip(ours, theirs, strict=True)]
+    shares = [_share(spec, old) for old in ours]
+    matched = [pair for pair, share in zip(pairs, shares, strict=True) if share]
+    if not matched or not {*shares} <= {0.0, 1.0} or any(old.role != new.role for old, new in matched):
+        return None
+    patterns = {new.pattern for _, new in matched}
+    wanted = [layer for layer in scan.layers if pattern_of(layer.path) in patterns]
+    modules = [layer.path for layer in wanted if layer.kind != "expert_parameter"]
+    parameters = [layer.path for layer in wanted if layer.kind == "expert_parameter"]
+    names = name_targets(parameters, [*scan.module_paths, *parameters])
+    translated = TargetSpec(
+        target_modules=name_targets(modules, scan.module_paths) if modules else None,
+        # PEFT's target_parameters takes suffixes and whole paths, but no regex.
+        target_parameters=(names if isinstance(names, tuple) else tuple(parameters)) or None,
+    )
+    reasons = tuple(f"{new.pattern} stands for {old.pattern} ({new.role})" for old, new in matched)
+    return Translation(translated, reasons)
+
+
+def _paired(slots: Iterable[Slot]) -> list[Slot]:
+    """Return the slots to pair, one per pattern: those in blocks that are part of a structure."""
+    by_pattern: dict[str, Slot] = {}
+    for slot in slots:
+        if "*" in slot.pattern and slot.kind not in ("norm", "embedding") and slot.role not in UNCOUNTED:
+            by_pattern.setdefault(slot.pattern, slot)
+    return [*by_pattern.values()]
+
+
+def _share(spec: TargetSpec, slot: Slot) -> float:
+    """Return the share of a slot's layers that a spec matches, from the indices in the spec and two others."""
+    targets = spec.target_parameters if slot.kind == "expert_parameter" else spec.target_modules
+    named, excluded = TargetMatcher(targets or ()), TargetMatcher(spec.exclude_modules or ())
+    indices = {"0", "1", *re.findall(r"\d+", f"{targets} {spec.exclude_modules}")}
+    paths = [slot.pattern.replace("*", index) for index in indices]
+    return sum(named.find(path) is not None and excluded.find(path) is None for path in paths) / len(paths)
