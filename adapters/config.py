@@ -1,21 +1,16 @@
 """``LoraConfig`` and ``IA3Config``: PEFT's fields and defaults, checked on construction."""
 
-import tomllib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from importlib.resources import files
 from typing import Any, ClassVar, Literal, Self
 
-from .. import data
+from ..data import read_facts
 from ..domain.targets import TargetSpec
 from ..errors import InvalidConfig
 from . import field_checks as check
 
-
-@lru_cache(maxsize=1)
-def _facts() -> dict[str, Any]:
-    return tomllib.loads(files(data).joinpath("adapter_fields.toml").read_text(encoding="utf-8"))
+FACTS = "adapter_fields.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +31,16 @@ class PeftFields:
 @lru_cache
 def peft_fields(peft_type: str) -> PeftFields:
     """Return the unsupported fields of ``LORA`` or ``IA3``, from ``data/adapter_fields.toml``."""
-    tables = (_facts()[peft_type].get(name, {}) for name in ("inert", "idle"))
+    facts = read_facts(FACTS)
+    tables = (facts[peft_type].get(name, {}) for name in ("inert", "idle"))
     # TOML has no null: the file holds "none".
     inert, idle = ({name: None if value == "none" else value for name, value in table.items()} for table in tables)
-    return PeftFields(inert, idle, frozenset(_facts()["bookkeeping"]["names"]))
+    return PeftFields(inert, idle, frozenset(facts["bookkeeping"]["names"]))
 
 
 def task_heads() -> dict[str, tuple[str, ...]]:
     """Return the names of the heads that are saved in full, per task type."""
-    return {task: tuple(names) for task, names in _facts()["task_heads"].items()}
+    return {task: tuple(names) for task, names in read_facts(FACTS)["task_heads"].items()}
 
 
 def _field(checked: Callable[..., Any], *more: Any, default: Any) -> Any:
@@ -118,8 +114,9 @@ class AdapterConfig:
 
     @property
     def initialisation(self) -> bool | str:
-        """The initialisation of the adapter's parts."""
-        raise NotImplementedError
+        """The initialisation of the adapter's parts: ``init_lora_weights`` or ``init_ia3_weights``."""
+        how: bool | str = getattr(self, f"init_{self.prefix}weights")
+        return how
 
     def to_peft_dict(self) -> dict[str, Any]:
         """Return the content of ``adapter_config.json`` for peft 0.21.2, its unsupported fields at their defaults."""
@@ -164,11 +161,6 @@ class LoraConfig(AdapterConfig):
     alpha_pattern: Mapping[str, float] = _field(check.patterns, check.positive, default=dict)
     target_parameters: Collection[str] | None = _field(check.names, default=None)
 
-    @property
-    def initialisation(self) -> bool | str:
-        """``init_lora_weights``."""
-        return self.init_lora_weights
-
     def _check_together(self) -> None:
         """Reject fields that contradict each other, as PEFT does."""
         is_regex = isinstance(self.target_modules, str)
@@ -197,11 +189,6 @@ class IA3Config(AdapterConfig):
 
     feedforward_modules: Collection[str] | None = _field(check.targets, default=None)
     init_ia3_weights: bool = _field(check.flag, default=True)
-
-    @property
-    def initialisation(self) -> bool | str:
-        """``init_ia3_weights``."""
-        return self.init_ia3_weights
 
     def to_peft_dict(self) -> dict[str, Any]:
         """Return the content for peft 0.21.2, which without feed-forward modules accepts an empty list only."""

@@ -28,39 +28,35 @@ def check_known(given: Collection[str], known: Collection[str], owner: str = "Lo
             raise InvalidConfig(f"{owner} has no field {name!r}. {way_out}", field=name)
 
 
-def rank(field: str, value: object) -> int:
-    """Check a rank: a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        raise invalid(field, value, "is not a rank: give a positive integer such as 8.")
-    return value
+def _accepting(accepts: Callable[[Any], bool], way_out: str) -> Callable[[str, Any], Any]:
+    """Return the check of a field whose value stays as it is if ``accepts`` accepts it."""
+
+    def check(name: str, value: Any) -> Any:
+        if not accepts(value):
+            raise invalid(name, value, way_out)
+        return value
+
+    return check
 
 
-def positive(field: str, value: object) -> float:
-    """Check a finite number above zero; an int stays an int."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
-        raise invalid(field, value, "is not usable: give a number above 0, such as 16.")
-    return value
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def probability(field: str, value: object) -> float:
-    """Check a dropout probability, 0 included, 1 excluded: at 1 nothing would ever reach the adapter."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise invalid(field, value, "is no dropout probability: give a number from 0 up to, not including, 1.")
-    return value
-
-
-def flag(field: str, value: object) -> bool:
-    """Check a boolean."""
-    if not isinstance(value, bool):
-        raise invalid(field, value, "is not a boolean: give True or False.")
-    return value
-
-
-def text(field: str, value: object) -> str | None:
-    """Check a string or ``None``."""
-    if value is not None and not isinstance(value, str):
-        raise invalid(field, value, "is not text: give a string or None.")
-    return value
+rank = _accepting(
+    lambda value: _is_number(value) and isinstance(value, int) and value > 0,
+    "is not a rank: give a positive integer such as 8.",
+)
+positive = _accepting(
+    lambda value: _is_number(value) and math.isfinite(value) and value > 0,
+    "is not usable: give a number above 0, such as 16.",
+)
+probability = _accepting(  # at 1 nothing would ever reach the adapter
+    lambda value: _is_number(value) and 0 <= value < 1,
+    "is no dropout probability: give a number from 0 up to, not including, 1.",
+)
+flag = _accepting(lambda value: isinstance(value, bool), "is not a boolean: give True or False.")
+text = _accepting(lambda value: value is None or isinstance(value, str), "is not text: give a string or None.")
 
 
 def choice(field: str, value: object, choices: tuple[Any, ...]) -> Any:
