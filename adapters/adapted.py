@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidConfig, nearest, quoted
-from .config import AdapterConfig, LoraConfig
+from .config import AdapterConfig
 from .files import checkpoint
 from .injection.apply import Prepared, adapters_in, attach, biases, detach, file_state, layers_in
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
@@ -79,10 +79,10 @@ def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str]
     if model.training:
         raise InvalidConfig("adapter_names is for inference, and the model is training: call eval() first.")
     layers = [*layers_in(survey_model(model))]
-    known = {name for _, layer in layers for name in layer.adapters()}
+    known = [*sorted({name for _, layer in layers for name in layer.adapters()}), BASE]
     for name in adapter_names:
-        if name not in known and name != BASE:
-            raise InvalidConfig(f"adapter_names holds {name!r}. There is: {quoted([*sorted(known), BASE])}.")
+        if name not in known:
+            raise InvalidConfig(f"adapter_names holds {name!r}. There is: {quoted(known)}.")
     for path, layer in layers:
         if not layer.takes_samples or layer.merged:
             why = "is merged: call unmerge_adapter first" if layer.merged else "has its update in the weight"
@@ -125,7 +125,7 @@ class Adapted(Wrapper):
     def _set_trainable_if_needed(self, prepared: Prepared) -> None:
         """Set the gradient flags after an adapter was attached, unless its new factors, which train, are right."""
         is_active = prepared.name in self._steering.active and not prepared.config.inference_mode
-        if prepared.copies or not is_active or trains_biases(prepared.config):
+        if prepared.copies or not is_active or prepared.config.trained_biases != "none":
             self._set_trainable()
 
     @property
@@ -177,7 +177,7 @@ class Adapted(Wrapper):
         """
         self._merge(adapter_names, keep=True)
 
-    def _merge(self, adapter_names: Sequence[str] | None, *, keep: bool) -> None:
+    def _merge(self, adapter_names: Sequence[str] | None, *, keep: bool) -> tuple[str, ...]:
         names = self._steering.active if adapter_names is None else tuple(adapter_names)
         self._check_known(names)
         layers = [(path, layer) for path, layer in layers_in(self._survey()) if {*names} & {*layer.adapters()}]
@@ -185,6 +185,7 @@ class Adapted(Wrapper):
             layer.check_mergeable(path)
         for _, layer in layers:
             layer.merge(names, keep=keep)
+        return names
 
     def unmerge_adapter(self) -> None:
         """Restore every base weight that updates were merged into, bit for bit."""
@@ -197,8 +198,7 @@ class Adapted(Wrapper):
         Raises:
             InvalidConfig: As ``merge_adapter``; nothing is changed then.
         """
-        self._merge(adapter_names, keep=False)
-        names = self._steering.active if adapter_names is None else tuple(adapter_names)
+        names = self._merge(adapter_names, keep=False)
         survey = self._survey()
         holders = adapters_in(survey)
         trained = {path: holder.active_module(names) for path, holder in holders if isinstance(holder, SavedModule)}
@@ -225,9 +225,9 @@ class Adapted(Wrapper):
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
         """Switch all adapters off within a ``with`` block; merged ones are unmerged for its duration."""
-        for config in map(self.peft_config.get, self._steering.active):
-            if isinstance(config, LoraConfig) and config.bias != "none":
-                message = f"Biases trained with bias={config.bias!r} stay in place while the adapter is disabled."
+        for which in (self.peft_config[name].trained_biases for name in self._steering.active):
+            if which != "none":
+                message = f"Biases trained with bias={which!r} stay in place while the adapter is disabled."
                 warnings.warn(message, stacklevel=3)
         with self._unmerged():
             before, self._steering.disabled = self._steering.disabled, True
@@ -280,10 +280,8 @@ class Adapted(Wrapper):
     # Helpers
 
     def _biases(self, adapter: str) -> dict[str, nn.Parameter]:
-        config = self.peft_config[adapter]
-        if not isinstance(config, LoraConfig) or config.bias == "none":
-            return {}
-        return biases(self._survey(), adapter, config.bias)
+        which = self.peft_config[adapter].trained_biases
+        return {} if which == "none" else biases(self._survey(), adapter, which)
 
     def _set_trainable(self, *, frozen: bool = False) -> None:
         """Let the active adapters train and no other, except those that are frozen for inference."""
@@ -314,11 +312,6 @@ class Adapted(Wrapper):
             if known.peft_type != config.peft_type:
                 message = f"Adapter {name!r} is {config.peft_type}, and {other!r} is {known.peft_type}"
                 raise InvalidConfig(f"{message}: one model takes one method. Use a second copy.", adapter_name=name)
-            if trains_biases(known) and trains_biases(config):
+            if "none" not in (known.trained_biases, config.trained_biases):
                 message = f"{name!r} and {other!r} both train biases, of which the model has one each."
                 raise InvalidConfig(f"{message} Set bias='none' for one of them.", adapter_name=name)
-
-
-def trains_biases(config: AdapterConfig) -> bool:
-    """Return whether an adapter trains biases of the base model."""
-    return isinstance(config, LoraConfig) and config.bias != "none"

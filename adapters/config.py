@@ -113,6 +113,12 @@ class AdapterConfig:
         return replace(self, **{**given, **kept})
 
     @property
+    def trained_biases(self) -> str:
+        """The biases of the base model that train: ``none``, or ``bias`` of LoRA."""
+        which: str = getattr(self, "bias", "none")
+        return which
+
+    @property
     def initialisation(self) -> bool | str:
         """The initialisation of the adapter's parts: ``init_lora_weights`` or ``init_ia3_weights``."""
         how: bool | str = getattr(self, f"init_{self.prefix}weights")

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from math import gcd
 from pathlib import Path
 from typing import NamedTuple
@@ -253,19 +254,24 @@ class _Alignment:
     def label_ends(self) -> tuple[Layer, ...]:
         """Return the layers that may be heads or token embeddings, with roles; all if their class was not scanned."""
         own, scanned = self.static.facts.architecture, self.entry.architecture.architecture
-        roles = {key: {slot.role for slot in slots} for key, slots in self.known.items()}
         if own.library == "torch" or own.class_name != scanned.class_name:
             labelled = self.static.label_all()
         else:
-            inner = {key for key, found in roles.items() if found.isdisjoint(("head", "embedding.token"))}
-            groups = (layers for key, layers in self.own.items() if key not in inner or not layers[0].depth)
-            labelled = self.static.label(layer for layers in groups for layer in layers)
+            groups = (layers for key, layers in self.own.items() if not layers[0].depth or self._has_ends(key))
+            labelled = self.static.label(chain.from_iterable(groups))
         # A declared head that makes patches: the only declared role that a forward changes.
-        patches = {key for key, found in roles.items() if "embedding.patch" in found}
+        patches = {key for key in self.known if self._has_role(key, "embedding.patch")}
         return tuple(
             replace(layer, role="embedding.patch") if layer.role == "head" and self.key_of(layer) in patches else layer
             for layer in labelled
         )
+
+    def _has_ends(self, key: _SlotKey) -> bool:
+        """Return whether the layers of a slot may be heads or token embeddings; so may those that have no slot."""
+        return key not in self.known or self._has_role(key, "head", "embedding.token")
+
+    def _has_role(self, key: _SlotKey, *roles: Role) -> bool:
+        return any(slot.role in roles for slot in self.known[key])
 
     def describe(self, matched: Iterable[Layer]) -> Iterator[Layer]:
         """Yield layers with role and evidence of their slots, followed by the static evidence."""

@@ -312,18 +312,8 @@ def translate(spec: TargetSpec, known: Iterable[Slot], scan: Scan) -> Translatio
     matched = [pair for pair, share in zip(pairs, shares, strict=True) if share]
     if not matched or not {*shares} <= {0.0, 1.0} or any(old.role != new.role for old, new in matched):
         return None
-    patterns = {new.pattern for _, new in matched}
-    wanted = [layer for layer in scan.layers if pattern_of(layer.path) in patterns]
-    modules = [layer.path for layer in wanted if layer.kind != "expert_parameter"]
-    parameters = [layer.path for layer in wanted if layer.kind == "expert_parameter"]
-    names = name_targets(parameters, [*scan.module_paths, *parameters])
-    translated = TargetSpec(
-        target_modules=name_targets(modules, scan.module_paths) if modules else None,
-        # PEFT's target_parameters takes suffixes and whole paths, but no regex.
-        target_parameters=(names if isinstance(names, tuple) else tuple(parameters)) or None,
-    )
     reasons = tuple(f"{new.pattern} stands for {old.pattern} ({new.role})" for old, new in matched)
-    return Translation(translated, reasons)
+    return Translation(_select(scan, {new.pattern for _, new in matched}), reasons)
 
 
 def _paired(slots: Iterable[Slot]) -> list[Slot]:
@@ -342,3 +332,16 @@ def _share(spec: TargetSpec, slot: Slot) -> float:
     indices = {"0", "1", *re.findall(r"\d+", f"{targets} {spec.exclude_modules}")}
     paths = [slot.pattern.replace("*", index) for index in indices]
     return sum(named.find(path) is not None and excluded.find(path) is None for path in paths) / len(paths)
+
+
+def _select(scan: Scan, patterns: set[str]) -> TargetSpec:
+    """Return the spec that matches the layers with these patterns."""
+    wanted = [layer for layer in scan.layers if pattern_of(layer.path) in patterns]
+    modules = [layer.path for layer in wanted if layer.kind != "expert_parameter"]
+    parameters = [layer.path for layer in wanted if layer.kind == "expert_parameter"]
+    names = name_targets(parameters, [*scan.module_paths, *parameters])
+    return TargetSpec(
+        target_modules=name_targets(modules, scan.module_paths) if modules else None,
+        # PEFT's target_parameters takes suffixes and whole paths, but no regex.
+        target_parameters=(names if isinstance(names, tuple) else tuple(parameters)) or None,
+    )

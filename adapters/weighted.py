@@ -16,8 +16,6 @@ from .layers.lora import LoraLayer
 from .layers.wrappers import AdapterLayer, PlannedAdapter, state_of
 
 COMBINATIONS = ("cat", "linear")
-Factors = tuple[torch.Tensor, torch.Tensor]
-"""``A`` and ``B`` of an adapter, both with the rank as their first dimension."""
 
 
 def combine(
@@ -62,10 +60,18 @@ def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], combi
     if combination_type == "linear" and len({*ranks}) > 1:
         message = f"combination_type='linear' needs equal ranks, and {path!r} has {', '.join(map(str, ranks))}"
         raise InvalidConfig(f"{message}: give combination_type='cat'.", path=path)
-    factors = [_with_rank_first(layer, adapter) for adapter, _ in shares]
     strengths = [weight * each.scaling for (_, weight), each in zip(shares, planned, strict=True)]
-    r = sum(ranks) if combination_type == "cat" else ranks[0]
-    first, second = (_concatenate if combination_type == "cat" else _add)(factors, strengths)
+    firsts, seconds = zip(*(_with_rank_first(layer, adapter) for adapter, _ in shares), strict=True)
+    if combination_type == "cat":  # the product of concatenated factors is the sum of the products
+        r = sum(ranks)
+        first = torch.cat([a * strength for a, strength in zip(firsts, strengths, strict=True)])
+        second = torch.cat(seconds)
+    else:  # each factor takes the root of the strength, and `A` its sign
+        r = ranks[0]
+        roots = [math.sqrt(abs(strength)) for strength in strengths]
+        signed = [math.copysign(root, strength) for root, strength in zip(roots, strengths, strict=True)]
+        first = torch.stack([a * root for a, root in zip(firsts, signed, strict=True)]).sum(0)
+        second = torch.stack([b * root for b, root in zip(seconds, roots, strict=True)]).sum(0)
     new = planned[0]._replace(r=r, scaling=1.0)
     children = layer.create_parts(layer.base(), new)
     targets: list[Any] = [*state_of(children).values()]
@@ -75,8 +81,8 @@ def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], combi
     return Part(new, type(layer), children)
 
 
-def _with_rank_first(layer: LoraLayer, adapter: str) -> Factors:
-    """Return both factors of an adapter; those of experts have a dimension for the experts."""
+def _with_rank_first(layer: LoraLayer, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both factors of an adapter with the rank first; those of experts have a dimension for the experts."""
     experts = layer.experts()
     r = layer.planned[adapter].r
     first, second = (factor.detach() for factor in layer.factors(adapter))
@@ -88,20 +94,6 @@ def _with_rank_first(layer: LoraLayer, adapter: str) -> Factors:
 
 def _rank_dimensions(layer: LoraLayer) -> tuple[int, int]:
     return (1, 1) if layer.experts() > 1 else (0, 1)
-
-
-def _concatenate(factors: Sequence[Factors], strengths: Sequence[float]) -> Factors:
-    """Concatenate the factors: their product is the sum of the products."""
-    first = torch.cat([a * strength for (a, _), strength in zip(factors, strengths, strict=True)])
-    return first, torch.cat([b for _, b in factors])
-
-
-def _add(factors: Sequence[Factors], strengths: Sequence[float]) -> Factors:
-    """Add ``A`` to ``A`` and ``B`` to ``B``, each times the root of its strength; ``A`` gets the sign."""
-    roots = [math.sqrt(abs(strength)) for strength in strengths]
-    firsts = [a * math.copysign(root, s) for (a, _), root, s in zip(factors, roots, strengths, strict=True)]
-    seconds = [b * root for (_, b), root in zip(factors, roots, strict=True)]
-    return torch.stack(firsts).sum(0), torch.stack(seconds).sum(0)
 
 
 def _config_for(planned: Sequence[PlannedAdapter], like: LoraConfig) -> LoraConfig:

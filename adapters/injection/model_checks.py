@@ -1,4 +1,7 @@
-"""Checks of whether a model, or one of its modules, can be adapted or saved; each error names the way out."""
+"""Checks of whether a model, or one of its modules, can be adapted or saved.
+
+Each raises ``InvalidConfig``, naming the module, its class and the way out.
+"""
 
 from collections import Counter
 from collections.abc import Collection
@@ -15,6 +18,13 @@ from .host_model import Site, Survey
 
 ADAPTABLE: tuple[Kind, ...] = ("linear", "transposed_linear", *CONV_KINDS, "embedding")
 """Kinds of layer that can be a target; ``nn.MultiheadAttention`` is several of them."""
+WRONG_KINDS: dict[Kind, str] = {
+    "multihead_attention": "is an attention, of which only LoRA can adapt the fused projections",
+    "expert_parameter": "keeps its experts in bare parameters, which target_parameters names",
+    "norm": "is a normalisation, for which there is no adapter",
+    "embedding": "is an embedding, which IA3 does not rescale",
+}
+"""The reason why a layer of another kind cannot be one."""
 MATRICES = (2, 3)
 """Numbers of dimensions of a matrix and of a stack of matrices."""
 MARKS = ({"base_layer", "lora_A"}, {"base_layer", "lora_embedding_A"}, {"original_module", "modules_to_save"})
@@ -38,9 +48,6 @@ def check_layer(path: str, site: Site, kind: Kind, r: int, *, is_passed_in: bool
         kind: Its kind.
         r: The rank; 0 for IA3, which has no adapter for embeddings.
         is_passed_in: Whether its attention is adapted as well, and passes the updated weight in.
-
-    Raises:
-        InvalidConfig: Naming the layer, its class and the way out.
     """
     module: Any = site.module
     if isinstance(site.parent, nn.MultiheadAttention) and not is_passed_in:
@@ -66,23 +73,13 @@ def check_layer(path: str, site: Site, kind: Kind, r: int, *, is_passed_in: bool
 
 
 def _wrong_kind(path: str, module: nn.Module, kind: Kind) -> InvalidConfig:
-    why = {
-        "multihead_attention": "is an attention, of which only LoRA can adapt the fused projections",
-        "expert_parameter": "keeps its experts in bare parameters, which target_parameters names",
-        "norm": "is a normalisation, for which there is no adapter",
-        "embedding": "is an embedding, which IA3 does not rescale",
-    }.get(kind, "is no linear, convolution or embedding")
-    inside = [name for name, _ in module.named_children()]
-    way_out = f"Name the layers inside of it ({quoted(inside[:4])})." if inside and kind == "other" else LEAVE_OUT
-    return rejected(path, module, why, way_out)
+    inside = [name for name, _ in module.named_children()] if kind == "other" else []
+    way_out = f"Name the layers inside of it ({quoted(inside[:4])})." if inside else LEAVE_OUT
+    return rejected(path, module, WRONG_KINDS.get(kind, "is no linear, convolution or embedding"), way_out)
 
 
 def check_parameter(path: str, site: Site, name: str) -> nn.Parameter:
-    """Reject a bare parameter that is not a matrix or a stack of matrices in floating point; return the parameter.
-
-    Raises:
-        InvalidConfig: Naming it, its shape and the way out.
-    """
+    """Reject a bare parameter that is not a matrix or a stack of matrices in floating point; return the parameter."""
     parameter = site.module._parameters[name]  # noqa: SLF001 - as matched
     if parameter is None or parameter.ndim not in MATRICES or not parameter.is_floating_point():
         key, shape = f"{path}.{name}", None if parameter is None else tuple(parameter.shape)
@@ -109,9 +106,6 @@ def check_saved(survey: Survey, paths: Collection[str]) -> tuple[str, ...]:
 
     One without parameters is passed over if others are left: ``head`` may match a classifier and the emptied head of a
     backbone too.
-
-    Raises:
-        InvalidConfig: Naming the module, its class and the way out, if one is a container or none has parameters.
     """
     modules = {path: survey.sites[path].module for path in paths}
     for path, module in modules.items():
@@ -126,11 +120,7 @@ def check_saved(survey: Survey, paths: Collection[str]) -> tuple[str, ...]:
 
 
 def check_not_adapted(survey: Survey) -> None:
-    """Reject a model with adapters in it, ours or PEFT's.
-
-    Raises:
-        InvalidConfig: Naming the first adapted layer.
-    """
+    """Reject a model with adapters in it, ours or PEFT's."""
     for path, site in survey.sites.items():
         names = site.module._modules.keys()  # noqa: SLF001 - hasattr() would look in the wrapped module
         is_marked = ("base_layer" in names or "original_module" in names) and any(names >= marks for marks in MARKS)
@@ -140,11 +130,7 @@ def check_not_adapted(survey: Survey) -> None:
 
 
 def check_blocks(survey: Survey, config: AdapterConfig) -> None:
-    """Reject ``layers_to_transform`` where one block is run as several layers, as in ALBERT.
-
-    Raises:
-        InvalidConfig: Naming the block and the number of layers.
-    """
+    """Reject ``layers_to_transform`` where one block is run as several layers, as in ALBERT."""
     depth = getattr(getattr(survey.model, "config", None), "num_hidden_layers", None)  # of a transformers model
     if not isinstance(depth, int) or not isinstance(config, LoraConfig) or config.layers_to_transform is None:
         return

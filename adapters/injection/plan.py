@@ -4,9 +4,9 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from torch import nn
 
@@ -66,7 +66,7 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
         InvalidConfig: Naming the module, its class and the way out, for a layer of a kind that cannot be adapted,
             a rank that its groups do not divide, or a module that cannot be saved.
     """
-    config = _with_heads(_expanded(survey.model, config, expand), survey)
+    config = _complete(config, survey, expand)
     check_blocks(survey, config)
     parameters = survey.parameter_paths() if config.spec.target_parameters else ()
     try:
@@ -85,19 +85,14 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
     return Plan(config, adapters, saved)
 
 
-def _expanded(model: nn.Module, config: AdapterConfig, expand: Expand | None) -> AdapterConfig:
-    """Return a configuration with the targets that its shorthand stands for."""
+def _complete(config: AdapterConfig, survey: Survey, expand: Expand | None) -> AdapterConfig:
+    """Expand the shorthand of a configuration, and save the heads of its task, if any, as PEFT's task classes do."""
     targets = config.spec.target_modules
-    if not isinstance(targets, str) or targets.lower() != ALL_LINEAR:
-        return config
-    if expand is None:
-        way_out = "Use loradar.get_peft_model, which resolves it, or name the layers."
-        raise InvalidConfig(f"target_modules={targets!r} is a shorthand that cannot be resolved here. {way_out}")
-    return config.with_spec(expand(model, ALL_LINEAR))
-
-
-def _with_heads(config: AdapterConfig, survey: Survey) -> AdapterConfig:
-    """Return a configuration that saves the heads of its task, as PEFT's task classes do, if the model has them."""
+    if isinstance(targets, str) and targets.lower() == ALL_LINEAR:
+        if expand is None:
+            way_out = "Use loradar.get_peft_model, which resolves it, or name the layers."
+            raise InvalidConfig(f"target_modules={targets!r} is a shorthand that cannot be resolved here. {way_out}")
+        config = config.with_spec(expand(survey.model, ALL_LINEAR))
     heads = task_heads().get(config.task_type or "", ())
     if not heads:
         return config
@@ -108,11 +103,13 @@ def _with_heads(config: AdapterConfig, survey: Survey) -> AdapterConfig:
 
 def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tuple[PlannedAdapter, ...]:
     shared = survey.shared_parameters()
-    strength = _Strength(config)
+    dropout = config.lora_dropout if isinstance(config, LoraConfig) else 0.0
     is_feedforward = TargetMatcher(config.spec.feedforward_modules or ()).find
+    targets = [*_targets(survey, matched, config)]
+    strengths = _strengths(config, [target.key for target in targets])
     planned = []
-    for path, location, kind, parameter, key in _targets(survey, matched, config):
-        site, (r, scaling) = survey.sites[path], strength(key)
+    for (path, location, kind, parameter, key), (r, scaling) in zip(targets, strengths, strict=True):
+        site = survey.sites[path]
         weight: nn.Parameter | None
         if parameter:
             weight = check_parameter(path, site, parameter)
@@ -127,21 +124,20 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
             kind,
             r,
             scaling,
-            dropout=0.0 if parameter else strength.dropout,
+            dropout=0.0 if parameter else dropout,
             fan_in_fan_out=is_transposed,
             shares_weight=id(weight) in shared,
             parameter=parameter,
             is_feedforward=is_feedforward(path) is not None,
         )
         planned.append(adapter)
-    strength.warn_of_unmatched()
     # Where the update is in the weight, there is no input to drop from.
     in_weight = [
         each.path
         for each in planned
         if each.parameter or (each.kind in CONV_KINDS and not is_plain_conv(survey.sites[each.path].module))
     ]
-    if strength.dropout and in_weight:
+    if dropout and in_weight:
         message = f"lora_dropout is not applied in {in_weight[0]!r} ({len(in_weight)} in all)"
         warnings.warn(f"{message}: the update is in the weight there, and no input of its own.", stacklevel=5)
     return tuple(planned)
@@ -199,47 +195,23 @@ def _projections(path: str, survey: Survey) -> Iterator[_Target]:
     yield _Target(f"{path}.out_proj", f"{inside}.out_proj", "linear", "", path)
 
 
-class _Strength:
-    """Rank and scaling by path, and the dropout, of a configuration; IA3 has none of them."""
-
-    def __init__(self, config: AdapterConfig) -> None:
-        self.dropout = 0.0
-        self.rank_of: _Pattern[int] | None = None
-        if isinstance(config, LoraConfig):
-            self.dropout, self.use_rslora = config.lora_dropout, config.use_rslora
-            self.rank_of = _Pattern("rank_pattern", config.rank_pattern, config.r)
-            self.alpha_of = _Pattern("alpha_pattern", config.alpha_pattern, config.lora_alpha)
-
-    def __call__(self, path: str) -> tuple[int, float]:
-        """Return rank and scaling of the adapter at ``path``."""
-        if self.rank_of is None:
-            return 0, 1.0
-        r = self.rank_of(path)
-        return r, self.alpha_of(path) / (math.sqrt(r) if self.use_rslora else r)
-
-    def warn_of_unmatched(self) -> None:
-        """Warn of rank and alpha patterns that matched no path; PEFT (0.21.2) warns of those too."""
-        for pattern in (self.rank_of, self.alpha_of) if self.rank_of is not None else ():
-            if pattern.unmatched:
-                keys = ", ".join(sorted(map(repr, pattern.unmatched)))
-                warnings.warn(f"{pattern.field}: {keys} matches no adapted layer and is ignored.", stacklevel=6)
+def _strengths(config: AdapterConfig, keys: Sequence[str]) -> list[tuple[int, float]]:
+    """Return rank and scaling of the adapter at each of these paths; IA3 has neither."""
+    if not isinstance(config, LoraConfig):
+        return [(0, 1.0)] * len(keys)
+    ranks = _by_pattern("rank_pattern", config.rank_pattern, config.r, keys)
+    alphas = _by_pattern("alpha_pattern", config.alpha_pattern, config.lora_alpha, keys)
+    return [(r, alpha / (math.sqrt(r) if config.use_rslora else r)) for r, alpha in zip(ranks, alphas, strict=True)]
 
 
-class _Pattern(Generic[Value]):
-    """PEFT's rule for ``rank_pattern`` and ``alpha_pattern`` (``get_pattern_key``, 0.21.2): first full suffix match."""
+def _by_pattern(field: str, pattern: Mapping[str, Value], default: Value, keys: Sequence[str]) -> list[Value]:
+    """Return the value at each of these paths, and warn of patterns that match none of them, as PEFT does.
 
-    def __init__(self, field: str, pattern: Mapping[str, Value], default: Value) -> None:
-        self.field = field
-        self.rules: list[tuple[str, re.Pattern[str], Value]] = [
-            (key, re.compile(rf"(.*\.)?({key})$"), value) for key, value in pattern.items()
-        ]
-        self.default: Value = default
-        self.unmatched = set(pattern)
-
-    def __call__(self, path: str) -> Value:
-        """Return the value for ``path``."""
-        for key, rule, value in self.rules:
-            if rule.match(path):
-                self.unmatched.discard(key)
-                return value
-        return self.default
+    PEFT's rule (``get_pattern_key``, 0.21.2): the first pattern that matches a whole suffix.
+    """
+    rules = {each: re.compile(rf"(.*\.)?({each})$") for each in pattern}
+    found: list[str | None] = [next((each for each, rule in rules.items() if rule.match(key)), None) for key in keys]
+    if unmatched := sorted(map(repr, rules.keys() - {*found})):
+        message = f"{field}: {', '.join(unmatched)} matches no adapted layer and is ignored."
+        warnings.warn(message, stacklevel=7)
+    return [default if each is None else pattern[each] for each in found]

@@ -68,9 +68,8 @@ class IA3Layer(AdapterLayer):
         if of_input is not None:
             weight = weight * self._per_input_weight(of_input)
         if of_output is not None:
-            is_conv = self._is_convolution()
-            transposed = of_output.transpose(0, 1)
-            weight = weight * (transposed if is_conv or self._plan.fan_in_fan_out else of_output)
+            is_transposed = self._is_convolution() or self._plan.fan_in_fan_out
+            weight = weight * (of_output.transpose(0, 1) if is_transposed else of_output)
             if base.bias is not None:
                 updated["bias"] = (base.bias * of_output.flatten()).to(base.bias.dtype)
         return {"weight": weight.to(base.weight.dtype), **updated}
