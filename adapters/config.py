@@ -1,16 +1,136 @@
-"""``LoraConfig`` and ``IA3Config``: PEFT's fields and defaults, checked on construction."""
+"""``LoraConfig`` and ``IA3Config``: PEFT's fields and defaults, checked on construction.
 
+An error names the field, the value and the way out in one line.
+"""
+
+import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
+from enum import Enum
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
 from ..data import read_facts
 from ..domain.targets import TargetSpec
-from ..errors import InvalidConfig
-from . import field_checks as check
+from ..errors import InvalidConfig, nearest, quoted
 
 FACTS = "adapter_fields.toml"
+BIASES = ("none", "all", "lora_only")
+INITIALISATIONS = (True, False, "gaussian")
+ALL_LINEAR = "all-linear"
+"""PEFT's shorthand for every linear layer; ``injection.plan`` resolves it."""
+
+
+def invalid(field: str, value: object, why: str) -> InvalidConfig:
+    """Return the error for the value of one field."""
+    return InvalidConfig(f"{field}={value!r} {why}", field=field, value=repr(value))
+
+
+def check_known(given: Collection[str], known: Collection[str], owner: str = "LoraConfig") -> None:
+    """Reject field names that the configuration class ``owner`` does not have."""
+    for name in given:
+        if name not in known:
+            near = nearest(name, known, limit=3)
+            way_out = f"Closest: {quoted(near)}." if near else f"The fields are: {', '.join(sorted(known))}."
+            raise InvalidConfig(f"{owner} has no field {name!r}. {way_out}", field=name)
+
+
+def _accepting(accepts: Callable[[Any], bool], way_out: str) -> Callable[[str, Any], Any]:
+    """Return the check of a field whose value stays as it is if ``accepts`` accepts it."""
+
+    def check(name: str, value: Any) -> Any:
+        if not accepts(value):
+            raise invalid(name, value, way_out)
+        return value
+
+    return check
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+check_rank = _accepting(
+    lambda value: _is_number(value) and isinstance(value, int) and value > 0,
+    "is not a rank: give a positive integer such as 8.",
+)
+check_positive = _accepting(
+    lambda value: _is_number(value) and math.isfinite(value) and value > 0,
+    "is not usable: give a number above 0, such as 16.",
+)
+check_probability = _accepting(  # at 1 nothing would ever reach the adapter
+    lambda value: _is_number(value) and 0 <= value < 1,
+    "is no dropout probability: give a number from 0 up to, not including, 1.",
+)
+check_flag = _accepting(lambda value: isinstance(value, bool), "is not a boolean: give True or False.")
+check_text = _accepting(lambda value: value is None or isinstance(value, str), "is not text: give a string or None.")
+
+
+def check_choice(field: str, value: object, choices: tuple[Any, ...]) -> Any:
+    """Check a value that is one of ``choices``."""
+    for known in choices:
+        if type(value) is type(known) and value == known:
+            return known
+    raise invalid(field, value, f"is not supported: give one of {', '.join(map(repr, choices))}.")
+
+
+def check_initialisation(field: str, value: object) -> bool | str:
+    """Check an initialisation of the factors; PEFT accepts ``Gaussian`` in any case."""
+    found: bool | str = check_choice(field, value.lower() if isinstance(value, str) else value, INITIALISATIONS)
+    return found
+
+
+def check_task(field: str, value: object) -> str | None:
+    """Check a PEFT task type, given as text or as PEFT's enum; return text."""
+    name = value.value if isinstance(value, Enum) else value
+    if name is None or (isinstance(name, str) and name in task_heads()):
+        return name
+    raise invalid(field, name, f"is no task type: give None or one of {quoted(task_heads())}.")
+
+
+def check_names(field: str, value: object) -> tuple[str, ...] | None:
+    """Check a list of names; return a tuple, ``None`` for an empty list."""
+    if isinstance(value, str):
+        raise invalid(field, value, f"is a string: give a list, [{value!r}].")
+    if value is None:
+        return None
+    if not isinstance(value, Collection) or not all(isinstance(name, str) and name for name in value):
+        raise invalid(field, value, "is not a list of names: give non-empty strings.")
+    return tuple(sorted(value) if isinstance(value, set | frozenset) else value) or None
+
+
+def check_targets(field: str, value: object) -> tuple[str, ...] | str | None:
+    """Check a list of path suffixes, returned as a tuple, or one regex."""
+    if isinstance(value, str):
+        return value if value.lower() == ALL_LINEAR else check_regex(field, value)
+    return check_names(field, value)
+
+
+def check_regex(field: str, value: str) -> str:
+    """Check a regex."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise invalid(field, value, f"is not a valid regex ({error}): correct it or give a list.") from None
+    return value
+
+
+def check_patterns(field: str, value: object, check: Any) -> dict[str, Any]:
+    """Check a mapping from regexes to values that each pass ``check``."""
+    if not isinstance(value, Mapping) or not all(isinstance(pattern, str) for pattern in value):
+        raise invalid(field, value, "is not a mapping: give {pattern: value}.")
+    return {check_regex(field, pattern): check(f"{field}[{pattern!r}]", each) for pattern, each in value.items()}
+
+
+def check_indices(field: str, value: object) -> tuple[int, ...] | int | None:
+    """Check a block index or a list of them; return ``None`` for an empty list."""
+    if value is None:
+        return None
+    many = [value] if isinstance(value, int) else value
+    if not isinstance(many, Collection) or not all(type(each) is int and each >= 0 for each in many):
+        raise invalid(field, value, "is no list of block indices: give integers from 0.")
+    return value if isinstance(value, int) else tuple(many) or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +196,20 @@ class AdapterConfig:
     prefix: ClassVar[str]
     """Prefix of the names of the adapter's own parts."""
 
-    target_modules: Collection[str] | None = _field(check.targets, default=None)
-    exclude_modules: Collection[str] | None = _field(check.targets, default=None)
-    modules_to_save: Collection[str] | None = _field(check.names, default=None)
-    fan_in_fan_out: bool = _field(check.flag, default=False)
-    task_type: str | None = _field(check.task, task_heads, default=None)
-    inference_mode: bool = _field(check.flag, default=False)
-    base_model_name_or_path: str | None = _field(check.text, default=None)
-    revision: str | None = _field(check.text, default=None)
+    target_modules: Collection[str] | None = _field(check_targets, default=None)
+    exclude_modules: Collection[str] | None = _field(check_targets, default=None)
+    modules_to_save: Collection[str] | None = _field(check_names, default=None)
+    fan_in_fan_out: bool = _field(check_flag, default=False)
+    task_type: str | None = _field(check_task, default=None)
+    inference_mode: bool = _field(check_flag, default=False)
+    base_model_name_or_path: str | None = _field(check_text, default=None)
+    revision: str | None = _field(check_text, default=None)
 
     def __new__(cls, *args: object, **values: object) -> Self:
         """Reject unknown fields before the generated constructor raises a ``TypeError`` over them."""
         if args:
             raise InvalidConfig(f"{cls.__name__} takes its fields by name, not {args[0]!r}: write r=8, for example.")
-        check.check_known(values, [known.name for known in fields(cls)], cls.__name__)
+        check_known(values, [known.name for known in fields(cls)], cls.__name__)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -155,27 +275,27 @@ class LoraConfig(AdapterConfig):
     peft_type = "LORA"
     prefix = "lora_"
 
-    r: int = _field(check.rank, default=8)
-    lora_alpha: float = _field(check.positive, default=8)
-    lora_dropout: float = _field(check.probability, default=0.0)
-    bias: Literal["none", "all", "lora_only"] = _field(check.choice, check.BIASES, default="none")
-    use_rslora: bool = _field(check.flag, default=False)
-    init_lora_weights: bool | str = _field(check.initialisation, default=True)
-    layers_to_transform: Collection[int] | int | None = _field(check.indices, default=None)
-    layers_pattern: Collection[str] | None = _field(check.targets, default=None)
-    rank_pattern: Mapping[str, int] = _field(check.patterns, check.rank, default=dict)
-    alpha_pattern: Mapping[str, float] = _field(check.patterns, check.positive, default=dict)
-    target_parameters: Collection[str] | None = _field(check.names, default=None)
+    r: int = _field(check_rank, default=8)
+    lora_alpha: float = _field(check_positive, default=8)
+    lora_dropout: float = _field(check_probability, default=0.0)
+    bias: Literal["none", "all", "lora_only"] = _field(check_choice, BIASES, default="none")
+    use_rslora: bool = _field(check_flag, default=False)
+    init_lora_weights: bool | str = _field(check_initialisation, default=True)
+    layers_to_transform: Collection[int] | int | None = _field(check_indices, default=None)
+    layers_pattern: Collection[str] | None = _field(check_targets, default=None)
+    rank_pattern: Mapping[str, int] = _field(check_patterns, check_rank, default=dict)
+    alpha_pattern: Mapping[str, float] = _field(check_patterns, check_positive, default=dict)
+    target_parameters: Collection[str] | None = _field(check_names, default=None)
 
     def _check_together(self) -> None:
         """Reject fields that contradict each other, as PEFT does."""
         is_regex = isinstance(self.target_modules, str)
         if is_regex and self.layers_to_transform is not None:
             why = "cannot narrow a regex in target_modules: put the indices in the regex, or give a list of suffixes."
-            raise check.invalid("layers_to_transform", self.layers_to_transform, why)
+            raise invalid("layers_to_transform", self.layers_to_transform, why)
         if self.layers_pattern and self.layers_to_transform is None:
             why = "needs layers_to_transform: give the indices of the blocks."
-            raise check.invalid("layers_pattern", self.layers_pattern, why)
+            raise invalid("layers_pattern", self.layers_pattern, why)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +313,8 @@ class IA3Config(AdapterConfig):
     peft_type = "IA3"
     prefix = "ia3_"
 
-    feedforward_modules: Collection[str] | None = _field(check.targets, default=None)
-    init_ia3_weights: bool = _field(check.flag, default=True)
+    feedforward_modules: Collection[str] | None = _field(check_targets, default=None)
+    init_ia3_weights: bool = _field(check_flag, default=True)
 
     def to_peft_dict(self) -> dict[str, Any]:
         """Return the content for peft 0.21.2, which without feed-forward modules accepts an empty list only."""
@@ -204,7 +324,7 @@ class IA3Config(AdapterConfig):
         """Reject feed-forward modules that are no targets, as PEFT does."""
         inner, outer = self.feedforward_modules, self.target_modules
         if isinstance(inner, tuple) and isinstance(outer, tuple) and not {*inner} <= {*outer}:
-            raise check.invalid("feedforward_modules", inner, f"must be a part of target_modules={outer!r}.")
+            raise invalid("feedforward_modules", inner, f"must be a part of target_modules={outer!r}.")
 
 
 METHODS: dict[str, type[AdapterConfig]] = {each.peft_type: each for each in (LoraConfig, IA3Config)}
@@ -226,10 +346,10 @@ def config_from_peft(data: Mapping[str, Any]) -> AdapterConfig:
         if name in known or name in facts.idle or name in facts.bookkeeping:
             continue
         if name not in facts.inert and value:
-            raise check.invalid(name, value, "is unknown to peft 0.21.2 and may change the adapter: load it with peft.")
+            raise invalid(name, value, "is unknown to peft 0.21.2 and may change the adapter: load it with peft.")
         if name in facts.inert and value != facts.inert[name]:
             way_out = f"load this adapter with peft, or save it with {name}={facts.inert[name]!r}."
-            raise check.invalid(name, value, f"is a PEFT feature loradar does not have: {way_out}")
+            raise invalid(name, value, f"is a PEFT feature loradar does not have: {way_out}")
     return config_class(**{name: value for name, value in data.items() if name in known})
 
 

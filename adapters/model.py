@@ -19,8 +19,7 @@ from .hub.card import write_card
 from .hub.transfer import local_folder, push
 from .injection.apply import Prepared, attach, build, detach, layers_in
 from .injection.host_model import Survey, set_trainable, survey_model
-from .injection.model_checks import check_not_adapted
-from .injection.plan import Expand, make_plan
+from .injection.plan import Expand, check_not_adapted, make_plan
 from .targets import Decision, decide, expand_shorthand
 from .weighted import combine
 

@@ -15,9 +15,9 @@ from ...domain.targets import Targets, TargetSpec, find_hits, without_exclusion
 from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
 from ...schema import to_json
-from ..field_checks import check_known
+from ..config import check_known
 from ..injection.host_model import survey_model
-from ..injection.model_checks import check_not_adapted
+from ..injection.plan import check_not_adapted
 from ..targets import decide, scan_known
 
 

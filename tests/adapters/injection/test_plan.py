@@ -12,8 +12,7 @@ from zoo import attention, convolutions, gpt2, llama, mlp, on_meta, words
 from loradar.adapters import LoraConfig, inject
 from loradar.adapters.injection.apply import LORA_LAYERS
 from loradar.adapters.injection.host_model import survey_model
-from loradar.adapters.injection.model_checks import ADAPTABLE
-from loradar.adapters.injection.plan import make_plan
+from loradar.adapters.injection.plan import ADAPTABLE, make_plan
 from loradar.adapters.layers.wrappers import PlannedAdapter
 from loradar.errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
 
