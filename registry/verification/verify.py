@@ -42,9 +42,15 @@ class Verifier:
         expected = self._layers_of(p for p in proposals if p.preset == preset)
         case = Case(spec, peft_type, preset, matches, expected, self._layers_of(proposals))
         findings = [*collect_findings(case)]
-        version = self.scan.architecture.library_version or ""
-        texts = tuple(finding.text for finding in findings)
-        return Verification(_status(matches, peft_type, findings), version, counts, self._share(matches), texts)
+        total = sum(self._block_weights.values())
+        matched = sum(self._block_weights.get(path, 0) for path in case.layers)
+        return Verification(
+            status=_status(matches, peft_type, findings),
+            library_version=self.scan.architecture.library_version or "",
+            counts=counts,
+            reached=round(matched / total, 6) if total else 0.0,
+            findings=tuple(finding.text for finding in findings),
+        )
 
     def check(self, mapping: Mapping) -> Verification:
         """Return the verification of a mapping on the scanned architecture."""
@@ -65,13 +71,6 @@ class Verifier:
         """Size of each weight in the repeated blocks; tied weights are counted once."""
         blocks = (layer for layer in self.scan.layers if layer.depth and layer.tied_to is None)
         return {layer.path: prod(layer.shape) for layer in blocks}
-
-    def _share(self, matches: Iterable[Match]) -> float:
-        """Return the share of the weights in repeated blocks that the matched layers own."""
-        total = sum(self._block_weights.values())
-        paths = {layer.path for match in matches for layer in match.layers}
-        matched = sum(self._block_weights.get(path, 0) for path in paths)
-        return round(matched / total, 6) if total else 0.0
 
 
 def _status(matches: Iterable[Match], peft_type: str, findings: Iterable[Finding]) -> Status:
