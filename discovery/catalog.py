@@ -95,11 +95,7 @@ def scan_library(
 
 
 def _open_journal(out: Path, header: CatalogHeader | None, how: How) -> "Journal":
-    """Open the journal of a catalog: the file itself, or a file beside a compact catalog.
-
-    Raises:
-        InvalidRequest: If ``out`` is not such a catalog.
-    """
+    """Open the journal of a catalog: the file itself, or a file beside a compact catalog."""
     if header is None:
         return Journal(out)
     if out.exists():
@@ -119,14 +115,7 @@ def scan_line(name: str, *, library: str, how: How, summary: Summary | None) -> 
 
 
 def scan_each(library: str, names: Sequence[str], run: Runner, *, how: How = HOW) -> Iterator[tuple[str, Scan | str]]:
-    """Scan some architectures of a library, and yield each scan, or the reason why there is none.
-
-    Args:
-        library: A library that can be listed.
-        names: Some of its architectures.
-        run: Runs the scans.
-        how: How each architecture is scanned.
-    """
+    """Scan some architectures of a library, and yield each scan, or the reason why there is none."""
     if names:
         yield from _track(run(partial(_scan_task, library=library, how=how), names), library, len(names))
 

@@ -46,12 +46,7 @@ def scan_config(config: Mapping[str, Any]) -> Scan:
 
 
 def check_model_type(config: Mapping[str, Any]) -> str:
-    """Return the model type of a configuration.
-
-    Raises:
-        InvalidRequest: If it has none, or one that is not a name.
-        UnknownArchitecture: If transformers itself has no such type.
-    """
+    """Return the model type of a configuration, one of transformers' own."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         message = (
@@ -86,11 +81,7 @@ def check_config(config: Mapping[str, Any]) -> None:
 
 
 def _walk(value: Any, path: tuple[str, ...] = (), nesting: int = 0) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield every value with the names around it; a value in a list has the names of the list.
-
-    Raises:
-        InvalidRequest: If it is nested too deep.
-    """
+    """Yield every value with the names around it, down to the deepest nesting; items have the names of their list."""
     if nesting > MOST_NESTING:
         message = f"The configuration is nested deeper than {MOST_NESTING}. Send one that transformers has written."
         raise InvalidRequest(message, limit=MOST_NESTING)

@@ -84,11 +84,7 @@ def scan_listing(architecture: Architecture, layers: Sequence[ListedLayer]) -> S
 
 
 def check_listing(layers: Sequence[ListedLayer]) -> None:
-    """Check a listing, before anything is made of it.
-
-    Raises:
-        InvalidRequest: As ``scan_listing``.
-    """
+    """Check a listing, before anything is made of it."""
     if not 1 <= len(layers) <= MOST_LAYERS:
         message = f"{len(layers)} layers are listed; a listing has 1 to {MOST_LAYERS}."
         raise InvalidRequest(message, layers=len(layers), limit=MOST_LAYERS)
@@ -194,12 +190,7 @@ def _to_layer(listed: ListedLayer, kind: Kind, path: str, blocks: set[str], neve
 
 
 def kind_of_listed(layer: ListedLayer, stacks: frozenset[str]) -> Kind | None:
-    """Return the kind of adapter a listed weight needs, or ``None`` if no adapter supports it.
-
-    Args:
-        layer: The weight.
-        stacks: Paths of fused experts.
-    """
+    """Return the kind of adapter a listed weight needs; ``None`` if no adapter supports it. Stacks are of experts."""
     dimensions, name = len(layer.shape), layer.path.rpartition(".")[2]
     if dimensions == 1:
         return "norm" if is_listed_norm(layer, name) else None

@@ -73,14 +73,10 @@ def scan_module(
     builds: Builds | None = None,
     recall: Recall | None = None,
 ) -> Scan:
-    """Scan a live module; see :func:`scan`.
+    """Scan a live module as :func:`scan` does.
 
-    Args:
-        model: The module.
-        example_inputs: As for ``scan``.
-        method: As for ``scan``.
-        builds: Makes small real builds of the model, given its layers, to prove them on.
-        recall: Finds the record of its architecture; a proof of a model built alike holds for this one.
+    ``builds`` makes small real builds of the model, given its layers, to prove them on. ``recall`` finds the record of
+    its architecture; a proof of a model built alike holds for this one.
     """
     try:
         return _scan_module(model, example_inputs, method, builds, recall)

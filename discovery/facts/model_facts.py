@@ -18,8 +18,7 @@ from ...domain.architectures import Architecture, PromptFacts
 from ...domain.layers import Layer
 from ...domain.methods import list_fact_names
 from ...domain.vocabulary import Library, Tower
-from .layers import Site, repeats_blocks, walk
-from .outline import Part, draw_outline
+from .layers import Part, Site, draw_outline, repeats_blocks, walk
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
@@ -75,12 +74,7 @@ class ModelFacts:
 
 
 def collect_facts(model: nn.Module, sites: Sequence[Site] | None = None) -> ModelFacts:
-    """Collect the facts ``model`` declares, without changing it.
-
-    Args:
-        model: The model.
-        sites: Its modules from ``walk``, if the caller has them.
-    """
+    """Collect the facts ``model`` declares, unchanged; ``sites`` are its modules, if the caller has them."""
     sites = [*walk(model)] if sites is None else sites
     architecture = identify(model)
     sub_models = tuple(list_sub_models(sites))
@@ -155,11 +149,9 @@ def _values(config: Any) -> dict[str, Any]:
 
 
 def read_prompt_facts(configuration: Mapping[str, Any], layers: Sequence[Layer]) -> PromptFacts:
-    """Return depth and widths of the language model (``_prepare_prompt_learning_config``, peft 0.21.2).
+    """Return depth and widths of the language model for prompt-learning methods, as PEFT reads the configuration.
 
-    Args:
-        configuration: The model's, as a dictionary; empty if it has none.
-        layers: The model's, for the depth and width missing from the configuration.
+    See ``_prepare_prompt_learning_config`` of peft 0.21.2. Depth and width missing there are those of the layers.
     """
     text = configuration.get("text_config") or configuration
     found = {

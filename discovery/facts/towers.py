@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...domain.vocabulary import Tower
+from .layers import Part
 from .model_facts import ModelFacts, SubModel
-from .outline import Part
 
 SENSES = ("vision", "audio")
 
@@ -236,9 +236,12 @@ def parts_that_leave(arms: list[Part], width: int, between: list[Part]) -> list[
     dense = [part for part in arms if part.is_dense]
     widths = {width, *(part.writes for part in arms if part.widths and not part.is_dense)}
     leaving = [part for part in dense if _leaves(part, width, widths)]
-    if not leaving or leaving[-1] is not dense[-1] or is_read_outside(dense[-1], between):
+    if not leaving or leaving[-1] is not dense[-1]:
         return []
-    exits = [part for part in leaving if part.writes == dense[-1].writes]
+    end = dense[-1].writes
+    if end and any(part.reads and part.reads % end == 0 for part in between):
+        return []
+    exits = [part for part in leaving if part.writes == end]
     if len(dense) > 1 and len(dense[-1].widths) == 1 and dense[-2].widths == ((width, width),):
         exits.append(dense[-2])
     return exits
@@ -248,11 +251,6 @@ def is_model_of_its_own(part: Part, tower: str, facts: ModelFacts) -> bool:
     """Return whether a part is a model of its own, such as the decoder of a codec."""
     own = {model.config_class for model in facts.sub_models if model.path == tower}
     return any(model.path == part.path and model.config_class not in own for model in facts.sub_models)
-
-
-def is_read_outside(part: Part, between: list[Part]) -> bool:
-    """Return whether a part between the towers reads the width that ``part`` writes."""
-    return any(other.reads and part.writes and other.reads % part.writes == 0 for other in between)
 
 
 def _arms(inside: list[Part], blocks: Part) -> Iterator[Part]:

@@ -1,7 +1,6 @@
 """The lexicon: beliefs about names from ``data/lexicon.toml``, parsed once."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cache, lru_cache
 from itertools import islice
@@ -50,14 +49,6 @@ class Lexicon:
     wrappers: frozenset[str]
     routers: frozenset[str]
 
-    def context_of(self, names: Iterable[str]) -> Context | None:
-        """Return the context identified by the names around a layer, nearest first, or ``None``."""
-        found: list[Context] = []
-        for words in map(words_of, names):
-            matches = (c for c in self.contexts if words & c.words and not words & c.unless)
-            found += [*islice(matches, 1)]
-        return next((context for context in found if context.anywhere), found[0] if found else None)
-
     def find(self, name: str, context: str, parent: str, siblings: frozenset[str]) -> Belief | None:
         """Return the first belief that matches a layer's name, context, parent and siblings."""
         folded = name.lower()
@@ -76,6 +67,16 @@ class Lexicon:
 def words_of(name: str) -> frozenset[str]:
     """Return the lower-case words of a CamelCase or snake_case name, and the whole name."""
     return frozenset(word.lower() for word in _WORD.findall(name)) | {name.lower()}
+
+
+@lru_cache(maxsize=4096)  # repeated blocks share the names around their layers
+def context_of(names: tuple[str, ...]) -> Context | None:
+    """Return the context identified by the names around a layer, nearest first, or ``None``."""
+    found: list[Context] = []
+    for words in map(words_of, names):
+        matches = (c for c in load_lexicon().contexts if words & c.words and not words & c.unless)
+        found += [*islice(matches, 1)]
+    return next((context for context in found if context.anywhere), found[0] if found else None)
 
 
 @cache

@@ -13,7 +13,7 @@ from ...domain.layers import Evidence, Layer
 from ...domain.vocabulary import CONV_KINDS, Role
 from ..facts.model_facts import ModelFacts
 from ..facts.towers import TowerMap, is_below
-from .lexicon import PLAIN, Context, Lexicon, load_lexicon
+from .lexicon import PLAIN, Context, context_of, load_lexicon
 
 StaticVerdict = tuple[Role, str, str]
 """(role, source of the evidence, reason)."""
@@ -76,23 +76,10 @@ class Surroundings:
                 first.setdefault(self.towers.find(layer.path), layer.path)
         return frozenset(first.values())
 
-    @property
-    def lexicon(self) -> Lexicon:
-        """The packaged lexicon."""
-        return load_lexicon()
-
     def context(self, layer: Layer) -> Context | None:
         """Return the context of a layer: by its owner's class, then by its path from the nearest segment outwards."""
         parents = reversed(layer.path.split(".")[:-1])
-        names = (layer.owner, *(segment for segment in parents if not segment.isdecimal()))
-        if names not in self._contexts:
-            self._contexts[names] = self.lexicon.context_of(names)
-        return self._contexts[names]
-
-    @cached_property
-    def _contexts(self) -> dict[tuple[str, ...], Context | None]:
-        """Cache of contexts by the names around a layer, which repeated blocks share."""
-        return {}
+        return context_of((layer.owner, *(segment for segment in parents if not segment.isdecimal())))
 
     def context_name(self, layer: Layer) -> str:
         """Return the name of a layer's context, ``plain`` if no known word is around it."""
@@ -155,9 +142,10 @@ def beyond_the_base_model_is_the_head(layer: Layer, around: Surroundings) -> Sta
 
 def embedding_looks_up(layer: Layer, around: Surroundings) -> StaticVerdict | None:
     """Label an embedding as one of tokens, or of positions if it is named for them."""
+    del around
     if layer.kind != "embedding":
         return None
-    belief = around.lexicon.find(layer.name, "embedding", "", frozenset())
+    belief = load_lexicon().find(layer.name, "embedding", "", frozenset())
     if belief is not None:
         return belief.role, "names", belief.reason
     return "embedding.token", "structure", "its class looks up rows by index"
@@ -191,7 +179,7 @@ def router_stands_beside_experts(layer: Layer, around: Surroundings) -> StaticVe
     name, parent = around.name_and_parent(layer)
     beside_experts = any("expert" in sibling for sibling in around.siblings(layer) - {name.lower()})
     in_router = "router" in f"{parent} {layer.owner}".lower() or "gating" in layer.owner.lower()
-    if name.lower() in around.lexicon.routers and (beside_experts or in_router):
+    if name.lower() in load_lexicon().routers and (beside_experts or in_router):
         return "moe.router", "structure", f"{name!r} stands {'beside experts' if beside_experts else 'in a router'}"
     if name.lower() == "router" or (layer.out_features == 1 and name.lower().endswith("expert_gate")):
         return "moe.router", "names", f"{name!r} is named for routing"
@@ -231,9 +219,9 @@ def lexicon_knows_the_name(layer: Layer, around: Surroundings) -> StaticVerdict 
         return None
     name, parent = around.name_and_parent(layer)
     context = around.context(layer)
-    names = (parent, name) if name.lower() in around.lexicon.wrappers else (name,)
+    names = (parent, name) if name.lower() in load_lexicon().wrappers else (name,)
     for candidate in names:
-        belief = around.lexicon.find(candidate, around.context_name(layer), parent, around.siblings(layer))
+        belief = load_lexicon().find(candidate, around.context_name(layer), parent, around.siblings(layer))
         if belief is not None:
             suffix = f" and {context.reason}" if context else ""
             return belief.role, "names", f"{candidate!r}: {belief.reason}{suffix}"

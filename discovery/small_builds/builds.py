@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ...data import read_facts
 from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
 from ...errors import ScanFailed
@@ -17,10 +18,7 @@ from ..facts.layers import list_layers
 from ..meta_run.conditions import random_states_kept
 from ..meta_run.memory import give_back
 from ..sources.recipes import Change, Recipe
-from .config_tree import Path, Section, find_limit, list_sections, replaced
-from .depths import DEPTHS, fewer_experts, shallowed
-from .small_inputs import fewer_tokens, smaller_images
-from .widths import narrowed
+from .shrink import DEPTHS, Shrink
 
 LIMITS = ((64, True), (64, False), (10, True), (8, True), (5, True), (4, True), (2, False), (1, False))
 """Largest divisor of widths, and whether vocabularies and experts shrink; the smallest model first."""
@@ -138,56 +136,6 @@ def structure(layers: Iterable[Layer]) -> frozenset[Any]:
     return frozenset(slots | {(pattern_of(path), frozenset(inner)) for path, inner in blocks.items()})
 
 
-@dataclass(frozen=True, slots=True)
-class Shrink:
-    """A change that shrinks the settings of a model, or of another model that holds it.
-
-    Attributes:
-        most: The largest divisor of widths.
-        depth: The number of layers a stack keeps, unless it needs more; all of them if ``None``.
-        is_terse: Whether vocabularies, numbers of experts and large images shrink.
-    """
-
-    most: int
-    depth: int | None
-    is_terse: bool
-
-    def __call__(self, settings: Any) -> Any:
-        """Return smaller settings."""
-        return replaced(settings, self.list_changes(settings))
-
-    def list_changes(self, settings: Any) -> dict[Path, Any]:
-        """Return the new values, by their paths."""
-        sections = list_sections(settings)
-        narrow, _ = narrowed(sections, self.most)
-        terse = {**fewer_tokens(sections), **fewer_experts(sections)} if self.is_terse else {}
-        return _drop_unchanged(sections, {**terse, **self._images(sections), **narrow, **self._depths(sections)})
-
-    def describe(self, settings: Any) -> str:
-        """Return how much of the full model is left, in words."""
-        sections = list_sections(settings)
-        _, factors = narrowed(sections, self.most)
-        widths = " and ".join(f"1/{factor}" for factor in sorted(factors))
-        is_cut = _drop_unchanged(sections, self._depths(sections))
-        parts = [
-            f"{widths} of its widths" if factors else "at full width",
-            f"{self.depth} layers of each stack, or as many as it has kinds" if is_cut else "at full depth",
-            *(["smaller images"] if self._images(sections) else []),
-        ]
-        return ", ".join(parts)
-
-    def _depths(self, sections: list[Section]) -> dict[Path, Any]:
-        return shallowed(sections, self.depth) if self.depth else {}
-
-    def _images(self, sections: list[Section]) -> dict[Path, Any]:
-        return smaller_images(sections) if self.is_terse else {}
-
-
-def _drop_unchanged(sections: list[Section], values: dict[Path, Any]) -> dict[Path, Any]:
-    old = {(*section.path, name): value for section in sections for name, value in section.fields.items()}
-    return {path: value for path, value in values.items() if value != old[path]}
-
-
 class _Search:
     """The search for small builds of one architecture, with the reasons why candidates failed."""
 
@@ -205,7 +153,8 @@ class _Search:
                 return
         self._sizes.clear()
         settings = self.recipe.settings
-        limit = find_limit(self.recipe.reference) or LIMITS[0][0]
+        own = read_facts("shrink.toml")["architecture"].get(self.recipe.reference, {})  # its code has widths of its own
+        limit = own.get("most", LIMITS[0][0])
         scales: set[str] = set()
         for most, is_terse in ((min(limit, most), is_terse) for most, is_terse in LIMITS):
             deep = Shrink(most, None, is_terse)

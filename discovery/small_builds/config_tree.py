@@ -76,21 +76,9 @@ def is_number(value: Any) -> bool:
 @cache
 def meaning_of(name: str) -> str:
     """Return the meaning of a field by its name, as in ``data/shrink.toml``; empty if it has none."""
-    return next((meaning for meaning, pattern in _patterns().items() if pattern.fullmatch(name)), "")
-
-
-def find_limit(reference: str) -> int | None:
-    """Return the largest factor that the widths of an architecture can be divided by, if its code has own widths."""
-    limit: int | None = read_facts("shrink.toml")["architecture"].get(reference, {}).get("most")
-    return limit
-
-
-@cache
-def _patterns() -> dict[str, re.Pattern[str]]:
-    words = read_facts("shrink.toml")["words"]
-    return {
-        meaning: re.compile("|".join(f"(?:{pattern})" for pattern in patterns)) for meaning, patterns in words.items()
-    }
+    words: dict[str, list[str]] = read_facts("shrink.toml")["words"]
+    matches = (meaning for meaning, patterns in words.items() if any(re.fullmatch(each, name) for each in patterns))
+    return next(matches, "")
 
 
 def _list_holders(path: Path, holder: Any) -> Iterator[tuple[Path, Any]]:

@@ -1,5 +1,7 @@
 """Sources of models: each file turns a name in its library into a module, on meta and without weights.
 
+The files of the libraries raise as ``build`` and ``find_recipe`` here.
+
 Others may import: ``build`` and ``find_recipe`` (of a reference), ``list_names`` (of a library), ``build_config`` and
 ``make_config`` (of transformers), ``quiet_libraries``, and ``fetch_config`` of ``hub``.
 """
@@ -29,28 +31,24 @@ def build(reference: Reference) -> nn.Module:
     """Build the model of a reference, on meta if its library allows that.
 
     Raises:
-        InvalidReference: If nothing can be built from this scheme.
+        InvalidReference: If nothing can be built from this scheme, or a class of the user's own is not found.
         MissingExtra: If the library is not installed.
         UnknownArchitecture: If the library does not know the name.
-        ScanFailed: If it does not build.
+        ScanFailed: If it does not build, or no module.
     """
     if reference.scheme not in BUILDABLE:
         message = f"References of scheme {reference.scheme!r} cannot be scanned yet. Schemes: {quoted(BUILDABLE)}."
         raise InvalidReference(message, reference=str(reference), schemes=list(BUILDABLE))
     require("scan", reference.scheme)
-    library = LIBRARIES.get(reference.scheme)
-    return library.build(reference.name) if library else _build_callable(reference.name)
+    if reference.scheme == "torch":
+        return _build_callable(reference.name)
+    if reference.scheme == "timm":
+        return timm.build(reference.name)
+    return find_recipe(reference).build_on_meta()
 
 
 def _build_callable(name: str) -> nn.Module:
-    """Import ``package.module:callable``, call it without arguments on the meta device and return its module.
-
-    This runs the user's own code, because the user named it.
-
-    Raises:
-        InvalidReference: If the name has no colon, or the module or attribute does not exist.
-        ScanFailed: If the call fails or returns something other than an ``nn.Module``.
-    """
+    """Import ``package.module:callable``, the user's own code, and call it without arguments on the meta device."""
     module_name, separator, attribute = name.partition(":")
     if not separator:
         message = f"Reference 'torch:{name}' needs a callable: torch:package.module:ClassName."
@@ -95,8 +93,7 @@ def list_names(library: str) -> list[str]:
     if library not in LIBRARIES:
         raise UnknownLibrary(library, LISTABLE, f"Libraries: {quoted(LISTABLE)}.")
     require("scan", library)
-    names: list[str] = LIBRARIES[library].list_names()
-    return names
+    return [*LIBRARIES[library].list_names()]
 
 
 def quiet_libraries() -> None:

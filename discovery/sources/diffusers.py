@@ -15,23 +15,8 @@ def list_names() -> list[str]:
     return sorted(list_classes())
 
 
-def build(name: str) -> nn.Module:
-    """Build a diffusers model class from its default configuration on the meta device, at full depth.
-
-    Raises:
-        UnknownArchitecture: If diffusers has no such model class.
-        ScanFailed: If it does not build.
-    """
-    return find_recipe(name).build_on_meta()
-
-
 def find_recipe(name: str) -> Recipe:
-    """Return the recipe of a model class: every argument that has a default or an override.
-
-    Raises:
-        UnknownArchitecture: If diffusers has no such model class.
-        ScanFailed: If it is known not to build.
-    """
+    """Return the recipe of a model class: every argument that has a default or an override."""
     known = list_classes()
     if name not in known:
         raise UnknownArchitecture(name, sorted(known), "List what is known with: loradar list diffusers")

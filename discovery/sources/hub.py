@@ -36,7 +36,7 @@ def fetch_config(reference: Reference, *, for_others: bool = False) -> dict[str,
         MissingExtra: If huggingface_hub is not installed.
     """
     require("scan", "huggingface_hub")
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
 
     if "/" not in reference.name:
         message = f"{str(reference)!r} names no repo. Write it as in 'hub:org/repo', with '@revision' if need be."
@@ -46,7 +46,10 @@ def fetch_config(reference: Reference, *, for_others: bool = False) -> dict[str,
         if for_others and not constants.HF_HUB_OFFLINE:
             return _parse(_stream(api, reference), reference)
         if not constants.HF_HUB_OFFLINE:  # offline, only the cache knows the size
-            _check_stated_size(api, reference)
+            url = hf_hub_url(reference.name, CONFIG, revision=reference.tag, endpoint=api.endpoint)
+            stated = get_hf_file_metadata(url, token=api.token)
+            _check_origin(urljoin(url, stated.location), api.endpoint, reference)
+            _check_size(stated.size or 0, reference)
         path = Path(api.hf_hub_download(reference.name, CONFIG, revision=reference.tag))
     _check_size(path.stat().st_size, reference)
     return _parse(path.read_bytes(), reference)
@@ -76,11 +79,7 @@ def _stream(api: Any, reference: Reference) -> bytes:
 
 
 def _check_origin(url: str, endpoint: str, reference: Reference) -> None:
-    """Check that a redirect stays on the endpoint.
-
-    Raises:
-        HubFailed: If it leads to another scheme, host or port.
-    """
+    """Check that a redirect stays on the endpoint: its scheme, host and port."""
     if _origin(url) != _origin(endpoint):
         message = f"{reference} is redirected away from {endpoint}, which is not followed. Check HF_ENDPOINT."
         raise HubFailed(message, reference=str(reference), endpoint=endpoint)
@@ -92,16 +91,6 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
         return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
     except ValueError:  # a port that is no number
         return parts.scheme, None, None
-
-
-def _check_stated_size(api: Any, reference: Reference) -> None:
-    """Check the location and the size of the file as the hub states them."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-
-    url = hf_hub_url(reference.name, CONFIG, revision=reference.tag, endpoint=api.endpoint)
-    metadata = get_hf_file_metadata(url, token=api.token)
-    _check_origin(urljoin(url, metadata.location), api.endpoint, reference)
-    _check_size(metadata.size or 0, reference)
 
 
 def _check_size(size: int, reference: Reference) -> None:

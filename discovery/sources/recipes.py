@@ -87,18 +87,14 @@ class Override:
         unbuilt: Whether nothing helps; the reason then has the cause.
     """
 
-    reason: str
+    reason: str = ""
     config: dict[str, Any] = field(default_factory=dict)
     models: dict[str, list[str]] = field(default_factory=dict)
     model_class: str | None = None
     unbuilt: bool = False
 
     def check(self, reference: str) -> None:
-        """Check that an architecture is not known to fail.
-
-        Raises:
-            ScanFailed: If it cannot be built, with the reason.
-        """
+        """Raise ``ScanFailed`` if an architecture is known to fail, with the reason."""
         if self.unbuilt:
             raise ScanFailed(f"{reference} cannot be built: {self.reason}", reference=reference)
 
@@ -109,10 +105,6 @@ class Override:
         return getattr(transformers, self.model_class) if self.model_class else None
 
 
-NONE = Override(reason="")
-
-
 def find_override(library: str, name: str) -> Override:
     """Return the override of one architecture; an empty one for most."""
-    entry = read_facts("build_overrides.toml").get(library, {}).get(name)
-    return Override(**entry) if entry else NONE
+    return Override(**read_facts("build_overrides.toml").get(library, {}).get(name, {}))

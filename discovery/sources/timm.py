@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -15,17 +16,11 @@ def list_names() -> list[str]:
     """Return every architecture name of the installed timm, in its natural order."""
     import timm
 
-    names: list[str] = timm.list_models()
-    return names
+    return [*timm.list_models()]
 
 
 def build(name: str) -> nn.Module:
-    """Build a timm architecture on the meta device; a pretrained tag does not change the layers.
-
-    Raises:
-        UnknownArchitecture: If timm has no such model.
-        ScanFailed: If it does not build.
-    """
+    """Build an architecture on the meta device as timm does, for which no recipe is needed; tags change no layers."""
     import timm
 
     _check_known(name)
@@ -36,12 +31,7 @@ def build(name: str) -> nn.Module:
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return the recipe of an architecture: the arguments its entry in timm's registry calls its class with.
-
-    Raises:
-        UnknownArchitecture: If timm has no such model.
-        ScanFailed: If it does not build.
-    """
+    """Return the recipe of an architecture: the arguments its entry in timm's registry calls its class with."""
     import timm
 
     _check_known(name)
@@ -80,15 +70,14 @@ def _check_known(name: str) -> None:
         raise UnknownArchitecture(name, list_names(), "List what is known with: loradar list timm")
 
 
+@dataclass(eq=False)
 class _Call(BaseException):
     """The call of a model's class; raised to end the build, past any ``except Exception``."""
 
-    def __init__(self, model_class: Any, variant: str, settings: dict[str, Any], kwargs_filter: Any) -> None:
-        super().__init__()
-        self.model_class = model_class
-        self.variant = variant
-        self.settings = settings
-        self._kwargs_filter = kwargs_filter
+    model_class: Any
+    variant: str
+    settings: dict[str, Any]
+    kwargs_filter: Any
 
     @property
     def has_model(self) -> bool:
@@ -101,7 +90,7 @@ class _Call(BaseException):
         """Build the class as timm does: with a data config, which has the size of its input."""
         from timm.models import build_model_with_cfg
 
-        named = {"kwargs_filter": self._kwargs_filter, **_add_image_size(change(settings))}
+        named = {"kwargs_filter": self.kwargs_filter, **_add_image_size(change(settings))}
         model: nn.Module = build_model_with_cfg(self.model_class, self.variant, pretrained=False, **named)
         return model
 

@@ -107,10 +107,10 @@ class Filling(TorchFunctionMode):
         if fill is None:
             return func(*args, **named)
         tensor = named.pop("tensor", None) if not args else args[0]
-        pool, scale, shift = fill(tensor, *args[1:], **named)
+        draw, scale, shift = fill(tensor, *args[1:], **named)
         if tensor.is_floating_point() and not tensor.is_meta:
             with torch._C.DisableTorchFunction(), torch.no_grad():  # noqa: SLF001 - its public name enters no context
-                self._copy(tensor, pool())
+                self._copy(tensor, draw_pool(draw))
                 tensor.mul_(scale).add_(shift)
         return tensor
 
@@ -127,31 +127,25 @@ class Filling(TorchFunctionMode):
             tensor.copy_(numbers.view(tensor.shape))
 
 
-@cache
-def uniform_pool() -> Tensor:
-    """Return numbers drawn uniformly between 0 and 1."""
-    return torch.rand(_POOL, generator=torch.Generator().manual_seed(SEED))
+Fill = tuple[Callable[..., Tensor], float, float]
+"""A function that draws numbers, such as ``torch.rand``, and their scale and shift."""
 
 
 @cache
-def normal_pool() -> Tensor:
-    """Return numbers drawn from the standard normal distribution."""
-    return torch.randn(_POOL, generator=torch.Generator().manual_seed(SEED))
-
-
-Fill = tuple[Callable[[], Tensor], float, float]
-"""A pool, and the scale and shift of its numbers."""
+def draw_pool(draw: Callable[..., Tensor]) -> Tensor:
+    """Return the pool of the numbers that a function draws."""
+    return draw(_POOL, generator=torch.Generator().manual_seed(SEED))
 
 
 def fill_uniform(_tensor: Tensor, low: float = 0.0, high: float = 1.0, **named: Any) -> Fill:
     """Return the fill of ``uniform_``."""
     low, high = named.get("a", named.get("from", low)), named.get("b", named.get("to", high))
-    return uniform_pool, high - low, low
+    return torch.rand, high - low, low
 
 
 def fill_normal(_tensor: Tensor, mean: float = 0.0, std: float = 1.0, **_named: Any) -> Fill:
     """Return the fill of ``normal_``."""
-    return normal_pool, float(std), float(mean)
+    return torch.randn, float(std), float(mean)
 
 
 def fill_kaiming(
@@ -160,7 +154,7 @@ def fill_kaiming(
     """Return the fill of ``torch.nn.init.kaiming_uniform_``, spread by the inputs or outputs of a layer."""
     fan = tensor.numel() // max(1, tensor.shape[0 if mode == "fan_in" else 1])
     bound = nn.init.calculate_gain(nonlinearity, a) * (3.0 / max(1, fan)) ** 0.5
-    return uniform_pool, 2 * bound, -bound
+    return torch.rand, 2 * bound, -bound
 
 
 _FILLS: dict[str, Callable[..., Fill]] = {

@@ -4,8 +4,8 @@ import pytest
 from torch import nn
 
 from loradar.discovery import scan, sources
+from loradar.discovery.facts.layers import Part
 from loradar.discovery.facts.model_facts import ModelFacts, SubModel, collect_facts
-from loradar.discovery.facts.outline import Part
 from loradar.discovery.facts.towers import TowerMap, is_below, list_prefixes, map_towers
 from loradar.domain.architectures import Architecture
 from loradar.references import Reference

@@ -5,7 +5,7 @@ import pytest
 from loradar.data import read_facts
 from loradar.discovery.facts.model_facts import ModelFacts
 from loradar.discovery.facts.towers import TowerMap
-from loradar.discovery.names.lexicon import load_lexicon, words_of
+from loradar.discovery.names.lexicon import context_of, words_of
 from loradar.discovery.names.static_roles import Surroundings, label_layers
 from loradar.domain.architectures import Architecture
 from loradar.domain.layers import Layer
@@ -52,8 +52,7 @@ def test_a_context_is_found_in_its_example(entry):
 
 def test_shared_experts_are_no_experts():
     """A shared expert always runs: it is a feed-forward network beside the experts."""
-    names = iter(["Qwen2MoeMLP", "shared_experts", "mlp"])
-    assert load_lexicon().context_of(names).name == "mlp"
+    assert context_of(("Qwen2MoeMLP", "shared_experts", "mlp")).name == "mlp"
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,7 @@ from loradar.discovery.meta_run.running import run_model
 from loradar.discovery.small_builds import small_builds
 from loradar.discovery.small_builds.builds import structure
 from loradar.discovery.small_builds.config_tree import list_sections, meaning_of, replaced
-from loradar.discovery.small_builds.depths import fewer_experts, shallowed
-from loradar.discovery.small_builds.small_inputs import fewer_tokens
+from loradar.discovery.small_builds.shrink import fewer_experts, fewer_tokens, shallowed
 from loradar.discovery.small_builds.widths import narrowed
 from loradar.discovery.sources.recipes import Recipe
 from loradar.discovery.sources.timm import find_recipe
