@@ -8,8 +8,8 @@ from torch import nn
 from zoo import MLP
 
 from loradar.discovery import scan
-from loradar.discovery.proposals import size_per_rank
 from loradar.domain.layers import Layer
+from loradar.domain.selection import size_per_rank
 from loradar.domain.targets import TargetMatcher, find_hits
 from loradar.domain.vocabulary import PRESETS
 from loradar.errors import UnknownPeftType, UnknownPreset

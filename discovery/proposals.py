@@ -1,0 +1,350 @@
+"""Proposals: the layers each preset of LoRA and each family of PEFT's methods adapts, with the reasons."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..data import read_facts
+from ..domain.layers import Blocks, Layer
+from ..domain.methods import get_family, get_method
+from ..domain.patterns import pattern_of
+from ..domain.scans import Proposal
+from ..domain.selection import Choice, count_fixed, count_gains, count_per_rank, make_spec
+from ..domain.targets import Formula
+from ..domain.vocabulary import CONV_KINDS, RANK, Preset, Role, Tower, count_layers, describe_slot
+from .facts.model_facts import ModelFacts
+from .facts.towers import is_below
+
+ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter")
+DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")
+TOWER_ORDER: tuple[Tower, ...] = ("language", "vision", "audio", "main")
+
+KEY_VALUE: frozenset[Role] = frozenset({"attention.key", "attention.value", "attention.qkv", "attention.kv"})
+QUERY_VALUE: frozenset[Role] = frozenset({"attention.query", "attention.value", "attention.qkv", "attention.kv"})
+ATTENTION: frozenset[Role] = QUERY_VALUE | {"attention.key", "attention.latent", "attention.output"}
+MIXER_INPUT: frozenset[Role] = frozenset({"mixer.input"})
+MIXER: frozenset[Role] = frozenset({"mixer.input", "mixer.output"})
+MLP: frozenset[Role] = frozenset({"mlp.gate", "mlp.up", "mlp.gate_up", "mlp.down"})
+EXPERT: frozenset[Role] = frozenset({"expert.gate", "expert.up", "expert.gate_up", "expert.down"})
+FEED_FORWARD: frozenset[Role] = frozenset({"mlp.down", "expert.down"})
+EMBEDDING: frozenset[Role] = frozenset({"embedding.token", "embedding.position", "embedding.patch"})
+NEVER: frozenset[Role] = EMBEDDING | {"moe.router", "head", "norm", "projector", "mixer.state", "conv.depthwise"}
+"""Roles without adapters."""
+PROJECTIONS: frozenset[Role] = KEY_VALUE | {"attention.query", "attention.latent", "mixer.input", "mixer.state"}
+"""Roles beside which a norm works inside a mixer: on queries, keys or a state, not between the layers of the block."""
+LAYOUTS = {"in_out": "input first (transposed)", "out_in": "output first"}
+Selection = tuple[tuple[Layer, ...], str]
+"""(layers, reason)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The model that proposals are made for.
+
+    Attributes:
+        layers: Labelled layers.
+        module_paths: Every module path of the model.
+        parameter_paths: Every parameter path of the model.
+        norm_sizes: Parameters of each norm, its bias included, by path.
+        saved: Paths of heads made anew, to be trained in full.
+        saved_parameters: The number of parameters of those heads.
+    """
+
+    layers: tuple[Layer, ...]
+    module_paths: tuple[str, ...]
+    parameter_paths: tuple[str, ...]
+    norm_sizes: Mapping[str, int]
+    saved: tuple[str, ...]
+    saved_parameters: int
+
+
+def propose_all(subject: Subject) -> tuple[Proposal, ...]:
+    """Return the proposals of every family and preset that matches a layer."""
+    candidates = choose_candidates(subject.layers)
+    if not candidates:
+        return ()
+    left_out = describe_left_out(candidates, subject.layers)
+    blocks = Blocks(subject.layers)
+    proposals: list[Proposal] = []
+    for choice in _list_choices(candidates, subject):
+        gains = count_gains(choice.layers, subject.parameter_paths)
+        fixed = count_fixed(choice, subject.norm_sizes, gains) + subject.saved_parameters
+        stacks = describe_expert_stacks(choice.layers, subject.parameter_paths)
+        proposal = Proposal(
+            peft_type=choice.family,
+            preset=choice.preset,
+            **make_spec(choice, subject.module_paths, subject.parameter_paths, subject.saved).values,
+            matched=len(choice.layers),
+            formula=Formula(count_per_rank(choice, gains), fixed),
+            reasons=(*describe_slots(choice), choice.why, *stacks, *left_out),
+            coverage=blocks.cover(choice.layers),
+            reached=blocks.share(choice.layers),
+        )
+        proposals.append(proposal)
+    return tuple(proposals)
+
+
+def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Choice]:
+    """Yield the layers of each family, where there are any."""
+    for preset in get_family("LORA").presets:
+        layers, why = choose_layers(candidates, preset)
+        if layers:
+            yield Choice("LORA", layers, why, preset=preset)
+    # PEFT leaves a layer to modules_to_save if its path has the name of a saved module, anywhere.
+    unsaved = [x for x in subject.layers if not any(f".{name}." in f".{x.path}." for name in subject.saved)]
+    others = (
+        choose_ia3(candidates),
+        choose_ln_tuning(candidates, unsaved),
+        choose_osf(candidates),
+        choose_beft(candidates),
+    )
+    yield from (choice for choice in others if choice.layers)
+
+
+# --- the layers that may be adapted -----------------------------------------------------------------------------------
+
+
+def choose_candidates(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Return the layers of one tower that may be adapted: the language tower's if there are any, else the next one's.
+
+    They stand in the blocks; if the tower has none, anywhere but in the head.
+    """
+    for tower in TOWER_ORDER:
+        inside = [layer for layer in layers if layer.tower == tower]
+        has_blocks = any(layer.depth for layer in inside)
+        chosen = tuple(layer for layer in inside if is_adaptable(layer) and (layer.depth or not has_blocks))
+        if chosen:
+            return chosen
+    return ()
+
+
+def is_adaptable(layer: Layer) -> bool:
+    """Return whether an adapter may be put on a layer.
+
+    It must be a part of the model, of a kind an adapter can imitate, in a role that is adapted, not known to be dead,
+    called on every path of the code, and its groups must divide the rank.
+    """
+    fits = layer.path and layer.kind in ADAPTABLE_KINDS and RANK % layer.groups == 0
+    return bool(fits) and layer.role not in NEVER and is_reached(layer)
+
+
+def is_reached(layer: Layer) -> bool:
+    """Return whether no cause is known that keeps gradients from a layer, a fused kernel included."""
+    return layer.live is not False and not layer.bypassed and not layer.kernel
+
+
+def with_roles(layers: Sequence[Layer], roles: frozenset[Role]) -> tuple[Layer, ...]:
+    """Return the layers with one of these roles."""
+    return tuple(layer for layer in layers if layer.role in roles)
+
+
+# --- presets of LoRA --------------------------------------------------------------------------------------------------
+
+
+def choose_layers(layers: Sequence[Layer], preset: Preset) -> Selection:
+    """Return the layers a preset adapts, and the reason; none if it matches no layer."""
+    if preset == "all-linear":
+        return all_linear(layers)
+    if preset == "attention":
+        return with_roles(layers, ATTENTION), "every projection of the attention"
+    if preset == "experts":
+        return with_roles(layers, EXPERT), "every layer of the experts, gate and up together; the router is left alone"
+    if preset == "mlp":
+        return with_roles(layers, MLP | EXPERT), "every layer of the feed-forward networks, experts included"
+    return default_layers(layers)
+
+
+def default_layers(layers: Sequence[Layer]) -> Selection:
+    """Return query and value or the projection that holds both, which is PEFT's convention; else the nearest roles."""
+    ladder: tuple[tuple[frozenset[Role], str], ...] = (
+        (QUERY_VALUE, "query and value, or the projection that holds them (PEFT's convention)"),
+        (MIXER_INPUT, "no attention to adapt: what enters the mixers"),
+        (MLP | EXPERT, "neither attention nor mixer to adapt: the feed-forward networks"),
+    )
+    matched = ((with_roles(layers, roles), why) for roles, why in ladder)
+    return next((selection for selection in matched if selection[0]), None) or channel_mixers(layers)
+
+
+def channel_mixers(layers: Sequence[Layer]) -> Selection:
+    """Return dense layers and pointwise convolutions, which compute the same, if most blocks have one.
+
+    Otherwise spatial convolutions are included: a resnet18 has pointwise convolutions only in the shortcuts of three of
+    its eight blocks.
+    """
+    mixers = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role == "conv.pointwise")
+    blocks = {layer.block for layer in layers}
+    if blocks != {None} and 2 * len({layer.block for layer in mixers}) >= len(blocks):
+        return mixers, "no attention or feed-forward network is known: every dense layer and pointwise convolution"
+    convolutions = ("conv.pointwise", "conv.spatial")
+    every = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role in convolutions)
+    return every, "no attention or feed-forward network is known: every dense layer and convolution but the head"
+
+
+def all_linear(layers: Sequence[Layer]) -> Selection:
+    """Return every live dense layer of the blocks (QLoRA, arXiv:2305.14314); convolutions in a convolutional network.
+
+    A convolution that works as a feed-forward layer or an attention projection counts as dense.
+    """
+    as_dense = ATTENTION | MIXER | MLP | EXPERT
+    if not with_roles(layers, as_dense):
+        return channel_mixers(layers)
+    dense = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role in as_dense)
+    return dense, "every dense layer (QLoRA's convention)"
+
+
+# --- other families of methods ----------------------------------------------------------------------------------------
+
+
+def choose_ia3(layers: Sequence[Layer]) -> Choice:
+    """Return IA3's layers (arXiv:2205.05638, section 3.3): keys, values, and the second feed-forward layer's input.
+
+    A fused projection is scaled whole, as in PEFT's table. Without attention, the input of the mixers is scaled.
+    """
+    method = get_method("IA3")
+    fitting = [layer for layer in layers if method.fits(layer.kind, layer.groups)]
+    scaled = with_roles(fitting, KEY_VALUE) or with_roles(fitting, MIXER_INPUT)
+    feedforward = with_roles(fitting, FEED_FORWARD)
+    why = "key and value, or the projection that holds them, and the second feed-forward layer at its input"
+    return Choice("IA3", (*scaled, *feedforward), why, feedforward=feedforward)
+
+
+def choose_ln_tuning(candidates: Sequence[Layer], layers: Sequence[Layer]) -> Choice:
+    """Return LN_TUNING's norms: those between the layers of the blocks, and the one after the last block.
+
+    A norm beside the projections of an attention or a mixer works on queries, keys or a state, and is left alone; so is
+    one of the embeddings.
+    """
+    inside = {layer.path.rpartition(".")[0] for layer in layers if layer.role in PROJECTIONS and layer.depth}
+    around = _find_around_blocks(candidates, layers)
+    before = tuple(read_facts("methods.toml")["families"]["LN_TUNING"]["unless"])
+
+    def is_chosen(norm: Layer) -> bool:
+        if norm.depth and norm.path.rpartition(".")[0] not in inside:
+            return True
+        return norm.path in around and not any(word.startswith(before) for word in norm.name.lower().split("_"))
+
+    tower = candidates[0].tower
+    norms = [x for x in layers if x.role == "norm" and x.kind == "norm" and x.tower == tower]
+    why = "the norms between the layers of the blocks, and the one behind the last block"
+    return Choice("LN_TUNING", tuple(norm for norm in norms if is_reached(norm) and is_chosen(norm)), why)
+
+
+def _find_around_blocks(candidates: Sequence[Layer], layers: Sequence[Layer]) -> set[str]:
+    """Return the layers beside a list of blocks, and those that follow it in a module around it."""
+    stacks = {layer.block.rpartition(".")[0] for layer in candidates if layer.block}
+    around = {stack.rpartition(".")[0] for stack in stacks}
+    paths: set[str] = set()
+    for layer in layers:
+        if layer.block and layer.block.rpartition(".")[0] in stacks:
+            segments = layer.block.split(".")
+            around.update(".".join(segments[:end]) for end in range(len(segments) - 1))
+        elif not layer.depth and layer.path.rpartition(".")[0] in around:
+            paths.add(layer.path)
+    return paths
+
+
+def choose_osf(layers: Sequence[Layer]) -> Choice:
+    """Return OSF's linear layers of the blocks; a matrix needs two singular values, one to keep and one to train."""
+    method = get_method("OSF")
+    linear, why = all_linear(layers)
+    return Choice("OSF", tuple(x for x in linear if method.fits(x.kind) and min(x.shape) > 1), why)
+
+
+def choose_beft(layers: Sequence[Layer]) -> Choice:
+    """Return BEFT's separate value projections; in a fused one the biases of query and key would be trained too."""
+    method = get_method("BEFT")
+    values = tuple(layer for layer in layers if method.fits(layer.kind) and layer.role == "attention.value")
+    return Choice("BEFT", values, "the value projections that stand alone (PEFT's convention)")
+
+
+# --- heads trained in full --------------------------------------------------------------------------------------------
+
+
+def saved_heads(layers: Sequence[Layer], facts: ModelFacts) -> tuple[str, ...]:
+    """Return the modules to train in full: heads made anew for a task.
+
+    A head that writes logits over the vocabulary was trained with the model, and so was everything around it: one the
+    model declares, one tied to an embedding, or one as wide as the largest embedding. A name that also ends the path of
+    a container is left out: PEFT's ``modules_to_save`` matches the end of a path, even within a segment, and rejects a
+    list of modules.
+    """
+    vocabulary = max((layer.shape[0] for layer in layers if layer.role == "embedding.token"), default=-1)
+    heads = [layer for layer in layers if layer.role == "head"]
+    if facts.language_heads or any(head.tied_to or head.out_features == vocabulary for head in heads):
+        return ()
+    names = dict.fromkeys(find_savable(head.path, facts) for head in heads)
+    return tuple(n for n in names if not any(path.endswith(n) and path != n for path in facts.containers))
+
+
+def find_savable(path: str, facts: ModelFacts) -> str:
+    """Return the declared head around ``path``, else the outermost module that can be saved in its place.
+
+    The latter holds no base model and is not a mere container.
+    """
+    segments = path.split(".")
+    prefixes = [".".join(segments[:end]) for end in range(1, len(segments) + 1)]
+    savable = [prefix for prefix in prefixes if prefix not in facts.containers]
+    declared = (prefix for prefix in savable if any(is_below(prefix, head) for head in facts.task_heads))
+    bases = [model.base_path for model in facts.sub_models]
+    alone = (prefix for prefix in savable if bases and not any(is_below(base, prefix) for base in bases))
+    return next(declared, None) or next(alone, path)
+
+
+# --- reasons in words -------------------------------------------------------------------------------------------------
+
+
+def describe_slots(choice: Choice) -> list[str]:
+    """Return a reason for each slot of a choice."""
+    slots = Counter((pattern_of(layer.path), layer.role) for layer in choice.ordered)
+    return [describe_slot(pattern, role, count) for (pattern, role), count in slots.items()]
+
+
+def describe_expert_stacks(layers: Sequence[Layer], parameter_paths: Collection[str]) -> list[str]:
+    """Return a reason for each stack of fused experts: their number, their layout, fused projections and a bias."""
+    experts = [layer for layer in layers if layer.role in EXPERT and layer.kind == "expert_parameter"]
+    reasons = []
+    for pattern, layer in {pattern_of(layer.path): layer for layer in experts}.items():
+        owner, _, leaf = layer.path.rpartition(".")
+        has_bias = any(f"{owner}.{name}" in parameter_paths for name in (f"{leaf}_bias", f"{leaf}_b", "bias"))
+        facts = (
+            f"{layer.shape[0]} experts in one parameter",
+            LAYOUTS.get(layer.layout or "", ""),
+            "gate and up in one, adapted together" if layer.role == "expert.gate_up" else "",
+            "with a bias, which is left alone" if has_bias else "",
+        )
+        reasons.append(f"{pattern}: {', '.join(filter(None, facts))}")
+    return reasons
+
+
+def describe_left_out(candidates: Sequence[Layer], layers: Sequence[Layer]) -> list[str]:
+    """Return a reason for each group of layers left out of a model whose candidates stand in one tower."""
+    tower = candidates[0].tower
+    others = sorted({layer.tower for layer in layers} - {tower})
+    reasons = [f"only the {tower} tower is adapted; left alone: {', '.join(others)}"] if others else []
+    if any(layer.depth for layer in candidates):
+        reasons.append("only layers in the repeated blocks are adapted")
+    routers = Counter(layer.role for layer in layers if layer.role == "moe.router" and layer.kind == "other")
+    never = Counter(layer.role for layer in layers if layer.role in NEVER and layer.kind in ADAPTABLE_KINDS) + routers
+    reasons += [f"left out: {count_layers(count, role)}" for role, count in sorted(never.items())]
+    own = [layer for layer in layers if layer.tower == tower]
+    reasons += [f"left out: {group}" for group in _count_unreached(own)]
+    grouped = sum(layer.role == "conv.spatial" and RANK % layer.groups > 0 for layer in layers)
+    if grouped:
+        reasons.append(f"left out: {count_layers(grouped)} whose groups do not divide rank {RANK}")
+    heads = sum(layer.kind == "multihead_attention" for layer in own)
+    if heads:
+        reasons.append(f"left out: {heads} nn.MultiheadAttention modules, whose parts are never called")
+    return reasons
+
+
+def _count_unreached(own: Sequence[Layer]) -> Iterator[str]:
+    """Yield the number of layers of the tower that no gradient reaches, by cause."""
+    dead = sum(layer.live is False and not layer.bypassed and layer.kind in ADAPTABLE_KINDS for layer in own)
+    if dead:
+        yield f"{count_layers(dead)} known to get no gradient"
+    bypassed = Counter(layer.bypassed for layer in own if layer.bypassed)
+    for location, count in sorted(bypassed.items()):
+        yield f"{count_layers(count)} never called, whose weight is read at {location}"
+    fused = Counter((layer.kernel, layer.role) for layer in own if layer.kernel)
+    for (kernel, role), count in sorted(fused.items()):
+        yield f"{count_layers(count, role)} bypassed under {kernel}"
