@@ -4,6 +4,7 @@ Import it for its effect, in that process alone. A worker inherits the libraries
 first scans fill.
 """
 
+import ctypes
 import gc
 from contextlib import suppress
 from importlib import import_module
@@ -12,13 +13,17 @@ import torch
 
 from ..data import read_facts
 from ..errors import LoradarError
-from .meta_run.memory import map_large
 from .scanner import scan
 from .sources import quiet_libraries
 
+_M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20  # malloc.h; bytes
+
 quiet_libraries()
 torch.set_num_threads(1)  # a fork of a process with running pool threads would wait for them for ever
-map_large()
+# Map large allocations separately, so that freeing one also returns its addresses, which count for a limit. glibc
+# otherwise keeps freed pieces in a heap that only shrinks from its end; other libraries have no such option.
+with suppress(OSError, AttributeError):
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
 for module in read_facts("workers.toml")["import"]:
     with suppress(ImportError):
         import_module(module)

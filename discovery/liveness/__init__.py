@@ -4,7 +4,6 @@ Others may import: ``prove_any`` (proves on the first build that shows enough), 
 verdicts of a ``Proof``), ``recall_proof`` and ``proof_holds`` (a proof on record, taken over for a model built alike).
 """
 
-from .proofs import Proof, apply_proof, prove, prove_any
-from .recalled import Recall, proof_holds, recall_proof
+from .proofs import Proof, Recall, apply_proof, proof_holds, prove, prove_any, recall_proof
 
 __all__ = ["Proof", "Recall", "apply_proof", "proof_holds", "prove", "prove_any", "recall_proof"]

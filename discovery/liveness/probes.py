@@ -6,7 +6,7 @@ without it sees nothing. Source of the method: arXiv:2106.09685.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,36 +17,28 @@ from ...domain.vocabulary import CONV_KINDS
 
 _SHARE = 0.1
 """Size of an update relative to the output: above rounding, and too small to change the behaviour of a model."""
-_CONVOLVE: dict[str, Callable[..., Tensor]] = {
-    "conv1d": functional.conv1d,
-    "conv2d": functional.conv2d,
-    "conv3d": functional.conv3d,
-}
 
 
-class Probe(ABC):
-    """An adapter on one layer.
+class Probe:
+    """An adapter on one layer; this one trains the layer itself, such as a norm.
 
     Attributes:
         path: The path of the layer.
+        parameters: The tensors it trains.
         calls: The number of calls of the layer's forward.
         is_silent: Whether it adds nothing, because it is merged or does not fit.
     """
 
-    def __init__(self, path: str, module: nn.Module) -> None:
+    def __init__(self, path: str, module: nn.Module, parameters: Sequence[Tensor]) -> None:
         self.path = path
         self.module = module
+        self.parameters = [parameter.requires_grad_() for parameter in parameters]
         self.calls = 0
         self.is_silent = False
 
-    @property
-    @abstractmethod
-    def parameters(self) -> Sequence[Tensor]:
-        """The tensors it trains."""
-
-    @abstractmethod
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return the output of the adapted layer; ``inner`` is the layer's own forward."""
+        return inner(*args, **kwargs)
 
     def attach(self) -> None:
         """Replace the layer's forward."""
@@ -63,43 +55,26 @@ class Probe(ABC):
         self.module.__dict__.pop("forward", None)
 
 
-class Trained(Probe):
-    """A layer that is trained itself, such as a norm."""
+class Factored(Probe, ABC):
+    """A layer with an update of two factors: ``a`` reads, ``b`` writes.
 
-    def __init__(self, path: str, module: nn.Module) -> None:
-        super().__init__(path, module)
-        self._own = [p.requires_grad_() for p in module._parameters.values() if p is not None and p.is_floating_point()]
+    Args:
+        path: The path of the layer.
+        module: The module whose forward uses the weight.
+        weight: The layer's own weight.
+        read: Shape of ``a``.
+        write: Shape of ``b``.
+    """
 
-    @property
-    def parameters(self) -> Sequence[Tensor]:
-        """The tensors it trains."""
-        return self._own
-
-    def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return the output of the adapted layer."""
-        return inner(*args, **kwargs)
-
-
-class Factored(Probe):
-    """A layer with an update of two factors: ``a`` reads, ``b`` writes."""
-
-    def __init__(self, path: str, module: nn.Module, read: tuple[int, ...], write: tuple[int, ...]) -> None:
-        super().__init__(path, module)
+    def __init__(
+        self, path: str, module: nn.Module, weight: Tensor, read: tuple[int, ...], write: tuple[int, ...]
+    ) -> None:
+        self.weight = weight
         fan_in = max(1, torch.Size(read[1:]).numel())
-        weight = self.weight.detach()
-        spread = float(weight.float().std()) if weight.numel() > 1 else 0.0
-        self.a = (torch.randn(read) * fan_in**-0.5).requires_grad_()
-        self.b = (torch.randn(write) * _SHARE * fan_in**0.5 * (spread or 1.0)).requires_grad_()
-
-    @property
-    def parameters(self) -> Sequence[Tensor]:
-        """The tensors it trains."""
-        return self.a, self.b
-
-    @property
-    def weight(self) -> Tensor:
-        """The layer's own weight."""
-        return cast("Tensor", self.module.weight)
+        spread = float(weight.detach().float().std()) if weight.numel() > 1 else 0.0
+        self.a = torch.randn(read) * fan_in**-0.5
+        self.b = torch.randn(write) * _SHARE * fan_in**0.5 * (spread or 1.0)
+        super().__init__(path, module, (self.a, self.b))
 
     @property
     @abstractmethod
@@ -152,9 +127,8 @@ class Added(Factored):
 class Dense(Added):
     """A linear, its weight transposed or not."""
 
-    def __init__(self, path: str, module: nn.Module, layer: Layer) -> None:
-        read, written = layer.in_features or 1, layer.out_features or 1
-        super().__init__(path, module, (1, read), (written, 1))
+    def __init__(self, layer: Layer, module: nn.Module, weight: Tensor) -> None:
+        super().__init__(layer.path, module, weight, (1, layer.in_features or 1), (layer.out_features or 1, 1))
         self._is_transposed = layer.kind == "transposed_linear"
 
     def update(self, read: Tensor) -> Tensor:
@@ -171,9 +145,8 @@ class Dense(Added):
 class Lookup(Added):
     """An embedding."""
 
-    def __init__(self, path: str, module: nn.Module) -> None:
-        weight = cast("Tensor", module.weight)
-        super().__init__(path, module, (weight.shape[0], 1), (1, weight.shape[1]))
+    def __init__(self, layer: Layer, module: nn.Module, weight: Tensor) -> None:
+        super().__init__(layer.path, module, weight, (weight.shape[0], 1), (1, weight.shape[1]))
 
     def update(self, read: Tensor) -> Tensor:
         """Return the update for an input."""
@@ -188,11 +161,11 @@ class Lookup(Added):
 class Convolution(Added):
     """A convolution: one rank for each of its groups, as PEFT 0.21.2 builds it."""
 
-    def __init__(self, path: str, module: nn.Module, layer: Layer) -> None:
-        weight = cast("Tensor", module.weight)
-        self._groups, self._convolve = layer.groups, _CONVOLVE[layer.kind]
+    def __init__(self, layer: Layer, module: nn.Module, weight: Tensor) -> None:
+        self._groups = layer.groups
+        self._convolve: Callable[..., Tensor] = getattr(functional, layer.kind)
         ones = (1,) * (weight.ndim - 2)
-        super().__init__(path, module, (layer.groups, *weight.shape[1:]), (weight.shape[0], 1, *ones))
+        super().__init__(layer.path, module, weight, (layer.groups, *weight.shape[1:]), (weight.shape[0], 1, *ones))
 
     def update(self, read: Tensor) -> Tensor:
         """Return the update for an input."""
@@ -201,11 +174,9 @@ class Convolution(Added):
         if module.padding_mode != "zeros":
             read = functional.pad(read, module._reversed_padding_repeated_twice, mode=module.padding_mode)
             padding = 0
-        inner = self._convolve(
-            read.to(self.a.dtype), self.a, None, module.stride, padding, module.dilation, self._groups
-        )
-        written: Tensor = self._convolve(inner, self.b, None, groups=self._groups)
-        return written
+        read = read.to(self.a.dtype)
+        inner = self._convolve(read, self.a, None, module.stride, padding, module.dilation, self._groups)
+        return self._convolve(inner, self.b, None, groups=self._groups)
 
     @property
     def delta(self) -> Tensor:
@@ -217,15 +188,12 @@ class Convolution(Added):
 class Stacked(Factored):
     """A stack of matrices, such as fused experts; its owner's forward sees the sum."""
 
-    def __init__(self, path: str, module: nn.Module, name: str) -> None:
+    def __init__(self, layer: Layer, owner: nn.Module, name: str) -> None:
+        self._registry: dict[str, Any] = owner._parameters
         self._name = name
-        experts, first, second = cast("Tensor", module._parameters[name]).shape
-        super().__init__(path, module, (experts, 1, second), (experts, first, 1))
-
-    @property
-    def weight(self) -> Tensor:
-        """The stack."""
-        return cast("Tensor", self.module._parameters[self._name])
+        stack = self._registry[name]
+        experts, first, second = stack.shape
+        super().__init__(layer.path, owner, stack, (experts, 1, second), (experts, first, 1))
 
     @property
     def delta(self) -> Tensor:
@@ -236,13 +204,12 @@ class Stacked(Factored):
         """Return the output of the owner with the sum as its weight."""
         if self.is_silent:
             return inner(*args, **kwargs)
-        parameters: dict[str, Any] = self.module._parameters
-        own = parameters[self._name]
-        parameters[self._name] = own + self.delta.to(own.dtype)
+        own = self._registry[self._name]
+        self._registry[self._name] = own + self.delta.to(own.dtype)
         try:
             return inner(*args, **kwargs)
         finally:
-            parameters[self._name] = own
+            self._registry[self._name] = own
 
 
 class Unfitting(Exception):
@@ -266,15 +233,18 @@ def make_probe(layer: Layer, modules: dict[str, nn.Module]) -> Probe | None:
     """Return the probe for a layer by its kind, if it has a floating weight."""
     if layer.kind == "expert_parameter":
         owner, _, name = layer.path.rpartition(".")
-        return Stacked(layer.path, modules[owner], name)
+        return Stacked(layer, modules[owner], name)
     module = modules[layer.path]
-    weight = module._parameters.get("weight")
     if layer.kind == "norm":
-        return Trained(layer.path, module)
-    if weight is None or not weight.is_floating_point():
-        return None
-    if layer.kind in ("linear", "transposed_linear"):
-        return Dense(layer.path, module, layer)
-    if layer.kind in CONV_KINDS:
-        return Convolution(layer.path, module, layer)
-    return Lookup(layer.path, module) if layer.kind == "embedding" else None
+        own = [p for p in module._parameters.values() if p is not None and p.is_floating_point()]
+        return Probe(layer.path, module, own)
+    weight, make = module._parameters.get("weight"), _PROBES.get(layer.kind)
+    return make(layer, module, weight) if make and weight is not None and weight.is_floating_point() else None
+
+
+_PROBES: dict[str, Callable[[Layer, nn.Module, Tensor], Probe]] = {
+    "linear": Dense,
+    "transposed_linear": Dense,
+    "embedding": Lookup,
+    **dict.fromkeys(CONV_KINDS, Convolution),
+}

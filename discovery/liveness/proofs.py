@@ -1,23 +1,29 @@
-"""Proofs of liveness: on which layers of a small real build an adapter learns, and how that is known."""
+"""Proofs of liveness: on which layers an adapter learns, seen on a small real build or taken from the record."""
 
 import re
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import nn
 
+from ...data import read_facts
+from ...domain.architectures import Architecture
 from ...domain.layers import Evidence, Layer
+from ...domain.mappings import ArchitectureDetail
 from ...domain.patterns import pattern_of
-from ...errors import ScanFailed
+from ...errors import LoradarError, ScanFailed
+from ...references import Reference
 from ..facts.layers import list_layers
+from ..facts.model_facts import list_settings, settings_of
 from ..meta_run.conditions import OutOfTime, random_states_kept
-from ..meta_run.memory import give_back
 from ..meta_run.running import Run, compute_model
-from ..small_builds import SmallBuild
+from ..small_builds import SmallBuild, free_memory
+from ..sources import find_recipe
 from .experiment import TOLERANCE, Experiment, quiet
 from .probes import Probe, make_probes
 
@@ -27,6 +33,9 @@ PATIENCE = 20.0
 """Seconds after which no other build is tried."""
 SECONDS = 30.0
 """Time for the forwards and backwards of one build."""
+
+Recall = Callable[[Architecture], ArchitectureDetail | None]
+"""Finds the record of an architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +49,6 @@ class Verdict:
 
     live: bool | None
     says: str | None = None
-
-
-LIVE = Verdict(live=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,9 @@ class Proof:
         """Return the number of patterns without a verdict."""
         seen = {pattern_of(path) for path, verdict in self.verdicts.items() if verdict.live is not None}
         return sum(pattern not in seen for pattern in patterns)
+
+
+# --- made on a small build --------------------------------------------------------------------------------------------
 
 
 def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof:
@@ -91,7 +100,7 @@ def _prove_once(build: SmallBuild, mergeable: Collection[str]) -> Proof:
     finally:
         for tensor in (*build.model.parameters(), *build.model.buffers()):
             tensor.data = torch.empty(0)
-        give_back()
+        free_memory()
 
 
 def prove(model: nn.Module, says: str, mergeable: Collection[str], image: tuple[int, int, int] | None = None) -> Proof:
@@ -144,7 +153,7 @@ def find_verdict(probe: Probe, experiment: Experiment) -> Verdict:
     if size == 0:
         return Verdict(live=False, says="it is called, but what it writes reaches no output")
     shift = experiment.shifts.get(path)
-    return LIVE if shift is None else Verdict(live=True, says=f"merging changes the outputs by {shift:.0e}")
+    return Verdict(live=True, says=f"merging changes the outputs by {shift:.0e}" if shift is not None else None)
 
 
 def describe(says: str, runs: Sequence[Run], experiment: Experiment) -> str:
@@ -167,6 +176,63 @@ def _is_finished(runs: Iterable[Run]) -> bool:
 
 def _is_out_of_time(run: Run) -> bool:
     return str(run.error).startswith(OutOfTime.__name__)
+
+
+# --- taken from the record --------------------------------------------------------------------------------------------
+
+
+def recall_proof(recall: Recall, model: nn.Module, architecture: Architecture, layers: Iterable[Layer]) -> Proof | None:
+    """Return the verdicts on record for the layers of a model; ``None`` if they are about another kind of model.
+
+    Where indices decide (a last block that nothing reads), the slot has both verdicts, and its layers get none.
+    """
+    record = recall(architecture)
+    if record is None or record.proof is None or not any(slot.live is False for slot in record.slots):
+        return None  # no verdict would change a proposal
+    if not proof_holds(record.architecture, model, architecture):
+        return None
+    by_pattern: dict[str, set[Verdict]] = defaultdict(set)
+    for slot in record.slots:
+        by_pattern[slot.pattern].add(Verdict(slot.live, slot.proof))
+    agreed = {pattern: next(iter(known)) for pattern, known in by_pattern.items() if len({v.live for v in known}) == 1}
+    verdicts = {layer.path: agreed.get(pattern_of(layer.path)) for layer in layers}
+    return Proof(record.proof, {path: known for path, known in verdicts.items() if known and known.live is not None})
+
+
+def proof_holds(made_for: Architecture, model: nn.Module, architecture: Architecture) -> bool:
+    """Return whether a proof of an architecture holds for a model: they share version, class and settings.
+
+    A model must be configured as its architecture is scanned: by default, as far as that builds. Models complete and
+    change their settings: where these differ, another model is built to be compared with.
+    """
+    expected = (architecture.library_version, architecture.class_name)
+    settings = settings_of(model) if (made_for.library_version, made_for.class_name) == expected else None
+    if not settings:
+        return False
+    try:
+        recipe = find_recipe(Reference.parse(architecture.reference))
+        return _is_alike(settings, list_settings(recipe.settings)) or _is_alike(
+            settings, settings_of(recipe.build_on_meta())
+        )
+    except LoradarError:
+        return False
+
+
+def _is_alike(own: Any, other: Any) -> bool:
+    """Compare settings; numbers may differ, because a proof is made on a build with smaller ones itself."""
+    if isinstance(own, Mapping) and isinstance(other, Mapping):
+        compared = own.keys() & other.keys() - {*read_facts("liveness.toml")["unrelated"]}
+        return all(_is_alike(own[name], other[name]) for name in compared)
+    if isinstance(own, list | tuple) and isinstance(other, list | tuple):
+        return [*own] == [*other]
+    return (_is_size(own) and _is_size(other)) or bool(own == other)
+
+
+def _is_size(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+# --- applied to the layers of the full model --------------------------------------------------------------------------
 
 
 def apply_proof(layers: Iterable[Layer], proof: Proof) -> tuple[Layer, ...]:

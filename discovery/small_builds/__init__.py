@@ -1,8 +1,9 @@
 """Small builds: real builds of an architecture with weights, narrow and shallow, for proofs that compute with them.
 
-Others may import: ``list_builds`` (builds of a reference or a live model), its type ``Builds``, and ``SmallBuild``.
+Others may import: ``list_builds`` (builds of a reference or a live model), its type ``Builds``, ``SmallBuild``, and
+``free_memory``.
 """
 
-from .builds import Builds, SmallBuild, list_builds, small_builds
+from .builds import Builds, SmallBuild, free_memory, list_builds, small_builds
 
-__all__ = ["Builds", "SmallBuild", "list_builds", "small_builds"]
+__all__ = ["Builds", "SmallBuild", "free_memory", "list_builds", "small_builds"]

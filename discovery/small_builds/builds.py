@@ -1,7 +1,10 @@
 """Small real builds of an architecture that have every slot of the full model, and copies of live models."""
 
 import copy
+import ctypes
+import gc
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -16,7 +19,6 @@ from ...references import Reference
 from .. import sources
 from ..facts.layers import list_layers
 from ..meta_run.conditions import random_states_kept
-from ..meta_run.memory import give_back
 from ..sources.recipes import Change, Recipe
 from .shrink import DEPTHS, Shrink
 
@@ -102,7 +104,7 @@ def small_builds(reference: Reference, layers: Collection[Layer]) -> Iterator[Sm
             model = search.recipe.build_filled(change)
         except ScanFailed as failed:
             search.reasons.append(str(failed))
-            give_back()
+            free_memory()
             continue
         has_build = True
         yield SmallBuild(model, says, find_input_size(model), scale)
@@ -187,3 +189,10 @@ class _Search:
         elif is_new:
             self._sizes.add(size)
         return is_new and not missing
+
+
+def free_memory() -> None:
+    """Collect cycles, and return freed memory to the system, where glibc can."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
