@@ -6,7 +6,7 @@ without it sees nothing. Source of the method: arXiv:2106.09685.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -191,7 +191,7 @@ class Stacked(Factored):
     def __init__(self, layer: Layer, owner: nn.Module, name: str) -> None:
         self._registry: dict[str, Any] = owner._parameters
         self._name = name
-        stack = self._registry[name]
+        stack = cast("Tensor", owner._parameters[name])
         experts, first, second = stack.shape
         super().__init__(layer.path, owner, stack, (experts, 1, second), (experts, first, 1))
 

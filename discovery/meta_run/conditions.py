@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -117,8 +117,7 @@ def _same_objects(current: dict[Any, Any], before: dict[Any, Any]) -> bool:
 # --- where its tensors are --------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def weights_on_meta(model: nn.Module) -> Iterator[None]:
+def weights_on_meta(model: nn.Module) -> AbstractContextManager[None]:
     """Give the model meta tensors for parameters and buffers inside; the values of small buffers stay known."""
 
     def meta(tensor: Tensor) -> Tensor:
@@ -130,38 +129,32 @@ def weights_on_meta(model: nn.Module) -> Iterator[None]:
             return lift(tensor.clone())
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
-    with _replaced(model, meta):
-        yield
+    return _replaced(model, meta)
 
 
-@contextmanager
-def weights_on_cpu(model: nn.Module) -> Iterator[None]:
+def weights_on_cpu(model: nn.Module) -> AbstractContextManager[None]:
     """Give the model tensors of zeros on the CPU inside, in half precision: memory is taken only where it is read."""
 
     def zeros(tensor: Tensor) -> Tensor:
         filled = torch.zeros(tensor.shape, dtype=torch.bfloat16 if tensor.is_floating_point() else tensor.dtype)
         return nn.Parameter(filled, requires_grad=False) if isinstance(tensor, nn.Parameter) else filled
 
-    with _replaced(model, zeros):
-        yield
+    return _replaced(model, zeros)
 
 
 @contextmanager
 def _replaced(model: nn.Module, replacement: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace every tensor of a model inside; one that is shared stays shared."""
     made: dict[int, Tensor] = {}
-    before: list[tuple[dict[str, Any], str, Tensor]] = []
     modules = list(model.modules())
-    registries: list[dict[str, Any]] = [module._parameters for module in modules]  # noqa: SLF001
-    registries += [module._buffers for module in modules]  # noqa: SLF001
+    kinds = ("_parameters", "_buffers")
+    registries: list[dict[str, Any]] = [getattr(module, kind) for kind in kinds for module in modules]
+    before = [(r, name, tensor) for r in registries for name, tensor in r.items() if isinstance(tensor, Tensor)]
     try:
-        for registry in registries:
-            for name, tensor in registry.items():
-                if isinstance(tensor, Tensor):
-                    before.append((registry, name, tensor))
-                    if id(tensor) not in made:
-                        made[id(tensor)] = replacement(tensor)
-                    registry[name] = made[id(tensor)]
+        for registry, name, tensor in before:
+            if id(tensor) not in made:
+                made[id(tensor)] = replacement(tensor)
+            registry[name] = made[id(tensor)]
         yield
     finally:
         for registry, name, tensor in before:
@@ -211,12 +204,9 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
 # --- its time ---------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> AbstractContextManager[None]:
     """Raise ``OutOfTime`` inside after so many seconds, and again each second if that was swallowed."""
-    limit = _alarm if threading.current_thread() is threading.main_thread() else _watchdog
-    with limit(seconds):
-        yield
+    return (_alarm if threading.current_thread() is threading.main_thread() else _watchdog)(seconds)
 
 
 @contextmanager

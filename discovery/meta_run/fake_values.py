@@ -7,6 +7,8 @@ a constant, the fake value, and a selection by it is as wide as it can be.
 A model that is built inside :class:`FakeValues` keeps the values its constructors compute, such as buffers.
 """
 
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ from .tensor_values import (
     lift,
     lift_all,
     list_tensors,
+    map_tensors,
     on_meta,
 )
 
@@ -101,66 +104,50 @@ class FakeValues(TorchFunctionMode):
             return None
         return value
 
-    def _values(self, argument: Any) -> Any:
-        """Return an argument with every tensor replaced by its values.
+    def _known_value(self, tensor: Tensor) -> Tensor:
+        """Return the values of a meta tensor.
 
         Raises:
-            LookupError: If a tensor's values are unknown.
+            LookupError: If they are unknown.
         """
-        if isinstance(argument, Tensor):
-            value = self.find_value(argument)
-            if value is None:
-                raise LookupError
-            return value
-        if type(argument) in (tuple, list):
-            return type(argument)([self._values(item) for item in argument])
-        if type(argument) is slice:
-            return slice(*self._values([argument.start, argument.stop, argument.step]))
-        return _CPU if argument is META else argument
+        value = self.find_value(tensor)
+        if value is None:
+            raise LookupError
+        return value
 
     def _with_values(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the result of ``func`` on the values.
+        """Return the result of ``func`` on the values, on the CPU.
 
         Raises:
             LookupError: If a value is unknown, or the function fails.
         """
-        known, named = self._values(args), {key: self._values(value) for key, value in kwargs.items()}
+        known = [_CPU if item is META else item for item in map_tensors(self._known_value, args)]
+        named = {name: _CPU if v is META else v for name, v in map_tensors(self._known_value, kwargs).items()}
         try:
             return func(*known, **named)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise LookupError from error
 
-    def _numbers(self, argument: Any) -> Any:
-        """Return an argument with tensors replaced by numbers, or lists of them."""
-        if isinstance(argument, Tensor):
-            value = self.find_value(argument) if argument.is_meta else argument
-            if value is not None:
-                return value.tolist()
-            constant = self._constants.constant(argument)
-            return constant if argument.numel() == 1 else [constant] * len(argument)
-        if type(argument) in (tuple, list):
-            return type(argument)([self._numbers(item) for item in argument])
-        return argument
-
-    def _scalars(self, argument: Any) -> Any:
-        """Return an argument with tensors of one number replaced by it."""
-        if isinstance(argument, Tensor):
-            return self._numbers(argument) if not argument.dim() else argument
-        if type(argument) in (tuple, list):
-            return type(argument)([self._scalars(item) for item in argument])
-        return argument
+    def _number(self, tensor: Tensor) -> Any:
+        """Return the number in a tensor, or a list of its numbers."""
+        value = self.find_value(tensor) if tensor.is_meta else tensor
+        if value is not None:
+            return value.tolist()
+        constant = self._constants.constant(tensor)
+        return constant if tensor.numel() == 1 else [constant] * len(tensor)
 
     # --- functions -----------------------------------------------------------------------------------------------
 
     def _construct(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function that makes tensors from no tensor: on meta, and if they are small on the CPU as well."""
-        named = {key: self._numbers(value) for key, value in kwargs.items() if key not in ("pin_memory", "data")}
+        named = {key: value for key, value in kwargs.items() if key not in ("pin_memory", "data")}
+        named = map_tensors(self._number, named)
         if name in _FROM_DATA:
             data, *rest = args or (kwargs["data"],)
             if isinstance(data, Tensor):
                 return self._compute(Tensor.to, "to", (on_meta(data),), {"dtype": named.get("dtype", data.dtype)})
-            return lift_all(func(self._numbers(data), *rest, **{**named, "device": _CPU}))
-        args = self._numbers(args)
+            return lift_all(func(map_tensors(self._number, data), *rest, **{**named, "device": _CPU}))
+        args = map_tensors(self._number, args)
         result = func(*args, **{**named, "device": META})
         if isinstance(result, Tensor) and name not in _RANDOM and result.numel() <= LARGEST:
             setattr(result, KNOWN, func(*args, **{**named, "device": _CPU}))
@@ -184,8 +171,8 @@ class FakeValues(TorchFunctionMode):
     def _recompute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: RuntimeError) -> Any:
         """Call a function that fails on meta: with numbers for tensors of one number, or on the values."""
         if "item()" in str(error):
-            named = {key: self._scalars(value) for key, value in kwargs.items()}
-            return func(*args[:1], *map(self._scalars, args[1:]), **named)
+            scalars = partial(map_tensors, lambda tensor: tensor if tensor.dim() else self._number(tensor))
+            return func(*args[:1], *scalars(args[1:]), **scalars(kwargs))
         try:
             return lift_all(self._with_values(func, args, kwargs))
         except LookupError:
@@ -234,17 +221,14 @@ class FakeValues(TorchFunctionMode):
         self._change(func, args, {})
 
     def _unmasked(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            ends = (index.start, index.stop, index.step)
-            return slice(*(self._numbers(end) if isinstance(end, Tensor) else end for end in ends))
         if type(index) is tuple:
-            flat: list[Any] = []
-            for item in index:
-                flat.extend(self._selected(item) if _is_mask(item) else (self._unmasked(item),))
-            return tuple(flat)
-        if isinstance(index, Tensor) and not index.ndim and not _is_mask(index):
-            return self._numbers(index)  # torch reads the value of a lone index
-        return self._selected(index) if _is_mask(index) else index
+            parts = (self._selected(item) if _is_mask(item) else (self._unmasked(item),) for item in index)
+            return tuple(chain.from_iterable(parts))
+        if _is_mask(index):
+            return self._selected(index)
+        # Torch reads the values of the ends of a slice, and of a lone index.
+        is_read = isinstance(index, slice) or (isinstance(index, Tensor) and not index.ndim)
+        return map_tensors(self._number, index) if is_read else index
 
     def _selected(self, mask: Tensor) -> tuple[Tensor, ...]:
         value = self.find_value(mask)

@@ -1,7 +1,9 @@
 """Sizes of inputs, read from a model's configuration by ``data/inputs.toml``."""
 
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from torch import nn
@@ -9,12 +11,7 @@ from torch import nn
 from ...data import read_facts
 
 _TOKEN = re.compile(r"[*/+-]|\w+")
-_OPERATIONS = {
-    "*": lambda left, right: left * right,
-    "/": lambda left, right: left // right,
-    "+": lambda left, right: left + right,
-    "-": lambda left, right: left - right,
-}
+_OPERATIONS = {"*": operator.mul, "/": operator.floordiv, "+": operator.add, "-": operator.sub}
 _DEEPEST = 4
 _HOLDERS = ("config", "pretrained_cfg", "default_cfg")
 
@@ -40,8 +37,7 @@ class Sizes:
 
     def find_field(self, fields: Sequence[str], scope: str | None = None) -> Any:
         """Return the first of ``fields`` in a configuration, those of ``scope`` first, or ``None``."""
-        values = (_field(config, field) for config in self._in_scope(scope) for field in fields)
-        return next((value for value in values if value is not None), None)
+        return next((value for value in self._fields(fields, scope) if value is not None), None)
 
     def shape(self, dims: Sequence[str]) -> tuple[int, ...]:
         """Return a shape written as expressions."""
@@ -76,7 +72,7 @@ class Sizes:
     def candidates(self, entry: Mapping[str, Any]) -> Iterator[int | None]:
         """Yield the values for a size in the configurations, then, of a vision size, in the modules."""
         scope, fields, positions = entry.get("scope"), entry.get("fields", ()), entry.get("at", [0])
-        for value in (_field(config, field) for config in self._in_scope(scope) for field in fields):
+        for value in self._fields(fields, scope):
             if entry.get("count"):
                 yield len(value) if isinstance(value, list | tuple) else None
             else:
@@ -84,12 +80,13 @@ class Sizes:
         for module in self._modules if scope == "vision" else ():
             yield from (_number(module.__dict__.get(field), positions) for field in fields)
 
-    def _in_scope(self, scope: str | None) -> Iterator[Any]:
-        """Yield the configurations, those whose name contains a word of the scope first, then the outer ones first."""
-        if scope is not None:
-            words = read_facts("inputs.toml")["scopes"][scope]
-            yield from (config for name, config in self._parts if any(word in name for word in words))
-        yield from (config for _, config in self._parts)
+    def _fields(self, fields: Sequence[str], scope: str | None) -> Iterator[Any]:
+        """Yield fields, from configurations whose name contains a word of the scope first, then from the outer ones."""
+        words = read_facts("inputs.toml")["scopes"][scope] if scope is not None else ()
+        first = (config for name, config in self._parts if any(word in name for word in words))
+        for config in chain(first, (config for _, config in self._parts)):
+            for field in fields:
+                yield config.get(field) if isinstance(config, Mapping) else getattr(config, field, None)
 
 
 def _configurations(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -126,10 +123,6 @@ def _attribute(module: nn.Module, name: str) -> Any:
 
 def _is_configuration(value: Any) -> bool:
     return isinstance(getattr(type(value), "model_type", None), str)
-
-
-def _field(config: Any, name: str) -> Any:
-    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
 
 def _number(value: Any, positions: Sequence[int | str]) -> int | None:

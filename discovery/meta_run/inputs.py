@@ -187,17 +187,18 @@ class Inputs:
         return torch.full(shape, sizes.evaluate(values))
 
 
-def as_real(value: Any) -> Any:
-    """Return an input with numbers for tensors on meta: from 0 to 1, as of an image, a mask or a box."""
-    if isinstance(value, tuple | list):
-        return type(value)([as_real(item) for item in value])
-    if isinstance(value, dict):
-        return {name: as_real(item) for name, item in value.items()}
-    if not isinstance(value, Tensor) or not value.is_meta:
+def as_real(value: Tensor) -> Tensor:
+    """Return numbers for a tensor on meta: from 0 to 1, as of an image, a mask or a box."""
+    if not value.is_meta:
         return value
-    if value.is_floating_point() or value.is_complex():
-        return torch.rand(value.shape, dtype=value.dtype)
-    return torch.ones(value.shape, dtype=value.dtype)
+    make = torch.rand if value.is_floating_point() or value.is_complex() else torch.ones
+    return make(value.shape, dtype=value.dtype)
+
+
+def as_small(value: Tensor) -> Tensor:
+    """Return a tensor on the CPU: floats in half precision, zeros for one on meta."""
+    numbers = torch.zeros(value.shape, dtype=value.dtype) if value.is_meta else value
+    return numbers.to(torch.bfloat16) if numbers.is_floating_point() else numbers
 
 
 # --- specs ------------------------------------------------------------------------------------------------------------

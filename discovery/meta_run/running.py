@@ -17,8 +17,8 @@ from ...data import read_facts
 from .conditions import plain_settings, time_limit, untouched, weights_on_cpu, weights_on_meta
 from .fake_values import FakeValues
 from .input_search import Failure, Search
-from .inputs import Inputs, Plan, as_real
-from .tensor_values import on_meta
+from .inputs import Inputs, Plan, as_real, as_small
+from .tensor_values import map_tensors, on_meta
 
 _INDEX = re.compile(r"\d+")
 Watch = Callable[[Callable[[], Any]], None]
@@ -106,16 +106,6 @@ def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> t
 
 
 @dataclass(frozen=True, slots=True)
-class _Success:
-    """A forward that ran on meta, and its inputs."""
-
-    path: str
-    forward: Callable[..., Any]
-    inputs: Inputs
-    plan: Plan
-
-
-@dataclass(frozen=True, slots=True)
 class _Call:
     """A forward and its arguments."""
 
@@ -124,6 +114,22 @@ class _Call:
     names: tuple[str, ...]
     args: tuple[Any, ...] = ()
     named: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A forward and a plan of its inputs."""
+
+    path: str
+    forward: Callable[..., Any]
+    inputs: Inputs
+    plan: Plan
+
+    def call(self, change: Callable[[Tensor], Tensor] | None = None) -> _Call:
+        """Return the call with the inputs made, and their tensors changed."""
+        named = self.inputs.make(self.plan)
+        named = map_tensors(change, named) if change else named
+        return _Call(self.path, self.forward, self.inputs.given(self.plan), named=named)
 
 
 class _Trail:
@@ -151,7 +157,7 @@ class _Session:
 
     def __init__(self, watch: Watch, deadline: float) -> None:
         self.runs: list[Run] = []
-        self.successes: list[_Success] = []
+        self.successes: list[_Planned] = []
         self._watch = watch
         self._deadline = deadline
         self._called: set[int] = set()
@@ -222,33 +228,30 @@ class _Session:
             plan = search.next_plan()
             if plan is None or self.is_over:
                 break
-            call = _Call(path, _callable(part, method), inputs.given(plan), named=inputs.make(plan))
-            failure = self._attempt(call, plan)
+            planned = _Planned(path, _callable(part, method), inputs, plan)
+            failure = self._attempt(planned.call(), plan)
             if failure is None:
                 self._worked[type(part), method] = plan
-                self.successes.append(_Success(path, call.forward, inputs, plan))
-                self.run_with_more(self.successes[-1], part)
+                self.successes.append(planned)
+                self.run_with_more(planned, part)
                 return
             search.learn(failure)
         self._failed.append((path, given))
 
-    def run_with_more(self, success: _Success, part: nn.Module) -> None:
+    def run_with_more(self, success: _Planned, part: nn.Module) -> None:
         """Run again with optional inputs, while layers are left that were not reached."""
         for plan in success.inputs.with_more(success.plan):
             if self.is_over or all(id(layer) in self._called for layer in part.modules() if layer._parameters):  # noqa: SLF001
                 return
-            given = success.inputs.given(plan)
-            call = _Call(success.path, success.forward, given, named=success.inputs.make(plan))
-            if self._attempt(call, plan) is None:
-                self.successes.append(replace(success, plan=plan))
+            planned = replace(success, plan=plan)
+            if self._attempt(planned.call(), plan) is None:
+                self.successes.append(planned)
                 return
 
-    def compute(self, success: _Success) -> None:
+    def compute(self, success: _Planned) -> None:
         """Run on the CPU a forward that ran on meta: with a single sample, else with as many as there."""
         for plan in (replace(success.plan, batch=1), success.plan):
-            named = {name: as_real(value) for name, value in success.inputs.make(plan).items()}
-            call = _Call(success.path, success.forward, success.inputs.given(plan), named=named)
-            if self.is_over or self._attempt(call, None, "cpu") is None:
+            if self.is_over or self._attempt(replace(success, plan=plan).call(as_real), None, "cpu") is None:
                 return
 
     def run_examples(self, model: nn.Module, example_inputs: Any) -> bool:
@@ -281,9 +284,8 @@ class _Session:
             plan = search.next_plan()
             if plan is None or self.is_over:
                 return
-            named = {name: _on_cpu(value) for name, value in inputs.make(plan).items()}
-            call = _Call("", _callable(model, methods[0]), inputs.given(plan), named=named)
-            failure = self._attempt(call, None, "cpu")
+            planned = _Planned("", _callable(model, methods[0]), inputs, plan)
+            failure = self._attempt(planned.call(as_small), None, "cpu")
             if failure is None:
                 return
             search.learn(failure)
@@ -321,16 +323,6 @@ class _Session:
             self._waste += time.thread_time() - started
         self.runs.append(Run(call.path, call.names, device, _first_line(failure.text) if failure else None))
         return failure
-
-
-def _on_cpu(value: Any) -> Any:
-    """Return an input on the CPU: floats in half precision, zeros for a tensor on meta."""
-    if isinstance(value, list):
-        return [_on_cpu(item) for item in value]
-    if not isinstance(value, Tensor):
-        return value
-    numbers = torch.zeros(value.shape, dtype=value.dtype) if value.is_meta else value
-    return numbers.to(torch.bfloat16) if numbers.is_floating_point() else numbers
 
 
 def _text(error: BaseException) -> str:

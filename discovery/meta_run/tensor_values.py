@@ -37,15 +37,21 @@ def lift_all(value: Any) -> Any:
     return value
 
 
+def map_tensors(change: Callable[[Tensor], Any], value: Any) -> Any:
+    """Return a value with its tensors changed, through tuples, lists, dicts and slices."""
+    if isinstance(value, Tensor):
+        return change(value)
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return kind([map_tensors(change, item) for item in value])
+    if kind is dict:
+        return {key: map_tensors(change, item) for key, item in value.items()}
+    return slice(*map_tensors(change, (value.start, value.stop, value.step))) if kind is slice else value
+
+
 def on_meta(value: Any) -> Any:
     """Return an argument with the tensors of other devices lifted."""
-    if isinstance(value, Tensor):
-        return value if value.is_meta else lift(value)
-    if type(value) in (tuple, list):
-        return type(value)([on_meta(item) for item in value])
-    if type(value) is dict:
-        return {key: on_meta(item) for key, item in value.items()}
-    return value
+    return map_tensors(lambda tensor: tensor if tensor.is_meta else lift(tensor), value)
 
 
 def list_tensors(value: Any) -> Iterator[Tensor]:
