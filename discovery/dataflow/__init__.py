@@ -5,6 +5,6 @@ sources) -> ``Graph`` (the flow with the layers) -> ``vote_on_roles`` and ``find
 """
 
 from .graph import Verdict
-from .traced import Trace, trace
+from .roles import Trace, trace
 
 __all__ = ["Trace", "Verdict", "trace"]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .tape import Tape
+from .operations import Tape
 
 
 class Effect:

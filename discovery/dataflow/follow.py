@@ -3,40 +3,21 @@
 from collections.abc import Iterable
 from typing import Any
 
+from . import operations
 from .flow import MOST_PARTS, MOST_SOURCES, Effect, Flow, Origin, Ranking, Sources
-from .operations import (
-    ACTIVATIONS,
-    ADDITIONS,
-    CONTRACTIONS,
-    CONVOLUTIONS,
-    DECAYS,
-    LOOKUPS,
-    MULTIPLICATIONS,
-    POOLINGS,
-    RANKINGS,
-    SLICES,
-    SOFTMAXES,
-    TRANSPOSITIONS,
-    bind_multi_head,
-    contracted,
-    flips_last_dims,
-    is_plain_index,
-    pools_positions,
-    softmax_dim,
-)
-from .tape import Op, Ref, Tape
+from .operations import Op, Ref, Tape
 
 MOST_HEADS = 128
 PARALLEL_BRANCHES = 3
 """Branches that may be added to one value one after the other: attention, feed-forward, state space."""
-_APPLIES_WEIGHT = CONTRACTIONS | CONVOLUTIONS | {"embedding", "embedding_bag"}
+_APPLIES_WEIGHT = operations.CONTRACTIONS | operations.CONVOLUTIONS | {"embedding", "embedding_bag"}
 
 
 def follow(tape: Tape) -> Flow:
     """Return the flow of a tape, in one pass."""
     flow = Flow(tape, data=set(tape.inputs), weight_of=dict(tape.parameters))
     for value in sorted(tape.inputs - tape.counts):
-        _add_origin(flow, Origin("input", -1, value, (), (), tape.root, "input"), (value,))
+        _add_origin(flow, Origin("input", -1, value, (), (), "", "input"), (value,))
     for number, op in enumerate(tape.ops):
         flow.producer.update(dict.fromkeys(op.outputs, number))
         if not flow.data.isdisjoint(op.inputs):
@@ -73,7 +54,7 @@ def attend(flow: Flow, number: int, op: Op) -> None:
 
 def attend_packed(flow: Flow, number: int, op: Op) -> None:
     """Record ``multi_head_attention_forward``, which applies its weights: packed, or one for each operand."""
-    given = bind_multi_head(op)
+    given = operations.bind_multi_head(op)
     operands = tuple(given[name] for name in ("query", "key", "value"))
     is_packed = given.get("in_proj_weight") in flow.weight_of
     names = ("in_proj_weight",) * 3 if is_packed else ("q_proj_weight", "k_proj_weight", "v_proj_weight")
@@ -92,7 +73,7 @@ def attend_packed(flow: Flow, number: int, op: Op) -> None:
 
 def contract(flow: Flow, number: int, op: Op) -> None:
     """Record a contraction: a layer if an operand is a parameter, a product or an attention if both have sources."""
-    operands = contracted(op)
+    operands = operations.contracted(op)
     weights = [value for value in operands if value in flow.weight_of and value not in flow.data]
     if len(operands) == 2 and not weights and all(map(flow.read, operands)):  # noqa: PLR2004
         multiply(flow, number, op, operands)
@@ -222,7 +203,7 @@ def pass_on(flow: Flow, number: int, op: Op) -> None:
     keep_weight(flow, op)
     if not sources:
         return
-    stream = find_stream(flow, number, op) if op.name in ADDITIONS else None
+    stream = find_stream(flow, number, op) if op.name in operations.ADDITIONS else None
     if stream is None and len(sources) > MOST_SOURCES:
         stream = Origin("stream", number, op.outputs[0], ({}, sources), (op.inputs[0],) * 2, op.site, op.name)
     if stream is not None:
@@ -231,7 +212,7 @@ def pass_on(flow: Flow, number: int, op: Op) -> None:
     rank(flow, op, sources)
     effects = effects_of(flow, op)
     carriers = [value for value in op.inputs if value in flow.data]
-    keeps_base = len(carriers) == 1 and op.name not in SLICES and op.name not in CONTRACTIONS
+    keeps_base = len(carriers) == 1 and op.name not in operations.SLICES and op.name not in operations.CONTRACTIONS
     for position, value in enumerate(op.outputs):
         if value not in flow.tape.counts:
             flow.sources[value] = transform(flow, op, position, sources, effects)
@@ -242,7 +223,7 @@ def pass_on(flow: Flow, number: int, op: Op) -> None:
 def rank(flow: Flow, op: Op, sources: Sources) -> None:
     """Record an operation that ranks the outputs of layers."""
     shape = flow.tape.shapes[op.inputs[0]]
-    if (op.name in RANKINGS or op.name in SOFTMAXES) and shape and flow.layers(sources):
+    if (op.name in operations.RANKINGS or op.name in operations.SOFTMAXES) and shape and flow.layers(sources):
         flow.rankings.append(Ranking(sources, shape[-1], op.site, op.name))
 
 
@@ -252,7 +233,7 @@ def merge_sources(flow: Flow, op: Op) -> Sources:
     A norm divides by an average.
     """
     merged: Sources = {}
-    for value in dict.fromkeys(op.inputs[:1] if op.name in LOOKUPS else op.inputs):
+    for value in dict.fromkeys(op.inputs[:1] if op.name in operations.LOOKUPS else op.inputs):
         for key, effects in flow.read(value).items():
             known = merged.get(key, effects)
             merged[key] = (known | effects) & ~(Effect.POOLED & (known ^ effects))
@@ -271,13 +252,13 @@ def keep_weight(flow: Flow, op: Op) -> None:
 
 def effects_of(flow: Flow, op: Op) -> int:
     """Return the effects that an operation adds to all its sources."""
-    if op.name in ACTIVATIONS:
-        return Effect.ACTIVATED | (Effect.DECAYED if op.name in DECAYS else Effect.NONE)
-    if op.name in POOLINGS and pools_positions(op, flow.tape.shapes):
+    if op.name in operations.ACTIVATIONS:
+        return Effect.ACTIVATED | (Effect.DECAYED if op.name in operations.DECAYS else Effect.NONE)
+    if op.name in operations.POOLINGS and operations.pools_positions(op, flow.tape.shapes):
         return Effect.POOLED
-    if op.name in MULTIPLICATIONS and is_gate(flow, op):
+    if op.name in operations.MULTIPLICATIONS and is_gate(flow, op):
         return Effect.MULTIPLIED
-    is_decay = op.name in DECAYS or (op.name in MULTIPLICATIONS and is_fixed_decay(flow, op))
+    is_decay = op.name in operations.DECAYS or (op.name in operations.MULTIPLICATIONS and is_fixed_decay(flow, op))
     return Effect.DECAYED if is_decay else Effect.NONE
 
 
@@ -297,11 +278,11 @@ def is_fixed_decay(flow: Flow, op: Op) -> bool:
 
 def transform(flow: Flow, op: Op, position: int, sources: Sources, effects: int) -> Sources:
     """Return the sources of one output of an operation."""
-    if op.name in SLICES:
+    if op.name in operations.SLICES:
         return slice_sources(flow, op, position, sources)
-    if op.name in TRANSPOSITIONS and flips_last_dims(op, flow.tape.shapes):
+    if op.name in operations.TRANSPOSITIONS and operations.flips_last_dims(op, flow.tape.shapes):
         return {key: known if known & Effect.SOFTMAXED else known ^ Effect.FLIPPED for key, known in sources.items()}
-    if op.name in SOFTMAXES:
+    if op.name in operations.SOFTMAXES:
         return soften(flow, op, sources)
     if op.name == "glu":
         return split_glu(flow, sources)
@@ -312,7 +293,7 @@ def transform(flow: Flow, op: Op, position: int, sources: Sources, effects: int)
 
 def soften(flow: Flow, op: Op, sources: Sources) -> Sources:
     """Return the sources of a softmax; one over the rows of a product attends with the columns."""
-    dim, dims = softmax_dim(op), len(flow.tape.shapes[op.inputs[0]])
+    dim, dims = operations.softmax_dim(op), len(flow.tape.shapes[op.inputs[0]])
     flip = Effect.FLIPPED if dim in (-2, dims - 2) and dims > 1 else Effect.NONE
     return {key: (effects | Effect.SOFTMAXED) ^ flip for key, effects in sources.items()}
 
@@ -336,7 +317,7 @@ def slice_sources(flow: Flow, op: Op, position: int, sources: Sources) -> Source
     """Return the sources of a slice, as parts of their origins; a slice of one position is scanned."""
     scanned = Effect.NONE
     if op.name == "__getitem__":
-        if is_plain_index(op.args[1]):
+        if operations.is_plain_index(op.args[1]):
             return sources
         rest = op.args[1][1:] if isinstance(op.args[1], tuple) else ()
         if any(isinstance(item, int) and not isinstance(item, bool) for item in rest):

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 
 from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS, Role
@@ -238,10 +239,5 @@ def is_gate(effects: int) -> bool:
 
 def common_path(paths: Sequence[str]) -> str:
     """Return the longest path that all paths equal or stand below."""
-    segments = [path.split(".") for path in paths]
-    shared: list[str] = []
-    for level in zip(*segments, strict=False):
-        if len(set(level)) > 1:
-            break
-        shared.append(level[0])
-    return ".".join(shared)
+    segments = zip(*(path.split(".") for path in paths), strict=False)
+    return ".".join(level[0] for level in takewhile(lambda level: len({*level}) == 1, segments))

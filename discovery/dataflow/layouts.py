@@ -6,8 +6,7 @@ from torch import Tensor
 from ...domain.patterns import pattern_of
 from .flow import Effect, Origin, Sources
 from .graph import Graph
-from .operations import SLICES, TRANSPOSITIONS, VIEWS
-from .tape import Op, Ref
+from .operations import SLICES, TRANSPOSITIONS, VIEWS, Op, Ref
 
 _REPLAYED = SLICES | TRANSPOSITIONS | VIEWS
 LARGEST = 1 << 22

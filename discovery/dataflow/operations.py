@@ -1,12 +1,13 @@
-"""Torch's operations: the family of each, and the meaning of their arguments."""
+"""Torch's operations: the tape a forward is recorded on, the family of each, and the meaning of their arguments."""
 
 import inspect
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812 - the usual name for it
 
 from ...data import read_facts
-from .tape import Op, Ref
 
 _FAMILIES = {name: frozenset(operations) for name, operations in read_facts("operations.toml").items()}
 """Sets of operation names, by family; the file explains each family."""
@@ -28,6 +29,60 @@ IN_PLACE = _FAMILIES["in_place"]
 PURE = _FAMILIES["pure"]
 VIEWS = _FAMILIES["views"]
 WITH_ARGUMENTS = _FAMILIES["with_arguments"] | VIEWS | SLICES | TRANSPOSITIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A reference to a tensor in the recorded arguments of an operation."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One call of a torch function.
+
+    Attributes:
+        name: The function's name, such as ``linear``, ``matmul`` or ``__getitem__``.
+        inputs: Values it read, in the order of its arguments.
+        outputs: Values it made.
+        site: Path of the module whose forward called it.
+        args: Its arguments with a ``Ref`` for each tensor, where the analysis needs them; else empty.
+        kwargs: The same for keyword arguments.
+        func: The function itself, where it may have to be replayed.
+    """
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    site: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    func: Any = None
+
+
+@dataclass(slots=True)
+class Tape:
+    """The record of one forward; no tensor is kept.
+
+    Attributes:
+        ops: Every operation, in order.
+        shapes: Shape of each value.
+        counts: Values of integers or booleans: positions and masks, no features.
+        parameters: For each value that is a parameter: (module path, parameter name).
+        inputs: Values that came from outside and are neither parameters nor buffers.
+        called: Paths of modules whose forward ran, and how often.
+        direct_reads: For each parameter read outside its own module's forward, where no adapter runs: the file name and
+            line of the code that reads it.
+    """
+
+    ops: list[Op] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    counts: set[int] = field(default_factory=set)
+    parameters: dict[int, tuple[str, str]] = field(default_factory=dict)
+    inputs: set[int] = field(default_factory=set)
+    called: Counter[str] = field(default_factory=Counter)
+    direct_reads: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def contracted(op: Op) -> tuple[int, ...]:

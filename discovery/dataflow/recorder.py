@@ -15,8 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 
 from ..meta_run.tensor_values import KNOWN
-from .operations import IN_PLACE, PURE, SILENT, WITH_ARGUMENTS
-from .tape import DirectRead, Op, Ref, Tape
+from .operations import IN_PLACE, PURE, SILENT, WITH_ARGUMENTS, Op, Ref, Tape
 
 _OWNER = "_loradar_value"
 _NO_VALUE = (0, 0)
@@ -30,13 +29,13 @@ class Recorder(TorchFunctionMode):
     forward, are identified by ``id`` and get none.
     """
 
-    def __init__(self, model: nn.Module, root: str = "") -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.tape = Tape(root)
+        self.tape = Tape()
         self._run = next(_RUNS)
         self._thread = threading.get_ident()
         self._model = model
-        self._stack: list[tuple[str, nn.Module | None]] = [(root, None)]
+        self._stack: list[tuple[str, nn.Module | None]] = [("", None)]
         self._values_by_id: dict[int, int] = {}
         self._owners: dict[int, list[tuple[str, str, nn.Module]]] = {}
         self._paths: dict[int, str] = {}
@@ -70,20 +69,14 @@ class Recorder(TorchFunctionMode):
         if threading.get_ident() != self._thread:
             return
         path = self._paths.get(id(module))
-        if path is None:
-            path = self._stack[-1][0]
-        else:
+        if path is not None:
             self.tape.called[path] += 1
-        self._stack.append((path, module))
+        self._stack.append((self._stack[-1][0] if path is None else path, module))
 
-    def leave_module(self, module: nn.Module, _arguments: tuple[Any, ...], result: object) -> None:
-        """Pop a module from the stack when its forward ends; the outermost one returns the outputs."""
-        if threading.get_ident() != self._thread or self._stack[-1][1] is not module:
-            return
-        self._stack.pop()
-        if len(self._stack) == 1:
-            with torch._C.DisableTorchFunction():
-                self.tape.outputs = frozenset(self._value(tensor) for tensor in _tensors(result))
+    def leave_module(self, module: nn.Module, _arguments: tuple[Any, ...], _result: object) -> None:
+        """Pop a module from the stack when its forward ends."""
+        if threading.get_ident() == self._thread and self._stack[-1][1] is module:
+            self._stack.pop()
 
     # --- operations ----------------------------------------------------------------------------------------------
 
@@ -173,8 +166,8 @@ class Recorder(TorchFunctionMode):
         if (path, name) not in self.tape.direct_reads:
             frame = _model_frame(sys._getframe(1))
             if frame is not None and frame.f_locals.get("self") is not module:
-                where = f"{PurePath(frame.f_code.co_filename).name}:{frame.f_lineno}"
-                self.tape.direct_reads[path, name] = DirectRead(path, name, where)
+                file = PurePath(frame.f_code.co_filename).name
+                self.tape.direct_reads[path, name] = f"{file}:{frame.f_lineno}"
         return value
 
     def _tied_value(self, tensor: Tensor, path: str, name: str) -> int:
