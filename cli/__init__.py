@@ -1,4 +1,4 @@
-"""cli *commands*: ``loradar scan|lookup|submit|review|serve|...``; each command imports what it needs when it runs."""
+"""cli *commands*: ``loradar scan|lookup|submit|review|serve|...``; each imports its libraries only when it runs."""
 
 import json
 import os
@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, audit_log, browse, constants, db, history, lookup, scan, serve, snapshot, token
-from .contributions import drift, review, submissions, submit
+from . import audit, constants, db, history, lookup, review, scan, service, submissions, submit
 
 app = typer.Typer(
     name="loradar",
@@ -22,8 +21,8 @@ app = typer.Typer(
 app.command("scan")(scan.scan)
 app.command("lookup")(lookup.lookup)
 app.command("audit")(audit.audit)
-app.command("similar")(browse.similar)
-app.command("list")(browse.list_names)
+app.command("similar")(lookup.similar)
+app.command("list")(lookup.list_names)
 app.command("submit")(submit.submit)
 app.command("submissions")(submissions.submissions)
 app.command("submission")(submissions.submission)
@@ -31,14 +30,14 @@ app.command("review")(review.review)
 app.command("withdraw")(review.withdraw)
 app.command("yank")(review.yank)
 app.command("restore")(review.restore)
-app.command("drift")(drift.drift)
+app.command("drift")(audit.drift)
 app.command("history")(history.history)
 app.command("changes")(history.changes)
 app.command("diff")(history.diff)
-app.command("snapshot")(snapshot.snapshot)
-app.add_typer(audit_log.app, name="audit-log")
-app.add_typer(token.app, name="token")
-app.command("serve")(serve.serve)
+app.command("snapshot")(db.snapshot)
+app.add_typer(db.audit_log, name="audit-log")
+app.add_typer(service.app, name="token")
+app.command("serve")(service.serve)
 app.add_typer(constants.app, name="constants")
 app.add_typer(db.app, name="db")
 

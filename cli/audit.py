@@ -1,23 +1,31 @@
-"""``loradar audit``: check stored mappings against the installed library."""
+"""``loradar audit`` and ``drift``: check stored mappings against the installed library, and submit corrections."""
 
-from collections import Counter
-from collections.abc import Collection
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InvalidRequest, quoted
-from .files import write_file
-from .output import audit as show_audit
-from .output import show
+from ..domain.vocabulary import list_some
+from ..errors import Conflict, InvalidRequest, TooManyRequests, quoted
+from ..schema import to_json
+from .backend import Checks
+from .options import AsJson
+from .output import describe_spec, print_json, print_rows, print_table, write_file
 
 if TYPE_CHECKING:
     from ..domain.mappings import Mapping
-    from ..registry import Registry
+    from ..domain.scans import Scan
+    from ..domain.submissions import Submission
+    from ..registry import Drift, Outcome, Registry, Verdict
 
 SOURCES = ("community", "peft", "scanner")
+
+ORDER: "tuple[Verdict, ...]" = ("dead", "partial", "unproven", "live", "unscanned", "unknown")
 
 
 def audit(
@@ -29,12 +37,11 @@ def audit(
     rescan: Annotated[bool, typer.Option("--rescan", help="Also scan what was verified at this version.")] = False,
     workers: Annotated[int | None, typer.Option(help="Number of scan processes; by default one per core.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the report on PEFT's entries to this file.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Verify stored mappings against the installed library, and store the results."""
-    from ..discovery import How, list_architectures, quiet_libraries, scan_each
+    from ..discovery import list_architectures, quiet_libraries
     from ..registry import Registry, peft_report
-    from ..sandbox import Bounds, Sandbox
 
     if source not in (None, *SOURCES):
         message = f"Unknown source {source!r}. Sources: {quoted(SOURCES)}."
@@ -45,11 +52,9 @@ def audit(
     quiet_libraries()
     known = frozenset(list_architectures(library))
     with Registry.open() as registry:
-        mappings = select(registry, library, source, name or (), peft_type)
+        mappings = _select(registry, library, source, name or (), peft_type)
         due = sorted({m.name for m in mappings if (rescan or m.verification is None) and m.name in known})
-        bounds = Bounds() if workers is None else Bounds(workers)
-        with Sandbox(bounds, nice=0) as sandbox:
-            scans = scan_each(library, due, sandbox.run_each, how=How(proved=True)) if due else ()
+        with _scanning(library, due, workers) as scans:
             outcomes = registry.audit(mappings, scans, known)
     version = metadata.version(library)
     if markdown:
@@ -58,12 +63,12 @@ def audit(
     if as_json:
         totals = dict(sorted(Counter(outcome.verdict for outcome in outcomes).items()))
         details = {"totals": totals, "outcomes": [outcome.to_dict() for outcome in outcomes]}
-        show.print_json({**about, "scanned": due, **details})
+        print_json({**about, "scanned": due, **details})
     else:
-        show_audit.print_audit(about, due, outcomes)
+        print_audit(about, due, outcomes)
 
 
-def select(
+def _select(
     registry: "Registry", library: str, source: Any, names: Collection[str], peft_type: str | None
 ) -> "tuple[Mapping, ...]":
     """Return the mappings to audit.
@@ -78,3 +83,129 @@ def select(
         message = f"No such mapping is registered for: {quoted(missing)}. Scan one with: loradar scan NAME --store"
         raise InvalidRequest(message, names=missing)
     return tuple(selected)
+
+
+@contextmanager
+def _scanning(library: str, names: Sequence[str], workers: int | None) -> "Iterator[Iterable[tuple[str, Scan | str]]]":
+    """Give a ``with`` block the proved scans of architectures, made in worker processes as they are taken."""
+    from ..discovery import How, scan_each
+    from ..sandbox import Bounds, Sandbox
+
+    with Sandbox(Bounds() if workers is None else Bounds(workers), nice=0) as sandbox:
+        yield scan_each(library, names, sandbox.run_each, how=How(proved=True)) if names else ()
+
+
+def print_audit(about: dict[str, Any], scanned: Sequence[str], outcomes: "Sequence[Outcome]") -> None:
+    """Print a table of the outcomes that have findings, grouped by verdict, and the totals.
+
+    Methods with the same targets and findings share a row.
+    """
+    from rich.table import Table
+
+    methods: dict[tuple[Verdict, str, str, str], list[str]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.findings:
+            targets = "; ".join(value for _, value in describe_spec(outcome.mapping.spec))
+            key = (outcome.verdict, outcome.mapping.name, targets, "\n".join(outcome.findings))
+            methods[key].append(outcome.mapping.peft_type)
+    table = Table(title=f"{about['library']} {about['library_version']}", title_justify="left")
+    for column in ("verdict", "architecture", "methods", "targets"):
+        table.add_column(column, overflow="fold")
+    table.add_column("findings", overflow="fold", ratio=1)
+    for key in sorted(methods, key=lambda key: (ORDER.index(key[0]), key)):
+        table.add_row(*key[:2], list_some(dict.fromkeys(methods[key])), *key[2:])
+    if table.row_count:
+        print_table(table)
+    totals = Counter(outcome.verdict for outcome in outcomes)
+    counted = ", ".join(f"{totals[verdict]:,} {verdict}" for verdict in ORDER if totals[verdict])
+    typer.echo(f"{len(outcomes):,} mappings: {counted or 'none'}")
+    typer.echo(f"{len(scanned)} architectures scanned now; the other verdicts were on record for this version.")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The action taken for one drifted architecture.
+
+    Attributes:
+        drift: The mappings that no longer hold, and the correction.
+        submission: The submission opened, if any.
+        reason: Why none was opened.
+    """
+
+    drift: "Drift"
+    submission: "Submission | None" = None
+    reason: str | None = None
+
+
+def drift(
+    *,
+    library: Annotated[str, typer.Option(help="Library whose architectures are audited.")] = "transformers",
+    name: Annotated[list[str] | None, typer.Option(help="Only this architecture; may be given again.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Audit, but submit nothing.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; one per core if not given.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Submit the scanner's proved proposal where a stored mapping is dead or partial with the installed library."""
+    from ..discovery import list_architectures, quiet_libraries
+    from ..registry import Proposals, Registry, find_drifts, names_to_scan
+
+    quiet_libraries()
+    with Registry.open() as registry:
+        known = frozenset(list_architectures(library))
+        mappings = _select(registry, library, None, name or (), None)
+        proposals = Proposals(mappings)
+        with _scanning(library, names_to_scan(mappings, known), workers) as scans:
+            audited = registry.audit(mappings, proposals.watch(scans), known)
+        drifts = find_drifts(audited, proposals)
+        steps = [Step(drifted, reason="dry run") for drifted in drifts] if dry_run else [*_submit(registry, drifts)]
+        if any(step.submission for step in steps):
+            with Checks(registry.backend()) as checks:
+                steps = [replace(s, submission=s.submission and checks.wait(s.submission.id)) for s in steps]
+    about = {"library": library, "library_version": metadata.version(library), "audited": len(audited)}
+    if as_json:
+        listed = [
+            {
+                **step.drift.to_dict(),
+                "submission": to_json(step.submission) if step.submission else None,
+                "reason": step.reason,
+            }
+            for step in steps
+        ]
+        print_json({**about, "drifted": listed})
+    else:
+        print_drift(about, steps)
+
+
+def _submit(registry: "Registry", drifts: "Sequence[Drift]") -> Iterator[Step]:
+    from ..registry import DRIFT, find_earlier
+
+    for drifted in drifts:
+        earlier = find_earlier(registry.submissions, drifted.statement)
+        if earlier:
+            yield Step(drifted, reason=f"submission {earlier.id} exists ({earlier.status})")
+            continue
+        try:
+            yield Step(drifted, registry.submissions.add(drifted.statement, DRIFT, origin="drift"))
+        except (Conflict, TooManyRequests) as error:  # another run was faster, or too many submissions are open
+            yield Step(drifted, reason=error.message)
+
+
+def print_drift(about: dict[str, Any], steps: Sequence[Step]) -> None:
+    """Print each drifted architecture with its correction, and the totals."""
+    for step in steps:
+        statement, first = step.drift.statement, step.drift.wrong[0]
+        typer.echo(f"{statement.reference} · {statement.peft_type} · {statement.preset}")
+        wrong = f"{first.mapping.source.kind} {first.mapping.source.version} is {first.verdict}"
+        others = len(step.drift.wrong) - 1
+        done = f"submission {step.submission.id}, {step.submission.status}" if step.submission else step.reason or ""
+        rows = [("wrong", f"{wrong}: {finding}") for finding in first.findings] or [("wrong", wrong)]
+        rows += [("wrong", f"and {others} more of its entries")] if others else []
+        rows += [("instead", f"{field}: {value}") for field, value in describe_spec(statement.spec)]
+        print_rows([*rows, ("done", done)])
+    opened = sum(step.submission is not None for step in steps)
+    drifted = f"{_count(len(steps), 'architecture')} drifted, {_count(opened, 'submission')} opened"
+    typer.echo(f"{about['library']} {about['library_version']}: {about['audited']:,} mappings audited, {drifted}.")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -13,14 +13,13 @@ from ..domain.vocabulary import list_some
 from ..errors import ConstantsUnreadable, InvalidRequest, UnknownArchitecture, WorkerFailed
 from ..extras import require
 from ..schema import to_json
-from .files import write_file, writing
-from .output import show
+from .options import AsJson
+from .output import print_json, write_file, writing
 
 if TYPE_CHECKING:
     from ..registry import ExportOptions, ExportPlan, Patch
 
 app = typer.Typer(name="constants", help="Exchange target tables with PEFT's constants.py.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Version = Annotated[str | None, typer.Option(help="The peft version of the file.")]
 Source = Annotated[Path | None, typer.Argument(help="A constants.py; by default the installed peft's.")]
 
@@ -42,7 +41,7 @@ def import_constants(path: Source = None, version: Version = None, *, as_json: A
     with Registry.open() as registry:
         report = registry.add_constants(constants)
     if as_json:
-        show.print_json({"version": constants.version, **to_json(report)})
+        print_json({"version": constants.version, **to_json(report)})
     else:
         typer.echo(f"peft {constants.version}: {len(report.added)} new mappings, {len(report.unchanged)} unchanged.")
 
@@ -62,7 +61,7 @@ def write_facts(
     with writing(out):
         write_constants_json(constants, out)
     if as_json:
-        show.print_json({"file": str(out), "version": constants.version})
+        print_json({"file": str(out), "version": constants.version})
     else:
         typer.echo(f"{out}: peft {constants.version}")
 
@@ -106,7 +105,7 @@ def export_constants(
         write_file(readme, rows)
     if as_json:
         files = {"file": str(out) if out else None, "readme": rows, "imported": imported}
-        show.print_json({**_to_dict(patch.plan), **files, "diff": patch.diff(diff_path).decode("utf-8", "replace")})
+        print_json({**_to_dict(patch.plan), **files, "diff": patch.diff(diff_path).decode("utf-8", "replace")})
         return
     if diff or not out:
         typer.echo(patch.diff(diff_path), nl=False)
@@ -207,14 +206,14 @@ def _without_rejected(patch: "Patch", path: str) -> "Patch":
     reasons = _try_entries(plan)
     if not reasons:
         return patch
-    kept, left_out = [], {}
-    for export in plan.added:
-        reason = reasons.get((export.name, export.mapping.peft_type))
-        if reason:
-            left_out[export.table, export.name] = LeftOut(export.table, export.name, reason)
-        else:
-            kept.append(export)
-    plan = replace(plan, added=tuple(kept), left_out=(*plan.left_out, *left_out.values()))
+    methods = [(export, (export.name, export.mapping.peft_type)) for export in plan.added]
+    kept = tuple(export for export, method in methods if method not in reasons)
+    left_out = {
+        (export.table, export.name): LeftOut(export.table, export.name, reasons[method])
+        for export, method in methods
+        if method in reasons
+    }
+    plan = replace(plan, added=kept, left_out=(*plan.left_out, *left_out.values()))
     return apply_plan(patch.before, plan, path)
 
 

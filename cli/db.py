@@ -1,4 +1,4 @@
-"""``loradar db``: show the state of the registry's database, and make the files that seed it."""
+"""``loradar db``, ``audit-log`` and ``snapshot``: the registry as a whole, its state, its log and its copies."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from ..schema import to_json
-from .files import write_file
-from .options import AsJson
-from .output import show
+from .options import AsJson, Url
+from .output import print_json, write_file, writing
 
 app = typer.Typer(name="db", help="Maintain the registry's database.", no_args_is_help=True)
+audit_log = typer.Typer(
+    name="audit-log", help="Verify the log of changes.", no_args_is_help=True, callback=lambda: None
+)
 
 
 @app.command()
@@ -21,7 +23,7 @@ def info(*, as_json: AsJson = False) -> None:
     with Registry.open() as registry:
         state = registry.info()
     if as_json:
-        show.print_json(to_json(state))
+        print_json(to_json(state))
         return
     contents = ", ".join(f"{count:,} {table}" for table, count in state.counts.items())
     sources = ", ".join(f"{source.kind} {source.version}" for source in state.sources)
@@ -43,6 +45,64 @@ def compare_catalog(
     lines = [*compare(older)]
     write_file(out, "".join(line + "\n" for line in lines))
     if as_json:
-        show.print_json({"file": str(out), "lines": len(lines)})
+        print_json({"file": str(out), "lines": len(lines)})
     else:
         typer.echo(f"{out}: {len(lines)} lines")
+
+
+@audit_log.command()
+def verify(
+    *,
+    expect: Annotated[
+        str | None, typer.Option(help="An earlier head kept elsewhere, which must be in the log.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute the log of changes and the ids of all mappings; exit with 1 on a mismatch."""
+    from ..errors import AuditLogBroken
+    from ..registry import Registry
+
+    with Registry.open() as registry:
+        report = registry.verify_log(expect)
+    if report.faults:
+        message = f"The log of changes is broken: {'; '.join(report.faults)}. Restore the database from a backup."
+        raise AuditLogBroken(message, **to_json(report))
+    if as_json:
+        print_json(to_json(report))
+    else:
+        typer.echo(f"whole: {report.entries} changes up to serial {report.serial}")
+        typer.echo(f"head   {report.head}")
+
+
+def snapshot(
+    *,
+    out: Annotated[Path, typer.Option(help="File to write: lines of JSON, the last one signed.")],
+    since: Annotated[
+        int | None, typer.Option(min=0, help="Only the architectures changed after this serial, whole.")
+    ] = None,
+    url: Url = None,
+    key: Annotated[
+        str | None, typer.Option(help="The service's public key; the service is asked for it if not given.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the registry to a file that others can verify; a snapshot from a service is verified first."""
+    with writing(out):
+        if url:
+            from ..client import Client
+
+            with Client(url) as client:
+                key = key or client.snapshot_key()
+                info = client.snapshot(out, key, since)
+        else:
+            from ..registry import Registry
+            from ..settings import Settings
+            from ..snapshots import Signer, write_snapshot
+
+            signer = Signer.of(Settings.from_environment())
+            with Registry.open() as registry, registry.snapshot(since) as lines:
+                info, key = write_snapshot(out, lines, signer), signer.key
+    if as_json:
+        print_json({"file": str(out), "key": key, **to_json(info)})
+    else:
+        typer.echo(f"{out}: {info.architectures:,} architectures at serial {info.serial}, signed with {key}")

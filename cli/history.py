@@ -7,39 +7,49 @@ import typer
 
 from ..references import Reference
 from ..schema import to_json
-from .options import AsJson, MappingId, ReferenceText, Url
-from .output import history as show_history
-from .output import show
+from .backend import read
+from .options import LARGEST, AsJson, MappingId, ReferenceText, Url
+from .output import describe_spec, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
-    from ..domain.changes import Change
-    from ..registry import Registry
+    from ..domain.changes import Change, Revision
 
-PAGE = 500
-"""Changes read from the registry at once."""
+DETAILS = ("reason", "comment", "decision", "loradar", "peft", "library_version")
+"""Details of a change that are printed, in this order."""
 
 
 def history(reference: ReferenceText, *, url: Url = None, as_json: AsJson = False) -> None:
     """Show every revision of an architecture's mappings, yanked ones too: author, time and reason."""
     parsed = Reference.parse(reference)
     library, name = parsed.scheme, parsed.registered_name
-    if url:
-        from ..client import Client
-
-        with Client(url) as client:
-            revisions = client.history(library, name)
-    else:
-        from ..registry import Registry
-
-        with Registry.open() as registry:
-            revisions = registry.list_history(library, name)
+    revisions = read(
+        url, lambda client: client.history(library, name), lambda registry: registry.list_history(library, name)
+    )
     if as_json:
         listed = [to_json(revision) for revision in revisions]
-        show.print_json({"architecture": {"library": library, "name": name}, "revisions": listed})
+        print_json({"architecture": {"library": library, "name": name}, "revisions": listed})
     else:
-        show_history.print_history(revisions)
+        print_history(revisions)
+
+
+def print_history(revisions: "Iterable[Revision]") -> None:
+    """Print each revision with its changes."""
+    previous = ""
+    for revision in revisions:
+        mapping = revision.mapping
+        title = f"{mapping.peft_type} · {mapping.preset}"
+        if title != previous:
+            typer.echo(title)
+            previous = title
+        state = f", yanked {_at(revision.yanked_at)}: {revision.yank_reason}" if revision.yanked_at else ""
+        typer.echo(f"  {mapping.source.kind} {mapping.source.version}, revision {mapping.revision}{state}")
+        typer.echo(f"    {mapping.id}")
+        for name, value in describe_spec(mapping.spec):
+            typer.echo(f"    {name}  {value}")
+        for change in revision.changes:
+            typer.echo(f"    {_describe(change)}")
 
 
 def changes(
@@ -50,41 +60,44 @@ def changes(
     as_json: AsJson = False,
 ) -> None:
     """List the changes of the registry, oldest first."""
-    if url:
-        from ..client import Client
-
-        with Client(url) as client:
-            listed = list(islice(client.changes(since), limit))
-    else:
-        from ..registry import Registry
-
-        with Registry.open() as registry:
-            listed = list(islice(_iterate_changes(registry, since), limit))
+    listed = read(
+        url,
+        lambda client: tuple(islice(client.changes(since), limit)),
+        lambda registry: registry.list_changes(since, min(limit, LARGEST)),
+    )
     if as_json:
-        show.print_json({"changes": [to_json(change) for change in listed]})
-    else:
-        show_history.print_changes(listed)
+        print_json({"changes": [to_json(change) for change in listed]})
+        return
+    for change in listed:
+        typer.echo(f"{change.serial:>6}  {_describe(change)}")
+        subjects = change.details.get("subjects", [])
+        if subjects:
+            more = f" and {len(subjects) - 2} more" if subjects[2:] else ""
+            typer.echo(f"        {', '.join(subjects[:2])}{more}")
 
 
-def _iterate_changes(registry: "Registry", since: int) -> "Iterator[Change]":
-    while page := registry.list_changes(since, PAGE):
-        yield from page
-        since = page[-1].serial
+def _describe(change: "Change") -> str:
+    details = ((name, change.details.get(name)) for name in DETAILS)
+    listed = "; ".join(f"{name}: {value}" for name, value in details if value is not None)
+    return f"{_at(change.at)}  {change.actor}  {change.action}" + (f"  {listed}" if listed else "")
+
+
+def _at(time: str | None) -> str:
+    """Return a time to the second, for people."""
+    return (time or "")[:19].replace("T", " ")
 
 
 def diff(mapping_id: MappingId, other_id: MappingId, *, url: Url = None, as_json: AsJson = False) -> None:
     """Show the layers that only the first mapping matches, and those that only the second does."""
-    if url:
-        from ..client import Client
-
-        with Client(url) as client:
-            difference = client.diff(mapping_id, other_id)
-    else:
-        from ..registry import Registry
-
-        with Registry.open() as registry:
-            difference = registry.compare(mapping_id, other_id)
+    difference = read(
+        url, lambda client: client.diff(mapping_id, other_id), lambda registry: registry.compare(mapping_id, other_id)
+    )
     if as_json:
-        show.print_json(to_json(difference))
-    else:
-        show_history.print_difference(difference)
+        print_json(to_json(difference))
+        return
+    typer.echo(f"against {difference.against} ({difference.mapping_id})")
+    for sign, patterns in (("+", difference.more), ("-", difference.less)):
+        for pattern, count in patterns.items():
+            typer.echo(f"{sign} {count or 'some':>6}  {pattern}")
+    if not difference.more and not difference.less:
+        typer.echo("both match the same layers")

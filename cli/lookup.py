@@ -1,13 +1,17 @@
-"""``loradar lookup``: print the registered targets of an architecture."""
+"""``loradar lookup``, ``list`` and ``similar``: look up targets, the names of a library, the nearest architectures."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..references import Reference
 from ..schema import to_json
+from .backend import read
 from .options import AsJson, ReferenceText, Url
-from .output import show
+from .output import describe_coverage, describe_size, describe_spec, print_json, print_rows
+
+if TYPE_CHECKING:
+    from ..domain.mappings import Mapping
 
 
 def lookup(
@@ -34,6 +38,61 @@ def lookup(
 
         mapping = look_up(*query)
     if as_json:
-        show.print_json(to_json(mapping))
+        print_json(to_json(mapping))
     else:
-        show.print_mapping(mapping)
+        print_mapping(mapping)
+
+
+def print_mapping(mapping: "Mapping") -> None:
+    """Print one mapping with its source, verification and reasons."""
+    source = f"{mapping.source.kind} {mapping.source.version}, revision {mapping.revision}"
+    rows = [*describe_spec(mapping.spec), ("source", source)]
+    check, versions = mapping.verification, mapping.versions
+    verdict = f"{check.status} on {mapping.library} {check.library_version}" if check else "never checked"
+    rows.append(("verified", verdict))
+    rows += (("verified", finding) for finding in (check.findings if check else ()))
+    if mapping.per_rank is not None:
+        rows.append(("size", describe_size(mapping)))
+    rows += describe_coverage(mapping.coverage)
+    if versions:
+        ends = versions.since if versions.since == versions.until else f"{versions.since} to {versions.until}"
+        rows.append(("seen", f"{mapping.library} {ends}"))
+    rows += (("reason", reason) for reason in mapping.reasons)
+    typer.echo(f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}")
+    print_rows(rows)
+
+
+def list_names(
+    library: Annotated[str, typer.Argument(help="transformers, timm or diffusers")] = "transformers",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List every architecture a library knows, scanned or not."""
+    from ..discovery import list_architectures
+
+    names = list_architectures(library)
+    if as_json:
+        print_json({"library": library, "names": names})
+    else:
+        typer.echo("\n".join(names))
+
+
+def similar(
+    reference: ReferenceText,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=50, help="Architectures at most.")] = 10,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the architectures nearest to one by what their layers do, with the differences in words."""
+    parsed = Reference.parse(reference)
+    query = (parsed.scheme, parsed.registered_name, limit)
+    neighbours = read(url, lambda client: client.similar(*query), lambda registry: registry.list_similar(*query))
+    if as_json:
+        print_json({"similar": [to_json(neighbour) for neighbour in neighbours]})
+        return
+    for neighbour in neighbours:
+        more = f" and {len(neighbour.also)} more" if neighbour.also else ""
+        typer.echo(f"{neighbour.similarity:4.0%}  {neighbour.architecture.reference}{more}")
+        for difference in neighbour.differences or ("the same slots",):
+            typer.echo(f"      {difference}")

@@ -9,10 +9,18 @@ import typer
 
 from ..errors import DatabaseUnusable, InvalidRequest
 from ..schema import to_json
-from .output import show
+from .options import AsJson
+from .output import describe_coverage, describe_size, describe_spec, print_json, print_rows, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..domain.architectures import Architecture
+    from ..domain.layers import Slot
+    from ..domain.scans import Scan
+
+LIVENESS = {True: "live", False: "dead", None: "unproven"}
+"""Names of the values of ``Slot.live``."""
 
 
 def scan(
@@ -30,7 +38,7 @@ def scan(
     workers: Annotated[int | None, typer.Option(help="Processes for --all; one per core if not given.")] = None,
     seconds: Annotated[float, typer.Option(help="Time limit of --all for one architecture.")] = 120.0,
     memory: Annotated[float, typer.Option(help="Memory limit of --all for one worker, in GiB.")] = 8.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Scan an architecture: print its layers, roles, slots and proposed targets."""
     if every is not None:
@@ -54,9 +62,9 @@ def _scan_one(reference: str, how: "dict[str, Any]", *, store: bool, as_json: bo
     sys.path.append(os.getcwd())  # noqa: PTH109 - a path entry is a string; `torch:module:Class` may be right here
     result = scan_reference(reference, **how)
     if as_json:
-        show.print_json(to_json(result))
+        print_json(to_json(result))
     else:
-        show.print_scan(result)
+        print_scan(result)
         _print_same_structure(result.architecture)
     if store:
         from ..registry import Registry
@@ -69,6 +77,41 @@ def _scan_one(reference: str, how: "dict[str, Any]", *, store: bool, as_json: bo
                 f"\nStored: {stored}, {len(report.extended)} known from other versions. "
                 f"Look it up with: loradar lookup {result.architecture.reference}"
             )
+
+
+def print_scan(scan: "Scan") -> None:
+    """Print the towers, slots and proposals of a scan, each proposal with its reasons."""
+    by = scan.method
+    if scan.method != "names" and scan.untraced:
+        by = f"{scan.method}, {' and '.join(scan.untraced)} by names"
+    typer.echo(f"{scan.architecture.reference} · {scan.architecture.class_name} · by {by}")
+    print_rows([(tower, ", ".join(p or "(root)" for p in paths)) for tower, paths in scan.towers.items() if paths])
+    print_rows([("proof", scan.proof)] if scan.proof else [])
+    _print_slots(scan.slots)
+    for proposal in scan.proposals:
+        typer.echo(
+            f"\n{proposal.peft_type} {proposal.preset}: {proposal.matched} layers, {describe_size(proposal)}, "
+            f"{proposal.reached:.1%} of the blocks"
+        )
+        reasons = [("reason", reason) for reason in proposal.reasons]
+        print_rows([*describe_spec(proposal.spec), *describe_coverage(proposal.coverage), *reasons])
+
+
+def _print_slots(slots: "Sequence[Slot]") -> None:
+    """Print how layers are run and proved, and a table of the slots without the norms."""
+    from rich.table import Table
+
+    named = [(f"{slot.count} {slot.pattern}", slot) for slot in slots]
+    reached = [(name, slot) for name, slot in named if not slot.bypassed]
+    print_rows([("bypassed", f"{name}: read at {slot.bypassed}") for name, slot in named if slot.bypassed])
+    print_rows([("kernel", f"{name}: {slot.kernel}") for name, slot in reached if slot.kernel])
+    print_rows([(LIVENESS[slot.live], f"{name}: {slot.proof}") for name, slot in reached if slot.proof])
+    table = Table("role", "layers", "kind", "tower", "layout", title="Slots", title_justify="left")
+    table.add_column("pattern", overflow="fold")
+    for slot in slots:
+        if slot.role != "norm":
+            table.add_row(slot.role, str(slot.count), slot.kind, slot.tower, slot.layout or "", slot.pattern)
+    print_table(table)
 
 
 def _print_same_structure(architecture: "Architecture") -> None:
@@ -104,6 +147,6 @@ def _scan_all(
     with Sandbox(limits, nice=0) as sandbox:
         scanned, failed = scan_library(library, out, sandbox.run_each, how=How(**how), compact=form)
     if as_json:
-        show.print_json({"file": str(out), "scanned": scanned, "unscanned": failed})
+        print_json({"file": str(out), "scanned": scanned, "unscanned": failed})
     else:
         typer.echo(f"{out}: {scanned} architectures scanned, {failed} not, each with its reason.")

@@ -14,7 +14,7 @@ from patience import patience
 from loradar import __version__
 from loradar.api import running
 from loradar.cli import app, main
-from loradar.cli.output import show
+from loradar.cli.lookup import print_mapping
 from loradar.discovery import scan
 from loradar.domain.architectures import ArchitectureName
 from loradar.domain.mappings import Mapping, Source, Verification
@@ -256,7 +256,7 @@ def test_a_partial_entry_says_what_each_target_hits(capsys):
         revision=1,
         verification=check,
     )
-    show.print_mapping(mapping)
+    print_mapping(mapping)
     out = capsys.readouterr().out
     assert "partial on transformers" in out
     assert "w2 matches nothing" in out

@@ -8,20 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ...errors import InvalidStatement, LoradarError
-from ...schema import to_json
-from ..options import AsJson, Secret, Url
-from ..output import show
-from ..output import submission as show_submission
-from .backend import open_backend
-from .checks import Checks
+from ..errors import InvalidStatement, LoradarError
+from ..schema import to_json
+from .backend import Checks, open_backend
+from .options import AsJson, Secret, Url
+from .output import print_json
+from .submissions import print_submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ...client import Client
-    from ...domain.submissions import Statement, Submission
-    from ...registry import LocalBackend
+    from ..client import Client
+    from ..domain.submissions import Statement, Submission
+    from ..registry import LocalBackend
 
 STANDARD_INPUT = "-"
 TABLES = "statement"
@@ -47,12 +46,12 @@ def submit(
         if wait or not url:
             submitted = [checks.wait(made.id) for made in submitted]
     if as_json:
-        show.print_json({"submissions": [to_json(made) for made in submitted]})
+        print_json({"submissions": [to_json(made) for made in submitted]})
     else:
         for number, made in enumerate(submitted):
             if number:
                 typer.echo()
-            show_submission.print_submission(made)
+            print_submission(made)
     if any(made.status == "failed" for made in submitted):
         raise typer.Exit(1)
 
@@ -61,7 +60,7 @@ def _submit_all(
     backend: "LocalBackend | Client", statements: "Iterable[Statement]", *, is_local: bool
 ) -> "list[Submission]":
     """Submit one statement after the other; an error names the submissions made before it."""
-    from ...sandbox.tasks import precheck
+    from ..sandbox.tasks import precheck
 
     submitted: list[Submission] = []
     for statement in statements:
@@ -87,7 +86,7 @@ def read_statements(argument: str) -> "tuple[Statement, ...]":
     Raises:
         InvalidStatement: With the file, the field and the expected form.
     """
-    from ...validation.statements import parse_statements
+    from ..validation.statements import parse_statements
 
     data, source = _read(argument)
     if isinstance(data, dict) and data.keys() == {TABLES} and isinstance(data[TABLES], list):
@@ -104,35 +103,29 @@ def read_statements(argument: str) -> "tuple[Statement, ...]":
 def _read(argument: str) -> tuple[Any, str]:
     """Return the parsed data, and its source in words."""
     if argument.lstrip()[:1] in {"{", "["}:
-        return _parse(argument, "The statement", is_toml=False), "The statement"
-    source = "Standard input" if argument == STANDARD_INPUT else argument
-    try:
-        text = sys.stdin.read() if argument == STANDARD_INPUT else Path(argument).read_text("utf-8")
-    except (OSError, ValueError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise _unreadable(source, reason) from error
-    if argument != STANDARD_INPUT:
-        is_toml = Path(argument).suffix.lower() == ".toml"
+        text, source, is_toml = argument, "The statement", False
     else:
-        is_toml = not _is_json(text) and text.lstrip()[:1] != "{"
-    return _parse(text, source, is_toml=is_toml), source
+        source = "Standard input" if argument == STANDARD_INPUT else argument
+        try:
+            text = sys.stdin.read() if argument == STANDARD_INPUT else Path(argument).read_text("utf-8")
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise _unreadable(source, reason) from error
+        is_toml = _looks_like_toml(text) if argument == STANDARD_INPUT else Path(argument).suffix.lower() == ".toml"
+    try:
+        if is_toml:
+            return tomllib.loads(text), source
+        return json.loads(text, object_pairs_hook=_unique_names, parse_constant=_reject_constant), source
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(source, f"it is not valid {'TOML' if is_toml else 'JSON'}: {error}") from error
 
 
-def _is_json(text: str) -> bool:
+def _looks_like_toml(text: str) -> bool:
     try:
         json.loads(text)
     except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _parse(text: str, source: str, *, is_toml: bool) -> Any:
-    try:
-        if is_toml:
-            return tomllib.loads(text)
-        return json.loads(text, object_pairs_hook=_unique_names, parse_constant=_reject_constant)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(source, f"it is not valid {'TOML' if is_toml else 'JSON'}: {error}") from error
+        return text.lstrip()[:1] != "{"
+    return False
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import InvalidRequest
-from ...schema import to_json
-from ..options import AsJson, IfMatch, MappingId, Number, Reason, Secret, Url
-from ..output import show
-from ..output import submission as show_submission
+from ..errors import InvalidRequest
+from ..schema import to_json
 from .backend import open_backend
+from .options import AsJson, IfMatch, MappingId, Number, Reason, Secret, Url
+from .output import print_json
+from .submissions import headline
 
 if TYPE_CHECKING:
-    from ...domain.changes import Revision
+    from ..domain.changes import Revision
 
 
 def review(
@@ -32,9 +32,9 @@ def review(
     with open_backend(url, secret) as backend:
         decided = backend.review(submission_id, "approve" if approve else "reject", comment, version=if_match)
     if as_json:
-        show.print_json(to_json(decided))
+        print_json(to_json(decided))
         return
-    typer.echo(show_submission.headline(decided))
+    typer.echo(headline(decided))
     if decided.mapping_id:
         typer.echo(f"It is mapping {decided.mapping_id}")
 
@@ -52,9 +52,9 @@ def withdraw(
     with open_backend(url, secret) as backend:
         withdrawn = backend.withdraw(submission_id, reason, version=if_match)
     if as_json:
-        show.print_json(to_json(withdrawn))
+        print_json(to_json(withdrawn))
     else:
-        typer.echo(show_submission.headline(withdrawn))
+        typer.echo(headline(withdrawn))
 
 
 def yank(
@@ -87,7 +87,7 @@ def restore(
 
 def _print_revision(revision: "Revision", *, as_json: bool) -> None:
     if as_json:
-        show.print_json(to_json(revision))
+        print_json(to_json(revision))
         return
     mapping = revision.mapping
     title = f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}"

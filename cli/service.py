@@ -1,4 +1,4 @@
-"""``loradar token``: create, list and revoke tokens."""
+"""``loradar serve`` and ``token``: run the REST service; create, list and revoke the tokens that writes need."""
 
 from typing import Annotated, Any
 
@@ -7,11 +7,30 @@ import typer
 from ..domain.identities import TOKEN_ROLES
 from ..errors import InvalidRequest, quoted
 from ..schema import to_json
-from .contributions.backend import open_backend
+from .backend import open_backend
 from .options import TOKEN_VARIABLE, AsJson, Number, Secret, Url
-from .output import show
+from .output import print_json
 
 app = typer.Typer(name="token", help="Create, list and revoke tokens, which writes need.", no_args_is_help=True)
+
+
+def serve(
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.")] = 8000,
+    as_json: AsJson = False,
+) -> None:
+    """Serve the registry over REST until interrupted."""
+    from ..api import serve as serve_api
+    from ..settings import Settings
+
+    def print_url(url: str) -> None:
+        if as_json:
+            print_json({"url": url})
+        else:
+            typer.echo(f"Serving on {url} (described at {url}/openapi.json). Stop with Ctrl-C.")
+
+    serve_api(Settings.from_environment(), host, port, print_url)
 
 
 @app.command()
@@ -34,7 +53,7 @@ def create(
     with open_backend(url, secret, needs_token=bool(url)) as backend:
         token, created = backend.create_token(name, checked, expires)
     if as_json:
-        show.print_json({"token": to_json(token), "secret": created})
+        print_json({"token": to_json(token), "secret": created})
         return
     typer.echo(created)
     until = f"until {token.expires_at}" if token.expires_at else "until it is revoked"
@@ -51,7 +70,7 @@ def list_tokens(*, url: Url = None, secret: Secret = None, as_json: AsJson = Fal
     with open_backend(url, secret, needs_token=bool(url)) as backend:
         tokens = backend.tokens()
     if as_json:
-        show.print_json({"tokens": [to_json(token) for token in tokens]})
+        print_json({"tokens": [to_json(token) for token in tokens]})
         return
     for token in tokens:
         used = f"used {token.last_used_at}" if token.last_used_at else "never used"
@@ -62,17 +81,11 @@ def list_tokens(*, url: Url = None, secret: Secret = None, as_json: AsJson = Fal
 
 
 @app.command()
-def revoke(
-    token_id: Number,
-    *,
-    url: Url = None,
-    secret: Secret = None,
-    as_json: AsJson = False,
-) -> None:
+def revoke(token_id: Number, *, url: Url = None, secret: Secret = None, as_json: AsJson = False) -> None:
     """Revoke a token."""
     with open_backend(url, secret, needs_token=bool(url)) as backend:
         token = backend.revoke_token(token_id)
     if as_json:
-        show.print_json(to_json(token))
+        print_json(to_json(token))
     else:
         typer.echo(f"Token {token.id} of {token.name} is revoked.")

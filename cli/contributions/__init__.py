@@ -1,1 +1,0 @@
-"""Commands that submit, review, withdraw, yank and restore mappings."""

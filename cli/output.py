@@ -1,0 +1,88 @@
+"""Print results: JSON for programs, rows and tables for people. Write the files that commands produce."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ..errors import InvalidRequest
+from ..schema import to_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..domain.layers import Coverage
+    from ..domain.mappings import Mapping
+    from ..domain.scans import Proposal
+    from ..domain.targets import TargetSpec
+
+Row = tuple[str, str]
+"""A name and a value."""
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON document, indented."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_table(table: "Table") -> None:
+    """Print a rich table to standard output."""
+    from rich.console import Console
+
+    Console(soft_wrap=True).print(table)
+
+
+def print_rows(rows: list[Row]) -> None:
+    """Print (name, value) rows; a repeated name is left blank."""
+    width = max((len(name) for name, _ in rows), default=0)
+    previous = ""
+    for name, value in rows:
+        typer.echo(f"  {'' if name == previous else name:<{width}}  {value}")
+        previous = name
+
+
+def describe_spec(spec: "TargetSpec") -> list[Row]:
+    """Return (field, value) rows of the fields a spec sets."""
+    rows = ((name, value) for name, value in to_json(spec).items() if value)
+    return [(name, value if isinstance(value, str) else ", ".join(value)) for name, value in rows]
+
+
+def describe_size(sized: "Proposal | Mapping") -> str:
+    """Return the formula of the parameters trained: ``r x 524,288``."""
+    if sized.per_rank is None or sized.fixed is None:
+        return "size unknown"
+    parts = [f"r x {sized.per_rank:,}"] * bool(sized.per_rank) + [f"{sized.fixed:,}"] * bool(sized.fixed)
+    return f"trains {' + '.join(parts) or 0}"
+
+
+def describe_coverage(coverage: "tuple[Coverage, ...]") -> list[Row]:
+    """Return a row per kind of block, if the layers of any are missed."""
+    is_partial = any(kind.hit < kind.of for kind in coverage)
+    return [("covers", f"{kind.hit} of {kind.of} {kind.block}") for kind in coverage] if is_partial else []
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Report in one line that a file cannot be written.
+
+    Raises:
+        InvalidRequest: With the path and the reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        message = f"{str(path)!r} cannot be written: {error.strerror}. Choose another path."
+        raise InvalidRequest(message, path=str(path)) from error
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file.
+
+    Raises:
+        InvalidRequest: If it cannot be written.
+    """
+    with writing(path):
+        path.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,1 +1,0 @@
-"""Print results as JSON for programs and as tables for people."""
