@@ -126,7 +126,6 @@ class Checks:
 
     @cached_property
     def _sandbox(self) -> "Sandbox":
-        from ..sandbox.bounds import Bounds
-        from ..sandbox.pool import Sandbox
+        from ..sandbox.pool import Bounds, Sandbox
 
         return self._stack.enter_context(Sandbox(Bounds(workers=1)))

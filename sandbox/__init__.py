@@ -4,7 +4,6 @@ Others may import ``Sandbox`` (the one pool of workers) and ``Bounds`` (how many
 take). The tasks of the service, ``tasks``, are named by their dotted path and imported in the worker alone.
 """
 
-from .bounds import Bounds
-from .pool import Sandbox
+from .pool import Bounds, Sandbox
 
 __all__ = ["Bounds", "Sandbox"]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, as_completed
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib import import_module
 from itertools import count
 from math import ceil
@@ -20,10 +21,9 @@ from pkgutil import resolve_name
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..errors import LoradarError, Overloaded, WorkerFailed, to_error
+from ..errors import InvalidRequest, LoradarError, Overloaded, WorkerFailed, to_error
 from ..extras import require
-from .bounds import Bounds, limit_memory
-from .process_isolation import clean_spawns, harden
+from .process_isolation import clean_spawns, harden, limit_memory
 
 if TYPE_CHECKING:
     from pebble import ProcessFuture
@@ -49,6 +49,27 @@ FIRST_GUESS = 5.0
 """Assumed duration of a task in seconds, before the first one has ended."""
 
 _NUMBERS = count()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The number of workers, and the time and memory of one task.
+
+    Attributes:
+        workers: Processes that work at the same time.
+        seconds: Time for one task; a worker that takes longer is killed.
+        memory: GiB a worker may allocate beyond its size at the start of the task.
+    """
+
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    seconds: float = 120.0
+    memory: float = 8.0
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "seconds", "memory"):
+            if getattr(self, name) <= 0:
+                message = f"Cannot scan with {name} = {getattr(self, name)}. Give more than 0."
+                raise InvalidRequest(message, **{name: getattr(self, name)})
 
 
 class Sandbox:

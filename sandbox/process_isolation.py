@@ -1,6 +1,6 @@
-"""Isolate worker processes from their caller: a clean environment, no new privileges, no streams.
+"""Isolate worker processes from their caller: a clean environment, no new privileges, no streams, limited memory.
 
-No process but a worker calls :func:`harden`; the service calls :func:`hide_from_workers`.
+No process but a worker calls :func:`harden` and :func:`limit_memory`; the service calls :func:`hide_from_workers`.
 """
 
 import multiprocessing
@@ -32,6 +32,8 @@ SET = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
 """Variables set for every worker: it works for other people, never with the account logged in on this machine."""
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
+
+GIGABYTE = 1 << 30
 
 _LOCK = Lock()
 
@@ -90,15 +92,29 @@ def harden(nice: int) -> None:
     with suppress(AttributeError, OSError):  # not on every system
         os.nice(nice)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    Thread(target=_end_with_caller, daemon=True).start()
-
-
-def _end_with_caller() -> None:
-    """End this process when its caller has ended, since no other process would end it in time."""
     caller = multiprocessing.parent_process()
-    if caller:
-        caller.join()
-        os._exit(1)
+
+    def end_with_caller() -> None:  # no other process would end this one in time
+        if caller:
+            caller.join()
+            os._exit(1)
+
+    Thread(target=end_with_caller, daemon=True).start()
+
+
+def limit_memory(gigabytes: float) -> None:
+    """Limit the further allocations of this process; shared libraries do not count.
+
+    Raises:
+        ImportError, OSError, ValueError: If the system has no such limit.
+    """
+    import resource  # noqa: PLC0415 - POSIX only
+
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - no file, no Path
+        pages = int(file.read().split()[5])
+    limit = pages * resource.getpagesize() + int(gigabytes * GIGABYTE)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def hide_from_workers() -> None:

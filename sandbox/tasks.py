@@ -66,38 +66,27 @@ def check(statement: Statement, registered: tuple[Mapping, ...] = ()) -> Checked
         statement: The statement to check.
         registered: Mappings registered for the same query.
     """
+    from ..discovery import scan_listing  # noqa: PLC0415
     from ..registry import failure_of, gather_evidence  # noqa: PLC0415
 
+    built: Scan | None = None
+    known_by: KnownBy = "listing"
     try:
         precheck(statement)
-        scan, known_by = _scan_statement(statement)
-    except LoradarError as error:
-        return Checked(None, error.message)
-    built = None if known_by == "listing" else scan  # a listing is stored only after a review
-    try:
+        if is_buildable(statement.library):
+            try:
+                built = _scan_listed_name(statement.library, statement.name, proved=True)
+                known_by = "dataflow" if built.method == "dataflow" else "names"
+            except LoradarError:
+                if not statement.layers:
+                    raise
+        # A listing is stored only after a review.
+        architecture = Architecture(statement.library, statement.name)
+        scan = built or scan_listing(architecture, statement.layers or ())
         evidence = gather_evidence(scan, statement, registered, known_by)
     except LoradarError as error:
         return Checked(None, error.message, built)
     return Checked(evidence, failure_of(evidence), built)
-
-
-def _scan_statement(statement: Statement) -> tuple[Scan, KnownBy]:
-    """Return the scan that a statement is checked on, and how its layers are known.
-
-    Raises:
-        LoradarError: If the architecture neither builds here nor came with its layers.
-    """
-    from ..discovery import scan_listing  # noqa: PLC0415
-
-    if is_buildable(statement.library):
-        try:
-            scan = _scan_listed_name(statement.library, statement.name, proved=True)
-        except LoradarError:
-            if not statement.layers:
-                raise
-        else:
-            return scan, "dataflow" if scan.method == "dataflow" else "names"
-    return scan_listing(Architecture(statement.library, statement.name), statement.layers or ()), "listing"
 
 
 def _scan_listed_name(library: str, name: str, *, proved: bool) -> Scan:

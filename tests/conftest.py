@@ -16,7 +16,7 @@ from postgres_server import PostgresServer
 from loradar.client.connection import Connection
 from loradar.registry import Registry
 from loradar.sandbox import pool as sandbox
-from loradar.sandbox.bounds import Bounds
+from loradar.sandbox.pool import Bounds
 from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE, Settings
 
 # How long a draw takes says more of the machine than of the test. In CI a failure must come back.

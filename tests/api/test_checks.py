@@ -14,8 +14,7 @@ from loradar.domain.submissions import Statement
 from loradar.domain.targets import TargetSpec
 from loradar.errors import DatabaseUnusable, MissingExtra
 from loradar.registry import Registry
-from loradar.sandbox.bounds import Bounds
-from loradar.sandbox.pool import Sandbox
+from loradar.sandbox.pool import Bounds, Sandbox
 
 ADA = Actor("ada", "contributor")
 

@@ -13,8 +13,7 @@ from loradar.api import create_app, workers
 from loradar.api.openapi import LAYERS_EXAMPLE
 from loradar.api.routes import scan as route
 from loradar.domain.scans import Scan
-from loradar.sandbox.bounds import Bounds
-from loradar.sandbox.pool import Sandbox
+from loradar.sandbox.pool import Bounds, Sandbox
 from loradar.settings import RequestLimits, Settings
 
 UNLIMITED = RequestLimits(*[10**9] * 4)

@@ -18,8 +18,7 @@ from hostile_tasks import TwoBounds
 from patience import patience, wait_until
 
 from loradar.errors import InvalidRequest, Overloaded, WorkerFailed
-from loradar.sandbox.bounds import Bounds
-from loradar.sandbox.pool import Sandbox, ignore_cancelled
+from loradar.sandbox.pool import Bounds, Sandbox, ignore_cancelled
 from loradar.sandbox.process_isolation import clean_environment, clean_spawns
 
 
@@ -196,8 +195,7 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 import os
 import sandbox_tasks
-from loradar.sandbox.bounds import Bounds
-from loradar.sandbox.pool import Sandbox
+from loradar.sandbox.pool import Bounds, Sandbox
 if __name__ == "__main__":
     before = dict(os.environ)
     with Sandbox(Bounds(workers=1), preload=()) as sandbox:

@@ -8,8 +8,7 @@ import pytest
 
 from loradar.domain.identities import Actor
 from loradar.errors import InvalidReference, InvalidRequest, InvalidStatement, UnknownArchitecture
-from loradar.sandbox.bounds import Bounds
-from loradar.sandbox.pool import Sandbox
+from loradar.sandbox.pool import Bounds, Sandbox
 from loradar.sandbox.tasks import Checked, check, precheck, scan_sent
 from loradar.validation.statements import parse_statements
 
