@@ -13,8 +13,8 @@ from ..extras import require
 
 require("scan", "torch", "safetensors")
 
+from .card import card_of
 from .config import IA3Config, LoraConfig
-from .hub.card import card_of
 from .injection.match import Match, match
 from .injection.plan import Expand
 from .model import PeftModel, get_peft_model, inject

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ..errors import InvalidConfig, nearest, quoted
+from . import checkpoint
 from .config import AdapterConfig
-from .files import checkpoint
 from .injection.apply import Prepared, adapters_in, attach, biases, detach, file_state, layers_in
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
 from .layers.wrappers import AdapterLayer, SavedModule, Steering, Wrapper

@@ -13,14 +13,14 @@ from torch import nn
 
 from ..errors import InvalidConfig
 from .adapted import Adapted, Forward, by_sample
+from .card import write_card
 from .config import AdapterConfig, LoraConfig
-from .files.load import hotswap, load, reread
-from .hub.card import write_card
-from .hub.transfer import local_folder, push
 from .injection.apply import Prepared, attach, build, detach, layers_in
 from .injection.host_model import Survey, set_trainable, survey_model
 from .injection.plan import Expand, check_not_adapted, make_plan
+from .load import hotswap, load, reread
 from .targets import Decision, decide, expand_shorthand
+from .transfer import local_folder, push
 from .weighted import combine
 
 

@@ -46,11 +46,16 @@ class PeftDefaults:
 
     def undo(self) -> None:
         """Restore peft once no other handle is left; a second call does nothing."""
+        from peft.tuners.tuners_utils import BaseTuner
+
         with _lock:
             if self in _enabled:
                 _enabled.remove(self)
-                if not _enabled:
-                    _unhook()
+            if not _enabled:
+                for name, (original, ours) in _replaced.items():
+                    if BaseTuner.__dict__[name] is ours:  # else other code wraps ours, which calls the original now
+                        setattr(BaseTuner, name, original)
+                _replaced.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -115,15 +120,6 @@ def _hook() -> None:
         ours = _hooked(original)
         _replaced[name] = (original, ours)
         setattr(BaseTuner, name, ours)
-
-
-def _unhook() -> None:
-    from peft.tuners.tuners_utils import BaseTuner
-
-    for name, (original, ours) in _replaced.items():
-        if BaseTuner.__dict__[name] is ours:  # else other code wraps ours, which without a handle calls the original
-            setattr(BaseTuner, name, original)
-    _replaced.clear()
 
 
 def _hooked(original: Callable[..., None]) -> Callable[..., None]:

@@ -69,12 +69,8 @@ def _sentence(text: str) -> str:
     return text.partition(". ")[0][:200].removesuffix(".")
 
 
-def _main() -> None:
+if __name__ == "__main__":
     warnings.simplefilter("ignore")
     quiet_libraries()
     for result in run_trials(json.load(sys.stdin)):
         sys.stdout.write(json.dumps(result) + "\n")
-
-
-if __name__ == "__main__":
-    _main()

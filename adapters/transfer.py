@@ -1,23 +1,23 @@
 """Download and upload adapters with huggingface_hub: endpoint, token, cache and offline mode are the user's."""
 
 from contextlib import AbstractContextManager, suppress
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ...extras import require
-from ...hub_errors import translate_errors
-from ..adapted import Adapted
-from ..files.checkpoint import CONFIG, WEIGHTS
+from ..extras import require
+from ..hub_errors import translate_errors
+from ..references import HubFolder
+from .adapted import Adapted
 from .card import CARD, write_card
-from .location import SCHEME, Location, is_on_hub
+from .checkpoint import CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+SCHEME = "hub:"
 PICKLE = "adapter_model.bin"
 
 
@@ -27,7 +27,7 @@ def local_folder(folder: str | PathLike[str]) -> Path:
     Raises:
         HubFailed: As ``fetch``.
     """
-    return fetch(str(folder)) if is_on_hub(folder) else Path(folder)
+    return fetch(folder) if isinstance(folder, str) and folder.startswith(SCHEME) else Path(folder)
 
 
 def fetch(reference: str) -> Path:
@@ -48,11 +48,11 @@ def fetch(reference: str) -> Path:
     require("scan", "huggingface_hub")
     from huggingface_hub import HfApi
 
-    location, api = Location.parse(reference), HfApi()
-    with _in_words(api, location):
-        weights = Path(api.hf_hub_download(location.repo, location.path_of(WEIGHTS), revision=location.revision))
-        commit = weights.parents[location.path_of(WEIGHTS).count("/")].name  # .../snapshots/<commit>/<path in the repo>
-        api.hf_hub_download(location.repo, location.path_of(CONFIG), revision=commit)
+    source, api = HubFolder.parse(reference), HfApi()
+    with _in_words(api, source):
+        weights = Path(api.hf_hub_download(source.repo, source.path_of(WEIGHTS), revision=source.revision))
+        commit = weights.parents[source.path_of(WEIGHTS).count("/")].name  # .../snapshots/<commit>/<path in the repo>
+        api.hf_hub_download(source.repo, source.path_of(CONFIG), revision=commit)
     return weights.parent
 
 
@@ -87,17 +87,13 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
     require("scan", "huggingface_hub", "jinja2")
     from huggingface_hub import HfApi
 
-    api, target = HfApi(token=token), Location(repo_id.removeprefix(SCHEME), revision=revision)
+    api, target = HfApi(token=token), HubFolder(repo_id.removeprefix(SCHEME), revision=revision)
     with TemporaryDirectory(prefix="loradar-") as folder:
         for name in model.peft_config:
             model.write_files(Path(folder), name)
-        with _in_words(api, target):
-            repo = api.create_repo(target.repo, private=private, exist_ok=True).repo_id
-            if revision and not create_pr and not revision.startswith("refs/"):  # a pull request has its own ref
-                api.create_branch(repo, branch=revision, exist_ok=True)
-            _download_card(api, repo, revision, Path(folder))
+        repo = _prepare_repo(api, target, Path(folder), private=private, create_pr=create_pr)
         subfolder = "" if model.active_adapter == "default" else model.active_adapter
-        write_card(model, Path(folder), str(Location(repo, subfolder, revision)))
+        write_card(model, Path(folder), str(HubFolder(repo, subfolder, revision)))
         with _in_words(api, target):
             commit = api.upload_folder(
                 repo_id=repo, folder_path=folder, commit_message=commit_message, revision=revision, create_pr=create_pr
@@ -105,26 +101,31 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
     return commit.pr_url or commit.commit_url
 
 
-def _download_card(api: "HfApi", repo: str, revision: str | None, folder: Path) -> None:
-    """Fetch the card in the repo, if any, so that an edited one is kept."""
+def _prepare_repo(api: "HfApi", target: HubFolder, folder: Path, *, private: bool | None, create_pr: bool) -> str:
+    """Create the repo and the branch if they are missing, fetch the card if there is one, and return the repo's id."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    with suppress(RemoteEntryNotFoundError):
-        copyfile(api.hf_hub_download(repo, CARD, revision=revision), folder / CARD)
+    revision = target.revision
+    with _in_words(api, target):
+        repo: str = api.create_repo(target.repo, private=private, exist_ok=True).repo_id
+        if revision and not create_pr and not revision.startswith("refs/"):  # a pull request has its own ref
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        with suppress(RemoteEntryNotFoundError):  # an edited card is kept
+            copyfile(api.hf_hub_download(repo, CARD, revision=revision), folder / CARD)
+    return repo
 
 
-def _in_words(api: "HfApi", location: Location) -> AbstractContextManager[None]:
+def _in_words(api: "HfApi", folder: HubFolder) -> AbstractContextManager[None]:
     """Translate the errors of huggingface_hub and of the connection within a ``with`` block.
 
     Raises:
         InvalidReference: If the repo's name is invalid.
         HubFailed: For every other error.
     """
-    return translate_errors(api.endpoint, str(location), location.repo, partial(_missing, api, location))
 
+    def explain_missing(name: str) -> str:
+        if name == WEIGHTS and api.file_exists(folder.repo, folder.path_of(PICKLE), revision=folder.revision):
+            return f"holds no {WEIGHTS}; {PICKLE} is a pickle and is not read. Save it again with peft."
+        return f"holds no {name}: there is no adapter. If it stands in a subfolder, write '{folder.repo}/subfolder'."
 
-def _missing(api: "HfApi", location: Location, name: str) -> str:
-    """Return the message for a file that the repo lacks; a pickle in place of the weights is not read."""
-    if name == WEIGHTS and api.file_exists(location.repo, location.path_of(PICKLE), revision=location.revision):
-        return f"holds no {WEIGHTS}; {PICKLE} is a pickle and is not read. Save it again with peft."
-    return f"holds no {name}: there is no adapter. If it stands in a subfolder, write '{location.repo}/subfolder'."
+    return translate_errors(api.endpoint, str(folder), folder.repo, explain_missing)

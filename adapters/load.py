@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from ...errors import AdapterUnreadable, InvalidConfig
-from ..config import AdapterConfig
-from ..injection.apply import PREFIX, Prepared, build, file_state, layers_in
-from ..injection.host_model import Survey
-from ..injection.plan import Plan, make_plan
+from ..errors import AdapterUnreadable, InvalidConfig
 from .checkpoint import WEIGHTS, naming, read
+from .config import AdapterConfig
+from .injection.apply import PREFIX, Prepared, build, file_state, layers_in
+from .injection.host_model import Survey
+from .injection.plan import make_plan
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The dimension of each factor that is the rank."""
@@ -32,7 +32,11 @@ def load(survey: Survey, folder: Path, adapter_name: str, *, is_trainable: bool)
     config, tensors = read(folder)
     with naming(folder / WEIGHTS):
         plan = make_plan(survey, replace(config, inference_mode=not is_trainable))
-        _check_ranks(plan, tensors)
+        largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+        for planned in plan.adapters:
+            if tensors and planned.r > largest:  # memory would be allocated for it
+                message = f"{planned.path!r} has rank {planned.r} by the configuration"
+                raise AdapterUnreadable(f"{message}, and no tensor of the file is so large.", path=planned.path)
         prepared = build(survey, plan, adapter_name)
         wanted = prepared.state()
         _check_complete(wanted, tensors)
@@ -52,30 +56,26 @@ def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterCon
         if config.peft_type != current.peft_type:
             message = f"it holds {config.peft_type}, and {adapter_name!r} is {current.peft_type}"
             raise InvalidConfig(f"{message}: load it beside instead.", adapter_name=adapter_name)
-        _swap(survey, adapter_name, config, tensors)
-
-
-def _swap(survey: Survey, adapter_name: str, config: AdapterConfig, tensors: dict[str, torch.Tensor]) -> None:
-    layers = [layer for _, layer in layers_in(survey) if adapter_name in layer.adapters()]
-    if any(adapter_name in layer.merged_adapters for layer in layers):
-        raise InvalidConfig(f"{adapter_name!r} is merged: call unmerge_adapter first.", adapter_name=adapter_name)
-    wanted = file_state(survey, adapter_name)
-    _check_expected(wanted, tensors, adapter_name)
-    new = {planned.location: planned for planned in make_plan(survey, config).adapters}
-    for layer in layers:
-        planned = layer.planned[adapter_name]
-        for name in layer.adapter_state(adapter_name):
-            key = f"{PREFIX}{planned.location}.{name}"
-            if planned.location not in new:  # not a target of the new adapter
-                tensors[key] = torch.zeros(wanted[key].shape)
-                continue
-            _check_complete([key], tensors)
-            ranks = new[planned.location].r, planned.r
-            tensors[key] = _widened(key, tensors[key], wanted[key].shape, RANK_DIMENSIONS.get(name), ranks)
-            if name in ("lora_B.weight", "lora_embedding_B"):  # the layer keeps its scaling
-                tensors[key] = tensors[key] * (new[planned.location].scaling / planned.scaling)
-    _check_complete(wanted, tensors)
-    _copy(wanted, tensors)
+        layers = [layer for _, layer in layers_in(survey) if adapter_name in layer.adapters()]
+        if any(adapter_name in layer.merged_adapters for layer in layers):
+            raise InvalidConfig(f"{adapter_name!r} is merged: call unmerge_adapter first.", adapter_name=adapter_name)
+        wanted = file_state(survey, adapter_name)
+        _check_expected(wanted, tensors, adapter_name)
+        new = {planned.location: planned for planned in make_plan(survey, config).adapters}
+        for layer in layers:
+            planned = layer.planned[adapter_name]
+            for name in layer.adapter_state(adapter_name):
+                key = f"{PREFIX}{planned.location}.{name}"
+                if planned.location not in new:  # not a target of the new adapter
+                    tensors[key] = torch.zeros(wanted[key].shape)
+                    continue
+                _check_complete([key], tensors)
+                ranks = new[planned.location].r, planned.r
+                tensors[key] = _widened(key, tensors[key], wanted[key].shape, RANK_DIMENSIONS.get(name), ranks)
+                if name in ("lora_B.weight", "lora_embedding_B"):  # the layer keeps its scaling
+                    tensors[key] = tensors[key] * (new[planned.location].scaling / planned.scaling)
+        _check_complete(wanted, tensors)
+        _copy(wanted, tensors)
 
 
 def _widened(
@@ -115,19 +115,6 @@ def reread(folder: Path, adapter_name: str, wanted: Mapping[str, torch.Tensor], 
         _check_complete(wanted, tensors)
         _check_expected(wanted, tensors, adapter_name)
         _copy(wanted, tensors)
-
-
-def _check_ranks(plan: Plan, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Reject a rank larger than every tensor of the file, before memory is allocated for it.
-
-    Raises:
-        AdapterUnreadable: Naming the layer and the rank.
-    """
-    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
-    for planned in plan.adapters:
-        if tensors and planned.r > largest:
-            message = f"{planned.path!r} has rank {planned.r} by the configuration"
-            raise AdapterUnreadable(f"{message}, and no tensor of the file is so large.", path=planned.path)
 
 
 def _check_complete(wanted: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> None:

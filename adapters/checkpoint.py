@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ...errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
-from ..config import AdapterConfig, config_from_peft
+from ..errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
+from .config import AdapterConfig, config_from_peft
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -62,8 +62,16 @@ def read(folder: str | PathLike[str]) -> tuple[AdapterConfig, dict[str, torch.Te
     folder = Path(folder)
     if not folder.is_dir():
         raise _unreadable(folder, "is no folder. Give the folder that save_pretrained wrote, or hub:org/repo")
-    data = _read_config(folder / CONFIG)
-    with naming(folder / CONFIG):
+    path = folder / CONFIG
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise _unreadable(path, "is missing. Give the folder that save_pretrained wrote") from None
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: broken JSON or broken UTF-8
+        raise _unreadable(path, f"is not readable JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise _unreadable(path, f"holds a {type(data).__name__}, not an adapter configuration")
+    with naming(path):
         config = config_from_peft(data)
     return config, _read_weights(folder / WEIGHTS)
 
@@ -82,18 +90,6 @@ def naming(path: Path) -> Iterator[None]:
         if str(path) in error.message:
             raise
         raise type(error)(f"{path}: {error.message}", **error.details) from error
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _unreadable(path, "is missing. Give the folder that save_pretrained wrote") from None
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: broken JSON or broken UTF-8
-        raise _unreadable(path, f"is not readable JSON ({error})") from error
-    if not isinstance(data, dict):
-        raise _unreadable(path, f"holds a {type(data).__name__}, not an adapter configuration")
-    return data
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -17,9 +17,9 @@ from zoo import MLP, llama
 
 import loradar
 from loradar.adapters import LoraConfig, PeftModel, inject
-from loradar.adapters.hub.location import Location
-from loradar.adapters.hub.transfer import fetch
+from loradar.adapters.transfer import fetch
 from loradar.errors import HubFailed, InvalidReference
+from loradar.references import HubFolder
 
 # What huggingface_hub 2.4 calls httpx2 with when it uploads without xet.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning")
@@ -301,9 +301,9 @@ def test_impossible_revisions(hub, revision):
     with pytest.raises(InvalidReference, match="invalid revision"):
         adapted().push_to_hub("alice/mlp", revision=revision)
     with pytest.raises(InvalidReference, match="invalid revision"):
-        Location("alice/mlp", revision=revision)
+        HubFolder("alice/mlp", revision=revision)
     with pytest.raises(InvalidReference, match="invalid subfolder"):
-        Location("alice/mlp", subfolder=revision or "/")
+        HubFolder("alice/mlp", subfolder=revision or "/")
     assert not hub.requests
 
 

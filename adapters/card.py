@@ -3,22 +3,20 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from functools import lru_cache
+from collections.abc import Iterator
+from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ... import data
-from ...domain.patterns import pattern_of
-from ...errors import AdapterUnreadable
-from ...extras import require
-from ..adapted import Adapted
-from ..targets import Decision
-from .location import Location
+from .. import data
+from ..domain.patterns import pattern_of
+from ..errors import AdapterUnreadable
+from ..extras import require
+from ..references import HubFolder
+from .adapted import Adapted
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -47,20 +45,31 @@ def card_of(model: Adapted, source: str = THIS_FOLDER) -> str:
     require("scan", "huggingface_hub", "jinja2")
     from huggingface_hub import ModelCardData
 
-    settings = model.active_peft_config.to_peft_dict()
+    config, kind = model.active_peft_config, type(model.get_base_model())
+    settings, defaults = config.to_peft_dict(), type(config)().to_peft_dict()
     method, base = str(settings["peft_type"]), _hub_name(settings["base_model_name_or_path"])
     about = ModelCardData(base_model=base, library_name="peft", tags=[method.lower(), "loradar"])
+    listed = [
+        (name, value)
+        for name, value in settings.items()
+        if name in LISTED_ALWAYS or (name not in LISTED_ELSEWHERE and value != defaults[name])
+    ]
+    size, (_, total) = sum(t.numel() for t in model.adapter_state().values()), model.get_nb_trainable_parameters()
     layers = list(_layers(model))
+    packages = dict.fromkeys(("loradar", "torch", kind.__module__.partition(".")[0]))
     card = _template().render(
         card_data=about.to_yaml(),
         method=method,
-        name=as_text(base or type(model.get_base_model()).__name__),
-        rows=list(_rows(model, base, settings)),
+        base=base,
+        kind=kind.__name__,
+        targets=settings["target_modules"],
+        settings=listed,
+        size=f"{size:,} of {total:,} ({size / total:.2%})",
         layers=layers,
         has_roles=any(layer["role"] for layer in layers),
-        decision=_decision(model.decision),
-        **_loading(model, base, source),
-        versions=list(_versions(model)),
+        decision=model.decision,
+        **_loading(kind, base, source),
+        versions=[(name, found) for name in packages if (found := _version(name))],
     )
     return _signed(card)
 
@@ -80,12 +89,22 @@ def write_card(model: Adapted, folder: Path, source: str = THIS_FOLDER) -> None:
         raise AdapterUnreadable(f"{path} cannot be written: {error.strerror}.", path=str(path)) from error
 
 
-@lru_cache(maxsize=1)  # huggingface_hub's own `ModelCard.from_template` compiles it anew for every card
+@cache  # huggingface_hub's own `ModelCard.from_template` compiles it anew for every card
 def _template() -> "Template":
-    from jinja2 import Template
+    from jinja2 import Environment
 
-    template: Template = Template(files(data).joinpath(TEMPLATE).read_text(encoding="utf-8"))
-    return template
+    environment = Environment(autoescape=False)  # noqa: S701 - Markdown, which the filters escape
+    environment.filters |= {"text": as_text, "code": as_code}
+    return environment.from_string(files(data).joinpath(TEMPLATE).read_text(encoding="utf-8"))
+
+
+@cache  # a trainer saves often, and reading metadata takes milliseconds
+def _version(name: str) -> str | None:
+    """Return the version of an installed package; a user's own class has none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _signed(text: str) -> str:
@@ -105,20 +124,6 @@ def _hub_name(name: str | None) -> str | None:
     return None if name is None or Path(name).exists() else name
 
 
-def _rows(model: Adapted, base: str | None, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the rows of the table of settings, as name and value in Markdown."""
-    if base:
-        yield "base model", as_code(base)
-    yield "class of the base model", as_code(type(model.get_base_model()).__name__)
-    yield as_code("target_modules"), as_code(settings["target_modules"])
-    defaults = type(model.active_peft_config)().to_peft_dict()
-    for name, value in settings.items():
-        if name in LISTED_ALWAYS or (name not in LISTED_ELSEWHERE and value != defaults[name]):
-            yield as_code(name), as_code(value)
-    size, (_, total) = sum(t.numel() for t in model.adapter_state().values()), model.get_nb_trainable_parameters()
-    yield "parameters of the adapter", f"{size:,} of {total:,} ({size / total:.2%})"
-
-
 def _layers(model: Adapted) -> Iterator[dict[str, Any]]:
     """Yield the adapted layers by pattern and role, with the evidence of a scan for the first of each."""
     scanned = {layer.path: layer for layer in model.decision.layers} if model.decision else {}
@@ -127,52 +132,24 @@ def _layers(model: Adapted) -> Iterator[dict[str, Any]]:
         groups[pattern_of(path), scanned[path].role if path in scanned else ""].append(path)
     for (pattern, role), paths in groups.items():
         evidence = scanned[paths[0]].evidence if role else ()
-        yield {
-            "pattern": as_code(pattern),
-            "count": f"{len(paths):,}",
-            "role": as_text(role),
-            "evidence": "; ".join(f"{as_text(item.says)} ({as_text(item.by)})" for item in evidence),
-        }
+        yield {"pattern": pattern, "count": f"{len(paths):,}", "role": role, "evidence": evidence}
 
 
-def _decision(decision: Decision | None) -> dict[str, Any] | None:
-    """Return the decision in Markdown."""
-    if decision is None:
-        return None
-    reasons = [as_text(reason) for reason in decision.reasons]
-    return {"step": decision.step, "says": as_text(decision.says), "reasons": reasons}
-
-
-def _loading(model: Adapted, base: str | None, source: str) -> dict[str, str]:
+def _loading(kind: type, base: str | None, source: str) -> dict[str, str]:
     """Return the lines of Python that load the base model and the adapter."""
-    kind = type(model.get_base_model())
-    arguments = [_quoted(source)]
+    quoted = json.dumps  # Python reads the escapes of JSON
+    arguments = [quoted(source)]
     if source.startswith("hub:"):
-        location = Location.parse(source)
-        named = {"revision": location.revision, "subfolder": location.subfolder or None}
-        arguments = [_quoted(location.repo), *(f"{name}={_quoted(value)}" for name, value in named.items() if value)]
+        folder = HubFolder.parse(source)
+        named = {"revision": folder.revision, "subfolder": folder.subfolder}
+        arguments = [quoted(folder.repo)]
+        arguments += (f"{name}={quoted(value)}" for name, value in named.items() if value)
     if base and kind.__module__.startswith("transformers."):
         imports = f"from transformers import {kind.__name__}\n\n"
-        build = f"{kind.__name__}.from_pretrained({_quoted(base)})"
+        build = f"{kind.__name__}.from_pretrained({quoted(base)})"
     else:
         imports, build = "", f"...  # the {kind.__name__} it was made for"
-    return {"imports": imports, "model": build, "source": _quoted(source), "peft_source": ", ".join(arguments)}
-
-
-def _quoted(text: str) -> str:
-    """Return a Python string literal in double quotes, on one line; Python reads the escapes of JSON."""
-    return json.dumps(text)
-
-
-def _versions(model: Adapted) -> Iterator[tuple[str, str]]:
-    """Yield the installed packages behind the adapter and their versions; a user's own class has none."""
-    library = type(model.get_base_model()).__module__.partition(".")[0]
-    for name in dict.fromkeys(("loradar", "torch", library)):
-        with suppress(PackageNotFoundError):
-            yield name, _version(name)
-
-
-_version = lru_cache(maxsize=None)(version)  # a trainer saves often, and reading metadata takes milliseconds
+    return {"imports": imports, "model": build, "source": quoted(source), "peft_source": ", ".join(arguments)}
 
 
 def as_text(text: str) -> str:

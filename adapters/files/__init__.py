@@ -1,1 +1,0 @@
-"""Adapter folders in PEFT's file format: the format, and loading."""

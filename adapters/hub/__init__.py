@@ -1,1 +1,0 @@
-"""Adapters on the Hugging Face hub: location, model card, download and upload."""
