@@ -165,7 +165,7 @@ def _decide(tuner: Any, config: Any, model: nn.Module, preset: str) -> Decision:
     if theirs is None:
         return decide(model, preset, method.name)
     ours = decide_unscanned(model, preset, method.name)
-    if ours and _are_same_targets(ours.spec, theirs):
+    if ours and _unordered(ours.spec) == _unordered(theirs):
         return ours
     found = scan_known(model)
     if verify(found, theirs, method.name).status in ("live", "unproven"):
@@ -173,7 +173,7 @@ def _decide(tuner: Any, config: Any, model: nn.Module, preset: str) -> Decision:
     return decide_for(found, method.name, preset)
 
 
-def _are_same_targets(spec: TargetSpec, other: TargetSpec) -> bool:
-    """Return whether two specs have the same targets, in any order; saved modules are not compared."""
-    pairs = ((getattr(spec, name), getattr(other, name)) for name in TargetSpec.__slots__ if name != "modules_to_save")
-    return all(own == its or (not isinstance(own, str) and {*(own or ())} == {*(its or ())}) for own, its in pairs)
+def _unordered(spec: TargetSpec) -> list[str | frozenset[str]]:
+    """Return the targets of a spec for a comparison in any order, without saved modules."""
+    values = (value for name, value in spec.values.items() if name != "modules_to_save")
+    return [value if isinstance(value, str) else frozenset(value or ()) for value in values]
