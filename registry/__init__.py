@@ -32,7 +32,7 @@ from .peft_constants.reading import (
 )
 from .peft_constants.rendering import constants_python, support_rows
 from .quick_lookup import lookup
-from .results import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
+from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .verification.audit import peft_report
 from .verification.drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
 from .verification.verify import verify

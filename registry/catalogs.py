@@ -16,9 +16,9 @@ from ..catalog.entries import CatalogEntry, CatalogHeader, list_catalogs, list_o
 from ..domain.scans import Scan
 from ..domain.versions import parse_version
 from ..errors import InvalidRequest
-from .mappings.entries import Entry
 from .mappings.renames import find_renames
 from .peft_constants.reading import SEED_VERSION, constants_file, entries_of_constants, load_constants
+from .records import Entry
 from .verification.verify import Verifier
 
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from sqlalchemy import CompoundSelect, Connection, RowMapping, Select, select, u
 from ..schema import to_json
 from ..snapshots import FORMAT, canonical_line
 from .db import tables
-from .db.audit_log import mapping_subject
-from .db.database import serial_of
+from .db.audit_log import mapping_subject, serial_of
 from .db.encoding import to_time
 from .mappings.listing import to_architecture
 from .mappings.stored_names import RENAME_COLUMNS, SLOT_COLUMNS

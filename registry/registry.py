@@ -20,14 +20,15 @@ from .catalogs import seed_digest
 from .contributions.local_backend import LocalBackend
 from .contributions.submissions import Submissions
 from .contributions.tokens import Tokens
-from .db import audit_verification, prepare, tables
-from .db.database import Database, masked, serial_of
+from .db import prepare, tables
+from .db.audit_log import serial_of, verify_log
+from .db.database import Database, masked
 from .db.encoding import MappingKey
 from .mappings import compare, history, listing, not_found, resolve
 from .mappings.similar import Similarity
 from .mappings.stored_names import list_slots
 from .peft_constants.reading import PeftConstants
-from .results import Constant, DatabaseInfo, Outcome, StoreReport
+from .records import Constant, DatabaseInfo, Outcome, StoreReport
 from .seed import add_seed
 from .sqlite_lookup import SqliteLookup
 from .verification.audit import Audit, suggestions_on_record
@@ -306,7 +307,7 @@ class Registry:
             expect: Digest of an entry, kept elsewhere, that must be in the log.
         """
         with self._database.read() as connection:
-            return audit_verification.verify_log(connection, expect)
+            return verify_log(connection, expect)
 
     def can_tell_since(self, since: int) -> bool:
         """Return whether the changes after a serial name the architectures they touched; a seed touches all."""

@@ -16,11 +16,18 @@ from ..schema import to_json
 from .catalogs import seed_digest, seed_files
 from .db import tables
 from .db.database import Transaction
-from .mappings.entries import entries_of_proposals
 from .mappings.precedence import key_of, to_verification
-from .mappings.revisions import add_mappings, evidence_values
 from .peft_constants.reading import load_constants
-from .store import add_constants, architecture_values, merge_verifications, rename_rows, verification_row
+from .records import entries_of_proposals
+from .store import (
+    add_constants,
+    add_mappings,
+    architecture_values,
+    evidence_values,
+    merge_verifications,
+    rename_rows,
+    verification_row,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

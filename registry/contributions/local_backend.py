@@ -16,7 +16,7 @@ from ...schema import from_json, to_json
 from ..db.audit_log import architecture_subject, mapping_subject
 from ..db.database import Database, Transaction
 from ..mappings.history import get_revision
-from ..mappings.revisions import set_yanked
+from ..store import set_yanked
 from .idempotency import Key, find_replay, keep_replay
 from .review import decide
 from .submission_store import check_status, check_version, get_submission, update_submission

@@ -13,9 +13,8 @@ from ..db import tables
 from ..db.audit_log import mapping_subject
 from ..db.database import Transaction
 from ..db.encoding import now
-from ..mappings.entries import Entry
-from ..mappings.revisions import add_mappings
-from ..store import put_verification
+from ..records import Entry
+from ..store import add_mappings, put_verification
 from .submission_store import get_submission, update_submission
 
 

@@ -1,4 +1,4 @@
-"""Connect to a database; give reads that lock out no writer, and serialised write transactions."""
+"""Connect to a database, give lock-free reads and serialised write transactions, and report unusable databases."""
 
 import re
 import sqlite3
@@ -51,9 +51,8 @@ class Database:
         self.url = url
         self.engine = connect_to(url)
         self.file = sqlite_file(url)
-        # Each read sees one state of the database, and locks out no writer.
-        is_postgresql = self.engine.dialect.name == "postgresql"
-        options = {"isolation_level": "REPEATABLE READ"} if is_postgresql else {_READ_OPTION: True}
+        is_postgres = self.engine.dialect.name == "postgresql"
+        options = {"isolation_level": "REPEATABLE READ"} if is_postgres else {_READ_OPTION: True}
         self._reads = self.engine.execution_options(**options)
 
     @contextmanager
@@ -160,12 +159,6 @@ class Transaction:
         return number
 
 
-def serial_of(connection: Connection) -> int:
-    """Return the number of writes that changed the registry; the first is the seeding."""
-    serial: int = connection.execute(select(tables.serial.c.value)).scalar_one()
-    return serial
-
-
 def connect_to(url: str) -> Engine:
     """Create an engine for a database URL; nothing is opened yet.
 
@@ -191,15 +184,28 @@ def connect_to(url: str) -> Engine:
         if error.name in POSTGRES_DRIVERS:
             raise MissingExtra(str(error.name), "postgres") from None
         raise unusable(url, str(error), "Use SQLite or PostgreSQL.") from error
-    event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
-    if file:
-        _watch_file(engine, file)
+    _adapt_to_sqlite(engine, file)
     return engine
 
 
-def _watch_file(engine: Engine, file: Path) -> None:
-    """Close pooled connections to a file that was moved away or replaced, instead of reading it on."""
+def _adapt_to_sqlite(engine: Engine, file: Path | None) -> None:
+    """Begin transactions on time, and close pooled connections to a file that was moved away or replaced."""
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if _WAIT_OPTION in options:
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {options[_WAIT_OPTION] * 1000:.0f}")
+        # The driver would begin too late: not for DDL, and after reading what it is about to change.
+        connection.exec_driver_sql("BEGIN" if options.get(_READ_OPTION) else "BEGIN IMMEDIATE")
+
+    if file is None:
+        return
 
     def identify() -> tuple[int, int] | None:
         with suppress(OSError):
@@ -207,28 +213,14 @@ def _watch_file(engine: Engine, file: Path) -> None:
             return status.st_dev, status.st_ino
         return None
 
+    @event.listens_for(engine, "connect")
     def note(_connection: object, record: ConnectionPoolEntry) -> None:
         record.info["file"] = identify()
 
+    @event.listens_for(engine, "checkout")
     def check(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
         if record.info["file"] != identify():
             raise DisconnectionError
-
-    event.listen(engine, "connect", note)
-    event.listen(engine, "checkout", check)
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    options = connection.get_execution_options()
-    if _WAIT_OPTION in options:
-        connection.exec_driver_sql(f"PRAGMA busy_timeout = {options[_WAIT_OPTION] * 1000:.0f}")
-    # The driver would begin too late: not for DDL, and after reading what it is about to change.
-    connection.exec_driver_sql("BEGIN" if options.get(_READ_OPTION) else "BEGIN IMMEDIATE")
 
 
 @contextmanager

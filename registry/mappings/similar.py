@@ -12,7 +12,7 @@ from ...domain.architectures import Architecture
 from ...domain.layers import Slot
 from ...domain.mappings import Neighbour
 from ..db import tables
-from ..db.database import serial_of
+from ..db.audit_log import serial_of
 from .differences import list_differences, tail_of
 from .listing import ARCHITECTURE_COLUMNS
 from .not_found import unscanned

@@ -15,7 +15,7 @@ from ...domain.targets import TargetSpec
 from ...domain.versions import parse_version
 from ...errors import ConstantsUnreadable, MissingExtra
 from ...schema import to_json
-from ..mappings.entries import Entry
+from ..records import Entry
 from .syntax import Conditional, Module
 
 _CONDITIONAL = ("name", "key", "value", "if")

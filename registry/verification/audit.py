@@ -15,7 +15,7 @@ from ...domain.scans import Scan
 from ...domain.targets import TargetSpec
 from ...schema import to_json
 from ..peft_constants.reading import IA3_FEEDFORWARD_TABLE, TARGETS_TABLE, load_constants, peft_type_of
-from ..results import Outcome, Verdict
+from ..records import Outcome, Verdict
 from .verify import Verifier
 
 Suggestions = dict[tuple[str, str, str], TargetSpec]

@@ -16,9 +16,8 @@ from ...domain.scans import Scan
 from ...domain.submissions import OPEN_STATUSES, Statement, Submission
 from ...domain.vocabulary import count_layers
 from ...schema import to_json
-from ..mappings.entries import entries_of_proposals
 from ..mappings.precedence import PRECEDENCE, best_for, stored_under
-from ..results import Outcome
+from ..records import Outcome
 from .audit import WRONG
 from .verify import Verifier
 

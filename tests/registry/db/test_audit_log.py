@@ -5,7 +5,7 @@ from records_zoo import make_scan
 from sqlalchemy import text
 
 from loradar.domain.identities import LOCAL
-from loradar.registry.db import audit_verification as verify_log
+from loradar.registry.db import audit_log
 from loradar.registry.db.audit_log import FIRST
 from loradar.schema import to_json
 
@@ -35,7 +35,7 @@ def test_an_untouched_log_is_whole(written):
 
 def test_small_pages_make_no_difference(written, monkeypatch):
     """The chain runs on from page to page, and every mapping is looked at."""
-    monkeypatch.setattr(verify_log, "PAGE", 1)
+    monkeypatch.setattr(audit_log, "PAGE", 1)
     registry, run = written
     assert registry.verify_log().faults == ()
     run("UPDATE mappings SET spec = '{}' WHERE id = :id")
@@ -116,7 +116,7 @@ def test_a_log_may_start_late_only_where_it_says_so(written):
 def test_very_many_faults_are_counted(written, monkeypatch):
     """A message has an end."""
     registry, run = written
-    monkeypatch.setattr(verify_log, "MOST_FAULTS", 3)
+    monkeypatch.setattr(audit_log, "MOST_FAULTS", 3)
     run("UPDATE mappings SET spec = '{}'")
     faults = registry.verify_log().faults
     assert len(faults) == 4
