@@ -4,11 +4,18 @@ Other packages import from here and from no file below. Nothing in here imports 
 for a registry in an SQLite file: it has half a second, Python's start included.
 """
 
+import re
+from contextlib import closing
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..domain.mappings import Mapping
+from ..domain.vocabulary import PRESETS
+from ..settings import Settings
 from .catalogs import catalog_entry, catalog_header, compare_catalog
 from .contributions.evidence import failure_of, gather_evidence
+from .db.encoding import MappingKey
 from .peft_constants.export import (
     PEFT_PATH,
     Export,
@@ -31,8 +38,8 @@ from .peft_constants.reading import (
     write_constants_json,
 )
 from .peft_constants.rendering import constants_python, support_rows
-from .quick_lookup import lookup
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
+from .sqlite_lookup import SqliteLookup
 from .verification.audit import peft_report
 from .verification.drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
 from .verification.verify import verify
@@ -97,6 +104,38 @@ __all__ = [
     "verify",
     "write_constants_json",
 ]
+
+_FILE_URL = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?%]+)")
+"""URLs of plain SQLite files; SQLAlchemy parses all others."""
+
+
+def lookup(
+    name: str,
+    peft_type: str = "LORA",
+    preset: str = "default",
+    library: str = "transformers",
+    library_version: str | None = None,
+) -> Mapping:
+    """Look up the mapping of an architecture in the user's registry, which is created and seeded on first use.
+
+    Raises:
+        UnknownPeftType: If PEFT has no such method.
+        UnknownPreset: If there is no such preset.
+        NotRegistered: If nothing is registered; the message lists similar names and the scan command.
+        DatabaseUnusable: If the registry's database cannot be used.
+    """
+    settings = Settings.from_environment()
+    file = _FILE_URL.fullmatch(settings.database_url)
+    if file and preset in PRESETS:
+        with closing(SqliteLookup(Path(file[1]).absolute())) as fast:
+            if fast.is_ready():
+                mapping = fast.find(MappingKey(library, name, peft_type.upper(), preset), library_version)
+                if mapping:
+                    return mapping
+    from .registry import Registry  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+
+    with Registry.open(settings) as registry:
+        return registry.lookup(name, peft_type, preset, library, library_version)
 
 
 def __getattr__(name: str) -> Any:

@@ -41,12 +41,16 @@ def add_scan(write: Transaction, scan: Scan) -> StoreReport:
     library, name, version = scan.architecture.library, scan.architecture.name, scan.architecture.library_version
     write.log(architecture_subject(library, name), library_version=version)
     architecture_id = architecture_ids(write, [(library, name)])[library, name]
-    if scan.proof is None and _is_proved(write, architecture_id, scan):
+    table = tables.architectures
+    is_own = table.c.id == architecture_id
+    query = select(table.c.library_version, table.c.fingerprint, table.c.proof).where(is_own)
+    stored = write.connection.execute(query).one()
+    is_same = (stored.library_version, stored.fingerprint) == (version, scan.architecture.fingerprint)
+    if is_same and scan.proof is None and stored.proof is not None:
         own = tuple(mapping for mapping in _list_latest(write, scan) if mapping.source.kind == "scanner")
         return StoreReport((), own, (), write.final_serial)
-    if _put_renames(write, architecture_id, scan):
-        table, values = tables.architectures, architecture_values(scan)
-        is_own = table.c.id == architecture_id
+    if _put_renames(write, architecture_id, stored.library_version, scan):
+        values = architecture_values(scan)
         if write.select(select(*(table.c[name] for name in values)).where(is_own)) != [values]:
             write.change(update(table).where(is_own).values(**values))
         _put_slots(write, architecture_id, scan)
@@ -62,15 +66,6 @@ def add_scan(write: Transaction, scan: Scan) -> StoreReport:
     return StoreReport(added, unchanged, extended, write.final_serial)
 
 
-def _is_proved(write: Transaction, architecture_id: int, scan: Scan) -> bool:
-    """Return whether the scanned structure is on record with a proof."""
-    table, scanned = tables.architectures.c, scan.architecture
-    query = select(table.library_version, table.fingerprint, table.proof).where(table.id == architecture_id)
-    stored = write.connection.execute(query).one()
-    is_same = (stored.library_version, stored.fingerprint) == (scanned.library_version, scanned.fingerprint)
-    return is_same and stored.proof is not None
-
-
 def _list_latest(write: Transaction, scan: Scan) -> list[Mapping]:
     """Return the current mappings of an architecture for the version scanned."""
     scanned = scan.architecture
@@ -79,12 +74,9 @@ def _list_latest(write: Transaction, scan: Scan) -> list[Mapping]:
     return latest_revisions(mappings, scanned.library_version)
 
 
-def _put_renames(write: Transaction, architecture_id: int, scan: Scan) -> bool:
+def _put_renames(write: Transaction, architecture_id: int, stored: str | None, scan: Scan) -> bool:
     """Store the renames between the stored version and the one scanned; return whether the scan is not the older."""
-    table, scanned = tables.architectures.c, scan.architecture
-    query = select(table.library_version).where(table.id == architecture_id)
-    stored: str | None = write.connection.execute(query).scalar_one()
-    version = scanned.library_version
+    scanned, version = scan.architecture, scan.architecture.library_version
     if stored is None or version is None or stored == version:
         return True
     slots = list_slots(write.connection, scanned.library, scanned.name)
@@ -267,7 +259,15 @@ def add_constants(write: Transaction, constants: PeftConstants) -> StoreReport:
     own = source_id(write, source)
     table = tables.constants
     is_own = table.c.source_id == own
-    rows = [*_constant_rows(constants)]
+    uncertain = {entry.name: None for entry in constants.conditional if entry.key is None}
+    rows = [
+        {
+            "name": name,
+            "value": canonical(value),
+            "conditional": canonical([to_json(entry) for entry in constants.conditional if entry.name == name]),
+        }
+        for name, value in {**uncertain, **constants.tables, **constants.values}.items()
+    ]
     columns = (table.c.name, table.c.value, table.c.conditional)
     if write.select(select(*columns).where(is_own).order_by(table.c.id)) != rows:
         write.change(delete(table).where(is_own))
@@ -276,19 +276,8 @@ def add_constants(write: Transaction, constants: PeftConstants) -> StoreReport:
     return replace(report, serial=write.final_serial)
 
 
-def _constant_rows(constants: PeftConstants) -> Iterator[dict[str, str]]:
-    uncertain = {entry.name: None for entry in constants.conditional if entry.key is None}
-    for name, value in {**uncertain, **constants.tables, **constants.values}.items():
-        conditional = [to_json(entry) for entry in constants.conditional if entry.name == name]
-        yield {"name": name, "value": canonical(value), "conditional": canonical(conditional)}
-
-
 def get_constant(connection: Connection, name: str, version: str | None) -> Constant:
-    """Return one of PEFT's constants, by default from the version stored last.
-
-    Raises:
-        UnknownName: If PEFT's file has no such constant.
-    """
+    """Return one of PEFT's constants, by default from the version stored last."""
     table, source = tables.constants.c, tables.sources.c
     query = (
         select(table.name, table.value, table.conditional, source.kind, source.version)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loradar.registry.mappings.differences import list_differences
+from loradar.registry.mappings.similar import list_differences
 
 
 @pytest.fixture

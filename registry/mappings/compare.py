@@ -1,7 +1,7 @@
 """Compare two mappings of one architecture: the layers that only one of them matches, derived from the slots."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import product
 
 from sqlalchemy import Connection
@@ -22,16 +22,7 @@ _MOST = 64
 
 
 def compare(connection: Connection, mapping_id: str, other_id: str) -> Difference:
-    """Return the layers that only the first mapping matches, and those that only the other matches.
-
-    Layers are derived from the slots, with many indices in the place of each ``*``. Where a spec distinguishes
-    indices, it matches some layers of a slot. Their number is not on record, and 0 is returned.
-
-    Raises:
-        UnknownMapping: If no revision has one of the ids.
-        InvalidRequest: If they are of different architectures.
-        NotRegistered: If the architecture was never scanned.
-    """
+    """Return the layers that only the first mapping matches, and those that only the other matches."""
     mapping, other = (get_revision(connection, one).mapping for one in (mapping_id, other_id))
     if mapping.architecture != other.architecture:
         message = (
@@ -50,22 +41,19 @@ def compare(connection: Connection, mapping_id: str, other_id: str) -> Differenc
 def difference(spec: TargetSpec, other: TargetSpec, slots: tuple[Slot, ...]) -> tuple[dict[str, int], dict[str, int]]:
     """Return the patterns that only ``spec`` matches, and those that only ``other`` matches, with numbers of layers.
 
-    The number is 0 where only some layers of a slot are meant.
+    Layers are derived from the slots, with many indices in the place of each ``*``. Where a spec distinguishes
+    indices, it matches some layers of a slot: their number is not on record, and 0 is returned.
     """
     literals = _indices_in(spec) | _indices_in(other)
     more, less = dict[str, int](), dict[str, int]()
     for slot in slots:
         layers = [*_layers(slot, literals)]
-        every, ours, theirs = map(_paths, (layers, find_hits(spec, layers), find_hits(other, layers)))
+        ours, theirs = set(find_hits(spec, layers)), set(find_hits(other, layers))
         if ours - theirs:
-            more[slot.pattern] = slot.count if ours - theirs == every else 0
+            more[slot.pattern] = slot.count if ours - theirs == set(layers) else 0
         if theirs - ours:
-            less[slot.pattern] = slot.count if theirs - ours == every else 0
+            less[slot.pattern] = slot.count if theirs - ours == set(layers) else 0
     return more, less
-
-
-def _paths(layers: Iterable[Layer]) -> set[str]:
-    return {layer.path for layer in layers}
 
 
 def _layers(slot: Slot, literals: set[int]) -> Iterator[Layer]:

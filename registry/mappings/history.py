@@ -69,11 +69,7 @@ _CHANGES = union(
 
 
 def list_history(connection: Connection, library: str, name: str) -> tuple[Revision, ...]:
-    """Return every revision of an architecture, yanked ones included, by key and source, oldest first.
-
-    Raises:
-        UnknownArchitecture: If the registry does not know it.
-    """
+    """Return every revision of an architecture, yanked ones included, by key and source, oldest first."""
     values = {"library": library, "name": name}
     query = _HISTORY.where(IS_OF_ARCHITECTURE)
     rows = connection.execute(query, {**values, "library_version": None}).mappings().all()
@@ -96,11 +92,7 @@ def list_history(connection: Connection, library: str, name: str) -> tuple[Revis
 
 
 def get_revision(connection: Connection, mapping_id: str) -> Revision:
-    """Return one revision by its id, or by the first digits of it.
-
-    Raises:
-        UnknownMapping: If no revision has this id, or more than one.
-    """
+    """Return one revision by its id, or by the first digits of it."""
     mapping_id = whole_id(connection, mapping_id)
     table = tables.architectures.c
     query = select(table.library, table.name).join_from(tables.mappings, tables.architectures)

@@ -76,11 +76,7 @@ def _is_beyond(name: tuple[str, str], *, or_equal: bool) -> ColumnElement[bool]:
 
 
 def get_architecture(connection: Connection, library: str, name: str) -> ArchitectureDetail:
-    """Return everything known about an architecture.
-
-    Raises:
-        UnknownArchitecture: If the registry does not know it.
-    """
+    """Return everything known about an architecture."""
     query = select(tables.architectures).where(_architectures.library == library, _architectures.name == name)
     row = connection.execute(query).mappings().first()
     if row is None:
@@ -159,9 +155,6 @@ def find_mappings(connection: Connection, wanted: MappingFilter, after: str | No
 
     Each has the verification for the version its architecture is known at, or else the latest one; the filter's
     status applies to that one.
-
-    Raises:
-        InvalidRequest: If ``after`` is no place in the list.
     """
     order = (
         _architectures.library,

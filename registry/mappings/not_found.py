@@ -40,12 +40,11 @@ def _presets_by_peft_type(connection: Connection, key: MappingKey) -> dict[str, 
         .distinct()
         .join_from(tables.mappings, tables.architectures)
         .where(architectures.library == key.library, architectures.name == key.name, mappings.yanked_at.is_(None))
-        .order_by(mappings.peft_type, mappings.preset)
     )
     available: dict[str, list[str]] = {}
-    for peft_type, preset in connection.execute(query):
+    for peft_type, preset in sorted(map(tuple, connection.execute(query))):
         available.setdefault(peft_type, []).append(preset)
-    return {peft_type: sorted(available[peft_type]) for peft_type in sorted(available)}
+    return available
 
 
 def _not_registered(connection: Connection, key: MappingKey, available: dict[str, list[str]]) -> NotRegistered:

@@ -17,7 +17,7 @@ from ...domain.submissions import OPEN_STATUSES, Statement, Submission
 from ...domain.vocabulary import count_layers
 from ...schema import to_json
 from ..mappings.precedence import PRECEDENCE, best_for, stored_under
-from ..records import Outcome
+from ..records import Outcome, entries_of_proposals
 from .audit import WRONG
 from .verify import Verifier
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from loradar.domain.layers import Slot
-from loradar.registry.mappings.differences import list_differences
+from loradar.registry.mappings.similar import list_differences
 
 
 def slot(role, leaf, parent="attn", kind="linear"):
