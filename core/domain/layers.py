@@ -134,7 +134,13 @@ class Blocks:
     """The repeated blocks of a model, grouped by kind."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
-        self._kinds = _kinds_of_blocks(layers)
+        contents: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        for layer in layers:
+            if layer.block:
+                inside = contents[layer.block]
+                if layer.kind not in _NO_STRUCTURE:
+                    inside.add((pattern_of(layer.path.removeprefix(f"{layer.block}.")), layer.kind))
+        self._kinds = {block: (pattern_of(block), frozenset(inside)) for block, inside in contents.items()}
         self._names = _names_of_kinds(layers, self._kinds)
         self._sizes = {layer.path: prod(layer.shape) for layer in layers if layer.depth and layer.tied_to is None}
         self._total = sum(self._sizes.values())
@@ -152,16 +158,6 @@ class Blocks:
         """Return the share of the blocks' weights that the matched layers own, 0 to 1; tied weights count once."""
         size = sum(self._sizes.get(layer.path, 0) for layer in matched)
         return round(size / self._total, 6) if self._total else 0.0
-
-
-def _kinds_of_blocks(layers: Iterable[Layer]) -> dict[str, BlockKind]:
-    contents: dict[str, set[tuple[str, str]]] = defaultdict(set)
-    for layer in layers:
-        if layer.block:
-            inside = contents[layer.block]
-            if layer.kind not in _NO_STRUCTURE:
-                inside.add((pattern_of(layer.path.removeprefix(f"{layer.block}.")), layer.kind))
-    return {block: (pattern_of(block), frozenset(inside)) for block, inside in contents.items()}
 
 
 def _names_of_kinds(layers: Iterable[Layer], kinds: dict[str, BlockKind]) -> dict[BlockKind, str]:

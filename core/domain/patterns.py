@@ -37,7 +37,12 @@ def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Target
     plain = dict.fromkeys(".".join(tail) for tail in tails.values() if tail and OPEN not in tail)
     if all(tail and OPEN not in tail for tail in tails.values()) and len(plain) <= MAX_SUFFIXES:
         return tuple(plain)
-    return _join(_render(tail or path.split("."), anywhere=tail is not None) for path, tail in tails.items())
+    leaves: dict[str, dict[str, None]] = defaultdict(dict)
+    for path, tail in tails.items():
+        *parents, leaf = (r"\d+" if segment == OPEN else re.escape(segment) for segment in tail or path.split("."))
+        parent = ("" if tail is None else r"(?:.*\.)?") + "".join(rf"{segment}\." for segment in parents)
+        leaves[parent][leaf] = None
+    return "|".join(parent + _either(tuple(names)) for parent, names in leaves.items())
 
 
 def name_with_exclusion(wanted: Collection[str], module_paths: Sequence[str]) -> tuple[Targets, Targets | None]:
@@ -89,19 +94,15 @@ class _Names:
         """Return the best tail for a path; ``None`` if only its indices distinguish it."""
         pattern = pattern_of(path)
         if pattern not in self._open_tails:
-            self._open_tails[pattern] = self._find_open(pattern)
+            exact = (tail for tail in _tails(pattern, 0) if self._is_exact(tail, 0))
+            # The shortest without an index, else the shortest with open ones; all paths of the pattern share it.
+            self._open_tails[pattern] = min(exact, key=lambda tail: OPEN in tail, default=None)
         open_tail = self._open_tails[pattern]
         if open_tail is not None:
             return open_tail
         indices = sum(map(str.isdecimal, path.split(".")))
         indexed = (t for named in range(1, indices + 1) for t in _tails(path, named) if self._is_exact(t, named))
         return next(indexed, None)
-
-    def _find_open(self, pattern: str) -> Tail | None:
-        """Return the best tail with every index open, which all paths of the pattern share."""
-        exact = [tail for tail in _tails(pattern, 0) if self._is_exact(tail, 0)]
-        plain = (tail for tail in exact if OPEN not in tail)
-        return next(plain, None) or next(iter(exact), None)
 
     def _is_exact(self, tail: Tail, named: int) -> bool:
         if named not in self._counts:
@@ -138,20 +139,6 @@ def _tails(path: str, named: int) -> list[Tail]:
 
 def _is_name(segment: str) -> bool:
     return segment != OPEN and not segment.isdecimal()
-
-
-def _render(segments: Sequence[str], *, anywhere: bool) -> tuple[str, str]:
-    """Return (regex of the parent with its dot, regex of the leaf)."""
-    escaped = [r"\d+" if segment == OPEN else re.escape(segment) for segment in segments]
-    parent = "".join(rf"{segment}\." for segment in escaped[:-1])
-    return (r"(?:.*\.)?" if anywhere else "") + parent, escaped[-1]
-
-
-def _join(alternatives: Iterable[tuple[str, str]]) -> str:
-    leaves: dict[str, dict[str, None]] = defaultdict(dict)
-    for parent, leaf in alternatives:
-        leaves[parent][leaf] = None
-    return "|".join(parent + _either(tuple(names)) for parent, names in leaves.items())
 
 
 def _either(names: Sequence[str]) -> str:

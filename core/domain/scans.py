@@ -79,11 +79,19 @@ class Scan:
             UnknownPreset: If nothing is proposed for ``preset``.
             MethodDoesNotFit: If the method can adapt none of the layers it would have to adapt.
         """
-        method = get_method(peft_type)
-        proposal = _propose_for_family(self, method, preset)
-        if proposal.peft_type == method.name or method.family in UNTARGETED:
-            return proposal
-        return _narrow(self, proposal, method)
+        method, reference = get_method(peft_type), self.architecture.reference
+        if method.family in UNTARGETED:
+            check_preset(reference, preset, ["default"])
+            if not self.proposals:
+                raise nothing_for(method, reference, "it has no layer that is adapted at all")
+            facts = explain_facts(method, self.architecture.name, self.prompt_facts)
+            return Proposal(peft_type=method.name, preset="default", matched=0, formula=None, reasons=facts)
+        proposals: dict[str, Proposal] = {p.preset: p for p in self.proposals if p.peft_type == method.family}
+        if not proposals:
+            raise nothing_for(method, reference, f"no layer of it is one that {method.family} is for")
+        check_preset(reference, preset, proposals)
+        proposal = proposals[preset]
+        return proposal if proposal.peft_type == method.name else _narrow(self, proposal, method)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of ``loradar scan --json``."""
@@ -95,22 +103,6 @@ def check_preset(reference: str, preset: str, known: Iterable[str]) -> None:
     names = list(known)
     if preset not in names:
         raise UnknownPreset(preset, names, f"{reference} has: {quoted(names)}.")
-
-
-def _propose_for_family(scan: Scan, method: Method, preset: str) -> Proposal:
-    """Return the proposal of a method's family, or the facts a method without targets needs."""
-    reference = scan.architecture.reference
-    if method.family in UNTARGETED:
-        check_preset(reference, preset, ["default"])
-        if not scan.proposals:
-            raise nothing_for(method, reference, "it has no layer that is adapted at all")
-        facts = explain_facts(method, scan.architecture.name, scan.prompt_facts)
-        return Proposal(peft_type=method.name, preset="default", matched=0, formula=None, reasons=facts)
-    proposals: dict[str, Proposal] = {p.preset: p for p in scan.proposals if p.peft_type == method.family}
-    if not proposals:
-        raise nothing_for(method, reference, f"no layer of it is one that {method.family} is for")
-    check_preset(reference, preset, proposals)
-    return proposals[preset]
 
 
 def _narrow(scan: Scan, proposal: Proposal, method: Method) -> Proposal:
