@@ -45,14 +45,13 @@ from .verification.drift import DRIFT, Drift, Proposals, find_drifts, find_earli
 from .verification.verify import verify
 
 if TYPE_CHECKING:
-    from .contributions.idempotency import Key
-    from .contributions.local_backend import LocalBackend
+    from .contributions.local_backend import Key, LocalBackend
     from .db.database import sqlite_file
     from .mappings.listing import mapping_place
     from .registry import Registry
 
 _IMPORTING_SQLALCHEMY = {
-    "Key": ".contributions.idempotency",
+    "Key": ".contributions.local_backend",
     "LocalBackend": ".contributions.local_backend",
     "Registry": ".registry",
     "mapping_place": ".mappings.listing",

@@ -1,7 +1,7 @@
 """Gather the evidence on a statement: the layers it matches, its verification, and its differences from others."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +13,7 @@ from ...domain.patterns import pattern_of
 from ...domain.scans import Proposal, Scan
 from ...domain.selection import Choice, count_fixed, count_per_rank, make_spec
 from ...domain.submissions import Difference, Statement, SubmissionEvidence
-from ...domain.targets import Formula, Targets, TargetSpec
+from ...domain.targets import Formula, TargetSpec
 from ...errors import InvalidStatement, LoradarError
 from ...schema import to_json
 from ..verification.findings import OUTSIDE
@@ -151,17 +151,18 @@ class _Gathering:
         return _adapted(match_spec(self.scan, spec, peft_type), peft_type)
 
     def _differences(self, registered: Sequence[Mapping]) -> Iterator[Difference]:
-        for mapping in registered:
-            against = f"{mapping.source.kind} {mapping.source.version}, revision {mapping.revision}"
-            yield self._difference(against, mapping.id, self._layers_of(mapping.spec, mapping.peft_type))
+        others: list[tuple[str, str | None, tuple[Layer, ...]]] = [
+            (f"{x.source.kind} {x.source.version}, revision {x.revision}", x.id, self._layers_of(x.spec, x.peft_type))
+            for x in registered
+        ]
         if self._proposal is not None:
-            yield self._difference(PROPOSED, None, self._proposed)
-
-    def _difference(self, against: str, mapping_id: str | None, theirs: Iterable[Layer]) -> Difference:
-        ours, known = {layer.path for layer in self._layers}, {layer.path: layer for layer in theirs}
-        more = [layer for layer in self._layers if layer.path not in known]
-        less = [layer for path, layer in known.items() if path not in ours]
-        return Difference(against, mapping_id, _patterns(more), _patterns(less))
+            others.append((PROPOSED, None, self._proposed))
+        ours = {layer.path for layer in self._layers}
+        for against, mapping_id, theirs in others:
+            known = {layer.path for layer in theirs}
+            more = [layer for layer in self._layers if layer.path not in known]
+            less = [layer for layer in theirs if layer.path not in ours]
+            yield Difference(against, mapping_id, _patterns(more), _patterns(less))
 
     @cached_property
     def _proposal(self) -> Proposal | None:
@@ -186,9 +187,13 @@ class _Gathering:
 
     @cached_property
     def _choice(self) -> Choice:
-        named = self.statement.spec.feedforward_modules
-        scaled = [*filter(_scaled_by(named), self._layers)] if named else []
-        return Choice(self.statement.peft_type, self._layers, "", self.statement.preset, tuple(scaled))
+        named = self.statement.spec.feedforward_modules or ()
+        if isinstance(named, str):
+            matcher = LinearMatcher(named)
+            scaled = tuple(layer for layer in self._layers if matcher.find(layer.path))
+        else:  # PEFT matches the end of the path, even within a segment
+            scaled = tuple(layer for layer in self._layers if layer.path.endswith(named))
+        return Choice(self.statement.peft_type, self._layers, "", self.statement.preset, scaled)
 
     @cached_property
     def _spec(self) -> TargetSpec:
@@ -234,17 +239,6 @@ def _adapted(matches: Iterable[Match], peft_type: str) -> tuple[Layer, ...]:
 
 def _each_once(layers: Iterable[Layer]) -> tuple[Layer, ...]:
     return tuple({layer.path: layer for layer in layers}.values())
-
-
-def _scaled_by(named: Targets) -> Callable[[Layer], bool]:
-    """Return a predicate for layers that PEFT scales at the input.
-
-    PEFT matches the end of the path, even within a segment, or the whole path by a regex.
-    """
-    if isinstance(named, tuple):
-        return lambda layer: layer.path.endswith(named)
-    matcher = LinearMatcher(named)
-    return lambda layer: matcher.find(layer.path) is not None
 
 
 def _patterns(layers: Iterable[Layer]) -> dict[str, int]:

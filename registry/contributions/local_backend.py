@@ -1,32 +1,57 @@
-"""Contribute to the local registry on behalf of one person."""
+"""Contribute to the local registry on behalf of one person; each write once, however often its request is repeated."""
 
-from collections.abc import Callable
-from dataclasses import replace
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
+from sqlalchemy import delete, insert, select
 from typing_extensions import override
 
 from ...backend import Backend
 from ...domain.changes import Revision
 from ...domain.identities import Actor, Token, TokenRole
 from ...domain.submissions import Filters, ReviewDecision, Statement, Submission, SubmissionStatus
-from ...errors import Conflict, NotAllowed, StaleVersion
+from ...errors import Conflict, KeyReused, NotAllowed, StaleVersion, quoted
 from ...schema import from_json, to_json
+from ..db import tables
 from ..db.audit_log import architecture_subject, mapping_subject
 from ..db.database import Database, Transaction
+from ..db.encoding import canonical, digest_of, now
 from ..mappings.history import get_revision
 from ..store import set_yanked
-from .idempotency import Key, find_replay, keep_replay
 from .review import decide
-from .submission_store import check_status, check_version, get_submission, update_submission
-from .submissions import Submissions
+from .submissions import Submissions, add_submission, get_submission, update_submission
 from .tokens import Tokens
 
 REVIEWABLE: tuple[SubmissionStatus, ...] = ("needs_review",)
 WITHDRAWABLE: tuple[SubmissionStatus, ...] = ("checking", "needs_review", "failed")
 
+KEPT = timedelta(hours=24)
+"""Time an idempotency key is kept."""
+
 Record = TypeVar("Record", Submission, Revision)
+
+_keys = tables.idempotency_keys
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key, and the digest of the request it came with.
+
+    Attributes:
+        key: The client's text; every person has keys of their own.
+        request: Digest of the request: another request must not reuse the key.
+    """
+
+    key: str
+    request: str
+
+    @classmethod
+    def of(cls, key: str, request: Any) -> Self:
+        """Return the key of a request, given as any JSON value."""
+        return cls(key, digest_of(request))
 
 
 class LocalBackend(Backend):
@@ -47,7 +72,9 @@ class LocalBackend(Backend):
 
     @override
     def submit(self, statement: Statement, *, key: Key | None = None) -> Submission:
-        return self.queue.add(statement, self._actor, key=key)
+        return self._write_once(
+            Submission, "submission.add", key, lambda write: add_submission(write, statement, self._actor)
+        )
 
     @override
     def submission(self, submission_id: int) -> Submission:
@@ -69,6 +96,8 @@ class LocalBackend(Backend):
         version: int | None = None,
         key: Key | None = None,
     ) -> Submission:
+        actor = self._actor
+
         def review(write: Transaction) -> Submission:
             submission = get_submission(write.connection, submission_id)
             if not actor.may("reviewer"):
@@ -77,11 +106,9 @@ class LocalBackend(Backend):
             if submission.submitter == actor.name:
                 message = f"Submission {submission_id} is {actor.name}'s own: another person has to review it."
                 raise NotAllowed(message, submission=submission_id, submitter=actor.name)
-            check_version(submission, version)
-            check_status(submission, REVIEWABLE, "be reviewed")
+            _check_state(submission, version, REVIEWABLE, "be reviewed")
             return decide(write, submission, actor, decision, comment)
 
-        actor = self._actor
         action = "submission.publish" if decision == "approve" else "submission.reject"
         return self._write_once(Submission, action, key, review)
 
@@ -94,8 +121,7 @@ class LocalBackend(Backend):
             if submission.submitter != self._actor.name and not self._actor.may("admin"):
                 message = f"Submission {submission_id} is {submission.submitter}'s: only they or an admin withdraw it."
                 raise NotAllowed(message, submission=submission_id, submitter=submission.submitter)
-            check_version(submission, version)
-            check_status(submission, WITHDRAWABLE, "be withdrawn")
+            _check_state(submission, version, WITHDRAWABLE, "be withdrawn")
             withdrawn = update_submission(write, replace(submission, status="withdrawn", reason=reason))
             write.log(reason=reason)
             return withdrawn
@@ -104,28 +130,11 @@ class LocalBackend(Backend):
 
     @override
     def yank(self, mapping_id: str, reason: str, *, version: int | None = None, key: Key | None = None) -> Revision:
-        def yank(write: Transaction) -> Revision:
-            revision = self._get_revision(write, mapping_id, version)
-            if revision.yanked_at:
-                given = str(revision.yank_reason).rstrip(".")
-                message = f"Mapping {revision.mapping.id} was yanked at {revision.yanked_at}: {given}."
-                raise Conflict(message, mapping=revision.mapping.id, reason=revision.yank_reason)
-            return _set_yank_reason(write, revision, reason, reason)
-
-        self._require_reviewer()
-        return self._write_once(Revision, "mapping.yank", key, yank)
+        return self._change_use(mapping_id, reason, version, key, is_yank=True)
 
     @override
     def restore(self, mapping_id: str, reason: str, *, version: int | None = None, key: Key | None = None) -> Revision:
-        def restore(write: Transaction) -> Revision:
-            revision = self._get_revision(write, mapping_id, version)
-            if not revision.yanked_at:
-                message = f"Mapping {revision.mapping.id} is in use: only a yanked revision can be restored."
-                raise Conflict(message, mapping=revision.mapping.id)
-            return _set_yank_reason(write, revision, None, reason)
-
-        self._require_reviewer()
-        return self._write_once(Revision, "mapping.restore", key, restore)
+        return self._change_use(mapping_id, reason, version, key, is_yank=False)
 
     @override
     def create_token(self, name: str, role: TokenRole, expires_days: int | None = None) -> tuple[Token, str]:
@@ -140,37 +149,79 @@ class LocalBackend(Backend):
     def revoke_token(self, token_id: int) -> Token:
         return self._tokens.revoke(token_id, self._actor)
 
+    def _change_use(
+        self, mapping_id: str, reason: str, version: int | None, key: Key | None, *, is_yank: bool
+    ) -> Revision:
+        """Take a revision out of use, or into use again."""
+        if not self._actor.may("reviewer"):
+            message = f"{self._actor.name} is a {self._actor.role}: only a reviewer or an admin yanks and restores."
+            raise NotAllowed(message, role=self._actor.role)
+
+        def change(write: Transaction) -> Revision:
+            revision = get_revision(write.connection, mapping_id)
+            mapping = revision.mapping
+            _check_version(f"Mapping {mapping.id}", revision.version, version, mapping=mapping.id)
+            if is_yank and revision.yanked_at:
+                given = str(revision.yank_reason).rstrip(".")
+                message = f"Mapping {mapping.id} was yanked at {revision.yanked_at}: {given}."
+                raise Conflict(message, mapping=mapping.id, reason=revision.yank_reason)
+            if not is_yank and not revision.yanked_at:
+                message = f"Mapping {mapping.id} is in use: only a yanked revision can be restored."
+                raise Conflict(message, mapping=mapping.id)
+            set_yanked(write, mapping.id, reason if is_yank else None, revision.version + 1)
+            write.log(mapping_subject(mapping.id), architecture_subject(mapping.library, mapping.name), reason=reason)
+            return get_revision(write.connection, mapping.id)
+
+        return self._write_once(Revision, "mapping.yank" if is_yank else "mapping.restore", key, change)
+
     def _write_once(
         self, record: type[Record], action: str, key: Key | None, change: Callable[[Transaction], Record]
     ) -> Record:
-        """Run a change in a transaction, or return its first result if it was run under this key."""
+        """Run a change in a transaction, or return its first result if it was run under this key.
+
+        Raises:
+            KeyReused: If the key came with another request.
+        """
         with self._database.write(action, self._actor.name) as write:
-            replay = find_replay(write, self._actor, key)
+            replay = key and _find_replay(write, self._actor, key)
             if replay:
                 return from_json(record, replay)
             changed = change(write)
-            keep_replay(write, self._actor, key, to_json(changed))
+            if key:  # keep the result, and delete expired ones
+                write.change(delete(_keys).where(_keys.c.created_at <= now(-KEPT)))
+                values = {"request": key.request, "answer": canonical(to_json(changed)), "created_at": now()}
+                write.change(insert(_keys).values(actor=self._actor.name, key=key.key, **values))
         if isinstance(changed, Revision):  # read again: its history now has the change itself
             with self._database.read() as connection:
                 return get_revision(connection, changed.mapping.id)
         return changed
 
-    def _require_reviewer(self) -> None:
-        if not self._actor.may("reviewer"):
-            message = f"{self._actor.name} is a {self._actor.role}: only a reviewer or an admin yanks and restores."
-            raise NotAllowed(message, role=self._actor.role)
 
-    def _get_revision(self, write: Transaction, mapping_id: str, version: int | None) -> Revision:
-        revision = get_revision(write.connection, mapping_id)
-        if version is not None and version != revision.version:
-            current = f"Mapping {revision.mapping.id} is at version {revision.version}, not {version}"
-            message = f"{current}: read it again, then decide."
-            raise StaleVersion(message, mapping=revision.mapping.id, version=revision.version, given=version)
-        return revision
+def _find_replay(write: Transaction, actor: Actor, key: Key) -> dict[str, Any] | None:
+    """Return the result of the first request under a key, or ``None``."""
+    query = select(_keys.c.request, _keys.c.answer).where(_keys.c.actor == actor.name, _keys.c.key == key.key)
+    row = write.connection.execute(query.where(_keys.c.created_at > now(-KEPT))).first()
+    if row is None:
+        return None
+    if row.request != key.request:
+        message = f"Idempotency key {key.key!r} came with another request before: use a new key for a new request."
+        raise KeyReused(message, key=key.key)
+    answer: dict[str, Any] = json.loads(row.answer)
+    return answer
 
 
-def _set_yank_reason(write: Transaction, revision: Revision, yank_reason: str | None, reason: str) -> Revision:
-    mapping = revision.mapping
-    set_yanked(write, mapping.id, yank_reason, revision.version + 1)
-    write.log(mapping_subject(mapping.id), architecture_subject(mapping.library, mapping.name), reason=reason)
-    return get_revision(write.connection, mapping.id)
+def _check_state(
+    submission: Submission, version: int | None, allowed: Collection[SubmissionStatus], operation: str
+) -> None:
+    """Check that a submission has the version a decision is based on, and a status that allows it."""
+    _check_version(f"Submission {submission.id}", submission.version, version, submission=submission.id)
+    if submission.status not in allowed:
+        allowing = f"only one that is {quoted(allowed)} can {operation}"
+        message = f"Submission {submission.id} is {submission.status}: {allowing}."
+        raise Conflict(message, submission=submission.id, status=submission.status)
+
+
+def _check_version(subject: str, version: int, given: int | None, **details: Any) -> None:
+    if given is not None and given != version:
+        message = f"{subject} is at version {version}, not {given}: read it again, then decide."
+        raise StaleVersion(message, **details, version=version, given=given)

@@ -1,12 +1,12 @@
 """Suggest names for targets that match nothing."""
 
+import re
 from collections.abc import Iterable
 from itertools import islice
 
 from ...domain.scans import Scan
 from ...domain.targets import TargetSpec
 from ...errors import nearest
-from .safe_regex import words_of
 
 MOST_NAMES = 5_000
 """Names compared with a target: each comparison takes time."""
@@ -51,19 +51,18 @@ class _Names:
         """Return path ends similar to a target, of as many segments, or else similar to its last segment."""
         segments = target.split(".")
         found = nearest(target, self._ends(len(segments)), NEAR) or nearest(segments[-1], self._ends(1), NEAR)
-        return tuple(found or self._with_role(segments[-1]))
-
-    def _with_role(self, name: str) -> list[str]:
-        """Return names of layers whose role a name describes: ``query`` may be called ``q_proj`` here."""
-        words = set(name.lower().split("_"))
+        if found:
+            return tuple(found)
+        # A name may describe a role: ``query`` may be called ``q_proj`` here.
+        words = set(segments[-1].lower().split("_"))
         layers = (layer for layer in self._layers if words & set(layer.role.split(".")[-1].split("_")))
-        names = dict.fromkeys(layer.name for layer in layers if not layer.name.isdecimal())
-        return [*islice(names, NEAR)]
+        return tuple(islice(dict.fromkeys(layer.name for layer in layers if not layer.name.isdecimal()), NEAR))
 
     def near_regex(self, regex: str) -> tuple[str, ...]:
         """Return names similar to the words of a regex that are not names."""
         known = {segment for path in self._paths for segment in path.split(".")}
-        unknown = [word for word in words_of(regex) if word not in known]
+        words = dict.fromkeys(re.findall(r"\w{3,}", re.sub(r"\\[dw]", " ", regex)))  # shorter ones resemble too many
+        unknown = [word for word in words if word not in known and not word.isdecimal()]
         return tuple(dict.fromkeys(name for word in unknown[:NEAR] for name in nearest(word, self._ends(1), NEAR)))
 
     def _ends(self, length: int) -> list[str]:

@@ -15,7 +15,7 @@ from ..db.database import Transaction
 from ..db.encoding import now
 from ..records import Entry
 from ..store import add_mappings, put_verification
-from .submission_store import get_submission, update_submission
+from .submissions import get_submission, update_submission
 
 
 def decide(

@@ -1,12 +1,10 @@
 """Match untrusted regexes with RE2, whose running time is linear in the text."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from ...domain.submissions import Statement
-from ...domain.targets import TargetMatcher, Targets
+from ...domain.targets import TargetMatcher
 from ...errors import InvalidStatement
 from ...extras import require
 from ...validation.text import explain_invalid_regex
@@ -17,25 +15,12 @@ MOST_MEMORY = 1 << 20
 REGEX_FIELDS = ("target_modules", "exclude_modules", "feedforward_modules")
 
 
-@dataclass(frozen=True)
-class LinearMatcher:
-    """Match untrusted targets by PEFT's rule, as ``TargetMatcher`` of ``domain/targets.py`` does trusted ones."""
+class LinearMatcher(TargetMatcher):
+    """Match untrusted targets: by PEFT's rule, a regex with RE2 instead of ``re``.
 
-    targets: Targets
-
-    def find(self, path: str) -> str | None:
-        """Return the target that matches ``path``, or ``None``.
-
-        Raises:
-            InvalidStatement: If RE2 rejects the regex.
-        """
-        if not isinstance(self.targets, str):
-            return self._suffixes.find(path)
-        return self.targets if self._regex.fullmatch(path) else None
-
-    @cached_property
-    def _suffixes(self) -> TargetMatcher:
-        return TargetMatcher(self.targets)
+    Raises:
+        InvalidStatement: By ``find``, if RE2 rejects the regex.
+    """
 
     @cached_property
     def _regex(self) -> Any:
@@ -76,9 +61,3 @@ def compile_regex(regex: str, field: str = "target_modules") -> Any:
         reason = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error.args[0])
         way_out = "RE2 has no backreferences and no lookaround: use a list of targets, or exclude_modules"
         raise InvalidStatement(f"{field} is not a regex that RE2 accepts: {reason}. {way_out}.", field=field) from None
-
-
-def words_of(regex: str) -> Iterable[str]:
-    """Return the words of a regex, which may be meant as names."""
-    cleaned = "".join(c if c.isalnum() or c == "_" else " " for c in regex.replace("\\d", " ").replace("\\w", " "))
-    return dict.fromkeys(word for word in cleaned.split() if len(word) > 2 and not word.isdecimal())  # noqa: PLR2004 - shorter words resemble too much

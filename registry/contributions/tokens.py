@@ -24,6 +24,7 @@ RESERVED = frozenset({LOCAL.name, "loradar", "loradar-drift"})
 
 LONGEST = timedelta(days=3660)
 USE_NOTED_EVERY = timedelta(minutes=1)
+"""How often the time of use is stored, so that reads rarely write."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHOWN = len(SECRET_PREFIX) + 6
@@ -80,7 +81,9 @@ class Tokens:
             if since is not None and since <= now():
                 message = f"Token {token.prefix}... of {token.name} {ended} at {since}. {_CREATE_ONE}"
                 raise NotAuthenticated(message, token=token.id)
-        self._note_use(token)
+        if token.last_used_at is None or token.last_used_at <= now(-USE_NOTED_EVERY):
+            with self._database.write_unlogged() as connection:
+                connection.execute(update(_tokens).where(_tokens.c.id == token.id).values(last_used_at=now()))
         return Actor(token.name, token.role)
 
     def list(self) -> tuple[Token, ...]:
@@ -107,13 +110,6 @@ class Tokens:
             write.change(update(_tokens).where(is_own).values(revoked_at=revoked.revoked_at))
             write.log(token_subject(token_id), owner=revoked.name)
         return revoked
-
-    def _note_use(self, token: Token) -> None:
-        """Store the time of use, at most once a minute, so that reads rarely write."""
-        if token.last_used_at is not None and token.last_used_at > now(-USE_NOTED_EVERY):
-            return
-        with self._database.write_unlogged() as connection:
-            connection.execute(update(_tokens).where(_tokens.c.id == token.id).values(last_used_at=now()))
 
 
 def _find(connection: Connection, query: Select[Any]) -> list[Token]:

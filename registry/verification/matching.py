@@ -1,12 +1,10 @@
 """Match target specs against the layers of one scan."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from ...domain.layers import Layer
 from ...domain.scans import Scan
-from ...domain.targets import TargetMatcher, Targets, TargetSpec
+from ...domain.targets import TargetMatcher, TargetSpec
 from ...domain.vocabulary import Kind
 
 NOT_A_LAYER = "module"
@@ -38,15 +36,8 @@ class Match:
         return self.kind == "expert_parameter" or self.kind in ADAPTABLE.get(peft_type, WEIGHTS)
 
 
-class Matcher(Protocol):
-    """Find which of its targets matches a path."""
-
-    def find(self, path: str) -> str | None:
-        """Return the target that matches ``path``, or ``None``."""
-
-
 def match_spec(
-    scan: Scan, spec: TargetSpec, peft_type: str, matcher: Callable[[Targets], Matcher] = TargetMatcher
+    scan: Scan, spec: TargetSpec, peft_type: str, matcher: type[TargetMatcher] = TargetMatcher
 ) -> tuple[Match, ...]:
     """Return every match of a spec on a scan for one PEFT type, modules before parameters, in the order of the model.
 

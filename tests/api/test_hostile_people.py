@@ -281,7 +281,7 @@ def test_ten_at_once_do_it_once(service):
 
 def test_a_hundred_open_submissions_are_enough(service, monkeypatch):
     """One person cannot bury the reviewers."""
-    monkeypatch.setattr("loradar.registry.contributions.submission_store.MAX_OPEN", 2)
+    monkeypatch.setattr("loradar.registry.contributions.submissions.MAX_OPEN", 2)
     secret = service.registry.tokens.create("busy", "contributor")[1]
     headers = {"Authorization": f"Bearer {secret}"}
     for number in range(2):
@@ -294,7 +294,7 @@ def test_a_hundred_open_submissions_are_enough(service, monkeypatch):
 
 def test_five_hundred_submissions_a_day_are_enough(service, monkeypatch):
     """Nor can one fill the disk by taking each back: 429, and when to come again."""
-    monkeypatch.setattr("loradar.registry.contributions.submission_store.MAX_A_DAY", 2)
+    monkeypatch.setattr("loradar.registry.contributions.submissions.MAX_A_DAY", 2)
     secret = service.registry.tokens.create("restless", "contributor")[1]
     headers = {"Authorization": f"Bearer {secret}"}
     for number in range(2):

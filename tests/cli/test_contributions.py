@@ -19,7 +19,7 @@ from loradar.domain.submissions import Checked, Difference, Statement, Submissio
 from loradar.domain.targets import TargetSpec
 from loradar.errors import WorkerFailed
 from loradar.registry import read_constants
-from loradar.registry.contributions import submission_store
+from loradar.registry.contributions import submissions
 
 ONE = '{"olmo2": ["q_proj", "v_proj"]}'
 
@@ -491,7 +491,7 @@ def test_drift_is_submitted_once(run, checker, registry, monkeypatch):
 @pytest.mark.parametrize("limit", ["MAX_OPEN", "MAX_A_DAY"])
 def test_drift_that_may_submit_no_more_says_so(run, registry, monkeypatch, limit):
     """What is over a limit is told with the rest, and submitted by a later run."""
-    monkeypatch.setattr(submission_store, limit, 0)
+    monkeypatch.setattr(submissions, limit, 0)
     code, out, _ = run("drift", "--name", "vit")
     assert (code, registry.submissions.list()) == (0, ())
     assert "1 architecture drifted, 0 submissions opened." in out

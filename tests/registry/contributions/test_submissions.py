@@ -14,7 +14,6 @@ from loradar.domain.submissions import Checked, ListedLayer, Statement, Submissi
 from loradar.domain.targets import Formula
 from loradar.errors import Conflict, KeyReused, NotAllowed, StaleVersion, UnknownMapping, UnknownSubmission
 from loradar.registry import Key
-from loradar.registry.contributions import submission_store
 from loradar.registry.contributions import submissions as checks
 from loradar.schema import from_json, to_json
 
@@ -132,7 +131,7 @@ def test_an_open_statement_is_stated_once(scanned):
 
 def test_nobody_has_too_many_open(scanned, monkeypatch):
     """Others may still submit."""
-    monkeypatch.setattr(submission_store, "MAX_OPEN", 1)
+    monkeypatch.setattr(checks, "MAX_OPEN", 1)
     scanned.submissions.add(STATED, ADA)
     with pytest.raises(Conflict, match="ada has 1 open"):
         scanned.submissions.add(state("k_proj"), ADA)
@@ -214,11 +213,11 @@ def test_one_withdraws_what_is_not_decided(scanned):
 def test_a_request_sent_twice_is_done_once(scanned):
     """With its key, by its owner; another request with the same key is refused."""
     key = Key.of("a-key", to_json(STATED))
-    first = scanned.submissions.add(STATED, ADA, key=key)
-    assert scanned.submissions.add(STATED, ADA, key=key) == first
+    first = scanned.backend(ADA).submit(STATED, key=key)
+    assert scanned.backend(ADA).submit(STATED, key=key) == first
     with pytest.raises(KeyReused, match="a-key"):
-        scanned.submissions.add(state("k_proj"), ADA, key=Key.of("a-key", to_json(state("k_proj"))))
-    other = scanned.submissions.add(state("k_proj"), EVE, key=Key.of("a-key", to_json(state("k_proj"))))
+        scanned.backend(ADA).submit(state("k_proj"), key=Key.of("a-key", to_json(state("k_proj"))))
+    other = scanned.backend(EVE).submit(state("k_proj"), key=Key.of("a-key", to_json(state("k_proj"))))
     assert other.id == 2
     scanned.submissions.record_check(1, Checked(find_evidence(STATED)))
     review = Key.of("b-key", "approve")
@@ -233,10 +232,10 @@ def test_a_request_sent_twice_is_done_once(scanned):
 def test_a_key_is_forgotten_after_a_day(scanned, monkeypatch):
     """Then the request counts as a new one."""
     key = Key.of("a-key", 1)
-    scanned.submissions.add(STATED, ADA, key=key)
-    monkeypatch.setattr("loradar.registry.contributions.idempotency.KEPT", timedelta())
+    scanned.backend(ADA).submit(STATED, key=key)
+    monkeypatch.setattr("loradar.registry.contributions.local_backend.KEPT", timedelta())
     with pytest.raises(Conflict, match="is equal"):
-        scanned.submissions.add(STATED, ADA, key=key)
+        scanned.backend(ADA).submit(STATED, key=key)
 
 
 def test_each_submission_is_checked_by_one_worker(scanned):
