@@ -9,49 +9,33 @@ from fastapi.concurrency import run_in_threadpool
 
 from ..settings import Settings
 from .dependencies import LazyRegistry
-from .error_responses import ALWAYS
-from .errors import add_error_handlers
-from .json_bodies import BodyLimitMiddleware
-from .metrics import Metrics, MetricsMiddleware
-from .openapi import TAGS, describe, operation_id
-from .rate_limits import Limiter, RateLimitMiddleware
-from .routes import (
-    architectures,
-    export,
-    history,
-    mappings,
-    operations,
-    revisions,
-    scan,
-    snapshot,
-    submissions,
-    targets,
-    tokens,
-)
-from .snapshot_files import Snapshots
+from .errors import ALWAYS, add_error_handlers
+from .middleware import BodyLimitMiddleware, Limiter, Metrics, MetricsMiddleware, RateLimitMiddleware
+from .openapi import TAGS, DescribedApp, operation_id
+from .routes import architectures, export, history, mappings, operations, scan, snapshot, submissions, targets, tokens
 from .workers import Checker, Workers
 
 DESCRIPTION = "Which layers an adapter should go on, for every registered model architecture."
 
-RESOURCES = (
-    export,
-    operations,
-    targets,
-    architectures,
-    history,
-    mappings,
-    revisions,
-    submissions,
-    scan,
-    snapshot,
-    tokens,
+ROUTERS = (
+    export.router,
+    operations.router,
+    targets.router,
+    architectures.router,
+    history.router,
+    mappings.router,
+    mappings.writes,
+    submissions.router,
+    scan.router,
+    snapshot.router,
+    tokens.router,
 )
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Build the service for a registry, which the first request that needs it opens."""
     settings = settings or Settings.from_environment()
-    app = FastAPI(
+    app = DescribedApp(
         title="loradar",
         version=version("loradar"),
         description=DESCRIPTION,
@@ -60,22 +44,24 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         responses=ALWAYS,
         openapi_tags=TAGS,
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/"}],
         generate_unique_id_function=operation_id,
         redirect_slashes=False,
     )
     app.state.settings = settings
     app.state.registry = LazyRegistry(settings)
     app.state.exports = export.Exports()
-    app.state.snapshots = Snapshots(settings)
+    app.state.snapshots = snapshot.Snapshots(settings)
     app.state.limiter = Limiter(settings.limits)
-    app.state.metrics = Metrics(app.version, app.state.registry)
+    app.state.metrics = Metrics(app.version)
+    app.state.metrics.registry.register(operations.RegistryCollector(app.state.registry))
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(RateLimitMiddleware, limiter=app.state.limiter)
     app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
     add_error_handlers(app)
-    for resource in RESOURCES:
-        app.include_router(resource.router)
-    describe(app)
+    for router in ROUTERS:
+        app.include_router(router)
     return app
 
 

@@ -1,13 +1,28 @@
-"""Provide what handlers depend on: the open registry, and validated path and query parameters."""
+"""Provide the arguments of handlers: registry, parameters, the author and condition of a write; tag responses."""
 
+from collections.abc import Callable
+from hashlib import sha256
+from http import HTTPStatus
 from threading import Lock
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.dependencies.models import Dependant
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.responses import JSONResponse, Response
 
+from ..domain.changes import Revision
+from ..domain.identities import Actor, TokenRole
+from ..domain.submissions import Submission
 from ..domain.vocabulary import Library
-from ..registry import Registry
+from ..errors import NotAllowed, NotAuthenticated
+from ..registry import Key, Registry
+from ..schema import to_json
 from ..settings import Settings
+
+if TYPE_CHECKING:
+    from .middleware import Limiter
 
 NAME_LENGTH = 255
 NAME_PATTERN = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
@@ -15,6 +30,11 @@ PLACE_PATTERN = r"^(transformers|timm|diffusers|torch):[^\s\x00-\x1f\x7f-\x9f]+"
 """Start of a pagination cursor: an architecture."""
 LARGEST_NUMBER = 2**31 - 1
 """Largest id of a submission or token: what every database can compare."""
+
+CACHE_CONTROL = "public, max-age=60"
+"""A minute: new revisions are rare, and every response can be revalidated by its tag."""
+
+TAG_PATTERN = r'^(\*|"v[1-9][0-9]{0,8}")$'
 
 
 class LazyRegistry:
@@ -53,12 +73,7 @@ OpenRegistry = Annotated[Registry, Depends(get_registry)]
 
 Name = Annotated[
     str,
-    Path(
-        max_length=NAME_LENGTH,
-        pattern=NAME_PATTERN,
-        description="Name of the architecture",
-        examples=["llama"],
-    ),
+    Path(max_length=NAME_LENGTH, pattern=NAME_PATTERN, description="Name of the architecture", examples=["llama"]),
 ]
 LibraryName = Annotated[Library, Path(description="Library the architecture belongs to", examples=["transformers"])]
 LibraryQuery = Annotated[Library, Query(description="Library the architecture belongs to")]
@@ -71,3 +86,146 @@ VersionQuery = Annotated[
         examples=["5.23.0"],
     ),
 ]
+
+bearer = HTTPBearer(
+    bearerFormat="lrd_...",
+    scheme_name="token",
+    description="A token with a role: contributor, reviewer or admin. `loradar token create` makes one.",
+    auto_error=False,
+)
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]
+
+
+def authenticate(request: Request, registry: OpenRegistry, credentials: Credentials) -> Actor:
+    """Return the owner of a request's token.
+
+    Raises:
+        NotAuthenticated: If there is no token, or an invalid one.
+        TooManyRequests: If the address sent too many invalid tokens, or the owner too many requests.
+    """
+    state = request.state
+    known: Actor | None = getattr(state, "actor", None)
+    if known:  # by ``require_actor``, before the body was read
+        return known
+    if credentials is None:
+        message = "This needs a token: send 'Authorization: Bearer lrd_...'; an admin makes one: loradar token create."
+        raise NotAuthenticated(message)
+    limiter: Limiter = request.app.state.limiter
+    limiter.require_left("failed", state.address, state.limits_applied)
+    try:
+        actor = registry.tokens.authenticate(credentials.credentials)
+    except NotAuthenticated:
+        limiter.take("failed", state.address, state.limits_applied)
+        raise
+    state.actor = actor
+    limiter.take("token", actor.name, state.limits_applied)
+    return actor
+
+
+Anybody = Annotated[Actor, Depends(authenticate)]
+
+
+async def require_actor(request: Request) -> None:
+    """Authenticate a request before its body is read.
+
+    Raises:
+        LoradarError: As ``authenticate``.
+    """
+    credentials = await bearer(request)
+    await run_in_threadpool(lambda: authenticate(request, get_registry(request), credentials))
+
+
+def needs_actor(dependant: Dependant) -> bool:
+    """Return whether a handler depends on an authenticated actor."""
+    return dependant.call is authenticate or any(map(needs_actor, dependant.dependencies))
+
+
+def _require_role(role: TokenRole) -> Callable[[Actor], Actor]:
+    def check(actor: Anybody) -> Actor:
+        if not actor.may(role):
+            message = f"This needs the role {role!r}; the token of {actor.name!r} has {actor.role!r}. Ask an admin."
+            raise NotAllowed(message, needs=role, role=actor.role)
+        return actor
+
+    return check
+
+
+Contributor = Annotated[Actor, Depends(_require_role("contributor"))]
+Reviewer = Annotated[Actor, Depends(_require_role("reviewer"))]
+Admin = Annotated[Actor, Depends(_require_role("admin"))]
+
+IfMatch = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        pattern=TAG_PATTERN,
+        description="`ETag` of the version read: the write is rejected with 412 if it has changed since",
+        examples=['"v2"'],
+    ),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern=r"^[!-~]([ -~]{0,253}[!-~])?$",
+        max_length=255,
+        description="Your name for this write: repeated with the same request, it gets the first response",
+        examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
+    ),
+]
+
+
+def parse_version(if_match: IfMatch = None) -> int | None:
+    """Return the version a write is based on; ``None`` for any version."""
+    return None if if_match in (None, "*") else int(str(if_match)[2:-1])
+
+
+async def make_key(request: Request, key: IdempotencyKey = None) -> Key | None:
+    """Return the idempotency key with a digest of the request, so that it cannot be reused for another request."""
+    if key is None:
+        return None
+    condition = request.headers.get("If-Match", "")
+    content = f"{request.method}\n{request.url.path}\n{condition}\n".encode() + await request.body()
+    return Key(key, "sha256:" + sha256(content).hexdigest())
+
+
+Version = Annotated[int | None, Depends(parse_version)]
+WriteKey = Annotated[Key | None, Depends(make_key)]
+
+TAGGED: dict[str, Any] = {
+    "headers": {"ETag": {"description": "Its version, for `If-Match`", "schema": {"type": "string"}, "example": '"v2"'}}
+}
+"""OpenAPI for the header of a response that has a version."""
+
+
+def version_tag(version: int) -> str:
+    """Return the ``ETag`` of a version."""
+    return f'"v{version}"'
+
+
+def versioned(record: Revision | Submission, status: int = HTTPStatus.OK, **headers: str) -> JSONResponse:
+    """Return the response of a write: the record, tagged with its version."""
+    return JSONResponse(
+        to_json(record), status, {"ETag": version_tag(record.version), "Cache-Control": "no-store", **headers}
+    )
+
+
+def cached(request: Request, response: Response) -> Response:
+    """Return a response tagged by its bytes, or 304 if ``If-None-Match`` names the tag."""
+    return tagged(request, response, f'"{sha256(bytes(response.body)).hexdigest()[:32]}"', CACHE_CONTROL)
+
+
+def tagged(request: Request, response: Response, tag: str, cache_control: str) -> Response:
+    """Return a response with a tag, or 304 if ``If-None-Match`` names the tag."""
+    headers = {"ETag": tag, "Cache-Control": cache_control}
+    if names_tag(request.headers.get("If-None-Match", ""), tag):
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    response.headers.update(headers)
+    return response
+
+
+def names_tag(condition: str, tag: str) -> bool:
+    """Return whether an ``If-None-Match`` header names a tag; weak comparison, as RFC 9110, 13.1.2 requires."""
+    named = {part.strip().removeprefix("W/") for part in condition.split(",")}
+    return tag in named or "*" in named

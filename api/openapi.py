@@ -3,7 +3,6 @@
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
@@ -54,44 +53,30 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def describe(app: FastAPI) -> None:
-    """Replace the application's ``openapi``; the document is made on first use."""
+class DescribedApp(FastAPI):
+    """An application whose OpenAPI document is completed when it is made, on first use."""
 
-    def make() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _complete(
-                get_openapi(
-                    title=app.title,
-                    version=app.version,
-                    description=app.description,
-                    routes=app.routes,
-                    tags=app.openapi_tags,
-                    license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-                    servers=[{"url": "/"}],
-                )
-            )
-        return app.openapi_schema
-
-    app.openapi = make  # type: ignore[method-assign]  # the framework's own way to do this
-
-
-def _complete(document: dict[str, Any]) -> dict[str, Any]:
-    components = document["components"]
-    components["headers"] = _HEADERS
-    # The worker reads the body of a scan, not the framework.
-    schema = TypeAdapter(ScanRequest).json_schema(ref_template=_REF)
-    components["schemas"] |= schema.pop("$defs")
-    components["schemas"]["ScanRequest"] = schema
-    content = document["paths"]["/v1/scan"]["post"]["requestBody"]["content"]
-    content["application/json"]["examples"] = _SCAN_EXAMPLES
-    limits = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
-    for methods in document["paths"].values():
-        for operation in methods.values():
-            for parameter in operation.get("parameters", ()):
-                parameter["schema"] = _without_null(parameter["schema"])
-            for response in operation["responses"].values():
-                response["headers"] = {**response.get("headers", {}), **limits}
-    return document
+    def openapi(self) -> dict[str, Any]:
+        """Return the document."""
+        if self.openapi_schema is not None:
+            return self.openapi_schema
+        document = super().openapi()
+        components = document["components"]
+        components["headers"] = _HEADERS
+        # The worker reads the body of a scan, not the framework.
+        schema = TypeAdapter(ScanRequest).json_schema(ref_template=_REF)
+        components["schemas"] |= schema.pop("$defs")
+        components["schemas"]["ScanRequest"] = schema
+        content = document["paths"]["/v1/scan"]["post"]["requestBody"]["content"]
+        content["application/json"]["examples"] = _SCAN_EXAMPLES
+        limits = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
+        for methods in document["paths"].values():
+            for operation in methods.values():
+                for parameter in operation.get("parameters", ()):
+                    parameter["schema"] = _without_null(parameter["schema"])
+                for response in operation["responses"].values():
+                    response["headers"] = {**response.get("headers", {}), **limits}
+        return document
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,27 +1,116 @@
-"""Describe and validate the bodies of requests."""
+"""Parse and validate the bodies of requests: unambiguous JSON of bounded width, of exactly the declared types."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from email.message import Message as Header
+from http import HTTPStatus
+from itertools import chain
 from typing import Annotated, Any
 
+from fastapi import HTTPException, Request, Response
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, WithJsonSchema, field_validator
 
 from ..domain.identities import TokenRole
 from ..domain.submissions import ReviewDecision, Statement
 from ..domain.vocabulary import Library
-from ..validation.statements import WHOLE, NameField, StatementBody, TargetsField, rejecting
-from ..validation.text import HIDDEN, NAME_PATTERN, explain_invalid_reason
-from .dependencies import NAME_LENGTH
+from ..errors import InvalidRequest
+from ..validation.statements import STRICT, WHOLE, NameField, StatementBody, TargetsField, rejecting
+from ..validation.text import HIDDEN, NAME_PATTERN, explain_invalid_reason, parse_json
+from .dependencies import NAME_LENGTH, needs_actor, require_actor
 from .dependencies import NAME_PATTERN as LOOKUP_PATTERN
+
+JSON = "application/json"
+IDENTITY = "identity"
+"""The ``Content-Encoding`` of an uncompressed body."""
+
+SINGLE_HEADERS = ("Authorization", "Content-Encoding", "Content-Type", "Idempotency-Key", "If-Match")
+"""Headers that decide what is done, or for whom."""
+
+MOST_NAMES = 64
+"""Names of an object in a body; an architecture's own configuration may have more."""
 
 TEXT_LENGTH = 4_000
 MOST_DAYS = 3_660
 MAX_QUESTIONS = 256
 
 
-class _Request(BaseModel):
-    """A body with exactly these fields, of exactly these types."""
+class StrictRequest(Request):
+    """A request whose JSON is parsed strictly."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    async def json(self) -> Any:
+        """Parse the body.
+
+        Raises:
+            InvalidRequest: If it is not JSON, or is ambiguous.
+        """
+        if not hasattr(self, "_json"):
+            self._json = parse_json(await self.body())
+        return self._json
+
+
+class StrictRoute(APIRoute):
+    """A route whose body is declared as JSON and parsed strictly, after the token is checked if it needs one."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, wrapped in the checks of headers, token and body."""
+        handle = super().get_route_handler()
+        is_protected = needs_actor(self.dependant)
+
+        async def handle_strictly(request: Request) -> Response:
+            strict = StrictRequest(request.scope, request.receive)
+            require_single_headers(request)
+            if is_protected:
+                await require_actor(strict)
+            if self.body_field:
+                require_json(request)
+                if await strict.body():  # parsed here: an error raised where FastAPI parses it becomes a bare 400
+                    require_narrow(await strict.json())
+            return await handle(strict)
+
+        return handle_strictly
+
+
+def require_single_headers(request: Request) -> None:
+    """Check that no deciding header is repeated: two readers could each use another value.
+
+    Raises:
+        InvalidRequest: If one is repeated.
+    """
+    for name in SINGLE_HEADERS:
+        if len(request.headers.getlist(name)) > 1:
+            message = f"The header {name} is repeated: send it once."
+            raise InvalidRequest(message, field=f"header.{name}")
+
+
+def require_narrow(body: Any) -> None:
+    """Check that no object has more names than any of ours: validation would report every one of them.
+
+    Raises:
+        InvalidRequest: If one has.
+    """
+    lists = (value for value in body.values() if isinstance(value, list)) if isinstance(body, dict) else ()
+    for item in chain([body], *lists):
+        if isinstance(item, dict) and len(item) > MOST_NAMES:
+            message = f"An object in the body has {len(item)} names; the limit is {MOST_NAMES}. See /openapi.json."
+            raise InvalidRequest(message, field="body", limit=MOST_NAMES)
+
+
+def require_json(request: Request) -> None:
+    """Check that the headers declare an uncompressed JSON body.
+
+    Raises:
+        HTTPException: 415, with the value sent and the one to send.
+    """
+    given = request.headers.get("Content-Type", "")
+    header = Header()
+    header["Content-Type"] = given
+    if not given or header.get_content_type() != JSON:
+        detail = f"Unsupported Content-Type {given[:100]!r}: send {JSON}."
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept": JSON})
+    encoding = request.headers.get("Content-Encoding", IDENTITY)
+    if encoding.strip().lower() != IDENTITY:
+        detail = f"Unsupported Content-Encoding {encoding[:100]!r}: send the body uncompressed."
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept-Encoding": IDENTITY})
 
 
 _SHOWN = rf"^[^{HIDDEN}]*[^{HIDDEN}\s][^{HIDDEN}]*$"
@@ -62,10 +151,10 @@ class BatchQuestions(BaseModel):
     questions: list[Question] = Field(min_length=1, max_length=MAX_QUESTIONS)
 
 
-class TokenRequest(_Request):
+class TokenRequest(BaseModel):
     """A new token."""
 
-    model_config = ConfigDict(
+    model_config = STRICT | ConfigDict(
         json_schema_extra={"examples": [{"name": "ada", "role": "contributor", "expires_days": 365}]}
     )
 
@@ -80,10 +169,10 @@ class TokenRequest(_Request):
     )
 
 
-class ReviewRequest(_Request):
+class ReviewRequest(BaseModel):
     """The decision of a reviewer."""
 
-    model_config = ConfigDict(
+    model_config = STRICT | ConfigDict(
         json_schema_extra={
             "examples": [{"decision": "approve", "comment": "Reaches query and value of all 16 blocks, proved live."}]
         }
@@ -93,10 +182,10 @@ class ReviewRequest(_Request):
     comment: Text = Field(description="Reasons, for the submitter and the audit log")
 
 
-class ReasonRequest(_Request):
+class ReasonRequest(BaseModel):
     """The reason of an operation."""
 
-    model_config = ConfigDict(
+    model_config = STRICT | ConfigDict(
         json_schema_extra={"examples": [{"reason": "Reaches the vision tower too; submission 9 says it better."}]}
     )
 

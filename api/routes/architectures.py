@@ -9,7 +9,7 @@ from ...domain.mappings import ArchitectureDetail, ArchitecturePage, NeighbourLi
 from ...domain.vocabulary import Library
 from ...schema import to_json
 from ..dependencies import NAME_LENGTH, PLACE_PATTERN, LibraryName, Name, OpenRegistry
-from ..error_responses import NOT_FOUND
+from ..errors import NOT_FOUND
 
 router = APIRouter(prefix="/v1", tags=["architectures"])
 

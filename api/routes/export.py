@@ -7,8 +7,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from ...registry import Registry, constants_python
-from ..conditional_requests import cached
-from ..dependencies import OpenRegistry
+from ..dependencies import OpenRegistry, cached
 
 router = APIRouter(prefix="/v1/export", tags=["export"])
 

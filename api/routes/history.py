@@ -10,7 +10,7 @@ from ...domain.changes import ArchitectureHistory, ChangePage
 from ...domain.mappings import ArchitectureSlots
 from ...schema import to_json
 from ..dependencies import LibraryName, Name, OpenRegistry
-from ..error_responses import NOT_FOUND
+from ..errors import NOT_FOUND
 
 router = APIRouter(prefix="/v1")
 

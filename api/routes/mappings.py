@@ -1,6 +1,6 @@
-"""``/v1/mappings``: list the mappings in use, get a revision with its history, and compare two."""
+"""``/v1/mappings``: list the mappings in use; get, yank and restore a revision; compare two."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from starlette.responses import JSONResponse
@@ -11,11 +11,23 @@ from ...domain.submissions import Difference
 from ...domain.vocabulary import Library, SourceKind, Status
 from ...registry import mapping_place
 from ...schema import to_json
-from ..dependencies import NAME_LENGTH, PLACE_PATTERN, OpenRegistry
-from ..error_responses import NOT_FOUND
+from ..dependencies import (
+    NAME_LENGTH,
+    PLACE_PATTERN,
+    TAGGED,
+    OpenRegistry,
+    Reviewer,
+    Version,
+    WriteKey,
+    version_tag,
+    versioned,
+)
+from ..errors import NOT_FOUND, WRITES, error_responses
+from ..requests import ReasonRequest, StrictRoute
 from .architectures import PartQuery
 
 router = APIRouter(prefix="/v1/mappings", tags=["mappings"])
+writes = APIRouter(prefix="/v1/mappings", tags=["mappings"], route_class=StrictRoute)
 
 MAX_PAGE = 200
 ID_PATTERN = r"^(sha256:)?[0-9a-f]{8,64}$"
@@ -81,7 +93,7 @@ def get_mapping(registry: OpenRegistry, mapping_id: MappingId) -> JSONResponse:
     """Return a revision, in use or yanked, with its changes: actor, time and reason."""
     revision = registry.get_revision(mapping_id)
     # A new verification changes the body but not the version: the tag is for writes, and never gives a 304.
-    headers = {"ETag": f'"v{revision.version}"', "Cache-Control": "no-cache"}
+    headers = {"ETag": version_tag(revision.version), "Cache-Control": "no-cache"}
     return JSONResponse(to_json(revision), headers=headers)
 
 
@@ -93,3 +105,24 @@ def get_mapping(registry: OpenRegistry, mapping_id: MappingId) -> JSONResponse:
 def compare_mappings(registry: OpenRegistry, mapping_id: MappingId, against: OtherId) -> JSONResponse:
     """Return the layers that only one of two mappings of an architecture matches."""
     return JSONResponse(to_json(registry.compare(mapping_id, against)))
+
+
+def _documented(description: str) -> dict[int | str, dict[str, Any]]:
+    success = {"model": Revision, "description": description, **TAGGED}
+    return {200: success, **WRITES, **error_responses(404, 409, 412)}
+
+
+@writes.post("/{mapping_id}/yank", summary="Yank a revision", responses=_documented("The revision, out of use"))
+def yank_mapping(  # noqa: PLR0913, PLR0917 - a decision and its basis
+    registry: OpenRegistry, by: Reviewer, mapping_id: MappingId, version: Version, key: WriteKey, body: ReasonRequest
+) -> JSONResponse:
+    """Take a revision out of use, so that lookups ignore it. For reviewers."""
+    return versioned(registry.backend(by).yank(mapping_id, body.reason, version=version, key=key))
+
+
+@writes.post("/{mapping_id}/restoration", summary="Restore a revision", responses=_documented("The revision, in use"))
+def restore_mapping(  # noqa: PLR0913, PLR0917 - as above
+    registry: OpenRegistry, by: Reviewer, mapping_id: MappingId, version: Version, key: WriteKey, body: ReasonRequest
+) -> JSONResponse:
+    """Take a yanked revision into use again. For reviewers."""
+    return versioned(registry.backend(by).restore(mapping_id, body.reason, version=version, key=key))

@@ -1,18 +1,23 @@
 """``/``, ``/healthz``, ``/readyz`` and ``/metrics``: find the resources, and watch the service."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fastapi import APIRouter, Request
 from prometheus_client import generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
 from starlette.responses import JSONResponse, Response
 
+from ...domain.submissions import SUBMISSION_STATUSES
+from ...errors import LoradarError
 from ...schema import Config, schema_config, to_json
-from ..dependencies import OpenRegistry
+from ..dependencies import LazyRegistry, OpenRegistry
 
 if TYPE_CHECKING:
-    from ..metrics import Metrics
+    from ..middleware import Metrics
 
 router = APIRouter(tags=["operations"])
 
@@ -87,6 +92,31 @@ class Readiness:
     serial: int
     checks: str
     """`running`, or the reason why submissions wait for their checks."""
+
+
+class RegistryCollector:
+    """Collect the registry's gauges when the metrics are read."""
+
+    def __init__(self, lazy: LazyRegistry) -> None:
+        self._lazy = lazy
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the gauges; if the registry cannot be read, only the one that reports it."""
+        readable = GaugeMetricFamily("loradar_registry_readable", "Whether the registry can be read.")
+        try:
+            registry = self._lazy.get()
+            serial, submissions = registry.serial(), registry.count_submissions()
+        except LoradarError:
+            readable.add_metric((), 0)
+            yield readable
+            return
+        readable.add_metric((), 1)
+        yield readable
+        yield GaugeMetricFamily("loradar_registry_serial", "Writes that changed something.", value=serial)
+        by_status = GaugeMetricFamily("loradar_submissions", "Submissions by status.", labels=("status",))
+        for status in SUBMISSION_STATUSES:
+            by_status.add_metric((status,), submissions.get(status, 0))
+        yield by_status
 
 
 @router.get("/", summary="List the resources", responses={200: {"model": Index}})

@@ -7,8 +7,8 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from ...domain.scans import Scan
-from ..error_responses import error_responses
-from ..json_bodies import JSON, require_json
+from ..errors import error_responses
+from ..requests import JSON, require_json
 
 if TYPE_CHECKING:
     from ..workers import Workers

@@ -18,12 +18,22 @@ from ...domain.submissions import (
 from ...domain.vocabulary import Library
 from ...sandbox.tasks import precheck
 from ...schema import to_json
-from ..authentication import Contributor, Reviewer
-from ..conditional_requests import TAGGED, Version, WriteKey, tagged, version_tag
-from ..dependencies import LARGEST_NUMBER, NAME_LENGTH, NAME_PATTERN, OpenRegistry
-from ..error_responses import NOT_FOUND, WRITES, error_responses
-from ..json_bodies import StrictRoute
-from ..requests import ReasonRequest, ReviewRequest, SubmissionRequest
+from ..dependencies import (
+    LARGEST_NUMBER,
+    NAME_LENGTH,
+    NAME_PATTERN,
+    TAGGED,
+    Contributor,
+    OpenRegistry,
+    Reviewer,
+    Version,
+    WriteKey,
+    tagged,
+    version_tag,
+    versioned,
+)
+from ..errors import NOT_FOUND, WRITES, error_responses
+from ..requests import ReasonRequest, ReviewRequest, StrictRoute, SubmissionRequest
 
 router = APIRouter(prefix="/v1/submissions", tags=["submissions"], route_class=StrictRoute)
 
@@ -38,13 +48,6 @@ _LINKS = {
     "withdraw": {"operationId": "withdraw_submission", "parameters": _ID},
 }
 _ETAG_EXAMPLE = {"content": {"application/json": {"example": to_json(SUBMISSION_EXAMPLE)}}}
-
-
-def _response(
-    submission: Submission, status: int = HTTPStatus.OK, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    tagged = {"ETag": version_tag(submission.version), "Cache-Control": "no-store", **(headers or {})}
-    return JSONResponse(to_json(submission), status, tagged)
 
 
 def _documented(description: str) -> dict[str, Any]:
@@ -75,7 +78,7 @@ def add_submission(
         precheck(statement)
     submission = registry.backend(by).submit(statement, key=key)
     request.app.state.checker.wake()
-    return _response(submission, HTTPStatus.ACCEPTED, {"Location": f"/v1/submissions/{submission.id}"})
+    return versioned(submission, HTTPStatus.ACCEPTED, Location=f"/v1/submissions/{submission.id}")
 
 
 @router.get(
@@ -145,7 +148,7 @@ def review_submission(  # noqa: PLR0913, PLR0917 - a decision and its basis
 ) -> JSONResponse:
     """Approve or reject another person's submission; an approved one is published at once. For reviewers."""
     decision, comment = body.decision, body.comment
-    return _response(registry.backend(by).review(submission_id, decision, comment, version=version, key=key))
+    return versioned(registry.backend(by).review(submission_id, decision, comment, version=version, key=key))
 
 
 @router.post(
@@ -166,4 +169,4 @@ def withdraw_submission(  # noqa: PLR0913, PLR0917 - as above
     body: ReasonRequest,
 ) -> JSONResponse:
     """Withdraw a submission before it is decided. For its submitter, and for admins."""
-    return _response(registry.backend(by).withdraw(submission_id, body.reason, version=version, key=key))
+    return versioned(registry.backend(by).withdraw(submission_id, body.reason, version=version, key=key))

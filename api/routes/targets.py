@@ -9,11 +9,9 @@ from ...domain.mappings import BatchAnswers, Mapping
 from ...errors import DatabaseUnusable, LoradarError
 from ...registry import Registry
 from ...schema import to_json
-from ..conditional_requests import cached_json
-from ..dependencies import LibraryQuery, Name, OpenRegistry, VersionQuery
-from ..error_responses import NOT_FOUND, error_responses
-from ..json_bodies import StrictRoute
-from ..requests import BatchQuestions, Question
+from ..dependencies import LibraryQuery, Name, OpenRegistry, VersionQuery, cached
+from ..errors import NOT_FOUND, error_responses
+from ..requests import BatchQuestions, Question, StrictRoute
 
 router = APIRouter(prefix="/v1", tags=["targets"], route_class=StrictRoute)
 
@@ -52,7 +50,7 @@ def get_targets(  # noqa: PLR0913 - the query's fields
 ) -> Response:
     """Return the mapping to use for an architecture: target spec, source, revision and verification."""
     mapping = registry.lookup(model_type, peft_type, preset, library, library_version)
-    return cached_json(request, to_json(mapping))
+    return cached(request, JSONResponse(to_json(mapping)))
 
 
 @router.post(

@@ -8,11 +8,9 @@ from starlette.responses import JSONResponse
 
 from ...domain.identities import Actor, NewToken, Token, TokenList
 from ...schema import to_json
-from ..authentication import Admin, Anybody
-from ..dependencies import LARGEST_NUMBER, OpenRegistry
-from ..error_responses import WRITES, error_responses
-from ..json_bodies import StrictRoute
-from ..requests import TokenRequest
+from ..dependencies import LARGEST_NUMBER, Admin, Anybody, OpenRegistry
+from ..errors import WRITES, error_responses
+from ..requests import StrictRoute, TokenRequest
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"], route_class=StrictRoute)
 

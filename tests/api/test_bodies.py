@@ -11,8 +11,7 @@ import pytest
 from patience import patience
 
 from loradar.api import running
-from loradar.api.json_bodies import LARGER, LARGEST_BODY, LARGEST_STATEMENT
-from loradar.api.rate_limits import LOGGER
+from loradar.api.middleware import LARGER, LARGEST_BODY, LARGEST_STATEMENT, LOGGER
 from loradar.settings import Settings
 
 JSON = {"Content-Type": "application/json"}

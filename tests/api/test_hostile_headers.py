@@ -9,7 +9,7 @@ import pytest
 from attack import attacked, parse, read_all, refused
 from patience import patience, wait_until
 
-from loradar.api import json_bodies, protocol
+from loradar.api import middleware, protocol
 
 JSON = "Content-Type: application/json"
 STATED = {"name": "olmo2", "target_modules": ["q_proj", "v_proj"]}
@@ -324,7 +324,7 @@ def test_who_sends_a_head_for_ever_is_hung_up_on(service, monkeypatch):
 
 def test_who_sends_a_body_for_ever_is_hung_up_on(service, monkeypatch):
     """408, however little is missing; others are answered meanwhile."""
-    monkeypatch.setattr(json_bodies, "BODY_SECONDS", 0.3)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.3)
     content = json.dumps(STATED).encode()
     with service.unharmed(), connect(service) as slow:
         head = f"POST /v1/submissions HTTP/1.1\r\nHost: a\r\n{JSON}\r\nContent-Length: {len(content)}\r\n"

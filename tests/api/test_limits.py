@@ -7,7 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from loradar.api import create_app
-from loradar.api.rate_limits import Limiter, client_of
+from loradar.api.middleware import Limiter, client_of
 from loradar.errors import InvalidRequest, TooManyRequests
 from loradar.settings import LIMITS_VARIABLE, PROXIES_VARIABLE, WORKERS_VARIABLE, RequestLimits, Settings
 

@@ -10,8 +10,8 @@ from patience import patience
 from records_zoo import make_scan
 from shapes import documented
 
-from loradar.api import snapshot_files as snapshots
-from loradar.api.snapshot_files import Snapshots
+from loradar.api.routes import snapshot as snapshots
+from loradar.api.routes.snapshot import Snapshots
 from loradar.errors import Overloaded, SignatureInvalid
 from loradar.registry import Registry
 from loradar.snapshots import SnapshotKey, check_snapshot

@@ -1,29 +1,31 @@
-"""Rate-limit requests by address and by token, and log rejected writes.
+"""Wrap every request: count it, limit its rate and its body, and log rejected writes.
 
-Requests are counted in the memory of each process, in windows of a minute that begin with the first request: several
-processes behind one address allow that many times as much. The headers are those of
+Each process counts its own requests, in memory. Rate limits have windows of a minute that begin with the first request:
+several processes behind one address allow that many times as much. The headers are those of
 draft-ietf-httpapi-ratelimit-headers.
 """
 
 import logging
 import time
+from asyncio import get_running_loop, timeout_at
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from typing import Any
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import TooManyRequests
 from ..settings import RequestLimits
-from .errors import error_response
+from .errors import error_response, http_error_response
 
 LOGGER = logging.getLogger("loradar.api")
 """One line for each rejected write. It holds no secret: it names the token's owner and the route."""
@@ -47,6 +49,82 @@ _LIMITED = {
     "failed": "requests with invalid tokens from your address",
     "scan": "scans from your address",
 }
+
+KIBIBYTE = 1 << 10
+LARGEST_BODY = 64 * KIBIBYTE
+"""Bytes of a body; its longest text may have 4,000 characters, of up to 12 bytes each as JSON escapes."""
+
+LARGEST_BATCH = 256 * KIBIBYTE
+LARGEST_STATEMENT = 1024 * KIBIBYTE
+LARGEST_SCAN = 16 * 1024 * KIBIBYTE
+"""Bytes of a scan request: a list of layers is long."""
+
+LARGER = {"/v1/targets:batch": LARGEST_BATCH, "/v1/submissions": LARGEST_STATEMENT, "/v1/scan": LARGEST_SCAN}
+"""Bytes of a body on the routes that need more."""
+
+BODY_SECONDS = 60.0
+"""Time to receive a body, counted from the end of the headers."""
+
+NO_ROUTE = "none"
+"""Label of requests that match no route: their paths are arbitrary text, without end."""
+
+OTHER_METHOD = "OTHER"
+_METHODS = frozenset(HTTPMethod)
+
+
+class Metrics:
+    """The metrics of requests; a collector adds those of the registry.
+
+    Attributes:
+        registry: prometheus-client's registry, of this application alone.
+    """
+
+    def __init__(self, version: str) -> None:
+        self.registry = CollectorRegistry()
+        Info("loradar", "The version that runs.", registry=self.registry).info({"version": version})
+        self._requests = Counter(
+            "loradar_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "loradar_http_request_duration_seconds",
+            "Time to the end of a response.",
+            ("method", "route"),
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one request."""
+        label = method if method in _METHODS else OTHER_METHOD
+        self._requests.labels(label, route, str(status)).inc()
+        self._seconds.labels(label, route).observe(seconds)
+
+
+class MetricsMiddleware:
+    """Count each request under the template of its route."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and count it; one that fails without a response counts as 500."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        finally:
+            route = getattr(scope.get("route"), "path", None) or NO_ROUTE
+            self._metrics.count(scope["method"], route, status, time.perf_counter() - started)
 
 
 class Limiter:
@@ -163,3 +241,49 @@ def client_of(scope: Mapping[str, Any]) -> str:
         mapped = address.ipv4_mapped
         return str(mapped or ip_network((int(address), NETWORK_BITS), strict=False))
     return str(address)
+
+
+class BodyLimitMiddleware:
+    """Reject a body over its limit of size or time before the rest is read, with or without a ``Content-Length``."""
+
+    def __init__(self, app: ASGIApp, limit: int = LARGEST_BODY, larger: Mapping[str, int] | None = None) -> None:
+        self._app = app
+        self._limit = limit
+        self._larger = LARGER if larger is None else larger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, counting its body as it is read."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._larger.get(scope["path"], self._limit)
+        # The rest of a rejected body may be on its way, so the connection is closed.
+        too_large = HTTPException(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"The request body exceeds the limit of {limit} bytes: send less, or send it in parts.",
+            {"Connection": "close"},
+        )
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > limit:
+            await http_error_response(Request(scope), too_large)(scope, receive, send)
+            return
+        read, is_complete = 0, False
+        deadline = get_running_loop().time() + BODY_SECONDS
+
+        async def receive_within_limits() -> Message:
+            nonlocal read, is_complete
+            if is_complete:  # the only message left is the client's disconnect
+                return await receive()
+            try:
+                async with timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                detail = f"Timed out after {BODY_SECONDS:g} s waiting for the request body."
+                raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail, {"Connection": "close"}) from None
+            read += len(message.get("body", b""))
+            is_complete = not message.get("more_body", False)
+            if read > limit:
+                raise too_large
+            return message
+
+        await self._app(scope, receive_within_limits, send)
