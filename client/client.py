@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Json
 from pathlib import Path
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 from typing_extensions import override
 
@@ -35,6 +35,8 @@ BATCH = 256
 PAGE = 200
 """Items in one page of a list."""
 
+Page = TypeVar("Page", ArchitecturePage, MappingPage, ChangePage)
+
 
 class Client(Connection, Backend):
     """A connection to a loradar service; also a context manager that closes it.
@@ -64,13 +66,8 @@ class Client(Connection, Backend):
             UnknownPeftType: If PEFT has no such method.
             UnknownPreset: If there is no such preset.
         """
-        query = {
-            "peft_type": peft_type,
-            "preset": preset,
-            "library": library,
-            "library_version": library_version,
-        }
-        return self._get(Mapping, f"/v1/targets/{quoted_segment(name)}", query)
+        query = {"peft_type": peft_type, "preset": preset, "library": library, "library_version": library_version}
+        return self._get(Mapping, f"/v1/targets/{quoted_segment(name)}", **query)
 
     def targets_of_many(self, questions: Sequence[Json[str, str | None]]) -> tuple[Mapping | LoradarError, ...]:
         """Return, for each query, the mapping to use or the error a lookup would raise.
@@ -89,14 +86,8 @@ class Client(Connection, Backend):
 
     def architectures(self, library: str | None = None, q: str = "") -> tuple[ArchitectureSummary, ...]:
         """Return the architectures whose name contains ``q``, of one library or of all, sorted."""
-        summaries: list[ArchitectureSummary] = []
-        query = {"library": library, "q": q, "limit": str(PAGE), "after": None}
-        while True:
-            page = self._get(ArchitecturePage, "/v1/architectures", query)
-            summaries += page.architectures
-            if page.next is None:
-                return tuple(summaries)
-            query["after"] = page.next
+        pages = self._pages(ArchitecturePage, "/v1/architectures", "after", library=library, q=q)
+        return tuple(summary for page in pages for summary in page.architectures)
 
     def architecture(self, library: str, name: str) -> ArchitectureDetail:
         """Return everything the service has of an architecture.
@@ -104,7 +95,7 @@ class Client(Connection, Backend):
         Raises:
             UnknownArchitecture: If it has nothing.
         """
-        return self._get(ArchitectureDetail, _architecture_path(library, name), {})
+        return self._get(ArchitectureDetail, _architecture_path(library, name))
 
     def similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
         """Return the nearest architectures by their slots, nearest first.
@@ -114,7 +105,7 @@ class Client(Connection, Backend):
             NotRegistered: If the architecture was not scanned.
         """
         path = f"{_architecture_path(library, name)}/similar"
-        return self._get(NeighbourList, path, {"limit": str(limit)}).similar
+        return self._get(NeighbourList, path, limit=limit).similar
 
     def layers(self, library: str, name: str) -> tuple[Slot, ...]:
         """Return the slots of an architecture, in the order of the model; none if it was not scanned.
@@ -122,7 +113,7 @@ class Client(Connection, Backend):
         Raises:
             UnknownArchitecture: If the service has nothing of it.
         """
-        return self._get(ArchitectureSlots, f"{_architecture_path(library, name)}/layers", {}).slots
+        return self._get(ArchitectureSlots, f"{_architecture_path(library, name)}/layers").slots
 
     def history(self, library: str, name: str) -> tuple[Revision, ...]:
         """Return every revision ever of an architecture, yanked ones too.
@@ -130,7 +121,7 @@ class Client(Connection, Backend):
         Raises:
             UnknownArchitecture: If the service has nothing of it.
         """
-        return self._get(ArchitectureHistory, f"{_architecture_path(library, name)}/history", {}).revisions
+        return self._get(ArchitectureHistory, f"{_architecture_path(library, name)}/history").revisions
 
     def mappings(
         self,
@@ -151,13 +142,8 @@ class Client(Connection, Backend):
             library: Only those of this library.
         """
         query = {"source": source, "peft_type": peft_type, "status": status, "q": q, "library": library}
-        after = None
-        while True:
-            page = self._get(MappingPage, "/v1/mappings", {**query, "limit": str(PAGE), "after": after})
+        for page in self._pages(MappingPage, "/v1/mappings", "after", **query):
             yield from page.mappings
-            after = page.next
-            if after is None:
-                return
 
     def revision(self, mapping_id: str) -> Revision:
         """Return a revision of a mapping with its history; the first eight digits of its id suffice.
@@ -165,7 +151,7 @@ class Client(Connection, Backend):
         Raises:
             UnknownMapping: If no revision has this id.
         """
-        return self._get(Revision, f"/v1/mappings/{quoted_segment(mapping_id)}", {})
+        return self._get(Revision, f"/v1/mappings/{quoted_segment(mapping_id)}")
 
     def diff(self, mapping_id: str, other_id: str) -> Difference:
         """Return the layers that only one of two mappings of an architecture matches.
@@ -176,19 +162,25 @@ class Client(Connection, Backend):
             NotRegistered: If the architecture was not scanned.
         """
         path = f"/v1/mappings/{quoted_segment(mapping_id)}/diff"
-        return self._get(Difference, path, {"against": other_id})
+        return self._get(Difference, path, against=other_id)
 
     def changes(self, since: int = 0) -> Iterator[Change]:
         """Yield every change after a serial, oldest first, page by page."""
-        serial: int | None = since
-        while serial is not None:
-            page = self._get(ChangePage, "/v1/changes", {"since": str(serial), "limit": str(PAGE)})
+        for page in self._pages(ChangePage, "/v1/changes", "since", since=since):
             yield from page.changes
-            serial = page.next
+
+    def _pages(self, record: type[Page], path: str, cursor: str, **query: str | int | None) -> Iterator[Page]:
+        """Yield the pages of a list; ``cursor`` is the parameter that takes the ``next`` of the page before."""
+        while True:
+            page = self._get(record, path, **query, limit=PAGE)
+            yield page
+            if page.next is None:
+                return
+            query[cursor] = page.next
 
     def snapshot_key(self) -> str:
         """Return the public key the service signs snapshots with: keep it, and verify every snapshot with it."""
-        return self._get(SnapshotKey, "/v1/snapshot/key", {}).key
+        return self._get(SnapshotKey, "/v1/snapshot/key").key
 
     def snapshot(self, out: Path, key: str | None = None, since: int | None = None) -> SnapshotInfo:
         """Download a snapshot and verify it; the file exists afterwards only if the signature is valid.
@@ -205,7 +197,7 @@ class Client(Connection, Backend):
         """
         key = key or self.snapshot_key()
         with part_of(out) as part:
-            self._download("/v1/snapshot", {"since": None if since is None else str(since)}, part)
+            self._download("/v1/snapshot", part, since=since)
             with part.open("rb") as file:
                 info = check_snapshot(file, key)
             if info.since not in (None, since):  # a valid snapshot, but of another request
@@ -216,7 +208,7 @@ class Client(Connection, Backend):
 
     def whoami(self) -> Actor:
         """Return the owner of this client's token."""
-        return self._get(Actor, "/v1/tokens/me", {})
+        return self._get(Actor, "/v1/tokens/me")
 
     @override
     def submit(self, statement: Statement, key: str | None = None) -> Submission:
@@ -224,15 +216,13 @@ class Client(Connection, Backend):
 
     @override
     def submission(self, submission_id: int) -> Submission:
-        return self._get(Submission, f"/v1/submissions/{submission_id}", {})
+        return self._get(Submission, f"/v1/submissions/{submission_id}")
 
     @override
     def submissions(
         self, *, before: int | None = None, limit: int = 50, **filters: Unpack[Filters]
     ) -> tuple[Submission, ...]:
-        query = {name: None if value is None else str(value) for name, value in filters.items()}
-        query |= {"before": None if before is None else str(before), "limit": str(limit)}
-        return self._get(SubmissionPage, "/v1/submissions", query).submissions
+        return self._get(SubmissionPage, "/v1/submissions", before=before, limit=limit, **filters).submissions
 
     @override
     def review(
@@ -273,7 +263,7 @@ class Client(Connection, Backend):
 
     @override
     def tokens(self) -> tuple[Token, ...]:
-        return self._get(TokenList, "/v1/tokens", {}).tokens
+        return self._get(TokenList, "/v1/tokens").tokens
 
     @override
     def revoke_token(self, token_id: int) -> Token:

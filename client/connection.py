@@ -55,10 +55,9 @@ class Connection:
         """Close every connection."""
         self._http.close()
 
-    def _get(self, record: type[Record], path: str, query: Json[str, str | None]) -> Record:
+    def _get(self, record: type[Record], path: str, **query: str | int | None) -> Record:
         """Return the record at ``path``; parameters that are ``None`` are left out."""
-        parameters = {name: value for name, value in query.items() if value is not None}
-        return self._receive(record, lambda: self._http.get(self.url + path, params=parameters))
+        return self._receive(record, lambda: self._http.get(self.url + path, params=_given(query)))
 
     def _post(
         self,
@@ -97,14 +96,13 @@ class Connection:
         """Post ``body`` without an idempotency key, and so without repeating it."""
         return self._receive(record, lambda: self._http.post(self.url + path, json=body))
 
-    def _download(self, path: str, query: Json[str, str | None], out: Path) -> None:
+    def _download(self, path: str, out: Path, **query: str | int | None) -> None:
         """Write the response at ``path`` to a file of any size.
 
         Raises:
             OSError: If the file cannot be written.
         """
-        parameters = {name: value for name, value in query.items() if value is not None}
-        stream = self._http.stream("GET", self.url + path, params=parameters, timeout=DOWNLOAD_SECONDS)
+        stream = self._http.stream("GET", self.url + path, params=_given(query), timeout=DOWNLOAD_SECONDS)
         try:
             with stream as response, out.open("wb") as file:
                 if response.is_success:
@@ -132,6 +130,10 @@ class Connection:
     def _unreachable(self, reason: str) -> ServiceUnreachable:
         message = f"No usable response from {self.url}: {reason}. Start a service with: loradar serve."
         return ServiceUnreachable(message, url=self.url, reason=reason)
+
+
+def _given(query: Json[str, str | int | None]) -> dict[str, str | int]:
+    return {name: value for name, value in query.items() if value is not None}
 
 
 def quoted_segment(segment: str) -> str:
