@@ -246,17 +246,15 @@ def client_of(scope: Mapping[str, Any]) -> str:
 class BodyLimitMiddleware:
     """Reject a body over its limit of size or time before the rest is read, with or without a ``Content-Length``."""
 
-    def __init__(self, app: ASGIApp, limit: int = LARGEST_BODY, larger: Mapping[str, int] | None = None) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._limit = limit
-        self._larger = LARGER if larger is None else larger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, counting its body as it is read."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        limit = self._larger.get(scope["path"], self._limit)
+        limit = LARGER.get(scope["path"], LARGEST_BODY)
         # The rest of a rejected body may be on its way, so the connection is closed.
         too_large = HTTPException(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

@@ -91,20 +91,18 @@ class Snapshots:
             Overloaded: If there is none, and making one takes too long.
         """
         serial, kept = registry.serial(), self._kept
-        if kept and _is_good(kept, serial):
-            return kept
-        if kept and self._lock.locked():
+        if kept and (_is_good(kept, serial) or self._lock.locked()):
             return kept
         with self._turn():
             kept = self._kept
-            if kept is None or not _is_good(kept, serial):
-                made = self._make(registry, None)
-                # The one before is kept too: a response that was just given it may not have opened it yet.
-                expired, self._before, self._kept = self._before, kept, made
-                if expired:
-                    expired.path.unlink()  # an open file stays readable
-                return made
-            return kept
+            if kept and _is_good(kept, serial):
+                return kept
+            made = self._make(registry, None)
+            # The one before is kept too: a response that was just given it may not have opened it yet.
+            expired, self._before, self._kept = self._before, kept, made
+            if expired:
+                expired.path.unlink()  # an open file stays readable
+            return made
 
     def make_since(self, registry: Registry, since: int) -> Kept:
         """Return a snapshot of the changes after a serial, or of everything if they cannot be determined.
