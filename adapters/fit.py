@@ -95,14 +95,12 @@ class Fit:
     """An entry narrowed to one model.
 
     Attributes:
-        mapping: The entry; layers that its architecture does not have are excluded.
+        mapping: The entry with the heads of this model; layers that its architecture does not have are excluded.
         layers: The layers that it matches, with role and evidence from the registry's slots.
-        modules_to_save: The heads of this model to train in full.
     """
 
     mapping: Mapping
     layers: tuple[Layer, ...]
-    modules_to_save: tuple[str, ...] | None
 
 
 def fit(entry: Entry, model: nn.Module, static: StaticModel) -> Fit | None:
@@ -127,7 +125,8 @@ def fit(entry: Entry, model: nn.Module, static: StaticModel) -> Fit | None:
         scanned, own = entry.architecture.architecture, static.facts.architecture
         if not (aligned.are_same and proof_holds(scanned, model, own)):
             return None
-    return Fit(mapping, tuple(aligned.describe(matched)), static.find_saved(aligned.label_ends()) or None)
+    saved = static.find_saved(aligned.label_ends()) or None
+    return Fit(replace(mapping, modules_to_save=saved), tuple(aligned.describe(matched)))
 
 
 def leave_out(mapping: Mapping, strays: Sequence[str], module_paths: Sequence[str]) -> Mapping:

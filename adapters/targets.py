@@ -92,8 +92,7 @@ def decide_unscanned(model: nn.Module, preset: str = "default", peft_type: str =
     if fitted is None:
         return None
     mapping = fitted.mapping
-    spec = replace(mapping.spec, modules_to_save=fitted.modules_to_save)
-    return Decision("registry", spec, f"registry entry of {_named(mapping)}", mapping.reasons, fitted.layers)
+    return Decision("registry", mapping.spec, f"registry entry of {_named(mapping)}", mapping.reasons, fitted.layers)
 
 
 def _fit_entry(model: nn.Module, peft_type: str, preset: str) -> Fit | None:

@@ -76,24 +76,18 @@ def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], combi
     children = layer.create_parts(layer.base(), new)
     targets: list[Any] = [*state_of(children).values()]
     with torch.no_grad():
-        for target, value, rank_dimension in zip(targets, (first, second), _rank_dimensions(layer), strict=True):
-            target.copy_(value.movedim(0, rank_dimension).reshape(target.shape))
+        for target, value in zip(targets, (first, second), strict=True):
+            target.copy_(value.movedim(0, 1).reshape(target.shape))
     return Part(new, type(layer), children)
 
 
 def _with_rank_first(layer: LoraLayer, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return both factors of an adapter with the rank first; those of experts have a dimension for the experts."""
-    experts = layer.experts()
-    r = layer.planned[adapter].r
+    """Return ``A`` (r, experts, in) and ``B`` (r, out, experts) of an adapter; a plain layer is one expert."""
     first, second = (factor.detach() for factor in layer.factors(adapter))
-    if experts > 1:
-        first, second = first.view(experts, r, -1), second.view(-1, r, experts)
-    a, b = _rank_dimensions(layer)
-    return first.movedim(a, 0), second.movedim(b, 0)
-
-
-def _rank_dimensions(layer: LoraLayer) -> tuple[int, int]:
-    return (1, 1) if layer.experts() > 1 else (0, 1)
+    experts = len(first) // layer.planned[adapter].r
+    first = first.reshape(experts, -1, *first.shape[1:])
+    second = second.reshape(len(second), -1, experts, *second.shape[2:])
+    return first.movedim(1, 0), second.movedim(1, 0)
 
 
 def _config_for(planned: Sequence[PlannedAdapter], like: LoraConfig) -> LoraConfig:

@@ -107,14 +107,9 @@ def _counts(targets: Targets, kept: dict[str, str]) -> dict[str, int]:
 
 
 def _match_saved(paths: Sequence[str], names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the paths that saved names match, without those inside of another one, and a remark per name without any.
-
-    Raises:
-        TargetsNotFound: If names are given and none has a match.
-    """
-    matched = _matched(paths, names)
+    """Return the paths that saved names match, none inside of another one, and a remark per name without a match."""
     saved: list[str] = []
-    for path in matched:
+    for path in _matched(paths, names):
         if not any(path.startswith(outer + ".") for outer in saved):
             saved.append(path)
     remarks = [

@@ -87,11 +87,7 @@ class LoraLayer(AdapterLayer):
         return (output, *result[1:]) if isinstance(result, tuple) else output
 
     def _add_by_sample(self, output: torch.Tensor, x: torch.Tensor, samples: Sequence[str]) -> torch.Tensor:
-        """Add to each row the update of its sample's adapter; a sample may have several consecutive rows.
-
-        Raises:
-            InvalidConfig: If the rows cannot be split evenly among the samples.
-        """
+        """Add to each row the update of its sample's adapter; a sample may have several consecutive rows."""
         if x.shape[0] % len(samples):
             message = f"adapter_names has {len(samples)} names for {x.shape[0]} rows: give one for each sample."
             raise InvalidConfig(message, rows=x.shape[0], names=len(samples))
@@ -114,10 +110,6 @@ class LoraLayer(AdapterLayer):
     def factors(self, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
         """Return an adapter's ``A`` and ``B``."""
         return self.lora_A[adapter].weight, self.lora_B[adapter].weight
-
-    def experts(self) -> int:
-        """Return the number of matrices that the base weight stacks."""
-        return 1
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
         """Return ``scaling * B @ A`` in the shape of the base weight, in the dtype of the factors."""
@@ -278,11 +270,6 @@ class LoraParameter(LoraLayer):
         if not adapters:
             return self.base_layer(*args, **kwargs)
         return functional_call(self.base_layer, _renamed(self.updated(adapters), self.base_layer), args, kwargs)
-
-    def experts(self) -> int:
-        """Return the number of matrices that the parameter stacks."""
-        parameter = self._weight()
-        return parameter.shape[0] if parameter.ndim == STACKED else 1
 
     def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
         """Raise: the update is in the parameter."""
