@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..discovery import CONV_KINDS
 from ..errors import InvalidConfig
 from .config import AdapterConfig, LoraConfig
 from .injection.apply import Part, Prepared
@@ -82,10 +83,15 @@ def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], combi
 
 
 def _with_rank_first(layer: LoraLayer, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ``A`` (r, experts, in) and ``B`` (r, out, experts) of an adapter; a plain layer is one expert."""
+    """Return ``A`` (r, experts, in) and ``B`` (r, out, experts) of an adapter; a plain layer is one expert.
+
+    ``A`` of a grouped convolution holds the ranks of each group together, and ``B`` has the ranks of one group.
+    """
     first, second = (factor.detach() for factor in layer.factors(adapter))
-    experts = len(first) // layer.planned[adapter].r
-    first = first.reshape(experts, -1, *first.shape[1:])
+    planned, base = layer.planned[adapter], layer.base()
+    experts = len(first) // planned.r
+    groups: Any = base.groups if planned.kind in CONV_KINDS else 1
+    first = first.reshape(experts * groups, -1, *first.shape[1:])
     second = second.reshape(len(second), -1, experts, *second.shape[2:])
     return first.movedim(1, 0), second.movedim(1, 0)
 

@@ -207,6 +207,20 @@ def test_an_operation_does_what_pefts_does(net: Net, operation: str) -> None:
         assert parameter.requires_grad == tensors[name].requires_grad, name
 
 
+def test_cat_sums_a_grouped_convolution_group_by_group() -> None:
+    """The groups of ``B`` read consecutive ranks, so those of each group have to stay together."""
+    model, x = nn.Sequential(nn.Conv2d(8, 8, 3, groups=4)).eval(), torch.randn(2, 8, 6, 6)
+    plain = model(x)
+    adapted = inject(model, LoraConfig(target_modules=["0"], r=4, init_lora_weights=False), "first")
+    adapted.add_adapter("second", LoraConfig(target_modules=["0"], r=8, init_lora_weights=False))
+    adapted.add_weighted_adapter(["first", "second"], [0.5, 2.0], "mix", "cat")
+    updates = {}
+    for name in ("first", "second", "mix"):
+        adapted.set_adapter(name)
+        updates[name] = adapted(x) - plain
+    torch.testing.assert_close(updates["mix"], 0.5 * updates["first"] + 2 * updates["second"], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("names", [None, ["other"], ["other", "default"]], ids=str)
 def test_merging_and_unloading_is_pefts(net: Net, names: list[str] | None) -> None:
     """With the adapters named or the active one: the same plain model comes out."""
