@@ -128,11 +128,7 @@ def _scan_task(name: str, *, library: str, how: How) -> Scan | str:
 
 
 def scan_named(library: str, name: str, how: How = HOW) -> Scan:
-    """Scan an architecture under its name in the library, even if its configuration has another one.
-
-    Raises:
-        LoradarError: As ``scan``.
-    """
+    """Scan an architecture under its name in the library, even if its configuration has another one."""
     result = scan(f"{library}:{name}", method=how.method, proved=how.proved)
     return replace(result, architecture=replace(result.architecture, name=name))
 

@@ -1,14 +1,15 @@
 """Describe PEFT's methods and the families of methods that share targets (``data/methods.toml``)."""
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
+from ..data import read_facts
 from ..errors import MethodDoesNotFit, UnknownPeftType, quoted
 from .architectures import PromptFacts
 from .vocabulary import Kind, Preset
+
+_FACTS = "methods.toml"
 
 TARGETED = "LORA"
 """The family that every scanned architecture has proposals for."""
@@ -84,19 +85,19 @@ def list_methods() -> list[Method]:
 
 def get_family(name: str) -> Family:
     """Return the family of this name."""
-    facts = _facts()["families"][name]
+    facts = read_facts(_FACTS)["families"][name]
     return Family(name, facts["says"], tuple(facts["presets"]))
 
 
 def list_fact_names() -> dict[str, list[str]]:
     """Return the names of each prompt-learning fact in model configurations, in PEFT's order."""
-    names: dict[str, list[str]] = _facts()["facts"]
+    names: dict[str, list[str]] = read_facts(_FACTS)["facts"]
     return names
 
 
 def list_fact_fields() -> dict[str, list[str]]:
     """Return the fields of each prompt-learning fact in PEFT's configurations."""
-    fields: dict[str, list[str]] = _facts()["fields"]
+    fields: dict[str, list[str]] = read_facts(_FACTS)["fields"]
     return fields
 
 
@@ -126,12 +127,7 @@ def explain_facts(method: Method, name: str, facts: PromptFacts) -> tuple[str, .
 @cache
 def _methods() -> dict[str, Method]:
     methods: dict[str, Method] = {}
-    for name, facts in _facts()["methods"].items():
+    for name, facts in read_facts(_FACTS)["methods"].items():
         lists: dict[str, Any] = {field: tuple(facts[field]) for field in ("needs", "only") if field in facts}
         methods[name] = Method(name, **{**facts, **lists, "kinds": frozenset(facts.get("kinds", ()))})
     return methods
-
-
-@cache
-def _facts() -> dict[str, Any]:
-    return tomllib.loads((resources.files("loradar.data") / "methods.toml").read_text("utf-8"))

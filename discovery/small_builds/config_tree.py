@@ -87,13 +87,9 @@ def _list_holders(path: Path, holder: Any) -> Iterator[tuple[Path, Any]]:
         items = enumerate(value) if isinstance(value, list | tuple) else ()
         inner = [((*path, name), value), *(((*path, name, index), item) for index, item in items)]
         for inner_path, item in inner:
-            if _is_holder(item):
+            is_object = is_dataclass(item) or hasattr(item, "to_dict")  # a configuration, of timm or of transformers
+            if isinstance(item, dict) or (is_object and not isinstance(item, type) and hasattr(item, "__dict__")):
                 yield from _list_holders(inner_path, item)
-
-
-def _is_holder(value: Any) -> bool:
-    is_object = is_dataclass(value) or hasattr(value, "to_dict")  # a configuration, of timm or of transformers
-    return isinstance(value, dict) or (is_object and not isinstance(value, type) and hasattr(value, "__dict__"))
 
 
 def _fields(holder: Any) -> dict[str, Any]:
