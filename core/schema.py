@@ -7,6 +7,7 @@ only ``from_json`` and ``dump_json`` import pydantic, which takes 0.1 s of the 0
 
 import ast
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import cache
@@ -26,6 +27,7 @@ Record = TypeVar("Record")
 
 _ALIASES = {"class_name": "class", "condition": "if"}
 _PLAIN = frozenset({bool, float, int, str, type(None)})
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def schema_config(examples: "Callable[[], Sequence[DataclassInstance]]" = tuple) -> Config:
@@ -104,6 +106,11 @@ def _is_plain(annotation: Any) -> bool:
     if isinstance(annotation, UnionType):
         return all(map(_is_plain, get_args(annotation)))
     return annotation in _PLAIN or get_origin(annotation) is Literal
+
+
+def canonical(value: Any) -> str:
+    """Return the canonical JSON text of a value: keys sorted, no spaces, ASCII only."""
+    return _ENCODER.encode(value)
 
 
 def from_json(record: type[Record], data: Any) -> Record:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from .errors import InvalidConfig, SignatureInvalid
 from .extras import require
-from .schema import Config, schema_config, to_json
+from .schema import Config, canonical, schema_config, to_json
 from .settings import SIGNING_KEY_VARIABLE, Settings
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ KEY_FILE = "signing-key"
 
 ALGORITHM: Final = "ed25519"
 _KEY_BYTES = 32
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class Signer:
@@ -156,8 +155,8 @@ class SnapshotKey:
 
 
 def canonical_line(value: Any) -> str:
-    """Return the canonical JSON text of a value on a line: keys sorted, no spaces, ASCII only."""
-    return _ENCODER.encode(value) + "\n"
+    """Return the canonical JSON text of a value as a line."""
+    return canonical(value) + "\n"
 
 
 class _Summary:
@@ -187,7 +186,7 @@ def signed_lines(lines: Iterable[str], signer: Signer) -> Iterator[bytes]:
         total.add(encoded)
         yield encoded
     info = to_json(total.info())
-    yield canonical_line({"signed": info, "signature": signer.sign(_ENCODER.encode(info).encode())}).encode()
+    yield canonical_line({"signed": info, "signature": signer.sign(canonical(info).encode())}).encode()
 
 
 def write_snapshot(out: Path, lines: Iterable[str], signer: Signer) -> SnapshotInfo:
@@ -233,7 +232,7 @@ def check_snapshot(lines: Iterable[bytes], key: str) -> SnapshotInfo:
             last = line
         trailer = json.loads(last)
         signed, signature, found = trailer["signed"], trailer["signature"], total.info()
-        statement = _ENCODER.encode(signed).encode()
+        statement = canonical(signed).encode()
     except (ValueError, KeyError, TypeError, RecursionError):
         message = "Incomplete snapshot: there is no signature at its end. Fetch it again."
         raise SignatureInvalid(message) from None

@@ -15,11 +15,10 @@ from ..domain.mappings import Mapping, Source, Verification
 from ..domain.scans import Scan
 from ..domain.versions import VersionedRename, parse_version
 from ..errors import UnknownName
-from ..schema import to_json
+from ..schema import canonical, to_json
 from .db import tables
 from .db.audit_log import architecture_subject, mapping_subject
 from .db.database import Transaction
-from .db.encoding import MappingKey, canonical
 from .mappings.precedence import key_of, latest_revisions
 from .mappings.renames import find_renames
 from .mappings.resolve import MAPPINGS, OF_ARCHITECTURE, read_mappings
@@ -137,7 +136,7 @@ def add_mappings(
     query = MAPPINGS.where(tables.sources.c.kind == source.kind)
     if len(names) == 1:
         query = query.where(tables.architectures.c.name == names[0][1])
-    known: dict[MappingKey, list[Mapping]] = defaultdict(list)
+    known: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
     for library in sorted({library for library, _ in names}):
         of_library = query.where(tables.architectures.c.library == library)
         for mapping in read_mappings(write.connection, of_library, {}):

@@ -14,11 +14,11 @@ from ...domain.changes import Revision
 from ...domain.identities import Actor, Token, TokenRole
 from ...domain.submissions import Filters, ReviewDecision, Statement, Submission, SubmissionStatus
 from ...errors import Conflict, KeyReused, NotAllowed, StaleVersion, quoted
-from ...schema import from_json, to_json
+from ...schema import canonical, from_json, to_json
 from ..db import tables
 from ..db.audit_log import architecture_subject, mapping_subject
 from ..db.database import Database, Transaction
-from ..db.encoding import canonical, digest_of, now
+from ..db.encoding import digest_of, now
 from ..mappings.history import get_revision
 from ..store import set_yanked
 from .review import decide

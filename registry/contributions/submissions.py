@@ -20,11 +20,11 @@ from ...domain.submissions import (
     SubmissionStatus,
 )
 from ...errors import Conflict, TooManyRequests, UnknownSubmission
-from ...schema import from_json, to_json
+from ...schema import canonical, from_json, to_json
 from ..db import tables
 from ..db.audit_log import architecture_subject, submission_subject
 from ..db.database import Database, Transaction
-from ..db.encoding import MappingKey, canonical, digest_of, now
+from ..db.encoding import MappingKey, digest_of, now
 from ..mappings.resolve import list_answering
 from ..store import add_scan
 

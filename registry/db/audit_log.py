@@ -9,8 +9,9 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, insert, se
 
 from ...domain.changes import AuditLogReport
 from ...domain.targets import TargetSpec
+from ...schema import canonical
 from . import tables
-from .encoding import MappingKey, canonical, digest_of, mapping_id, now
+from .encoding import MappingKey, digest_of, mapping_id, now
 
 FIRST = "sha256:" + 64 * "0"
 """The ``previous`` digest of the first entry."""

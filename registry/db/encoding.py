@@ -1,18 +1,11 @@
-"""Encode values for storage: canonical JSON, ids of mappings, and times as text."""
+"""Encode values for storage: digests, ids of mappings, and times as text."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any, NamedTuple
 
 from ...domain.targets import TargetSpec
-
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
-
-
-def canonical(value: Any) -> str:
-    """Return the canonical JSON text of a value: keys sorted, no spaces, ASCII only."""
-    return _ENCODER.encode(value)
+from ...schema import canonical
 
 
 def digest_of(value: Any) -> str:

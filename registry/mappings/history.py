@@ -31,13 +31,10 @@ _DIGITS = re.compile(rf"(?:sha256:)?([0-9a-f]{{{LEAST_DIGITS},64}})", re.IGNOREC
 def list_changes(connection: Connection, since: int, limit: int) -> tuple[Change, ...]:
     """Return up to ``limit`` changes after a serial, oldest first, without the details of tokens."""
     query = select(tables.changes).where(_changes.serial > since).order_by(_changes.serial).limit(limit)
-    return tuple(to_public_change(row) for row in connection.execute(query).mappings())
-
-
-def to_public_change(row: Row[Any, Any]) -> Change:
-    """Build a change from a row without the details of a token."""
-    is_secret = row["action"].startswith(_WITHHELD)
-    return _to_change({**row, "details": '{"withheld": true}'} if is_secret else row)
+    return tuple(
+        _to_change({**row, "details": '{"withheld": true}'} if row["action"].startswith(_WITHHELD) else row)
+        for row in connection.execute(query).mappings()
+    )
 
 
 def _to_change(row: Row[Any, Any]) -> Change:

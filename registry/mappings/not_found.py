@@ -21,19 +21,6 @@ def check_preset(preset: str) -> None:
 def unanswered(connection: Connection, key: MappingKey) -> LoradarError:
     """Return the error for a lookup without an answer: no mapping fits the method, or none is registered."""
     method = get_method(key.peft_type)
-    available = _presets_by_peft_type(connection, key)
-    if key.preset not in available.get(stored_under(method), ()):
-        return _not_registered(connection, key, available)
-    if method.family in UNTARGETED:
-        why = f"its facts are not known ({', '.join(method.needs)}), or PEFT has it for other types"
-    else:
-        kinds = ", ".join(sorted(method.kinds))
-        why = f"what is registered for {method.family} is not of the kinds it adapts ({kinds})"
-    return nothing_for(method, f"{key.library}:{key.name}", why)
-
-
-def _presets_by_peft_type(connection: Connection, key: MappingKey) -> dict[str, list[str]]:
-    """Return the presets an architecture has mappings for, by PEFT type, sorted."""
     mappings, architectures = tables.mappings.c, tables.architectures.c
     query = (
         select(mappings.peft_type, mappings.preset)
@@ -44,7 +31,14 @@ def _presets_by_peft_type(connection: Connection, key: MappingKey) -> dict[str, 
     available: dict[str, list[str]] = {}
     for peft_type, preset in sorted(map(tuple, connection.execute(query))):
         available.setdefault(peft_type, []).append(preset)
-    return available
+    if key.preset not in available.get(stored_under(method), ()):
+        return _not_registered(connection, key, available)
+    if method.family in UNTARGETED:
+        why = f"its facts are not known ({', '.join(method.needs)}), or PEFT has it for other types"
+    else:
+        kinds = ", ".join(sorted(method.kinds))
+        why = f"what is registered for {method.family} is not of the kinds it adapts ({kinds})"
+    return nothing_for(method, f"{key.library}:{key.name}", why)
 
 
 def _not_registered(connection: Connection, key: MappingKey, available: dict[str, list[str]]) -> NotRegistered:
