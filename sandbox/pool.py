@@ -14,16 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 from itertools import count
 from math import ceil
-from pkgutil import resolve_name
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..errors import InvalidRequest, LoradarError, Overloaded, WorkerFailed, to_error
 from ..extras import require
-from .process_isolation import clean_spawns, harden, limit_memory
+from .process_isolation import clean_spawns, run_task
 
 if TYPE_CHECKING:
     from pebble import ProcessFuture
@@ -230,7 +228,7 @@ class Sandbox:
         start: Any = concurrent.process(timeout=seconds, context=context, name=self._name)  # type: ignore[call-overload]
         try:
             with clean_spawns():
-                future: ProcessFuture[tuple[str, Any]] = start(_run_task)(*task)
+                future: ProcessFuture[tuple[str, Any]] = start(run_task)(*task)
         except (OSError, EOFError) as error:
             message = f"No worker can be started ({error}). Come again later."
             raise WorkerFailed(message, reason="not_started") from error
@@ -284,24 +282,3 @@ def _name_reason(error: BaseException, bounds: Bounds) -> str:
         case "error":
             return str(details["cause"])
     return error.message if isinstance(error, LoradarError) else str(error)
-
-
-def _run_task(
-    function: str | Callable[..., Any], args: tuple[Any, ...], memory: float, preload: Sequence[str], nice: int
-) -> tuple[str, Any]:
-    """Run a task in its worker and return (kind of outcome, outcome), both picklable."""
-    harden(nice)
-    try:
-        for name in preload:  # imported already, unless this process started from nothing
-            import_module(name)
-        with suppress(ImportError, OSError, ValueError):  # a system without such limits
-            limit_memory(memory)
-        called = resolve_name(function) if isinstance(function, str) else function
-        return "value", called(*args)
-    except LoradarError as error:
-        return "error", error.to_dict()
-    except MemoryError:
-        return "memory", None
-    except Exception as error:  # noqa: BLE001 - the edge of the process
-        cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
-        return ("memory", None) if "allocate memory" in cause else ("crash", cause)

@@ -1,17 +1,21 @@
 """Isolate worker processes from their caller: a clean environment, no new privileges, no streams, limited memory.
 
-No process but a worker calls :func:`harden` and :func:`limit_memory`; the service calls :func:`hide_from_workers`.
+A worker runs its task by :func:`run_task`; the service calls :func:`hide_from_workers`.
 """
 
 import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from multiprocessing import util
+from pkgutil import resolve_name
 from threading import Lock, Thread, get_ident
 from typing import Any
+
+from ..errors import LoradarError
 
 ALLOWED = frozenset(
     {
@@ -69,6 +73,27 @@ def clean_spawns() -> Iterator[None]:
             yield
         finally:
             util.spawnv_passfds = original
+
+
+def run_task(
+    function: str | Callable[..., Any], args: tuple[Any, ...], memory: float, preload: Sequence[str], nice: int
+) -> tuple[str, Any]:
+    """Run a task in its worker and return (kind of outcome, outcome), both picklable."""
+    harden(nice)
+    try:
+        for name in preload:  # imported already, unless this process started from nothing
+            import_module(name)
+        with suppress(ImportError, OSError, ValueError):  # a system without such limits
+            limit_memory(memory)
+        called = resolve_name(function) if isinstance(function, str) else function
+        return "value", called(*args)
+    except LoradarError as error:
+        return "error", error.to_dict()
+    except MemoryError:
+        return "memory", None
+    except Exception as error:  # noqa: BLE001 - the edge of the process
+        cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
+        return ("memory", None) if "allocate memory" in cause else ("crash", cause)
 
 
 def harden(nice: int) -> None:
