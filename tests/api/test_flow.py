@@ -2,7 +2,7 @@
 
 import httpx2
 import pytest
-from patience import patience, wait_until
+from patience import OVER_HTTP, patience, wait_until
 
 from loradar.api import running
 from loradar.registry import Registry
@@ -32,7 +32,7 @@ def people(seeded_settings):
 
 def checked(client, place):
     """Return a submission once its checks are through."""
-    wait_until(lambda: client.get(place).json()["status"] != "checking", "the end of the checks")
+    wait_until(lambda: client.get(place).json()["status"] != "checking", "the end of the checks", OVER_HTTP)
     return client.get(place)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import hub_server
 import pytest
 from attack import refused
-from patience import wait_until
+from patience import OVER_HTTP, wait_until
 from served import children_of, memory_of, served
 
 NUMBERS = count()
@@ -186,7 +186,7 @@ def check(service, body):
         found = service.send("GET", f"/v1/submissions/{made.json()['id']}").json()
         return found if found["status"] != "checking" else None
 
-    return wait_until(find, "the end of the checks")
+    return wait_until(find, "the end of the checks", OVER_HTTP)
 
 
 def test_the_traps_are_where_they_would_be_sprung(running):

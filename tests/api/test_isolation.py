@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from attack import refused
-from patience import wait_until
+from patience import OVER_HTTP, wait_until
 from served import LIGHT, children_of, memory_of, served
 
 NUMBERS = count()
@@ -57,7 +57,7 @@ def wait_for(service, number):
         found = service.send("GET", f"/v1/submissions/{number}").json()
         return found if found["status"] != "checking" else None
 
-    return wait_until(find, "the end of the checks")
+    return wait_until(find, "the end of the checks", OVER_HTTP)
 
 
 def read(place):

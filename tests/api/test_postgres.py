@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from patience import wait_until
+from patience import OVER_HTTP, wait_until
 from starlette.testclient import TestClient
 
 from loradar.api import create_app
@@ -37,7 +37,9 @@ def test_two_services_share_one_database(settings, monkeypatch, tmp_path):
             answer = (one, two)[number % 2].post("/v1/submissions", json=body, headers=said["ada"])
             places.append(answer.headers["Location"])
         wait_until(
-            lambda: all(one.get(place).json()["status"] != "checking" for place in places), "the end of the checks"
+            lambda: all(one.get(place).json()["status"] != "checking" for place in places),
+            "the end of the checks",
+            OVER_HTTP * SENT,
         )
         noted = sorted(path.name.partition("-")[0] for path in tmp_path.glob("m*-*"))
         assert noted == [f"m{number}" for number in range(SENT)]
