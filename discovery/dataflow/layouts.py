@@ -1,5 +1,7 @@
 """Layouts of weights: the split of fused projections, and the orientation of fused experts."""
 
+from collections import defaultdict
+
 import torch
 from torch import Tensor
 
@@ -12,8 +14,6 @@ _REPLAYED = SLICES | TRANSPOSITIONS | VIEWS
 LARGEST = 1 << 22
 """Elements up to which the views of a projection are replayed."""
 NAMES = {2: "halves", 3: "thirds"}
-Parts = dict[int, set[int]]
-"""Slices by source."""
 
 
 def find_layouts(graph: Graph) -> dict[str, str]:
@@ -40,11 +40,15 @@ def find_layouts(graph: Graph) -> dict[str, str]:
 
 def fused_in(origin: Origin) -> dict[int, list[set[int]]]:
     """Return, for each layer that serves several operands of an origin by disjoint parts, those parts."""
-    by_source: dict[int, list[set[int]]] = {}
+    by_source: dict[int, list[set[int]]] = defaultdict(list)
     for operand in _operands(origin):
-        for source, parts in _parts(operand).items():
-            by_source.setdefault(source, []).append(parts)
-    return {source: parts for source, parts in by_source.items() if len(parts) > 1 and _are_disjoint(parts)}
+        parts: dict[int, set[int]] = defaultdict(set)
+        for source, part in operand:
+            parts[source].add(part)
+        for source, numbers in parts.items():
+            by_source[source].append(numbers)
+    several = {source: groups for source, groups in by_source.items() if len(groups) > 1}
+    return {s: groups for s, groups in several.items() if sum(map(len, groups)) == len(set[int]().union(*groups))}
 
 
 def _operands(origin: Origin) -> list[Sources]:
@@ -54,19 +58,8 @@ def _operands(origin: Origin) -> list[Sources]:
     if origin.kind != "layer":
         return []
     both = Effect.MULTIPLIED | Effect.ACTIVATED
-    factors = [(key, effects & both) for key, effects in origin.reads[0].items()]
-    return [dict(item for item in factors if item[1] == wanted) for wanted in (both, Effect.MULTIPLIED)]
-
-
-def _are_disjoint(parts: list[set[int]]) -> bool:
-    return sum(map(len, parts)) == len(set[int]().union(*parts))
-
-
-def _parts(reads: Sources) -> Parts:
-    parts: Parts = {}
-    for source, part in reads:
-        parts.setdefault(source, set()).add(part)
-    return parts
+    reads = origin.reads[0].items()
+    return [{key: e for key, e in reads if e & both == factor} for factor in (both, Effect.MULTIPLIED)]
 
 
 def split_of(graph: Graph, source: int, reader: int, parts: list[set[int]]) -> str | None:

@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from contextlib import ExitStack
 from itertools import count
 from pathlib import PurePath
@@ -198,19 +198,10 @@ class Recorder(TorchFunctionMode):
 
 def _tensors(item: Any) -> list[Tensor]:
     """Return the tensors in arguments or results, in order."""
-    tensors: list[Tensor] = []
-
-    def collect(values: Iterable[Any]) -> None:
-        for value in values:
-            if isinstance(value, Tensor):
-                tensors.append(value)
-            elif isinstance(value, tuple | list):
-                collect(value)
-            elif isinstance(value, dict):
-                collect(value.values())
-
-    collect((item,))
-    return tensors
+    if isinstance(item, Tensor):
+        return [item]
+    parts = item.values() if isinstance(item, dict) else item if isinstance(item, tuple | list) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def _name_of(func: Any) -> str:

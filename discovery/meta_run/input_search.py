@@ -73,11 +73,7 @@ class Search:
         yield from self.with_expected_rank(plan, failure)
         names = sorted(self._inputs.choices, key=lambda name: name not in failure.text)
         mentioned = [name for name in names if name in failure.text]
-        for name in mentioned:
-            yield from self._other_choices(plan, name)
-        for name in self._inputs.on_demand(plan):
-            yield from self._other_choices(plan, name)
-        for name in self._inputs.given(plan):
+        for name in (*mentioned, *self._inputs.on_demand(plan), *self._inputs.given(plan)):
             yield from self._other_choices(plan, name)
         yield replace(plan, constants=FakeConstants(wide=False))
         yield replace(plan, constants=FakeConstants(number=2))

@@ -150,14 +150,13 @@ class Inputs:
 
     def applies(self, entry: Mapping[str, Any]) -> bool:
         """Return whether an entry applies to this model: its conditions on arguments and configuration hold."""
-        beside, unless = entry.get("beside", ()), entry.get("unless", ())
-        if beside and not any(name in self._parameters for name in beside):
-            return False
-        if any(name in self._parameters for name in unless):
-            return False
-        if not all(self._sizes.find_field([field]) for field in entry.get("enabled", ())):
-            return False
-        return all(self._sizes.find_field([field]) is not None for field in entry.get("fields", ()))
+        find, names = self._sizes.find_field, self._parameters.keys()
+        return (
+            ("beside" not in entry or not names.isdisjoint(entry["beside"]))
+            and names.isdisjoint(entry.get("unless", ()))
+            and all(find([field]) for field in entry.get("enabled", ()))
+            and all(find([field]) is not None for field in entry.get("fields", ()))
+        )
 
     def value(self, spec: Spec, sizes: Sizes, marks: list[Placeholder]) -> Any:
         """Return the value a spec describes."""

@@ -133,19 +133,15 @@ class _Planned:
 
 
 class _Trail:
-    """The modules a forward entered, the last of them and the shape of its input."""
+    """The modules a forward entered, and the shape of the last one's input."""
 
     def __init__(self) -> None:
-        self.called: set[int] = set()
-        self.entered = 0
-        self.module: nn.Module | None = None
+        self.modules: list[nn.Module] = []
         self.shape: tuple[int, ...] | None = None
 
     def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
         """Record a module whose forward begins."""
-        self.called.add(id(module))
-        self.entered += 1
-        self.module = module
+        self.modules.append(module)
         self.shape = None
         if arguments and isinstance(arguments[0], Tensor):
             with torch._C.DisableTorchFunction():  # noqa: SLF001 - torch's public name for it enters no context
@@ -312,12 +308,12 @@ class _Session:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a forward may raise anything, and OutOfTime is none of Exception
-            progress = fake_values.calls if fake_values else trail.entered
-            failure = Failure(_text(error), progress, trail.module, trail.shape)
+            progress = fake_values.calls if fake_values else len(trail.modules)
+            failure = Failure(_text(error), progress, trail.modules[-1] if trail.modules else None, trail.shape)
         finally:
             hook.remove()
         if failure is None:
-            self._called |= trail.called
+            self._called.update(map(id, trail.modules))
         else:
             self._failures += 1
             self._waste += time.thread_time() - started
