@@ -52,6 +52,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def handle_unexpected(request: Request, _error: Exception) -> JSONResponse:
+        # Without the cause, which the server logs: it may hold secrets.
         message = "The service failed; the cause is in its log. Trying again may help."
         return _response(request, HTTPStatus.INTERNAL_SERVER_ERROR, _body("internal_error", message, {}))
 

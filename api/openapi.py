@@ -61,6 +61,7 @@ class DescribedApp(FastAPI):
         if self.openapi_schema is not None:
             return self.openapi_schema
         document = super().openapi()
+        self.openapi_schema = None  # an incomplete document must not be served
         components = document["components"]
         components["headers"] = _HEADERS
         # The worker reads the body of a scan, not the framework.
@@ -76,6 +77,7 @@ class DescribedApp(FastAPI):
                     parameter["schema"] = _without_null(parameter["schema"])
                 for response in operation["responses"].values():
                     response["headers"] = {**response.get("headers", {}), **limits}
+        self.openapi_schema = document
         return document
 
 

@@ -89,7 +89,7 @@ class Checks:
         """Load the libraries of local checks, before a submission is stored that would wait for them.
 
         Raises:
-            MissingExtra: If it is not installed.
+            MissingExtra: If one is not installed.
         """
         if self._queue:
             _ = self._sandbox

@@ -11,7 +11,7 @@ from .backend import open_backend
 from .options import TOKEN_VARIABLE, AsJson, Number, Secret, Url
 from .output import print_json
 
-app = typer.Typer(name="token", help="Create, list and revoke tokens, which writes need.", no_args_is_help=True)
+token_group = typer.Typer(name="token", help="Create, list and revoke tokens, which writes need.", no_args_is_help=True)
 
 
 def serve(
@@ -33,7 +33,7 @@ def serve(
     serve_api(Settings.from_environment(), host, port, print_url)
 
 
-@app.command()
+@token_group.command()
 def create(
     name: Annotated[str, typer.Argument(help="Its owner.")],
     *,
@@ -64,7 +64,7 @@ def create(
     typer.echo(f"Use it with: export {TOKEN_VARIABLE}=...", err=True)
 
 
-@app.command("list")
+@token_group.command("list")
 def list_tokens(*, url: Url = None, secret: Secret = None, as_json: AsJson = False) -> None:
     """List the tokens, without their secrets."""
     with open_backend(url, secret, needs_token=bool(url)) as backend:
@@ -80,7 +80,7 @@ def list_tokens(*, url: Url = None, secret: Secret = None, as_json: AsJson = Fal
         typer.echo("No tokens. Create one with: loradar token create NAME --role ROLE")
 
 
-@app.command()
+@token_group.command()
 def revoke(token_id: Number, *, url: Url = None, secret: Secret = None, as_json: AsJson = False) -> None:
     """Revoke a token."""
     with open_backend(url, secret, needs_token=bool(url)) as backend:

@@ -46,7 +46,12 @@ def scan_config(config: Mapping[str, Any]) -> Scan:
 
 
 def check_model_type(config: Mapping[str, Any]) -> str:
-    """Return the model type of a configuration, one of transformers' own."""
+    """Return the model type of a configuration, one of transformers' own.
+
+    Raises:
+        InvalidRequest: If the configuration states none, or not a name.
+        UnknownArchitecture: If transformers has no such type.
+    """
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         message = (

@@ -37,7 +37,7 @@ SET = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
 
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 
-GIGABYTE = 1 << 30
+_GIBIBYTE = 1 << 30
 
 _LOCK = Lock()
 
@@ -137,7 +137,7 @@ def limit_memory(gigabytes: float) -> None:
 
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - no file, no Path
         pages = int(file.read().split()[5])
-    limit = pages * resource.getpagesize() + int(gigabytes * GIGABYTE)
+    limit = pages * resource.getpagesize() + int(gigabytes * _GIBIBYTE)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

@@ -38,7 +38,7 @@ def precheck(statement: Statement) -> None:
             listed.
         MissingExtra: If there is a regex, and google-re2 is not installed.
     """
-    from ..registry.contributions.safe_regex import check_regexes  # noqa: PLC0415
+    from ..registry.contributions.safe_regex import check_regexes  # noqa: PLC0415 - in the service only
 
     check_regexes(statement)
     if not statement.layers and not is_buildable(statement.library):

@@ -4,9 +4,9 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -19,7 +19,6 @@ from ..layers.wrappers import PlannedAdapter, is_plain_conv
 from .host_model import Site, Survey
 from .match import Match, match
 
-Value = TypeVar("Value", int, float)
 Expand = Callable[[nn.Module, str], TargetSpec]
 """A function from a model and a shorthand such as ``all-linear`` to the targets of the shorthand in that model."""
 
@@ -137,6 +136,10 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
             is_feedforward=is_feedforward(path) is not None,
         )
         planned.append(adapter)
+    if isinstance(config, LoraConfig):
+        keys = [target.key for target in targets]
+        _warn_of_unmatched("rank_pattern", config.rank_pattern, keys)
+        _warn_of_unmatched("alpha_pattern", config.alpha_pattern, keys)
     # Where the update is in the weight, there is no input to drop from.
     in_weight = [
         each.path
@@ -205,22 +208,26 @@ def _strengths(config: AdapterConfig, keys: Sequence[str]) -> list[tuple[int, fl
     """Return rank and scaling of the adapter at each of these paths; IA3 has neither."""
     if not isinstance(config, LoraConfig):
         return [(0, 1.0)] * len(keys)
-    ranks = _by_pattern("rank_pattern", config.rank_pattern, config.r, keys)
-    alphas = _by_pattern("alpha_pattern", config.alpha_pattern, config.lora_alpha, keys)
+    own_ranks, own_alphas = config.rank_pattern, config.alpha_pattern
+    ranks = [config.r if each is None else own_ranks[each] for each in _match_patterns(own_ranks, keys)]
+    alphas = [config.lora_alpha if each is None else own_alphas[each] for each in _match_patterns(own_alphas, keys)]
     return [(r, alpha / (math.sqrt(r) if config.use_rslora else r)) for r, alpha in zip(ranks, alphas, strict=True)]
 
 
-def _by_pattern(field: str, pattern: Mapping[str, Value], default: Value, keys: Sequence[str]) -> list[Value]:
-    """Return the value at each of these paths, and warn of patterns that match none of them, as PEFT does.
+def _match_patterns(patterns: Iterable[str], keys: Sequence[str]) -> list[str | None]:
+    """Return the first pattern that matches a whole suffix of each path, if any.
 
-    PEFT's rule (``get_pattern_key``, 0.21.2): the first pattern that matches a whole suffix.
+    PEFT's rule (``get_pattern_key``, 0.21.2).
     """
-    rules = {each: re.compile(rf"(.*\.)?({each})$") for each in pattern}
-    found: list[str | None] = [next((each for each, rule in rules.items() if rule.match(key)), None) for key in keys]
-    if unmatched := sorted(map(repr, rules.keys() - {*found})):
+    rules = {each: re.compile(rf"(.*\.)?({each})$") for each in patterns}
+    return [next((each for each, rule in rules.items() if rule.match(key)), None) for key in keys]
+
+
+def _warn_of_unmatched(field: str, patterns: Iterable[str], keys: Sequence[str]) -> None:
+    """Warn of patterns that match no adapted layer, as PEFT does."""
+    if unmatched := sorted(map(repr, {*patterns} - {*_match_patterns(patterns, keys)})):
         message = f"{field}: {', '.join(unmatched)} matches no adapted layer and is ignored."
-        warnings.warn(message, stacklevel=7)
-    return [default if each is None else pattern[each] for each in found]
+        warnings.warn(message, stacklevel=6)
 
 
 # Checks; each error names the module, its class and the way out

@@ -87,7 +87,11 @@ class LoraLayer(AdapterLayer):
         return (output, *result[1:]) if isinstance(result, tuple) else output
 
     def _add_by_sample(self, output: torch.Tensor, x: torch.Tensor, samples: Sequence[str]) -> torch.Tensor:
-        """Add to each row the update of its sample's adapter; a sample may have several consecutive rows."""
+        """Add to each row the update of its sample's adapter; a sample may have several consecutive rows.
+
+        Raises:
+            InvalidConfig: If the rows cannot be split evenly among the samples.
+        """
         if x.shape[0] % len(samples):
             message = f"adapter_names has {len(samples)} names for {x.shape[0]} rows: give one for each sample."
             raise InvalidConfig(message, rows=x.shape[0], names=len(samples))
@@ -99,7 +103,12 @@ class LoraLayer(AdapterLayer):
         return output
 
     def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
-        """Return ``scaling * B(A(dropout(x)))`` in the dtype of the factors and the shape of the output."""
+        """Return ``scaling * B(A(dropout(x)))`` in the dtype of the factors and the shape of the output.
+
+        Args:
+            x: Input of the layer: (*, in) of a linear, (batch, in, *size) of a convolution.
+            adapter: Name of the adapter.
+        """
         first, second = self.lora_A[adapter], self.lora_B[adapter]
         x = x.to(first.weight.dtype)
         if (dropouts := self._modules.get("lora_dropout")) is not None and adapter in dropouts:  # type: ignore[operator]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InvalidRequest
+from ..extras import require
 
 NAME_LENGTH = 255
 TARGET_LENGTH = 255
@@ -118,8 +119,10 @@ def parse_json(data: bytes) -> Any:
 
     Raises:
         InvalidRequest: Naming the position and the problem.
+        MissingExtra: If the ``server`` extra is not installed.
     """
-    from jiter import from_json  # noqa: PLC0415 - of the service's extra
+    require("server", "jiter")
+    from jiter import from_json  # noqa: PLC0415 - an extra
 
     try:
         # No cache: text of clients would stay in memory.

@@ -148,7 +148,7 @@ def find_written_default(config_class: "type[PreTrainedConfig]", name: str) -> A
 def _list_classes_beside(config_class: type, start: str, base: type[_Class]) -> Iterator[type[_Class]]:
     """Yield the classes derived from ``base`` in the files of a config class's package whose names start like this."""
     for module in _import_beside(config_class, start):
-        items = vars(module).values()
+        items = [*vars(module).values()]  # a model that is built in between may add a global: __warningregistry__
         own = (item for item in items if isinstance(item, type) and item.__module__ == module.__name__)
         yield from (item for item in own if issubclass(item, base))
 

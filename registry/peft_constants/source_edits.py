@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import libcst as cst
-from libcst.matchers import SimpleString, findall
 
 from ...domain.targets import Targets
 from ...errors import ConstantsUnreadable
@@ -156,9 +155,16 @@ def _style_of(module: cst.Module, assignment: Assignment) -> Style:
 
 def _usual_quote(node: cst.CSTNode) -> str | None:
     """Return the most frequent quote of the strings in a node, triple quotes excepted."""
-    strings = (found for found in findall(node, SimpleString()) if isinstance(found, cst.SimpleString))
-    quotes = Counter(string.quote for string in strings if len(string.quote) == 1)
+    quotes = Counter(string.quote for string in _list_strings(node) if len(string.quote) == 1)
     return quotes.most_common(1)[0][0] if quotes else None
+
+
+def _list_strings(node: cst.CSTNode) -> Iterator[cst.SimpleString]:
+    """Yield the strings in a node; libcst's matchers do the same, and take as long to import as libcst."""
+    if isinstance(node, cst.SimpleString):
+        yield node
+    for child in node.children:
+        yield from _list_strings(child)
 
 
 def _separator(literal: cst.Dict) -> cst.ParenthesizedWhitespace | None:
