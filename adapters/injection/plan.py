@@ -111,7 +111,8 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
     dropout = config.lora_dropout if isinstance(config, LoraConfig) else 0.0
     is_feedforward = TargetMatcher(config.spec.feedforward_modules or ()).find
     targets = [*_targets(survey, matched, config)]
-    strengths = _strengths(config, [target.key for target in targets])
+    keys = [target.key for target in targets]
+    strengths = _strengths(config, keys)
     planned = []
     for (path, location, kind, parameter, key), (r, scaling) in zip(targets, strengths, strict=True):
         site = survey.sites[path]
@@ -136,10 +137,7 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
             is_feedforward=is_feedforward(path) is not None,
         )
         planned.append(adapter)
-    if isinstance(config, LoraConfig):
-        keys = [target.key for target in targets]
-        _warn_of_unmatched("rank_pattern", config.rank_pattern, keys)
-        _warn_of_unmatched("alpha_pattern", config.alpha_pattern, keys)
+    _warn_of_unmatched(config, keys)
     # Where the update is in the weight, there is no input to drop from.
     in_weight = [
         each.path
@@ -223,11 +221,14 @@ def _match_patterns(patterns: Iterable[str], keys: Sequence[str]) -> list[str | 
     return [next((each for each, rule in rules.items() if rule.match(key)), None) for key in keys]
 
 
-def _warn_of_unmatched(field: str, patterns: Iterable[str], keys: Sequence[str]) -> None:
-    """Warn of patterns that match no adapted layer, as PEFT does."""
-    if unmatched := sorted(map(repr, {*patterns} - {*_match_patterns(patterns, keys)})):
-        message = f"{field}: {', '.join(unmatched)} matches no adapted layer and is ignored."
-        warnings.warn(message, stacklevel=6)
+def _warn_of_unmatched(config: AdapterConfig, keys: Sequence[str]) -> None:
+    """Warn of patterns of ranks and alphas that match no adapted layer, as PEFT does."""
+    if not isinstance(config, LoraConfig):
+        return
+    for field, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
+        if unmatched := sorted(map(repr, patterns.keys() - {*_match_patterns(patterns, keys)})):
+            message = f"{field}: {', '.join(unmatched)} matches no adapted layer and is ignored."
+            warnings.warn(message, stacklevel=6)
 
 
 # Checks; each error names the module, its class and the way out
