@@ -112,9 +112,8 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
     is_feedforward = TargetMatcher(config.spec.feedforward_modules or ()).find
     targets = [*_targets(survey, matched, config)]
     keys = [target.key for target in targets]
-    strengths = _strengths(config, keys)
     planned = []
-    for (path, location, kind, parameter, key), (r, scaling) in zip(targets, strengths, strict=True):
+    for (path, location, kind, parameter, key), (r, scaling) in zip(targets, _strengths(config, keys), strict=True):
         site = survey.sites[path]
         weight: nn.Parameter | None
         if parameter:
