@@ -4,6 +4,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -24,6 +25,7 @@ from ..meta_run.conditions import OutOfTime, random_states_kept
 from ..meta_run.running import Run, compute_model
 from ..small_builds import SmallBuild, free_memory
 from ..sources import find_recipe
+from .depths import Places, find_places, relate
 from .experiment import TOLERANCE, Experiment, quiet
 from .probes import Probe, make_probes
 
@@ -51,6 +53,9 @@ class Verdict:
     says: str | None = None
 
 
+UNSETTLED = Verdict(live=None, says="live or dead by its place in the stack, which the builds tried do not settle")
+
+
 @dataclass(frozen=True, slots=True)
 class Proof:
     """The outcome of adapters on every layer.
@@ -58,10 +63,12 @@ class Proof:
     Attributes:
         says: How it was seen, or why nothing was.
         verdicts: By path of the layers that were tried.
+        deeper: The verdicts on the same build with more blocks, if layers of one pattern got different ones.
     """
 
     says: str
     verdicts: Mapping[str, Verdict]
+    deeper: tuple[Mapping[str, Verdict], ...] = ()
 
     def count_open(self, patterns: Collection[str]) -> int:
         """Return the number of patterns without a verdict."""
@@ -78,6 +85,7 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
     If there is no build at all, the proof has the reason and no verdict.
     """
     best: Proof | None = None
+    deepen: Callable[[], Iterable[SmallBuild]] = tuple
     hopeless: set[str] = set()  # scales at which nothing ran: deeper builds will not run either
     started = time.monotonic()
     try:
@@ -85,12 +93,31 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
             proof = _prove_once(build, mergeable)
             if all(verdict.live is None for verdict in proof.verdicts.values()):
                 hopeless.add(build.scale)
-            best = min(best or proof, proof, key=lambda each: each.count_open(mergeable))
+            if best is None or proof.count_open(mergeable) < best.count_open(mergeable):
+                best, deepen = proof, build.deepen
             if not best.count_open(mergeable) or time.monotonic() > started + PATIENCE:
                 break
     except (ScanFailed, MemoryError, RuntimeError) as error:  # torch raises the last where memory is short
         return best or Proof(str(error).partition("\n")[0], {})
-    return best or Proof("nothing to build", {})
+    if best is None:
+        return Proof("nothing to build", {})
+    return replace(best, deeper=_prove_deeper(deepen, mergeable)) if _list_divided([best.verdicts]) else best
+
+
+def _prove_deeper(
+    deepen: Callable[[], Iterable[SmallBuild]], mergeable: Collection[str]
+) -> tuple[Mapping[str, Verdict], ...]:
+    """Return the verdicts on deeper builds, as far as memory suffices."""
+    found: list[Mapping[str, Verdict]] = []
+    with suppress(MemoryError, RuntimeError):  # torch raises the last where memory is short
+        found.extend(_prove_once(build, mergeable).verdicts for build in deepen())
+    return tuple(found)
+
+
+def _list_divided(builds: Iterable[Mapping[str, Verdict]]) -> set[str]:
+    """Return the patterns with live and dead layers."""
+    seen = {(_open_indices(path), verdict.live) for build in builds for path, verdict in build.items()}
+    return {pattern for pattern, live in seen if live and (pattern, False) in seen}
 
 
 def _prove_once(build: SmallBuild, mergeable: Collection[str]) -> Proof:
@@ -237,10 +264,40 @@ def _is_size(value: object) -> bool:
 
 def apply_proof(layers: Iterable[Layer], proof: Proof) -> tuple[Layer, ...]:
     """Return the layers of the full model with the verdicts of a proof; liveness outranks every other evidence."""
+    known = tuple(layers)
+    by_place = _judge_by_place(known, proof)
     by_pattern: dict[str, list[Verdict]] = defaultdict(list)
     for path, verdict in proof.verdicts.items():
         by_pattern[_open_indices(path)].append(verdict)
-    return tuple(_apply(layer, proof, by_pattern.get(_open_indices(layer.path), [])) for layer in layers)
+    return tuple(
+        _apply(layer, by_place.get(layer.path, proof.verdicts.get(layer.path)), by_pattern[_open_indices(layer.path)])
+        for layer in known
+    )
+
+
+def _judge_by_place(layers: Collection[Layer], proof: Proof) -> dict[str, Verdict]:
+    """Return verdicts on the layers of patterns with live and dead ones: by their places in the stacks around them."""
+    builds = [proof.verdicts, *proof.deeper]
+    divided = _list_divided(builds)
+    if not divided:
+        return {}
+    places_in = [find_places(build) for build in builds]
+    places = find_places([layer.path for layer in layers])
+    found: dict[str, Verdict] = {}
+    for pattern in divided:
+        seen: list[dict[Places, bool]] = []
+        reasons: dict[bool, Verdict] = {}
+        for build, place_of in zip(builds, places_in, strict=True):
+            verdicts = {path: verdict for path, verdict in build.items() if _open_indices(path) == pattern}
+            reasons |= {not verdict.live: verdict for verdict in verdicts.values() if verdict.live is not None}
+            seen.append({place_of[path]: not v.live for path, v in verdicts.items() if v.live is not None})
+        same = {place: is_dead for build in seen for place, is_dead in build.items()}
+        wanted = {layer.path: places[layer.path] for layer in layers if _open_indices(layer.path) == pattern}
+        related = relate(seen, wanted.values()) | same
+        for path, place in wanted.items():
+            is_dead = related[place]
+            found[path] = UNSETTLED if is_dead is None else reasons[is_dead]
+    return found
 
 
 def _open_indices(path: str) -> str:
@@ -248,11 +305,11 @@ def _open_indices(path: str) -> str:
     return re.sub(r"(?<=[._])\d+(?=\.|$)", "*", path)
 
 
-def _apply(layer: Layer, proof: Proof, siblings: Sequence[Verdict]) -> Layer:
+def _apply(layer: Layer, own: Verdict | None, siblings: Sequence[Verdict]) -> Layer:
     """Return a layer with its own verdict, else that of its siblings; experts without a token share theirs."""
-    own = proof.verdicts.get(layer.path)
     live = next((sibling for sibling in siblings if sibling.live), None)
-    is_seen = own is not None and own.live is not None and not (live and layer.role.startswith("expert."))
+    is_seen = own is not None and (own is UNSETTLED or own.live is not None)
+    is_seen = is_seen and not (live and layer.role.startswith("expert."))
     verdict = own if is_seen else live or own or next(iter(siblings), None)
     if verdict is None:
         return layer

@@ -5,7 +5,9 @@ import ctypes
 import gc
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from math import prod
 from typing import Any
 
@@ -31,6 +33,8 @@ MOST_BYTES = 2 << 30
 SMALL = 20_000_000
 """A model up to this many parameters is small as it is, unless it is deep."""
 FEW_LAYERS = 150
+DEEPER, MORE_DEPTHS = 6, 2
+"""Blocks added to a stack at most, and depths that are built, to see whether a block's place in its stack matters."""
 IMAGE = 96
 """Height and width of an image for a model that takes any: three cells after the usual five halvings."""
 
@@ -44,12 +48,14 @@ class SmallBuild:
         says: How much of the full model it is, in words.
         input_size: Channels, height and width of an image it takes, for timm's models.
         scale: An identifier shared by the builds that differ from it in depth alone.
+        deepen: Makes the same build with more blocks in its stacks, one or two depths; none of a build at full depth.
     """
 
     model: nn.Module
     says: str
     input_size: tuple[int, int, int] | None
     scale: str = ""
+    deepen: "Callable[[], Iterable[SmallBuild]]" = tuple
 
 
 Builds = Callable[[Collection[Layer]], Iterator[SmallBuild]]
@@ -107,7 +113,7 @@ def small_builds(reference: Reference, layers: Collection[Layer]) -> Iterator[Sm
             free_memory()
             continue
         has_build = True
-        yield SmallBuild(model, says, find_input_size(model), scale)
+        yield SmallBuild(model, says, find_input_size(model), scale, partial(search.deepen, change, scale))
     if not has_build:
         reason = search.reasons[0] if search.reasons else "nothing can be made smaller"
         message = f"{reference} has no small build with every slot of the full model: {reason}"
@@ -169,6 +175,17 @@ class _Search:
             yield from ((shrink, shrink.describe(settings), scale) for shrink in fits if shrink is not None)
         if self._fits(copy.deepcopy):
             yield copy.deepcopy, "as it is", ""
+
+    def deepen(self, change: Change, scale: str) -> Iterator[SmallBuild]:
+        """Yield the builds of a change of depth with up to two more depths, without those that fail to build."""
+        if not isinstance(change, Shrink) or change.depth is None:
+            return
+        depths = range(change.depth + 1, change.depth + DEEPER + 1)
+        fitting = filter(self._shrinks, (replace(change, depth=depth) for depth in depths))
+        for deeper in islice(fitting, MORE_DEPTHS):
+            with suppress(ScanFailed):
+                model = self.recipe.build_filled(deeper)
+                yield SmallBuild(model, deeper.describe(self.recipe.settings), find_input_size(model), scale)
 
     def _shrinks(self, shrink: Shrink) -> bool:
         return bool(shrink.list_changes(self.recipe.settings)) and self._fits(shrink)

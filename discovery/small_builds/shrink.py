@@ -77,7 +77,7 @@ def shallowed(sections: list[Section], depth: int) -> dict[Path, Any]:
     """Return the changes that leave ``depth`` layers in a stack, or as many as hold every kind of layer."""
     changes: dict[Path, Any] = {}
     for section in sections:
-        for enough in DEPTHS[DEPTHS.index(depth) :]:
+        for enough in (depth, *(more for more in DEPTHS if more > depth)):
             try:
                 changes |= {(*section.path, name): value for name, value in _cut_section(section, enough).items()}
             except _TooFew:

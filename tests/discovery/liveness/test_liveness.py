@@ -182,3 +182,52 @@ def test_the_best_of_several_builds_counts():
     proof = prove_any(iter([*small, SmallBuild(zoo.Step(), "large", None, "1/2")]), {"called"})
     assert proof.says.startswith("large: forward")
     assert proof.verdicts["called"].live is True
+
+
+class TwoStreams(nn.Module):
+    """Blocks with two streams, of which the model returns the first: nothing reads the second of the last block."""
+
+    def __init__(self, depth):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({"first": nn.Linear(8, 8), "second": nn.Linear(8, 8)}) for _ in range(depth)
+        )
+
+    def forward(self, x):
+        """Return the first stream."""
+        other = x
+        for block in self.blocks:
+            x, other = block["first"](x + other), block["second"](other)
+        return x
+
+
+def small(depth, *deeper):
+    """Return a build of so many blocks, and deeper ones."""
+    return SmallBuild(TwoStreams(depth), "small", None, "1/8", lambda: map(small, deeper))
+
+
+def test_the_last_block_is_the_last_at_any_depth():
+    """In a small build it has another index: a second depth shows that it is the last one."""
+    proof = prove_any([small(2, 3)], {"blocks.*.first", "blocks.*.second"})
+    for depth in (2, 3, 5, 12):
+        layers = apply_proof(list_layers(TwoStreams(depth)), proof)
+        assert [layer.path for layer in layers if layer.live is False] == [f"blocks.{depth - 1}.second"]
+        assert all(layer.live is not None for layer in layers)
+
+
+def test_one_depth_does_not_decide_another():
+    """The second of two blocks may be the last or the second: unproven in a deeper model, and the reason is given."""
+    proof = prove_any([small(2)], {"blocks.*.first", "blocks.*.second"})
+    for layer in apply_proof(list_layers(TwoStreams(4)), proof):
+        assert layer.live is (None if layer.name == "second" else True)
+        assert (layer.proof or "").startswith("live or dead by its place") is (layer.name == "second")
+
+
+def test_a_model_whose_layers_agree_is_proved_at_one_depth():
+    """No deeper build is made: it would cost as much again."""
+
+    def never():
+        pytest.fail("a deeper build was made")
+
+    build = SmallBuild(nn.Sequential(zoo.Step(), zoo.Step()), "small", None, "1/8", never)
+    assert prove_any([build], {"*.called"}).deeper == ()
