@@ -127,7 +127,7 @@ def _scan_module(
 def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
     """Group labelled layers into slots with counts, in the order in which the model holds them."""
     slots = Counter(
-        Slot(x.tower, x.role, x.kind, pattern_of(x.path), 0, x.layout, x.bypassed, x.kernel, x.live, x.proof)
+        Slot(x.tower, x.role, x.kind, pattern_of(x.path), 0, x.layout, x.bypassed, x.kernel, x.live, x.proof, x.blocks)
         for x in layers
     )
     return tuple(replace(slot, count=count) for slot, count in slots.items())

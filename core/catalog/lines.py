@@ -26,7 +26,7 @@ Matched = tuple[str | None, ...]
 """The target that matches each slot, if one does."""
 
 _STRUCTURE_ID, _REASON_ID = 12, 8
-_SLOT = ("pattern", "role", "kind", "tower", "live", "layout", "bypassed", "kernel", "proof")
+_SLOT = ("pattern", "role", "kind", "tower", "live", "layout", "bypassed", "kernel", "proof", "blocks")
 """The fields of a slot in written order; unset ones at the end are omitted."""
 
 

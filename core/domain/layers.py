@@ -69,6 +69,9 @@ class Layer:
     """Whether an adapter on the layer receives a gradient; null if that is unproven."""
     proof: str | None = None
     """Why ``live`` is not true."""
+    blocks: str | None = None
+    """Blocks of the stack with the same verdict at any depth, as a Python index or slice (``-1`` is the last, ``:-1``
+    all others; outer stacks first, separated by ``/``); null where the verdict does not depend on the block."""
     evidence: tuple[Evidence, ...] = ()
     """Reasons for the role, the deciding one first."""
 
@@ -106,6 +109,9 @@ class Slot:
     """Whether an adapter on these layers receives a gradient; null if that is unproven."""
     proof: str | None = None
     """Why ``live`` is not true."""
+    blocks: str | None = None
+    """Blocks of the stack that hold these layers at any depth, as a Python index or slice (``-1`` is the last, ``:-1``
+    all others; outer stacks first, separated by ``/``); null where the verdict does not depend on the block."""
 
 
 @dataclass(frozen=True, slots=True)

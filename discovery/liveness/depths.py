@@ -6,116 +6,97 @@ that at another index than the full model has. So the verdicts of builds of two 
 every build agree on it.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import combinations_with_replacement, product
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
 
+from ...domain.places import ANY, BlockRange, Place, Places
+
+DEPTHS = range(1, 13)
+"""Depths at which ranges are compared."""
 MOST_PERIOD = 4
 """Longest period of a repetition of blocks that is considered."""
 
 
-class Place(NamedTuple):
-    """The place of a block in its stack."""
+def relate(builds: Sequence[Mapping[Places, bool]]) -> "Relation":
+    """Find the blocks of the dead layers of a pattern, given its dead and live layers in several builds.
 
-    first: int
-    """Index from the first block, which has 0."""
-    last: int
-    """Index from the last block, which has 0."""
-
-
-Places = tuple[Place, ...]
-"""The places of a layer in the stacks around it, the outermost first."""
-
-Hypothesis = Callable[[Places], bool]
-"""Whether a layer at these places is dead."""
-
-
-def find_places(paths: Collection[str]) -> dict[str, Places]:
-    """Return the places of each path in the stacks of its model, whose lengths follow from all of its paths."""
-    stacks: defaultdict[str, set[int]] = defaultdict(set)
-    for path in paths:
-        for prefix, index in _list_indices(path):
-            stacks[prefix].add(index)
-    order = {prefix: sorted(indices) for prefix, indices in stacks.items()}
-    ranks = {prefix: {index: rank for rank, index in enumerate(indices)} for prefix, indices in order.items()}
-    return {
-        path: tuple(
-            Place(ranks[prefix][index], len(order[prefix]) - 1 - ranks[prefix][index])
-            for prefix, index in _list_indices(path)
-        )
-        for path in paths
-    }
-
-
-def _list_indices(path: str) -> list[tuple[str, int]]:
-    segments = path.split(".")
-    return [(".".join(segments[:at]), int(segment)) for at, segment in enumerate(segments) if segment.isdecimal()]
-
-
-def relate(builds: Sequence[Mapping[Places, bool]], wanted: Iterable[Places]) -> dict[Places, bool | None]:
-    """Return whether the layers of a pattern are dead at some places, given the dead and live ones of several builds.
-
-    The simplest kind of hypothesis that explains every build decides: all or no layers; a block counted from either
-    end, or all from there; every n-th block; two such bounds at once, of one stack or of two around the layer.
+    The simplest kind of range that explains every build decides: all or no blocks; a block counted from either end, or
+    all from there; every n-th block; two such bounds at once, of one stack or of two around the layer.
 
     Args:
         builds: For each build, whether a layer is dead, by its places.
-        wanted: Places in the full model.
-
-    Returns:
-        By places; ``None`` where hypotheses of one kind explain every build and disagree, or none explains them.
     """
     seen = [item for build in builds for item in build.items()]
-    explaining: list[Hypothesis] = []
-    for kind in _list_hypotheses([places for places, _ in seen]):
-        either = (*kind, *map(_not, kind))
-        explaining = [each for each in either if all(each(places) is is_dead for places, is_dead in seen)]
-        if explaining:
-            break
-    found: dict[Places, bool | None] = {}
-    for places in wanted:
-        opinions = {hypothesis(places) for hypothesis in explaining}
-        found[places] = opinions.pop() if len(opinions) == 1 else None
-    return found
+    for kind in _list_ranges([places for places, _ in seen]):
+        either = (*kind, *(blocks.complement() for blocks in kind))
+        fitting = [blocks for blocks in either if all((places in blocks) is is_dead for places, is_dead in seen)]
+        if fitting:
+            return Relation(tuple(dict.fromkeys(fitting)), frozenset(places for places, _ in seen))
+    return Relation((), frozenset())
 
 
-def _list_hypotheses(seen: Sequence[Places]) -> Iterator[Sequence[Hypothesis]]:
-    """Yield the hypotheses about a pattern's places by kind, the simplest first."""
-    yield [lambda _: True]
-    ends: list[list[Hypothesis]] = []
-    for stack in range(len(seen[0]) if seen else 0):
-        sides = [(side, index) for side in range(2) for index in {places[stack][side] for places in seen}]
-        ends.append([make(stack, side, index) for side, index in sides for make in (_is_at, _is_from)])
-    yield [hypothesis for each in ends for hypothesis in each]
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """The ranges of one kind that hold the dead layers of every build and none of the live ones.
+
+    Attributes:
+        fitting: The ranges; none if no kind explains every build.
+        seen: The places in the builds.
+    """
+
+    fitting: tuple[BlockRange, ...]
+    seen: frozenset[Places]
+
+    def is_dead(self, places: Places) -> bool | None:
+        """Return whether a layer at these places is dead; ``None`` where the ranges disagree."""
+        opinions = {places in blocks for blocks in self.fitting}
+        return opinions.pop() if len(opinions) == 1 else None
+
+    @property
+    def blocks(self) -> BlockRange | None:
+        """The blocks of the dead layers at any depth; ``None`` if the ranges disagree at another one."""
+        deeper = (
+            (*places[:stack], Place(first, depth - 1 - first), *places[stack + 1 :])
+            for places in self.seen
+            for stack in range(len(places))
+            for depth in DEPTHS
+            for first in range(depth)
+        )
+        return self.fitting[0] if self.fitting and all(self.is_dead(each) is not None for each in deeper) else None
+
+
+def _list_ranges(seen: Sequence[Places]) -> Iterator[Sequence[BlockRange]]:
+    """Yield ranges of the blocks that were seen by kind, the simplest first."""
+    stacks = range(len(seen[0]) if seen else 0)
+
+    def at(ranges: Mapping[int, str]) -> BlockRange:
+        return BlockRange(tuple(ranges.get(stack, ANY) for stack in stacks))
+
+    yield [at({})]
+    bounds = [
+        [str(index) for index in {places[stack].first for places in seen}]
+        + [str(-1 - index) for index in {places[stack].last for places in seen}]
+        + [f"{index}:" for index in {places[stack].first for places in seen} if index]
+        + [f":{-index}" for index in {places[stack].last for places in seen} if index]
+        for stack in stacks
+    ]
+    yield [at({stack: bound}) for stack in stacks for bound in bounds[stack]]
     yield [
-        _is_every(stack, period, rest)
-        for stack in range(len(ends))
+        at({stack: f"{rest}::{period}"})
+        for stack in stacks
         for period in range(2, MOST_PERIOD + 1)
         for rest in range(period)
     ]
-    yield [
-        _both(one, other)
-        for some, others in combinations_with_replacement(ends, 2)
-        for one, other in product(some, others)
+    inner = [
+        at({stack: start + end[1:]})
+        for stack in stacks
+        for start, end in product(bounds[stack], repeat=2)
+        if start.endswith(":") and end.startswith(":")
     ]
-
-
-def _is_at(stack: int, side: int, index: int) -> Hypothesis:
-    return lambda places: places[stack][side] == index
-
-
-def _is_from(stack: int, side: int, index: int) -> Hypothesis:
-    return lambda places: places[stack][side] >= index
-
-
-def _is_every(stack: int, period: int, rest: int) -> Hypothesis:
-    return lambda places: places[stack].first % period == rest
-
-
-def _both(one: Hypothesis, other: Hypothesis) -> Hypothesis:
-    return lambda places: one(places) and other(places)
-
-
-def _not(hypothesis: Hypothesis) -> Hypothesis:
-    return lambda places: not hypothesis(places)
+    nested = [
+        at({outer: one, other: another})
+        for outer, other in combinations(stacks, 2)
+        for one, another in product(bounds[outer], bounds[other])
+    ]
+    yield [*inner, *nested]

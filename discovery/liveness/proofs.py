@@ -17,6 +17,7 @@ from ...domain.architectures import Architecture
 from ...domain.layers import Evidence, Layer
 from ...domain.mappings import ArchitectureDetail
 from ...domain.patterns import pattern_of
+from ...domain.places import BlockRange, Places, find_places
 from ...errors import LoradarError, ScanFailed
 from ...references import Reference
 from ..facts.layers import list_layers
@@ -25,7 +26,7 @@ from ..meta_run.conditions import OutOfTime, random_states_kept
 from ..meta_run.running import Run, compute_model
 from ..small_builds import SmallBuild, free_memory
 from ..sources import find_recipe
-from .depths import Places, find_places, relate
+from .depths import relate
 from .experiment import TOLERANCE, Experiment, quiet
 from .probes import Probe, make_probes
 
@@ -47,10 +48,12 @@ class Verdict:
     Attributes:
         live: Whether it received a gradient; ``None`` if that could not be seen.
         says: Why ``live`` is not true; else what merging changed, if it changed anything.
+        blocks: The blocks that it is true of, at any depth (``BlockRange``), if others have another one.
     """
 
     live: bool | None
     says: str | None = None
+    blocks: str | None = None
 
 
 UNSETTLED = Verdict(live=None, says="live or dead by its place in the stack, which the builds tried do not settle")
@@ -211,7 +214,8 @@ def _is_out_of_time(run: Run) -> bool:
 def recall_proof(recall: Recall, model: nn.Module, architecture: Architecture, layers: Iterable[Layer]) -> Proof | None:
     """Return the verdicts on record for the layers of a model; ``None`` if they are about another kind of model.
 
-    Where indices decide (a last block that nothing reads), the slot has both verdicts, and its layers get none.
+    Where the place of a block decides (a last block that nothing reads), the slot has both verdicts: a layer gets the
+    one of its place, if it is known at any depth.
     """
     record = recall(architecture)
     if record is None or record.proof is None or not any(slot.live is False for slot in record.slots):
@@ -220,10 +224,19 @@ def recall_proof(recall: Recall, model: nn.Module, architecture: Architecture, l
         return None
     by_pattern: dict[str, set[Verdict]] = defaultdict(set)
     for slot in record.slots:
-        by_pattern[slot.pattern].add(Verdict(slot.live, slot.proof))
-    agreed = {pattern: next(iter(known)) for pattern, known in by_pattern.items() if len({v.live for v in known}) == 1}
-    verdicts = {layer.path: agreed.get(pattern_of(layer.path)) for layer in layers}
+        by_pattern[slot.pattern].add(Verdict(slot.live, slot.proof, slot.blocks))
+    paths = find_places([layer.path for layer in layers])
+    verdicts = {path: _verdict_at(places, by_pattern[pattern_of(path)]) for path, places in paths.items()}
     return Proof(record.proof, {path: known for path, known in verdicts.items() if known and known.live is not None})
+
+
+def _verdict_at(places: Places, known: Collection[Verdict]) -> Verdict | None:
+    """Return the verdict of a slot on a layer at these places, if the record decides it."""
+    if len({verdict.live for verdict in known}) == 1:
+        return next(iter(known))
+    if any(verdict.blocks is None for verdict in known):
+        return None
+    return next((verdict for verdict in known if places in BlockRange.parse(str(verdict.blocks))), None)
 
 
 def proof_holds(made_for: Architecture, model: nn.Module, architecture: Architecture) -> bool:
@@ -291,12 +304,19 @@ def _judge_by_place(layers: Collection[Layer], proof: Proof) -> dict[str, Verdic
             verdicts = {path: verdict for path, verdict in build.items() if _open_indices(path) == pattern}
             reasons |= {not verdict.live: verdict for verdict in verdicts.values() if verdict.live is not None}
             seen.append({place_of[path]: not v.live for path, v in verdicts.items() if v.live is not None})
+        relation = relate(seen)
         same = {place: is_dead for build in seen for place, is_dead in build.items()}
-        wanted = {layer.path: places[layer.path] for layer in layers if _open_indices(layer.path) == pattern}
-        related = relate(seen, wanted.values()) | same
-        for path, place in wanted.items():
-            is_dead = related[place]
-            found[path] = UNSETTLED if is_dead is None else reasons[is_dead]
+        dead, known = relation.blocks, reasons
+        if dead is not None:
+            known = {
+                True: replace(reasons[True], blocks=str(dead)),
+                False: replace(reasons[False], blocks=str(dead.complement())),
+            }
+        for layer in layers:
+            if _open_indices(layer.path) == pattern:
+                place = places[layer.path]
+                is_dead = same.get(place, relation.is_dead(place))
+                found[layer.path] = UNSETTLED if is_dead is None else known[is_dead]
     return found
 
 
@@ -316,4 +336,4 @@ def _apply(layer: Layer, own: Verdict | None, siblings: Sequence[Verdict]) -> La
     if layer.bypassed and verdict.live is not True:
         verdict = Verdict(live=False, says=f"its weight is read at {layer.bypassed}, without calling it")
     evidence = (*layer.evidence, Evidence("liveness", verdict.says)) if verdict.says else layer.evidence
-    return replace(layer, live=verdict.live, proof=verdict.says, evidence=evidence)
+    return replace(layer, live=verdict.live, proof=verdict.says, blocks=verdict.blocks, evidence=evidence)

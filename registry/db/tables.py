@@ -75,6 +75,7 @@ slots = Table(
     Column("kernel", String(255)),
     Column("live", Boolean),
     Column("proof", Text),
+    Column("blocks", String(64)),
     UniqueConstraint("architecture_id", "position"),
 )
 

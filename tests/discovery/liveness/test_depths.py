@@ -2,7 +2,8 @@
 
 import pytest
 
-from loradar.discovery.liveness.depths import Place, find_places, relate
+from loradar.discovery.liveness.depths import relate
+from loradar.domain.places import find_places
 
 
 def build(depth, dead):
@@ -29,15 +30,17 @@ def build(depth, dead):
 def test_two_depths_decide_a_third(seen, expected):
     """The last, the first, the second, the inner blocks, every second one."""
     full = build(8, ())
-    related = relate([build(*each) for each in seen], full)
-    assert "".join(".D"[related[places]] for places in full) == expected
+    related = relate([build(*each) for each in seen])
+    assert "".join(".D"[related.is_dead(places)] for places in full) == expected
 
 
 @pytest.mark.parametrize("seen", [[(2, {1})], [(2, {1}), (3, {0})], [(3, {1}), (4, {0, 3})]])
 def test_what_stays_open_is_unknown(seen):
     """The second of two blocks is also the last; depths that contradict each other decide nothing."""
     full = build(8, ())
-    assert set(relate([build(*each) for each in seen], full).values()) == {None}
+    related = relate([build(*each) for each in seen])
+    assert {related.is_dead(places) for places in full} == {None}
+    assert related.blocks is None
 
 
 def test_the_last_block_of_the_last_stage():
@@ -50,13 +53,13 @@ def test_the_last_block_of_the_last_stage():
         {places: path.startswith(f"stages.1.blocks.{n - 1}") for path, places in stages(n, n).items()} for n in (2, 3)
     ]
     full = stages(6, 4)
-    dead = [path for path, places in full.items() if relate(seen, [places])[places]]
+    related = relate(seen)
+    dead = [path for path, places in full.items() if related.is_dead(places)]
     assert dead == ["stages.1.blocks.3.norm"]
 
 
-def test_a_place_counts_the_blocks_that_are_there():
-    """A block without layers in the list does not shift the others, and other stacks do not count."""
-    places = find_places(["a.0.x", "a.2.x", "a.2.y.1", "b.0.x"])
-    assert places["a.2.x"] == (Place(1, 0),)
-    assert places["a.2.y.1"] == (Place(1, 0), Place(0, 0))
-    assert places["b.0.x"] == (Place(0, 0),)
+def test_the_blocks_are_named_for_every_depth():
+    """Only if no other depth could contradict: one of five blocks may be the fifth or the last."""
+    assert str(relate([build(2, {1}), build(3, {2})]).blocks) == "-1"
+    assert str(relate([build(4, {1, 3}), build(6, {1, 3, 5})]).blocks) == "1::2"
+    assert relate([build(5, {4})]).blocks is None

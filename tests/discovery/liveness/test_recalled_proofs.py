@@ -80,3 +80,13 @@ def test_what_is_not_on_record_is_scanned_as_ever():
     """Nobody has heard of it, or nobody proved it."""
     assert recalled(llama(), None)[0] is None
     assert recalled(llama(), replace(on_record(), proof=None))[0] is None
+
+
+@pytest.mark.parametrize("depth", [2, 3, 7])
+def test_a_verdict_on_the_last_block_is_taken_over_at_any_depth(depth):
+    """A slot whose record names its blocks gives each layer the verdict of its place."""
+    last = replace(HALF, blocks="-1")
+    others = replace(HALF, live=True, proof=None, blocks=":-1")
+    _, _, found = recalled(llama(num_hidden_layers=depth), on_record((DEAD, LIVE, last, others)))
+    live = [layer.live for layer in found.layers if layer.name == "up_proj"]
+    assert live == [True] * (depth - 1) + [False]
