@@ -18,7 +18,7 @@ from ..domain.layers import Evidence, Layer, Slot
 from ..domain.mappings import ArchitectureDetail, Mapping
 from ..domain.methods import get_method
 from ..domain.patterns import name_targets, pattern_of
-from ..domain.targets import TargetMatcher, TargetSpec, excluding, find_hits, without_exclusion
+from ..domain.targets import TargetMatcher, TargetSpec, excluding, find_hits, resolve_blocks, without_exclusion
 from ..domain.vocabulary import Kind, Role, Tower
 from ..errors import UnknownArchitecture
 from ..registry import Registry, sqlite_file
@@ -126,7 +126,8 @@ def fit(entry: Entry, model: nn.Module, static: StaticModel) -> Fit | None:
         if not (aligned.are_same and proof_holds(scanned, model, own)):
             return None
     saved = static.find_saved(aligned.label_ends()) or None
-    return Fit(replace(mapping, modules_to_save=saved), tuple(aligned.describe(matched)))
+    named = resolve_blocks(mapping.spec, [layer.path for layer in static.layers])
+    return Fit(replace(mapping, **replace(named, modules_to_save=saved).values), tuple(aligned.describe(matched)))
 
 
 def leave_out(mapping: Mapping, strays: Sequence[str], module_paths: Sequence[str]) -> Mapping:
@@ -230,6 +231,7 @@ class _Alignment:
 
     def matches_all(self, spec: TargetSpec, matched: Iterable[Layer]) -> bool:
         """Return whether every target matches known layers, all of them in blocks, and no other module."""
+        spec = resolve_blocks(spec, [layer.path for layer in self.static.layers])
         modules, excluded = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.exclude_modules or ())
         parameters = TargetMatcher(spec.target_parameters or ())
         paths = {layer.path for layer in matched}

@@ -21,7 +21,7 @@ from ..domain.layers import Layer, Slot
 from ..domain.mappings import ArchitectureDetail, Mapping
 from ..domain.patterns import name_targets, pattern_of
 from ..domain.scans import Scan
-from ..domain.targets import TargetMatcher, TargetSpec, find_hits
+from ..domain.targets import TargetMatcher, TargetSpec, find_hits, resolve_blocks
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
 from ..registry import Registry, verify
 from .fit import Fit, find_entry, fit, leave_out
@@ -123,7 +123,8 @@ def decide_for(scan: Scan, peft_type: str = PEFT_TYPE, preset: str = "default") 
     """Decide as ``decide``, from the result of ``scan_known``."""
     decision = _from_registry(scan, peft_type, preset) or _from_scan(scan, peft_type, preset)
     logger.info("%s: %s", scan.architecture.reference, decision.says)
-    return replace(decision, layers=scan.layers)
+    named = resolve_blocks(decision.spec, (layer.path for layer in scan.layers))
+    return replace(decision, spec=named, layers=scan.layers)
 
 
 def expand_shorthand(model: nn.Module, shorthand: str) -> TargetSpec:
@@ -134,7 +135,7 @@ def expand_shorthand(model: nn.Module, shorthand: str) -> TargetSpec:
     fitted = _fit_entry(model, PEFT_TYPE, shorthand)
     is_scanned = fitted is not None and fitted.mapping.source.kind == "scanner"
     spec = fitted.mapping.spec if fitted and is_scanned else _from_scan(scan_known(model), PEFT_TYPE, shorthand).spec
-    return replace(spec, modules_to_save=None)
+    return replace(resolve_blocks(spec), modules_to_save=None)
 
 
 def _from_registry(scan: Scan, peft_type: str, preset: str) -> Decision | None:
@@ -309,7 +310,8 @@ def translate(spec: TargetSpec, known: Iterable[Slot], scan: Scan) -> Translatio
     pairs = [*zip(ours, theirs, strict=True)]
     shares = [_share(spec, old) for old in ours]
     matched = [pair for pair, share in zip(pairs, shares, strict=True) if share]
-    if not matched or not {*shares} <= {0.0, 1.0} or any(old.role != new.role for old, new in matched):
+    is_whole = not spec.exclude_blocks and {*shares} <= {0.0, 1.0}
+    if not matched or not is_whole or any(old.role != new.role for old, new in matched):
         return None
     reasons = tuple(f"{new.pattern} stands for {old.pattern} ({new.role})" for old, new in matched)
     return Translation(_select(scan, {new.pattern for _, new in matched}), reasons)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..errors import InvalidRequest
-from ..schema import to_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,7 +45,7 @@ def print_rows(rows: list[Row]) -> None:
 
 def describe_spec(spec: "TargetSpec") -> list[Row]:
     """Return (field, value) rows of the fields a spec sets."""
-    rows = ((name, value) for name, value in to_json(spec).items() if value)
+    rows = ((name, value) for name, value in spec.values.items() if value)
     return [(name, value if isinstance(value, str) else ", ".join(value)) for name, value in rows]
 
 

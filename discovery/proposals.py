@@ -70,13 +70,15 @@ def propose_all(subject: Subject) -> tuple[Proposal, ...]:
         gains = count_gains(choice.layers, subject.parameter_paths)
         fixed = count_fixed(choice, subject.norm_sizes, gains) + subject.saved_parameters
         stacks = describe_expert_stacks(choice.layers, subject.parameter_paths)
+        spec = make_spec(choice, subject.layers, subject.module_paths, subject.parameter_paths, subject.saved)
+        apart = (f"left out at any depth, as no gradient comes there: {text}" for text in spec.exclude_blocks or ())
         proposal = Proposal(
             peft_type=choice.family,
             preset=choice.preset,
-            **make_spec(choice, subject.module_paths, subject.parameter_paths, subject.saved).values,
+            **spec.values,
             matched=len(choice.layers),
             formula=Formula(count_per_rank(choice, gains), fixed),
-            reasons=(*describe_slots(choice), choice.why, *stacks, *left_out),
+            reasons=(*describe_slots(choice), choice.why, *stacks, *apart, *left_out),
             coverage=blocks.cover(choice.layers),
             reached=blocks.share(choice.layers),
         )

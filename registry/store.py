@@ -171,7 +171,7 @@ def _insert(write: Transaction, source: Source, added: Sequence[Mapping]) -> Non
             "peft_type": mapping.peft_type,
             "preset": mapping.preset,
             "revision": mapping.revision,
-            "spec": canonical(mapping.spec.values),
+            "spec": canonical(mapping.spec.stored),
             **evidence_values(mapping),
             "since": mapping.versions and mapping.versions.since,
             "until": mapping.versions and mapping.versions.until,

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from loradar.catalog.entries import list_catalogs, read_catalog
-from loradar.domain.targets import TargetMatcher
+from loradar.domain.targets import TargetMatcher, resolve_blocks
 
 NEVER = {"head", "moe.router", "embedding.token", "embedding.position", "embedding.patch", "projector"}
 MOST_PATHS = 4096
@@ -26,7 +26,7 @@ def paths_of(pattern, indices):
 
 def hit_slots(entry, proposal):
     """Return the slots a proposal reaches into; a spec may go by indices, so those it names are tried."""
-    spec = proposal.spec
+    spec = resolve_blocks(proposal.spec)
     indices = sorted({"0", "1", *re.findall(r"\d+", str(spec))})
     modules, parameters = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.target_parameters or ())
     excluded = TargetMatcher(spec.exclude_modules or ())

@@ -17,6 +17,7 @@ from loradar.discovery.liveness.experiment import list_floating, quiet
 from loradar.discovery.meta_run.running import compute_model
 from loradar.discovery.small_builds import small_builds
 from loradar.domain.patterns import pattern_of
+from loradar.domain.targets import resolve_blocks
 from loradar.references import Reference
 
 STEPS = {"transformers": 53, "timm": 137, "diffusers": 40}
@@ -59,17 +60,18 @@ class Watcher:
                 sum((output.float() * torch.randn_like(output.float())).sum() for output in outputs).backward()
         self.live |= {name for name, p in self.factors.items() if p.grad is not None and p.grad.abs().max() > 0}
 
-    @property
-    def dead(self):
-        """The patterns of factors none of which learnt anything."""
+    def dead(self, experts):
+        """The factors that learnt nothing; of experts, which need not all get a token, the patterns of them."""
         learnt = defaultdict(bool)
         for name in self.factors:
-            learnt[pattern_of(name)] |= name in self.live
-        return sorted(pattern for pattern, is_live in learnt.items() if not is_live)
+            pattern = pattern_of(name)
+            learnt[pattern if pattern.startswith(experts) else name] |= name in self.live
+        return sorted(name for name, is_live in learnt.items() if not is_live)
 
 
 def injected(build, spec):
-    """Return the build with peft's adapters."""
+    """Return the build with peft's adapters; blocks left alone are those of its own depth."""
+    spec = resolve_blocks(spec, [layer.path for layer in list_layers(build.model)])
     config = peft.LoraConfig(
         target_modules=list(spec.target_modules)
         if isinstance(spec.target_modules, tuple)
@@ -80,8 +82,8 @@ def injected(build, spec):
     return peft.inject_adapter_in_model(config, build.model)
 
 
-def tried(build, model):
-    """Return the dead patterns of one build that peft has adapted."""
+def tried(build, model, experts):
+    """Return the dead factors of one build that peft has adapted."""
     torch.manual_seed(0)
     if build.input_size:
         model.__dict__["pretrained_cfg"] = {"input_size": build.input_size}
@@ -89,22 +91,28 @@ def tried(build, model):
     assert watcher.factors
     quiet(model)
     compute_model(model, watcher)
-    return watcher.dead
+    return watcher.dead(experts)
 
 
-def dead_under_peft(reference, spec):
-    """Return the dead patterns on the build that shows the fewest; ``None`` if peft refuses every build."""
-    least = None
+def dead_under_peft(reference, spec, experts):
+    """Return the dead factors on the build that shows the fewest, and on the same build with more blocks.
+
+    ``None`` if peft refuses every build.
+    """
+    least, deepen = None, tuple
     for build in islice(small_builds(reference, list_layers(sources.build(reference))), BUILDS):
         try:
             model = injected(build, spec)
         except REFUSALS:  # the injection alone: what fails afterwards fails the test
             continue
-        dead = tried(build, model)
-        least = dead if least is None or len(dead) < len(least) else least
+        dead = tried(build, model, experts)
+        if least is None or len(dead) < len(least):
+            least, deepen = dead, build.deepen
         if not dead:
             break
-    return least
+    if least is None or spec.exclude_blocks is None:
+        return least
+    return least + [dead for build in deepen() for dead in tried(build, injected(build, spec), experts)]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -112,7 +120,8 @@ def dead_under_peft(reference, spec):
 def test_peft_s_adapters_learn_where_the_catalog_says_live(entry):
     """0 dead layers in any proposal called live."""
     reference = Reference.parse(entry.architecture.reference)
-    found = {p.preset: dead_under_peft(reference, p.spec) for p in live_proposals(entry)}
+    experts = tuple(slot.pattern.rpartition(".")[0] for slot in entry.slots if slot.role.startswith("expert."))
+    found = {p.preset: dead_under_peft(reference, p.spec, experts) for p in live_proposals(entry)}
     if all(dead is None for dead in found.values()):
         pytest.skip(f"peft refuses every proposal for {reference}")
     assert not {preset: dead for preset, dead in found.items() if dead}

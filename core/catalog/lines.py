@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ..domain.architectures import Architecture, PromptFacts
 from ..domain.layers import Coverage, Slot
 from ..domain.mappings import Verification
+from ..domain.places import BlockPattern
 from ..domain.scans import Proposal
 from ..domain.targets import Formula, TargetMatcher, TargetSpec
-from ..domain.vocabulary import Kind, Library, Tower, describe_slot
+from ..domain.vocabulary import Library, Tower, describe_slot
 from ..schema import to_json
 
 if TYPE_CHECKING:
@@ -154,14 +155,17 @@ def count_matches(spec: TargetSpec, slots: Sequence[Slot]) -> Counts:
 def _match(spec: TargetSpec, slots: Iterable[Slot]) -> Matched:
     modules, parameters = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.target_parameters or ())
     excluded = TargetMatcher(spec.exclude_modules or ())
+    left_out = [BlockPattern.parse(text) for text in spec.exclude_blocks or ()]
 
-    def match(path: str, kind: Kind) -> str | None:
-        if kind == "expert_parameter":
+    def match(slot: Slot) -> str | None:
+        path = slot.pattern.replace("*", "0")
+        if slot.kind == "expert_parameter":
             return parameters.find(path)
         target = modules.find(path)
-        return None if target is None or excluded.find(path) is not None else target
+        is_apart = any(each.is_of(slot.pattern, slot.blocks) for each in left_out)
+        return None if target is None or is_apart or excluded.find(path) is not None else target
 
-    return tuple(match(slot.pattern.replace("*", "0"), slot.kind) for slot in slots)
+    return tuple(map(match, slots))
 
 
 def _sum_matches(spec: TargetSpec, matched: Matched, slots: Sequence[Slot]) -> Counts:

@@ -50,6 +50,9 @@ class Mapping(HasSpec, HasFormula):
     # The fields of TargetSpec.
     target_modules: Targets | None = None
     exclude_modules: Targets | None = None
+    exclude_blocks: tuple[str, ...] | None = None
+    """The part of ``exclude_modules`` that depends on the depth, true at any: ``layer.[-1 of 12].output`` is the last
+    block's, which the scanned model of 12 blocks has at index 11."""
     modules_to_save: tuple[str, ...] | None = None
     target_parameters: tuple[str, ...] | None = None
     feedforward_modules: Targets | None = None

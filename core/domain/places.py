@@ -1,13 +1,16 @@
 """Name blocks by their places in the stacks around a layer: the last block is the last one at every depth."""
 
+import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple, Self
 
 ANY = "*"
 """A range of every block."""
 _NOT = "not "
+_INDEX = re.compile(r"\[([^\]]+) of (\d+)\]")
 
 
 class Place(NamedTuple):
@@ -57,6 +60,105 @@ class BlockRange:
             if other:
                 return type(self)((*self.ranges[:stack], other, *self.ranges[stack + 1 :]))
         return type(self)(self.ranges, not self.is_negated)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPattern:
+    """The end of the paths of layers in some blocks, at any depth: ``layer.[-1 of 12].attention.self.layout_value``.
+
+    Attributes:
+        names: The segments; ``*`` in the place of an index that the blocks decide.
+        blocks: The blocks, one range for each index in the path; ``*`` for an index that is named.
+        depths: The numbers of blocks of the stacks in the model that was scanned, one for each ``*`` in the names.
+    """
+
+    names: tuple[str, ...]
+    blocks: BlockRange
+    depths: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse the form that ``str`` gives."""
+        segments = [(segment, _INDEX.fullmatch(segment)) for segment in text.split(".")]
+        return cls(
+            tuple(ANY if index else name for name, index in segments),
+            BlockRange(tuple(index[1] if index else ANY for name, index in segments if index or name.isdecimal())),
+            tuple(int(index[2]) for _, index in segments if index),
+        )
+
+    @classmethod
+    def find(cls, paths: Collection[str], places: Mapping[str, Places], blocks: BlockRange) -> Self | None:
+        """Return the shortest pattern that names these layers of a model and no other ones.
+
+        Args:
+            paths: The layers, which differ in indices alone.
+            places: The places of all layers of the model.
+            blocks: The blocks that they are in.
+
+        Returns:
+            ``None`` if there is none: the blocks are no range, an index is not the number of blocks before it, or
+            stacks of different depths are counted from the end.
+        """
+        if blocks.is_negated:
+            return None
+        names, depths = list(next(iter(paths)).split(".")), list[int]()
+        positions = [position for position, name in enumerate(names) if name.isdecimal()]
+        for stack, (position, text) in enumerate(zip(positions, blocks.ranges, strict=True)):
+            indices = {path.split(".")[position] for path in paths}
+            if text == ANY and len(indices) == 1:
+                continue
+            known = {places[path][stack] for path in paths}
+            found = {place.first + place.last + 1 for place in known}
+            if indices != {str(place.first) for place in known} or (len(found) > 1 and "-" in text):
+                return None
+            names[position] = ANY
+            depths.append(max(found))
+        starts = range(max(positions[0] - 1, 0), -1, -1)
+        patterns = (cls(tuple(names[start:]), blocks, tuple(depths)) for start in starts)
+        return next((pattern for pattern in patterns if {*pattern.list_in(places)} == {*paths}), None)
+
+    def __str__(self) -> str:
+        """Return the path with ``[range of depth]`` in the place of each index that the blocks decide."""
+        return self._fill(f"[{text} of {depth}]" for text, depth in self._decided)
+
+    def list_scanned(self) -> tuple[str, ...]:
+        """Return the ends of the paths in the model that was scanned."""
+        stacks = [
+            [str(index) for index in range(depth) if _is_in(text, Place(index, depth - 1 - index))]
+            for text, depth in self._decided
+        ]
+        return tuple(map(self._fill, product(*stacks)))
+
+    def list_in(self, places: Mapping[str, Places]) -> tuple[str, ...]:
+        """Return the paths of the layers in a model of any depth, by the places of its layers."""
+        count = len(self.blocks.ranges)
+        return tuple(path for path, each in places.items() if self._ends(path) and each[-count:] in self.blocks)
+
+    def is_of(self, pattern: str, blocks: str | None) -> bool:
+        """Return whether the layers of a slot, with its pattern and its blocks, are among these."""
+        return blocks == str(self.blocks) and f".{pattern}".endswith(f".{'.'.join(self._open)}")
+
+    @property
+    def _open(self) -> list[str]:
+        return [ANY if name.isdecimal() else name for name in self.names]
+
+    @property
+    def _decided(self) -> list[tuple[str, int]]:
+        """The range and the depth for each ``*`` in the names."""
+        indices = (name for name in self.names if name == ANY or name.isdecimal())
+        ranges = (text for name, text in zip(indices, self.blocks.ranges, strict=True) if name == ANY)
+        return [*zip(ranges, self.depths, strict=True)]
+
+    def _ends(self, path: str) -> bool:
+        segments = path.split(".")[-len(self.names) :]
+        return len(segments) == len(self.names) and all(
+            segment.isdecimal() if name == ANY else segment == name
+            for name, segment in zip(self.names, segments, strict=True)
+        )
+
+    def _fill(self, indices: Iterable[str]) -> str:
+        given = iter(indices)
+        return ".".join(next(given) if name == ANY else name for name in self.names)
 
 
 def _is_in(text: str, place: Place) -> bool:

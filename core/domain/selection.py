@@ -1,14 +1,15 @@
 """Name the layers a method adapts in a model, and count the parameters it trains (as peft 0.21.2 builds them)."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from .layers import Layer
 from .methods import get_method
-from .patterns import name_targets, name_with_exclusion
+from .patterns import name_targets, name_with_exclusion, pattern_of
+from .places import BlockPattern, BlockRange, find_places
 from .targets import Targets, TargetSpec
 from .vocabulary import CONV_KINDS, Preset, Role
 
@@ -33,11 +34,28 @@ class Choice:
         """The layers in the order of the roles."""
         return sorted(self.layers, key=lambda layer: ROLE_ORDER[layer.role])
 
+    def including(self, paths: Collection[str], layers: Iterable[Layer]) -> "Choice":
+        """Return the choice with more layers of the same patterns; IA3 scales those of its second layers there too."""
+        second = {pattern_of(layer.path) for layer in self.feedforward}
+        more = [layer for layer in layers if layer.path in paths]
+        feedforward = (layer for layer in more if pattern_of(layer.path) in second)
+        return replace(self, layers=(*self.layers, *more), feedforward=(*self.feedforward, *feedforward))
+
 
 def make_spec(
-    choice: Choice, module_paths: Sequence[str], parameter_paths: Sequence[str], saved: tuple[str, ...]
+    choice: Choice,
+    layers: Sequence[Layer],
+    module_paths: Sequence[str],
+    parameter_paths: Sequence[str],
+    saved: tuple[str, ...],
 ) -> TargetSpec:
-    """Return the shortest spec that matches exactly the layers of a choice."""
+    """Return the shortest spec that matches exactly the layers of a choice among all layers of the model.
+
+    Layers that are dead by their place in the stack are named with those of the other blocks and left out by
+    ``exclude_blocks``, so that the targets hold at every depth.
+    """
+    apart = _find_apart(choice, layers) if get_method(choice.family).exclusion else {}
+    choice = choice.including({path for paths in apart.values() for path in paths}, layers) if apart else choice
     modules = [layer.path for layer in choice.ordered if layer.kind != "expert_parameter"]
     experts = [layer.path for layer in choice.ordered if layer.kind == "expert_parameter"]
     targets: Targets | None = None
@@ -53,11 +71,28 @@ def make_spec(
     return TargetSpec(
         target_modules=targets,
         exclude_modules=excluded,
+        exclude_blocks=tuple(map(str, apart)) or None,
         modules_to_save=saved or None,
         # PEFT takes no regex here: whole paths where no suffix is exact.
         target_parameters=tuple(experts) if isinstance(parameters, str) else parameters,
         feedforward_modules=feedforward,
     )
+
+
+def _find_apart(choice: Choice, layers: Sequence[Layer]) -> dict[BlockPattern, tuple[str, ...]]:
+    """Return the dead layers that differ from layers of the choice in their blocks alone, by the blocks they are in."""
+    chosen = {pattern_of(layer.path) for layer in choice.layers if layer.kind != "expert_parameter"}
+    dead: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for layer in layers:
+        if layer.live is False and layer.blocks and pattern_of(layer.path) in chosen:
+            dead[pattern_of(layer.path), layer.blocks].append(layer.path)
+    places = find_places([layer.path for layer in layers]) if dead else {}
+    found: dict[BlockPattern, tuple[str, ...]] = {}
+    for (_, blocks), paths in dead.items():
+        named = BlockPattern.find(paths, places, BlockRange.parse(blocks))
+        if named:
+            found[named] = tuple(paths)
+    return found
 
 
 def _name_ia3_targets(choice: Choice, modules: Sequence[str], module_paths: Sequence[str]) -> tuple[Targets, Targets]:

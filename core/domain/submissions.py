@@ -68,6 +68,8 @@ class Statement(HasSpec):
     # The fields of TargetSpec.
     target_modules: Targets | None = None
     exclude_modules: Targets | None = None
+    exclude_blocks: ClassVar[None] = None
+    """A contributor names layers; which of them are left out at any depth is seen when the mapping is published."""
     modules_to_save: tuple[str, ...] | None = None
     target_parameters: tuple[str, ...] | None = None
     feedforward_modules: Targets | None = None

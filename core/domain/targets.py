@@ -1,7 +1,7 @@
 """Match layers against target specs by PEFT's rule, and state the size of an adapter."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from operator import attrgetter
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ..errors import InvalidConfig
 from ..schema import Config, schema_config
+from .places import BlockPattern, find_places
 from .vocabulary import RANK
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class TargetSpec:
     """Layers to adapt."""
     exclude_modules: Targets | None = None
     """Layers that ``target_modules`` matches and that are left alone."""
+    exclude_blocks: tuple[str, ...] | None = None
+    """Layers left alone by their place in the stack, at any depth (``BlockPattern``), which PEFT has no field for."""
     modules_to_save: tuple[str, ...] | None = None
     """Modules trained in full and saved with the adapter, such as a fresh head."""
     target_parameters: tuple[str, ...] | None = None
@@ -83,8 +86,15 @@ class TargetSpec:
 
     @property
     def values(self) -> dict[str, Any]:
-        """The fields by name."""
-        return dict(zip(SPEC_FIELDS, _read_spec(self), strict=True))
+        """The fields by name, as a record has them: blocks left alone are also named in ``exclude_modules``."""
+        named = resolve_blocks(self)
+        return {**dict(zip(SPEC_FIELDS, _read_spec(named), strict=True)), "exclude_blocks": self.exclude_blocks}
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The fields by name, as they are stored; ``exclude_blocks`` if set, as ids are digests of stored specs."""
+        values = zip(SPEC_FIELDS, _read_spec(self), strict=True)
+        return {name: value for name, value in values if value is not None or name != "exclude_blocks"}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -94,7 +104,7 @@ class TargetSpec:
 
 
 SPEC_FIELDS = tuple(field.name for field in fields(TargetSpec))
-_read_spec = attrgetter(*SPEC_FIELDS)
+_read_spec: Callable[[Any], tuple[Any, ...]] = attrgetter(*SPEC_FIELDS)
 
 
 class HasSpec:
@@ -104,8 +114,9 @@ class HasSpec:
 
     @property
     def spec(self) -> TargetSpec:
-        """The target spec."""
-        return TargetSpec(*_read_spec(self))
+        """The target spec; blocks in ``exclude_blocks`` are not repeated in its ``exclude_modules``."""
+        spec = TargetSpec(*_read_spec(self))
+        return _without_scanned(spec) if spec.exclude_blocks else spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +154,51 @@ class HasFormula:
 
 def find_hits(spec: TargetSpec, layers: "Iterable[Layer]") -> tuple["Layer", ...]:
     """Return the layers a spec matches, by PEFT's rule: an excluded layer never matches."""
+    known = tuple(layers)
+    spec = resolve_blocks(spec, (layer.path for layer in known))
     modules, excluded = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.exclude_modules or ())
     parameters = TargetMatcher(spec.target_parameters or ())
     return tuple(
         layer
-        for layer in layers
+        for layer in known
         if (
             parameters.find(layer.path)
             if layer.kind == "expert_parameter"
             else excluded.find(layer.path) is None and modules.find(layer.path)
         )
     )
+
+
+def resolve_blocks(spec: TargetSpec, paths: Iterable[str] | None = None) -> TargetSpec:
+    """Return a spec that names the blocks it leaves alone in ``exclude_modules``, as PEFT reads it.
+
+    Args:
+        spec: The spec.
+        paths: The layers of the model it is for, of any depth; by default the blocks are those of the scanned model.
+    """
+    if spec.exclude_blocks is None:
+        return spec
+    if paths is None:
+        excluded = _list_scanned(spec)
+    else:
+        places = find_places([*paths])
+        excluded = tuple(path for text in spec.exclude_blocks for path in BlockPattern.parse(text).list_in(places))
+    spec = replace(spec, exclude_blocks=None)
+    return excluding(spec, excluded) if excluded else spec
+
+
+def _list_scanned(spec: TargetSpec) -> tuple[str, ...]:
+    """Return the layers that ``exclude_blocks`` leaves alone in the scanned model."""
+    return tuple(path for text in spec.exclude_blocks or () for path in BlockPattern.parse(text).list_scanned())
+
+
+def _without_scanned(spec: TargetSpec) -> TargetSpec:
+    """Return a spec without the part of ``exclude_modules`` that ``resolve_blocks`` added; the same if it did not."""
+    excluded, added = spec.exclude_modules, _list_scanned(spec)
+    if isinstance(excluded, str):
+        before = excluded.removesuffix(f"|{as_regex(added)}")
+        return spec if before == excluded else replace(spec, exclude_modules=before[len("(?:") : -1])
+    return replace(spec, exclude_modules=tuple(path for path in excluded or () if path not in added) or None)
 
 
 def excluding(spec: TargetSpec, targets: Targets) -> TargetSpec:
@@ -167,7 +212,8 @@ def excluding(spec: TargetSpec, targets: Targets) -> TargetSpec:
 
 
 def without_exclusion(spec: TargetSpec) -> TargetSpec:
-    """Return a spec without ``exclude_modules`` that matches the same layers."""
+    """Return a spec without exclusions that matches the same layers, blocks left alone at the scanned depth only."""
+    spec = resolve_blocks(spec)
     if spec.exclude_modules is None or spec.target_modules is None:
         return spec
     targets = f"(?!{as_regex(spec.exclude_modules)}$){as_regex(spec.target_modules)}"

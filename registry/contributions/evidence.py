@@ -201,7 +201,7 @@ class _Gathering:
         parameters = [
             layer.path if layer.kind == "expert_parameter" else f"{layer.path}.weight" for layer in self.scan.layers
         ]
-        spec = make_spec(self._choice, self.scan.module_paths, parameters, self._saved)
+        spec = make_spec(self._choice, self.scan.layers, self.scan.module_paths, parameters, self._saved)
         if self._is_as_proposed and self._proposal and spec.target_parameters:
             spec = replace(spec, target_parameters=self._proposal.spec.target_parameters)
         length = max(sum(map(len, value)) for value in to_json(spec).values() if value)

@@ -30,7 +30,7 @@ def mapping_id(key: MappingKey, source_kind: str, revision: int, spec: TargetSpe
         "preset": key.preset,
         "source": source_kind,
         "revision": revision,
-        "spec": spec.values,
+        "spec": spec.stored,
     }
     return digest_of(identity)
 

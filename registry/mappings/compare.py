@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from ...domain.layers import Layer, Slot
 from ...domain.submissions import Difference
-from ...domain.targets import TargetSpec, find_hits
+from ...domain.targets import TargetSpec, find_hits, resolve_blocks
 from ...errors import InvalidRequest
 from .history import get_revision
 from .not_found import unscanned
@@ -44,6 +44,7 @@ def difference(spec: TargetSpec, other: TargetSpec, slots: tuple[Slot, ...]) -> 
     Layers are derived from the slots, with many indices in the place of each ``*``. Where a spec distinguishes
     indices, it matches some layers of a slot: their number is not on record, and 0 is returned.
     """
+    spec, other = resolve_blocks(spec), resolve_blocks(other)
     literals = _indices_in(spec) | _indices_in(other)
     more, less = dict[str, int](), dict[str, int]()
     for slot in slots:

@@ -24,7 +24,7 @@ PEFT_PATH = "src/peft/utils/constants.py"
 WITHOUT_REGEX = frozenset({"IA3"})
 """Methods whose tables take no regex: PEFT makes a set of its characters (``peft/tuners/ia3/model.py``, 0.21.2)."""
 
-INEXPRESSIBLE = ("target_parameters", "exclude_modules")
+INEXPRESSIBLE = ("target_parameters", "exclude_modules", "exclude_blocks")
 """Fields of a spec that a table cannot express, and without which the spec would match other layers."""
 
 INHERITED = "dead, but not corrected: its table is a copy, whose original has it for other methods"

@@ -14,6 +14,7 @@ from ...domain.mappings import Mapping, Source
 from ...domain.methods import TARGETED, get_method
 from ...domain.scans import Scan
 from ...domain.submissions import OPEN_STATUSES, Statement, Submission
+from ...domain.targets import resolve_blocks
 from ...domain.vocabulary import count_layers
 from ...schema import to_json
 from ..mappings.precedence import PRECEDENCE, best_for, stored_under
@@ -113,7 +114,8 @@ def _find_drift(stated: list[Outcome], proposals: Proposals) -> Drift | None:
         return None
     first = wrong[0].mapping
     question = (first.library, first.name, first.peft_type, first.preset)
-    return Drift(Statement(*question, **proposal.spec.values, rationale=_rationale(wrong, proposal)), tuple(wrong))  # type: ignore[arg-type]
+    targets = resolve_blocks(proposal.spec).stored
+    return Drift(Statement(*question, **targets, rationale=_rationale(wrong, proposal)), tuple(wrong))  # type: ignore[arg-type]
 
 
 def _is_replaced(mapping: Mapping, community: Iterable[Mapping]) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ...domain.layers import Layer
 from ...domain.scans import Scan
-from ...domain.targets import TargetMatcher, TargetSpec
+from ...domain.targets import TargetMatcher, TargetSpec, resolve_blocks
 from ...domain.vocabulary import Kind
 
 NOT_A_LAYER = "module"
@@ -47,6 +47,7 @@ def match_spec(
         peft_type: The PEFT type.
         matcher: Class that matches targets; an untrusted spec needs ``safe_regex.LinearMatcher``.
     """
+    spec = resolve_blocks(spec, (layer.path for layer in scan.layers))
     modules, excluded = matcher(spec.target_modules or ()), matcher(spec.exclude_modules or ())
     parameters = matcher(spec.target_parameters or ())
     layers = {layer.path: layer for layer in scan.layers}

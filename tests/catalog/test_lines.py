@@ -89,6 +89,24 @@ def test_what_can_be_worked_out_is_not_written(tmp_path):
     assert read_catalog(write(tmp_path / "catalog.jsonl", odd)).entries == (odd,)
 
 
+def test_blocks_left_alone_are_read_as_written(tmp_path):
+    """The layers a spec matches follow from the blocks of the slots; no index is written."""
+    one = entry()
+    path = "model.layers.*.q_proj"
+    slots = (
+        Slot("language", "attention.query", "linear", path, 31, live=True, blocks=":-1"),
+        Slot("language", "attention.query", "linear", path, 1, live=False, proof="dead", blocks="-1"),
+    )
+    spec = TargetSpec(("q_proj",), None, ("layers.[-1 of 32].q_proj",))
+    proposal = replace(one.proposals[0], **spec.values, matched=31)
+    check = Verification("live", "5.23.0", {"q_proj": {"linear": 31}}, 0.25)
+    apart = replace(one, slots=slots, proposals=(proposal,), checks=(check,), peft=())
+    assert read_catalog(write(tmp_path / "catalog.jsonl", apart)).entries == (apart,)
+    written = (tmp_path / "catalog.jsonl").read_text("utf-8")
+    assert "layers.31" not in written
+    assert '"hits"' not in written
+
+
 def test_the_catalog_that_comes_along_is_sorted():
     """Every file is readable, and its names are sorted and unique."""
     files = list_catalogs()

@@ -4,9 +4,12 @@ import peft
 import pytest
 from peft.tuners.tuners_utils import check_target_module_exists
 
-from loradar.domain.targets import TargetMatcher, TargetSpec
+from loradar.domain.layers import Layer
+from loradar.domain.mappings import Mapping
+from loradar.domain.scans import Proposal
+from loradar.domain.targets import TargetMatcher, TargetSpec, find_hits, resolve_blocks
 from loradar.errors import InvalidConfig
-from loradar.schema import to_json
+from loradar.schema import from_json, to_json
 
 PATHS = [
     "",
@@ -48,3 +51,34 @@ def test_a_spec_survives_json():
     spec = TargetSpec(("q",), r".*\.x", ("head",), None, ("down",))
     assert TargetSpec.from_dict(to_json(spec)) == spec
     assert to_json(spec)["target_modules"] == ["q"]
+
+
+LAST = ("layer.[-1 of 12].value",)
+
+
+@pytest.mark.parametrize("excluded", [None, ("out.dense", "norm"), r".*\.(?:out|norm)"])
+def test_a_record_names_the_blocks_left_alone_twice(excluded):
+    """For PEFT at the scanned depth, and for any depth; the spec behind it has them once."""
+    spec = TargetSpec(("value",), excluded, LAST)
+    record = Proposal(peft_type="LORA", preset="default", **spec.values, matched=11, formula=None, reasons=())
+    assert TargetMatcher(record.exclude_modules).find("layer.11.value")
+    assert not TargetMatcher(record.exclude_modules).find("layer.10.value")
+    assert record.exclude_blocks == LAST
+    assert from_json(Proposal, to_json(record)).spec == record.spec == spec
+
+
+@pytest.mark.parametrize("depth", [1, 2, 12, 30])
+def test_blocks_left_alone_are_those_of_the_model_at_hand(depth):
+    """The last one, whatever its index."""
+    layers = [Layer(f"encoder.layer.{index}.value", "linear", "Linear", (8, 8)) for index in range(depth)]
+    spec = TargetSpec(("value",), None, LAST)
+    assert find_hits(spec, layers) == tuple(layers[:-1])
+    resolved = resolve_blocks(spec, [layer.path for layer in layers])
+    assert (resolved.exclude_modules, resolved.exclude_blocks) == ((layers[-1].path,), None)
+
+
+def test_a_spec_without_blocks_is_stored_as_before():
+    """Ids are digests of it; the field is additional."""
+    assert "exclude_blocks" not in TargetSpec(("q",)).stored
+    assert TargetSpec(("q",), None, LAST).stored["exclude_blocks"] == LAST
+    assert {"exclude_blocks"} <= {*TargetSpec(("q",)).values} & {*Mapping.__dataclass_fields__}

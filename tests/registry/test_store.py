@@ -28,6 +28,18 @@ def test_a_scan_is_found_by_a_lookup(any_registry):
     assert found.verification.counts == {"q_proj": {"linear": 2}, "v_proj": {"linear": 2}}
 
 
+def test_blocks_left_alone_are_found_by_a_lookup(any_registry):
+    """Named for the scanned depth, with the rule for any other; the rule alone is stored."""
+    found = proposal("q_proj")
+    spec = replace(found.spec, exclude_blocks=("layers.[-1 of 2].self_attn.q_proj",))
+    any_registry.add_scan(make_scan(proposals=(replace(found, **spec.values, matched=1),)))
+    mapping = any_registry.lookup("olmo2")
+    assert mapping.exclude_modules == ("layers.1.self_attn.q_proj",)
+    assert mapping.exclude_blocks == ("layers.[-1 of 2].self_attn.q_proj",)
+    assert mapping.spec.exclude_modules is None
+    assert mapping.verification.counts == {"q_proj": {"linear": 1}}
+
+
 def test_the_same_scan_twice_changes_nothing(any_registry):
     """No revision, no serial."""
     first = any_registry.add_scan(make_scan())

@@ -6,8 +6,10 @@ from torch import nn
 
 from loradar.discovery.facts.layers import list_layers
 from loradar.discovery.liveness import Proof, apply_proof, prove, prove_any
+from loradar.discovery.scanner import scan_module
 from loradar.discovery.small_builds import SmallBuild
 from loradar.domain.patterns import pattern_of
+from loradar.domain.targets import find_hits
 from loradar.errors import ScanFailed
 from tests import live_zoo as zoo
 
@@ -213,6 +215,20 @@ def test_the_last_block_is_the_last_at_any_depth():
         layers = apply_proof(list_layers(TwoStreams(depth)), proof)
         assert [layer.path for layer in layers if layer.live is False] == [f"blocks.{depth - 1}.second"]
         assert all(layer.live is not None for layer in layers)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5, 60])
+def test_a_proposal_leaves_the_last_block_alone_without_an_index(depth):
+    """The targets are names, and the rule for the dead layers holds at every depth."""
+    found = scan_module(TwoStreams(depth), None, "auto", lambda _: [small(2, 3)])
+    proposal = found.propose(preset="all-linear")
+    assert proposal.spec.target_modules == ("first", "second")
+    assert proposal.spec.exclude_modules is None
+    assert proposal.exclude_blocks == (f"blocks.[-1 of {depth}].second",)
+    assert proposal.exclude_modules == (f"blocks.{depth - 1}.second",)
+    deeper = list_layers(TwoStreams(depth + 3))
+    missed = {layer.path for layer in deeper} - {layer.path for layer in find_hits(proposal.spec, deeper)}
+    assert missed == {f"blocks.{depth + 2}.second"}
 
 
 def test_one_depth_does_not_decide_another():
