@@ -5,6 +5,7 @@ Others may import: ``scan`` (a model or reference), ``scan_module`` (a live modu
 of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bounds``), ``scan_config`` and
 ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``list_architectures``, ``build`` (the model
 of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``;
+the layers an adapter fits, ``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``;
 ``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model).
 """
 
@@ -16,6 +17,7 @@ require("scan", "torch")
 from .catalog import How, Runner, scan_each, scan_library, scan_named
 from .config_scan import scan_config
 from .facts.layers import Site, kind_of, list_layers, walk
+from .facts.misfits import FITTING_KINDS, find_misfit, find_owner_misfit, is_plain_conv, is_stack
 from .facts.model_facts import identify
 from .listing_scan import scan_listing
 from .liveness import proof_holds
@@ -26,13 +28,18 @@ from .sources.hub import fetch_config
 
 __all__ = [
     "CONV_KINDS",
+    "FITTING_KINDS",
     "How",
     "Runner",
     "Site",
     "StaticModel",
     "build",
     "fetch_config",
+    "find_misfit",
+    "find_owner_misfit",
     "identify",
+    "is_plain_conv",
+    "is_stack",
     "kind_of",
     "list_architectures",
     "list_layers",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from ..domain.layers import Evidence, Layer
 from ..domain.vocabulary import Role, Tower
 from .dataflow import Trace, Verdict
+from .facts.misfits import CALLED_OTHERWISE, OWN_FORWARD
 
 DECLARED: frozenset[Role] = frozenset(
     {"head", "norm", "projector", "embedding.token", "embedding.position", "embedding.patch"}
@@ -62,7 +63,15 @@ def _merge_layer(layer: Layer, verdict: Verdict | None, trace: Trace) -> Layer:
         bypassed=bypassed,
         kernel=f"{elsewhere.kernel} at {elsewhere.where}" if elsewhere and elsewhere.kernel else None,
         layout=trace.layouts.get(layer.path),
+        misfit=_find_misfit(layer, trace),
     )
+
+
+def _find_misfit(layer: Layer, trace: Trace) -> str | None:
+    """Return why no adapter fits a layer; of an attention with a forward of its own, the run decides."""
+    if layer.misfit != OWN_FORWARD or layer.path not in trace.attentions:
+        return layer.misfit
+    return None if trace.attentions[layer.path] else CALLED_OTHERWISE
 
 
 def _find_verdicts(layers: tuple[Layer, ...], trace: Trace) -> dict[str, Verdict]:

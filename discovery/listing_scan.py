@@ -19,6 +19,7 @@ from ..domain.vocabulary import CONV_KINDS, Kind, Tower
 from ..errors import InvalidRequest, NoAdaptableLayers
 from ..validation.text import explain_invalid_name, explain_invalid_path, shorten
 from .facts.layers import READS_ITS_PARTS
+from .facts.misfits import OWN_FORWARD
 from .facts.model_facts import ModelFacts, read_prompt_facts
 from .facts.towers import TowerMap, is_below, list_prefixes
 from .fingerprint import fingerprint
@@ -38,6 +39,8 @@ UNKNOWN = "unknown"
 CONV_OF_DIMENSIONS: dict[int, Kind] = {3: "conv1d", 4: "conv2d", 5: "conv3d"}
 IN_PROJ = "in_proj_weight"
 """Parameter of ``nn.MultiheadAttention`` that packs query, key and value."""
+PLAIN_ATTENTION = (None, "MultiheadAttention")
+"""Classes of which a listed attention may be without a forward of its own."""
 
 
 def scan_listing(architecture: Architecture, layers: Sequence[ListedLayer]) -> Scan:
@@ -183,6 +186,7 @@ def _to_layer(listed: ListedLayer, kind: Kind, path: str, blocks: set[str], neve
         block=around[-1] if around else None,
         depth=len(around),
         bypassed=READS_ITS_PARTS if path in never_called else None,
+        misfit=OWN_FORWARD if kind == "multihead_attention" and listed.class_name not in PLAIN_ATTENTION else None,
     )
 
 

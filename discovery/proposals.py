@@ -15,7 +15,7 @@ from ..domain.vocabulary import CONV_KINDS, RANK, Preset, Role, Tower, count_lay
 from .facts.model_facts import ModelFacts
 from .facts.towers import is_below
 
-ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter")
+ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter", "multihead_attention")
 DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")
 TOWER_ORDER: tuple[Tower, ...] = ("language", "vision", "audio", "main")
 
@@ -116,7 +116,7 @@ def choose_candidates(layers: Sequence[Layer]) -> tuple[Layer, ...]:
         has_blocks = any(layer.depth for layer in inside)
         chosen = tuple(layer for layer in inside if is_adaptable(layer) and (layer.depth or not has_blocks))
         if chosen:
-            return chosen
+            return without_parts(chosen)
     return ()
 
 
@@ -126,13 +126,24 @@ def is_adaptable(layer: Layer) -> bool:
     It must be a part of the model, of a kind an adapter can imitate, in a role that is adapted, not known to be dead,
     called on every path of the code, and its groups must divide the rank.
     """
-    fits = layer.path and layer.kind in ADAPTABLE_KINDS and RANK % layer.groups == 0
+    fits = layer.path and layer.kind in ADAPTABLE_KINDS and layer.misfit is None and RANK % layer.groups == 0
     return bool(fits) and layer.role not in NEVER and is_reached(layer)
 
 
 def is_reached(layer: Layer) -> bool:
     """Return whether no cause is known that keeps gradients from a layer, a fused kernel included."""
     return layer.live is not False and not layer.bypassed and not layer.kernel
+
+
+def without_parts(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Return the layers without the parts of each ``nn.MultiheadAttention`` among them, which is adapted as a whole."""
+    whole = _start_of_parts(layers)
+    return tuple(layer for layer in layers if not layer.path.startswith(whole))
+
+
+def _start_of_parts(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Return the starts of the paths of all parts of each ``nn.MultiheadAttention``."""
+    return tuple(f"{layer.path}." for layer in layers if layer.kind == "multihead_attention")
 
 
 def with_roles(layers: Sequence[Layer], roles: frozenset[Role]) -> tuple[Layer, ...]:
@@ -216,7 +227,8 @@ def choose_ln_tuning(candidates: Sequence[Layer], layers: Sequence[Layer]) -> Ch
     A norm beside the projections of an attention or a mixer works on queries, keys or a state, and is left alone; so is
     one of the embeddings.
     """
-    inside = {layer.path.rpartition(".")[0] for layer in layers if layer.role in PROJECTIONS and layer.depth}
+    projections = (x for x in layers if x.role in PROJECTIONS and x.depth)
+    inside = {x.path if x.kind == "multihead_attention" else x.path.rpartition(".")[0] for x in projections}
     around = _find_around_blocks(candidates, layers)
     before = tuple(read_facts("methods.toml")["families"]["LN_TUNING"]["unless"])
 
@@ -328,15 +340,23 @@ def describe_left_out(candidates: Sequence[Layer], layers: Sequence[Layer]) -> l
     routers = Counter(layer.role for layer in layers if layer.role == "moe.router" and layer.kind == "other")
     never = Counter(layer.role for layer in layers if layer.role in NEVER and layer.kind in ADAPTABLE_KINDS) + routers
     reasons += [f"left out: {count_layers(count, role)}" for role, count in sorted(never.items())]
-    own = [layer for layer in layers if layer.tower == tower]
+    own = [x for x in layers if x.tower == tower and not x.path.startswith(_start_of_parts(candidates))]
     reasons += [f"left out: {group}" for group in _count_unreached(own)]
     grouped = sum(layer.role == "conv.spatial" and RANK % layer.groups > 0 for layer in layers)
     if grouped:
         reasons.append(f"left out: {count_layers(grouped)} whose groups do not divide rank {RANK}")
-    heads = sum(layer.kind == "multihead_attention" for layer in own)
-    if heads:
-        reasons.append(f"left out: {heads} nn.MultiheadAttention modules, whose parts are never called")
+    reasons += [f"left out: {group}" for group in _count_misfits(own)]
+    if _start_of_parts(candidates):
+        reasons.append("nn.MultiheadAttention is adapted as a whole: in_proj_weight and out_proj, by LoRA alone")
     return reasons
+
+
+def _count_misfits(own: Sequence[Layer]) -> Iterator[str]:
+    """Yield the number of layers of the tower that no adapter fits, by class and reason."""
+    adapted = [layer for layer in own if layer.kind in ADAPTABLE_KINDS and not layer.bypassed]
+    misfits = Counter((layer.class_name, layer.misfit) for layer in adapted if layer.misfit)
+    for (name, misfit), count in sorted(misfits.items()):
+        yield f"{count_layers(count, name)}, because each {misfit}"
 
 
 def _count_unreached(own: Sequence[Layer]) -> Iterator[str]:

@@ -6,33 +6,22 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 from torch import nn
 
-from ...discovery import CONV_KINDS, kind_of
+from ...discovery import CONV_KINDS, FITTING_KINDS, find_misfit, find_owner_misfit, is_plain_conv, is_stack, kind_of
 from ...domain.targets import TargetMatcher, TargetSpec
 from ...domain.vocabulary import Kind
-from ...errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound, quoted
+from ...errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
 from ..config import ALL_LINEAR, AdapterConfig, LoraConfig, task_heads
-from ..layers.wrappers import PlannedAdapter, is_plain_conv
+from ..layers.wrappers import PlannedAdapter
 from .host_model import Site, Survey
 from .match import Match, match
 
 Expand = Callable[[nn.Module, str], TargetSpec]
 """A function from a model and a shorthand such as ``all-linear`` to the targets of the shorthand in that model."""
 
-ADAPTABLE: tuple[Kind, ...] = ("linear", "transposed_linear", *CONV_KINDS, "embedding")
-"""Kinds of layer that can be a target; ``nn.MultiheadAttention`` is several of them."""
-WRONG_KINDS: dict[Kind, str] = {
-    "multihead_attention": "is an attention, of which only LoRA can adapt the fused projections",
-    "expert_parameter": "keeps its experts in bare parameters, which target_parameters names",
-    "norm": "is a normalisation, for which there is no adapter",
-    "embedding": "is an embedding, which IA3 does not rescale",
-}
-"""The reason why a layer of another kind cannot be one."""
-MATRICES = (2, 3)
-"""Numbers of dimensions of a matrix and of a stack of matrices."""
 MARKS = ({"base_layer", "lora_A"}, {"base_layer", "lora_embedding_A"}, {"original_module", "modules_to_save"})
 """Names of children that only an adapter's module has, ours or PEFT's."""
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
@@ -162,7 +151,7 @@ class _Target(NamedTuple):
 def _targets(survey: Survey, matched: Match, config: AdapterConfig) -> Iterator[_Target]:
     """Yield the targets; of several on one module, the innermost first."""
     left = Counter(path for path, _ in matched.parameters)
-    bare, done = {*left}, set()
+    bare, done, passed_in = {*left}, set[str](), set[str]()
     for path, name in matched.parameters:
         left[path] -= 1
         yield _Target(path, path + ".base_layer" * left[path], "expert_parameter", name, f"{path}.{name}")
@@ -177,7 +166,10 @@ def _targets(survey: Survey, matched: Match, config: AdapterConfig) -> Iterator[
         if path in done:
             continue
         done.add(path)
+        if path in passed_in:
+            raise rejected(path, survey.sites[path].module, "is adapted with the attention around it")
         if kind == "multihead_attention" and isinstance(config, LoraConfig):
+            passed_in.add(f"{path}.out_proj")
             yield from _projections(path, survey)
         else:
             yield _Target(path, path, kind, "", path)
@@ -249,45 +241,23 @@ def check_layer(path: str, site: Site, kind: Kind, r: int, *, is_passed_in: bool
         r: The rank; 0 for IA3, which has no adapter for embeddings.
         is_passed_in: Whether its attention is adapted as well, and passes the updated weight in.
     """
-    module: Any = site.module
-    if isinstance(site.parent, nn.MultiheadAttention) and not is_passed_in:
-        parent = type(site.parent).__name__
-        raise rejected(path, module, f"belongs to a {parent}, which never calls it: an adapter there would be dead")
-    if kind not in ADAPTABLE or (kind == "embedding" and not r):
-        raise _wrong_kind(path, module, kind)
-    weight: Any = module._parameters.get("weight")  # noqa: SLF001 - packed weights have other names
-    if isinstance(weight, nn.parameter.UninitializedParameter):
-        raise rejected(path, module, "does not know its shape yet", "Run the model once before adapting it.")
-    if kind != "linear" and not weight.is_floating_point():
-        raise rejected(path, module, f"has quantised weights ({module.weight.dtype})")
-    # A subclass may read a mask or a length, not ids; those that scale the result have an `embed_scale` (Gemma, Bart).
-    if kind == "embedding" and type(module).forward is not nn.Embedding.forward and not hasattr(module, "embed_scale"):
-        raise rejected(path, module, "computes its ids in a forward of its own, which the adapter would not see")
-    groups: int = module.groups if kind in CONV_KINDS else 1
-    if r % groups:
-        way_out = f"Give it a rank that {groups} divides (rank_pattern), or name it in exclude_modules."
-        raise rejected(path, module, f"has groups={groups}, which do not divide the rank r={r}", way_out)
-    if groups > 1 and not is_plain_conv(module) and r:
-        raise rejected(path, module, f"has groups={groups} and a forward of its own, which LoRA cannot imitate")
-    return weight  # type: ignore[no-any-return]
-
-
-def _wrong_kind(path: str, module: nn.Module, kind: Kind) -> InvalidConfig:
-    inside = [name for name, _ in module.named_children()] if kind == "other" else []
-    way_out = f"Name the layers inside of it ({quoted(inside[:4])})." if inside else LEAVE_OUT
-    return rejected(path, module, WRONG_KINDS.get(kind, "is no linear, convolution or embedding"), way_out)
+    misfit = find_misfit(site.module, kind, r, site.parent, is_passed_in=is_passed_in)
+    if misfit is not None:
+        raise rejected(path, site.module, misfit.why, misfit.way_out or LEAVE_OUT)
+    return site.module._parameters.get("weight")  # noqa: SLF001 - packed weights have other names
 
 
 def check_parameter(path: str, site: Site, name: str) -> nn.Parameter:
     """Reject a bare parameter that is not a matrix or a stack of matrices in floating point; return the parameter."""
     parameter = site.module._parameters[name]  # noqa: SLF001 - as matched
-    if parameter is None or parameter.ndim not in MATRICES or not parameter.is_floating_point():
+    if not is_stack(parameter):
         key, shape = f"{path}.{name}", None if parameter is None else tuple(parameter.shape)
         message = f"target_parameters: {key!r} has shape {shape}, and is no matrix or stack of matrices"
         raise InvalidConfig(f"{message} in floating point. Leave it out.", path=key, shape=shape)
-    if isinstance(site.module, nn.ParameterList | nn.ParameterDict):
-        raise rejected(path, site.module, "is only a list, which is never called: an adapter there would be dead")
-    return parameter
+    misfit = find_owner_misfit(site.module)
+    if misfit is not None:
+        raise rejected(path, site.module, misfit.why, misfit.way_out or LEAVE_OUT)
+    return cast("nn.Parameter", parameter)
 
 
 def inner_layer(path: str, survey: Survey) -> str:
@@ -351,7 +321,7 @@ def check_adaptable(survey: Survey) -> None:
     Raises:
         NoAdaptableLayers: Naming its classes.
     """
-    if not any(kind_of(site.module) in (*ADAPTABLE, "multihead_attention") for site in survey.sites.values()):
+    if not any(kind_of(site.module) in (*FITTING_KINDS, "multihead_attention") for site in survey.sites.values()):
         classes = Counter(type(module).__name__ for module in survey.modules())
         names = ", ".join(name for name, _ in classes.most_common(5))
         message = f"{type(survey.model).__name__} has no layer that LoRA can adapt, only: {names}."

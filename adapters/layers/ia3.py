@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...discovery import is_plain_conv
 from ...errors import InvalidConfig
-from .wrappers import AdapterLayer, Child, PlannedAdapter, adapter_dtype, features_of, first_tensor, is_plain_conv
+from .wrappers import AdapterLayer, Child, PlannedAdapter, adapter_dtype, features_of, first_tensor
 
 
 class IA3Layer(AdapterLayer):

@@ -13,6 +13,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from ...discovery import is_plain_conv
 from ...errors import InvalidConfig
 from .low_rank import CONV_FACTORS, LinearFactor, can_fuse, low_rank_linear
 from .wrappers import (
@@ -23,7 +24,6 @@ from .wrappers import (
     adapter_dtype,
     features_of,
     first_tensor,
-    is_plain_conv,
     state_of,
 )
 
@@ -38,6 +38,8 @@ class LoraLayer(AdapterLayer):
 
     containers = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_dropout")
     takes_samples = True
+    is_passed_in = False
+    """Whether the base weight holds the update already, while the attention around the layer runs."""
 
     @classmethod
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
@@ -76,7 +78,7 @@ class LoraLayer(AdapterLayer):
         """
         result = self.base_layer(x, *args, **kwargs)
         adapters, samples = self.active_adapters(), self.steering.samples
-        if not adapters and samples is None:
+        if self.is_passed_in or (not adapters and samples is None):
             return result
         output = result[0] if isinstance(result, tuple) else result
         if samples is not None:
@@ -303,23 +305,33 @@ class LoraMultihead(LoraParameter):
     """LoRA on an input projection of ``nn.MultiheadAttention``, which has one fused projection or three.
 
     The output projection ``out_proj`` is a layer and gets an adapter layer, but the attention reads its weight and
-    never calls it. So the innermost of these layers passes the updated weight of ``out_proj`` in.
+    never calls it, unless a subclass does. So the innermost of these layers passes the updated weight of ``out_proj``
+    in, and that layer adds nothing meanwhile.
     """
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the attention with the updated weights of this projection and of the output projection."""
         adapters = self.active_adapters()
         updated = self.updated(adapters) if adapters else {}
-        if not isinstance(self.base_layer, LoraMultihead):
-            output: Any = self.base().out_proj
-            layer = output
-            while isinstance(layer, Wrapper):
-                if isinstance(layer, AdapterLayer) and (adapters := layer.active_adapters()):
-                    of_output = _renamed(layer.updated(adapters), output)
-                    updated |= {f"out_proj.{name}": value for name, value in of_output.items()}
-                    break
-                layer = layer.wrapped()
-        return functional_call(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
+        layer = None if isinstance(self.base_layer, LoraMultihead) else self._find_output_layer()
+        if layer is None:
+            return functional_call(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
+        of_output = _renamed(layer.updated(layer.active_adapters()), self.base().out_proj)  # type: ignore[arg-type]
+        updated |= {f"out_proj.{name}": value for name, value in of_output.items()}
+        layer.is_passed_in = True
+        try:
+            return functional_call(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
+        finally:
+            layer.is_passed_in = False
+
+    def _find_output_layer(self) -> LoraLayer | None:
+        """Return the adapter layer around ``out_proj``, if an adapter is active there."""
+        layer: Any = self.base().out_proj
+        while isinstance(layer, Wrapper):
+            if isinstance(layer, LoraLayer) and layer.active_adapters():
+                return layer
+            layer = layer.wrapped()
+        return None
 
 
 def _renamed(updated: Mapping[str, torch.Tensor], outer: nn.Module) -> dict[str, torch.Tensor]:

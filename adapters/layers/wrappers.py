@@ -365,8 +365,3 @@ def first_tensor(layer: nn.Module) -> torch.Tensor:
     """Return the weight of a layer, or the first tensor of one whose packed weight has another name."""
     own = layer._parameters.get("weight")  # noqa: SLF001 - in every injected layer
     return own if own is not None else next(iter([*layer.parameters(), *layer.buffers()]))
-
-
-def is_plain_conv(base: nn.Module) -> bool:
-    """Return whether a convolution's forward is PyTorch's own."""
-    return type(base).forward in (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)

@@ -65,6 +65,8 @@ class Layer:
     """Source line of a path not traced, such as a fused kernel's, that reads the weight without calling the layer."""
     confidence: Literal["high", "low"] = field(default="low", init=False)
     """``high`` if dataflow or structure decided the role, ``low`` if names did."""
+    misfit: str | None = None
+    """Why no adapter is proposed for the layer, whatever its role: none fits its class; null if one does."""
     live: bool | None = None
     """Whether an adapter on the layer receives a gradient; null if that is unproven."""
     proof: str | None = None
@@ -161,8 +163,13 @@ class Blocks:
         return tuple(Coverage(name, hits[name], count) for name, count in totals.items())
 
     def share(self, matched: Iterable[Layer]) -> float:
-        """Return the share of the blocks' weights that the matched layers own, 0 to 1; tied weights count once."""
-        size = sum(self._sizes.get(layer.path, 0) for layer in matched)
+        """Return the share of the blocks' weights that the matched layers own, 0 to 1; tied weights count once.
+
+        An adapter on ``nn.MultiheadAttention`` adapts its ``out_proj`` too.
+        """
+        paths = {layer.path for layer in matched}
+        paths |= {f"{layer.path}.out_proj" for layer in matched if layer.kind == "multihead_attention"}
+        size = sum(self._sizes.get(path, 0) for path in paths)
         return round(size / self._total, 6) if self._total else 0.0
 
 

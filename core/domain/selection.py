@@ -127,11 +127,14 @@ def size_per_rank(layer: Layer) -> int:
     """Return the number of parameters each rank of a LoRA adapter on ``layer`` adds.
 
     A convolution's A keeps its kernel and reads every channel, its B keeps its groups; fused experts have one adapter
-    each.
+    each; ``nn.MultiheadAttention`` has one on its packed input projection and one on its square output projection.
     """
     if layer.kind == "expert_parameter":
         experts, first, second = layer.shape
         return experts * (first + second)
+    if layer.kind == "multihead_attention":
+        packed, width = layer.shape
+        return packed + width + 2 * width
     read, written = layer.in_features or 0, layer.out_features or 0
     return read * math.prod(layer.shape[2:]) + written // layer.groups
 

@@ -72,6 +72,7 @@ class Tape:
         parameters: For each value that is a parameter: (module path, parameter name).
         inputs: Values that came from outside and are neither parameters nor buffers.
         called: Paths of modules whose forward ran, and how often.
+        pairs: Paths of the ``nn.MultiheadAttention`` modules that took a query and returned a pair, as PyTorch's does.
         direct_reads: For each parameter read outside its own module's forward, where no adapter runs: the file name and
             line of the code that reads it.
     """
@@ -82,6 +83,7 @@ class Tape:
     parameters: dict[int, tuple[str, str]] = field(default_factory=dict)
     inputs: set[int] = field(default_factory=set)
     called: Counter[str] = field(default_factory=Counter)
+    pairs: set[str] = field(default_factory=set)
     direct_reads: dict[tuple[str, str], str] = field(default_factory=dict)
 
 

@@ -1,5 +1,6 @@
 """Record a forward on a tape: a mode intercepts every torch function, hooks follow the module whose forward runs."""
 
+import inspect
 import sys
 import threading
 from collections.abc import Hashable
@@ -73,10 +74,12 @@ class Recorder(TorchFunctionMode):
             self.tape.called[path] += 1
         self._stack.append((self._stack[-1][0] if path is None else path, module))
 
-    def leave_module(self, module: nn.Module, _arguments: tuple[Any, ...], _result: object) -> None:
+    def leave_module(self, module: nn.Module, arguments: tuple[Any, ...], result: object) -> None:
         """Pop a module from the stack when its forward ends."""
         if threading.get_ident() == self._thread and self._stack[-1][1] is module:
-            self._stack.pop()
+            path, _ = self._stack.pop()
+            if isinstance(module, nn.MultiheadAttention) and _is_called_alike(module, arguments, result):
+                self.tape.pairs.add(path)
 
     # --- operations ----------------------------------------------------------------------------------------------
 
@@ -194,6 +197,12 @@ class Recorder(TorchFunctionMode):
             self._values_by_id[id(tensor)] = value
         else:
             tensor.__dict__[_OWNER] = (self._run, value)
+
+
+def _is_called_alike(attention: nn.Module, arguments: tuple[Any, ...], result: object) -> bool:
+    """Return whether an attention is called as PyTorch's is, which PEFT's adapter relies on: a query in, a pair out."""
+    takes_query = bool(arguments) or "query" in inspect.signature(type(attention).forward).parameters
+    return takes_query and isinstance(result, tuple) and len(result) == 2  # noqa: PLR2004
 
 
 def _tensors(item: Any) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS
+from ..facts.misfits import PACKED
 from ..facts.source_inspection import SourceRead, inspect_source
 from ..facts.towers import is_below
 from ..meta_run.running import Run, run_model
@@ -38,6 +39,8 @@ class Trace:
         layouts: For each fused projection: how its output is split.
         shared: For each layer in a block whose weight serves several times in one forward: how often.
         read_elsewhere: For each layer whose weight some path of the code reads without calling it: where and how.
+        attentions: For each ``nn.MultiheadAttention`` that ran: whether it read its packed projection and was called
+            as PyTorch's is.
     """
 
     runs: tuple[Run, ...]
@@ -47,6 +50,7 @@ class Trace:
     layouts: dict[str, str]
     shared: dict[str, int]
     read_elsewhere: dict[str, SourceRead]
+    attentions: dict[str, bool]
 
     def verdict(self, path: str) -> Verdict | None:
         """Return the verdict of most forwards on a layer, or ``None`` if there is none."""
@@ -81,11 +85,23 @@ def trace(
         runs=runs,
         votes=dict(votes),
         called=frozenset[str]().union(*(tape.called for tape in tapes)),
-        bypassed={path: where for (path, parameter), where in direct_reads if parameter == "weight"},
+        bypassed={path: where for (path, parameter), where in direct_reads if parameter in ("weight", PACKED)},
         layouts=layouts,
         shared=count_shared(tapes, by_path),
         read_elsewhere=inspect_source(model),
+        attentions=find_attentions(tapes, layers),
     )
+
+
+def find_attentions(tapes: list[Tape], layers: tuple[Layer, ...]) -> dict[str, bool]:
+    """Return for each ``nn.MultiheadAttention`` that ran whether LoRA as PEFT builds it has an effect there."""
+    paths = [layer.path for layer in layers if layer.kind == "multihead_attention"]
+    ran = [(path, tape) for path in paths for tape in tapes if tape.called[path]]
+    read = {id(tape): frozenset(tape.parameters.values()) for _, tape in ran}
+    fits: dict[str, bool] = {}
+    for path, tape in ran:
+        fits[path] = fits.get(path, False) or (path in tape.pairs and (path, PACKED) in read[id(tape)])
+    return fits
 
 
 def count_shared(tapes: list[Tape], layers: dict[str, Layer]) -> dict[str, int]:

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from ...domain.layers import Layer
-from ...domain.vocabulary import CONV_KINDS, Kind
+from ...domain.vocabulary import CONV_KINDS, RANK, Kind
+from .misfits import calls_part, find_misfit, find_owner_misfit, find_proposal_misfit, is_stack
 
 CONV_CLASSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 KIND_OF_CLASS: dict[type[nn.Module], Kind] = {
@@ -90,11 +91,13 @@ def list_layers(model: nn.Module, sites: Iterable[Site] | None = None) -> tuple[
     """
     layers: list[Layer] = []
     first_with_weight: dict[int, str] = {}
-    never_called: set[int] = set()
+    attentions: dict[int, nn.MultiheadAttention] = {}  # by the ids of their parts
     for site in walk(model) if sites is None else sites:
         module, kind, class_name = site.module, kind_of(site.module), type(site.module).__name__
-        if getattr(type(module), "forward", None) is nn.MultiheadAttention.forward:
-            never_called.update(id(child) for child in module.children())
+        if isinstance(module, nn.MultiheadAttention):
+            attentions.update((id(child), module) for child in module.children())
+        attention = attentions.get(id(module))
+        is_bypassed = attention is not None and not calls_part(attention, module)
         for name, shape, weight in _weights(module, kind):
             is_bare = kind == "expert_parameter"
             path = f"{site.path}.{name}" if is_bare else site.path
@@ -111,11 +114,32 @@ def list_layers(model: nn.Module, sites: Iterable[Site] | None = None) -> tuple[
                 owner=class_name if is_bare else site.owner,
                 block=site.block,
                 depth=site.depth,
-                bypassed=READS_ITS_PARTS if id(module) in never_called else None,
+                bypassed=READS_ITS_PARTS if is_bypassed else None,
                 tied_to=None if first == path else first,
+                misfit=_explain_misfit(site, kind, name, attention),
             )
             layers.append(layer)
     return tuple(layers)
+
+
+def _explain_misfit(site: Site, kind: Kind, name: str, attention: nn.Module | None) -> str | None:
+    """Return why no adapter is proposed for a layer, whatever its role; ``None`` if there is no such reason."""
+    module = site.module
+    if kind == "expert_parameter":
+        if not is_stack(module._parameters[name]):
+            return "holds no stack of matrices in floating point"
+        if not site.path:
+            return "belongs to the model itself, which no adapter can take the place of"
+        misfit = find_owner_misfit(module)
+    elif kind == "multihead_attention":
+        misfit = find_proposal_misfit(module)
+    elif kind in ("norm", "other"):
+        return None  # for other methods than those that adapt a weight
+    else:
+        misfit = find_misfit(
+            module, kind, module.groups * RANK if isinstance(module, CONV_CLASSES) else RANK, attention
+        )
+    return misfit.why if misfit else None
 
 
 def kind_of(module: nn.Module) -> Kind:

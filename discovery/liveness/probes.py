@@ -6,6 +6,7 @@ without it sees nothing. Source of the method: arXiv:2106.09685.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,7 @@ from torch.nn import functional
 
 from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS
+from ..facts.misfits import OWN_FORWARD, PACKED
 
 _SHARE = 0.1
 """Size of an update relative to the output: above rounding, and too small to change the behaviour of a model."""
@@ -185,20 +187,20 @@ class Convolution(Added):
         return torch.mul(self.b, self.a.repeat_interleave(rows, dim=0))
 
 
-class Stacked(Factored):
-    """A stack of matrices, such as fused experts; its owner's forward sees the sum."""
+class InWeight(Factored):
+    """A matrix or a stack of matrices, such as fused experts; its owner's forward sees the sum."""
 
-    def __init__(self, layer: Layer, owner: nn.Module, name: str) -> None:
+    def __init__(self, path: str, owner: nn.Module, name: str) -> None:
         self._registry: dict[str, Any] = owner._parameters
         self._name = name
-        stack = cast("Tensor", owner._parameters[name])
-        experts, first, second = stack.shape
-        super().__init__(layer.path, owner, stack, (experts, 1, second), (experts, first, 1))
+        weight = cast("Tensor", owner._parameters[name])
+        *stack, first, second = weight.shape
+        super().__init__(path, owner, weight, (*stack, 1, second), (*stack, first, 1))
 
     @property
     def delta(self) -> Tensor:
         """The update that merging adds to the weight."""
-        return torch.bmm(self.b, self.a)
+        return torch.matmul(self.b, self.a)
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return the output of the owner with the sum as its weight."""
@@ -210,6 +212,24 @@ class Stacked(Factored):
             return inner(*args, **kwargs)
         finally:
             self._registry[self._name] = own
+
+
+class Multihead(InWeight):
+    """``nn.MultiheadAttention``: its forward sees the sums of its packed input projection and of ``out_proj``."""
+
+    def __init__(self, layer: Layer, module: nn.Module) -> None:
+        super().__init__(layer.path, module, PACKED)
+        self._output = InWeight(layer.path, cast("nn.Module", module._modules["out_proj"]), "weight")
+        self.parameters = [*self.parameters, *self._output.parameters]
+
+    def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Return the output of the attention with both sums as its weights."""
+        return super().forward(partial(self._output.forward, inner), *args, **kwargs)
+
+    def merge(self, sign: int = 1) -> None:
+        """Add both updates to the weights, or subtract them again."""
+        super().merge(sign)
+        self._output.merge(sign)
 
 
 class Unfitting(Exception):
@@ -233,8 +253,10 @@ def make_probe(layer: Layer, modules: dict[str, nn.Module]) -> Probe | None:
     """Return the probe for a layer by its kind, if it has a floating weight."""
     if layer.kind == "expert_parameter":
         owner, _, name = layer.path.rpartition(".")
-        return Stacked(layer, modules[owner], name)
+        return InWeight(layer.path, modules[owner], name)
     module = modules[layer.path]
+    if layer.kind == "multihead_attention":
+        return Multihead(layer, module) if layer.misfit in (None, OWN_FORWARD) else None
     if layer.kind == "norm":
         own = [p for p in module._parameters.values() if p is not None and p.is_floating_point()]
         return Probe(layer.path, module, own)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ...domain.layers import Layer
+from ...domain.methods import get_method
 from ...domain.scans import Scan
 from ...domain.targets import TargetMatcher, TargetSpec, resolve_blocks
 from ...domain.vocabulary import Kind
@@ -10,9 +11,7 @@ from ...domain.vocabulary import Kind
 NOT_A_LAYER = "module"
 """Kind of a match without a weight of its own."""
 
-WEIGHTS: frozenset[Kind] = frozenset(
-    {"linear", "transposed_linear", "conv1d", "conv2d", "conv3d", "embedding", "multihead_attention"}
-)
+WEIGHTS: frozenset[Kind] = frozenset({"linear", "transposed_linear", "conv1d", "conv2d", "conv3d", "embedding"})
 ADAPTABLE: dict[str, frozenset[Kind]] = {"LN_TUNING": WEIGHTS | {"norm", "other"}}
 """Kinds that a PEFT type can adapt, if other than ``WEIGHTS``: LN_TUNING trains any module it matches."""
 
@@ -33,6 +32,8 @@ class Match:
         """Return whether the PEFT type can adapt the module or parameter."""
         if self.kind == NOT_A_LAYER:
             return bool(self.layers)
+        if self.kind == "multihead_attention":
+            return peft_type in WHOLE_MODULES or get_method(peft_type).fits(self.kind)
         return self.kind == "expert_parameter" or self.kind in ADAPTABLE.get(peft_type, WEIGHTS)
 
 

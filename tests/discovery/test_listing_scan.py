@@ -137,7 +137,7 @@ def test_the_parts_of_multihead_attention_are_not_proposed():
     ]
     found = listed(*blocks)
     assert {layer.kind for layer in found.layers if layer.path.endswith("self_attn")} == {"multihead_attention"}
-    assert found.propose("LORA", "all-linear").spec.target_modules == ("linear1", "linear2")
+    assert found.propose("LORA", "all-linear").spec.target_modules == ("self_attn", "linear1", "linear2")
 
 
 def test_depthwise_convolutions_have_groups():

@@ -149,10 +149,10 @@ def test_a_layer_known_to_get_no_gradient_is_left_out_and_named():
     assert any("known to get no gradient" in reason for reason in proposal.reasons)
 
 
-def test_a_model_of_multihead_attention_alone_says_why_it_is_left_out():
-    """Torch's encoder layer: its feed-forward network is adapted, its attention cannot be."""
+def test_a_model_of_multihead_attention_is_adapted_there():
+    """Torch's encoder layer, of which no forward runs: its attention is the projection that holds query and value."""
     found = scan(nn.ModuleDict({"layers": nn.ModuleList([nn.TransformerEncoderLayer(8, 2, 16) for _ in range(2)])}))
-    assert found.propose().spec.target_modules == ("linear1", "linear2")
+    assert found.propose().spec.target_modules == ("self_attn",)
     assert any("nn.MultiheadAttention" in reason for reason in found.propose().reasons)
 
 

@@ -18,6 +18,7 @@ LAYERS = {
     "conv1d": lambda: nn.Conv1d(256, 512, 3),
     "conv2d": lambda: nn.Conv2d(256, 512, 3),
     "conv3d": lambda: nn.Conv3d(64, 64, 3),
+    "multihead_attention": lambda: nn.MultiheadAttention(256, 4),
 }
 GROUPED = {
     "conv1d": lambda: nn.Conv1d(256, 256, 3, groups=2),

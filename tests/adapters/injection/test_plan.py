@@ -12,14 +12,15 @@ from zoo import attention, convolutions, gpt2, llama, mlp, on_meta, words
 from loradar.adapters import LoraConfig, inject
 from loradar.adapters.injection.apply import LORA_LAYERS
 from loradar.adapters.injection.host_model import survey_model
-from loradar.adapters.injection.plan import ADAPTABLE, make_plan
+from loradar.adapters.injection.plan import make_plan
 from loradar.adapters.layers.wrappers import PlannedAdapter
+from loradar.discovery import FITTING_KINDS
 from loradar.errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
 
 
 def test_every_adaptable_kind_has_a_layer() -> None:
     """What the checks let through can be built."""
-    assert set(LORA_LAYERS) == {*ADAPTABLE, "multihead_attention", "expert_parameter"}
+    assert set(LORA_LAYERS) == {*FITTING_KINDS, "multihead_attention", "expert_parameter"}
 
 
 class Pooling(nn.Module):
