@@ -32,6 +32,8 @@ MOST_NAMES = 64
 TEXT_LENGTH = 4_000
 MOST_DAYS = 3_660
 MAX_QUESTIONS = 256
+MOST_PARTS = 8
+"""Parts of one architecture in a lookup."""
 
 
 class StrictRequest(Request):
@@ -124,6 +126,9 @@ Text = Annotated[
 """A text somebody has to read: something in it shows, and nothing in it hides."""
 
 
+PartField = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH, pattern=LOOKUP_PATTERN)]
+
+
 class Question(BaseModel):
     """One question of a batch, with the parameters of ``GET /v1/targets/{model_type}``."""
 
@@ -136,6 +141,9 @@ class Question(BaseModel):
     preset: str = Field(default="default", pattern=r"^[A-Za-z0-9_-]+$", max_length=32)
     library: Library = "transformers"
     library_version: str | None = Field(default=None, pattern=LOOKUP_PATTERN, max_length=64)
+    parts: dict[PartField, PartField] = Field(
+        default={}, max_length=MOST_PARTS, description="Models in a composite one: types by the names of its parts"
+    )
 
 
 class BatchQuestions(BaseModel):

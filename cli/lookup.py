@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..references import Reference
+from ..references import Reference, parse_parts
 from ..schema import to_json
 from .backend import read
 from .options import AsJson, ReferenceText, Url
@@ -22,12 +22,16 @@ def lookup(
     library_version: Annotated[
         str | None, typer.Option(help="Version of the library; the newest one seen if not given.")
     ] = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=TYPE", help="Another model in a composite one: text=t5. Can be repeated."),
+    ] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Look up the default targets of an architecture."""
     parsed = Reference.parse(reference)
-    query = (parsed.registered_name, peft_type, preset, parsed.scheme, library_version)
+    query = (parsed.registered_name, peft_type, preset, parsed.scheme, library_version, parse_parts(part or ()))
     if url:
         from ..client import Client
 

@@ -51,30 +51,35 @@ class Client(Connection, Backend):
         timeout: Seconds to wait for a response.
     """
 
-    def targets(
+    def targets(  # noqa: PLR0913, PLR0917 - what identifies a mapping
         self,
         name: str,
         peft_type: str = "LORA",
         preset: str = "default",
         library: str = "transformers",
         library_version: str | None = None,
+        parts: Json[str, str] | None = None,
     ) -> Mapping:
-        """Return the mapping to use for an architecture.
+        """Return the mapping to use for an architecture, with these types of model as the parts of a composite one.
 
         Raises:
+            UnknownName: If the architecture has no part of a name.
             NotRegistered: If the service has none.
             UnknownPeftType: If PEFT has no such method.
             UnknownPreset: If there is no such preset.
         """
         query = {"peft_type": peft_type, "preset": preset, "library": library, "library_version": library_version}
-        return self._get(Mapping, f"/v1/targets/{quoted_segment(name)}", **query)
+        named = [f"{part}={model_type}" for part, model_type in (parts or {}).items()]
+        return self._get(Mapping, f"/v1/targets/{quoted_segment(name)}", **query, part=named or None)
 
-    def targets_of_many(self, questions: Sequence[Json[str, str | None]]) -> tuple[Mapping | LoradarError, ...]:
+    def targets_of_many(
+        self, questions: Sequence[Json[str, str | Json[str, str] | None]]
+    ) -> tuple[Mapping | LoradarError, ...]:
         """Return, for each query, the mapping to use or the error a lookup would raise.
 
         Args:
             questions: Any number of queries, each with ``model_type`` and, unless they are the default, ``peft_type``,
-                ``preset``, ``library`` and ``library_version``.
+                ``preset``, ``library``, ``library_version`` and ``parts``.
         """
         parts = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))
         batches = (self._post(BatchAnswers, "/v1/targets:batch", {"questions": [*map(dict, part)]}) for part in parts)

@@ -1,7 +1,7 @@
 """Send requests to a loradar service, and raise its errors as the registry's own."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Json
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,6 +14,9 @@ from ..errors import NotAuthenticated, ServiceUnreachable, to_error
 from ..schema import from_json
 
 Record = TypeVar("Record")
+
+QueryValue = str | int | Sequence[str]
+"""A value of a query; a sequence repeats its parameter."""
 
 PAUSES = (0.2, 0.8)
 """Seconds before a write without a response is repeated, each time under the same idempotency key."""
@@ -55,7 +58,7 @@ class Connection:
         """Close every connection."""
         self._http.close()
 
-    def _get(self, record: type[Record], path: str, **query: str | int | None) -> Record:
+    def _get(self, record: type[Record], path: str, **query: QueryValue | None) -> Record:
         """Return the record at ``path``; parameters that are ``None`` are left out."""
         return self._receive(record, lambda: self._http.get(self.url + path, params=_given(query)))
 
@@ -132,7 +135,7 @@ class Connection:
         return ServiceUnreachable(message, url=self.url, reason=reason)
 
 
-def _given(query: Json[str, str | int | None]) -> dict[str, str | int]:
+def _given(query: Json[str, QueryValue | None]) -> dict[str, QueryValue]:
     return {name: value for name, value in query.items() if value is not None}
 
 

@@ -1,10 +1,11 @@
 """References: one grammar, one parser. ``timm:resnet50.a1_in1k`` -> library, name and tag; adapters on the hub."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
-from .errors import InvalidReference, quoted
+from .errors import InvalidReference, InvalidRequest, quoted
 
 Scheme = Literal["transformers", "timm", "diffusers", "torch", "hub", "file"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
@@ -173,3 +174,22 @@ class HubFolder:
 def _no_adapter(text: str, reason: str = "") -> InvalidReference:
     message = f"{text!r} is no adapter on the hub: write 'hub:org/repo', 'hub:org/repo@revision'"
     return InvalidReference(f"{message} or 'hub:org/repo/subfolder@revision'.{reason}", reference=text)
+
+
+def parse_parts(texts: Iterable[str]) -> dict[str, str]:
+    """Return types by the names of parts from texts such as ``text=t5``.
+
+    Raises:
+        InvalidRequest: If a text has another form, or two name the same part.
+    """
+    chosen: dict[str, str] = {}
+    for text in texts:
+        name, equals, model_type = (piece.strip() for piece in text.partition("="))
+        if not (name and equals and model_type):
+            message = f"{text[:100]!r} names no part. Write NAME=TYPE, such as text=t5."
+            raise InvalidRequest(message, field="part", value=text[:100])
+        if name in chosen:
+            message = f"The part {name!r} is given as {quoted([chosen[name], model_type])}. Give it once."
+            raise InvalidRequest(message, field="part", value=name[:100])
+        chosen[name] = model_type
+    return chosen

@@ -18,6 +18,7 @@ from .dataflow import trace
 from .evidence import list_untraced, merge
 from .facts.layers import Site, list_layers, walk
 from .facts.model_facts import ModelFacts, collect_facts, is_configuration, read_prompt_facts
+from .facts.parts import list_parts
 from .facts.towers import TowerMap, list_prefixes, map_towers
 from .fingerprint import fingerprint, structure
 from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
@@ -121,6 +122,7 @@ def _scan_module(
         untraced=untraced,
         proof=proof.says if proof else None,
         prompt_facts=read_prompt_facts(facts.configuration, layers),
+        parts=list_parts(model, facts),
     )
 
 

@@ -5,6 +5,7 @@ for a registry in an SQLite file: it has half a second, Python's start included.
 """
 
 import re
+from collections.abc import Mapping as Values
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
@@ -108,16 +109,21 @@ _FILE_URL = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?%]+)")
 """URLs of plain SQLite files; SQLAlchemy parses all others."""
 
 
-def lookup(
+def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
     name: str,
     peft_type: str = "LORA",
     preset: str = "default",
     library: str = "transformers",
     library_version: str | None = None,
+    parts: Values[str, str] | None = None,
 ) -> Mapping:
     """Look up the mapping of an architecture in the user's registry, which is created and seeded on first use.
 
+    ``parts`` gives the types of models in a composite architecture, such as ``{"text": "t5"}``.
+
     Raises:
+        InvalidRequest: If ``library_version`` is no version, or a part cannot be chosen.
+        UnknownName: If the architecture has no part of a name.
         UnknownPeftType: If PEFT has no such method.
         UnknownPreset: If there is no such preset.
         NotRegistered: If nothing is registered; the message lists similar names and the scan command.
@@ -125,7 +131,7 @@ def lookup(
     """
     settings = Settings.from_environment()
     file = _FILE_URL.fullmatch(settings.database_url)
-    if file and preset in PRESETS:
+    if file and preset in PRESETS and not parts:
         with closing(SqliteLookup(Path(file[1]).absolute())) as fast:
             if fast.is_ready():
                 mapping = fast.find(MappingKey(library, name, peft_type.upper(), preset), library_version)
@@ -134,7 +140,7 @@ def lookup(
     from .registry import Registry  # noqa: PLC0415 - SQLAlchemy, 0.3 s
 
     with Registry.open(settings) as registry:
-        return registry.lookup(name, peft_type, preset, library, library_version)
+        return registry.lookup(name, peft_type, preset, library, library_version, parts)
 
 
 def __getattr__(name: str) -> Any:

@@ -43,6 +43,7 @@ def catalog_entry(scan: Scan) -> CatalogEntry:
         untraced=scan.untraced,
         proof=scan.proof,
         prompt_facts=scan.prompt_facts,
+        parts=scan.parts,
         towers=scan.towers,
         slots=scan.slots,
         proposals=scan.proposals,

@@ -14,6 +14,7 @@ from .db import tables
 from .db.audit_log import mapping_subject, serial_of
 from .db.encoding import to_time
 from .mappings.listing import to_architecture
+from .mappings.precedence import to_facts
 from .mappings.stored_names import RENAME_COLUMNS, SLOT_COLUMNS
 
 PAGE = 100
@@ -108,11 +109,13 @@ def _to_documents(connection: Connection, page: Sequence[RowMapping]) -> Iterato
     check_query = select(*_CHECK_COLUMNS).join_from(tables.verifications, tables.mappings).where(is_of_page)
     checks = _group(connection, check_query.order_by(_verifications.mapping_id, _verifications.id), "mapping_id")
     for row in page:
+        facts, parts = to_facts(row["prompt_facts"])
         yield {
             "architecture": to_json(to_architecture(row)),
             "method": row["method"],
             "proof": row["proof"],
-            "prompt_facts": row["prompt_facts"] and json.loads(row["prompt_facts"]),
+            "prompt_facts": facts and to_json(facts),
+            "parts": [to_json(part) for part in parts],
             "towers": json.loads(row["towers"]),
             "slots": slots[row["id"]],
             "renames": renames[row["id"]],

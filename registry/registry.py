@@ -1,6 +1,7 @@
 """The registry: look up, list, compare and contribute mappings."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Mapping as Values
 from contextlib import contextmanager
 from typing import Self
 
@@ -24,7 +25,7 @@ from .db import prepare, tables
 from .db.audit_log import serial_of, verify_log
 from .db.database import Database, masked
 from .db.encoding import MappingKey
-from .mappings import compare, history, listing, not_found, resolve
+from .mappings import compare, compose, history, listing, not_found, resolve
 from .mappings.similar import Similarity
 from .mappings.stored_names import list_slots
 from .peft_constants.reading import PeftConstants
@@ -118,49 +119,56 @@ class Registry:
                 sources=tuple(Source(**row) for row in sources.mappings()),
             )
 
-    def lookup(
+    def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
         self,
         name: str,
         peft_type: str = "LORA",
         preset: str = "default",
         library: str = "transformers",
         library_version: str | None = None,
+        parts: Values[str, str] | None = None,
     ) -> Mapping:
         """Return the mapping to use, by precedence.
 
         A mapping verified dead or partial for ``library_version`` never wins over one that is not. For a version
         never scanned, the mapping at the nearest scanned version is returned, with a reason that names it; without a
-        version, the newest counts.
+        version, the newest counts. ``parts`` gives the types of models in a composite architecture by the names of its
+        parts, such as ``{"text": "t5"}``: the mapping is then composed of theirs.
 
         Raises:
-            InvalidRequest: If ``library_version`` is no version.
+            InvalidRequest: If ``library_version`` is no version, or a part cannot be chosen.
             UnknownPeftType: If PEFT has no such method.
             UnknownPreset: If ``preset`` is no preset.
+            UnknownName: If the architecture has no part of a name.
+            UnknownArchitecture: If the registry does not know the type of a part.
             MethodDoesNotFit: If the method can adapt none of the layers registered for its family.
             NotRegistered: If there is no such mapping; lists those there are, and the scan command.
         """
-        found = self.find(name, peft_type, preset, library, library_version)
+        found = self.find(name, peft_type, preset, library, library_version, parts)
         if found is None:
             with self._database.read() as connection:
                 raise not_found.unanswered(connection, MappingKey(library, name, peft_type.upper(), preset))
         return found
 
-    def find(
+    def find(  # noqa: PLR0913, PLR0917 - what identifies a mapping
         self,
         name: str,
         peft_type: str = "LORA",
         preset: str = "default",
         library: str = "transformers",
         library_version: str | None = None,
+        parts: Values[str, str] | None = None,
     ) -> Mapping | None:
         """Return the mapping of ``lookup``, or ``None`` if nothing is registered.
 
         Raises:
-            UnknownPeftType: As ``lookup``.
-            UnknownPreset: As ``lookup``.
+            LoradarError: As ``lookup``, but for what is not registered.
         """
         not_found.check_preset(preset)
         key = MappingKey(library, name, peft_type.upper(), preset)
+        if parts:
+            with self._database.read() as connection:
+                return compose.find_composed(connection, key, library_version, parts)
         found = self._fast and self._fast.find(key, library_version)
         if found:
             return found

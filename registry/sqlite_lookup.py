@@ -15,6 +15,7 @@ from ..domain.methods import get_method
 from .catalogs import seed_digest
 from .db import HEAD
 from .db.encoding import MappingKey
+from .mappings.make_up import with_make_up
 from .mappings.precedence import best_for, stored_under, to_mapping
 from .mappings.ranges import nearest_seen, with_distance
 from .mappings.renames import is_stale
@@ -78,7 +79,7 @@ class SqliteLookup:
         except (OSError, sqlite3.Error):
             return None
         found = best_for(method, map(to_mapping, map(dict, rows)), version)
-        return with_distance(found, library_version, seen) if found and not is_stale(found) else None
+        return with_make_up(with_distance(found, library_version, seen)) if found and not is_stale(found) else None
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

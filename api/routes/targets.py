@@ -3,15 +3,19 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
 from ...domain.mappings import BatchAnswers, Mapping
 from ...errors import DatabaseUnusable, LoradarError
+from ...references import parse_parts
 from ...registry import Registry
 from ...schema import to_json
-from ..dependencies import LibraryQuery, Name, OpenRegistry, VersionQuery, cached
+from ..dependencies import NAME_LENGTH, LibraryQuery, Name, OpenRegistry, VersionQuery, cached
 from ..errors import NOT_FOUND, error_responses
-from ..requests import BatchQuestions, Question, StrictRoute
+from ..requests import MOST_PARTS, BatchQuestions, Question, StrictRoute
+
+PART_PATTERN = r"^[^\s=\x00-\x1f\x7f-\x9f]+=[^\s\x00-\x1f\x7f-\x9f]+$"
 
 router = APIRouter(prefix="/v1", tags=["targets"], route_class=StrictRoute)
 
@@ -25,6 +29,14 @@ PresetQuery = Annotated[
         max_length=32,
         description="`default`, `attention`, `mlp`, `all-linear` or `experts`",
         examples=["default"],
+    ),
+]
+PartQuery = Annotated[
+    list[Annotated[str, Field(max_length=2 * NAME_LENGTH, pattern=PART_PATTERN)]] | None,
+    Query(
+        max_length=MOST_PARTS,
+        description="A model in a composite one, as `NAME=TYPE`; repeated for several",
+        examples=[["text=t5"]],
     ),
 ]
 
@@ -47,9 +59,11 @@ def get_targets(  # noqa: PLR0913 - the query's fields
     preset: PresetQuery = "default",
     library: LibraryQuery = "transformers",
     library_version: VersionQuery = None,
+    part: PartQuery = None,
 ) -> Response:
     """Return the mapping to use for an architecture: target spec, source, revision and verification."""
-    mapping = registry.lookup(model_type, peft_type, preset, library, library_version)
+    parts = parse_parts(part or ())
+    mapping = registry.lookup(model_type, peft_type, preset, library, library_version, parts)
     return cached(request, JSONResponse(to_json(mapping)))
 
 
@@ -66,7 +80,9 @@ def get_targets_of_many(registry: OpenRegistry, body: BatchQuestions) -> JSONRes
 def _look_up(registry: Registry, query: Question) -> dict[str, Any]:
     """Return the result of one query; only an error that concerns all of them fails the call."""
     try:
-        mapping = registry.lookup(query.model_type, query.peft_type, query.preset, query.library, query.library_version)
+        mapping = registry.lookup(
+            query.model_type, query.peft_type, query.preset, query.library, query.library_version, query.parts
+        )
     except DatabaseUnusable:
         raise
     except LoradarError as error:

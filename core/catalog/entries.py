@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 
-from ..domain.architectures import Architecture, PromptFacts
+from ..domain.architectures import Architecture, ModelPart, PromptFacts
 from ..domain.layers import Slot
 from ..domain.mappings import Verification
 from ..domain.scans import Proposal
@@ -60,6 +60,8 @@ class CatalogEntry:
     proof: str | None = None
     """As in ``Scan``."""
     prompt_facts: PromptFacts = field(default_factory=PromptFacts)
+    """As in ``Scan``."""
+    parts: tuple[ModelPart, ...] = ()
     """As in ``Scan``."""
     towers: dict[Tower, tuple[str, ...]] | None = None
     slots: tuple[Slot, ...] = ()

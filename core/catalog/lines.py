@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from ..domain.architectures import Architecture, PromptFacts
+from ..domain.architectures import Architecture, ModelPart, PromptFacts
 from ..domain.layers import Coverage, Slot
 from ..domain.mappings import Verification
 from ..domain.places import BlockPattern
@@ -108,6 +108,7 @@ def _pack_entry(entry: "CatalogEntry", reasons: Sequence[str]) -> dict[str, Any]
     optional = {
         "untraced": list(entry.untraced),
         "proof": entry.proof,
+        "parts": [_without_end([*to_json(part).values()]) for part in entry.parts],
         "peft": [
             {"for": types, **_drop_unset(to_json(check), "library_version", "counts"), "hits": check.counts}
             for check, types in peft.values()
@@ -256,6 +257,7 @@ class Unpacker:
             ),
             "proof": data.get("proof"),
             "prompt_facts": PromptFacts(*data["prompt"]),
+            "parts": tuple(ModelPart(*part) for part in data.get("parts", ())),
         }
 
     def _unpack_check(

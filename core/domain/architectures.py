@@ -1,5 +1,6 @@
 """Identify architectures and describe the build of each that was scanned."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -60,6 +61,32 @@ class PromptFacts:
     """Width of all cached heads together."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelPart:
+    """A model inside a composite one, with a configuration of its own."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (PART_EXAMPLE,))
+
+    name: str
+    """Field of the configuration that holds its own, without ``_config``: ``text``."""
+    model_type: str
+    """Type of the model: that of the default configuration, or the one asked for."""
+    is_free: bool
+    """Whether the configuration may have a model of another type here."""
+    prefix: str | None = None
+    """Path of the model inside the composite; null where it could not be found."""
+    class_name: str | None = None
+    """Class of the model there."""
+    is_bare: bool = True
+    """Whether that class is a base model, without the head its type is registered with."""
+
+
+def is_composite(parts: Iterable[ModelPart]) -> bool:
+    """Return whether an architecture with these parts leaves the type of one to its configuration."""
+    return any(part.is_free for part in parts)
+
+
+PART_EXAMPLE: ModelPart = ModelPart("text", "opt", True, "language_model", "OPTForCausalLM", False)  # noqa: FBT003
 ARCHITECTURE_EXAMPLE: Architecture = Architecture(
     "transformers", "llama", "LlamaForCausalLM", "5.23.0", "sha256:0f3b5d1c", "sha256:a8aa960f"
 )

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from ..errors import ERROR_EXAMPLE, ErrorBody
 from ..schema import Config, schema_config, to_json
-from .architectures import ARCHITECTURE_EXAMPLE, Architecture, ArchitectureName, PromptFacts
+from .architectures import ARCHITECTURE_EXAMPLE, Architecture, ArchitectureName, ModelPart, PromptFacts
 from .layers import SLOT_EXAMPLE, Coverage, Slot
 from .targets import Formula, HasFormula, HasSpec, Targets
 from .versions import VersionedRename, Versions
@@ -75,6 +75,8 @@ class Mapping(HasSpec, HasFormula):
     verification: Verification | None = None
     versions: Versions | None = None
     """Library versions whose scans gave the mapping; null if it is stated for any version."""
+    parts: tuple[ModelPart, ...] = ()
+    """The models of a composite architecture that the mapping was scanned or composed with; empty for any other."""
 
     def __post_init__(self) -> None:
         """Derive the size at the default rank."""
@@ -174,6 +176,8 @@ class ArchitectureDetail:
     """Every revision of every mapping, oldest first, without yanked ones."""
     renames: tuple[VersionedRename, ...] = ()
     """Names of its layers in other library versions."""
+    parts: tuple[ModelPart, ...] = ()
+    """The models inside it as scanned, if its configuration leaves the type of one free; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

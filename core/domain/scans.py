@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ..errors import UnknownPreset, quoted
 from ..schema import Config, schema_config, to_json
-from .architectures import Architecture, PromptFacts
+from .architectures import Architecture, ModelPart, PromptFacts
 from .layers import Blocks, Coverage, Layer, Slot
 from .methods import UNTARGETED, Method, explain_facts, get_method, nothing_for
 from .patterns import name_targets
@@ -71,6 +71,8 @@ class Scan:
     prompt_facts: PromptFacts = field(default_factory=PromptFacts)
     """Depth and widths for methods that name no layers."""
     proposals: tuple[Proposal, ...]
+    parts: tuple[ModelPart, ...] = ()
+    """The models inside it, if its configuration leaves the type of one free; else empty."""
     module_paths: tuple[str, ...] = field(default=(), repr=False, metadata={"exclude": True})
     """Every module path of the model, which target specs are matched against; not part of the JSON form."""
 

@@ -54,6 +54,7 @@ architectures = Table(
     Column("structure", String(71), index=True),
     Column("method", String(16)),
     Column("proof", Text),
+    # What a lookup reads of an architecture beside its mappings: the facts of prompt learning, and its parts if any.
     Column("prompt_facts", Text),
     Column("towers", Text, nullable=False, server_default="{}"),
     UniqueConstraint("library", "name"),

@@ -13,7 +13,7 @@ from ...domain.architectures import Architecture
 from ...domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping
 from ...errors import InvalidRequest, UnknownArchitecture
 from ..db import tables
-from .precedence import best, key_of, latest_revisions, to_prompt_facts
+from .precedence import best, key_of, latest_revisions, to_facts
 from .resolve import IN_USE, OF_ARCHITECTURE, in_current_names, read_mappings
 from .stored_names import list_renames, list_slots
 
@@ -87,17 +87,19 @@ def get_architecture(connection: Connection, library: str, name: str) -> Archite
     by_key: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
     for mapping in revisions:
         by_key[key_of(mapping)].append(mapping)
+    facts, parts = to_facts(row["prompt_facts"])
     recommended = (found for group in by_key.values() if (found := best(group)))
     return ArchitectureDetail(
         architecture=to_architecture(row),
         method=row["method"],
         proof=row["proof"],
-        prompt_facts=to_prompt_facts(row["prompt_facts"]),
+        prompt_facts=facts,
         towers={tower: tuple(prefixes) for tower, prefixes in json.loads(row["towers"]).items()},
         slots=list_slots(connection, library, name),
         mappings=tuple(in_current_names(connection, mapping) for mapping in recommended),
         revisions=tuple(revisions),
         renames=list_renames(connection, library, name),
+        parts=parts,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping as Row
 from dataclasses import replace
 from typing import Any
 
-from ...domain.architectures import ArchitectureName, PromptFacts
+from ...domain.architectures import ArchitectureName, ModelPart, PromptFacts
 from ...domain.layers import Coverage
 from ...domain.mappings import Mapping, Source, Verification
 from ...domain.methods import TARGETED, UNTARGETED, Method, explain_facts
@@ -67,6 +67,7 @@ def rank(mapping: Mapping) -> tuple[int, int, str]:
 
 def to_mapping(row: Row[Any, Any]) -> Mapping:
     """Build a mapping from a row of ``resolve.MAPPINGS``."""
+    facts, parts = to_facts(row["prompt_facts"])
     return Mapping(
         id=row["id"],
         architecture=ArchitectureName(row["library"], row["name"]),
@@ -80,14 +81,19 @@ def to_mapping(row: Row[Any, Any]) -> Mapping:
         reasons=tuple(json.loads(row["reasons"])),
         verification=to_verification(row) if row["status"] else None,
         coverage=tuple(Coverage(**coverage) for coverage in json.loads(row["coverage"])),
-        prompt_facts=to_prompt_facts(row["prompt_facts"]),
+        prompt_facts=facts,
         versions=Versions(row["since"], row["until"]) if row["since"] else None,
+        parts=parts,
     )
 
 
-def to_prompt_facts(text: str | None) -> PromptFacts | None:
-    """Parse stored facts; ``None`` if the architecture was never scanned."""
-    return None if text is None else PromptFacts(**json.loads(text))
+def to_facts(text: str | None) -> tuple[PromptFacts | None, tuple[ModelPart, ...]]:
+    """Parse the stored facts of an architecture: of prompt learning, and its parts; none if it was never scanned."""
+    if text is None:
+        return None, ()
+    facts = json.loads(text)
+    parts = tuple(ModelPart(*values) for values in facts.pop("parts", ()))
+    return PromptFacts(**facts), parts
 
 
 def to_verification(row: Row[Any, Any]) -> Verification:

@@ -11,6 +11,7 @@ from ...domain.mappings import Mapping
 from ...domain.methods import get_method
 from ..db import tables
 from ..db.encoding import MappingKey
+from .make_up import with_make_up
 from .precedence import DEMOTED, best, best_for, latest_revisions, rank, stored_under, to_mapping
 from .ranges import nearest_seen, with_distance
 from .renames import is_stale, translate_mapping
@@ -97,7 +98,9 @@ def find_mapping(connection: Connection, key: MappingKey, library_version: str |
     version = nearest_seen(library_version, seen)
     values = {**key._asdict(), "family": stored_under(method)}
     found = best_for(method, read_mappings(connection, LOOKUP, values, version), version)
-    return with_distance(in_current_names(connection, found), library_version, seen) if found else None
+    if found is None:
+        return None
+    return with_make_up(with_distance(in_current_names(connection, found), library_version, seen))
 
 
 def list_answering(connection: Connection, key: MappingKey) -> tuple[Mapping, ...]:

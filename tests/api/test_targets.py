@@ -1,9 +1,12 @@
 """``GET /v1/targets``: the recommended mapping, its tag, and every way to ask for it wrongly."""
 
+from dataclasses import replace
+
 import pytest
 from records_zoo import VERSION, make_scan
 from shapes import documented
 
+from loradar.domain.architectures import ModelPart
 from loradar.domain.mappings import Mapping
 
 
@@ -99,3 +102,18 @@ def test_a_name_of_other_letters_is_a_bad_field(client):
         assert client.get("/v1/targets/llama", params={"peft_type": name}).status_code == 422
         question = {"model_type": "llama", "peft_type": name}
         assert client.post("/v1/targets:batch", json={"questions": [question]}).status_code == 422
+
+
+def test_a_composite_is_asked_by_its_parts(client, registry):
+    """The parameter repeats; a batch has an object; errors have the one shape."""
+    named = {"text": ModelPart("text", "llama", True, "model"), "vision": ModelPart("vision", "vit", False)}  # noqa: FBT003
+    registry.add_scan(replace(make_scan("seer"), parts=tuple(named.values())))
+    plain = client.get("/v1/targets/seer").json()
+    assert [part["model_type"] for part in plain["parts"]] == ["llama", "vit"]
+    asked = client.get("/v1/targets/seer", params={"part": ["text=llama", "vision=vit"]})
+    assert asked.json() == plain
+    question = {"model_type": "seer", "parts": {"text": "llama"}}
+    batch = client.post("/v1/targets:batch", json={"questions": [question]}).json()
+    assert batch["answers"] == [{"mapping": plain}]
+    for part, code in {"txt=t5": "unknown_name", "vision=clip": "invalid_request", "text": "invalid_request"}.items():
+        assert client.get("/v1/targets/seer", params={"part": part}).json()["error"]["code"] == code

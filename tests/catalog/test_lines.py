@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from loradar.catalog.entries import CatalogEntry, CatalogHeader, catalog_lines, list_catalogs, read_catalog
-from loradar.domain.architectures import Architecture, PromptFacts
+from loradar.domain.architectures import Architecture, ModelPart, PromptFacts
 from loradar.domain.layers import Coverage, Slot
 from loradar.domain.mappings import Verification
 from loradar.domain.scans import Proposal
@@ -126,3 +126,11 @@ def test_what_is_no_catalog_is_named(tmp_path, line, number):
     path.write_text(line.replace("HEADER", next(catalog_lines(HEADER, ()))))
     with pytest.raises(InvalidRequest, match=rf"Invalid catalog line {number} in .*catalog\.jsonl"):
         read_catalog(path)
+
+
+def test_parts_are_written_where_there_are_any(tmp_path):
+    """A line without them, as all were before, has none."""
+    parts = (ModelPart("text", "opt", True, "language_model", "OPTForCausalLM", False), ModelPart("eye", "vit", False))  # noqa: FBT003
+    file = write(tmp_path / "own.jsonl", replace(entry("blip-2"), parts=parts), entry("llama", target="k_proj"))
+    assert [one.parts for one in read_catalog(file).entries] == [parts, ()]
+    assert file.read_text("utf-8").count('"parts"') == 1

@@ -10,13 +10,14 @@ from importlib.metadata import entry_points
 import pytest
 import typer
 from patience import patience
+from records_zoo import make_scan
 
 from loradar import __version__
 from loradar.api import running
 from loradar.cli import app, main
 from loradar.cli.lookup import print_mapping
 from loradar.discovery import scan
-from loradar.domain.architectures import ArchitectureName
+from loradar.domain.architectures import ArchitectureName, ModelPart
 from loradar.domain.mappings import Mapping, Source, Verification
 from loradar.registry import Registry
 
@@ -53,6 +54,20 @@ def test_what_is_scanned_and_stored_is_looked_up(run, seeded_settings, reference
     assert "0 new revisions" in run("scan", reference, "--store")[1]
     with Registry.open(seeded_settings) as registry:
         assert registry.serial() == serial
+
+
+def test_a_composite_is_asked_by_its_parts(run, registry):
+    """The answer names its make-up and the way to ask for another; a wrong part is one line."""
+    parts = (ModelPart("text", "llama", True, "model"), ModelPart("vision", "vit", False))  # noqa: FBT003
+    registry.add_scan(replace(make_scan("seer"), parts=parts))
+    code, out, _ = run("lookup", "seer")
+    assert code == 0
+    assert "of the default configuration: text model llama, vision model vit" in out
+    assert run("lookup", "seer", "--part", "text=llama", "--part", "vision=vit")[1] == out
+    for part, words in {"txt=t5": "Closest: 'text'", "text": "Write NAME=TYPE", "vision=clip": "always 'vit'"}.items():
+        code, out, err = run("lookup", "seer", "--part", part)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err
 
 
 def test_a_scan_shows_slots_and_reasons(run):

@@ -1,13 +1,23 @@
 """What the client reads beside lookups, from a real service."""
 
+from dataclasses import replace
+
 import pytest
 from records_zoo import make_scan, proposal
 
 from loradar.api import running
 from loradar.client import Client
 from loradar.client import client as client_reads
+from loradar.domain.architectures import ModelPart
 from loradar.domain.identities import LOCAL
-from loradar.errors import InvalidRequest, NotRegistered, ServiceUnreachable, SignatureInvalid, UnknownArchitecture
+from loradar.errors import (
+    InvalidRequest,
+    NotRegistered,
+    ServiceUnreachable,
+    SignatureInvalid,
+    UnknownArchitecture,
+    UnknownName,
+)
 from loradar.registry import Registry
 from loradar.settings import Settings
 from loradar.snapshots import Signer, check_snapshot
@@ -111,3 +121,13 @@ def test_a_service_that_refuses_or_is_away_is_said_so(service, tmp_path):
     with Client("http://127.0.0.1:9", timeout=5) as nobody, pytest.raises(ServiceUnreachable, match="loradar serve"):
         nobody.snapshot(tmp_path / "none.jsonl", "key")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_parts_of_a_composite_reach_the_service(service):
+    """As one parameter each; the answer is the registry's."""
+    client, registry = service
+    parts = (ModelPart("text", "llama", True, "model"), ModelPart("vision", "vit", False))  # noqa: FBT003
+    registry.add_scan(replace(make_scan("seer"), parts=parts))
+    assert client.targets("seer", parts={"text": "llama"}) == registry.lookup("seer")
+    with pytest.raises(UnknownName, match="Closest: 'text'"):
+        client.targets("seer", parts={"txt": "t5"})

@@ -2,8 +2,8 @@
 
 import pytest
 
-from loradar.errors import InvalidReference
-from loradar.references import Reference
+from loradar.errors import InvalidReference, InvalidRequest
+from loradar.references import Reference, parse_parts
 
 
 @pytest.mark.parametrize(
@@ -119,3 +119,24 @@ def test_the_message_names_the_part_that_is_invalid():
         Reference.parse("hub:a/b/c.lock")
     with pytest.raises(InvalidReference, match="names no repo: '-a' is not 1 to 96 of"):
         Reference.parse("hub:-a/b")
+
+
+def test_parts_are_types_by_their_names():
+    """In any number; spaces around do not count."""
+    assert parse_parts(["text=t5", " vision = vit "]) == {"text": "t5", "vision": "vit"}
+    assert parse_parts([]) == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["text"], "'text' names no part. Write NAME=TYPE, such as text=t5."),
+        (["=t5"], "names no part"),
+        (["text="], "names no part"),
+        (["text=t5", "text=opt"], "The part 'text' is given as 't5', 'opt'. Give it once."),
+    ],
+)
+def test_a_part_of_another_form_is_rejected(texts, message):
+    """With the text and the form."""
+    with pytest.raises(InvalidRequest, match=message):
+        parse_parts(texts)
