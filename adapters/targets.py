@@ -235,11 +235,14 @@ def _counts(holder: Scan | ArchitectureDetail) -> Counter[str]:
 def _describe_unmatched(mapping: Mapping, scan: Scan, known: ArchitectureDetail) -> str:
     """List the layers that the preset selects and an entry does not match, where its architecture had no layer.
 
-    Layers that it had are left out on purpose (PEFT's tables have their own convention).
+    Layers that it had are left out on purpose (PEFT's tables have their own convention). But a scanned entry that
+    leaves out a whole tower is of a class with other outputs.
     """
-    matched = {layer.path for layer in find_hits(mapping.spec, scan.layers)}
+    matched = {layer.path: layer for layer in find_hits(mapping.spec, scan.layers)}
+    towers = {layer.tower for layer in matched.values()}
     missed = [layer for layer in _selected(mapping, scan) or () if layer.path not in matched]
-    new = sorted({pattern_of(layer.path) for layer in _unknown(known, missed)})
+    others = [layer for layer in missed if mapping.source.kind == "scanner" and layer.tower not in towers]
+    new = sorted({pattern_of(layer.path) for layer in (*_unknown(known, missed), *others)})
     return f"it does not match {', '.join(new[:4])}, which {mapping.preset!r} selects in this model" if new else ""
 
 

@@ -5,7 +5,7 @@
 Every architecture of the catalog is built three times: for ``loradar.get_peft_model(model)``, for
 ``peft.get_peft_model(model, LoraConfig())``, and for the same after ``loradar.enable_peft_defaults()``. An
 architecture counts as adapted if it has at least one adapter, and none on a head, router, embedding, norm or
-projector, in a tower other than the first (language, vision, audio), or on a layer proved dead in the catalog.
+projector, in a tower that the catalog's proposals leave alone, or on a layer proved dead in the catalog.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from rich.progress import track
 
 import loradar
 from loradar.catalog.entries import CatalogEntry, list_catalogs, read_catalog
+from loradar.catalog.lines import count_matches
 from loradar.discovery import quiet_libraries, sources
 from loradar.domain.layers import Slot
 from loradar.domain.patterns import pattern_of
@@ -37,7 +38,6 @@ LIBRARIES = ["transformers", "timm", "diffusers"]
 ARMS = ("loradar", "peft", "peft after enable_peft_defaults")
 ADAPTED = "adapted"
 """Prefix of the verdict on an adapted architecture; the deciding step may follow."""
-TOWERS = ("language", "vision", "audio", "main")
 OUTSIDE = ("head", "moe.router", "embedding.token", "embedding.position", "embedding.patch", "norm", "projector")
 REJECTIONS = (ValueError, NotImplementedError, TypeError, RuntimeError, AttributeError, KeyError)
 
@@ -58,27 +58,34 @@ def judge(name: str, library: str, home: str) -> dict[str, str]:
     quiet_libraries()
     warnings.simplefilter("ignore")
     reference = Reference.parse(f"{library}:{name}")
-    slots = entries(library)[name].slots
+    entry = entries(library)[name]
+    towers = find_towers(entry)
     theirs, plain = adapt_by_peft(reference)
     with loradar.enable_peft_defaults():
         both, filled = adapt_by_peft(reference)
     how = "as before" if both == theirs else "anew"
     verdicts = (
-        adapt_by_loradar(reference, slots),
-        plain or find_misplaced(theirs, slots) or ADAPTED,
-        filled or find_misplaced(both, slots) or f"{ADAPTED} {how}",
+        adapt_by_loradar(reference, entry.slots, towers),
+        plain or find_misplaced(theirs, entry.slots, towers) or ADAPTED,
+        filled or find_misplaced(both, entry.slots, towers) or f"{ADAPTED} {how}",
     )
     return dict(zip(ARMS, verdicts, strict=True))
 
 
-def adapt_by_loradar(reference: Reference, slots: Iterable[Slot]) -> str:
+def find_towers(entry: CatalogEntry) -> frozenset[str]:
+    """Return the towers that any proposal of an architecture matches."""
+    specs = {proposal.spec for proposal in entry.proposals}
+    return frozenset(slot.tower for slot in entry.slots for spec in specs if any(count_matches(spec, [slot]).values()))
+
+
+def adapt_by_loradar(reference: Reference, slots: Iterable[Slot], towers: frozenset[str]) -> str:
     """Return the deciding step, or the defect."""
     try:
         adapted = loradar.get_peft_model(sources.build(reference))
     except LoradarError as error:
         return error.message
     paths = [*adapted.targeted_module_names, *getattr(adapted, "targeted_parameter_names", ())]
-    return find_misplaced(paths, slots) or f"{ADAPTED} by {adapted.decision.step}"
+    return find_misplaced(paths, slots, towers) or f"{ADAPTED} by {adapted.decision.step}"
 
 
 def adapt_by_peft(reference: Reference) -> tuple[list[str], str]:
@@ -90,22 +97,20 @@ def adapt_by_peft(reference: Reference) -> tuple[list[str], str]:
     return [*adapted.targeted_module_names, *adapted.targeted_parameter_names], ""
 
 
-def find_misplaced(paths: list[str], slots: Iterable[Slot]) -> str:
+def find_misplaced(paths: list[str], slots: Iterable[Slot], towers: frozenset[str]) -> str:
     """Return the misplaced adapters by the catalog; empty if there are none."""
     if not paths:
         return "nothing is adapted"
     known: dict[str, list[Slot]] = defaultdict(list)
     for slot in slots:
         known[slot.pattern].append(slot)
-    towers = {slot.tower for slot in slots if slot.role not in OUTSIDE and slot.live is not False}
-    home = next((tower for tower in TOWERS if tower in towers), None)
-    wrong = (_misplaced(pattern, n, known[pattern], home) for pattern, n in Counter(map(pattern_of, paths)).items())
+    wrong = (_misplaced(pattern, n, known[pattern], towers) for pattern, n in Counter(map(pattern_of, paths)).items())
     return "; ".join(sorted(filter(None, wrong)))
 
 
-def _misplaced(pattern: str, count: int, slots: list[Slot], home: str | None) -> str:
+def _misplaced(pattern: str, count: int, slots: list[Slot], towers: frozenset[str]) -> str:
     """Return the defect of the adapters of one pattern, which several slots may share."""
-    good = [s for s in slots if s.tower == home and s.role not in OUTSIDE and s.live is not False]
+    good = [s for s in slots if s.tower in towers and s.role not in OUTSIDE and s.live is not False]
     if count <= sum(slot.count for slot in good):
         return ""
     bad = next((slot for slot in slots if slot not in good), None)

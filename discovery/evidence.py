@@ -97,7 +97,8 @@ def _merge_roles(layer: Layer, verdict: Verdict) -> tuple[Role, tuple[Evidence, 
     """Return the role and the evidence, the deciding one first; a verdict that lost names the role it gave."""
     role, says = verdict
     is_no_head = layer.role == "head" and role == "embedding.patch"  # a base model may hold less than its class does
-    if layer.role in DECLARED and not is_no_head:
+    attends = layer.role == "projector" and role.startswith("attention.")  # the tower still says what it stands in
+    if layer.role in DECLARED and not is_no_head and not attends:
         return layer.role, (*layer.evidence, Evidence("dataflow", says if role == layer.role else f"{role}: {says}"))
     first, *rest = layer.evidence
     static = first if layer.role in (role, "other") else replace(first, says=f"{layer.role}: {first.says}")

@@ -23,6 +23,7 @@ from .facts.misfits import OWN_FORWARD
 from .facts.model_facts import ModelFacts, read_prompt_facts
 from .facts.towers import TowerMap, is_below, list_prefixes
 from .fingerprint import fingerprint
+from .focus import UNLISTED, Focus
 from .names.lexicon import load_lexicon, words_of
 from .names.static_roles import Surroundings, label_layers
 from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
@@ -71,6 +72,7 @@ def scan_listing(architecture: Architecture, layers: Sequence[ListedLayer]) -> S
         norm_sizes={layer.path: layer.shape[0] for layer in labelled if layer.kind == "norm"},
         saved=saved,  # the biases of these heads are not listed
         saved_parameters=sum(prod(x.shape) for x in labelled if any(is_below(x.path, name) for name in saved)),
+        focus=Focus(UNLISTED),
     )
     return Scan(
         architecture=replace(architecture, fingerprint=fingerprint(labelled)),

@@ -1,8 +1,9 @@
 """Proposals: the layers each preset of LoRA and each family of PEFT's methods adapts, with the reasons."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..data import read_facts
 from ..domain.layers import Blocks, Layer
@@ -11,13 +12,13 @@ from ..domain.patterns import pattern_of
 from ..domain.scans import Proposal
 from ..domain.selection import Choice, count_fixed, count_gains, count_per_rank, make_spec
 from ..domain.targets import Formula
-from ..domain.vocabulary import CONV_KINDS, RANK, Preset, Role, Tower, count_layers, describe_slot
+from ..domain.vocabulary import CONV_KINDS, RANK, Preset, Role, count_layers, describe_slot
 from .facts.model_facts import ModelFacts
 from .facts.towers import is_below
+from .focus import EVERY_TOWER, Focus, choose_in_each_tower, choose_in_focus, describe_focus
 
 ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter", "multihead_attention")
 DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")
-TOWER_ORDER: tuple[Tower, ...] = ("language", "vision", "audio", "main")
 
 KEY_VALUE: frozenset[Role] = frozenset({"attention.key", "attention.value", "attention.qkv", "attention.kv"})
 QUERY_VALUE: frozenset[Role] = frozenset({"attention.query", "attention.value", "attention.qkv", "attention.kv"})
@@ -48,6 +49,7 @@ class Subject:
         norm_sizes: Parameters of each norm, its bias included, by path.
         saved: Paths of heads made anew, to be trained in full.
         saved_parameters: The number of parameters of those heads.
+        focus: The towers to adapt.
     """
 
     layers: tuple[Layer, ...]
@@ -56,14 +58,15 @@ class Subject:
     norm_sizes: Mapping[str, int]
     saved: tuple[str, ...]
     saved_parameters: int
+    focus: Focus = EVERY_TOWER
 
 
 def propose_all(subject: Subject) -> tuple[Proposal, ...]:
     """Return the proposals of every family and preset that matches a layer."""
-    candidates = choose_candidates(subject.layers)
+    candidates = choose_candidates(subject.layers, subject.focus)
     if not candidates:
         return ()
-    left_out = describe_left_out(candidates, subject.layers)
+    left_out = describe_left_out(candidates, subject.layers, subject.focus)
     blocks = Blocks(subject.layers)
     proposals: list[Proposal] = []
     for choice in _list_choices(candidates, subject):
@@ -88,36 +91,25 @@ def propose_all(subject: Subject) -> tuple[Proposal, ...]:
 
 def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Choice]:
     """Yield the layers of each family, where there are any."""
-    for preset in get_family("LORA").presets:
-        layers, why = choose_layers(candidates, preset)
-        if layers:
-            yield Choice("LORA", layers, why, preset=preset)
     # PEFT leaves a layer to modules_to_save if its path has the name of a saved module, anywhere.
     unsaved = [x for x in subject.layers if not any(f".{name}." in f".{x.path}." for name in subject.saved)]
-    others = (
-        choose_ia3(candidates),
-        choose_ln_tuning(candidates, unsaved),
-        choose_osf(candidates),
-        choose_beft(candidates),
-    )
-    yield from (choice for choice in others if choice.layers)
+    families: list[Callable[[Sequence[Layer]], Choice]] = [
+        *(partial(choose_lora, preset=preset) for preset in get_family("LORA").presets),
+        choose_ia3,
+        partial(choose_ln_tuning, layers=unsaved),
+        choose_osf,
+        choose_beft,
+    ]
+    choices = (choose_in_each_tower(candidates, choose) for choose in families)
+    yield from (choice for choice in choices if choice.layers)
 
 
 # --- the layers that may be adapted -----------------------------------------------------------------------------------
 
 
-def choose_candidates(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Return the layers of one tower that may be adapted: the language tower's if there are any, else the next one's.
-
-    They stand in the blocks; if the tower has none, anywhere but in the head.
-    """
-    for tower in TOWER_ORDER:
-        inside = [layer for layer in layers if layer.tower == tower]
-        has_blocks = any(layer.depth for layer in inside)
-        chosen = tuple(layer for layer in inside if is_adaptable(layer) and (layer.depth or not has_blocks))
-        if chosen:
-            return without_parts(chosen)
-    return ()
+def choose_candidates(layers: Sequence[Layer], focus: Focus) -> tuple[Layer, ...]:
+    """Return the layers that may be adapted: those of the towers in focus, in the blocks of each."""
+    return without_parts(choose_in_focus([layer for layer in layers if is_adaptable(layer)], layers, focus))
 
 
 def is_adaptable(layer: Layer) -> bool:
@@ -152,6 +144,11 @@ def with_roles(layers: Sequence[Layer], roles: frozenset[Role]) -> tuple[Layer, 
 
 
 # --- presets of LoRA --------------------------------------------------------------------------------------------------
+
+
+def choose_lora(layers: Sequence[Layer], preset: Preset) -> Choice:
+    """Return the choice of a preset of LoRA."""
+    return Choice("LORA", *choose_layers(layers, preset), preset=preset)
 
 
 def choose_layers(layers: Sequence[Layer], preset: Preset) -> Selection:
@@ -330,17 +327,16 @@ def describe_expert_stacks(layers: Sequence[Layer], parameter_paths: Collection[
     return reasons
 
 
-def describe_left_out(candidates: Sequence[Layer], layers: Sequence[Layer]) -> list[str]:
-    """Return a reason for each group of layers left out of a model whose candidates stand in one tower."""
-    tower = candidates[0].tower
-    others = sorted({layer.tower for layer in layers} - {tower})
-    reasons = [f"only the {tower} tower is adapted; left alone: {', '.join(others)}"] if others else []
+def describe_left_out(candidates: Sequence[Layer], layers: Sequence[Layer], focus: Focus) -> list[str]:
+    """Return a reason for the towers adapted, and for each group of layers left out of them."""
+    towers = {layer.tower for layer in candidates}
+    reasons = describe_focus(candidates, layers, focus)
     if any(layer.depth for layer in candidates):
         reasons.append("only layers in the repeated blocks are adapted")
     routers = Counter(layer.role for layer in layers if layer.role == "moe.router" and layer.kind == "other")
     never = Counter(layer.role for layer in layers if layer.role in NEVER and layer.kind in ADAPTABLE_KINDS) + routers
     reasons += [f"left out: {count_layers(count, role)}" for role, count in sorted(never.items())]
-    own = [x for x in layers if x.tower == tower and not x.path.startswith(_start_of_parts(candidates))]
+    own = [x for x in layers if x.tower in towers and not x.path.startswith(_start_of_parts(candidates))]
     reasons += [f"left out: {group}" for group in _count_unreached(own)]
     grouped = sum(layer.role == "conv.spatial" and RANK % layer.groups > 0 for layer in layers)
     if grouped:
@@ -360,7 +356,7 @@ def _count_misfits(own: Sequence[Layer]) -> Iterator[str]:
 
 
 def _count_unreached(own: Sequence[Layer]) -> Iterator[str]:
-    """Yield the number of layers of the tower that no gradient reaches, by cause."""
+    """Yield the number of layers of the adapted towers that no gradient reaches, by cause."""
     dead = sum(layer.live is False and not layer.bypassed and layer.kind in ADAPTABLE_KINDS for layer in own)
     if dead:
         yield f"{count_layers(dead)} known to get no gradient"

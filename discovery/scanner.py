@@ -21,6 +21,7 @@ from .facts.model_facts import ModelFacts, collect_facts, is_configuration, read
 from .facts.parts import list_parts
 from .facts.towers import TowerMap, list_prefixes, map_towers
 from .fingerprint import fingerprint, structure
+from .focus import Focus, find_focus
 from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
 from .names.static_roles import Surroundings, label_layer, label_layers
 from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
@@ -117,7 +118,7 @@ def _scan_module(
         layers=layers,
         towers=list_prefixes(static.towers),
         slots=make_slots(layers),
-        proposals=propose_all(_make_subject(model, static, layers)),
+        proposals=propose_all(_make_subject(model, static, layers, find_focus(facts, static.towers, traced))),
         module_paths=module_paths,
         untraced=untraced,
         proof=proof.says if proof else None,
@@ -135,7 +136,7 @@ def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
     return tuple(replace(slot, count=count) for slot, count in slots.items())
 
 
-def _make_subject(model: nn.Module, static: "StaticModel", layers: tuple[Layer, ...]) -> Subject:
+def _make_subject(model: nn.Module, static: "StaticModel", layers: tuple[Layer, ...], focus: Focus) -> Subject:
     """Return the subject of proposals, with the sizes of norms and of the heads to train in full."""
     names = [
         f"{site.path}.{name}" if site.path else name
@@ -154,6 +155,7 @@ def _make_subject(model: nn.Module, static: "StaticModel", layers: tuple[Layer, 
         norm_sizes={path: sum(p.numel() for p in norm.parameters()) for path, norm in norms.items()},
         saved=saved,
         saved_parameters=sum({id(p): p.numel() for head in heads for p in head.parameters()}.values()),
+        focus=focus,
     )
 
 

@@ -17,6 +17,7 @@ from ..facts.source_inspection import SourceRead, inspect_source
 from ..facts.towers import is_below
 from ..meta_run.running import Run, run_model
 from .attention import vote_on_attention, vote_on_kernel_attention, vote_on_weighted_values
+from .crossings import Crossing, find_crossings, find_separate
 from .feed_forward import vote_on_feed_forward
 from .flow import Effect
 from .follow import follow
@@ -41,6 +42,7 @@ class Trace:
         read_elsewhere: For each layer whose weight some path of the code reads without calling it: where and how.
         attentions: For each ``nn.MultiheadAttention`` that ran: whether it read its packed projection and was called
             as PyTorch's is.
+        separate: Pairs of towers that ran in one forward, of which the first reads nothing of the second.
     """
 
     runs: tuple[Run, ...]
@@ -51,6 +53,7 @@ class Trace:
     shared: dict[str, int]
     read_elsewhere: dict[str, SourceRead]
     attentions: dict[str, bool]
+    separate: frozenset[Crossing] = frozenset()
 
     def verdict(self, path: str) -> Verdict | None:
         """Return the verdict of most forwards on a layer, or ``None`` if there is none."""
@@ -75,11 +78,13 @@ def trace(
     by_path = {layer.path: layer for layer in layers}
     votes: dict[str, Counter[Verdict]] = defaultdict(Counter)
     layouts: dict[str, str] = {}
+    crossings: list[frozenset[Crossing]] = []
     for tape in tapes:
         graph = Graph(follow(tape), by_path, module_paths)
         for path, verdicts in vote_on_roles(graph).items():
             votes[path].update(verdicts)
         layouts |= find_layouts(graph)
+        crossings.append(find_crossings(graph))
     direct_reads = (read for tape in tapes for read in tape.direct_reads.items())
     return Trace(
         runs=runs,
@@ -90,6 +95,7 @@ def trace(
         shared=count_shared(tapes, by_path),
         read_elsewhere=inspect_source(model),
         attentions=find_attentions(tapes, layers),
+        separate=find_separate(crossings),
     )
 
 

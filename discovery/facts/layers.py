@@ -245,6 +245,7 @@ class Part:
         is_list: Whether it is a list of repeated blocks; the outline ends there.
         has_blocks: Whether it is or holds such a list.
         computes: Whether it owns a weight that is neither looked up by index nor part of a norm.
+        tables: Numbers of rows of the embeddings inside, those in lists left out.
     """
 
     path: str
@@ -254,6 +255,7 @@ class Part:
     is_list: bool
     has_blocks: bool
     computes: bool
+    tables: frozenset[int] = frozenset()
 
     @property
     def reads(self) -> int | None:
@@ -292,6 +294,9 @@ def _draw(module: nn.Module, path: str, seen: set[int]) -> list[Part]:
         is_list=False,
         has_blocks=any(top.has_blocks for top in tops),
         computes=owns_factor(module) or any(top.computes for top in tops),
+        tables=frozenset({module.num_embeddings} if isinstance(module, nn.Embedding) else ()).union(
+            *(top.tables for top in tops)
+        ),
     )
     return [part, *(below for parts in drawn for below in parts)]
 

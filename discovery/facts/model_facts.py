@@ -5,6 +5,7 @@ use the same names for anything.
 """
 
 import inspect
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -36,6 +37,9 @@ class SubModel:
         field_tower: Tower named by the field of the outer configuration that holds its own.
         outputs: Towers of the modalities it generates; empty if it does not generate.
         heads: Paths of the layers it declares as its output embeddings.
+        writes_with_head: Whether a class of its file generates text with it inside (LlavaForConditionalGeneration).
+        is_causal: Whether attention inside declares itself causal, or part of a decoder.
+        is_apart: Whether the field names a part that is trained apart, such as a vocoder.
     """
 
     path: str
@@ -46,6 +50,9 @@ class SubModel:
     field_tower: Tower | None = None
     outputs: frozenset[Tower] = frozenset()
     heads: frozenset[str] = frozenset()
+    writes_with_head: bool = False
+    is_causal: bool = False
+    is_apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,15 +217,19 @@ def list_sub_models(sites: Sequence[Site]) -> Iterator[SubModel]:
         while around and around[-1][0] and not path.startswith(f"{around[-1][0]}."):
             around.pop()
         base = getattr(module, "base_model", module)
+        words = _field_words(config, [outer for _, outer in reversed(around)])
         yield SubModel(
             path=path,
             config_class=type(config).__name__,
             towers=input_towers(module.__class__),
             main_tower=main_input_tower(module, config),
             base_path=paths.get(id(base), path),
-            field_tower=_field_tower(config, [outer for _, outer in reversed(around)]),
+            field_tower=_tower_of_words(words),
             outputs=_towers_of(getattr(type(module), "output_modalities", ())),
             heads=frozenset(_paths_of(module, "get_output_embeddings", paths)),
+            writes_with_head=is_part_of_generator(module.__class__),
+            is_causal=any(map(_is_causal, module.modules())),
+            is_apart=not words.isdisjoint(read_facts("towers.toml")["apart"]["fields"]),
         )
         around.append((path, config))
 
@@ -263,17 +274,36 @@ def _parameters(model_class: type) -> tuple[str, ...]:
         return ()  # a forward made outside Python shows no parameters
 
 
-def _field_tower(config: Any, outer_configs: list[Any]) -> Tower | None:
-    """Return the tower named by the fields of the nearest outer configuration that hold one of this class."""
-    known: dict[str, Tower] = read_facts("towers.toml")["fields"]
+@cache
+def is_part_of_generator(model_class: type) -> bool:
+    """Return whether another class of its file generates text and makes one of this class when it is made."""
+    around = vars(sys.modules.get(model_class.__module__, inspect)).values()
+    generators = (other for other in around if "language" in _towers_of(getattr(other, "output_modalities", ())))
+    made = (getattr(inspect.unwrap(other.__init__), "__code__", None) for other in generators)
+    return any(code is not None and model_class.__name__ in code.co_names for code in made)
+
+
+def _field_words(config: Any, outer_configs: list[Any]) -> frozenset[str]:
+    """Return the words in the fields of the nearest outer configuration that hold one of this class."""
     for outer in outer_configs:
         declared = getattr(type(outer), "sub_configs", None)
         names = declared if isinstance(declared, dict) else ()
         fields = [name for name in names if type(getattr(outer, name, None)) is type(config)]
         if fields and type(outer) is not type(config):
-            towers = {known[word] for word in known.keys() & "_".join(fields).split("_")}
-            return towers.pop() if len(towers) == 1 else None
-    return None
+            return frozenset("_".join(fields).split("_"))
+    return frozenset()
+
+
+def _tower_of_words(words: frozenset[str]) -> Tower | None:
+    """Return the tower that the words of a field name, if it is one."""
+    known: dict[str, Tower] = read_facts("towers.toml")["fields"]
+    towers = {known[word] for word in known.keys() & words}
+    return towers.pop() if len(towers) == 1 else None
+
+
+def _is_causal(module: nn.Module) -> bool:
+    """Return whether a module declares that its attention sees no later position, or that it is part of a decoder."""
+    return any(module.__dict__.get(name) is True for name in ("is_causal", "is_decoder"))
 
 
 def main_input_tower(module: nn.Module, config: Any) -> Tower | None:

@@ -156,13 +156,13 @@ def _composite_around(path: str, facts: ModelFacts) -> str:
 
 
 def _between_towers(facts: ModelFacts, towers: TowerMap) -> Iterator[Part]:
-    """Yield the topmost parts that neither are in a tower nor hold one, heads excluded.
+    """Yield the topmost parts that neither are in a tower nor hold one, heads and models that read tokens excluded.
 
     Repeated blocks there that do not resample are the model itself; then only a part that reads a tower's width, or
     shares an inner module with a tower, joins the towers.
     """
     free = [part for part in facts.outline if part.path and is_outside_towers(part, towers)]
-    tops = [part for part in _topmost(free) if not is_head(part, facts)]
+    tops = [part for part in _topmost(free) if not is_head(part, facts) and not reads_tokens(part, facts)]
     trunk = [part for part in tops if part.has_blocks and not is_resampler(part, facts)]
     widths = {_width(facts.outline, path) for path, _ in towers.prefixes}
     for part in tops:
@@ -175,6 +175,12 @@ def is_outside_towers(part: Part, towers: TowerMap) -> bool:
     """Return whether a part neither is in a tower nor holds one."""
     paths = [path for path, tower in towers.prefixes if tower != "projector"]
     return not any(is_below(part.path, path) or is_below(path, part.path) for path in paths)
+
+
+def reads_tokens(part: Part, facts: ModelFacts) -> bool:
+    """Return whether blocks beside the towers embed the vocabulary that the head writes: they are a language model."""
+    words = {head.writes for head in facts.outline if head.path in facts.language_heads}
+    return part.has_blocks and not words.isdisjoint(part.tables)
 
 
 def is_resampler(part: Part, facts: ModelFacts) -> bool:

@@ -155,13 +155,16 @@ def layer_between_towers_projects(layer: Layer, around: Surroundings) -> StaticV
     """Label the layers of a part that joins towers as projectors.
 
     Layers in repeated blocks keep the role they have in any block, unless the projector is that list of blocks: one
-    per depth.
+    per depth. So do the projections of an attention; their tower says where they stand.
     """
     if layer.kind not in PROJECTOR_KINDS:
         return None
     projector = around.towers.find_projector(layer.path)
     if projector is None or (layer.depth and (layer.block or "").rpartition(".")[0] != projector):
         return None
+    named = lexicon_knows_the_name(layer, around) if around.context_name(layer) == "attention" else None
+    if named is not None and named[0].startswith("attention."):
+        return named
     return "projector", "structure", f"it stands in {projector!r}, which joins the towers"
 
 

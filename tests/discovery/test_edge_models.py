@@ -35,19 +35,25 @@ from loradar.errors import InvalidReference, LoradarError
         ("llama4", "language_model", "vision_model"),
         ("gemma3", "model.language_model", "model.vision_tower"),
         ("llava", "model.language_model", "model.vision_tower"),
-        ("siglip", "text_model", "vision_model"),
         ("blip-2", "language_model", "vision_model"),
         ("gemma4 with towers", "model.language_model", "model.vision_tower"),
     ],
 )
 def test_the_same_leaf_in_two_towers_is_told_apart(name, language, vision):
-    """llama4, gemma3, llava, siglip, blip-2: presets stay in the language tower (edge case 22)."""
+    """llama4, gemma3, llava, blip-2: presets stay in the language tower of what generates text (edge case 22)."""
     seen = found(name)
     towers = seen.data["towers"]
     assert (towers["language"], towers["vision"]) == ([language], [vision])
     assert {layer["tower"] for layer in seen.data["layers"] if layer["path"].startswith(f"{vision}.")} == {"vision"}
     for preset in PRESETS:
         assert all(path.startswith(f"{language}.") for path in seen.hits(preset))
+
+
+def test_both_towers_of_a_dual_encoder_are_adapted():
+    """siglip: the loss comes from both (edge case 22)."""
+    seen = found("siglip")
+    for preset in PRESETS:
+        assert {path.partition(".")[0] for path in seen.hits(preset)} == {"text_model", "vision_model"}
 
 
 def test_three_towers_are_three():

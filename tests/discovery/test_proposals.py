@@ -68,7 +68,8 @@ def test_a_vision_language_model_is_adapted_in_its_language_tower_only():
     assert len(hit) == 64
     assert all(path.startswith("model.language_model.layers.") for path in hit)
     assert found.propose().spec.exclude_modules == r"model\.vision_tower\..*"
-    assert "only the language tower is adapted; left alone: projector, vision" in found.propose().reasons
+    why = "only the language tower is adapted, because the model generates text; left alone: projector, vision"
+    assert why in found.propose().reasons
 
 
 def test_the_plain_mlp_of_the_guide():

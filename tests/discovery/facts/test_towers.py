@@ -30,9 +30,18 @@ def model(path, config, towers=("language",), base=None, **declared):
     return SubModel(path, config, frozenset(towers), main, path if base is None else base, **declared)
 
 
-def part(path, *widths, class_name="Part", blocks=False, repeated=False):
+def part(path, *widths, class_name="Part", blocks=False, repeated=False, tables=()):
     """Return a part of an outline that reads and writes these widths."""
-    return Part(path, class_name, widths, is_dense=True, is_list=repeated, has_blocks=blocks or repeated, computes=True)
+    return Part(
+        path,
+        class_name,
+        widths,
+        is_dense=True,
+        is_list=repeated,
+        has_blocks=blocks or repeated,
+        computes=True,
+        tables=frozenset(tables),
+    )
 
 
 def prefixes(found):
@@ -141,6 +150,16 @@ def test_a_resampler_with_a_configuration_of_its_own_joins():
     bridge = (part("model.bridge", (8, 16), blocks=True), part("model.bridge.qformer", (8, 8), blocks=True))
     towers = map_towers(facts(*LLAVA, qformer, outline=(*EYES, *bridge, *MOUTH), heads=["head"]))
     assert prefixes(towers)["projector"] == ("model.bridge",)
+
+
+def test_blocks_that_embed_the_vocabulary_of_the_head_are_a_language_model():
+    """The decoder of diffusion_gemma stands beside an encoder of text; a Q-Former has a vocabulary of its own."""
+    decoder = (part("model.decoder", blocks=True, tables=[99]), part("model.decoder.layers", (16, 16), repeated=True))
+    qformer = (part("model.former", blocks=True, tables=[30]), part("model.former.layers", (16, 16), repeated=True))
+    outline = (*EYES, *qformer, *MOUTH, *decoder, part("head", (16, 99)))
+    towers = map_towers(facts(*LLAVA, outline=outline, heads=["head"]))
+    assert towers.find_projector("model.former.layers.0.q") == "model.former"
+    assert towers.find("model.decoder.layers.0.q") == "language"
 
 
 def test_blocks_beside_the_towers_of_a_model_that_speaks_not_are_the_model():
@@ -257,6 +276,20 @@ def test_a_composite_whose_text_stands_in_itself():
             },
         ),
         ("detr", {"vision": ("model",)}),
+        (
+            "qwen3_omni_moe",  # the talker speaks
+            {
+                "audio": ("code2wav", "talker", "thinker.model.audio_tower"),
+                "language": ("thinker.model.language_model",),
+                "vision": ("thinker.model.visual",),
+                "projector": (
+                    "thinker.model.audio_tower.proj1",
+                    "thinker.model.audio_tower.proj2",
+                    "thinker.model.visual.merger",
+                    "thinker.model.visual.merger_list",
+                ),
+            },
+        ),
         ("vision-encoder-decoder", {"language": ("decoder",), "vision": ("encoder",)}),
     ],
 )
@@ -284,6 +317,14 @@ def test_the_language_slots_of_a_composite_are_those_of_its_text_architecture(na
     part, text = (_roles(scan(subject, method="names").layers) for subject in (whole, alone))
     bases = {found.path for found in collect_facts(alone).sub_models}
     assert _below(part, prefix) in [_below(text, base) for base in bases]
+
+
+def test_attention_inside_a_projector_keeps_its_role():
+    """The tower says that it stands in a projector."""
+    inside = {x.name: x for x in scan("molmo2", method="names").layers if "image_pooling_2d" in x.path}
+    roles = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output"}
+    assert {name: layer.role for name, layer in inside.items()} == {n: f"attention.{role}" for n, role in roles.items()}
+    assert {layer.tower for layer in inside.values()} == {"projector"}
 
 
 def _roles(layers):

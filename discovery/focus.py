@@ -1,0 +1,141 @@
+"""Focus: the towers that proposals adapt, by the origin of the model's outputs and of its loss.
+
+A model that generates text is adapted in its language tower, which every other tower serves. Any other model is adapted
+in each tower: all of them lead to an output.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from ..domain.layers import Layer
+from ..domain.selection import Choice
+from ..domain.vocabulary import Tower
+from .dataflow import Trace
+from .facts.model_facts import ModelFacts, SubModel
+from .facts.towers import TowerMap, is_below
+
+TOWER_ORDER: tuple[Tower, ...] = ("language", "vision", "audio", "main")
+UNLISTED = "a listing shows no outputs"
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """The part of a model that proposals adapt.
+
+    Attributes:
+        why_text: Why the language tower alone is adapted, in words; empty if every tower is.
+        apart: Prefixes of the parts that are trained apart from the model, such as a vocoder.
+    """
+
+    why_text: str = ""
+    apart: tuple[str, ...] = ()
+
+
+EVERY_TOWER = Focus()
+
+
+def find_focus(facts: ModelFacts, towers: TowerMap, trace: Trace | None) -> Focus:
+    """Return the focus of a model, by its declarations and by its forward, if one ran."""
+    apart = tuple(model.path for model in facts.sub_models if model.is_apart)
+    return Focus(_find_why_text(facts, towers, trace), apart)
+
+
+def _find_why_text(facts: ModelFacts, towers: TowerMap, trace: Trace | None) -> str:
+    """Return why the model writes text, in words; empty if it does not."""
+    root = next((model for model in facts.sub_models if not model.path), None)
+    why = _why_whole_writes(root, facts) if root else ""
+    if why or _stands_beside_others(trace):
+        return why
+    inside = [model for model in facts.sub_models if model is not root and _holds_language(model, towers)]
+    return _why_part_writes(inside or list(facts.sub_models[:1]), towers)
+
+
+def _why_whole_writes(root: SubModel, facts: ModelFacts) -> str:
+    """Return why a model as a whole writes text, as its class declares it; empty if it does not declare it."""
+    if "language" in root.outputs:
+        return "the model generates text"
+    if facts.language_heads and not root.outputs:
+        return "the model's output is a language head"
+    return "the model with a head generates text" if _writes_with_head(root) else ""
+
+
+def _why_part_writes(models: Sequence[SubModel], towers: TowerMap) -> str:
+    """Return why one of the models of the language tower, or around it, writes text; empty if none does."""
+    if any("language" in model.outputs or (model.heads and not model.outputs) for model in models):
+        return "a model inside it generates text"
+    if any(map(_writes_with_head, models)):
+        return "a model inside it, with a head, generates text"
+    decoders = [model for model in models if model.is_causal and towers.find(model.path) == "language"]
+    return "its language model is a causal decoder" if decoders else ""
+
+
+def _writes_with_head(model: SubModel) -> bool:
+    """Return whether a model of several modalities is the base of one that generates text; BERT may generate, too."""
+    return model.writes_with_head and len(model.towers) > 1
+
+
+def _stands_beside_others(trace: Trace | None) -> bool:
+    """Return whether the language tower ran beside another, as that of a dual encoder, and reads nothing of any."""
+    pairs = trace.separate if trace else frozenset()
+    return any(pair[0] == "language" and pair[1] in ("vision", "audio") for pair in pairs)
+
+
+def _holds_language(model: SubModel, towers: TowerMap) -> bool:
+    """Return whether a model is part of the language tower or holds it."""
+    if towers.find(model.path) == "language":
+        return True
+    return any(tower == "language" and is_below(prefix, model.path) for prefix, tower in towers.prefixes)
+
+
+def choose_in_focus(adaptable: Sequence[Layer], layers: Iterable[Layer], focus: Focus) -> tuple[Layer, ...]:
+    """Return the layers to adapt: those of the towers in focus, in the blocks of each.
+
+    A tower without blocks is adapted anywhere. What stands around the models in a user's own module is left alone,
+    unless it has blocks or there is nothing else.
+    """
+    with_blocks = {layer.tower for layer in layers if layer.depth}
+    free = [layer for layer in adaptable if not any(is_below(layer.path, prefix) for prefix in focus.apart)]
+    found = [x for x in free or adaptable if x.depth or x.tower not in with_blocks]
+    towers = _choose_towers({layer.tower for layer in found} & {*TOWER_ORDER}, with_blocks, focus)
+    return tuple(layer for layer in found if layer.tower in towers)
+
+
+def _choose_towers(towers: set[Tower], with_blocks: set[Tower], focus: Focus) -> set[Tower]:
+    """Return those of the towers with adaptable layers that are in focus."""
+    if focus.why_text and "language" in towers:
+        return {"language"}
+    around: set[Tower] = set() if "main" in with_blocks else {"main"}
+    return towers - around or towers
+
+
+def choose_in_each_tower(candidates: Sequence[Layer], choose: Callable[[Sequence[Layer]], Choice]) -> Choice:
+    """Return the layers a family adapts: of each tower those that it has for that, and the reason of each."""
+    towers = dict.fromkeys(layer.tower for layer in candidates)
+    choices = {tower: choose([layer for layer in candidates if layer.tower == tower]) for tower in towers}
+    first, *others = [choice for choice in choices.values() if choice.layers] or [*choices.values()]
+    if not others:
+        return first
+    whys = {tower: choice.why for tower, choice in choices.items() if choice.layers}
+    is_one = len({*whys.values()}) == 1
+    return replace(
+        first,
+        layers=tuple(layer for choice in choices.values() for layer in choice.layers),
+        why=first.why if is_one else "; ".join(f"{tower}: {why}" for tower, why in whys.items()),
+        feedforward=tuple(layer for choice in choices.values() for layer in choice.feedforward),
+    )
+
+
+def describe_focus(candidates: Sequence[Layer], layers: Iterable[Layer], focus: Focus) -> list[str]:
+    """Return in words which towers are adapted, why, and which are left alone; nothing of a model with one tower."""
+    chosen = {layer.tower for layer in candidates}
+    adapted = [tower for tower in TOWER_ORDER if tower in chosen]
+    others = sorted({layer.tower for layer in layers} - chosen)
+    left = f"; left alone: {', '.join(others)}" if others else ""
+    reasons = [f"left alone: {prefix}, which is trained apart from the model" for prefix in focus.apart]
+    if len(adapted) > 1:
+        listed = f"{', '.join(adapted[:-1])} and {adapted[-1]}"
+        return [f"the {listed} towers are adapted, because each leads to an output{left}", *reasons]
+    if others:
+        why = f", because {focus.why_text}" if focus.why_text and adapted == ["language"] else ""
+        return [f"only the {adapted[0]} tower is adapted{why}{left}", *reasons]
+    return reasons
