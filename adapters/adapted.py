@@ -16,6 +16,7 @@ from . import checkpoint
 from .config import AdapterConfig
 from .injection.apply import Prepared, adapters_in, attach, biases, detach, file_state, layers_in
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
+from .injection.statistics import NormStatistics, put
 from .layers.wrappers import AdapterLayer, SavedModule, Steering, Wrapper
 from .targets import Decision
 
@@ -115,6 +116,8 @@ class Adapted(Wrapper):
         self.targeted_module_names = [*dict.fromkeys(p.named for p in planned if p.kind != "expert_parameter")]
         self._steering = steering
         self._host = HostState(survey)
+        self._norms = NormStatistics.of(survey)
+        put(prepared.statistics, survey)
         try:
             self._host.require_input_gradients(survey)
             self._set_trainable_if_needed(prepared)
@@ -215,10 +218,14 @@ class Adapted(Wrapper):
         return survey.model
 
     def unload(self) -> nn.Module:
-        """Return the user's model as it was: its modules, its weights, and which of them require gradients."""
+        """Return the user's model as it was: its modules, its weights, and which of them require gradients.
+
+        The running statistics of norms that a training changed are those from before, too.
+        """
         self.unmerge_adapter()
         model = self.get_base_model()
         detach(model)
+        self._norms.restore(survey_model(model))
         self._host.restore(model)
         return model
 
@@ -229,6 +236,9 @@ class Adapted(Wrapper):
             if which != "none":
                 message = f"Biases trained with bias={which!r} stay in place while the adapter is disabled."
                 warnings.warn(message, stacklevel=3)
+        if self.norm_statistics():
+            message = "Running statistics of norms changed by training stay in place while the adapter is disabled."
+            warnings.warn(message, stacklevel=3)
         with self._unmerged():
             before, self._steering.disabled = self._steering.disabled, True
             try:
@@ -255,6 +265,13 @@ class Adapted(Wrapper):
         self._check_known((name,))
         return {**file_state(self._survey(), name), **self._biases(name)}
 
+    def norm_statistics(self) -> dict[str, torch.Tensor]:
+        """Return the running statistics of the norms that were in train mode since the first adapter, under file keys.
+
+        They are the base model's, and every adapter's file holds them.
+        """
+        return self._norms.changed(self._survey())
+
     def write_files(self, folder: Path, adapter_name: str, values: Mapping[str, torch.Tensor] | None = None) -> None:
         """Write an adapter's two files, into a subfolder of its name unless that is ``default``.
 
@@ -267,7 +284,7 @@ class Adapted(Wrapper):
             InvalidConfig: If the adapter is unknown, or on meta and has no values.
             AdapterUnreadable: If the folder cannot be written.
         """
-        state = self.adapter_state(adapter_name)
+        state = {**self.norm_statistics(), **self.adapter_state(adapter_name)}
         if values is not None:
             names = {id(tensor): name for name, tensor in self.state_dict(keep_vars=True).items()}
             state = {key: values.get(names.get(id(tensor), key), tensor) for key, tensor in state.items()}

@@ -65,6 +65,7 @@ def card_of(model: Adapted, source: str = THIS_FOLDER) -> str:
         targets=settings["target_modules"],
         settings=listed,
         size=f"{size:,} of {total:,} ({size / total:.2%})",
+        norms=len({key.rpartition(".")[0] for key in model.norm_statistics()}),
         layers=layers,
         has_roles=any(layer["role"] for layer in layers),
         decision=model.decision,

@@ -1,6 +1,6 @@
 """Load adapter folders into a model: everything is read and checked before the model is touched."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from .config import AdapterConfig
 from .injection.apply import PREFIX, Prepared, build, file_state, layers_in
 from .injection.host_model import Survey
 from .injection.plan import make_plan
+from .injection.statistics import statistics_in
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The dimension of each factor that is the rank."""
@@ -40,12 +41,16 @@ def load(survey: Survey, folder: Path, adapter_name: str, *, is_trainable: bool)
         prepared = build(survey, plan, adapter_name)
         wanted = prepared.state()
         _check_complete(wanted, tensors)
+        statistics = _take_statistics(survey, tensors, wanted)
         _copy({**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}, tensors)
-    return prepared
+    return replace(prepared, statistics=statistics)
 
 
-def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterConfig) -> None:
+def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterConfig) -> dict[str, torch.Tensor]:
     """Copy the weights of the adapter in ``folder`` over those of an adapter in the model; see ``PeftModel``.
+
+    Returns:
+        The running statistics of norms in its file.
 
     Raises:
         AdapterUnreadable: If it does not fit; nothing is changed.
@@ -60,6 +65,7 @@ def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterCon
         if any(adapter_name in layer.merged_adapters for layer in layers):
             raise InvalidConfig(f"{adapter_name!r} is merged: call unmerge_adapter first.", adapter_name=adapter_name)
         wanted = file_state(survey, adapter_name)
+        statistics = _take_statistics(survey, tensors, wanted)
         _check_expected(wanted, tensors, adapter_name)
         new = {planned.location: planned for planned in make_plan(survey, config).adapters}
         for layer in layers:
@@ -76,6 +82,20 @@ def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterCon
                     tensors[key] = tensors[key] * (new[planned.location].scaling / planned.scaling)
         _check_complete(wanted, tensors)
         _copy(wanted, tensors)
+    return statistics
+
+
+def _take_statistics(
+    survey: Survey, tensors: dict[str, torch.Tensor], wanted: Container[str]
+) -> dict[str, torch.Tensor]:
+    """Take the running statistics of the base model's norms out of a file's tensors, and return them.
+
+    Raises:
+        AdapterUnreadable: If one does not fit the model's.
+    """
+    norms = {key: tensor for key, tensor in statistics_in(survey).items() if key in tensors and key not in wanted}
+    _check_fit(norms, tensors)
+    return {key: tensors.pop(key) for key in norms}
 
 
 def _widened(
@@ -99,8 +119,13 @@ def _widened(
     return torch.cat([stacked, stacked.new_zeros(len(stacked), old - new, *tensor.shape[1:])], 1).flatten(0, 1)
 
 
-def reread(folder: Path, adapter_name: str, wanted: Mapping[str, torch.Tensor], current: AdapterConfig) -> None:
+def reread(
+    survey: Survey, folder: Path, adapter_name: str, wanted: Mapping[str, torch.Tensor], current: AdapterConfig
+) -> dict[str, torch.Tensor]:
     """Copy the weights of the adapter in ``folder`` into ``wanted``, the tensors of an adapter like it.
+
+    Returns:
+        The running statistics of norms in its file.
 
     Raises:
         AdapterUnreadable: If a file is missing or damaged, or has other tensors; nothing is changed.
@@ -113,8 +138,10 @@ def reread(folder: Path, adapter_name: str, wanted: Mapping[str, torch.Tensor], 
                 message = f"it has {name}={value!r}, and {adapter_name!r} has {known!r}"
                 raise InvalidConfig(f"{message}: load it under another name.", adapter_name=adapter_name)
         _check_complete(wanted, tensors)
+        statistics = _take_statistics(survey, tensors, wanted)
         _check_expected(wanted, tensors, adapter_name)
         _copy(wanted, tensors)
+    return statistics
 
 
 def _check_complete(wanted: Iterable[str], tensors: Mapping[str, torch.Tensor]) -> None:
@@ -143,6 +170,19 @@ def _copy(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor
     """Copy tensors into those of the same key, all or none.
 
     Raises:
+        AdapterUnreadable: As ``_check_fit``.
+        InvalidConfig: As ``_check_fit``.
+    """
+    _check_fit(wanted, tensors)
+    with torch.no_grad():
+        for key, target in wanted.items():
+            target.copy_(tensors[key])
+
+
+def _check_fit(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Reject tensors that cannot be copied into those of the same key.
+
+    Raises:
         AdapterUnreadable: If a shape or a kind of dtype differs.
         InvalidConfig: If a target is on the meta device, which stores no values.
     """
@@ -155,9 +195,6 @@ def _copy(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor
         if target.shape != tensors[key].shape:
             shapes = f"{tuple(tensors[key].shape)} where this model needs {tuple(target.shape)}"
             raise AdapterUnreadable(f"{key!r} has shape {shapes}: the adapter is for another model.", key=key)
-    with torch.no_grad():
-        for key, target in wanted.items():
-            target.copy_(tensors[key])
 
 
 def _base_tensors(survey: Survey, keys: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -18,6 +18,7 @@ from .config import AdapterConfig, LoraConfig
 from .injection.apply import Prepared, attach, build, detach, layers_in
 from .injection.host_model import Survey, set_trainable, survey_model
 from .injection.plan import Expand, check_not_adapted, make_plan
+from .injection.statistics import put
 from .load import hotswap, load, reread
 from .targets import Decision, decide, expand_shorthand
 from .transfer import local_folder, push
@@ -79,6 +80,7 @@ class PeftModel(Adapted):
         self.unmerge_adapter()
         attach(self._survey(), prepared, self._steering)
         self.peft_config[prepared.name] = prepared.config
+        self._put_statistics(prepared.statistics, prepared.name)
         self._set_trainable_if_needed(prepared)
 
     def set_adapter(self, adapter_name: str | Sequence[str], *, inference_mode: bool = False) -> None:
@@ -233,7 +235,8 @@ class PeftModel(Adapted):
         """
         local = local_folder(folder)
         if (known := self.peft_config.get(adapter_name)) is not None:
-            reread(local, adapter_name, self.adapter_state(adapter_name), known)
+            survey, wanted = self._survey(), self.adapter_state(adapter_name)
+            self._put_statistics(reread(survey, local, adapter_name, wanted, known), adapter_name)
             self.peft_config[adapter_name] = replace(known, inference_mode=not is_trainable)
             self._set_trainable()
             return
@@ -253,7 +256,14 @@ class PeftModel(Adapted):
             InvalidConfig: If there is no such adapter, or it is merged.
         """
         self._check_known((adapter_name,))
-        hotswap(self._survey(), local_folder(folder), adapter_name, self.peft_config[adapter_name])
+        found = hotswap(self._survey(), local_folder(folder), adapter_name, self.peft_config[adapter_name])
+        self._put_statistics(found, adapter_name)
+
+    def _put_statistics(self, values: Mapping[str, torch.Tensor], adapter_name: str) -> None:
+        """Copy the running statistics of an adapter's file into the model, and warn if other adapters share them."""
+        if put(values, self._survey()) and len(self.peft_config) > 1:
+            message = f"The file of {adapter_name!r} holds running statistics of norms, which replace the model's"
+            warnings.warn(f"{message}: all adapters share them.", stacklevel=4)
 
 
 def get_peft_model(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -50,12 +50,14 @@ class Prepared:
         config: Its configuration.
         parts: Its part on each layer; of several on one module the innermost first.
         copies: The copies of the modules it trains in full, by path.
+        statistics: The running statistics of norms in its file, by key.
     """
 
     name: str
     config: AdapterConfig
     parts: tuple[Part, ...]
     copies: dict[str, nn.Module]
+    statistics: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def initialise(self) -> None:
         """Fill every part as the configuration states."""
