@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..domain.mappings import Mapping
     from ..domain.scans import Scan
     from ..domain.submissions import Submission
-    from ..registry import Drift, Outcome, Registry, Verdict
+    from ..registry import Drift, Outcome, Registry, Renewal, Verdict
 
 SOURCES = ("community", "peft", "scanner")
 
@@ -145,9 +145,12 @@ def drift(
     workers: Annotated[int | None, typer.Option(help="Worker processes; one per core if not given.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Submit the scanner's proved proposal where a stored mapping is dead or partial with the installed library."""
+    """Correct mappings that are dead or partial with the installed library.
+
+    Of PEFT's and the community's, the scanner's proved proposal is submitted; of the scanner's, a new scan is stored.
+    """
     from ..discovery import list_architectures, quiet_libraries
-    from ..registry import Proposals, Registry, find_drifts, names_to_scan
+    from ..registry import Proposals, Registry, find_drifts, find_renewals, names_to_scan
 
     quiet_libraries()
     with Registry.open() as registry:
@@ -156,7 +159,9 @@ def drift(
         proposals = Proposals(mappings)
         with _scanning(library, names_to_scan(mappings, known), workers) as scans:
             audited = registry.audit(mappings, proposals.watch(scans), known)
-        drifts = find_drifts(audited, proposals)
+        drifts, renewals = find_drifts(audited, proposals), find_renewals(audited, proposals)
+        for renewal in () if dry_run else renewals:
+            registry.add_scan(renewal.scan)
         steps = [Step(drifted, reason="dry run") for drifted in drifts] if dry_run else [*_submit(registry, drifts)]
         if any(step.submission for step in steps):
             with Checks(registry.backend()) as checks:
@@ -171,9 +176,25 @@ def drift(
             }
             for step in steps
         ]
-        print_json({**about, "drifted": listed})
+        print_json({**about, "drifted": listed, "rescanned": [renewal.to_dict() for renewal in renewals]})
     else:
+        print_renewals(renewals, done="dry run" if dry_run else "this scan is stored")
         print_drift(about, steps)
+
+
+def print_renewals(renewals: "Sequence[Renewal]", done: str) -> None:
+    """Print each architecture of which the scanner's own mappings are wrong, with the outcome of its new scan."""
+    for renewal in renewals:
+        first = renewal.wrong[0]
+        typer.echo(f"{renewal.scan.architecture.reference} · {first.mapping.peft_type} · {first.mapping.preset}")
+        wrong = f"scanner {first.mapping.source.version} is {first.verdict}"
+        rows = [("wrong", f"{wrong}: {finding}") for finding in first.findings] or [("wrong", wrong)]
+        others = len(renewal.wrong) - 1
+        rows += [("wrong", f"and {others} more of its proposals")] if others else []
+        found = (p for p in renewal.scan.proposals if p.peft_type == first.mapping.peft_type)
+        own = next((p for p in found if p.preset == first.mapping.preset), None)
+        rows += [("instead", f"{field}: {value}") for field, value in describe_spec(own.spec)] if own else []
+        print_rows([*rows, ("done", done)])
 
 
 def _submit(registry: "Registry", drifts: "Sequence[Drift]") -> Iterator[Step]:

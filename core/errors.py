@@ -8,6 +8,7 @@
     │   ├── UnknownArchitecture   no such architecture in its library
     │   ├── UnknownLibrary
     │   ├── NotRegistered         no mapping of an architecture, which may exist
+    │   │   └── VersionUnproven       no mapping known to hold at a library version
     │   ├── UnknownPreset
     │   ├── UnknownPeftType
     │   ├── UnknownSubmission
@@ -40,7 +41,7 @@
     └── MissingExtra          an optional dependency that is not installed
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar
@@ -68,13 +69,9 @@ class ErrorBody:
     error: ErrorContent
 
 
-ERROR_EXAMPLE: ErrorBody = ErrorBody(
-    ErrorContent(
-        "not_registered",
-        "Nothing is registered for transformers:olmo2. Scan it with: loradar scan olmo2 --store.",
-        {"name": "olmo2", "near": [], "library": "transformers"},
-    )
-)
+_EXAMPLE = "Nothing is registered for transformers:olmo2. Scan it with: loradar scan olmo2 --store."
+_DETAILS = {"name": "olmo2", "near": [], "library": "transformers"}
+ERROR_EXAMPLE: ErrorBody = ErrorBody(ErrorContent("not_registered", _EXAMPLE, _DETAILS))
 
 
 class LoradarError(Exception):
@@ -153,6 +150,12 @@ class NotRegistered(UnknownName):
         self.near = nearest(name, known)
         closest = f" Closest registered: {quoted(self.near)}." if self.near else ""
         LoradarError.__init__(self, message + closest, name=name, near=self.near, **details)
+
+
+class VersionUnproven(NotRegistered):
+    """The layer names at a library version are not known, and differ between the scanned versions around it."""
+
+    code = "version_unproven"
 
 
 class UnknownPreset(UnknownName):
@@ -371,8 +374,8 @@ class MissingExtra(LoradarError):
 
 def nearest(name: str, known: Iterable[str], limit: int = 5) -> list[str]:
     """Return up to ``limit`` known names similar to ``name``, nearest first, ignoring case."""
-    by_folded: Mapping[str, str] = {candidate.casefold(): candidate for candidate in sorted(known)}
-    return [by_folded[match] for match in get_close_matches(name.casefold(), by_folded, n=limit, cutoff=0.6)]
+    folded = {candidate.casefold(): candidate for candidate in sorted(known)}
+    return [folded[match] for match in get_close_matches(name.casefold(), folded, n=limit, cutoff=0.6)]
 
 
 def quoted(names: Iterable[str]) -> str:
@@ -383,16 +386,13 @@ def quoted(names: Iterable[str]) -> str:
 def to_error(body: Mapping[str, Any]) -> LoradarError:
     """Return the error in a response body, as the class with its code."""
     code, message, details = (body["error"][field] for field in ("code", "message", "details"))
-    kind = next((kind for kind in _family(LoradarError) if kind.code == code), LoradarError)
+    kinds = [LoradarError]
+    for kind in kinds:  # it grows: each brings its subclasses
+        kinds += kind.__subclasses__()
+    kind = next((kind for kind in kinds if kind.code == code), LoradarError)
     # Without the class's own __init__, which would compose the message again.
     error = kind.__new__(kind, message)
     error.message, error.details = str(message), dict(details)
     if isinstance(error, UnknownName):
         error.name, error.near = details["name"], details["near"]
     return error
-
-
-def _family(kind: type[LoradarError]) -> Iterator[type[LoradarError]]:
-    yield kind
-    for child in kind.__subclasses__():
-        yield from _family(child)

@@ -1,5 +1,6 @@
 """The scan of a model or a reference: layers, roles, evidence, slots and proposals, top to bottom."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from .facts.towers import TowerMap, list_prefixes, map_towers
 from .fingerprint import fingerprint, structure
 from .focus import Focus, find_focus
 from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
+from .meta_run import running
 from .names.static_roles import Surroundings, label_layer, label_layers
 from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
 from .small_builds import Builds, list_builds
@@ -96,7 +98,9 @@ def _scan_module(
     if not any(layer.kind in ADAPTABLE_KINDS for layer in layers):
         message = f"{reference} has no layer an adapter could sit on ({len(module_paths)} modules)."
         raise NoAdaptableLayers(message, reference=reference)
+    started = time.monotonic()
     traced = trace(model, layers, module_paths, example_inputs) if method != "names" else None
+    is_cut_short = time.monotonic() - started >= running.SECONDS
     if traced is None and method == "dataflow":
         message = f"No forward of {reference} runs. Give example_inputs, or scan it by names."
         raise ScanFailed(message, reference=reference)
@@ -122,6 +126,7 @@ def _scan_module(
         module_paths=module_paths,
         untraced=untraced,
         proof=proof.says if proof else None,
+        is_cut_short=is_cut_short or (proof is not None and proof.is_cut_short),
         prompt_facts=read_prompt_facts(facts.configuration, layers),
         parts=list_parts(model, facts),
     )

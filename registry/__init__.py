@@ -42,7 +42,16 @@ from .peft_constants.rendering import constants_python, support_rows
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .sqlite_lookup import SqliteLookup
 from .verification.audit import peft_report
-from .verification.drift import DRIFT, Drift, Proposals, find_drifts, find_earlier, names_to_scan
+from .verification.drift import (
+    DRIFT,
+    Drift,
+    Proposals,
+    Renewal,
+    find_drifts,
+    find_earlier,
+    find_renewals,
+    names_to_scan,
+)
 from .verification.verify import verify
 
 if TYPE_CHECKING:
@@ -76,6 +85,7 @@ __all__ = [
     "PeftConstants",
     "Proposals",
     "Registry",
+    "Renewal",
     "StoreReport",
     "Verdict",
     "apply_plan",
@@ -87,6 +97,7 @@ __all__ = [
     "failure_of",
     "find_drifts",
     "find_earlier",
+    "find_renewals",
     "gather_evidence",
     "import_tables",
     "installed_constants",

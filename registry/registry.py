@@ -130,10 +130,11 @@ class Registry:
     ) -> Mapping:
         """Return the mapping to use, by precedence.
 
-        A mapping verified dead or partial for ``library_version`` never wins over one that is not. For a version
-        never scanned, the mapping at the nearest scanned version is returned, with a reason that names it; without a
-        version, the newest counts. ``parts`` gives the types of models in a composite architecture by the names of its
-        parts, such as ``{"text": "t5"}``: the mapping is then composed of theirs.
+        A mapping verified partial for ``library_version`` never wins over one that is not, and a dead one is not
+        returned. For a version never scanned, the mapping at a scanned version with the same layer names is returned,
+        with a reason that names it; without a version, the newest counts. ``parts`` gives the types of models in a
+        composite architecture by the names of its parts, such as ``{"text": "t5"}``: the mapping is then composed of
+        theirs.
 
         Raises:
             InvalidRequest: If ``library_version`` is no version, or a part cannot be chosen.
@@ -143,11 +144,13 @@ class Registry:
             UnknownArchitecture: If the registry does not know the type of a part.
             MethodDoesNotFit: If the method can adapt none of the layers registered for its family.
             NotRegistered: If there is no such mapping; lists those there are, and the scan command.
+            VersionUnproven: If the layer names at ``library_version`` are not known, and differ around it.
         """
         found = self.find(name, peft_type, preset, library, library_version, parts)
         if found is None:
             with self._database.read() as connection:
-                raise not_found.unanswered(connection, MappingKey(library, name, peft_type.upper(), preset))
+                key = MappingKey(library, name, peft_type.upper(), preset)
+                raise not_found.unanswered(connection, key, library_version)
         return found
 
     def find(  # noqa: PLR0913, PLR0917 - what identifies a mapping
@@ -159,7 +162,7 @@ class Registry:
         library_version: str | None = None,
         parts: Values[str, str] | None = None,
     ) -> Mapping | None:
-        """Return the mapping of ``lookup``, or ``None`` if nothing is registered.
+        """Return the mapping of ``lookup``, or ``None`` if none is registered that is known to hold.
 
         Raises:
             LoradarError: As ``lookup``, but for what is not registered.

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..catalog.layer_names import find_history
 from ..domain.mappings import Mapping
 from ..domain.methods import get_method
 from .catalogs import seed_digest
 from .db import HEAD
 from .db.encoding import MappingKey
 from .mappings.make_up import with_make_up
-from .mappings.precedence import best_for, stored_under, to_mapping
-from .mappings.ranges import nearest_seen, with_distance
+from .mappings.precedence import find_answer, stored_under, to_mapping
+from .mappings.ranges import Place, locate
 from .mappings.renames import is_stale
 
 _IS_READY = "SELECT 1 FROM alembic_version, seeds WHERE version_num = :head AND digest = :digest"
@@ -71,15 +72,27 @@ class SqliteLookup:
         """Return the mapping of ``resolve.find_mapping``, or ``None`` if these two queries are not enough."""
         method = get_method(key.peft_type)
         values = {**key._asdict(), "family": stored_under(method)}
+        stale: list[Mapping] = []
+
+        def note(mapping: Mapping) -> Mapping:
+            stale.extend([mapping] if is_stale(mapping) else ())
+            return mapping
+
         try:
             with self._connect() as connection:
-                seen = [row[0] for row in connection.execute(VERSIONS, values)] if library_version else []
-                version = nearest_seen(library_version, seen)
-                rows = connection.execute(MAPPINGS, {**values, "library_version": version}).fetchall()
+                place = Place(None)
+                if library_version:
+                    seen = [row[0] for row in connection.execute(VERSIONS, values)]
+                    place = locate(library_version, seen, find_history(key.library, key.name))
+
+                def read(version: str | None) -> Iterator[Mapping]:
+                    rows = connection.execute(MAPPINGS, {**values, "library_version": version})
+                    return map(to_mapping, map(dict, rows.fetchall()))
+
+                found = find_answer(method, place, read, note)
         except (OSError, sqlite3.Error):
             return None
-        found = best_for(method, map(to_mapping, map(dict, rows)), version)
-        return with_make_up(with_distance(found, library_version, seen)) if found and not is_stale(found) else None
+        return None if stale or found is None else with_make_up(found)
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

@@ -23,6 +23,7 @@ from ..domain.versions import Rename, VersionedRename
 from ..domain.vocabulary import Library, Tower
 from ..errors import InvalidRequest
 from ..schema import to_json
+from .layer_names import START as HISTORY
 from .lines import Packer, Unpacker, to_text
 
 FORMAT = 2
@@ -101,7 +102,7 @@ def list_catalogs() -> list[Traversable]:
 
 def list_older() -> list[Traversable]:
     """Return the packaged files of older versions, sorted by name."""
-    return _list_files("versions")
+    return [file for file in _list_files("versions") if not file.name.startswith(HISTORY)]
 
 
 def _list_files(name: str) -> list[Traversable]:

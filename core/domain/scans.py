@@ -64,6 +64,8 @@ class Scan:
     ``names``."""
     proof: str | None = None
     """How layers were proved live, or why they could not be; null if no proof was tried."""
+    is_cut_short: bool = False
+    """Whether time ran out before every forward and build was tried: nothing follows from what was not seen."""
     layers: tuple[Layer, ...]
     towers: dict[Tower, tuple[str, ...]]
     """Path prefixes of the sub-models of each tower."""

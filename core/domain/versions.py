@@ -104,11 +104,10 @@ def nearest(version: str, known: Iterable[str]) -> str:
     So 5.0.0 is nearer to 5.23.0 than to 4.57.1; if both differ in the same part, the smaller difference counts, and of
     equal ones the older version.
     """
-    target = parse_version(version)
+    return min(neighbours(version, known), key=lambda candidate: distance(version, candidate))
 
-    def distance(candidate: str) -> tuple[int, ...]:
-        other = parse_version(candidate)
-        parts = ((target.major, other.major), (target.minor, other.minor), (target.micro, other.micro))
-        return tuple(abs(a - b) for a, b in parts)
 
-    return min(neighbours(version, known), key=distance)
+def distance(version: str, other: str) -> tuple[int, ...]:
+    """Return the differences of two versions by part, the first part first: less is nearer."""
+    one, two = parse_version(version), parse_version(other)
+    return abs(one.major - two.major), abs(one.minor - two.minor), abs(one.micro - two.micro)

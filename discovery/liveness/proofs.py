@@ -67,11 +67,13 @@ class Proof:
         says: How it was seen, or why nothing was.
         verdicts: By path of the layers that were tried.
         deeper: The verdicts on the same build with more blocks, if layers of one pattern got different ones.
+        is_cut_short: Whether time ran out before every build and forward was tried.
     """
 
     says: str
     verdicts: Mapping[str, Verdict]
     deeper: tuple[Mapping[str, Verdict], ...] = ()
+    is_cut_short: bool = False
 
     def count_open(self, patterns: Collection[str]) -> int:
         """Return the number of patterns without a verdict."""
@@ -98,7 +100,10 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
                 hopeless.add(build.scale)
             if best is None or proof.count_open(mergeable) < best.count_open(mergeable):
                 best, deepen = proof, build.deepen
-            if not best.count_open(mergeable) or time.monotonic() > started + PATIENCE:
+            if not best.count_open(mergeable):
+                break
+            if time.monotonic() > started + PATIENCE:
+                best = replace(best, is_cut_short=True)
                 break
     except (ScanFailed, MemoryError, RuntimeError) as error:  # torch raises the last where memory is short
         return best or Proof(str(error).partition("\n")[0], {})
@@ -165,7 +170,7 @@ def prove(model: nn.Module, says: str, mergeable: Collection[str], image: tuple[
             again = compute_model(model, experiment, SECONDS)
             runs, says = (again, f"{says}, in eval mode") if _is_finished(again) else (runs, says)
     verdicts = {probe.path: find_verdict(probe, experiment) for probe in probes}
-    return Proof(describe(says, runs, experiment), verdicts)
+    return Proof(describe(says, runs, experiment), verdicts, is_cut_short=any(map(_is_out_of_time, runs)))
 
 
 def find_verdict(probe: Probe, experiment: Experiment) -> Verdict:

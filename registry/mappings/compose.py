@@ -15,9 +15,9 @@ from . import listing
 from .composition import Composition, Exchange, Model, compose
 from .make_up import choose_parts, describe_make_up
 from .precedence import to_facts
-from .ranges import nearest_seen, with_distance
-from .resolve import find_mapping, list_answering
-from .stored_names import list_slots, list_versions
+from .ranges import with_distance
+from .resolve import find_mapping, list_answering, locate_version
+from .stored_names import list_slots
 
 LIBRARY = "transformers"
 """Library of the models of parts: only its configurations hold other configurations."""
@@ -38,9 +38,9 @@ def find_composed(
     """
     whole, parts, version = _read(connection, key, library_version)
     made_up = choose_parts(whole.reference, parts, chosen)
-    seen = list_versions(connection, key.library, key.name)
-    nearest = nearest_seen(library_version, seen)
-    if nearest not in (None, version):
+    place = locate_version(connection, key, library_version)
+    candidates = place.list_candidates()
+    if library_version is not None and (not candidates or candidates[0][0] != version):
         message = f"Parts of {whole.reference} can be chosen for {LIBRARY} {version} alone, not for {library_version}."
         raise InvalidRequest(message, field="library_version", value=library_version)
     if made_up == parts or whole.mapping is None:
@@ -51,7 +51,7 @@ def find_composed(
     if found is None:
         message = f"No layer of {whole.reference} with {describe_make_up(made_up)} is known for preset {key.preset!r}."
         raise InvalidRequest(f"{message} Scan your own configuration: loradar.scan(config).", field="part")
-    return with_distance(found, library_version, seen)
+    return with_distance(found, place, version)
 
 
 def _read(

@@ -1,15 +1,23 @@
 """Explain why a lookup has no answer, with the way out."""
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import Connection, select
 
 from ...domain.methods import UNTARGETED, get_method, nothing_for
-from ...domain.vocabulary import PRESETS
-from ...errors import LoradarError, NotRegistered, UnknownPreset, quoted
+from ...domain.vocabulary import PRESETS, list_some
+from ...errors import LoradarError, NotRegistered, UnknownPreset, VersionUnproven, quoted
+from ...schema import to_json
 from ..db import tables
 from ..db.encoding import MappingKey
 from . import listing
 from .precedence import stored_under
-from .resolve import find_answering
+from .resolve import find_answering, read_answers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ...domain.mappings import Mapping
 
 
 def check_preset(preset: str) -> None:
@@ -18,9 +26,16 @@ def check_preset(preset: str) -> None:
         raise UnknownPreset(preset, PRESETS, f"Presets: {quoted(PRESETS)}.")
 
 
-def unanswered(connection: Connection, key: MappingKey) -> LoradarError:
-    """Return the error for a lookup without an answer: no mapping fits the method, or none is registered."""
+def unanswered(connection: Connection, key: MappingKey, library_version: str | None = None) -> LoradarError:
+    """Return the error for a lookup without an answer.
+
+    No mapping holds at the version, or every one is dead, or none fits the method, or none is registered.
+    """
     method = get_method(key.peft_type)
+    known = [one for one in read_answers(connection, key, library_version) if one.spec.list_targets()]
+    unusable = _unproven(key, library_version, known) or _dead(key, known)
+    if unusable:
+        return unusable
     mappings, architectures = tables.mappings.c, tables.architectures.c
     query = (
         select(mappings.peft_type, mappings.preset)
@@ -39,6 +54,48 @@ def unanswered(connection: Connection, key: MappingKey) -> LoradarError:
         kinds = ", ".join(sorted(method.kinds))
         why = f"what is registered for {method.family} is not of the kinds it adapts ({kinds})"
     return nothing_for(method, f"{key.library}:{key.name}", why)
+
+
+def _unproven(key: MappingKey, library_version: str | None, known: "Sequence[Mapping]") -> VersionUnproven | None:
+    """Return the error for a version at which layer names are not known, with those seen at others."""
+    sound = {_seen_at(one): one for one in known if not _is_dead(one)}
+    if library_version is None or not sound or library_version in sound:
+        return None
+    names = {version: one.spec.list_targets() for version, one in sound.items()}
+    listed = " and ".join(f"{list_some(targets)} at {version}" for version, targets in names.items())
+    command = listing.scan_command(key.library, key.name)
+    message = (
+        f"The layer names of {key.library}:{key.name} at {library_version} are not known: it has {listed}. Scan it "
+        f"there with: {command}. Or look up one of these versions."
+    )
+    details = {"library": key.library, "library_version": library_version, "command": command}
+    seen = [{"library_version": version, **to_json(one.spec)} for version, one in sound.items()]
+    return VersionUnproven(key.name, (), message, **details, seen=seen)
+
+
+def _seen_at(mapping: "Mapping") -> str:
+    if mapping.verification:
+        return mapping.verification.library_version
+    return mapping.versions.until if mapping.versions else ""
+
+
+def _is_dead(mapping: "Mapping") -> bool:
+    return mapping.verification is not None and mapping.verification.status == "dead"
+
+
+def _dead(key: MappingKey, known: "Sequence[Mapping]") -> NotRegistered | None:
+    """Return the error for an architecture of which every mapping trains nothing."""
+    mapping = next(filter(_is_dead, known), None)
+    if mapping is None:
+        return None
+    check, command = mapping.verification, listing.scan_command(key.library, key.name)
+    findings = f": {'; '.join(check.findings)}" if check and check.findings else ""
+    version = f"{key.library} {check.library_version}" if check else key.library
+    message = (
+        f"The {key.peft_type} mapping of {key.library}:{key.name} from {mapping.source.kind} {mapping.source.version} "
+        f"is dead on {version}{findings}. Scan it with: {command}."
+    )
+    return NotRegistered(key.name, (), message, library=key.library, command=command, dead=[one.id for one in known])
 
 
 def _not_registered(connection: Connection, key: MappingKey, available: dict[str, list[str]]) -> NotRegistered:

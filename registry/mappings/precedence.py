@@ -5,7 +5,7 @@ Imports no SQLAlchemy, since ``sqlite_lookup`` does without.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Mapping as Row
 from dataclasses import replace
 from typing import Any
@@ -15,11 +15,11 @@ from ...domain.layers import Coverage
 from ...domain.mappings import Mapping, Source, Verification
 from ...domain.methods import TARGETED, UNTARGETED, Method, explain_facts
 from ...domain.targets import Formula, TargetSpec, without_exclusion
-from ...domain.versions import Versions
+from ...domain.versions import Versions, nearest
 from ...domain.vocabulary import SourceKind
 from ...errors import MethodDoesNotFit
 from ..db.encoding import MappingKey
-from .ranges import choose_revision
+from .ranges import Place, choose_revision, with_distance
 
 PRECEDENCE: tuple[SourceKind, ...] = ("community", "peft", "scanner")
 """Sources, the most trusted first."""
@@ -36,6 +36,40 @@ def best_for(method: Method, candidates: Iterable[Mapping], library_version: str
     latest = sorted(latest_revisions(candidates, library_version), key=lambda mapping: mapping.peft_type != method.name)
     fitted = (fit(mapping, method) for mapping in latest)
     return min((mapping for mapping in fitted if mapping), key=rank, default=None)
+
+
+def find_answer(
+    method: Method,
+    place: Place,
+    read: Callable[[str | None], Iterable[Mapping]],
+    translate: Callable[[Mapping], Mapping],
+) -> Mapping | None:
+    """Return the mapping to use at a place among the scanned versions; ``None`` if none is known to hold there.
+
+    A mapping verified dead is never returned.
+
+    Args:
+        method: The PEFT method.
+        place: The place of the requested version.
+        read: Returns the candidates, verified for a scanned version.
+        translate: Returns a stale mapping in the newest layer names.
+    """
+    groups = place.list_candidates()
+    if method.family in UNTARGETED and place.version and place.seen:  # it names no layers
+        groups = [(nearest(place.version, place.seen),)]
+    for versions in groups:
+        best_ones = ((best_for(method, read(version), version), version) for version in versions)
+        found = [translate(one) for one, version in best_ones if one and place.is_known(one, version)]
+        if len(found) == len(versions) and _agree(found):
+            return with_distance(found[0], place, versions[0])
+    return None
+
+
+def _agree(found: Sequence[Mapping]) -> bool:
+    """Return whether the mappings of several versions are live or not known to be dead, with the same targets."""
+    statuses = {one.verification.status if one.verification else "unproven" for one in found}
+    is_sound = "dead" not in statuses and (len(found) == 1 or len({s in DEMOTED for s in statuses}) == 1)
+    return is_sound and all(one.spec == found[0].spec for one in found)
 
 
 def best(candidates: Iterable[Mapping], library_version: str | None = None) -> Mapping | None:

@@ -6,14 +6,16 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, String, and_, bindparam, cast, func, literal_column, or_, select
 
+from ...catalog.layer_names import find_history
 from ...domain.architectures import Architecture
 from ...domain.mappings import Mapping
 from ...domain.methods import get_method
+from ...domain.versions import neighbours
 from ..db import tables
 from ..db.encoding import MappingKey
 from .make_up import with_make_up
-from .precedence import DEMOTED, best, best_for, latest_revisions, rank, stored_under, to_mapping
-from .ranges import nearest_seen, with_distance
+from .precedence import DEMOTED, best, best_for, find_answer, latest_revisions, rank, stored_under, to_mapping
+from .ranges import Place, locate
 from .renames import is_stale, translate_mapping
 from .stored_names import list_renames, list_slots, list_versions
 
@@ -92,15 +94,35 @@ def read_mappings(
 
 
 def find_mapping(connection: Connection, key: MappingKey, library_version: str | None) -> Mapping | None:
-    """Return the mapping to use, or ``None`` if none is known; for a version never seen, that of the nearest seen."""
+    """Return the mapping to use, or ``None`` if none is known, or none that is known to hold at a version."""
     method = get_method(key.peft_type)
-    seen = list_versions(connection, key.library, key.name) if library_version else []
-    version = nearest_seen(library_version, seen)
     values = {**key._asdict(), "family": stored_under(method)}
-    found = best_for(method, read_mappings(connection, LOOKUP, values, version), version)
-    if found is None:
-        return None
-    return with_make_up(with_distance(in_current_names(connection, found), library_version, seen))
+    found = find_answer(
+        method,
+        locate_version(connection, key, library_version),
+        lambda version: read_mappings(connection, LOOKUP, values, version),
+        lambda mapping: in_current_names(connection, mapping),
+    )
+    return found and with_make_up(found)
+
+
+def locate_version(connection: Connection, key: MappingKey, library_version: str | None) -> Place:
+    """Return the place of a version among those at which an architecture was scanned."""
+    if library_version is None:
+        return Place(None)
+    seen = list_versions(connection, key.library, key.name)
+    return locate(library_version, seen, find_history(key.library, key.name))
+
+
+def read_answers(connection: Connection, key: MappingKey, library_version: str | None) -> list[Mapping]:
+    """Return the best mapping at each scanned version next to a requested one, also one that is dead there."""
+    method = get_method(key.peft_type)
+    place = locate_version(connection, key, library_version)
+    is_around = place.version is not None and place.seen
+    versions = neighbours(place.version, place.seen) if is_around and place.version else [None]
+    values = {**key._asdict(), "family": stored_under(method)}
+    found = (best_for(method, read_mappings(connection, LOOKUP, values, version), version) for version in versions)
+    return [mapping for mapping in found if mapping]
 
 
 def list_answering(connection: Connection, key: MappingKey) -> tuple[Mapping, ...]:

@@ -1,7 +1,8 @@
 """Find drift: stored mappings that no longer match their layers, with a proved correction to submit.
 
 A mapping from ``peft`` or ``community`` has drifted if it is dead or partial at the audited version, no sound
-community mapping has replaced it, and the scanner's own proposal for the same method and preset was proved live.
+community mapping has replaced it, and the scanner's own proposal for the same method and preset was proved live. A
+mapping from ``scanner`` has drifted if it is dead or partial there; the new scan, once stored, replaces it.
 """
 
 from collections import defaultdict
@@ -53,10 +54,36 @@ class Drift:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The scanner's own drift on one architecture.
+
+    Attributes:
+        scan: The scan at the audited version, to be stored.
+        wrong: The scanner's mappings that are dead or partial there.
+    """
+
+    scan: Scan
+    wrong: tuple[Outcome, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        scanned = self.scan.architecture
+        return {
+            "architecture": {"library": scanned.library, "name": scanned.name},
+            "wrong": [outcome.to_dict() for outcome in self.wrong],
+        }
+
+
 class Proposals:
-    """The scanner's proposals at the audited version with their verifications, as recorded or as just scanned."""
+    """The scanner's proposals at the audited version with their verifications, as recorded or as just scanned.
+
+    Attributes:
+        renewals: The scans by which the scanner's recorded mappings are wrong, by name.
+    """
 
     def __init__(self, recorded: Iterable[Mapping]) -> None:
+        self.renewals: dict[str, Scan] = {}
         self._by_name: dict[str, list[Mapping]] = defaultdict(list)
         for mapping in recorded:
             if mapping.source.kind == "scanner":
@@ -67,6 +94,8 @@ class Proposals:
         for name, scan in scans:
             if isinstance(scan, Scan):
                 verifier, version = Verifier(scan), scan.architecture.library_version
+                if any(verifier.check(mapping).status in WRONG for mapping in self._by_name[name]):
+                    self.renewals[name] = scan
                 entries = entries_of_proposals(scan.architecture, scan.proposals)
                 mappings = (entry.revise(Source("scanner", ""), (), version) for entry in entries)
                 self._by_name[name] = [replace(mapping, verification=verifier.check(mapping)) for mapping in mappings]
@@ -79,8 +108,27 @@ class Proposals:
 
 
 def names_to_scan(mappings: Iterable[Mapping], known: Collection[str]) -> list[str]:
-    """Return the architectures with a stated mapping that was not verified at this version, sorted."""
-    return sorted({m.name for m in mappings if m.source.kind != "scanner" and not m.verification and m.name in known})
+    """Return the architectures to scan, sorted.
+
+    Each has a mapping that was not verified at this version, or one of the scanner's that was found wrong there.
+    """
+    due = (m for m in mappings if m.verification is None or _is_outdated(m))
+    return sorted({mapping.name for mapping in due if mapping.name in known})
+
+
+def _is_outdated(mapping: Mapping) -> bool:
+    check = mapping.verification
+    return mapping.source.kind == "scanner" and check is not None and check.status in WRONG
+
+
+def find_renewals(outcomes: Iterable[Outcome], proposals: Proposals) -> tuple[Renewal, ...]:
+    """Return the scans to store because the scanner's own mappings are wrong at their version, sorted by name."""
+    wrong: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.mapping.source.kind == "scanner" and outcome.verdict in WRONG:
+            wrong[outcome.mapping.name].append(outcome)
+    renewed = proposals.renewals
+    return tuple(Renewal(renewed[name], tuple(wrong[name])) for name in sorted(wrong) if name in renewed)
 
 
 def find_drifts(outcomes: Iterable[Outcome], proposals: Proposals) -> tuple[Drift, ...]:

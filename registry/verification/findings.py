@@ -34,10 +34,17 @@ WHOLE_MODEL = ("default", "all-linear")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact about a mapping, in words, and whether it is a defect."""
+    """One fact about a mapping, in words.
+
+    Attributes:
+        text: The fact.
+        is_defect: Whether it makes the mapping partial.
+        is_by_name: Whether it follows from paths and kinds of layers alone, whatever ran.
+    """
 
     text: str
     is_defect: bool = True
+    is_by_name: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,9 @@ class Case:
         return any(other.role not in OUTSIDE and (not self.home or other.tower in self.home) for other in others)
 
 
+CUT_SHORT = Finding("the scan ran out of time: what it did not see is not known", is_defect=False, is_by_name=True)
+
+
 def collect_findings(case: Case) -> Iterator[Finding]:
     """Yield every finding: first those per target, then those about the whole spec."""
     for target, matches in case.by_target.items():
@@ -108,7 +118,7 @@ def collect_findings(case: Case) -> Iterator[Finding]:
 
 def _target_matches_nothing(target: str, matches: list[Match]) -> Iterator[Finding]:
     if not matches:
-        yield Finding(f"{target} matches nothing")
+        yield Finding(f"{target} matches nothing", is_by_name=True)
 
 
 def _modules_own_no_weight(target: str, matches: list[Match]) -> Iterator[Finding]:
@@ -116,13 +126,13 @@ def _modules_own_no_weight(target: str, matches: list[Match]) -> Iterator[Findin
     bare = [match for match in matches if match.kind == NOT_A_LAYER and not match.layers]
     if bare:
         where = _patterns(match.path for match in bare)
-        yield Finding(f"{target} hits {_count(len(bare), 'module')} no adapter can live on: {where}")
+        yield Finding(f"{target} hits {_count(len(bare), 'module')} no adapter can live on: {where}", is_by_name=True)
 
 
 def _kinds_do_not_fit(target: str, matches: list[Match], peft_type: str) -> Iterator[Finding]:
     kinds = Counter(m.kind for m in matches if m.layers and not m.is_fit(peft_type))
     for kind, count in kinds.items():
-        yield Finding(f"{target} hits {count_layers(count, kind)}, which {peft_type} does not adapt")
+        yield Finding(f"{target} hits {count_layers(count, kind)}, which {peft_type} does not adapt", is_by_name=True)
 
 
 def _layers_are_dead(target: str, matches: list[Match]) -> Iterator[Finding]:
@@ -225,9 +235,9 @@ def _feedforward_fits_the_targets(case: Case, name: str) -> Iterator[Finding]:
     """IA3 scales these at the input; PEFT identifies them by the end of the path alone (``ia3/model.py``, 0.21.2)."""
     ends = [match for match in case.matches if match.path.endswith(name)]
     if isinstance(case.spec.target_modules, tuple) and name not in case.spec.target_modules:
-        yield Finding(f"feedforward {name} is none of the targets, which PEFT refuses")
+        yield Finding(f"feedforward {name} is none of the targets, which PEFT refuses", is_by_name=True)
     elif not ends:
-        yield Finding(f"feedforward {name} matches nothing")
+        yield Finding(f"feedforward {name} matches nothing", is_by_name=True)
     roles = Counter(layer.role for match in ends for layer in match.layers if layer.role.startswith("attention."))
     for role, count in roles.items():
         yield Finding(f"feedforward {name} hits {count_layers(count, role)}", is_defect=False)

@@ -12,7 +12,7 @@ from ...domain.methods import TARGETED
 from ...domain.scans import Proposal, Scan
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import Status
-from .findings import Case, Finding, collect_findings
+from .findings import CUT_SHORT, Case, Finding, collect_findings
 from .matching import Match, is_dead, match_spec
 
 
@@ -27,7 +27,8 @@ class Verifier:
         """Return the verification of a spec on the scanned architecture.
 
         The status is ``dead`` if no matched layer is both adaptable and alive; ``partial`` if a finding is a defect;
-        ``live`` if a gradient was recorded for every matched layer; else ``unproven``.
+        ``live`` if a gradient was recorded for every matched layer; else ``unproven``. Of a scan that ran out of time,
+        only what follows from the names makes a mapping dead or partial.
         """
         return self.verify_matches(spec, peft_type, preset, self._find(spec, peft_type))
 
@@ -42,10 +43,12 @@ class Verifier:
         expected = self._layers_of(p for p in proposals if p.preset == preset)
         case = Case(spec, peft_type, preset, matches, expected, self._layers_of(proposals))
         findings = [*collect_findings(case)]
+        if self.scan.is_cut_short:
+            findings = [*(finding for finding in findings if finding.is_by_name), CUT_SHORT]
         total = sum(self._block_weights.values())
         matched = sum(self._block_weights.get(path, 0) for path in case.layers)
         return Verification(
-            status=_status(matches, peft_type, findings),
+            status=_status(matches, peft_type, findings, is_cut_short=self.scan.is_cut_short),
             library_version=self.scan.architecture.library_version or "",
             counts=counts,
             reached=round(matched / total, 6) if total else 0.0,
@@ -73,8 +76,11 @@ class Verifier:
         return {layer.path: prod(layer.shape) for layer in blocks}
 
 
-def _status(matches: Iterable[Match], peft_type: str, findings: Iterable[Finding]) -> Status:
-    good = [layer for match in matches if match.is_fit(peft_type) for layer in match.layers if not is_dead(layer)]
+def _status(
+    matches: Iterable[Match], peft_type: str, findings: Iterable[Finding], *, is_cut_short: bool = False
+) -> Status:
+    fitting = (layer for match in matches if match.is_fit(peft_type) for layer in match.layers)
+    good = [layer for layer in fitting if is_cut_short or not is_dead(layer)]
     if not good:
         return "dead"
     if any(finding.is_defect for finding in findings):

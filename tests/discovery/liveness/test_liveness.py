@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from loradar.discovery.facts.layers import list_layers
-from loradar.discovery.liveness import Proof, apply_proof, prove, prove_any
+from loradar.discovery.liveness import Proof, apply_proof, proofs, prove, prove_any
 from loradar.discovery.scanner import scan_module
 from loradar.discovery.small_builds import SmallBuild
 from loradar.domain.patterns import pattern_of
@@ -171,6 +171,14 @@ def test_what_cannot_be_built_or_computed_is_said():
     assert prove_any(short_of_memory(), set()) == Proof("can't allocate memory", {})
     assert prove_any(unbuilt(), set()) == Proof("it has no small build", {})
     assert prove_any(iter(()), set()).verdicts == {}
+
+
+def test_a_proof_without_time_for_another_build_says_so(monkeypatch):
+    """The layers that the first one left open might have a verdict on the second."""
+    monkeypatch.setattr(proofs, "PATIENCE", -1.0)
+    builds = (SmallBuild(zoo.Step(), says, None, scale) for says, scale in (("small", "1/8"), ("large", "1/2")))
+    assert prove_any(builds, {"called", "elsewhere"}).is_cut_short
+    assert not prove_any(iter([SmallBuild(zoo.Step(), "small", None, "1/8")]), {"called"}).is_cut_short
 
 
 def test_the_best_of_several_builds_counts():

@@ -1,20 +1,35 @@
 """Scans under several library versions: ranges grow or are split, and lookups choose by version."""
 
+import re
 from dataclasses import replace
 
 import pytest
 from records_zoo import layer, make_scan, proposal
 
+from loradar.catalog.layer_names import NameHistory
 from loradar.domain.architectures import PromptFacts
 from loradar.domain.layers import Slot
 from loradar.domain.mappings import Source
 from loradar.domain.versions import Versions
-from loradar.errors import InvalidRequest
-from loradar.registry import Registry
+from loradar.errors import InvalidRequest, NotRegistered, VersionUnproven
+from loradar.registry import Registry, sqlite_lookup
+from loradar.registry.mappings import resolve
 from loradar.schema import from_json, to_json
 from loradar.settings import Settings
 
 OLD, NEW = "4.57.1", "5.23.0"
+
+
+def recall(monkeypatch, history):
+    """Let every lookup find this history of layer names."""
+    for module in (resolve, sqlite_lookup):
+        monkeypatch.setattr(module, "find_history", lambda *_: history)
+
+
+@pytest.fixture(autouse=True)
+def no_history(monkeypatch):
+    """The names here are made up: the packaged history does not hold for them."""
+    recall(monkeypatch, None)
 
 
 @pytest.fixture(params=["file", "postgres"])
@@ -28,8 +43,10 @@ def any_registry(request, tmp_path):
 
 
 def seen(version, *targets, name="olmo2", **parts):
-    """Return a scan under a version that proposes these targets."""
-    return replace(make_scan(name, library_version=version, proposals=(proposal(*targets),)), **parts)
+    """Return a scan under a version whose layers have these names, and that proposes them."""
+    layers = [layer(f"model.layers.{n}.self_attn.{target}") for n in range(2) for target in targets or ("q_proj",)]
+    scan = make_scan(name, library_version=version, layers=layers, proposals=(proposal(*targets),))
+    return replace(scan, **parts)
 
 
 def ranges(registry, name="olmo2"):
@@ -95,23 +112,69 @@ def test_a_better_scan_of_one_version_leaves_the_other_alone(registry):
 
 @pytest.mark.parametrize(
     ("asked", "target", "says"),
-    [
-        (
-            "5.0.0",
-            "q_proj",
-            "seen at 4.57.1 and 5.23.0; 5.0.0 lies between, where targets changed: this is as of 5.23.0",
-        ),
-        ("4.60", "query", "seen at 4.57.1 and 5.23.0; 4.60 lies between, where targets changed: this is as of 4.57.1"),
-        ("6.1", "q_proj", "seen at 5.23.0, the nearest to 6.1"),
-        ("4.0", "query", "seen at 4.57.1, the nearest to 4.0"),
-    ],
+    [("6.1", "q_proj", "seen at 5.23.0, the nearest to 6.1"), ("4.0", "query", "seen at 4.57.1, the nearest to 4.0")],
 )
-def test_a_version_never_seen_gets_the_nearest_and_says_so(registry, asked, target, says):
-    """Between two, and beyond either."""
+def test_a_version_outside_of_those_seen_gets_the_nearest_and_says_so(registry, asked, target, says):
+    """Beyond either end there is no other version it could have the names of."""
     registry.add_scan(seen(OLD, "query"))
     registry.add_scan(seen(NEW, "q_proj"))
     found = registry.lookup("olmo2", library_version=asked)
     assert (found.spec.target_modules, found.reasons[0]) == ((target,), says)
+
+
+@pytest.mark.parametrize("asked", ["5.0.0", "4.60"])
+def test_between_two_versions_with_other_names_none_is_given(any_registry, asked):
+    """Whichever is nearer: the error has the names of both, for people and for programs."""
+    any_registry.add_scan(seen(OLD, "query"))
+    any_registry.add_scan(seen(NEW, "q_proj"))
+    assert any_registry.find("olmo2", library_version=asked) is None
+    says = f"at {asked} are not known: it has query at 4.57.1 and q_proj at"
+    with pytest.raises(VersionUnproven, match=re.escape(says)) as error:
+        any_registry.lookup("olmo2", library_version=asked)
+    names = [(one["library_version"], one["target_modules"]) for one in error.value.details["seen"]]
+    assert names == [(OLD, ["query"]), (NEW, ["q_proj"])]
+
+
+@pytest.mark.parametrize(("asked", "target"), [("5.0.0", "query"), ("5.9.0", "q_proj"), ("5.6.0", None)])
+def test_a_known_history_of_names_closes_the_gap(registry, monkeypatch, asked, target):
+    """A release with the names of a scanned one has its mapping; one with other names has none."""
+    releases = (OLD, "5.0.0", "5.5.0", "5.6.0", "5.9.0", NEW)
+    history = NameHistory(releases, ((OLD, "a"), ("5.6.0", "b"), ("5.9.0", "c")))
+    recall(monkeypatch, history)
+    registry.add_scan(seen(OLD, "query"))
+    registry.add_scan(seen(NEW, "q_proj"))
+    if target is None:
+        with pytest.raises(VersionUnproven):
+            registry.lookup("olmo2", library_version=asked)
+        return
+    found = registry.lookup("olmo2", library_version=asked)
+    near = {"query": OLD, "q_proj": NEW}[target]
+    assert (found.spec.target_modules, found.verification.library_version) == ((target,), near)
+    assert found.reasons[0] == f"seen at {near}; the layers have the same names at {asked}"
+
+
+def test_names_known_to_be_others_are_not_answered_beyond_the_scans(registry, monkeypatch):
+    """A version older than the only scan, at which the layers were called otherwise."""
+    history = NameHistory((OLD, NEW), ((OLD, "a"), (NEW, "b")))
+    recall(monkeypatch, history)
+    registry.add_scan(seen(NEW, "q_proj"))
+    assert registry.lookup("olmo2", library_version="6.0").spec.target_modules == ("q_proj",)
+    with pytest.raises(VersionUnproven, match=r"it has q_proj at 5\.23\.0"):
+        registry.lookup("olmo2", library_version=OLD)
+
+
+def test_a_mapping_found_dead_at_a_version_is_not_answered_there(any_registry):
+    """An audit under a version that no scan proposed it for; where it is live it stays."""
+    any_registry.add_scan(seen(NEW, "q_proj"))
+    (mapping,) = any_registry.list_mappings("transformers", "scanner", "5.0.0")
+    there = seen("5.0.0", "query")
+    any_registry.audit([mapping], [("olmo2", replace(there, proposals=()))], {"olmo2"})
+    assert any_registry.find("olmo2", library_version="5.0.0") is None
+    with pytest.raises(NotRegistered, match=r"is dead on transformers 5\.0\.0: q_proj matches nothing. Scan it with"):
+        any_registry.lookup("olmo2", library_version="5.0.0")
+    assert any_registry.lookup("olmo2").spec.target_modules == ("q_proj",)
+    any_registry.add_scan(there)
+    assert any_registry.lookup("olmo2", library_version="5.0.0").spec.target_modules == ("query",)
 
 
 def test_every_method_of_a_family_is_answered_by_version(any_registry):
@@ -135,12 +198,12 @@ def test_facts_in_place_of_targets_have_no_range(registry):
     assert (found.prompt_facts, found.versions) == (facts, None)
 
 
-def test_what_a_version_did_not_propose_says_where_it_was_seen(registry):
-    """The answer of another version may not fit the one asked for, though that one was scanned."""
+def test_what_a_version_did_not_propose_is_not_taken_from_another(registry):
+    """Its names were not seen there, though the version was scanned."""
     registry.add_scan(seen(OLD, "q_proj"))
     registry.add_scan(seen(NEW, proposals=(proposal("q_proj"), proposal("up_proj", preset="mlp"))))
-    found = registry.lookup("olmo2", preset="mlp", library_version=OLD)
-    assert (found.spec.target_modules, found.reasons[0]) == (("up_proj",), "seen at 5.23.0, not at 4.57.1")
+    with pytest.raises(VersionUnproven, match=r"names of transformers:olmo2 at 4\.57\.1 are not known"):
+        registry.lookup("olmo2", preset="mlp", library_version=OLD)
     assert registry.lookup("olmo2", library_version=OLD).reasons == ("query and value by name",)
 
 
@@ -188,7 +251,7 @@ def vit(version, query, value):
 def test_a_stale_entry_is_said_in_today_s_names(any_registry):
     """PEFT names vit's query and value for FROD: right under 4.57, and translated where they are called otherwise."""
     any_registry.add_scan(vit(NEW, "q_proj", "v_proj"))
-    assert any_registry.lookup("vit", "FROD").spec.target_modules == ("query", "value")
+    assert any_registry.find("vit", "FROD") is None
     any_registry.add_scan(vit(OLD, "attention.query", "attention.value"))
     found = any_registry.lookup("vit", "FROD", library_version=NEW)
     assert (found.spec.target_modules, found.verification) == (("q_proj", "v_proj"), None)
@@ -211,8 +274,8 @@ def test_an_entry_that_translates_in_part_stays_as_it_is(registry):
     registry.add_scan(vit(OLD, "attention.query", "attention.value"))
     now = vit(NEW, "q_proj", "fused")
     registry.add_scan(replace(now, slots=now.slots[:1]))
-    found = registry.lookup("vit", "FROD")
-    assert (found.spec.target_modules, found.verification.status) == (("query", "value"), "dead")
+    with pytest.raises(NotRegistered, match=r"from peft 0\.21\.2 is dead on transformers 5\.23\.0"):
+        registry.lookup("vit", "FROD")
 
 
 def test_a_name_that_would_hit_more_is_told_apart(registry):

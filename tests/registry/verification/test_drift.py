@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from records_zoo import block_layers, make_scan, proposal
+from records_zoo import block_layers, layer, make_scan, proposal
 
 from loradar.domain.identities import Actor
 from loradar.domain.submissions import Checked, Statement, SubmissionEvidence
 from loradar.domain.targets import TargetSpec
-from loradar.registry import DRIFT, Proposals, find_drifts, find_earlier, names_to_scan
+from loradar.registry import DRIFT, Proposals, find_drifts, find_earlier, find_renewals, names_to_scan
 
 NEWER = "6.0.0"
 ADA, BOB = Actor("ada", "contributor"), Actor("bob", "reviewer")
@@ -109,11 +109,32 @@ def test_what_is_on_record_of_the_version_is_not_scanned_again(registry):
     assert drift.statement.spec == TargetSpec(target_modules=("q_proj", "v_proj"))
 
 
-def test_what_is_to_be_scanned_is_known_and_stated_by_somebody(registry):
-    """Not what the library has no more, and not what only the scanner says something of."""
+def test_what_is_to_be_scanned_is_known_and_not_checked_yet(registry):
+    """Not what the library has no more; the scanner's own proposals of an older version are checked like others."""
     registry.add_scan(seen("olmo2", "5.0.0"))
     mappings = registry.list_mappings("transformers", None, NEWER)
-    assert names_to_scan(mappings, {"gpt2", "olmo2", "llama"}) == ["gpt2", "llama"]
+    assert names_to_scan(mappings, {"gpt2", "olmo2", "llama"}) == ["gpt2", "llama", "olmo2"]
+
+
+def test_what_the_scanner_says_drifts_too(registry):
+    """Found dead at the newer version, by an audit or now, it is replaced there by a scan of that version."""
+    older = make_scan("olmo2", layers=[layer("model.layers.0.query")], proposals=(proposal("query"),))
+    registry.add_scan(replace(older, architecture=replace(older.architecture, library_version="5.0.0")))
+    newer = seen("olmo2")
+    for _ in range(2):
+        mappings = [m for m in registry.list_mappings("transformers", None, NEWER) if m.name == "olmo2"]
+        assert names_to_scan(mappings, {"olmo2"}) == ["olmo2"]
+        proposals = Proposals(mappings)
+        outcomes = registry.audit(mappings, proposals.watch([("olmo2", newer)]), {"olmo2"})
+        assert find_drifts(outcomes, proposals) == ()
+        (renewal,) = find_renewals(outcomes, proposals)
+        assert [outcome.findings for outcome in renewal.wrong] == [("query matches nothing",)]
+        assert registry.find("olmo2", library_version=NEWER) is None
+    registry.add_scan(renewal.scan)
+    assert registry.lookup("olmo2", library_version=NEWER).spec.target_modules == ("q_proj", "v_proj")
+    assert registry.lookup("olmo2", library_version="5.0.0").spec.target_modules == ("query",)
+    mappings = [m for m in registry.list_mappings("transformers", None, NEWER) if m.name == "olmo2"]
+    assert names_to_scan(mappings, {"olmo2"}) == []
 
 
 @pytest.mark.parametrize("decision", ["approve", "reject", None])

@@ -102,3 +102,17 @@ def test_tied_weights_count_once():
     layers = block_layers(1)
     tied = replace(layer("model.layers.0.self_attn.z_proj"), tied_to=layers[0].path)
     assert verdict(make_scan(layers=[*layers, tied]), "q_proj", "z_proj").reached == round(1 / 7, 6)
+
+
+def test_a_scan_that_ran_out_of_time_proves_nothing_by_what_it_did_not_see():
+    """Layers not called or missed are defects of a whole scan; a name that matches nothing is one of any."""
+    layers = [replace(one, called="v_proj" not in one.path) for one in block_layers()]
+    scan = make_scan(layers=layers, proposals=(proposal("q_proj", "v_proj", "up_proj"),))
+    short = replace(scan, is_cut_short=True)
+    says = "the scan ran out of time: what it did not see is not known"
+    for targets, whole in ((("q_proj", "v_proj"), "partial"), (("v_proj",), "dead")):
+        assert verdict(scan, *targets).status == whole
+        found = verdict(short, *targets)
+        assert (found.status, found.findings) == ("unproven", (says,))
+    assert verdict(short, "q_proj", "query").status == "partial"
+    assert verdict(short, "query").status == "dead"
