@@ -11,12 +11,13 @@ import typer
 
 from ..domain.vocabulary import list_some
 from ..errors import ConstantsUnreadable, InvalidRequest, UnknownArchitecture, WorkerFailed
-from ..extras import require
 from ..schema import to_json
 from .options import AsJson
 from .output import print_json, write_file, writing
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from ..registry import ExportOptions, ExportPlan, Patch
 
 app = typer.Typer(name="constants", help="Exchange target tables with PEFT's constants.py.", no_args_is_help=True)
@@ -80,8 +81,9 @@ def export_constants(
     unproven: Annotated[bool, typer.Option("--include-unproven", help="Include mappings not proved live.")] = False,
     correct: Annotated[bool, typer.Option("--correct", help="Also correct entries that are known dead.")] = False,
     tried: Annotated[
-        bool, typer.Option("--try", help="Leave out what the installed peft rejects; takes seconds per architecture.")
-    ] = False,
+        bool,
+        typer.Option("--try/--no-try", help="Leave out what the installed peft rejects: seconds per architecture."),
+    ] = True,
     path: Annotated[str | None, typer.Option(help="Path in the diff; by default PEFT's own.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Write the rows for PEFT's support matrix here.")] = None,
     beside: Annotated[
@@ -139,10 +141,39 @@ def _make_patch(against: Path | None, options: "ExportOptions", *, tried: bool) 
         known = {summary.architecture.name for summary in architectures}
         for name in sorted(options.names - known):
             raise UnknownArchitecture(name, known, f"Scan it with: loradar scan {name} --store", library=LIBRARY)
+        options = replace(options, unsuitable=_find_unsuitable(known - options.names))
         patch = export_constants(source, registry.list_mappings(LIBRARY), options, str(file))
-    if tried:
-        patch = _without_rejected(patch, str(file))
+    if tried and patch.plan.added and _can_try():
+        patch = _without(patch, str(file), _try_entries(patch.plan))
     return patch, support_rows(patch.plan, architectures)
+
+
+def _find_unsuitable(names: "Collection[str]") -> dict[str, str]:
+    """Return why one entry cannot serve a model type, for composites and for parts of other models.
+
+    Without transformers nothing is known of it; a type that is named by an option is taken as it is.
+    """
+    if not _are_installed("torch", "transformers"):
+        return {}
+    from ..discovery import quiet_libraries, why_not_exported
+
+    quiet_libraries()
+    reasons = ((name, why_not_exported(name)) for name in sorted(names))
+    return {name: f"{reason}; its --name includes it" for name, reason in reasons if reason}
+
+
+def _can_try() -> bool:
+    """Return whether entries can be tried, and say so on standard error if they cannot."""
+    if _are_installed("torch", "transformers", "peft"):
+        return True
+    typer.echo("Not tried on peft: that takes torch, transformers and peft. pip install 'loradar[scan,peft]'", err=True)
+    return False
+
+
+def _are_installed(*packages: str) -> bool:
+    from importlib.util import find_spec
+
+    return all(find_spec(package) is not None for package in packages)
 
 
 def _check_imported(patch: "Patch") -> bool | None:
@@ -191,34 +222,25 @@ def _print_summary(patch: "Patch", rows: str, *, imported: bool | None) -> None:
         typer.echo(f"\nRows for PEFT's support matrix:\n\n{rows}", err=True, nl=False)
 
 
-def _without_rejected(patch: "Patch", path: str) -> "Patch":
-    """Return a patch without the new entries that the installed PEFT rejects; the plan lists them as left out.
-
-    Raises:
-        MissingExtra: If peft, or a library that builds models, is not installed.
-        WorkerFailed: If the process that tries the entries fails.
-    """
+def _without(patch: "Patch", path: str, reasons: "Mapping[tuple[str, str], str]") -> "Patch":
+    """Return a patch without the new entries that have a reason, by name and method; the plan lists them."""
     from ..registry import LeftOut, apply_plan
 
-    require("scan", "torch", "transformers")
-    require("peft", "peft")
-    plan = patch.plan
-    reasons = _try_entries(plan)
     if not reasons:
         return patch
-    methods = [(export, (export.name, export.mapping.peft_type)) for export in plan.added]
-    kept = tuple(export for export, method in methods if method not in reasons)
-    left_out = {
-        (export.table, export.name): LeftOut(export.table, export.name, reasons[method])
-        for export, method in methods
-        if method in reasons
-    }
-    plan = replace(plan, added=kept, left_out=(*plan.left_out, *left_out.values()))
-    return apply_plan(patch.before, plan, path)
+    plan = patch.plan
+    keyed = [(export, reasons.get((export.name, export.mapping.peft_type))) for export in plan.added]
+    kept = tuple(export for export, reason in keyed if reason is None)
+    left_out = {(e.table, e.name): LeftOut(e.table, e.name, reason) for e, reason in keyed if reason}
+    return apply_plan(patch.before, replace(plan, added=kept, left_out=(*plan.left_out, *left_out.values())), path)
 
 
 def _try_entries(plan: "ExportPlan") -> dict[tuple[str, str], str]:
-    """Return why the installed PEFT rejects new entries, by name and method: one trial for each of these."""
+    """Return why the installed PEFT rejects new entries, by name and method: one trial for each of these.
+
+    Raises:
+        WorkerFailed: If the process that tries the entries fails.
+    """
     import subprocess
 
     trials: dict[tuple[str, str], dict[str, Any]] = defaultdict(lambda: {"tables": {}})
@@ -235,7 +257,8 @@ def _try_entries(plan: "ExportPlan") -> dict[tuple[str, str], str]:
             command, input=data, capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        message = f"Timed out after {seconds} s trying {len(trials)} entries on peft. Use --name or --limit for fewer."
+        fewer = "Use --name or --limit for fewer, or --no-try."
+        message = f"Timed out after {seconds} s trying {len(trials)} entries on peft. {fewer}"
         raise WorkerFailed(message, seconds=seconds) from None
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
     if done.returncode or len(results) != len(trials):

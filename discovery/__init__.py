@@ -6,6 +6,7 @@ of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bo
 ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``list_architectures``, ``build`` (the model
 of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``;
 the layers an adapter fits, ``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``;
+``why_not_exported`` (whether one entry serves a type);
 ``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model).
 """
 
@@ -25,6 +26,7 @@ from .scanner import StaticModel, read_model, scan, scan_module
 from .sources import build, quiet_libraries
 from .sources import list_names as list_architectures
 from .sources.hub import fetch_config
+from .sources.loading import why_not_exported
 
 __all__ = [
     "CONV_KINDS",
@@ -54,4 +56,5 @@ __all__ = [
     "scan_module",
     "scan_named",
     "walk",
+    "why_not_exported",
 ]

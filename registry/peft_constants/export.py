@@ -3,7 +3,8 @@
 import difflib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping as Values
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any
 
@@ -41,6 +42,7 @@ class ExportOptions:
         unproven: Include mappings that were not proved live.
         correct: Also correct entries of the file that are known dead.
         limit: Maximum number of architectures, in the order of their names.
+        unsuitable: Architectures that get no new entry, with the reason.
     """
 
     names: frozenset[str] = frozenset()
@@ -48,6 +50,7 @@ class ExportOptions:
     unproven: bool = False
     correct: bool = False
     limit: int | None = None
+    unsuitable: Values[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +248,9 @@ class _Planner:
             return
         present = self._file.values_of(table)
         for name, mappings in by_name.items():
-            if name not in present and is_open:
+            if name not in present and is_open and name in self._options.unsuitable:
+                yield LeftOut(table, name, self._options.unsuitable[name])
+            elif name not in present and is_open:
                 yield from self._entries(table, method, mappings)
             elif name in present and self._options.correct and _is_dead(mappings, method, present[name]):
                 yield from self._entries(table, method, mappings, _as_targets(present[name]))

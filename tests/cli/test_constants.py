@@ -95,7 +95,7 @@ def test_twenty_new_architectures_work_in_the_real_peft(run, tmp_path):
 
 def test_git_applies_what_is_printed_and_nothing_is_left_to_add(run, tmp_path):
     """The diff of the installed peft's file, in a repository that has it where PEFT has; the second is empty."""
-    options = ("constants", "export", *named(DECODERS), "--no-import")
+    options = ("constants", "export", *named(DECODERS), "--no-import", "--no-try")
     target = tmp_path / PEFT_PATH
     target.parent.mkdir(parents=True)
     shutil.copy(installed_constants(), target)
@@ -115,7 +115,7 @@ def test_the_diff_is_what_is_written_and_the_file_given_stays(run, file, tmp_pat
     """Copies are not written to; another path can be named; the rows say what is new."""
     before = file.read_bytes()
     out, readme = tmp_path / "new.py", tmp_path / "rows.md"
-    options = ("constants", "export", "--against", file, "--name", "olmo2")
+    options = ("constants", "export", "--against", file, "--name", "olmo2", "--no-try")
     _, diff, err = run(*options, "--path", "lib/constants.py")
     assert diff.decode() == (
         "--- a/lib/constants.py\n+++ b/lib/constants.py\n@@ -1,4 +1,5 @@\n"
@@ -132,7 +132,9 @@ def test_the_diff_is_what_is_written_and_the_file_given_stays(run, file, tmp_pat
 
 def test_json_has_everything(run, file):
     """What is added and why it may be, what is left out and why, the diff and the rows."""
-    _, out, err = run("constants", "export", "--against", file, "--name", "olmo2", "--name", "clip", "--json")
+    _, out, err = run(
+        "constants", "export", "--against", file, "--name", "olmo2", "--name", "clip", "--no-try", "--json"
+    )
     found = json.loads(out)
     assert err == ""
     (added,) = found["added"]
@@ -153,7 +155,7 @@ def test_a_file_of_ones_own_is_imported_only_when_told(run, file, tmp_path, monk
         (tmp_path / f"{name}.py").write_text("raise RuntimeError('another one')\n")
     marker = tmp_path / "ran"
     file.write_text(file.read_text() + f"open({str(marker)!r}, 'w').close()\n")
-    options = ("constants", "export", "--against", file, "--name", "olmo2")
+    options = ("constants", "export", "--against", file, "--name", "olmo2", "--no-try")
     assert "not imported" in run(*options)[2]
     assert not marker.exists()
     assert "and imported beside peft" in run(*options, "--import")[2]
@@ -171,7 +173,9 @@ def test_a_file_that_imports_as_something_else_is_refused(run, file, tmp_path, l
     """Its own code may do what reading does not see; nothing is written then."""
     file.write_text(f"{file.read_text()}{line}\n")
     out = tmp_path / "new.py"
-    code, _, err = run("constants", "export", "--against", file, "--name", "olmo2", "--import", "--out", out)
+    code, _, err = run(
+        "constants", "export", "--against", file, "--name", "olmo2", "--no-try", "--import", "--out", out
+    )
     assert (code, out.exists()) == (2, False)
     assert words in err
 
@@ -179,7 +183,7 @@ def test_a_file_that_imports_as_something_else_is_refused(run, file, tmp_path, l
 def test_dead_entries_are_corrected_when_told(run):
     """PEFT's entries for vit and dinov2 name layers that transformers 5 has renamed."""
     names = named(["vit", "dinov2"])
-    _, out, _ = run("constants", "export", *names, "--correct", "--no-import", "--json")
+    _, out, _ = run("constants", "export", *names, "--correct", "--no-import", "--no-try", "--json")
     corrected = {(one["table"], one["name"]): (one["replaces"], one["targets"]) for one in json.loads(out)["corrected"]}
     assert {name for _, name in corrected} == {"vit", "dinov2"}
     assert all(change == (["query", "value"], ["q_proj", "v_proj"]) for change in corrected.values())
@@ -188,7 +192,7 @@ def test_dead_entries_are_corrected_when_told(run):
 def test_what_the_real_peft_refuses_is_left_out(run):
     """I-BERT's linears are of a class PEFT does not take; its norms are as good as any."""
     options = ("constants", "export", *named(["ibert", "olmo2"]), "--no-import", "--json")
-    every, tried = (json.loads(run(*options, *more)[1]) for more in ((), ("--try",)))
+    every, tried = (json.loads(run(*options, *more)[1]) for more in (("--no-try",), ()))
     gone = [one for one in every["added"] if one not in tried["added"]]
     assert {one["name"] for one in gone} == {"ibert"}
     refused = {one["table"]: one["reason"] for one in tried["left_out"] if "rejects it" in one["reason"]}
@@ -197,23 +201,40 @@ def test_what_the_real_peft_refuses_is_left_out(run):
     assert tried["diff"].count('+    "ibert"') == every["diff"].count('+    "ibert"') - len(gone)
 
 
+def test_composites_and_parts_are_left_out_unless_named(run):
+    """One entry serves no composite, since its models are free; nobody loads a Q-Former by itself."""
+    options = ("constants", "export", "--peft-type", "lora", "--include-unproven", "--no-try", "--no-import", "--json")
+    found = json.loads(run(*options)[1])
+    reasons = {one["name"]: one["reason"] for one in found["left_out"]}
+    assert reasons["vision-encoder-decoder"].startswith("its layers depend on the models that its configuration names")
+    assert reasons["instructblip_qformer"].startswith("no auto class loads it: it is a part of other models")
+    added = {one["name"] for one in found["added"]}
+    assert "olmo2" in added
+    assert not added & {"vision-encoder-decoder", "instructblip", "instructblip_qformer", "clipseg_text_model"}
+    named_one = json.loads(run(*options, "--name", "clipseg_text_model")[1])
+    assert {one["name"] for one in named_one["added"]} == {"clipseg_text_model"}
+
+
 def test_trials_that_end_early_are_told(run, monkeypatch):
     """A process that dies has not said that PEFT takes the rest."""
     monkeypatch.setattr("loradar.cli.constants.TRIALS", "loradar.no_such_module")
-    code, out, err = run("constants", "export", "--name", "olmo2", "--no-import", "--try")
+    code, out, err = run("constants", "export", "--name", "olmo2", "--no-import")
     assert (code, out) == (2, b"")
     assert "Trying the entries on peft failed after 0 of 8" in err
 
 
 def test_a_wish_narrows_the_patch(run):
     """One method, three architectures; and more with what is unproven."""
-    options = ("constants", "export", "--peft-type", "osf", "--no-import", "--json")
+    options = ("constants", "export", "--peft-type", "osf", "--no-import", "--no-try", "--json")
     found = json.loads(run(*options, "--limit", "3")[1])
     assert ({one["table"] for one in found["added"]}, len(found["added"])) == ({OSF}, 3)
     proved, every = (json.loads(run(*options, *more)[1])["added"] for more in ((), ("--include-unproven",)))
     assert {one["status"] for one in proved} == {"live"}
     assert {one["status"] for one in every} >= {"live", "unproven"}
 
+
+EXPORT = ("--no-try", "--no-import")
+"""The options of an export that runs nothing."""
 
 BAD = [
     (("--name", "olmo22"), "Unknown architecture 'olmo22'. Closest: 'olmo2'"),
@@ -229,14 +250,18 @@ BAD = [
 @pytest.mark.parametrize(("options", "words"), BAD, ids=lambda value: " ".join(value)[:40])
 def test_bad_input_is_one_line_and_exit_code_2(run, options, words):
     """No traceback, and the message names the value."""
-    code, out, err = run("constants", "export", "--no-import", *options)
+    code, out, err = run("constants", "export", "--no-import", "--no-try", *options)
     assert (code, out, err.count("\n")) == (2, b"", 1)
     assert words in err
 
 
 @pytest.mark.parametrize(
     "command",
-    [("export", "--name", "olmo2", "--no-import", "--out"), ("export", "--no-import", "--readme"), ("facts",)],
+    [
+        ("export", "--name", "olmo2", "--no-try", "--no-import", "--out"),
+        ("export", "--no-try", "--no-import", "--readme"),
+        ("facts",),
+    ],
     ids=["patch", "rows", "facts"],
 )
 def test_a_file_that_cannot_be_written_is_named(run, tmp_path, command):
