@@ -21,6 +21,7 @@ from ..errors import InvalidRequest, LoradarError
 from ..schema import from_json, to_json
 from . import sources
 from .scanner import scan
+from .variants import has_entry, list_variants
 
 if TYPE_CHECKING:
     from ..domain.vocabulary import Library
@@ -128,9 +129,14 @@ def _scan_task(name: str, *, library: str, how: How) -> Scan | str:
 
 
 def scan_named(library: str, name: str, how: How = HOW) -> Scan:
-    """Scan an architecture under its name in the library, even if its configuration has another one."""
+    """Scan an architecture under its name in the library, even if its configuration has another one.
+
+    One that is proved, and that PEFT has entries for, comes with its variants.
+    """
     result = scan(f"{library}:{name}", method=how.method, proved=how.proved)
-    return replace(result, architecture=replace(result.architecture, name=name))
+    is_varied = how.proved and library == "transformers" and has_entry(name)
+    variants = list_variants(name) if is_varied else ()
+    return replace(result, architecture=replace(result.architecture, name=name), variants=variants)
 
 
 def _track(outcomes: Iterator[T], library: str, total: int) -> Iterator[T]:

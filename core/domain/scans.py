@@ -50,6 +50,18 @@ class Proposal(HasSpec, HasFormula):
         object.__setattr__(self, "trainable", self.formula.count() if self.formula else None)
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Another build of an architecture: the first of layers, and of modules, that differ only by an index."""
+
+    says: str
+    """Its class, configuration or part, such as ``FalconConfig(parallel_attn=False)``."""
+    layers: tuple[Layer, ...]
+    module_paths: tuple[str, ...]
+    is_class: bool = False
+    """Whether it is another class of the same configuration."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
     """The result of one scan."""
@@ -77,6 +89,8 @@ class Scan:
     """The models inside it, if its configuration leaves the type of one free; else empty."""
     module_paths: tuple[str, ...] = field(default=(), repr=False, metadata={"exclude": True})
     """Every module path of the model, which target specs are matched against; not part of the JSON form."""
+    variants: tuple[Variant, ...] = field(default=(), repr=False, metadata={"exclude": True})
+    """Other builds, if it was scanned to verify entries for every checkpoint of its type; not part of the JSON form."""
 
     def propose(self, peft_type: str = "LORA", preset: str = "default") -> Proposal:
         """Return the proposal for a PEFT method and preset; methods that share targets share proposals.

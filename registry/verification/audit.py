@@ -6,7 +6,7 @@ The report on PEFT's tables is Markdown; the same outcomes give the same text.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from ...domain.mappings import Mapping, Verification
@@ -23,6 +23,8 @@ Suggestions = dict[tuple[str, str, str], TargetSpec]
 
 VERDICTS: tuple[Verdict, ...] = ("live", "unproven", "partial", "dead", "unscanned", "unknown")
 WRONG = ("dead", "partial")
+WIDER = ("attention", "all-linear")
+"""Presets that an entry may have meant, if the default's proposal lacks some of its targets."""
 NAMED_AT_MOST = 3
 """Number of tables up to which their names are listed; of more, their pattern is."""
 
@@ -82,10 +84,36 @@ class Audit:
             return Outcome(mapping, "unscanned", self._unscanned.get(mapping.name, "not scanned"))
         status, suggestion = mapping.verification.status, None
         if status in WRONG:
-            suggestion = self.suggestions.get((mapping.name, mapping.peft_type, mapping.preset))
-            if not suggestion and mapping.peft_type in _types_like_lora():
-                suggestion = self.suggestions.get((mapping.name, TARGETED, mapping.preset))
+            suggestion = self._suggest(mapping, mapping.verification)
         return Outcome(mapping, status, suggestion=suggestion)
+
+    def _suggest(self, mapping: Mapping, check: Verification) -> TargetSpec | None:
+        """Return the smallest change that mends a wrong mapping.
+
+        That is the scanner's first proposal with all its sound targets, else the mapping without the others.
+        """
+        sound = {target for target, kinds in check.counts.items() if kinds}
+        types = [mapping.peft_type, *([TARGETED] if mapping.peft_type in _types_like_lora() else [])]
+        presets = [mapping.preset, *WIDER]
+        found = [self.suggestions.get((mapping.name, kind, preset)) for kind in types for preset in presets]
+        known = [spec for spec in found if spec]
+        kept = next((spec for spec in known if sound <= {*(spec.target_modules or ())}), None)
+        return kept or _without_unmatched(mapping, check) or next(iter(known), None)
+
+
+def _without_unmatched(mapping: Mapping, check: Verification) -> TargetSpec | None:
+    """Return an entry without the targets that match nothing, if that mends it: the rest is what it meant."""
+    targets = mapping.target_modules
+    if not isinstance(targets, tuple) or check.status != "partial":
+        return None
+    kept = tuple(target for target in targets if check.counts.get(target))
+    gone = {f"{target} matches nothing" for target in targets if target not in kept}
+    gone |= {f"feedforward {finding}" for finding in gone}
+    if not kept or not gone or not gone >= {*check.findings}:
+        return None
+    scaled = mapping.feedforward_modules
+    feedforward = tuple(name for name in scaled if name in kept) if isinstance(scaled, tuple) else scaled
+    return replace(mapping.spec, target_modules=kept, feedforward_modules=feedforward)
 
 
 def suggestions_on_record(proposed: Iterable[Mapping]) -> Suggestions:

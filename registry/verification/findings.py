@@ -5,8 +5,8 @@ not a defect. The texts are stored with verifications and are part of the packag
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import get_args
 
@@ -55,6 +55,9 @@ class Case:
         matches: The matches of the spec.
         expected: Layers that the scan's own proposal for the same method and preset matches.
         reachable: Layers that any of the scan's proposals for the method matches; if empty, no layer counts as missed.
+        subject: The class that was scanned.
+        elsewhere: Other builds of the architecture on which a target without a match has one, by target.
+        own: Path patterns that only the scanned class has, of all with the same configuration.
     """
 
     spec: TargetSpec
@@ -63,6 +66,9 @@ class Case:
     matches: tuple[Match, ...]
     expected: tuple[Layer, ...]
     reachable: tuple[Layer, ...]
+    subject: str = ""
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    own: Collection[str] = ()
 
     @cached_property
     def layers(self) -> dict[str, Layer]:
@@ -101,7 +107,7 @@ CUT_SHORT = Finding("the scan ran out of time: what it did not see is not known"
 def collect_findings(case: Case) -> Iterator[Finding]:
     """Yield every finding: first those per target, then those about the whole spec."""
     for target, matches in case.by_target.items():
-        yield from _target_matches_nothing(target, matches)
+        yield from _target_matches_nothing(case, target, matches)
         yield from _modules_own_no_weight(target, matches)
         yield from _kinds_do_not_fit(target, matches, case.peft_type)
         yield from _layers_are_dead(target, matches)
@@ -116,8 +122,14 @@ def collect_findings(case: Case) -> Iterator[Finding]:
         yield from _feedforward_fits_the_targets(case, name)
 
 
-def _target_matches_nothing(target: str, matches: list[Match]) -> Iterator[Finding]:
-    if not matches:
+def _target_matches_nothing(case: Case, target: str, matches: list[Match]) -> Iterator[Finding]:
+    if matches:
+        return
+    if target in case.elsewhere:
+        where = f"{case.subject} of the default configuration" if case.subject else "the default configuration"
+        text = f"{target} matches nothing on {where}; it is for {case.elsewhere[target]}"
+        yield Finding(text, is_defect=False, is_by_name=True)
+    else:
         yield Finding(f"{target} matches nothing", is_by_name=True)
 
 
@@ -176,7 +188,12 @@ def _parts_outside_are_reached(case: Case) -> Iterator[Finding]:
             found[part].append(layer)
             strays |= {part} if case.is_stray(target, layer) else set()
     for part, layers in found.items():
-        yield Finding(f"reaches the {part}: {_patterns(layer.path for layer in layers)}", part in strays)
+        paths = _patterns(layer.path for layer in layers)
+        if case.own and all(pattern_of(layer.path) in case.own for layer in layers):
+            text = f"reaches the {part} of {case.subject}: {paths}; another class of the type has no such layer"
+            yield Finding(text, is_defect=False)
+        else:
+            yield Finding(f"reaches the {part}: {paths}", part in strays)
 
 
 def _layers_of_a_role_are_missed(case: Case) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ...domain.layers import Layer
 from ...domain.methods import get_method
-from ...domain.scans import Scan
+from ...domain.scans import Scan, Variant
 from ...domain.targets import TargetMatcher, TargetSpec, resolve_blocks
 from ...domain.vocabulary import Kind
 
@@ -38,7 +38,7 @@ class Match:
 
 
 def match_spec(
-    scan: Scan, spec: TargetSpec, peft_type: str, matcher: type[TargetMatcher] = TargetMatcher
+    scan: Scan | Variant, spec: TargetSpec, peft_type: str, matcher: type[TargetMatcher] = TargetMatcher
 ) -> tuple[Match, ...]:
     """Return every match of a spec on a scan for one PEFT type, modules before parameters, in the order of the model.
 

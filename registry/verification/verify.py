@@ -9,6 +9,7 @@ from math import prod
 from ...domain.layers import Layer
 from ...domain.mappings import Mapping, Verification
 from ...domain.methods import TARGETED
+from ...domain.patterns import pattern_of
 from ...domain.scans import Proposal, Scan
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import Status
@@ -30,9 +31,18 @@ class Verifier:
         ``live`` if a gradient was recorded for every matched layer; else ``unproven``. Of a scan that ran out of time,
         only what follows from the names makes a mapping dead or partial.
         """
-        return self.verify_matches(spec, peft_type, preset, self._find(spec, peft_type))
+        matches = self._find(spec, peft_type)
+        elsewhere = self._find_elsewhere(spec, peft_type, matches)
+        return self.verify_matches(spec, peft_type, preset, matches, elsewhere)
 
-    def verify_matches(self, spec: TargetSpec, peft_type: str, preset: str, matches: tuple[Match, ...]) -> Verification:
+    def verify_matches(
+        self,
+        spec: TargetSpec,
+        peft_type: str,
+        preset: str,
+        matches: tuple[Match, ...],
+        elsewhere: dict[str, str] | None = None,
+    ) -> Verification:
         """Return the verification of a spec that was matched elsewhere; a regex in it is not evaluated."""
         counts = {target: dict[str, int]() for target in spec.list_targets()}
         for (target, kind), count in sorted(Counter((match.target, match.kind) for match in matches).items()):
@@ -41,7 +51,17 @@ class Verifier:
         own = [p for p in self.scan.proposals if p.peft_type == peft_type]
         proposals = own or [p for p in self.scan.proposals if p.peft_type == TARGETED]
         expected = self._layers_of(p for p in proposals if p.preset == preset)
-        case = Case(spec, peft_type, preset, matches, expected, self._layers_of(proposals))
+        case = Case(
+            spec,
+            peft_type,
+            preset,
+            matches,
+            expected,
+            self._layers_of(proposals),
+            self.scan.architecture.class_name or "",
+            elsewhere or {},
+            self._own_patterns,
+        )
         findings = [*collect_findings(case)]
         if self.scan.is_cut_short:
             findings = [*(finding for finding in findings if finding.is_by_name), CUT_SHORT]
@@ -68,6 +88,24 @@ class Verifier:
         if (spec, peft_type) not in self._matches:
             self._matches[spec, peft_type] = match_spec(self.scan, spec, peft_type)
         return self._matches[spec, peft_type]
+
+    def _find_elsewhere(self, spec: TargetSpec, peft_type: str, matches: Iterable[Match]) -> dict[str, str]:
+        """Return the first variant on which a target without a match has one that fits, by target."""
+        missing = {*spec.list_targets()} - {match.target for match in matches}
+        found: dict[str, str] = {}
+        for variant in self.scan.variants if missing else ():
+            for match in match_spec(variant, spec, peft_type):
+                if match.target in missing and match.is_fit(peft_type):
+                    found.setdefault(match.target, variant.says)
+        return found
+
+    @cached_property
+    def _own_patterns(self) -> frozenset[str]:
+        """The path patterns of the scanned class that another class, with another head on the same blocks, lacks."""
+        patterns = {pattern_of(layer.path) for layer in self.scan.layers}
+        others = [{pattern_of(layer.path) for layer in v.layers} for v in self.scan.variants if v.is_class]
+        own = (patterns - other for other in others if other & patterns and other - patterns)
+        return frozenset[str]().union(*own)
 
     @cached_property
     def _block_weights(self) -> dict[str, int]:

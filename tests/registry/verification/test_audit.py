@@ -65,6 +65,29 @@ def test_suggestions_are_for_the_method(registry):
     assert run(registry, [("llama", live_scan("llama"))])["llama", "LORA"].suggestion is None, "nothing is wrong"
 
 
+def test_a_suggestion_is_the_smallest_change(registry):
+    """What is left of an entry without a name that hits nothing, not what the scanner would have proposed."""
+    layers = [replace(one, path=one.path.replace("up_proj", "w1")) for one in block_layers()]
+    scan = make_scan("qwen2", layers=layers, proposals=(proposal("q_proj", "v_proj"),))
+    outcomes = run(registry, [("qwen2", scan)], known=("qwen2",), names=("qwen2",))
+    found = outcomes["qwen2", "OSF"]
+    assert found.verdict == "partial"
+    assert set(found.findings) == {"gate_proj matches nothing", "up_proj matches nothing"}
+    assert found.suggestion.target_modules == ("q_proj", "k_proj", "v_proj", "o_proj", "down_proj")
+
+
+def test_a_proposal_that_keeps_the_sound_targets_comes_first(registry):
+    """An entry that means every projection is not answered with two of them, nor without those renamed."""
+    renamed = [replace(one, path=one.path.replace("down_proj", "fc2")) for one in block_layers()]
+    names = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "fc2")
+    every = proposal(*names, preset="all-linear", peft_type="OSF")
+    narrow = proposal("q_proj", "v_proj", peft_type="OSF")
+    scan = make_scan("qwen2", layers=renamed, proposals=(narrow, every))
+    found = run(registry, [("qwen2", scan)], known=("qwen2",), names=("qwen2",))["qwen2", "OSF"]
+    assert found.verdict == "partial"
+    assert found.suggestion == every.spec
+
+
 def test_the_scanner_s_own_mappings_are_audited_too(registry):
     """A proposal that no longer holds is found out like any other."""
     registry.add_scan(make_scan("olmo2"))

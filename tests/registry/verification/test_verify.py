@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from records_zoo import block_layers, layer, make_scan, proposal
+from records_zoo import block_layers, layer, make_scan, paths_of, proposal
 
+from loradar.domain.scans import Variant
 from loradar.domain.targets import TargetSpec
 from loradar.registry.verification.verify import Verifier
 
@@ -116,3 +117,43 @@ def test_a_scan_that_ran_out_of_time_proves_nothing_by_what_it_did_not_see():
         assert (found.status, found.findings) == ("unproven", (says,))
     assert verdict(short, "q_proj", "query").status == "partial"
     assert verdict(short, "query").status == "dead"
+
+
+def variant(says, *paths, is_class=False):
+    """Return another build with these linears beside the blocks of the default one."""
+    layers = [*block_layers(blocks=1)[:-1], *map(layer, paths)]
+    return Variant(says, tuple(layers), paths_of(layers), is_class=is_class)
+
+
+def test_a_name_that_is_for_another_configuration_is_no_defect():
+    """It says on which build it matches nothing, and which one it is for; a norm there is nothing for LoRA."""
+    t5, other = variant("Config(text_config=t5)", "decoder.SelfAttention.q"), variant("Config(parallel=False)")
+    scan = replace(make_scan(), variants=(other, t5))
+    found = verdict(scan, "q_proj", "q")
+    assert found.status == "unproven"
+    where = "on Olmo2ForCausalLM of the default configuration; it is for Config(text_config=t5)"
+    assert found.findings == (f"q matches nothing {where}",)
+    assert verdict(scan, "q_proj", "w").status == "partial"
+    assert verdict(scan, "q").status == "dead"
+    norm = replace(t5, layers=tuple(replace(one, kind="norm") for one in t5.layers))
+    assert verdict(replace(scan, variants=(norm,)), "q_proj", "q").status == "partial"
+
+
+def test_a_head_of_the_scanned_class_alone_is_no_defect():
+    """An encoder's masked-LM head has a dense layer like its blocks; its classifier has none."""
+    blocks = [layer(f"model.layers.{n}.dense", role="mlp.up") for n in range(2)]
+    scan = make_scan(
+        layers=[*blocks, layer("lm_head.dense", role="head", depth=0)], proposals=(proposal("layers.dense"),)
+    )
+    head = "reaches the head: lm_head.dense"
+    assert (verdict(scan, "dense").status, verdict(scan, "dense").findings) == ("partial", (head,))
+    for paths, status in ((("score",), "unproven"), (("lm_head.dense", "score"), "partial"), ((), "partial")):
+        layers = [*blocks, *map(layer, paths)]
+        other = Variant("Olmo2ForTokenClassification", tuple(layers), paths_of(layers), is_class=True)
+        found = verdict(replace(scan, variants=(other,)), "dense")
+        assert found.status == status, paths
+    base = Variant("Olmo2Model", (layer("layers.0.dense"),), ("layers.0.dense",), is_class=True)
+    assert verdict(replace(scan, variants=(base,)), "dense").status == "partial"
+    says = "reaches the head of Olmo2ForCausalLM: lm_head.dense; another class of the type has no such layer"
+    only = Variant("Other", (*blocks, layer("score")), ("model.layers.0.dense", "score"), is_class=True)
+    assert verdict(replace(scan, variants=(only,)), "dense").findings == (says,)

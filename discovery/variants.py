@@ -1,0 +1,115 @@
+"""Other builds of a model type: its other classes, the branches of its configuration, and other models inside it.
+
+An entry of a table is for every checkpoint of a type. What it names beside the layers of the default configuration may
+be there for one of these.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from torch import nn
+
+from ..data import read_facts
+from ..domain.layers import Layer
+from ..domain.patterns import pattern_of
+from ..domain.scans import Variant
+from ..errors import LoradarError
+from .facts.layers import list_layers, walk
+from .sources.loading import list_classes
+from .sources.recipes import Recipe
+from .sources.transformers import find_recipe
+
+Build = Callable[[], nn.Module]
+
+
+def list_variants(model_type: str) -> tuple[Variant, ...]:
+    """Return the builds of a model type of transformers whose layers have other path patterns than the default's."""
+    try:
+        recipe = find_recipe(model_type)
+        seen = {frozenset(_by_pattern(recipe.build_on_meta()))}
+    except LoradarError:
+        return ()
+    variants: list[Variant] = []
+    for says, is_class, build in _list_builds(recipe):
+        try:
+            variant = _describe(says, build(), is_class=is_class)
+        except Exception:  # noqa: BLE001, S112 - a configuration that does not build has no layers
+            continue
+        patterns = frozenset(pattern_of(layer.path) for layer in variant.layers)
+        if patterns not in seen:
+            seen.add(patterns)
+            variants.append(variant)
+    return tuple(variants)
+
+
+def has_entry(model_type: str) -> bool:
+    """Return whether a packaged version of PEFT has an entry for a model type."""
+    return model_type in _list_entries()
+
+
+@cache
+def _list_entries() -> frozenset[str]:
+    files = (resources.files("loradar.data") / "constants").iterdir()
+    texts = (file.read_text("utf-8") for file in files if file.name.startswith("peft-"))
+    tables = (table for text in texts for table in json.loads(text)["tables"].values())
+    return frozenset(name for table in tables for name in table)
+
+
+def _list_builds(recipe: Recipe) -> Iterator[tuple[str, bool, Build]]:
+    """Yield other builds with their differences in words, and whether only the class differs."""
+    config = recipe.settings
+    for model_class in list_classes(type(config)):
+        yield model_class.__name__, True, _as_class(recipe, model_class).build_on_meta
+    for says, changed in _list_branches(config):
+        yield says, False, replace(recipe, settings=changed).build_on_meta
+    for field, model_types in read_facts("transformers.toml")["part_types"].items():
+        if field in getattr(type(config), "sub_configs", ()):
+            yield from _list_others(recipe, field, model_types)
+
+
+def _as_class(recipe: Recipe, model_class: Callable[[Any], nn.Module]) -> Recipe:
+    return replace(recipe, make=lambda settings, change: model_class(change(settings)))
+
+
+def _list_branches(config: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the configuration with one of its booleans the other way, in itself or in a configuration inside it."""
+    from transformers import PretrainedConfig  # noqa: PLC0415 - an extra; versions 4 and 5 have this name
+
+    shared = vars(PretrainedConfig())
+    parts = {name: part for name, part in vars(config).items() if isinstance(part, PretrainedConfig)}
+    for inner, part in ((None, config), *parts.items()):
+        for field, value in vars(part).items():
+            if isinstance(value, bool) and field not in shared:
+                changed = copy.deepcopy(config)
+                setattr(getattr(changed, inner) if inner else changed, field, not value)
+                yield f"{type(part).__name__}({field}={not value})", changed
+
+
+def _list_others(recipe: Recipe, field: str, model_types: list[str]) -> Iterator[tuple[str, bool, Build]]:
+    """Yield builds with a model of another type inside."""
+    from transformers import AutoConfig  # noqa: PLC0415 - an extra
+
+    config_class = type(recipe.settings)
+    for model_type in model_types:
+        if getattr(config_class.sub_configs[field], "__name__", "") == "AutoConfig":
+            config = config_class(**{field: AutoConfig.for_model(model_type)})
+            yield (
+                f"{config_class.__name__}({field}={model_type})",
+                False,
+                Recipe(recipe.reference, config, recipe.make).build_on_meta,
+            )
+
+
+def _describe(says: str, model: nn.Module, *, is_class: bool) -> Variant:
+    """Return the variant of a model: of layers and modules that differ only by an index, the first."""
+    paths = {pattern_of(site.path): site.path for site in reversed([*walk(model)])}
+    return Variant(says, tuple(_by_pattern(model).values()), tuple(paths.values()), is_class=is_class)
+
+
+def _by_pattern(model: nn.Module) -> dict[str, Layer]:
+    return {pattern_of(layer.path): layer for layer in reversed(list_layers(model))}
