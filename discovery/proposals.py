@@ -33,6 +33,8 @@ NEVER: frozenset[Role] = EMBEDDING | {"moe.router", "head", "norm", "projector",
 """Roles without adapters."""
 PROJECTIONS: frozenset[Role] = KEY_VALUE | {"attention.query", "attention.latent", "mixer.input", "mixer.state"}
 """Roles beside which a norm works inside a mixer: on queries, keys or a state, not between the layers of the block."""
+CONVOLUTIONS: frozenset[Role] = frozenset({"conv.pointwise", "conv.spatial"})
+NO_NETWORK = "most blocks hold no attention or feed-forward network that is known"
 LAYOUTS = {"in_out": "input first (transposed)", "out_in": "output first"}
 Selection = tuple[tuple[Layer, ...], str]
 """(layers, reason)."""
@@ -171,8 +173,21 @@ def default_layers(layers: Sequence[Layer]) -> Selection:
         (MIXER_INPUT, "no attention to adapt: what enters the mixers"),
         (MLP | EXPERT, "neither attention nor mixer to adapt: the feed-forward networks"),
     )
+    if is_convolutional(layers):
+        return channel_mixers(layers)
     matched = ((with_roles(layers, roles), why) for roles, why in ladder)
     return next((selection for selection in matched if selection[0]), None) or channel_mixers(layers)
+
+
+def is_convolutional(layers: Sequence[Layer]) -> bool:
+    """Return whether a network works by convolutions: it has no attention, and most blocks no feed-forward network.
+
+    The two pointwise convolutions of an inverted bottleneck without a convolution between them look like one.
+    """
+    blocks = {layer.block or layer.path for layer in layers}  # without blocks, by layers
+    inside = {layer.block or layer.path for layer in with_roles(layers, MLP | EXPERT)}
+    convolves = any(layer.role in CONVOLUTIONS for layer in layers)
+    return convolves and not with_roles(layers, ATTENTION | MIXER) and 2 * len(inside) < len(blocks)
 
 
 def channel_mixers(layers: Sequence[Layer]) -> Selection:
@@ -181,23 +196,29 @@ def channel_mixers(layers: Sequence[Layer]) -> Selection:
     Otherwise spatial convolutions are included: a resnet18 has pointwise convolutions only in the shortcuts of three of
     its eight blocks.
     """
-    mixers = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role == "conv.pointwise")
+    pointwise = MLP | EXPERT | {"conv.pointwise"}
+    mixers = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role in pointwise)
     blocks = {layer.block for layer in layers}
     if blocks != {None} and 2 * len({layer.block for layer in mixers}) >= len(blocks):
-        return mixers, "no attention or feed-forward network is known: every dense layer and pointwise convolution"
-    convolutions = ("conv.pointwise", "conv.spatial")
-    every = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role in convolutions)
-    return every, "no attention or feed-forward network is known: every dense layer and convolution but the head"
+        why = "which mixes the channels of one position as a dense layer does; 'all-linear' adds the wider convolutions"
+        return mixers, f"{NO_NETWORK}: every dense layer and pointwise convolution, {why}"
+    return every_convolution(layers)
+
+
+def every_convolution(layers: Sequence[Layer]) -> Selection:
+    """Return dense layers and every convolution that mixes channels, which a depthwise one does not."""
+    every = tuple(x for x in layers if x.kind in DENSE_KINDS or x.role in CONVOLUTIONS | MLP | EXPERT)
+    return every, f"{NO_NETWORK}: every dense layer and convolution but depthwise ones, gates and the head"
 
 
 def all_linear(layers: Sequence[Layer]) -> Selection:
-    """Return every live dense layer of the blocks (QLoRA, arXiv:2305.14314); convolutions in a convolutional network.
+    """Return every live dense layer of the blocks (QLoRA, arXiv:2305.14314), or every convolution without attention.
 
     A convolution that works as a feed-forward layer or an attention projection counts as dense.
     """
     as_dense = ATTENTION | MIXER | MLP | EXPERT
-    if not with_roles(layers, as_dense):
-        return channel_mixers(layers)
+    if not with_roles(layers, as_dense) or is_convolutional(layers):
+        return every_convolution(layers)
     dense = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role in as_dense)
     return dense, "every dense layer (QLoRA's convention)"
 
@@ -333,18 +354,26 @@ def describe_left_out(candidates: Sequence[Layer], layers: Sequence[Layer], focu
     reasons = describe_focus(candidates, layers, focus)
     if any(layer.depth for layer in candidates):
         reasons.append("only layers in the repeated blocks are adapted")
-    routers = Counter(layer.role for layer in layers if layer.role == "moe.router" and layer.kind == "other")
-    never = Counter(layer.role for layer in layers if layer.role in NEVER and layer.kind in ADAPTABLE_KINDS) + routers
-    reasons += [f"left out: {count_layers(count, role)}" for role, count in sorted(never.items())]
     own = [x for x in layers if x.tower in towers and not x.path.startswith(_start_of_parts(candidates))]
-    reasons += [f"left out: {group}" for group in _count_unreached(own)]
-    grouped = sum(layer.role == "conv.spatial" and RANK % layer.groups > 0 for layer in layers)
-    if grouped:
-        reasons.append(f"left out: {count_layers(grouped)} whose groups do not divide rank {RANK}")
-    reasons += [f"left out: {group}" for group in _count_misfits(own)]
+    groups = (*_count_never(layers), *_count_unreached(own), *_count_grouped(layers), *_count_misfits(own))
+    reasons += [f"left out: {group}" for group in groups]
     if _start_of_parts(candidates):
         reasons.append("nn.MultiheadAttention is adapted as a whole: in_proj_weight and out_proj, by LoRA alone")
     return reasons
+
+
+def _count_never(layers: Sequence[Layer]) -> Iterator[str]:
+    """Yield the number of layers in each role without adapters; a router may be of a class of its own."""
+    never = [layer for layer in layers if layer.role in NEVER]
+    kept = (x.role for x in never if x.kind in ADAPTABLE_KINDS or (x.role == "moe.router" and x.kind == "other"))
+    yield from (count_layers(count, role) for role, count in sorted(Counter(kept).items()))
+
+
+def _count_grouped(layers: Sequence[Layer]) -> Iterator[str]:
+    """Yield the number of convolutions whose groups no adapter can have."""
+    grouped = sum(layer.role == "conv.spatial" and RANK % layer.groups > 0 for layer in layers)
+    if grouped:
+        yield f"{count_layers(grouped)} whose groups do not divide rank {RANK}"
 
 
 def _count_misfits(own: Sequence[Layer]) -> Iterator[str]:

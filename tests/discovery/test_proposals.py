@@ -112,6 +112,27 @@ def test_blocks_without_a_pointwise_path_are_adapted_in_all_convolutions():
     assert found.propose().matched == 19
 
 
+def test_all_linear_of_a_convolutional_network_has_its_wider_convolutions():
+    """Every one of resnet50's blocks; the default takes the pointwise ones, and says why. Depthwise ones stay out."""
+    found = scan("timm:resnet50")
+    assert found.propose(preset="all-linear").matched == 16 * 3 + 4
+    assert any("'all-linear' adds the wider convolutions" in reason for reason in found.propose().reasons)
+    net = scan(ConvNet())
+    hit = find_hits(net.propose(preset="all-linear").spec, net.layers)
+    assert hit
+    assert not [layer for layer in hit if layer.role == "conv.depthwise"]
+
+
+@pytest.mark.parametrize("name", ["timm:regnetx_002", "timm:mobilenetv4_conv_medium"])
+def test_a_few_blocks_that_look_like_feed_forward_networks_do_not_decide(name):
+    """Two convolutions in a row look like one; the others are in most blocks, and are adapted."""
+    found = scan(name)
+    for preset in ("default", "all-linear"):
+        hit = find_hits(found.propose(preset=preset).spec, found.layers)
+        assert {"conv.pointwise", "mlp.up"} <= {layer.role for layer in hit}
+        assert len(hit) > 14
+
+
 def test_a_model_with_a_vocabulary_head_saves_nothing():
     """Its head was trained with it."""
     assert scan("bert").propose().spec.modules_to_save is None
