@@ -30,7 +30,8 @@ class Convolves(nn.Module):
     def __init__(self, conv):
         super().__init__()
         blocks = (
-            nn.ModuleDict({"point": nn.Conv2d(8, 8, 1), "grouped": conv(8, 8, 3, padding=1, groups=2)}) for _ in "ab"
+            nn.ModuleDict({"point": nn.Conv2d(8, 8, 3, padding=1), "grouped": conv(8, 8, 3, padding=1, groups=2)})
+            for _ in "ab"
         )
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Linear(8, 2)
