@@ -368,7 +368,7 @@ def test_an_unusable_registry_does_not_stop_a_training(home):
     ("model", "arguments", "error", "words"),
     [
         (NoLayers, {}, NoAdaptableLayers, "no layer an adapter could sit on"),
-        (lambda: nn.ModuleList([nn.MultiheadAttention(4, 2)]), {}, NoAdaptableLayers, "no layer"),
+        (lambda: nn.ModuleList([nn.MultiheadAttention(4, 2, kdim=3)]), {}, NoAdaptableLayers, "no layer"),
         (lambda: nn.Linear(4, 4), {}, NoAdaptableLayers, "It holds: Linear"),
         (MLP, {"preset": "defualt"}, UnknownPreset, "Closest: 'default'"),
         (MLP, {"preset": "attention"}, UnknownPreset, "has: 'default', 'all-linear'"),
