@@ -63,12 +63,14 @@ class Verifier:
             self._own_patterns,
         )
         findings = [*collect_findings(case)]
-        if self.scan.is_cut_short:
+        # Layers proved live were seen to the end.
+        is_cut_short = self.scan.is_cut_short and not all(layer.live for match in matches for layer in match.layers)
+        if is_cut_short:
             findings = [*(finding for finding in findings if finding.is_by_name), CUT_SHORT]
         total = sum(self._block_weights.values())
         matched = sum(self._block_weights.get(path, 0) for path in case.layers)
         return Verification(
-            status=_status(matches, peft_type, findings, is_cut_short=self.scan.is_cut_short),
+            status=_status(matches, peft_type, findings, is_cut_short=is_cut_short),
             library_version=self.scan.architecture.library_version or "",
             counts=counts,
             reached=round(matched / total, 6) if total else 0.0,

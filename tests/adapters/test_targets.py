@@ -154,10 +154,8 @@ def test_every_step_gives_its_reasons():
 
 def test_an_entry_that_does_not_fit_is_named_and_not_used(registry):
     """The warning says what is wrong; an entry of the same structure decides instead."""
-    store(registry, "olmo2", "query_key_value")
-    with pytest.warns(
-        UserWarning, match="transformers:olmo2 .* is not used: 'query_key_value' matches no layer"
-    ) as told:
+    store(registry, "olmo2", "c_attn")
+    with pytest.warns(UserWarning, match="transformers:olmo2 .* is not used: 'c_attn' matches no layer") as told:
         adapted = get_peft_model(small(Olmo2Config))
     assert adapted.decision.step == "fingerprint"
     assert told[0].filename == __file__

@@ -41,7 +41,7 @@ def test_both_writers_agree_on_a_scan():
     assert json.loads(dump_json(scan)) == body
     assert "module_paths" not in body
     assert body["layers"][0]["class"] == "Linear"
-    assert list(body["layers"][0])[-5:] == ["confidence", "live", "proof", "blocks", "evidence"]
+    assert list(body["layers"][0])[-6:] == ["confidence", "misfit", "live", "proof", "blocks", "evidence"]
     assert documented(Scan, body).layers == scan.layers
 
 
