@@ -354,10 +354,11 @@ def describe_left_out(candidates: Sequence[Layer], layers: Sequence[Layer], focu
     reasons = describe_focus(candidates, layers, focus)
     if any(layer.depth for layer in candidates):
         reasons.append("only layers in the repeated blocks are adapted")
-    own = [x for x in layers if x.tower in towers and not x.path.startswith(_start_of_parts(candidates))]
+    whole = _start_of_parts(candidates)
+    own = [x for x in layers if x.tower in towers and not x.path.startswith(whole)]
     groups = (*_count_never(layers), *_count_unreached(own), *_count_grouped(layers), *_count_misfits(own))
     reasons += [f"left out: {group}" for group in groups]
-    if _start_of_parts(candidates):
+    if whole:
         reasons.append("nn.MultiheadAttention is adapted as a whole: in_proj_weight and out_proj, by LoRA alone")
     return reasons
 

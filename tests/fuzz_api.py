@@ -92,7 +92,7 @@ def _submit_some(registry: Registry) -> None:
     ada = Actor("ada", "contributor")
     for number in range(SUBMITTED):
         spec = TargetSpec(target_modules=(f"layer{number}",))
-        made = registry.submissions.add(Statement("transformers", "albert", "LORA", "mlp", **spec.values), ada)
+        made = registry.submissions.add(Statement("transformers", "albert", "LORA", "mlp", **spec.stored), ada)
         if number % 2:
             registry.submissions.record_check(
                 made.id, Checked(SubmissionEvidence("names", builds=True, spec=spec, matched=2))

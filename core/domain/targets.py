@@ -70,14 +70,14 @@ class TargetSpec:
     """Layers to adapt."""
     exclude_modules: Targets | None = None
     """Layers that ``target_modules`` matches and that are left alone."""
-    exclude_blocks: tuple[str, ...] | None = None
-    """Layers left alone by their place in the stack, at any depth (``BlockPattern``), which PEFT has no field for."""
     modules_to_save: tuple[str, ...] | None = None
     """Modules trained in full and saved with the adapter, such as a fresh head."""
     target_parameters: tuple[str, ...] | None = None
     """Bare parameters to adapt, such as fused experts."""
     feedforward_modules: Targets | None = None
     """Subset of ``target_modules`` that IA3 scales at the input."""
+    exclude_blocks: tuple[str, ...] | None = None
+    """Layers left alone by their place in the stack, at any depth (``BlockPattern``), which PEFT has no field for."""
 
     def list_targets(self) -> list[str]:
         """Return the target modules and parameters by name; a regex is one target."""

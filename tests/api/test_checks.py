@@ -23,7 +23,7 @@ def submit(registry, name, rationale=None):
     """Submit something."""
     spec = TargetSpec(target_modules=("q_proj",))
     return registry.submissions.add(
-        Statement("transformers", name, "LORA", "default", **spec.values, rationale=rationale), ADA
+        Statement("transformers", name, "LORA", "default", **spec.stored, rationale=rationale), ADA
     )
 
 

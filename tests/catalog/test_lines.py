@@ -97,7 +97,7 @@ def test_blocks_left_alone_are_read_as_written(tmp_path):
         Slot("language", "attention.query", "linear", path, 31, live=True, blocks=":-1"),
         Slot("language", "attention.query", "linear", path, 1, live=False, proof="dead", blocks="-1"),
     )
-    spec = TargetSpec(("q_proj",), None, ("layers.[-1 of 32].q_proj",))
+    spec = TargetSpec(("q_proj",), exclude_blocks=("layers.[-1 of 32].q_proj",))
     proposal = replace(one.proposals[0], **spec.values, matched=31)
     check = Verification("live", "5.23.0", {"q_proj": {"linear": 31}}, 0.25)
     apart = replace(one, slots=slots, proposals=(proposal,), checks=(check,), peft=())

@@ -79,7 +79,7 @@ def test_the_output_of_a_multihead_attention_is_bypassed(name, tail):
 
 
 def test_an_encoder_layer_of_torch_is_traced_through():
-    """nn.TransformerEncoderLayer: its linears and its attention are proposed, the attention's parts are not (case 16)."""
+    """nn.TransformerEncoderLayer: linears and attention are proposed, the attention's parts are not (edge case 16)."""
     model = Stack(lambda: nn.TransformerEncoderLayer(16, 2, 32, batch_first=True))
     seen = Found(model, example_inputs=(torch.zeros(1, 3, 16),))
     assert seen.roles("linear1", "linear2") == {"linear1": "mlp.up", "linear2": "mlp.down"}

@@ -59,7 +59,7 @@ LAST = ("layer.[-1 of 12].value",)
 @pytest.mark.parametrize("excluded", [None, ("out.dense", "norm"), r".*\.(?:out|norm)"])
 def test_a_record_names_the_blocks_left_alone_twice(excluded):
     """For PEFT at the scanned depth, and for any depth; the spec behind it has them once."""
-    spec = TargetSpec(("value",), excluded, LAST)
+    spec = TargetSpec(("value",), excluded, exclude_blocks=LAST)
     record = Proposal(peft_type="LORA", preset="default", **spec.values, matched=11, formula=None, reasons=())
     assert TargetMatcher(record.exclude_modules).find("layer.11.value")
     assert not TargetMatcher(record.exclude_modules).find("layer.10.value")
@@ -71,7 +71,7 @@ def test_a_record_names_the_blocks_left_alone_twice(excluded):
 def test_blocks_left_alone_are_those_of_the_model_at_hand(depth):
     """The last one, whatever its index."""
     layers = [Layer(f"encoder.layer.{index}.value", "linear", "Linear", (8, 8)) for index in range(depth)]
-    spec = TargetSpec(("value",), None, LAST)
+    spec = TargetSpec(("value",), exclude_blocks=LAST)
     assert find_hits(spec, layers) == tuple(layers[:-1])
     resolved = resolve_blocks(spec, [layer.path for layer in layers])
     assert (resolved.exclude_modules, resolved.exclude_blocks) == ((layers[-1].path,), None)
@@ -80,5 +80,5 @@ def test_blocks_left_alone_are_those_of_the_model_at_hand(depth):
 def test_a_spec_without_blocks_is_stored_as_before():
     """Ids are digests of it; the field is additional."""
     assert "exclude_blocks" not in TargetSpec(("q",)).stored
-    assert TargetSpec(("q",), None, LAST).stored["exclude_blocks"] == LAST
+    assert TargetSpec(("q",), exclude_blocks=LAST).stored["exclude_blocks"] == LAST
     assert {"exclude_blocks"} <= {*TargetSpec(("q",)).values} & {*Mapping.__dataclass_fields__}

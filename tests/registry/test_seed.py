@@ -21,6 +21,7 @@ from loradar.catalog.entries import (
     read_older,
 )
 from loradar.domain.versions import Versions
+from loradar.errors import NotRegistered
 from loradar.registry import Registry, catalog_entry
 from loradar.registry.mappings.renames import find_renames
 from loradar.settings import Settings
@@ -99,7 +100,8 @@ def test_an_entry_of_peft_that_misses_loses_to_the_scan(tmp_path, given_catalog)
     given_catalog(make_scan("gpt2"))
     with Registry.open(Settings(tmp_path, f"sqlite:///{tmp_path}/r.sqlite3")) as registry:
         assert registry.lookup("gpt2").source.kind == "scanner"
-        assert registry.lookup("gpt2", "IA3").verification.status == "dead"
+        with pytest.raises(NotRegistered, match=r"from peft .* is dead on transformers"):
+            registry.lookup("gpt2", "IA3")
 
 
 def test_an_entry_of_peft_that_fits_wins_over_the_scan(tmp_path, given_catalog):
@@ -142,7 +144,9 @@ def test_an_older_version_seeds_ranges(registry):
 def test_seeding_an_older_version_stores_what_storing_its_scan_would(tmp_path, given_catalog, monkeypatch):
     """Both scans stored afterwards add nothing, whatever the order they come in."""
     now = make_scan("llama", proposals=(proposal("q_proj"), proposal("up_proj", preset="mlp")))
-    then = make_scan("llama", library_version="4.57.1", proposals=(proposal("q_proj"), proposal("w1", preset="mlp")))
+    then = make_scan(
+        "llama", library_version="4.57.1", proposals=(proposal("q_proj"), proposal("down_proj", preset="mlp"))
+    )
     slot = now.slots[0]
     then = replace(then, slots=(replace(slot, pattern="model.blocks.*.self_attn.q_proj"),))
     given_catalog(now)
@@ -156,7 +160,7 @@ def test_seeding_an_older_version_stores_what_storing_its_scan_would(tmp_path, g
     monkeypatch.setattr("loradar.registry.catalogs.list_older", lambda: [path])
     with Registry.open(Settings(tmp_path, f"sqlite:///{tmp_path}/r.sqlite3")) as registry:
         assert [registry.add_scan(scan).serial for scan in (now, then, now)] == [1, 1, 1]
-        assert registry.lookup("llama", preset="mlp", library_version="4.57.1").spec.target_modules == ("w1",)
+        assert registry.lookup("llama", preset="mlp", library_version="4.57.1").spec.target_modules == ("down_proj",)
 
 
 def test_the_first_use_makes_the_registry(home):

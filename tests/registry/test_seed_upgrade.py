@@ -114,7 +114,7 @@ def test_an_older_version_is_added_to_a_registry(place, seed_from, seed_older_fr
     now = make_scan(proposals=(proposal("q_proj"), proposal("up_proj", preset="mlp")))
     seed_from(now, loradar=OLD)
     seed(place)
-    older = (then(proposal("q_proj"), proposal("fc", preset="mlp")), then(proposal("k_proj"), name="van"))
+    older = (then(proposal("q_proj"), proposal("down_proj", preset="mlp")), then(proposal("k_proj"), name="van"))
     seed_from(now)
     seed_older_from(older, (now,), {"olmo2": (Rename("a", "b", "why"),)})
     for _ in range(2):
@@ -122,7 +122,7 @@ def test_an_older_version_is_added_to_a_registry(place, seed_from, seed_older_fr
             assert registry.serial() == 2
             assert registry.lookup("olmo2").versions == Versions(OLDER_LIBRARY, VERSION)
             mlp = {v: registry.lookup("olmo2", preset="mlp", library_version=v) for v in (OLDER_LIBRARY, VERSION)}
-            assert [one.spec.target_modules for one in mlp.values()] == [("fc",), ("up_proj",)]
+            assert [one.spec.target_modules for one in mlp.values()] == [("down_proj",), ("up_proj",)]
             assert [one.verification.library_version for one in mlp.values()] == [*mlp]
             detail = registry.get_architecture("transformers", "olmo2")
             assert (detail.architecture.library_version, detail.slots) == (VERSION, now.slots)

@@ -49,7 +49,7 @@ def test_a_body_becomes_a_statement():
     spec = TargetSpec(r".*\.fc", ("head.fc",), ("head",), ("experts.down_proj",), ("fc",))
     listed = (ListedLayer("blocks.0.fc", (4, 4), "Linear"), ListedLayer("head", (2, 4)))
     assert full == Statement(
-        "torch", "my.Net", "IA3", "mlp", **spec.values, rationale="It has\n\tno attention: Müller et al.", layers=listed
+        "torch", "my.Net", "IA3", "mlp", **spec.stored, rationale="It has\n\tno attention: Müller et al.", layers=listed
     )
 
 
