@@ -78,12 +78,13 @@ def test_no_proposal_reaches_what_gets_no_gradient(catalog):
     assert not strays
 
 
-def test_every_proposal_stays_in_one_tower(catalog):
+def test_every_proposal_stays_in_one_tower_or_names_several(catalog):
     """And hits something there."""
     strays = {
         f"{entry.architecture.reference} {proposal.peft_type} {proposal.preset}": towers
         for entry, proposal in each_proposal(catalog)
         if len(towers := {slot.tower for slot in hit_slots(entry, proposal)}) != 1
+        if not (towers and any("towers are adapted" in reason for reason in proposal.reasons))
     }
     assert not strays
 

@@ -133,7 +133,7 @@ def test_the_diff_is_what_is_written_and_the_file_given_stays(run, file, tmp_pat
 def test_json_has_everything(run, file):
     """What is added and why it may be, what is left out and why, the diff and the rows."""
     _, out, err = run(
-        "constants", "export", "--against", file, "--name", "olmo2", "--name", "clip", "--no-try", "--json"
+        "constants", "export", "--against", file, "--name", "olmo2", "--name", "idefics", "--no-try", "--json"
     )
     found = json.loads(out)
     assert err == ""
@@ -141,7 +141,7 @@ def test_json_has_everything(run, file):
     assert (added["table"], added["name"], added["targets"]) == (LORA, "olmo2", ["q_proj", "v_proj"])
     assert (added["status"], added["source"]["kind"]) == ("live", "scanner")
     (left,) = found["left_out"]
-    assert (left["table"], left["name"]) == (LORA, "clip")
+    assert (left["table"], left["name"]) == (LORA, "idefics")
     assert "exclude_modules" in left["reason"]
     assert (found["corrected"], found["file"], found["imported"]) == ([], None, None)
     assert '+    "olmo2"' in found["diff"]
