@@ -160,23 +160,15 @@ def drift(
         with _scanning(library, names_to_scan(mappings, known), workers) as scans:
             audited = registry.audit(mappings, proposals.watch(scans), known)
         drifts, renewals = find_drifts(audited, proposals), find_renewals(audited, proposals)
-        for renewal in () if dry_run else renewals:
-            registry.add_scan(renewal.scan)
-        steps = [Step(drifted, reason="dry run") for drifted in drifts] if dry_run else [*_submit(registry, drifts)]
-        if any(step.submission for step in steps):
-            with Checks(registry.backend()) as checks:
-                steps = [replace(s, submission=s.submission and checks.wait(s.submission.id)) for s in steps]
+        steps = [Step(drifted, reason="dry run") for drifted in drifts]
+        if not dry_run:
+            for renewal in renewals:
+                registry.add_scan(renewal.scan)
+            steps = _submit_checked(registry, drifts)
     about = {"library": library, "library_version": metadata.version(library), "audited": len(audited)}
     if as_json:
-        listed = [
-            {
-                **step.drift.to_dict(),
-                "submission": to_json(step.submission) if step.submission else None,
-                "reason": step.reason,
-            }
-            for step in steps
-        ]
-        print_json({**about, "drifted": listed, "rescanned": [renewal.to_dict() for renewal in renewals]})
+        drifted, rescanned = [*map(_step_to_json, steps)], [renewal.to_dict() for renewal in renewals]
+        print_json({**about, "drifted": drifted, "rescanned": rescanned})
     else:
         print_renewals(renewals, done="dry run" if dry_run else "this scan is stored")
         print_drift(about, steps)
@@ -195,6 +187,20 @@ def print_renewals(renewals: "Sequence[Renewal]", done: str) -> None:
         own = next((p for p in found if p.preset == first.mapping.preset), None)
         rows += [("instead", f"{field}: {value}") for field, value in describe_spec(own.spec)] if own else []
         print_rows([*rows, ("done", done)])
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    submission = to_json(step.submission) if step.submission else None
+    return {**step.drift.to_dict(), "submission": submission, "reason": step.reason}
+
+
+def _submit_checked(registry: "Registry", drifts: "Sequence[Drift]") -> list[Step]:
+    """Submit corrections, and wait until each is checked."""
+    steps = [*_submit(registry, drifts)]
+    if any(step.submission for step in steps):
+        with Checks(registry.backend()) as checks:
+            steps = [replace(s, submission=s.submission and checks.wait(s.submission.id)) for s in steps]
+    return steps
 
 
 def _submit(registry: "Registry", drifts: "Sequence[Drift]") -> Iterator[Step]:

@@ -251,12 +251,11 @@ def choose_ln_tuning(candidates: Sequence[Layer], layers: Sequence[Layer]) -> Ch
     before = tuple(read_facts("methods.toml")["families"]["LN_TUNING"]["unless"])
 
     def is_chosen(norm: Layer) -> bool:
-        if norm.depth and norm.path.rpartition(".")[0] not in inside:
-            return True
-        return norm.path in around and not any(word.startswith(before) for word in norm.name.lower().split("_"))
+        words = norm.name.lower().split("_")
+        is_between = norm.depth > 0 and norm.path.rpartition(".")[0] not in inside
+        return is_between or (norm.path in around and not any(word.startswith(before) for word in words))
 
-    tower = candidates[0].tower
-    norms = [x for x in layers if x.role == "norm" and x.kind == "norm" and x.tower == tower]
+    norms = [x for x in layers if x.role == x.kind == "norm" and x.tower == candidates[0].tower]
     why = "the norms between the layers of the blocks, and the one behind the last block"
     return Choice("LN_TUNING", tuple(norm for norm in norms if is_reached(norm) and is_chosen(norm)), why)
 

@@ -20,7 +20,7 @@ from ..domain.patterns import pattern_of
 from ..domain.scans import Variant
 from ..errors import LoradarError
 from .facts.layers import list_layers, walk
-from .sources.loading import list_classes
+from .sources.loading import list_classes, takes_any_type
 from .sources.recipes import Recipe
 from .sources.transformers import find_recipe
 
@@ -37,9 +37,10 @@ def list_variants(model_type: str) -> tuple[Variant, ...]:
     variants: list[Variant] = []
     for says, is_class, build in _list_builds(recipe):
         try:
-            variant = _describe(says, build(), is_class=is_class)
-        except Exception:  # noqa: BLE001, S112 - a configuration that does not build has no layers
+            model = build()
+        except LoradarError:  # no checkpoint has a configuration that does not build
             continue
+        variant = _describe(says, model, is_class=is_class)
         patterns = frozenset(pattern_of(layer.path) for layer in variant.layers)
         if patterns not in seen:
             seen.add(patterns)
@@ -96,7 +97,7 @@ def _list_others(recipe: Recipe, field: str, model_types: list[str]) -> Iterator
 
     config_class = type(recipe.settings)
     for model_type in model_types:
-        if getattr(config_class.sub_configs[field], "__name__", "") == "AutoConfig":
+        if takes_any_type(config_class.sub_configs[field]):
             config = config_class(**{field: AutoConfig.for_model(model_type)})
             yield (
                 f"{config_class.__name__}({field}={model_type})",

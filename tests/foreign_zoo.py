@@ -1,6 +1,6 @@
 """Small models of packages that loradar knows nothing of, with their attention and heads as read in the source.
 
-The packages are those of the extra ``foreign``; a model whose package is not installed is skipped.
+The packages are those of the extra ``foreign``; a model whose package is not installed is skipped, except in CI.
 """
 
 from collections.abc import Callable

@@ -156,9 +156,8 @@ def _targets(survey: Survey, matched: Match, config: AdapterConfig) -> Iterator[
         left[path] -= 1
         yield _Target(path, path + ".base_layer" * left[path], "expert_parameter", name, f"{path}.{name}")
     for named in matched.paths:
-        path, kind = named, _kind(survey.sites[named].module)
-        if kind == "other" and (inner := inner_layer(named, survey)) != named:
-            path, kind = inner, _kind(survey.sites[inner].module)
+        path = inner_layer(named, survey) if _kind(survey.sites[named].module) == "other" else named
+        kind = _kind(survey.sites[path].module)
         if path in bare:
             way_out = "Name it in target_modules or its parameters in target_parameters."
             module = survey.sites[path].module

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import NamedTuple, Self
@@ -99,22 +99,11 @@ class BlockPattern:
             ``None`` if there is none: the blocks are no range, an index is not the number of blocks before it, or
             stacks of different depths are counted from the end.
         """
-        if blocks.is_negated:
+        names, depths = _open_decided(paths, places, blocks.ranges)
+        if blocks.is_negated or not all(depths):
             return None
-        names, depths = list(next(iter(paths)).split(".")), list[int]()
-        positions = [position for position, name in enumerate(names) if name.isdecimal()]
-        for stack, (position, text) in enumerate(zip(positions, blocks.ranges, strict=True)):
-            indices = {path.split(".")[position] for path in paths}
-            if text == ANY and len(indices) == 1:
-                continue
-            known = {places[path][stack] for path in paths}
-            found = {place.first + place.last + 1 for place in known}
-            if indices != {str(place.first) for place in known} or (len(found) > 1 and "-" in text):
-                return None
-            names[position] = ANY
-            depths.append(max(found))
-        starts = range(max(positions[0] - 1, 0), -1, -1)
-        patterns = (cls(tuple(names[start:]), blocks, tuple(depths)) for start in starts)
+        first = next(position for position, name in enumerate(names) if name == ANY or name.isdecimal())
+        patterns = (cls(tuple(names[start:]), blocks, depths) for start in range(max(first - 1, 0), -1, -1))
         return next((pattern for pattern in patterns if {*pattern.list_in(places)} == {*paths}), None)
 
     def __str__(self) -> str:
@@ -159,6 +148,34 @@ class BlockPattern:
     def _fill(self, indices: Iterable[str]) -> str:
         given = iter(indices)
         return ".".join(next(given) if name == ANY else name for name in self.names)
+
+
+def _open_decided(
+    paths: Collection[str], places: Mapping[str, Places], ranges: Sequence[str]
+) -> tuple[list[str], tuple[int, ...]]:
+    """Return the segments of the paths with ``*`` for each index that the ranges decide, and the depths of its stacks.
+
+    An index that all paths share, and no range decides, stays.
+    """
+    names = next(iter(paths)).split(".")
+    positions = [position for position, name in enumerate(names) if name.isdecimal()]
+    depths: list[int] = []
+    for stack, (position, text) in enumerate(zip(positions, ranges, strict=True)):
+        indices = {path.split(".")[position] for path in paths}
+        if text != ANY or len(indices) > 1:
+            names[position] = ANY
+            depths.append(_find_depth(text, indices, {places[path][stack] for path in paths}))
+    return names, tuple(depths)
+
+
+def _find_depth(text: str, indices: Collection[str], known: Collection[Place]) -> int:
+    """Return the number of blocks of the stacks that a range is of, the largest one; 0 if it does not name them.
+
+    An index must be the number of blocks before it, and a range that counts from the end needs stacks of one depth.
+    """
+    depths = {place.first + place.last + 1 for place in known}
+    is_exact = indices == {str(place.first) for place in known} and (len(depths) == 1 or "-" not in text)
+    return max(depths) if is_exact else 0
 
 
 def _is_in(text: str, place: Place) -> bool:

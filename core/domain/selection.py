@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import get_args
 
 from .layers import Layer
@@ -54,8 +55,8 @@ def make_spec(
     Layers that are dead by their place in the stack are named with those of the other blocks and left out by
     ``exclude_blocks``, so that the targets hold at every depth.
     """
-    apart = _find_apart(choice, layers) if get_method(choice.family).exclusion else {}
-    choice = choice.including({path for paths in apart.values() for path in paths}, layers) if apart else choice
+    apart = _find_apart(choice, layers)
+    choice = choice.including({*chain.from_iterable(apart.values())}, layers)
     modules = [layer.path for layer in choice.ordered if layer.kind != "expert_parameter"]
     experts = [layer.path for layer in choice.ordered if layer.kind == "expert_parameter"]
     targets: Targets | None = None
@@ -80,7 +81,12 @@ def make_spec(
 
 
 def _find_apart(choice: Choice, layers: Sequence[Layer]) -> dict[BlockPattern, tuple[str, ...]]:
-    """Return the dead layers that differ from layers of the choice in their blocks alone, by the blocks they are in."""
+    """Return the dead layers that differ from layers of the choice in their blocks alone, by the blocks they are in.
+
+    There are none for a method that cannot exclude layers.
+    """
+    if not get_method(choice.family).exclusion:
+        return {}
     chosen = {pattern_of(layer.path) for layer in choice.layers if layer.kind != "expert_parameter"}
     dead: dict[tuple[str, str], list[str]] = defaultdict(list)
     for layer in layers:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ...domain.architectures import ModelPart, is_composite
+from ..sources.loading import takes_any_type
 from .model_facts import ModelFacts, SubModel, is_configuration
 
 ENDING = "_config"
@@ -47,7 +48,7 @@ def _describe(
     """Return the part that a field describes, with the model it describes where that is found."""
     name = field.removesuffix(ENDING) or field
     declared = _declared(config).get(field)
-    is_free = declared is None or getattr(declared, "__name__", "") == "AutoConfig"
+    is_free = declared is None or takes_any_type(declared)
     sub = _find_model(name, value, inside)
     if sub is None:
         return ModelPart(name, value.model_type, is_free)

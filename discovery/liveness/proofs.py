@@ -3,7 +3,7 @@
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -81,6 +81,10 @@ class Proof:
         return sum(pattern not in seen for pattern in patterns)
 
 
+Deepen = Callable[[], Iterable[SmallBuild]]
+"""Makes a small build with more blocks."""
+
+
 # --- made on a small build --------------------------------------------------------------------------------------------
 
 
@@ -89,32 +93,37 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
 
     If there is no build at all, the proof has the reason and no verdict.
     """
-    best: Proof | None = None
-    deepen: Callable[[], Iterable[SmallBuild]] = tuple
-    hopeless: set[str] = set()  # scales at which nothing ran: deeper builds will not run either
-    started = time.monotonic()
+    best: tuple[Proof, Deepen] | None = None
+    is_late = False
     try:
-        for build in islice((build for build in builds if build.scale not in hopeless), MOST_BUILDS):
-            proof = _prove_once(build, mergeable)
-            if all(verdict.live is None for verdict in proof.verdicts.values()):
-                hopeless.add(build.scale)
-            if best is None or proof.count_open(mergeable) < best.count_open(mergeable):
-                best, deepen = proof, build.deepen
-            if not best.count_open(mergeable):
-                break
-            if time.monotonic() > started + PATIENCE:
-                best = replace(best, is_cut_short=True)
-                break
+        for proof, deepen, is_last in _prove_each(builds, mergeable):
+            is_late |= is_last
+            best = min(best or (proof, deepen), (proof, deepen), key=lambda tried: tried[0].count_open(mergeable))
     except (ScanFailed, MemoryError, RuntimeError) as error:  # torch raises the last where memory is short
-        return best or Proof(str(error).partition("\n")[0], {})
+        return best[0] if best else Proof(str(error).partition("\n")[0], {})
     if best is None:
         return Proof("nothing to build", {})
-    return replace(best, deeper=_prove_deeper(deepen, mergeable)) if _list_divided([best.verdicts]) else best
+    proof, deepen = best
+    deeper = _prove_deeper(deepen, mergeable) if _list_divided([proof.verdicts]) else ()
+    return replace(proof, deeper=deeper, is_cut_short=proof.is_cut_short or is_late)
 
 
-def _prove_deeper(
-    deepen: Callable[[], Iterable[SmallBuild]], mergeable: Collection[str]
-) -> tuple[Mapping[str, Verdict], ...]:
+def _prove_each(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Iterator[tuple[Proof, Deepen, bool]]:
+    """Yield the proofs on builds until one leaves nothing open, or time is up, which the last value states."""
+    hopeless: set[str] = set()  # scales at which nothing ran: deeper builds will not run either
+    started = time.monotonic()
+    for build in islice((build for build in builds if build.scale not in hopeless), MOST_BUILDS):
+        proof = _prove_once(build, mergeable)
+        is_open = proof.count_open(mergeable) > 0
+        is_late = is_open and time.monotonic() > started + PATIENCE
+        yield proof, build.deepen, is_late
+        if is_late or not is_open:
+            return
+        if all(verdict.live is None for verdict in proof.verdicts.values()):
+            hopeless.add(build.scale)
+
+
+def _prove_deeper(deepen: Deepen, mergeable: Collection[str]) -> tuple[Mapping[str, Verdict], ...]:
     """Return the verdicts on deeper builds, as far as memory suffices."""
     found: list[Mapping[str, Verdict]] = []
     with suppress(MemoryError, RuntimeError):  # torch raises the last where memory is short
@@ -297,32 +306,35 @@ def _judge_by_place(layers: Collection[Layer], proof: Proof) -> dict[str, Verdic
     """Return verdicts on the layers of patterns with live and dead ones: by their places in the stacks around them."""
     builds = [proof.verdicts, *proof.deeper]
     divided = _list_divided(builds)
-    if not divided:
-        return {}
-    places_in = [find_places(build) for build in builds]
-    places = find_places([layer.path for layer in layers])
+    places = find_places([layer.path for layer in layers]) if divided else {}
     found: dict[str, Verdict] = {}
     for pattern in divided:
-        seen: list[dict[Places, bool]] = []
-        reasons: dict[bool, Verdict] = {}
-        for build, place_of in zip(builds, places_in, strict=True):
-            verdicts = {path: verdict for path, verdict in build.items() if _open_indices(path) == pattern}
-            reasons |= {not verdict.live: verdict for verdict in verdicts.values() if verdict.live is not None}
-            seen.append({place_of[path]: not v.live for path, v in verdicts.items() if v.live is not None})
-        relation = relate(seen)
-        same = {place: is_dead for build in seen for place, is_dead in build.items()}
-        dead, known = relation.blocks, reasons
-        if dead is not None:
-            known = {
-                True: replace(reasons[True], blocks=str(dead)),
-                False: replace(reasons[False], blocks=str(dead.complement())),
-            }
-        for layer in layers:
-            if _open_indices(layer.path) == pattern:
-                place = places[layer.path]
-                is_dead = same.get(place, relation.is_dead(place))
-                found[layer.path] = UNSETTLED if is_dead is None else known[is_dead]
+        seen = [_verdicts_by_place(build, pattern) for build in builds]
+        wanted = {path: place for path, place in places.items() if _open_indices(path) == pattern}
+        found |= _relate_verdicts(seen, wanted)
     return found
+
+
+def _verdicts_by_place(build: Mapping[str, Verdict], pattern: str) -> dict[Places, Verdict]:
+    """Return the verdicts of a build on a pattern's layers, without open ones."""
+    places = find_places(build)
+    verdicts = {path: verdict for path, verdict in build.items() if verdict.live is not None}
+    return {places[path]: verdict for path, verdict in verdicts.items() if _open_indices(path) == pattern}
+
+
+def _relate_verdicts(seen: Sequence[Mapping[Places, Verdict]], wanted: Mapping[str, Places]) -> dict[str, Verdict]:
+    """Return the verdicts on layers of a pattern by those at their places in several builds.
+
+    A place that a build has gets the verdict of the last such build; any other the one that follows from its blocks.
+    """
+    relation = relate([{place: not verdict.live for place, verdict in build.items()} for build in seen])
+    same = {place: not verdict.live for build in seen for place, verdict in build.items()}
+    known = {not verdict.live: verdict for build in seen for verdict in build.values()}
+    if relation.blocks is not None:
+        blocks = {True: relation.blocks, False: relation.blocks.complement()}
+        known = {is_dead: replace(verdict, blocks=str(blocks[is_dead])) for is_dead, verdict in known.items()}
+    judged = {path: same.get(place, relation.is_dead(place)) for path, place in wanted.items()}
+    return {path: UNSETTLED if is_dead is None else known[is_dead] for path, is_dead in judged.items()}
 
 
 def _open_indices(path: str) -> str:

@@ -21,7 +21,8 @@ def why_not_exported(model_type: str) -> str | None:
 
     if model_type not in list_names():
         return None
-    free = sorted(_list_free(CONFIG_MAPPING[model_type]))
+    declared = getattr(CONFIG_MAPPING[model_type], "sub_configs", None) or {}
+    free = sorted(field for field, kind in declared.items() if takes_any_type(kind))
     if free:
         return f"its layers depend on the models that its configuration names ({', '.join(free)})"
     if model_type not in _list_loaded():
@@ -29,10 +30,9 @@ def why_not_exported(model_type: str) -> str | None:
     return None
 
 
-def _list_free(config_class: type) -> list[str]:
-    """Return the fields of a configuration that take a configuration of any type."""
-    declared = getattr(config_class, "sub_configs", None) or {}
-    return [field for field, kind in declared.items() if getattr(kind, "__name__", "") == "AutoConfig"]
+def takes_any_type(declared: object) -> bool:
+    """Return whether a field of a configuration, declared with this class, takes a configuration of any type."""
+    return getattr(declared, "__name__", "") == "AutoConfig"
 
 
 def list_classes(config_class: "type[PreTrainedConfig]") -> "list[type[PreTrainedModel]]":

@@ -1,4 +1,4 @@
-"""Look up the mapping of a composite architecture for the make-up asked for."""
+"""Look up the mapping of a composite architecture for a given make-up."""
 
 import json
 from collections.abc import Mapping as Values

@@ -107,15 +107,14 @@ class Exchange:
 
     @property
     def doubts(self) -> Iterator[str]:
-        """What the layers of the part may be beside those of the new model alone, in words."""
-        if self.default is not None:
-            alone = {slot.pattern for slot in self.default.place(self.default.slots, self.part)}
-            there = {slot.pattern for slot in self.before}
-            added, missing = sorted(there - alone), sorted(alone - there)
-            if added:
-                yield f"the default model has layers there that it has not alone, such as {list_some(added, 2)}"
-            if missing:
-                yield f"the default model lacks layers there ({self.part.class_name}): {list_some(missing, 2)}"
+        """The ways in which the layers of the part may differ from those of the new model alone, in words."""
+        placed = self.default.place(self.default.slots, self.part) if self.default else self.before
+        alone, there = ({slot.pattern for slot in slots} for slots in (placed, self.before))
+        added, missing = sorted(there - alone), sorted(alone - there)
+        if added:
+            yield f"the default model has layers there that it has not alone, such as {list_some(added, 2)}"
+        if missing:
+            yield f"the default model lacks layers there ({self.part.class_name}): {list_some(missing, 2)}"
         check = self.model.mapping.verification if self.model.mapping else None
         stated = sum(count for kinds in check.counts.values() for count in kinds.values()) if check else 0
         whole = sum(slot.count for slot in self.model.matched)
@@ -129,7 +128,7 @@ class Composition:
 
     Attributes:
         whole: The architecture with its default make-up.
-        parts: The parts of the make-up asked for.
+        parts: The parts of the requested make-up.
         exchanges: The parts that differ.
     """
 
