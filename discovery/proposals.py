@@ -8,7 +8,7 @@ from functools import partial
 from ..data import read_facts
 from ..domain.layers import Blocks, Layer
 from ..domain.methods import get_family, get_method
-from ..domain.patterns import pattern_of
+from ..domain.patterns import list_prefixes, pattern_of
 from ..domain.scans import Proposal
 from ..domain.selection import Choice, count_fixed, count_gains, count_per_rank, make_spec
 from ..domain.targets import Formula
@@ -312,9 +312,7 @@ def find_savable(path: str, facts: ModelFacts) -> str:
 
     The latter holds no base model and is not a mere container.
     """
-    segments = path.split(".")
-    prefixes = [".".join(segments[:end]) for end in range(1, len(segments) + 1)]
-    savable = [prefix for prefix in prefixes if prefix not in facts.containers]
+    savable = [prefix for prefix in list_prefixes(path) if prefix not in facts.containers]
     declared = (prefix for prefix in savable if any(is_below(prefix, head) for head in facts.task_heads))
     bases = [model.base_path for model in facts.sub_models]
     alone = (prefix for prefix in savable if bases and not any(is_below(base, prefix) for base in bases))

@@ -150,10 +150,11 @@ def _pack_proposal(
 
 def count_matches(spec: TargetSpec, slots: Sequence[Slot]) -> Counts:
     """Return the layers each target matches, by kind, if it matches each slot whole or not at all."""
-    return _sum_matches(spec, _match(spec, slots), slots)
+    return _sum_matches(spec, find_targets(spec, slots), slots)
 
 
-def _match(spec: TargetSpec, slots: Iterable[Slot]) -> Matched:
+def find_targets(spec: TargetSpec, slots: Iterable[Slot]) -> Matched:
+    """Return the target that matches the first layer of each slot, or ``None``; blocks left alone match none."""
     modules, parameters = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.target_parameters or ())
     excluded = TargetMatcher(spec.exclude_modules or ())
     left_out = [BlockPattern.parse(text) for text in spec.exclude_blocks or ()]
@@ -193,7 +194,7 @@ class _Structure:
     def count_matches(self, spec: TargetSpec, slots: Sequence[Slot]) -> Counts:
         """Count as ``count_matches``; each spec is matched with the slots once."""
         if spec not in self.matched:
-            self.matched[spec] = _match(spec, slots)
+            self.matched[spec] = find_targets(spec, slots)
         return _sum_matches(spec, self.matched[spec], slots)
 
 

@@ -64,15 +64,16 @@ def name_with_exclusion(wanted: Collection[str], module_paths: Sequence[str]) ->
 
 def _name_parts(unwanted: Collection[str], wanted: Iterable[str]) -> str:
     """Return a regex of the largest parts that contain unwanted modules and no wanted one; empty if there is none."""
-    needed = {part for path in wanted for part in _parts(path)}
-    parts = dict.fromkeys(next((part for part in _parts(path) if part not in needed), path) for path in unwanted)
+    needed = {part for path in wanted for part in list_prefixes(path)}
+    parts = dict.fromkeys(next((part for part in list_prefixes(path) if part not in needed), path) for path in unwanted)
     if any(part.rpartition(".")[2].isdecimal() for part in parts):
         return ""
     named = _either(tuple(map(re.escape, parts)))
     return named + (r"(?:\..*)?" if parts.keys() & set(unwanted) else r"\..*")
 
 
-def _parts(path: str) -> list[str]:
+def list_prefixes(path: str) -> list[str]:
+    """Return the paths of the modules around a module, the outermost first, and its own."""
     segments = path.split(".")
     return [".".join(segments[:end]) for end in range(1, len(segments) + 1)]
 

@@ -9,15 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ...catalog.lines import count_matches
+from ...catalog.lines import count_matches, find_targets
 from ...domain.architectures import ModelPart
 from ...domain.layers import Layer, Slot
 from ...domain.mappings import Mapping, Verification
 from ...domain.methods import get_method
-from ...domain.patterns import OPEN
-from ...domain.places import BlockPattern
+from ...domain.patterns import OPEN, list_prefixes
 from ...domain.selection import ROLE_ORDER, Choice, make_spec
-from ...domain.targets import Formula, TargetSpec, find_hits
+from ...domain.targets import Formula, TargetSpec
 from ...domain.vocabulary import Role, Status, Tower, count_layers, describe_slot, list_some
 from ..db.encoding import digest_of
 from .make_up import describe_make_up
@@ -200,10 +199,9 @@ def compose(composition: Composition) -> Mapping | None:
 
 def match_slots(spec: TargetSpec, slots: Iterable[Slot]) -> tuple[Slot, ...]:
     """Return the slots a spec matches, judged by the first layer of each and by the blocks it leaves out."""
-    left_out = [BlockPattern.parse(text) for text in spec.exclude_blocks or ()]
-    slots = [slot for slot in slots if not any(each.is_of(slot.pattern, slot.blocks) for each in left_out)]
-    matched = {layer.path for layer in find_hits(replace(spec, exclude_blocks=None), map(as_layer, slots))}
-    return tuple(slot for slot in slots if as_layer(slot).path in matched)
+    slots = tuple(slots)
+    targets = zip(slots, find_targets(spec, slots), strict=True)
+    return tuple(slot for slot, target in targets if target is not None)
 
 
 def as_layer(slot: Slot) -> Layer:
@@ -226,7 +224,9 @@ def _name_targets(composition: Composition, whole: Mapping) -> TargetSpec:
         feedforward=tuple(layer for layer in layers if layer.path in fed_paths),
     )
     every = [as_layer(slot) for slot in composition.slots]
-    modules = dict.fromkeys(path for layer in every if layer.kind != "expert_parameter" for path in _above(layer.path))
+    modules = dict.fromkeys(
+        path for layer in every if layer.kind != "expert_parameter" for path in list_prefixes(layer.path)
+    )
     parameters = dict.fromkeys(layer.path for layer in every if layer.kind == "expert_parameter")
     spec = make_spec(choice, layers, tuple(modules), tuple(parameters), _list_saved(composition, whole))
     stated = [
@@ -241,12 +241,6 @@ def _find_fed(model: Model, slots: Iterable[Slot]) -> tuple[Slot, ...]:
     """Return the slots that IA3 scales at the input."""
     fed = model.mapping.feedforward_modules if model.mapping else None
     return match_slots(TargetSpec(target_modules=fed), slots) if fed else ()
-
-
-def _above(path: str) -> list[str]:
-    """Return a path and the paths of the modules around it."""
-    segments = path.split(".")
-    return [".".join(segments[:end]) for end in range(1, len(segments) + 1)]
 
 
 def _list_saved(composition: Composition, whole: Mapping) -> tuple[str, ...]:
