@@ -11,7 +11,7 @@ Crossing = tuple[Tower, Tower]
 
 
 def find_crossings(graph: Graph) -> frozenset[Crossing]:
-    """Return the crossings of one forward; a tower that ran crosses itself, and a projector passes on what it reads."""
+    """Return the crossings of one forward: a tower that ran crosses itself, and a projector counts as its source."""
     above: list[frozenset[Tower]] = []
     crossings = set[Crossing]()
     for origin, layer in zip(graph.flow.origins, graph.records, strict=True):

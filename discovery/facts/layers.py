@@ -123,7 +123,7 @@ def list_layers(model: nn.Module, sites: Iterable[Site] | None = None) -> tuple[
 
 
 def _explain_misfit(site: Site, kind: Kind, name: str, attention: nn.Module | None) -> str | None:
-    """Return why no adapter is proposed for a layer, whatever its role; ``None`` if there is no such reason."""
+    """Return why no adapter is proposed for a layer in any role; ``None`` if there is no such reason."""
     module = site.module
     if kind == "expert_parameter":
         if not is_stack(module._parameters[name]):

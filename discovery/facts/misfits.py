@@ -1,4 +1,4 @@
-"""Misfits: the layers no adapter fits, with the reason; one predicate for what is proposed and what is injected."""
+"""Find the layers that no adapter fits, with the reason: one predicate for proposals and injection."""
 
 import ast
 import inspect

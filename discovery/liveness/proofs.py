@@ -292,7 +292,7 @@ def _is_size(value: object) -> bool:
 def apply_proof(layers: Iterable[Layer], proof: Proof) -> tuple[Layer, ...]:
     """Return the layers of the full model with the verdicts of a proof; liveness outranks every other evidence."""
     known = tuple(layers)
-    by_place = _judge_by_place(known, proof)
+    by_place = _decide_by_place(known, proof)
     by_pattern: dict[str, list[Verdict]] = defaultdict(list)
     for path, verdict in proof.verdicts.items():
         by_pattern[_open_indices(path)].append(verdict)
@@ -302,7 +302,7 @@ def apply_proof(layers: Iterable[Layer], proof: Proof) -> tuple[Layer, ...]:
     )
 
 
-def _judge_by_place(layers: Collection[Layer], proof: Proof) -> dict[str, Verdict]:
+def _decide_by_place(layers: Collection[Layer], proof: Proof) -> dict[str, Verdict]:
     """Return verdicts on the layers of patterns with live and dead ones: by their places in the stacks around them."""
     builds = [proof.verdicts, *proof.deeper]
     divided = _list_divided(builds)
@@ -333,8 +333,8 @@ def _relate_verdicts(seen: Sequence[Mapping[Places, Verdict]], wanted: Mapping[s
     if relation.blocks is not None:
         blocks = {True: relation.blocks, False: relation.blocks.complement()}
         known = {is_dead: replace(verdict, blocks=str(blocks[is_dead])) for is_dead, verdict in known.items()}
-    judged = {path: same.get(place, relation.is_dead(place)) for path, place in wanted.items()}
-    return {path: UNSETTLED if is_dead is None else known[is_dead] for path, is_dead in judged.items()}
+    decided = {path: same.get(place, relation.is_dead(place)) for path, place in wanted.items()}
+    return {path: UNSETTLED if is_dead is None else known[is_dead] for path, is_dead in decided.items()}
 
 
 def _open_indices(path: str) -> str:

@@ -265,7 +265,7 @@ def _describe_matched(matched: Iterable[Slot]) -> Iterator[str]:
 
 
 def _explain(composition: Composition) -> Iterator[str]:
-    """Yield where the layers come from, what they hold for, and what is not certain about them."""
+    """Yield the origin of the layers, the ways in which they may differ, and the make-up they hold for."""
     for exchange in composition.exchanges:
         adapted = "adapted as there" if exchange in composition.adapted else "left alone, as the default model there"
         yield f"{exchange.says}, under {exchange.part.prefix}: {adapted}"

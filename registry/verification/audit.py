@@ -102,7 +102,7 @@ class Audit:
 
 
 def _without_unmatched(mapping: Mapping, check: Verification) -> TargetSpec | None:
-    """Return an entry without the targets that match nothing, if that mends it: the rest is what it meant."""
+    """Return an entry without the targets that match nothing, if it has no other defect."""
     targets = mapping.target_modules
     if not isinstance(targets, tuple) or check.status != "partial":
         return None
