@@ -142,7 +142,10 @@ class Question(BaseModel):
     library: Library = "transformers"
     library_version: str | None = Field(default=None, pattern=LOOKUP_PATTERN, max_length=64)
     parts: dict[PartField, PartField] = Field(
-        default={}, max_length=MOST_PARTS, description="Models in a composite one: types by the names of its parts"
+        default={},
+        max_length=MOST_PARTS,
+        description="Models in a composite one: types by the names of its parts",
+        json_schema_extra={"additionalProperties": False},  # those that do not match the pattern of names
     )
 
 

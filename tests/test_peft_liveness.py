@@ -60,12 +60,11 @@ class Watcher:
                 sum((output.float() * torch.randn_like(output.float())).sum() for output in outputs).backward()
         self.live |= {name for name, p in self.factors.items() if p.grad is not None and p.grad.abs().max() > 0}
 
-    def dead(self, experts):
-        """The factors that learnt nothing; of experts, which need not all get a token, the patterns of them."""
+    def dead(self, *, by_place):
+        """The patterns of factors none of which learnt anything; single factors where a layer's place decides."""
         learnt = defaultdict(bool)
         for name in self.factors:
-            pattern = pattern_of(name)
-            learnt[pattern if pattern.startswith(experts) else name] |= name in self.live
+            learnt[name if by_place else pattern_of(name)] |= name in self.live
         return sorted(name for name, is_live in learnt.items() if not is_live)
 
 
@@ -82,8 +81,8 @@ def injected(build, spec):
     return peft.inject_adapter_in_model(config, build.model)
 
 
-def tried(build, model, experts):
-    """Return the dead factors of one build that peft has adapted."""
+def tried(build, model, *, by_place):
+    """Return the dead factors of one build that peft has adapted, or their patterns."""
     torch.manual_seed(0)
     if build.input_size:
         model.__dict__["pretrained_cfg"] = {"input_size": build.input_size}
@@ -91,28 +90,29 @@ def tried(build, model, experts):
     assert watcher.factors
     quiet(model)
     compute_model(model, watcher)
-    return watcher.dead(experts)
+    return watcher.dead(by_place=by_place)
 
 
-def dead_under_peft(reference, spec, experts):
+def dead_under_peft(reference, spec):
     """Return the dead factors on the build that shows the fewest, and on the same build with more blocks.
 
     ``None`` if peft refuses every build.
     """
-    least, deepen = None, tuple
+    least, deepen, by_place = None, tuple, spec.exclude_blocks is not None
     for build in islice(small_builds(reference, list_layers(sources.build(reference))), BUILDS):
         try:
             model = injected(build, spec)
         except REFUSALS:  # the injection alone: what fails afterwards fails the test
             continue
-        dead = tried(build, model, experts)
+        dead = tried(build, model, by_place=by_place)
         if least is None or len(dead) < len(least):
             least, deepen = dead, build.deepen
         if not dead:
             break
-    if least is None or spec.exclude_blocks is None:
+    if least is None or not by_place:
         return least
-    return least + [dead for build in deepen() for dead in tried(build, injected(build, spec), experts)]
+    deeper = (tried(build, injected(build, spec), by_place=True) for build in deepen())
+    return least + [dead for each in deeper for dead in each]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -120,8 +120,7 @@ def dead_under_peft(reference, spec, experts):
 def test_peft_s_adapters_learn_where_the_catalog_says_live(entry):
     """0 dead layers in any proposal called live."""
     reference = Reference.parse(entry.architecture.reference)
-    experts = tuple(slot.pattern.rpartition(".")[0] for slot in entry.slots if slot.role.startswith("expert."))
-    found = {p.preset: dead_under_peft(reference, p.spec, experts) for p in live_proposals(entry)}
+    found = {p.preset: dead_under_peft(reference, p.spec) for p in live_proposals(entry)}
     if all(dead is None for dead in found.values()):
         pytest.skip(f"peft refuses every proposal for {reference}")
     assert not {preset: dead for preset, dead in found.items() if dead}

@@ -22,6 +22,7 @@ def run(capsys):
     """Return a function that runs a command and returns (exit code, standard output, standard error)."""
 
     def run_command(*arguments):
+        capsys.readouterr()  # a registry that is prepared slowly reports it while the fixtures run
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         printed = capsys.readouterr()
