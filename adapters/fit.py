@@ -97,10 +97,12 @@ class Fit:
     Attributes:
         mapping: The entry with the heads of this model; layers that its architecture does not have are excluded.
         layers: The layers that it matches, with role and evidence from the registry's slots.
+        frozen: What was made anew and stays as it was initialised, in words.
     """
 
     mapping: Mapping
     layers: tuple[Layer, ...]
+    frozen: tuple[str, ...]
 
 
 def fit(entry: Entry, model: nn.Module, static: StaticModel) -> Fit | None:
@@ -125,9 +127,10 @@ def fit(entry: Entry, model: nn.Module, static: StaticModel) -> Fit | None:
         scanned, own = entry.architecture.architecture, static.facts.architecture
         if not (aligned.are_same and proof_holds(scanned, model, own)):
             return None
-    saved = static.find_saved(aligned.label_ends()) or None
-    named = resolve_blocks(mapping.spec, [layer.path for layer in static.layers])
-    return Fit(replace(mapping, **replace(named, modules_to_save=saved).values), tuple(aligned.describe(matched)))
+    saved = static.find_saved(aligned.label_ends())
+    named = replace(resolve_blocks(mapping.spec, [x.path for x in static.layers]), modules_to_save=saved.names or None)
+    mapping = replace(mapping, **named.values, reasons=(*mapping.reasons, *saved.reasons))
+    return Fit(mapping, tuple(aligned.describe(matched)), saved.frozen)
 
 
 def leave_out(mapping: Mapping, strays: Sequence[str], module_paths: Sequence[str]) -> Mapping:

@@ -303,6 +303,8 @@ def get_peft_model(
     else:
         check_not_adapted(survey_model(model))  # its adapters would look like a misfit of the registry
         decision = decide(model, preset, config.peft_type)
+        for left_out in () if config.modules_to_save else decision.frozen:
+            warnings.warn(left_out, stacklevel=2)
         config = config.with_spec(decision.spec)
     adapted = inject(model, config, adapter_name, expand=expand_shorthand)
     adapted.decision = decision.about([*adapted.targeted_module_names, *adapted.targeted_parameter_names])

@@ -47,6 +47,7 @@ class Decision:
         layers: The layers behind the decision, with role and evidence: those the registry's entry matches, from the
             registry, if it fitted; else those of the scan, of which only the adapted ones are kept after the
             injection; empty for targets given.
+        frozen: What was made anew around the pretrained model and is neither adapted nor saved, in words.
     """
 
     step: Step
@@ -54,6 +55,7 @@ class Decision:
     says: str
     reasons: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
+    frozen: tuple[str, ...] = ()
 
     def about(self, paths: Collection[str]) -> Self:
         """Return the decision with the layers at these paths alone."""
@@ -92,7 +94,8 @@ def decide_unscanned(model: nn.Module, preset: str = "default", peft_type: str =
     if fitted is None:
         return None
     mapping = fitted.mapping
-    return Decision("registry", mapping.spec, f"registry entry of {_named(mapping)}", mapping.reasons, fitted.layers)
+    says = f"registry entry of {_named(mapping)}"
+    return Decision("registry", mapping.spec, says, mapping.reasons, fitted.layers, fitted.frozen)
 
 
 def _fit_entry(model: nn.Module, peft_type: str, preset: str) -> Fit | None:
@@ -124,7 +127,7 @@ def decide_for(scan: Scan, peft_type: str = PEFT_TYPE, preset: str = "default") 
     decision = _from_registry(scan, peft_type, preset) or _from_scan(scan, peft_type, preset)
     logger.info("%s: %s", scan.architecture.reference, decision.says)
     named = resolve_blocks(decision.spec, (layer.path for layer in scan.layers))
-    return replace(decision, spec=named, layers=scan.layers)
+    return replace(decision, spec=named, layers=scan.layers, frozen=scan.frozen)
 
 
 def expand_shorthand(model: nn.Module, shorthand: str) -> TargetSpec:

@@ -9,14 +9,19 @@ from dataclasses import replace
 
 from ..domain.layers import Evidence, Layer
 from ..domain.vocabulary import Role, Tower
-from .dataflow import Trace, Verdict
+from .dataflow import Ends, Trace, Verdict
 from .facts.misfits import CALLED_OTHERWISE, OWN_FORWARD
+from .facts.model_facts import ModelFacts
+from .names.heads import label_heads
+from .names.surroundings import PROJECTOR_KINDS
 
 DECLARED: frozenset[Role] = frozenset(
     {"head", "norm", "projector", "embedding.token", "embedding.position", "embedding.patch"}
 )
 """Roles a model declares by its structure; the dataflow of a head looks like a feed-forward network."""
 
+INNER = ("attention.", "mixer.", "moe.", "expert.")
+RETURNED = "it leads to what the model returns"
 NAMED_FOR = ("attention.", "mixer.", "mlp.")
 
 
@@ -25,6 +30,39 @@ def merge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
     verdicts = _find_verdicts(layers, trace)
     taken = {(layer.block, verdicts[layer.path][0]) for layer in layers if layer.path in verdicts}
     return tuple(_merge_layer(x, verdicts.get(x.path) or demote_if_taken(x, taken, trace), trace) for x in layers)
+
+
+def settle_heads(layers: tuple[Layer, ...], ends: Ends, facts: ModelFacts) -> tuple[Layer, ...]:
+    """Return the layers with the heads that the forward shows: those of a user's own module.
+
+    Around a model of a library each layer that leads to the output is one; elsewhere only those that write it, because
+    nothing shows which others were made anew. A library's task model without a head puts it into its base model.
+    """
+    if facts.library_models:
+        return tuple(_settle_fresh(layer, ends) if facts.is_fresh(layer.path) else layer for layer in layers)
+    is_headless = facts.has_base and not any(layer.role == "head" for layer in layers)
+    if not is_headless and (facts.architecture.library != "torch" or facts.sub_models):
+        return layers
+    found = [x for x in layers if x.path in ends.returned and x.kind in PROJECTOR_KINDS and not _is_inner(x)]
+    is_whole = all(x.path in ends.returned or x.kind not in PROJECTOR_KINDS for x in layers)
+    return layers if is_whole else label_heads(layers, found, RETURNED, "dataflow")
+
+
+def _settle_fresh(layer: Layer, ends: Ends) -> Layer:
+    """Return a layer made anew as a head if the model returns what it writes, and as none if it leads into blocks."""
+    if layer.kind not in PROJECTOR_KINDS or _is_inner(layer):
+        return layer
+    if layer.path not in ends.entering:
+        is_end = layer.role == "head" or (layer.path in ends.returned and not layer.depth)
+        return label_heads((layer,), (layer,), RETURNED, "dataflow")[0] if is_end else layer
+    if layer.role != "head":
+        return layer
+    return replace(layer, role="other", evidence=(Evidence("dataflow", "it leads into the blocks"), *layer.evidence))
+
+
+def _is_inner(layer: Layer) -> bool:
+    """Return whether a layer is known to be no head, even if the model returns what it writes; a name is no proof."""
+    return layer.role.startswith(INNER) and layer.evidence[0].by != "names"
 
 
 def demote_if_taken(layer: Layer, taken: set[tuple[str | None, Role]], trace: Trace) -> Verdict | None:

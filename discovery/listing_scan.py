@@ -25,8 +25,10 @@ from .facts.towers import TowerMap, is_below, list_prefixes
 from .fingerprint import fingerprint
 from .focus import UNLISTED, Focus
 from .names.lexicon import load_lexicon, words_of
-from .names.static_roles import Surroundings, label_layers
-from .proposals import ADAPTABLE_KINDS, Subject, propose_all, saved_heads
+from .names.static_roles import label_layers
+from .names.surroundings import Surroundings
+from .proposals import ADAPTABLE_KINDS, Subject, propose_all
+from .saved_modules import find_saved
 from .scanner import make_slots
 
 HOW = (
@@ -64,14 +66,14 @@ def scan_listing(architecture: Architecture, layers: Sequence[ListedLayer]) -> S
     if not any(layer.kind in ADAPTABLE_KINDS for layer in labelled):
         message = f"None of the {len(layers)} layers listed is one an adapter could sit on."
         raise NoAdaptableLayers(message, reference=architecture.reference)
-    saved = saved_heads(labelled, facts)
+    saved = find_saved(labelled, facts, listing.module_paths)
     subject = Subject(
         layers=labelled,
         module_paths=listing.module_paths,
         parameter_paths=tuple(x.path if x.kind == "expert_parameter" else f"{x.path}.weight" for x in labelled),
         norm_sizes={layer.path: layer.shape[0] for layer in labelled if layer.kind == "norm"},
         saved=saved,  # the biases of these heads are not listed
-        saved_parameters=sum(prod(x.shape) for x in labelled if any(is_below(x.path, name) for name in saved)),
+        saved_parameters=sum(prod(x.shape) for x in labelled if any(is_below(x.path, name) for name in saved.names)),
         focus=Focus(UNLISTED),
     )
     return Scan(

@@ -2,20 +2,19 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ..data import read_facts
 from ..domain.layers import Blocks, Layer
 from ..domain.methods import get_family, get_method
-from ..domain.patterns import list_prefixes, pattern_of
+from ..domain.patterns import pattern_of
 from ..domain.scans import Proposal
 from ..domain.selection import Choice, count_fixed, count_gains, count_per_rank, make_spec
 from ..domain.targets import Formula
 from ..domain.vocabulary import CONV_KINDS, RANK, Preset, Role, count_layers, describe_slot
-from .facts.model_facts import ModelFacts
-from .facts.towers import is_below
 from .focus import EVERY_TOWER, Focus, choose_in_each_tower, choose_in_focus, describe_focus
+from .saved_modules import Saved
 
 ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter", "multihead_attention")
 DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")
@@ -49,8 +48,8 @@ class Subject:
         module_paths: Every module path of the model.
         parameter_paths: Every parameter path of the model.
         norm_sizes: Parameters of each norm, its bias included, by path.
-        saved: Paths of heads made anew, to be trained in full.
-        saved_parameters: The number of parameters of those heads.
+        saved: The modules to train in full.
+        saved_parameters: The number of their parameters.
         focus: The towers to adapt.
     """
 
@@ -58,7 +57,7 @@ class Subject:
     module_paths: tuple[str, ...]
     parameter_paths: tuple[str, ...]
     norm_sizes: Mapping[str, int]
-    saved: tuple[str, ...]
+    saved: Saved
     saved_parameters: int
     focus: Focus = EVERY_TOWER
 
@@ -75,7 +74,7 @@ def propose_all(subject: Subject) -> tuple[Proposal, ...]:
         gains = count_gains(choice.layers, subject.parameter_paths)
         fixed = count_fixed(choice, subject.norm_sizes, gains) + subject.saved_parameters
         stacks = describe_expert_stacks(choice.layers, subject.parameter_paths)
-        spec = make_spec(choice, subject.layers, subject.module_paths, subject.parameter_paths, subject.saved)
+        spec = make_spec(choice, subject.layers, subject.module_paths, subject.parameter_paths, subject.saved.names)
         apart = (f"left out at any depth, as no gradient comes there: {text}" for text in spec.exclude_blocks or ())
         proposal = Proposal(
             peft_type=choice.family,
@@ -83,7 +82,7 @@ def propose_all(subject: Subject) -> tuple[Proposal, ...]:
             **spec.values,
             matched=len(choice.layers),
             formula=Formula(count_per_rank(choice, gains), fixed),
-            reasons=(*describe_slots(choice), choice.why, *stacks, *apart, *left_out),
+            reasons=(*describe_slots(choice), choice.why, *stacks, *apart, *left_out, *subject.saved.reasons),
             coverage=blocks.cover(choice.layers),
             reached=blocks.share(choice.layers),
         )
@@ -94,7 +93,7 @@ def propose_all(subject: Subject) -> tuple[Proposal, ...]:
 def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Choice]:
     """Yield the layers of each family, where there are any."""
     # PEFT leaves a layer to modules_to_save if its path has the name of a saved module, anywhere.
-    unsaved = [x for x in subject.layers if not any(f".{name}." in f".{x.path}." for name in subject.saved)]
+    unsaved = [x for x in subject.layers if not any(f".{name}." in f".{x.path}." for name in subject.saved.names)]
     families: list[Callable[[Sequence[Layer]], Choice]] = [
         *(partial(choose_lora, preset=preset) for preset in get_family("LORA").presets),
         choose_ia3,
@@ -102,8 +101,10 @@ def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Cho
         choose_osf,
         choose_beft,
     ]
-    choices = (choose_in_each_tower(candidates, choose) for choose in families)
-    yield from (choice for choice in choices if choice.layers)
+    has_head = any(layer.role == "head" for layer in subject.layers)
+    for choice in (choose_in_each_tower(candidates, choose) for choose in families):
+        if choice.layers:
+            yield choice if has_head else replace(choice, why=choice.why.replace("but the head", "(no head is known)"))
 
 
 # --- the layers that may be adapted -----------------------------------------------------------------------------------
@@ -286,37 +287,6 @@ def choose_beft(layers: Sequence[Layer]) -> Choice:
     method = get_method("BEFT")
     values = tuple(layer for layer in layers if method.fits(layer.kind) and layer.role == "attention.value")
     return Choice("BEFT", values, "the value projections that stand alone (PEFT's convention)")
-
-
-# --- heads trained in full --------------------------------------------------------------------------------------------
-
-
-def saved_heads(layers: Sequence[Layer], facts: ModelFacts) -> tuple[str, ...]:
-    """Return the modules to train in full: heads made anew for a task.
-
-    A head that writes logits over the vocabulary was trained with the model, and so was everything around it: one the
-    model declares, one tied to an embedding, or one as wide as the largest embedding. A name that also ends the path of
-    a container is left out: PEFT's ``modules_to_save`` matches the end of a path, even within a segment, and rejects a
-    list of modules.
-    """
-    vocabulary = max((layer.shape[0] for layer in layers if layer.role == "embedding.token"), default=-1)
-    heads = [layer for layer in layers if layer.role == "head"]
-    if facts.language_heads or any(head.tied_to or head.out_features == vocabulary for head in heads):
-        return ()
-    names = dict.fromkeys(find_savable(head.path, facts) for head in heads)
-    return tuple(n for n in names if not any(path.endswith(n) and path != n for path in facts.containers))
-
-
-def find_savable(path: str, facts: ModelFacts) -> str:
-    """Return the declared head around ``path``, else the outermost module that can be saved in its place.
-
-    The latter holds no base model and is not a mere container.
-    """
-    savable = [prefix for prefix in list_prefixes(path) if prefix not in facts.containers]
-    declared = (prefix for prefix in savable if any(is_below(prefix, head) for head in facts.task_heads))
-    bases = [model.base_path for model in facts.sub_models]
-    alone = (prefix for prefix in savable if bases and not any(is_below(base, prefix) for base in bases))
-    return next(declared, None) or next(alone, path)
 
 
 # --- reasons in words -------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from ..domain.scans import Scan
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
 from ..references import Reference
 from . import sources
-from .dataflow import trace
-from .evidence import list_untraced, merge
+from .dataflow import Trace, trace
+from .evidence import list_untraced, merge, settle_heads
 from .facts.layers import Site, list_layers, walk
 from .facts.model_facts import ModelFacts, collect_facts, is_configuration, read_prompt_facts
 from .facts.parts import list_parts
@@ -25,8 +25,11 @@ from .fingerprint import fingerprint, structure
 from .focus import Focus, find_focus
 from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
 from .meta_run import running
-from .names.static_roles import Surroundings, label_layer, label_layers
-from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all, saved_heads
+from .names.heads import guesses_heads
+from .names.static_roles import label_layer, label_layers
+from .names.surroundings import Surroundings
+from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all
+from .saved_modules import Saved, find_saved
 from .small_builds import Builds, list_builds
 
 if TYPE_CHECKING:
@@ -104,14 +107,13 @@ def _scan_module(
     if traced is None and method == "dataflow":
         message = f"No forward of {reference} runs. Give example_inputs, or scan it by names."
         raise ScanFailed(message, reference=reference)
-    layers = merge(layers, traced) if traced else layers
-    proof: Proof | None = None
-    if builds:
-        proof = prove_any(builds(layers), {pattern_of(layer.path) for layer in layers if is_adaptable(layer)})
+    layers = _merge_roles(static, layers, traced) if traced else layers
+    proof = _prove(layers, builds) if builds else None
     if recall:
         proof = proof or recall_proof(recall, model, architecture, layers)
     layers = apply_proof(layers, proof) if proof else layers
     untraced = list_untraced(layers)
+    subject = _make_subject(model, static, layers, find_focus(facts, static.towers, traced))
     return Scan(
         architecture=replace(
             architecture,
@@ -122,7 +124,8 @@ def _scan_module(
         layers=layers,
         towers=list_prefixes(static.towers),
         slots=make_slots(layers),
-        proposals=propose_all(_make_subject(model, static, layers, find_focus(facts, static.towers, traced))),
+        proposals=propose_all(subject),
+        frozen=subject.saved.frozen,
         module_paths=module_paths,
         untraced=untraced,
         proof=proof.says if proof else None,
@@ -130,6 +133,19 @@ def _scan_module(
         prompt_facts=read_prompt_facts(facts.configuration, layers),
         parts=list_parts(model, facts),
     )
+
+
+def _prove(layers: tuple[Layer, ...], builds: Builds) -> Proof | None:
+    """Prove the layers that may be adapted, on the first build that has them."""
+    return prove_any(builds(layers), {pattern_of(layer.path) for layer in layers if is_adaptable(layer)})
+
+
+def _merge_roles(static: "StaticModel", layers: tuple[Layer, ...], traced: Trace) -> tuple[Layer, ...]:
+    """Return the layers with the roles of names and trace; heads are not guessed where a forward shows them."""
+    if traced.ends is None:
+        return merge(layers, traced)
+    unguessed = static.label(static.layers) if static.guesses_heads else layers
+    return settle_heads(merge(unguessed, traced), traced.ends, static.facts)
 
 
 def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
@@ -143,20 +159,14 @@ def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
 
 def _make_subject(model: nn.Module, static: "StaticModel", layers: tuple[Layer, ...], focus: Focus) -> Subject:
     """Return the subject of proposals, with the sizes of norms and of the heads to train in full."""
-    names = [
-        f"{site.path}.{name}" if site.path else name
-        for site in static.sites
-        for name, parameter in site.module._parameters.items()
-        if parameter is not None
-    ]
     norms = {layer.path: model.get_submodule(layer.path) for layer in layers if layer.kind == "norm"}
-    saved = saved_heads(layers, static.facts)
+    saved = static.find_saved(layers)
     # PEFT saves every module whose path ends with a name, even within a segment.
-    heads = [module for path, module in model.named_modules() if saved and path.endswith(saved)]
+    heads = [module for path, module in model.named_modules() if saved.names and path.endswith(saved.names)]
     return Subject(
         layers=layers,
         module_paths=static.module_paths,
-        parameter_paths=tuple(names),
+        parameter_paths=static.parameter_paths,
         norm_sizes={path: sum(p.numel() for p in norm.parameters()) for path, norm in norms.items()},
         saved=saved,
         saved_parameters=sum({id(p): p.numel() for head in heads for p in head.parameters()}.values()),
@@ -208,13 +218,28 @@ class StaticModel:
         """Return every layer with the role that names and structure give it."""
         return label_layers(self._around)
 
+    @property
+    def guesses_heads(self) -> bool:
+        """Whether the heads of ``label_all`` are guesses."""
+        return guesses_heads(self._around)
+
     def label(self, layers: Iterable[Layer]) -> tuple[Layer, ...]:
         """Return some of the layers with static roles; the last layer of a custom module is no head yet."""
         return tuple(label_layer(layer, self._around) for layer in layers)
 
-    def find_saved(self, labelled: Iterable[Layer]) -> tuple[str, ...]:
-        """Return the heads to train in full, given every layer that may be a head or a token embedding."""
-        return saved_heads(tuple(labelled), self.facts)
+    def find_saved(self, labelled: Iterable[Layer]) -> Saved:
+        """Return the modules to train in full, given every layer that may be a head or a token embedding."""
+        return find_saved(tuple(labelled), self.facts, self.module_paths, self.parameter_paths)
+
+    @cached_property
+    def parameter_paths(self) -> tuple[str, ...]:
+        """Every parameter path of the model."""
+        return tuple(
+            f"{site.path}.{name}" if site.path else name
+            for site in self.sites
+            for name, parameter in site.module._parameters.items()
+            if parameter is not None
+        )
 
 
 def read_model(model: nn.Module) -> StaticModel:

@@ -87,6 +87,8 @@ class Scan:
     proposals: tuple[Proposal, ...]
     parts: tuple[ModelPart, ...] = ()
     """The models inside it, if its configuration leaves the type of one free; else empty."""
+    frozen: tuple[str, ...] = ()
+    """What was made anew around the pretrained model and is neither adapted nor saved, in words."""
     module_paths: tuple[str, ...] = field(default=(), repr=False, metadata={"exclude": True})
     """Every module path of the model, which target specs are matched against; not part of the JSON form."""
     variants: tuple[Variant, ...] = field(default=(), repr=False, metadata={"exclude": True})

@@ -4,7 +4,8 @@ Each step is one function: ``trace`` (a model) -> ``Recorder`` (a ``Tape`` of op
 sources) -> ``Graph`` (the flow with the layers) -> ``vote_on_roles`` and ``find_layouts``.
 """
 
+from .ends import Ends
 from .graph import Verdict
 from .roles import Trace, trace
 
-__all__ = ["Trace", "Verdict", "trace"]
+__all__ = ["Ends", "Trace", "Verdict", "trace"]

@@ -153,11 +153,27 @@ class Graph:
         """Return lists of ``size`` modules, or stacks of ``size`` matrices, in the nearest module around a router."""
         around = path.rpartition(".")[0]
         for _ in range(3):
-            experts = {other for other in self.sized_lists.get(size, ()) if around and is_below(other, around)}
+            lists = (other for other in self.sized_lists.get(size, ()) if around and is_below(other, around))
+            experts = {path for path in lists if not self._reads_apart(path)}
             if experts:
                 return frozenset(experts)
             around = around.rpartition(".")[0]
         return frozenset()
+
+    def _reads_apart(self, modules: str) -> bool:
+        """Return whether the members of a list read nothing in common, so that none stands for another.
+
+        Experts share their input; the heads of a detector, one for each of its layers, do not.
+        """
+        reads: dict[str, set[int]] = defaultdict(set)
+        for number, origin in enumerate(self.flow.origins):
+            layer = self.records[number]
+            if layer is not None and layer.path.startswith(f"{modules}.") and layer.kind != "expert_parameter":
+                member = layer.path[len(modules) + 1 :].partition(".")[0]
+                inside = f"{modules}.{member}."
+                sources = {source for reads_ in origin.reads for source, _ in reads_}
+                reads[member] |= {s for s in sources if not (x := self.records[s]) or not x.path.startswith(inside)}
+        return len(reads) > 1 and sum(map(len, reads.values())) == len(set[int]().union(*reads.values()))
 
     @cached_property
     def sized_lists(self) -> dict[int, set[str]]:

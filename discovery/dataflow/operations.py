@@ -75,6 +75,7 @@ class Tape:
         pairs: Paths of the ``nn.MultiheadAttention`` modules that took a query and returned a pair, as PyTorch's does.
         direct_reads: For each parameter read outside its own module's forward, where no adapter runs: the file name and
             line of the code that reads it.
+        returned: Values the whole model returned; empty if only parts of it ran.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Tape:
     called: Counter[str] = field(default_factory=Counter)
     pairs: set[str] = field(default_factory=set)
     direct_reads: dict[tuple[str, str], str] = field(default_factory=dict)
+    returned: set[int] = field(default_factory=set)
 
 
 def contracted(op: Op) -> tuple[int, ...]:

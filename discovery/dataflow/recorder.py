@@ -75,11 +75,16 @@ class Recorder(TorchFunctionMode):
         self._stack.append((self._stack[-1][0] if path is None else path, module))
 
     def leave_module(self, module: nn.Module, arguments: tuple[Any, ...], result: object) -> None:
-        """Pop a module from the stack when its forward ends."""
-        if threading.get_ident() == self._thread and self._stack[-1][1] is module:
-            path, _ = self._stack.pop()
-            if isinstance(module, nn.MultiheadAttention) and _is_called_alike(module, arguments, result):
-                self.tape.pairs.add(path)
+        """Pop a module from the stack when its forward ends; record the values the whole model returns."""
+        if threading.get_ident() != self._thread or self._stack[-1][1] is not module:
+            return
+        path, _ = self._stack.pop()
+        if isinstance(module, nn.MultiheadAttention) and _is_called_alike(module, arguments, result):
+            self.tape.pairs.add(path)
+        if module is self._model:
+            with torch._C.DisableTorchFunction():
+                values = map(self._find, _tensors(result, within_objects=True))
+                self.tape.returned.update(value for value in values if value is not None)
 
     # --- operations ----------------------------------------------------------------------------------------------
 
@@ -205,12 +210,14 @@ def _is_called_alike(attention: nn.Module, arguments: tuple[Any, ...], result: o
     return takes_query and isinstance(result, tuple) and len(result) == 2  # noqa: PLR2004
 
 
-def _tensors(item: Any) -> list[Tensor]:
-    """Return the tensors in arguments or results, in order."""
+def _tensors(item: Any, *, within_objects: bool = False) -> list[Tensor]:
+    """Return the tensors in arguments or results, in order; also those of an object, such as a distribution."""
     if isinstance(item, Tensor):
         return [item]
+    if within_objects and not isinstance(item, dict | tuple | list):
+        return [value for value in getattr(item, "__dict__", {}).values() if isinstance(value, Tensor)]
     parts = item.values() if isinstance(item, dict) else item if isinstance(item, tuple | list) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
+    return [tensor for part in parts for tensor in _tensors(part, within_objects=within_objects)]
 
 
 def _name_of(func: Any) -> str:

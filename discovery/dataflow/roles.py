@@ -18,6 +18,7 @@ from ..facts.towers import is_below
 from ..meta_run.running import Run, run_model
 from .attention import vote_on_attention, vote_on_kernel_attention, vote_on_weighted_values
 from .crossings import Crossing, find_crossings, find_separate
+from .ends import Ends, find_ends, join_ends
 from .feed_forward import vote_on_feed_forward
 from .flow import Effect
 from .follow import follow
@@ -43,6 +44,7 @@ class Trace:
         attentions: For each ``nn.MultiheadAttention`` that ran: whether it read its packed projection and was called
             as PyTorch's is.
         separate: Pairs of towers that ran in one forward, of which the first reads nothing of the second.
+        ends: Where the features that the whole model returns come from; ``None`` if only parts of it ran.
     """
 
     runs: tuple[Run, ...]
@@ -53,6 +55,7 @@ class Trace:
     shared: dict[str, int]
     read_elsewhere: dict[str, SourceRead]
     attentions: dict[str, bool]
+    ends: Ends | None
     separate: frozenset[Crossing] = frozenset()
 
     def verdict(self, path: str) -> Verdict | None:
@@ -79,12 +82,14 @@ def trace(
     votes: dict[str, Counter[Verdict]] = defaultdict(Counter)
     layouts: dict[str, str] = {}
     crossings: list[frozenset[Crossing]] = []
+    ends: list[Ends] = []
     for tape in tapes:
         graph = Graph(follow(tape), by_path, module_paths)
         for path, verdicts in vote_on_roles(graph).items():
             votes[path].update(verdicts)
         layouts |= find_layouts(graph)
         crossings.append(find_crossings(graph))
+        ends += [find_ends(graph)] if tape.returned else []
     direct_reads = (read for tape in tapes for read in tape.direct_reads.items())
     return Trace(
         runs=runs,
@@ -96,6 +101,7 @@ def trace(
         read_elsewhere=inspect_source(model),
         attentions=find_attentions(tapes, layers),
         separate=find_separate(crossings),
+        ends=join_ends(ends) if ends else None,
     )
 
 

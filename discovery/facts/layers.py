@@ -1,6 +1,6 @@
 """The typed layers of a model, and the outline of its parts: facts only, no roles."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -65,6 +65,18 @@ def children_of(site: Site) -> list[Site]:
             block = (path, site.depth + 1) if is_block else (site.block, site.depth)
             children.append(Site(path, child, owner, *block))
     return children
+
+
+def list_aliases(sites: Sequence[Site]) -> dict[str, str]:
+    """Return the first path of each module that stands in a second place, by its path there."""
+    first = {id(site.module): site.path for site in sites}
+    children = (
+        (f"{site.path}.{name}" if site.path else name, child)
+        for site in sites
+        for name, child in site.module._modules.items()
+        if child is not None
+    )
+    return {path: first[id(child)] for path, child in children if first[id(child)] != path}
 
 
 def repeats_blocks(module: nn.Module) -> bool:

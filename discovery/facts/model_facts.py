@@ -19,7 +19,8 @@ from ...domain.architectures import Architecture, PromptFacts
 from ...domain.layers import Layer
 from ...domain.methods import list_fact_names
 from ...domain.vocabulary import Library, Tower
-from .layers import Part, Site, draw_outline, repeats_blocks, walk
+from .layers import Part, Site, draw_outline, list_aliases, repeats_blocks, walk
+from .library_models import find_library_models
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
@@ -68,6 +69,8 @@ class ModelFacts:
         is_vision_library: Whether everything its library holds is a vision model.
         outline: The parts outside the repeated blocks, if several models are inside; else empty.
         configuration: The values of its configuration, by name; empty if it has none.
+        aliases: The first path of each module that stands in a second place, by its path there.
+        library_models: Paths of the outermost models of a library in a user's own module.
     """
 
     architecture: Architecture
@@ -78,6 +81,26 @@ class ModelFacts:
     is_vision_library: bool
     outline: tuple[Part, ...] = ()
     configuration: dict[str, Any] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+    library_models: tuple[str, ...] = ()
+
+    @property
+    def has_base(self) -> bool:
+        """Whether the model is a task model: it stands around a base model."""
+        return bool(self.sub_models) and not self.sub_models[0].path and bool(self.sub_models[0].base_path)
+
+    def list_paths(self, path: str) -> list[str]:
+        """Return a path, and those that it has because a module around it stands in a second place."""
+        others = (f"{alias}{path[len(first) :]}" for alias, first in self.aliases.items() if _is_below(path, first))
+        return [path, *others]
+
+    def is_fresh(self, path: str) -> bool:
+        """Return whether a path stands outside the models of a library in a user's own module."""
+        return bool(self.library_models) and not any(_is_below(path, model) for model in self.library_models)
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return f"{path}.".startswith(f"{prefix}.")
 
 
 def collect_facts(model: nn.Module, sites: Sequence[Site] | None = None) -> ModelFacts:
@@ -96,6 +119,8 @@ def collect_facts(model: nn.Module, sites: Sequence[Site] | None = None) -> Mode
         is_vision_library=architecture.library == "timm",
         outline=draw_outline(model) if is_composite else (),
         configuration=_values(getattr(model, "config", None)),
+        aliases=list_aliases(sites),
+        library_models=find_library_models(sites, [sub_model.path for sub_model in sub_models]),
     )
 
 

@@ -4,98 +4,20 @@ Each rule is one belief: it looks at one layer and its surroundings and returns 
 The first rule that returns a role decides.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 
 from ...domain.layers import Evidence, Layer
 from ...domain.vocabulary import CONV_KINDS, Role
-from ..facts.model_facts import ModelFacts
-from ..facts.towers import TowerMap, is_below
-from .lexicon import PLAIN, Context, context_of, load_lexicon
-
-StaticVerdict = tuple[Role, str, str]
-"""(role, source of the evidence, reason)."""
-
-DENSE_KINDS = ("linear", "transposed_linear")
-PROJECTOR_KINDS = (*DENSE_KINDS, *CONV_KINDS)
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """The facts that a rule may use about where a layer stands.
-
-    Attributes:
-        module_paths: Every module path of the model.
-        layers: Every layer of the model.
-    """
-
-    facts: ModelFacts
-    towers: TowerMap
-    module_paths: tuple[str, ...]
-    layers: tuple[Layer, ...]
-
-    @cached_property
-    def children(self) -> dict[str, set[str]]:
-        """Lower-case names of the children of each module."""
-        children: dict[str, set[str]] = defaultdict(set)
-        for path in (*self.module_paths, *(layer.path for layer in self.layers)):
-            parent, _, name = path.rpartition(".")
-            children[parent].add(name.lower())
-        return dict(children)
-
-    @cached_property
-    def input_sizes(self) -> dict[str, set[int]]:
-        """Input sizes of the layers in each module."""
-        sizes: dict[str, set[int]] = defaultdict(set)
-        for layer in self.layers:
-            if layer.in_features is not None:
-                sizes[layer.path.rpartition(".")[0]].add(layer.in_features)
-        return dict(sizes)
-
-    def siblings(self, layer: Layer) -> frozenset[str]:
-        """Return the lower-case names beside a layer, its own included."""
-        return frozenset(self.children.get(layer.path.rpartition(".")[0], ()))
-
-    def sibling_inputs(self, layer: Layer) -> frozenset[int]:
-        """Return the input sizes of the layers beside a layer, its own included."""
-        return frozenset(self.input_sizes.get(layer.path.rpartition(".")[0], ()))
-
-    @cached_property
-    def has_blocks(self) -> bool:
-        """Whether any layer stands in a repeated block."""
-        return any(layer.depth for layer in self.layers)
-
-    @cached_property
-    def first_convolutions(self) -> frozenset[str]:
-        """Paths of the first convolution of each tower."""
-        first: dict[str, str] = {}
-        for layer in self.layers:
-            if layer.kind in CONV_KINDS:
-                first.setdefault(self.towers.find(layer.path), layer.path)
-        return frozenset(first.values())
-
-    def context(self, layer: Layer) -> Context | None:
-        """Return the context of a layer: by its owner's class, then by its path from the nearest segment outwards."""
-        parents = reversed(layer.path.split(".")[:-1])
-        return context_of((layer.owner, *(segment for segment in parents if not segment.isdecimal())))
-
-    def context_name(self, layer: Layer) -> str:
-        """Return the name of a layer's context, ``plain`` if no known word is around it."""
-        context = self.context(layer)
-        return context.name if context else PLAIN
-
-    def name_and_parent(self, layer: Layer) -> tuple[str, str]:
-        """Return the last two segments of a layer's path that are no indices: its name and its parent's."""
-        segments = [segment for segment in layer.path.split(".") if not segment.isdecimal()] or [layer.path]
-        return segments[-1], segments[-2] if len(segments) > 1 else ""
+from .heads import HEAD_RULES, guess_heads
+from .lexicon import load_lexicon
+from .surroundings import DENSE_KINDS, PROJECTOR_KINDS, StaticVerdict, Surroundings
 
 
 def label_layers(around: Surroundings) -> tuple[Layer, ...]:
     """Return the layers with role, tower and evidence."""
     labelled = tuple(label_layer(layer, around) for layer in around.layers)
-    return last_dense_layer_is_the_head(labelled, around)
+    return guess_heads(labelled, around)
 
 
 def label_layer(layer: Layer, around: Surroundings) -> Layer:
@@ -111,33 +33,6 @@ def norm_normalises(layer: Layer, around: Surroundings) -> StaticVerdict | None:
     """Label a norm by its class."""
     del around
     return ("norm", "structure", f"its class {layer.class_name} normalises") if layer.kind == "norm" else None
-
-
-def declared_head_is_the_head(layer: Layer, around: Surroundings) -> StaticVerdict | None:
-    """Label as head each layer that a model, or a model inside it, declares as output embeddings or classifier."""
-    inside = (model.heads for model in around.facts.sub_models)
-    for path in around.facts.task_heads.union(around.facts.language_heads, *inside):
-        if is_below(layer.path, path):
-            return "head", "structure", f"the model declares {path!r} as its output"
-    return None
-
-
-def beyond_the_base_model_is_the_head(layer: Layer, around: Surroundings) -> StaticVerdict | None:
-    """Label as head each layer outside the base model, because a task model is its base model and a head.
-
-    Applies to models inside the model that declare an output too; a part with a configuration of its own is no head.
-    """
-    owners = [model for model in around.facts.sub_models if is_below(layer.path, model.path)]
-    if not owners or around.towers.find_projector(layer.path) is not None:
-        return None
-    for model in owners:
-        has_base = model.base_path != model.path and is_below(model.base_path, model.path)
-        if model.config_class != owners[-1].config_class or not has_base or is_below(layer.path, model.base_path):
-            continue
-        is_inside = any(other is not model and is_below(model.path, other.path) for other in around.facts.sub_models)
-        if model.heads or model.outputs or not is_inside:
-            return "head", "structure", f"the base model {model.base_path!r} does not hold it"
-    return None
 
 
 def embedding_looks_up(layer: Layer, around: Surroundings) -> StaticVerdict | None:
@@ -218,17 +113,12 @@ def wide_layer_twice_its_reader_is_gate_and_up(layer: Layer, around: Surrounding
 
 def lexicon_knows_the_name(layer: Layer, around: Surroundings) -> StaticVerdict | None:
     """Look the layer's name up in the lexicon; a bare wrapper is looked up by its parent's name first."""
-    if layer.kind == "other":
+    found = around.find_belief(layer)
+    if found is None:
         return None
-    name, parent = around.name_and_parent(layer)
     context = around.context(layer)
-    names = (parent, name) if name.lower() in load_lexicon().wrappers else (name,)
-    for candidate in names:
-        belief = load_lexicon().find(candidate, around.context_name(layer), parent, around.siblings(layer))
-        if belief is not None:
-            suffix = f" and {context.reason}" if context else ""
-            return belief.role, "names", f"{candidate!r}: {belief.reason}{suffix}"
-    return None
+    suffix = f" and {context.reason}" if context else ""
+    return found[1].role, "names", f"{found[0]!r}: {found[1].reason}{suffix}"
 
 
 def feed_forward_widens_then_narrows(layer: Layer, around: Surroundings) -> StaticVerdict | None:
@@ -257,8 +147,7 @@ def convolution_by_its_kernel(layer: Layer, around: Surroundings) -> StaticVerdi
 
 RULES: tuple[Callable[[Layer, Surroundings], StaticVerdict | None], ...] = (
     norm_normalises,
-    declared_head_is_the_head,
-    beyond_the_base_model_is_the_head,
+    *HEAD_RULES,
     embedding_looks_up,
     layer_between_towers_projects,
     first_convolution_makes_patches,
@@ -270,14 +159,3 @@ RULES: tuple[Callable[[Layer, Surroundings], StaticVerdict | None], ...] = (
     feed_forward_widens_then_narrows,
     convolution_by_its_kernel,
 )
-
-
-def last_dense_layer_is_the_head(layers: tuple[Layer, ...], around: Surroundings) -> tuple[Layer, ...]:
-    """Label as head the last dense layer of a user's own module that declares none, if it follows all blocks."""
-    is_own = around.facts.architecture.library == "torch" and not around.facts.sub_models
-    dense = [layer for layer in layers if layer.kind in PROJECTOR_KINDS]
-    if not is_own or len(dense) <= 1 or dense[-1].depth or any(layer.role == "head" for layer in layers):
-        return layers
-    reason = "it is the last layer of a module that declares no head"
-    head = replace(dense[-1], role="head", evidence=(Evidence("structure", reason),))
-    return tuple(head if layer is dense[-1] else layer for layer in layers)

@@ -12,6 +12,7 @@ from peft.utils.other import _prepare_prompt_learning_config
 
 from loradar.discovery import scan, scan_module, sources
 from loradar.discovery.proposals import Subject, propose_all
+from loradar.discovery.saved_modules import Saved
 from loradar.domain.targets import find_hits
 from loradar.errors import MethodDoesNotFit
 from loradar.references import Reference
@@ -139,7 +140,7 @@ def changed(model, name, **facts):
     seen = scan_module(model)
     layers = tuple(replace(layer, **facts) if layer.name == name else layer for layer in seen.layers)
     norms = {layer.path: 1 for layer in layers if layer.kind == "norm"}
-    return propose_all(Subject(layers, seen.module_paths, (), norms, (), 0))
+    return propose_all(Subject(layers, seen.module_paths, (), norms, Saved(), 0))
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_a_head_over_the_vocabulary_is_not_saved():
 @pytest.mark.parametrize(
     ("name", "saved"),
     [
-        ("vit_mae", "decoder.decoder_layers.0"),  # a list of blocks cannot be saved as one module
+        ("rt_detr", "model.decoder.bbox_embed.0"),  # a list of heads cannot be saved as one module
         ("timm:efficientvim_m1_dist", "heads.0"),  # get_classifier() answers two
     ],
 )
@@ -213,3 +213,13 @@ def test_linears_in_the_blocks_outrank_the_convolutions_between_them():
         found = scan(torchvision.models.convnext_tiny())
     assert found.propose().spec.target_modules == ("block.3", "block.5")
     assert found.propose().matched == 36
+
+
+def test_what_a_task_model_holds_beside_its_base_is_said():
+    """The decoder of vit_mae is adapted in its blocks, and its output saved; what leads into the blocks is neither."""
+    found = scan("vit_mae")
+    assert found.propose().spec.modules_to_save == ("decoder.decoder_pred",)
+    roles = {layer.path: layer.role for layer in found.layers}
+    assert roles["decoder.decoder_layers.0.attention.q_proj"] == "attention.query"
+    (said,) = found.frozen
+    assert said.startswith("left frozen: decoder.decoder_embed, outside the base model")

@@ -6,7 +6,8 @@ from loradar.data import read_facts
 from loradar.discovery.facts.model_facts import ModelFacts
 from loradar.discovery.facts.towers import TowerMap
 from loradar.discovery.names.lexicon import context_of, words_of
-from loradar.discovery.names.static_roles import Surroundings, label_layers
+from loradar.discovery.names.static_roles import label_layers
+from loradar.discovery.names.surroundings import Surroundings
 from loradar.domain.architectures import Architecture
 from loradar.domain.layers import Layer
 

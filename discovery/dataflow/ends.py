@@ -1,0 +1,118 @@
+"""Ends: the layers whose features a model returns, and those that lead into its blocks."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...domain.layers import Layer
+from ...domain.patterns import pattern_of
+from ...domain.vocabulary import CONV_KINDS
+from ..facts.towers import is_below
+from .graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The ends of a model, by the paths of layers.
+
+    Attributes:
+        returned: Layers whose features the model returns, with no other layer in between; where these are several, also
+            the layers before one of them that share a module with it and serve nothing else.
+        entering: Layers from which features get into a repeated block.
+    """
+
+    returned: frozenset[str]
+    entering: frozenset[str]
+
+
+def join_ends(ends: Iterable[Ends]) -> Ends:
+    """Return the ends of several forwards."""
+    every = [*ends]
+    returned, entering = (e.returned for e in every), (e.entering for e in every)
+    return Ends(frozenset[str]().union(*returned), frozenset[str]().union(*entering))
+
+
+def find_ends(graph: Graph) -> Ends:
+    """Return the ends of a forward that ran whole.
+
+    A layer of repeated blocks is an end only if the blocks stand beside each other, as the heads of several tasks do.
+    What the model returns may also be a feature that other layers read: one of a convolution is no end, nor is one that
+    another end reads, nor one of a block, unless it is read by none in a block beside it (boxes refined step by step).
+    """
+    numbers = _expand(graph, {origin for value in graph.flow.tape.returned for origin, _ in graph.flow.read(value)})
+    chained = _chained_lists(graph)
+    ends = {n for n in numbers if (b := graph.block(n)) is None or not any(is_below(b, path) for path in chained)}
+    ends -= {source for number in ends for reads in graph.flow.origins[number].reads for source, _ in reads}
+    unread = {pattern_of(path) for path in _paths(graph, (n for n in ends if not graph.readers[n]))}
+    paths = frozenset(path for path in _paths(graph, ends) if _is_end(graph.layers[path], unread))
+    heads = paths | _list_before(graph, paths) if len({path.rpartition(".")[0] for path in paths}) > 1 else paths
+    return Ends(heads, _paths(graph, _entering(graph, chained)))
+
+
+def _is_end(layer: Layer, unread: set[str]) -> bool:
+    return pattern_of(layer.path) in unread or (layer.kind not in CONV_KINDS and not layer.depth)
+
+
+def _list_before(graph: Graph, ends: frozenset[str]) -> frozenset[str]:
+    """Return the layers that serve ends alone and share a module with one, which holds nothing else."""
+    readers: dict[str, set[str | None]] = defaultdict(set)
+    for number, layer in enumerate(graph.records):
+        if layer is not None:
+            others = (graph.records[reader] for reader, _ in graph.readers[number])
+            readers[layer.path] |= {other.path if other else None for other in others}
+    found = set(ends)
+    while more := {path for path, by in readers.items() if path not in found and by and by <= found}:
+        found |= more
+    layers = [path for path, layer in graph.layers.items() if layer.kind not in ("norm", "embedding")]
+    before: set[str] = set()
+    for end in ends:
+        parents = end.split(".")[:-1]
+        for depth in range(1, len(parents) + 1):
+            inside = {path for path in layers if is_below(path, ".".join(parents[:depth]))}
+            if inside <= found:
+                before |= inside
+                break
+    return frozenset(before)
+
+
+def _expand(graph: Graph, numbers: set[int]) -> set[int]:
+    """Return the origins of values, with the summands of residual streams outside the blocks in their place."""
+    found, stack = set[int](), [*numbers]
+    while stack:
+        number = stack.pop()
+        origin = graph.flow.origins[number]
+        if number not in found:
+            found.add(number)
+            if origin.kind == "stream" and graph.block(number) is None:
+                stack += [source for reads in origin.reads for source, _ in reads]
+    return found
+
+
+def _chained_lists(graph: Graph) -> frozenset[str]:
+    """Return the lists of blocks in which one block reads another, or that hold a residual stream."""
+    chained: set[str] = set()
+    for number, origin in enumerate(graph.flow.origins):
+        block = graph.block(number)
+        if block is None:
+            continue
+        stack = block.rpartition(".")[0]
+        sources = {source for reads in origin.reads for source, _ in reads}
+        others = {other for source in sources if (other := graph.block(source)) and not is_below(other, block)}
+        if origin.kind in ("stream", "attention") or any(is_below(other, stack) for other in others):
+            chained.add(stack)
+    return frozenset(chained)
+
+
+def _entering(graph: Graph, chained: frozenset[str]) -> set[int]:
+    """Return the origins outside the blocks from which features get into a block of a chain."""
+    inside = [n for n in range(len(graph.flow.origins)) if any(is_below(graph.block(n) or "-", p) for p in chained)]
+    seen, stack = set(inside), inside
+    while stack:
+        sources = {source for reads in graph.flow.origins[stack.pop()].reads for source, _ in reads} - seen
+        seen |= sources
+        stack += sources
+    return {number for number in seen if graph.block(number) is None}
+
+
+def _paths(graph: Graph, numbers: Iterable[int]) -> frozenset[str]:
+    return frozenset(layer.path for number in numbers if (layer := graph.records[number]) is not None)
