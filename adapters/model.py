@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,7 @@ def get_peft_model(
     *,
     preset: str = "default",
     adapter_name: str = "default",
+    example_inputs: Any = None,
 ) -> PeftModel:
     """Put LoRA, or IA3, into ``model``, in place, and return the wrapper that controls it.
 
@@ -285,6 +287,8 @@ def get_peft_model(
         preset: ``default``, ``attention``, ``mlp``, ``all-linear`` or ``experts``, of which IA3 has the first alone;
             not used if ``config`` has targets.
         adapter_name: Key of the adapter in the state dict.
+        example_inputs: The inputs of the model's forward, as in ``scan``: the decision then follows a scan of this very
+            model with them. Without them inputs are made, where a scan decides.
 
     Raises:
         InvalidConfig: If the configuration is none of ours or does not fit the model, or the model has adapters.
@@ -302,11 +306,12 @@ def get_peft_model(
         decision = Decision("config", config.spec, "targets given in the configuration")
     else:
         check_not_adapted(survey_model(model))  # its adapters would look like a misfit of the registry
-        decision = decide(model, preset, config.peft_type)
+        decision = decide(model, preset, config.peft_type, example_inputs)
         for left_out in () if config.modules_to_save else decision.frozen:
             warnings.warn(left_out, stacklevel=2)
         config = config.with_spec(decision.spec)
-    adapted = inject(model, config, adapter_name, expand=expand_shorthand)
+    expand = partial(expand_shorthand, example_inputs=example_inputs)
+    adapted = inject(model, config, adapter_name, expand=expand)
     adapted.decision = decision.about([*adapted.targeted_module_names, *adapted.targeted_parameter_names])
     return adapted
 

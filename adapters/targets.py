@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from torch import nn
 
@@ -63,11 +63,13 @@ class Decision:
         return replace(self, layers=tuple(layer for layer in self.layers if layer.path in kept))
 
 
-def decide(model: nn.Module, preset: str = "default", peft_type: str = PEFT_TYPE) -> Decision:
+def decide(
+    model: nn.Module, preset: str = "default", peft_type: str = PEFT_TYPE, example_inputs: Any = None
+) -> Decision:
     """Decide the targets of a PEFT method in ``model``: modules, and fused experts as parameters.
 
     Every entry of the registry is checked against this model. One that does not fit is not used, with a warning of the
-    reason.
+    reason. With ``example_inputs`` the model's forward is run with them in any case, and has the last word.
 
     Raises:
         UnknownPeftType: If PEFT has no such method.
@@ -75,9 +77,9 @@ def decide(model: nn.Module, preset: str = "default", peft_type: str = PEFT_TYPE
         NoAdaptableLayers: If the model has no layer for an adapter.
         MethodDoesNotFit: If the method can adapt nothing of this model.
     """
-    decision = decide_unscanned(model, preset, peft_type)
+    decision = decide_unscanned(model, preset, peft_type) if example_inputs is None else None
     if decision is None:
-        return decide_for(scan_known(model), peft_type, preset)
+        return decide_for(scan_known(model, example_inputs), peft_type, preset)
     if logger.isEnabledFor(logging.INFO):
         logger.info("%s: %s", identify(model).reference, decision.says)
     return decision
@@ -107,13 +109,13 @@ def _fit_entry(model: nn.Module, peft_type: str, preset: str) -> Fit | None:
     return fit(entry, model, static) if entry else None
 
 
-def scan_known(model: nn.Module) -> Scan:
+def scan_known(model: nn.Module, example_inputs: Any = None) -> Scan:
     """Scan a model, with the registry's proofs of liveness for a model of the same code and configuration.
 
     Raises:
         NoAdaptableLayers: If the model has no layer for an adapter.
     """
-    return scan_module(model, recall=_recall)
+    return scan_module(model, example_inputs, recall=_recall)
 
 
 def _recall(architecture: Architecture) -> ArchitectureDetail | None:
@@ -130,14 +132,16 @@ def decide_for(scan: Scan, peft_type: str = PEFT_TYPE, preset: str = "default") 
     return replace(decision, spec=named, layers=scan.layers, frozen=scan.frozen)
 
 
-def expand_shorthand(model: nn.Module, shorthand: str) -> TargetSpec:
+def expand_shorthand(model: nn.Module, shorthand: str, example_inputs: Any = None) -> TargetSpec:
     """Return the targets of a shorthand such as ``all-linear`` in this model, without heads.
 
     Of the registry's entries only a scanner's is used: a contributed one of this name may mean other layers.
     """
-    fitted = _fit_entry(model, PEFT_TYPE, shorthand)
-    is_scanned = fitted is not None and fitted.mapping.source.kind == "scanner"
-    spec = fitted.mapping.spec if fitted and is_scanned else _from_scan(scan_known(model), PEFT_TYPE, shorthand).spec
+    fitted = _fit_entry(model, PEFT_TYPE, shorthand) if example_inputs is None else None
+    if fitted is not None and fitted.mapping.source.kind == "scanner":
+        spec = fitted.mapping.spec
+    else:
+        spec = _from_scan(scan_known(model, example_inputs), PEFT_TYPE, shorthand).spec
     return replace(resolve_blocks(spec), modules_to_save=None)
 
 
@@ -205,8 +209,8 @@ def _from_scan(scan: Scan, peft_type: str, preset: str) -> Decision:
     if not scan.proposals:
         reference = scan.architecture.reference
         classes = sorted({layer.class_name for layer in scan.layers if layer.role != "head"})[:8] or ["a head alone"]
-        dead = sum(layer.live is False for layer in scan.layers)
-        why = f" No gradient comes to {dead} of its layers." if dead else ""
+        dead = [layer for layer in scan.layers if layer.live is False]
+        why = f" No gradient comes to {len(dead)} of its layers ({dead[0].proof})." if dead else ""
         message = f"{reference} has no layer that {peft_type} can adapt. It holds: {', '.join(classes)}.{why}"
         raise NoAdaptableLayers(message, reference=reference)
     proposal = scan.propose(peft_type, preset)

@@ -5,6 +5,7 @@ Both verdicts are kept with a layer, so that a difference shows.
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..domain.layers import Evidence, Layer
@@ -71,6 +72,24 @@ def demote_if_taken(layer: Layer, taken: set[tuple[str | None, Role]], trace: Tr
     if not is_named or not _was_called(layer, trace) or (layer.block, layer.role) not in taken:
         return None
     return "other", f"another layer of its block is the {layer.role}"
+
+
+def mark_unlearning(layers: tuple[Layer, ...], frozen: Mapping[str, str], trace: Trace | None) -> tuple[Layer, ...]:
+    """Return the layers with those marked dead that cannot learn as the model is written.
+
+    That are frozen ones, and those that no traced forward lets a gradient reach; a proof that one came outranks these.
+    """
+    cut_off = trace.cut_off if trace else {}
+
+    def mark(layer: Layer) -> Layer:
+        by, says = "source", frozen.get(layer.path)
+        if says is None and layer.live is not True:
+            by, says = "dataflow", cut_off.get(layer.path) or cut_off.get(_owner_of(layer))
+        if says is None:
+            return layer
+        return replace(layer, live=False, proof=says, evidence=(*layer.evidence, Evidence(by, says)))
+
+    return tuple(map(mark, layers))
 
 
 def list_untraced(layers: tuple[Layer, ...]) -> tuple[Tower, ...]:
@@ -144,5 +163,9 @@ def _merge_roles(layer: Layer, verdict: Verdict) -> tuple[Role, tuple[Evidence, 
 
 
 def _was_called(layer: Layer, trace: Trace) -> bool:
-    owner = layer.path.rpartition(".")[0] if layer.kind == "expert_parameter" else layer.path
-    return owner in trace.called
+    return _owner_of(layer) in trace.called
+
+
+def _owner_of(layer: Layer) -> str:
+    """Return the path of the module whose forward uses a layer's weight."""
+    return layer.path.rpartition(".")[0] if layer.kind == "expert_parameter" else layer.path

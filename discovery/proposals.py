@@ -354,9 +354,10 @@ def _count_misfits(own: Sequence[Layer]) -> Iterator[str]:
 
 def _count_unreached(own: Sequence[Layer]) -> Iterator[str]:
     """Yield the number of layers of the adapted towers that no gradient reaches, by cause."""
-    dead = sum(layer.live is False and not layer.bypassed and layer.kind in ADAPTABLE_KINDS for layer in own)
-    if dead:
-        yield f"{count_layers(dead)} known to get no gradient"
+    dead = [layer for layer in own if layer.live is False and not layer.bypassed and layer.kind in ADAPTABLE_KINDS]
+    causes = Counter(layer.cause for layer in dead)
+    for cause, count in sorted(causes.items()):
+        yield f"{count_layers(count)} known to get no gradient{cause and f': {cause}'}"
     bypassed = Counter(layer.bypassed for layer in own if layer.bypassed)
     for location, count in sorted(bypassed.items()):
         yield f"{count_layers(count)} never called, whose weight is read at {location}"

@@ -16,7 +16,8 @@ from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFa
 from ..references import Reference
 from . import sources
 from .dataflow import Trace, trace
-from .evidence import list_untraced, merge, settle_heads
+from .evidence import list_untraced, mark_unlearning, merge, settle_heads
+from .facts.frozen import find_frozen
 from .facts.layers import Site, list_layers, walk
 from .facts.model_facts import ModelFacts, collect_facts, is_configuration, read_prompt_facts
 from .facts.parts import list_parts
@@ -112,6 +113,7 @@ def _scan_module(
     if recall:
         proof = proof or recall_proof(recall, model, architecture, layers)
     layers = apply_proof(layers, proof) if proof else layers
+    layers = mark_unlearning(layers, find_frozen(layers, static.sites), traced)
     untraced = list_untraced(layers)
     subject = _make_subject(model, static, layers, find_focus(facts, static.towers, traced))
     return Scan(

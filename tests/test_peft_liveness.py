@@ -13,8 +13,9 @@ import torch
 
 from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import list_layers, sources
-from loradar.discovery.liveness.experiment import list_floating, quiet
+from loradar.discovery.liveness.experiment import quiet
 from loradar.discovery.meta_run.running import compute_model
+from loradar.discovery.meta_run.tensor_values import list_outputs
 from loradar.discovery.small_builds import small_builds
 from loradar.domain.patterns import pattern_of
 from loradar.domain.targets import resolve_blocks
@@ -55,7 +56,7 @@ class Watcher:
     def __call__(self, forward):
         """Forward, and backward from every floating output."""
         with torch.enable_grad():
-            outputs = [output for output in list_floating(forward()) if output.requires_grad]
+            outputs = [output for output in list_outputs(forward()) if output.requires_grad]
             if outputs:
                 sum((output.float() * torch.randn_like(output.float())).sum() for output in outputs).backward()
         self.live |= {name for name, p in self.factors.items() if p.grad is not None and p.grad.abs().max() > 0}

@@ -87,6 +87,12 @@ class Layer:
         """Last segment of the path."""
         return self.path.rpartition(".")[2]
 
+    @property
+    def cause(self) -> str:
+        """Why it cannot learn, if its model is written so; empty if only a proof saw it."""
+        written = {evidence.says for evidence in self.evidence if evidence.by != "liveness"}
+        return self.proof if self.proof and self.proof in written else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:

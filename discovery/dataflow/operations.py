@@ -28,6 +28,7 @@ SILENT = _FAMILIES["silent"]
 IN_PLACE = _FAMILIES["in_place"]
 PURE = _FAMILIES["pure"]
 VIEWS = _FAMILIES["views"]
+CUTS = _FAMILIES["cuts"]
 WITH_ARGUMENTS = _FAMILIES["with_arguments"] | VIEWS | SLICES | TRANSPOSITIONS
 
 
@@ -50,6 +51,7 @@ class Op:
         args: Its arguments with a ``Ref`` for each tensor, where the analysis needs them; else empty.
         kwargs: The same for keyword arguments.
         func: The function itself, where it may have to be replayed.
+        is_cut: Whether no gradient passes: it ran without gradients, or detaches its input.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Op:
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = field(default_factory=dict)
     func: Any = None
+    is_cut: bool = False
 
 
 @dataclass(slots=True)
@@ -71,6 +74,7 @@ class Tape:
         counts: Values of integers or booleans: positions and masks, no features.
         parameters: For each value that is a parameter: (module path, parameter name).
         inputs: Values that came from outside and are neither parameters nor buffers.
+        outputs: Floating values in the result of the forward.
         called: Paths of modules whose forward ran, and how often.
         pairs: Paths of the ``nn.MultiheadAttention`` modules that took a query and returned a pair, as PyTorch's does.
         direct_reads: For each parameter read outside its own module's forward, where no adapter runs: the file name and
@@ -83,6 +87,7 @@ class Tape:
     counts: set[int] = field(default_factory=set)
     parameters: dict[int, tuple[str, str]] = field(default_factory=dict)
     inputs: set[int] = field(default_factory=set)
+    outputs: set[int] = field(default_factory=set)
     called: Counter[str] = field(default_factory=Counter)
     pairs: set[str] = field(default_factory=set)
     direct_reads: dict[tuple[str, str], str] = field(default_factory=dict)

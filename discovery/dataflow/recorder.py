@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 
-from ..meta_run.tensor_values import KNOWN
-from .operations import IN_PLACE, PURE, SILENT, WITH_ARGUMENTS, Op, Ref, Tape
+from ..meta_run.tensor_values import KNOWN, list_outputs
+from .operations import CUTS, IN_PLACE, PURE, SILENT, WITH_ARGUMENTS, Op, Ref, Tape
 
 _OWNER = "_loradar_value"
 _NO_VALUE = (0, 0)
@@ -63,6 +63,12 @@ class Recorder(TorchFunctionMode):
         self._values_by_id.clear()
         self._owners.clear()
 
+    def finish(self, result: object) -> None:
+        """Record the result of the forward as the outputs of the tape; to be called inside the context."""
+        with torch._C.DisableTorchFunction():
+            found = (self._find(tensor) for tensor in list_outputs(result))
+            self.tape.outputs.update(value for value in found if value is not None)
+
     # --- the module whose forward runs ---------------------------------------------------------------------------
 
     def enter_module(self, module: nn.Module, _arguments: tuple[Any, ...]) -> None:
@@ -101,7 +107,8 @@ class Recorder(TorchFunctionMode):
         with torch._C.DisableTorchFunction():  # reading a tensor's attributes is no operation
             read = [self._value(tensor) for tensor in _tensors((args, kwargs) if kwargs else args)]
             is_kept = name in WITH_ARGUMENTS
-            arguments = (self._with_refs(args), self._with_refs(kwargs), func) if is_kept else ()
+            arguments = (self._with_refs(args), self._with_refs(kwargs), func) if is_kept else ((), {}, None)
+            is_cut = name in CUTS or not torch.is_grad_enabled()
             key = self._memo.key(func, args, kwargs) if name in PURE else None
             result = self._memo.find(key) if key else None
         if result is None:
@@ -111,7 +118,7 @@ class Recorder(TorchFunctionMode):
                 self._memo.keep(key, result)
             made = self._results(name, args, kwargs, result, read)
         if made:
-            self.tape.ops.append(Op(name, tuple(read), made, self._stack[-1][0], *arguments))
+            self.tape.ops.append(Op(name, tuple(read), made, self._stack[-1][0], *arguments, is_cut))
         return result
 
     def _with_refs(self, item: Any) -> Any:

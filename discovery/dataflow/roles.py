@@ -4,10 +4,12 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...domain.layers import Layer
@@ -22,11 +24,14 @@ from .ends import Ends, find_ends, join_ends
 from .feed_forward import vote_on_feed_forward
 from .flow import Effect
 from .follow import follow
+from .gradients import find_cut_off
 from .graph import Graph, Verdict, is_dense
 from .layouts import find_layouts
 from .mixers import vote_on_mixers
 from .operations import Tape
 from .recorder import Recorder
+
+EVAL_ONLY = "it runs in eval mode alone, never in training"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Trace:
             as PyTorch's is.
         separate: Pairs of towers that ran in one forward, of which the first reads nothing of the second.
         ends: Where the features that the whole model returns come from; ``None`` if only parts of it ran.
+        cut_off: For each layer that no gradient can reach in any forward: why.
     """
 
     runs: tuple[Run, ...]
@@ -56,6 +62,7 @@ class Trace:
     read_elsewhere: dict[str, SourceRead]
     attentions: dict[str, bool]
     ends: Ends | None
+    cut_off: dict[str, str]
     separate: frozenset[Crossing] = frozenset()
 
     def verdict(self, path: str) -> Verdict | None:
@@ -69,13 +76,14 @@ def trace(
 ) -> Trace | None:
     """Run ``model`` and follow its tensors; ``None`` if no forward of it or of a model inside it finishes."""
     tapes: list[Tape] = []
+    trained: list[Tape] = []
 
-    def watch(forward: Callable[[], Any]) -> None:
-        with Recorder(model) as recorder:
-            forward()
-        tapes.append(recorder.tape)  # only of a forward that did not raise
+    def watch(forward: Callable[[], Any], record: list[Tape]) -> None:
+        with Recorder(model) as recorder, torch.enable_grad():
+            recorder.finish(forward())
+        record.append(recorder.tape)  # only of a forward that did not raise
 
-    runs = run_model(model, watch, example_inputs)
+    runs = run_model(model, partial(watch, record=tapes), example_inputs, watch_training=partial(watch, record=trained))
     if not tapes:
         return None
     by_path = {layer.path: layer for layer in layers}
@@ -102,6 +110,7 @@ def trace(
         attentions=find_attentions(tapes, layers),
         separate=find_separate(crossings),
         ends=join_ends(ends) if ends else None,
+        cut_off={**find_eval_only(runs, tapes, trained), **_by_layer(find_cut_off([*tapes, *trained]), by_path)},
     )
 
 
@@ -114,6 +123,27 @@ def find_attentions(tapes: list[Tape], layers: tuple[Layer, ...]) -> dict[str, b
     for path, tape in ran:
         fits[path] = fits.get(path, False) or (path in tape.pairs and (path, PACKED) in read[id(tape)])
     return fits
+
+
+def find_eval_only(runs: Iterable[Run], tapes: Iterable[Tape], trained: Iterable[Tape]) -> dict[str, str]:
+    """Return the modules that the whole model calls in eval mode and not in train mode, if a forward ran in both."""
+    finished = (run for run in runs if run.error is None)
+    whole = [tape.called for run, tape in zip(finished, tapes, strict=True) if not run.path]
+    in_training = [tape.called.keys() for tape in trained]
+    if not in_training:
+        return {}
+    return dict.fromkeys(set[str]().union(*whole).difference(*in_training), EVAL_ONLY)
+
+
+def _by_layer(owners: Mapping[tuple[str, str], str], layers: Mapping[str, Layer]) -> dict[str, str]:
+    """Return reasons by the layer that each parameter is the weight of."""
+    found: dict[str, str] = {}
+    for (path, name), says in owners.items():
+        if f"{path}.{name}" in layers:
+            found[f"{path}.{name}"] = says
+        elif name.endswith("weight"):
+            found[path] = says
+    return found
 
 
 def count_shared(tapes: list[Tape], layers: dict[str, Layer]) -> dict[str, int]:

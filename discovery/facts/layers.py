@@ -200,7 +200,9 @@ def holds_experts(module: nn.Module) -> bool:
 
     A single stack counts if it is its module's whole weight: experts of one layer each, or one matrix per codebook.
     """
-    if isinstance(module, ParametrizationList):
+    if isinstance(module, ParametrizationList) or hasattr(
+        module, "kernel_size"
+    ):  # a transposed convolution, or a user's
         return False
     stacks = [p for p in module._parameters.values() if p is not None and p.ndim == 3]  # noqa: PLR2004
     counts = {stack.shape[0] for stack in stacks}

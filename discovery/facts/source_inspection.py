@@ -5,7 +5,9 @@ A forward takes one path; a kernel installed elsewhere, or a switch, may take an
 
 import ast
 import builtins
+import dis
 import inspect
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ _HARMLESS = frozenset({"dtype", "device", "shape", "size", "requires_grad", "is_
 _HARMLESS_CALLS = frozenset({"isinstance", "init"})
 """Names in functions that do not read a weight they are given, such as ``nn.init.ones_``."""
 _MAY_READ = re.compile(r"self\.\w+\.weight\b(?!\.(?:" + "|".join(_HARMLESS) + r")\b)")
+_BRANCHES = ("POP_JUMP", "JUMP_IF", "UNARY_NOT", "TO_BOOL", "COPY")
+"""Instructions that use a value as a condition, in the versions of Python from 3.11."""
 _OF_TORCH = frozenset({"torch", "nn", "F", "functional", "init"})
 """Roots of torch's own functions: a path that calls these is chosen by a switch, not by a kernel."""
 
@@ -132,3 +136,15 @@ def _kernel_of(call: ast.Call) -> str | None:
         case ast.Attribute() if isinstance(root, ast.Name) and root.id not in _OF_TORCH | {"self"}:
             return ast.unparse(call.func)
     return None
+
+
+@lru_cache(maxsize=1024)
+def depends_on_mode(owner: type[nn.Module]) -> bool:
+    """Return whether the forward of a class branches on ``self.training``; torch's own are known to run either way."""
+    if owner.__module__.partition(".")[0] == "torch" or not hasattr(owner.forward, "__code__"):
+        return False
+    steps = [*dis.get_instructions(owner.forward)]
+    return any(
+        step.argval == "training" and following.opname.startswith(_BRANCHES)
+        for step, following in itertools.pairwise(steps)
+    )

@@ -1,7 +1,7 @@
 """The experiment of a proof: a forward with an adapter on every layer, a backward from every output, and a merge."""
 
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ...data import read_facts
 from ...domain.patterns import pattern_of
+from ..meta_run.conditions import remove_chance
+from ..meta_run.tensor_values import list_outputs
 from .probes import Factored, Probe, Unfitting
 
 TOLERANCE = 1e-4
 """Largest difference between merged and adapted outputs, relative to the largest number in them (fp32)."""
 _SEED = 0
-_DEEPEST = 4
 _MOST_FORWARDS = 48
 """Forwards that may go into finding the layers whose merging changes the outputs."""
 _SMALL = 1e-6
@@ -173,11 +173,7 @@ def quiet(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.register_forward_pre_hook(_clamp_tokens)
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.p = 0.0
-        config = getattr(module.__dict__.get("config"), "__dict__", None)
-        for attributes in (module.__dict__, config if isinstance(config, dict) else {}):
-            _set_zero(attributes)
+    remove_chance(model)
 
 
 def _clamp_tokens(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -188,38 +184,13 @@ def _clamp_tokens(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, .
     return first.clamp(0, rows.shape[0] - 1), *arguments[1:]
 
 
-def _set_zero(attributes: dict[str, Any]) -> None:
-    """Set the attributes to zero that make a forward random, by the words of ``data/liveness.toml``."""
-    words = read_facts("liveness.toml")["random"]
-    for name, value in attributes.items():
-        if isinstance(value, bool | float) and value and any(word in name for word in words):
-            attributes[name] = False if isinstance(value, bool) else 0.0
-
-
 def _run_seeded(forward: Callable[[], Any]) -> list[Tensor]:
     """Return every floating output of a forward that starts from the same random state each time."""
     torch.manual_seed(_SEED)
     random.seed(_SEED)
     np.random.seed(_SEED)  # noqa: NPY002 - the global one
-    outputs = {id(tensor): tensor for tensor in list_floating(forward())}
+    outputs = {id(tensor): tensor for tensor in list_outputs(forward())}
     return list(outputs.values())
-
-
-def list_floating(value: Any, level: int = 0) -> Iterator[Tensor]:
-    """Yield the floating tensors in the result of a forward: outputs, tuples, caches, distributions."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point() or value.is_complex():
-            yield value
-        return
-    items: Any = ()
-    if isinstance(value, Mapping):
-        items = value.values()
-    elif isinstance(value, list | tuple):
-        items = value
-    elif level < _DEEPEST and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
-        items = vars(value).values()
-    for item in items:
-        yield from list_floating(item, level + 1)
 
 
 def _loss(outputs: list[Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ...data import read_facts
 from .tensor_values import lift
 
 FOLLOWED = ("eager", "sdpa")
@@ -199,6 +200,19 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
         os.environ.pop("TRANSFORMERS_DISABLE_TORCH_CHECK", None)
         if checked is not None:
             os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = checked
+
+
+def remove_chance(model: nn.Module) -> None:
+    """Set the attributes to zero that make a forward random in train mode, by the words of ``data/liveness.toml``."""
+    words = read_facts("liveness.toml")["random"]
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):  # noqa: SLF001 - the base class of all dropouts
+            module.p = 0.0
+        config = getattr(module.__dict__.get("config"), "__dict__", None)
+        for attributes in (module.__dict__, config if isinstance(config, dict) else {}):
+            for name, value in attributes.items():
+                if isinstance(value, bool | float) and value and any(word in name for word in words):
+                    attributes[name] = False if isinstance(value, bool) else 0.0
 
 
 # --- its time ---------------------------------------------------------------------------------------------------------

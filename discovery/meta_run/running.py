@@ -4,7 +4,7 @@ import inspect
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ...data import read_facts
-from .conditions import plain_settings, time_limit, untouched, weights_on_cpu, weights_on_meta
+from ..facts.source_inspection import depends_on_mode
+from .conditions import plain_settings, remove_chance, time_limit, untouched, weights_on_cpu, weights_on_meta
 from .fake_values import FakeValues
 from .input_search import Failure, Search
 from .inputs import Inputs, Plan, as_real, as_small
@@ -56,7 +57,11 @@ class Run:
 
 
 def run_model(
-    model: nn.Module, watch: Watch, example_inputs: Any = None, seconds: float | None = None
+    model: nn.Module,
+    watch: Watch,
+    example_inputs: Any = None,
+    seconds: float | None = None,
+    watch_training: Watch | None = None,
 ) -> tuple[Run, ...]:
     """Run the forward of ``model``, then of every part with repeated blocks that were not reached.
 
@@ -68,6 +73,8 @@ def run_model(
         watch: Calls the forward of each attempt.
         example_inputs: A tensor, a tuple of positional or a mapping of named inputs, instead of made ones.
         seconds: Time for everything, by default ``SECONDS``; a forward that takes longer is interrupted.
+        watch_training: Calls the forward of the whole model again, in train mode without chance, if one finished on
+            meta and code of the model depends on its mode.
     """
     session = _Session(watch, time.monotonic() + (SECONDS if seconds is None else seconds))
     with untouched(model), plain_settings(model):
@@ -76,11 +83,21 @@ def run_model(
             if not ran:
                 session.run("", model, model, MOST_ATTEMPTS)
             session.run_inside("", model, model)
+            if watch_training and session.whole and any(map(depends_on_mode, {type(m) for m in model.modules()})):
+                _run_in_training(model, _Session(watch_training, session.deadline), *session.whole)
         size = 2 * sum(parameter.numel() for parameter in model.parameters())
         if size <= MOST_BYTES and not any(run.error is None for run in session.runs):
             with weights_on_cpu(model):
                 session.run_on_cpu(model)
     return tuple(session.runs)
+
+
+def _run_in_training(model: nn.Module, session: "_Session", call: "_Call", plan: Plan) -> None:
+    """Run a forward in train mode; the model's own ``train`` may keep parts of it in eval mode."""
+    with suppress(Exception):  # a user's method may raise anything
+        model.train()
+        remove_chance(model)
+        session.attempt(call, plan)
 
 
 def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> tuple[Run, ...]:
@@ -149,13 +166,18 @@ class _Trail:
 
 
 class _Session:
-    """The runs of one model, and the modules they reached."""
+    """The runs of one model, and the modules they reached.
+
+    Attributes:
+        whole: The call of the model's own forward that finished on meta, with its plan, if one did.
+    """
 
     def __init__(self, watch: Watch, deadline: float) -> None:
         self.runs: list[Run] = []
         self.successes: list[_Planned] = []
+        self.whole: tuple[_Call, Plan] | None = None
+        self.deadline = deadline
         self._watch = watch
-        self._deadline = deadline
         self._called: set[int] = set()
         self._failed: list[tuple[str, tuple[str, ...]]] = []
         self._worked: dict[tuple[type[nn.Module], str], Plan] = {}
@@ -166,7 +188,7 @@ class _Session:
     def is_over(self) -> bool:
         """Whether no time is left, or too many attempts failed."""
         is_hopeless = self._failures >= MOST_FAILURES or self._waste >= MOST_WASTE
-        return is_hopeless or time.monotonic() >= self._deadline
+        return is_hopeless or time.monotonic() >= self.deadline
 
     # --- which parts to run --------------------------------------------------------------------------------------
 
@@ -225,10 +247,12 @@ class _Session:
             if plan is None or self.is_over:
                 break
             planned = _Planned(path, _callable(part, method), inputs, plan)
-            failure = self._attempt(planned.call(), plan)
+            failure = self.attempt(planned.call(), plan)
             if failure is None:
                 self._worked[type(part), method] = plan
                 self.successes.append(planned)
+                if not path and method == "forward":
+                    self.whole = planned.call(), plan
                 self.run_with_more(planned, part)
                 return
             search.learn(failure)
@@ -240,14 +264,14 @@ class _Session:
             if self.is_over or all(id(layer) in self._called for layer in part.modules() if layer._parameters):  # noqa: SLF001
                 return
             planned = replace(success, plan=plan)
-            if self._attempt(planned.call(), plan) is None:
+            if self.attempt(planned.call(), plan) is None:
                 self.successes.append(planned)
                 return
 
     def compute(self, success: _Planned) -> None:
         """Run on the CPU a forward that ran on meta: with a single sample, else with as many as there."""
         for plan in (replace(success.plan, batch=1), success.plan):
-            if self.is_over or self._attempt(replace(success, plan=plan).call(as_real), None, "cpu") is None:
+            if self.is_over or self.attempt(replace(success, plan=plan).call(as_real), None, "cpu") is None:
                 return
 
     def run_examples(self, model: nn.Module, example_inputs: Any) -> bool:
@@ -262,12 +286,15 @@ class _Session:
                 names = ()
             call = _Call("", model, names or tuple(f"input {number}" for number in range(len(args))), args)
         with weights_on_meta(model):
-            if self._attempt(call, Plan()) is None:
+            if self.attempt(call, Plan()) is None:
+                self.whole = call, Plan()
                 return True
         devices = {parameter.device for parameter in model.parameters()} or {torch.device("cpu")}
         if torch.device("meta") in devices:
             return False
-        return self._attempt(call, None, str(next(iter(devices)))) is None
+        for parameter in model.parameters():  # a recorder turns gradients on, which are not wanted here
+            parameter.requires_grad_(requires_grad=False)
+        return self.attempt(call, None, str(next(iter(devices)))) is None
 
     def run_on_cpu(self, model: nn.Module) -> None:
         """Try the likeliest inputs of a model that fails on meta, on the CPU."""
@@ -281,7 +308,7 @@ class _Session:
             if plan is None or self.is_over:
                 return
             planned = _Planned("", _callable(model, methods[0]), inputs, plan)
-            failure = self._attempt(planned.call(as_small), None, "cpu")
+            failure = self.attempt(planned.call(as_small), None, "cpu")
             if failure is None:
                 return
             search.learn(failure)
@@ -295,7 +322,7 @@ class _Session:
                 self.runs.append(Run(path, (), "meta", _first_line(_text(error))))
         return None
 
-    def _attempt(self, call: _Call, plan: Plan | None, device: str = "meta") -> Failure | None:
+    def attempt(self, call: _Call, plan: Plan | None, device: str = "meta") -> Failure | None:
         """Call a part once: on meta with the fake values of a plan, or without fake values if there is none."""
         fake_values = FakeValues(plan.constants) if plan is not None else None
         args, named = (on_meta(call.args), on_meta(call.named)) if fake_values else (call.args, call.named)
@@ -303,7 +330,7 @@ class _Session:
         hook = register_module_forward_pre_hook(trail.enter)
         started = time.thread_time()
         try:
-            with time_limit(self._deadline - time.monotonic()), fake_values or nullcontext():
+            with time_limit(self.deadline - time.monotonic()), fake_values or nullcontext():
                 self._watch(partial(call.forward, *args, **named))
         except KeyboardInterrupt:
             raise

@@ -1,18 +1,19 @@
 """Values of meta tensors: known ones, kept beside them on the CPU while they are few, and fake ones for the rest."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 KNOWN = "_loradar_known"
 """Attribute of a meta tensor that holds its values."""
 LARGEST = 1 << 17
 """Elements up to which values are computed; a mask of 256 x 256 has half as many."""
 META = torch.device("meta")
+_DEEPEST = 4
 WIDEST = 1 << 14
 """Maximum rows of a selection of unknown width, so that a loop over them ends."""
 
@@ -65,6 +66,23 @@ def list_tensors(value: Any) -> Iterator[Tensor]:
         yield from list_tensors(list(value.values()))
     elif type(value) is slice:
         yield from list_tensors([value.start, value.stop, value.step])
+
+
+def list_outputs(value: Any, level: int = 0) -> Iterator[Tensor]:
+    """Yield the floating tensors in the result of a forward: outputs, tuples, caches, distributions."""
+    if isinstance(value, Tensor):
+        if value.is_floating_point() or value.is_complex():
+            yield value
+        return
+    items: Any = ()
+    if isinstance(value, Mapping):
+        items = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
+    elif level < _DEEPEST and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
+        items = vars(value).values()
+    for item in items:
+        yield from list_outputs(item, level + 1)
 
 
 # --- fake values ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,52 @@
+"""Gradients on a tape: the weights that none can reach, because the model itself cuts them off.
+
+A model may run a part under ``torch.no_grad()`` (a frozen teacher), or detach what a part wrote before it reaches an
+output. Nothing is concluded where the way to the outputs is lost, such as in a function of another library.
+"""
+
+from collections.abc import Iterable
+
+from .operations import Op, Tape
+
+Owner = tuple[str, str]
+"""(module path, parameter name)."""
+
+NO_GRAD = "it runs without gradients (torch.no_grad) in every forward"
+DETACHED = "what it writes is detached before every output"
+
+
+def find_cut_off(tapes: Iterable[Tape]) -> dict[Owner, str]:
+    """Return the reason for each parameter that no forward lets a gradient reach."""
+    reasons: dict[Owner, str] = {}
+    learning: set[Owner] = set()
+    for tape in tapes:
+        cut = _find_in_tape(tape)
+        reasons |= cut
+        learning.update({tape.parameters[value] for value in _list_read(tape, tape.ops)} - cut.keys())
+    return {owner: says for owner, says in reasons.items() if owner not in learning}
+
+
+def _find_in_tape(tape: Tape) -> dict[Owner, str]:
+    differentiated = _list_read(tape, (op for op in tape.ops if not op.is_cut))
+    reasons = {tape.parameters[value]: NO_GRAD for value in _list_read(tape, tape.ops) - differentiated}
+    behind = _list_behind(tape, through_cuts=True) - _list_behind(tape, through_cuts=False)
+    return {**{tape.parameters[value]: DETACHED for value in differentiated & behind}, **reasons}
+
+
+def _list_read(tape: Tape, ops: Iterable[Op]) -> set[int]:
+    """Return the parameters that some operations of a tape read, by their values."""
+    return {value for op in ops for value in op.inputs if value in tape.parameters}
+
+
+def _list_behind(tape: Tape, *, through_cuts: bool) -> set[int]:
+    """Return the values that the outputs were computed from, with or without the ways a gradient cannot take."""
+    producer = {value: op for op in tape.ops for value in op.outputs}
+    behind, waiting = set(tape.outputs), [*tape.outputs]
+    while waiting:
+        op = producer.get(waiting.pop())
+        if op is None or (op.is_cut and not through_cuts):
+            continue
+        new = {*op.inputs} - behind
+        behind |= new
+        waiting += new
+    return behind
