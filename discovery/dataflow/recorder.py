@@ -107,8 +107,9 @@ class Recorder(TorchFunctionMode):
         with torch._C.DisableTorchFunction():  # reading a tensor's attributes is no operation
             read = [self._value(tensor) for tensor in _tensors((args, kwargs) if kwargs else args)]
             is_kept = name in WITH_ARGUMENTS
-            arguments = (self._with_refs(args), self._with_refs(kwargs), func) if is_kept else ((), {}, None)
-            is_cut = name in CUTS or not torch.is_grad_enabled()
+            arguments: dict[str, Any] = {"is_cut": name in CUTS or not torch.is_grad_enabled()}
+            if is_kept:
+                arguments |= {"args": self._with_refs(args), "kwargs": self._with_refs(kwargs), "func": func}
             key = self._memo.key(func, args, kwargs) if name in PURE else None
             result = self._memo.find(key) if key else None
         if result is None:
@@ -118,7 +119,7 @@ class Recorder(TorchFunctionMode):
                 self._memo.keep(key, result)
             made = self._results(name, args, kwargs, result, read)
         if made:
-            self.tape.ops.append(Op(name, tuple(read), made, self._stack[-1][0], *arguments, is_cut))
+            self.tape.ops.append(Op(name, tuple(read), made, self._stack[-1][0], **arguments))
         return result
 
     def _with_refs(self, item: Any) -> Any:

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 from torch import nn
 
@@ -31,7 +32,7 @@ def find_frozen(layers: Iterable[Layer], sites: Sequence[Site]) -> dict[str, str
     return reasons
 
 
-def _list_owners(path: str, modules: dict[str, nn.Module]) -> Iterator[tuple[type[nn.Module], str]]:
+def _list_owners(path: str, modules: dict[str, nn.Module]) -> Iterator[tuple[Any, str]]:
     """Yield (class, name inside) of a layer, for its weight, and of every module around it."""
     yield type(modules[path]), "weight"
     while path:

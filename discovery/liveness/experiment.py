@@ -79,6 +79,9 @@ class Experiment:
             try:
                 return _run_seeded(forward)
             except Unfitting as error:
+                for known in (error, error.__cause__):
+                    if known is not None:  # its frames would keep every tensor of this forward
+                        known.__traceback__ = None
                 self.unfitting[error.path] = error
                 self._probes.pop(error.path).is_silent = True
 

@@ -75,8 +75,10 @@ class _Snapshot:
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = list(model.modules())
-        self._attributes = [(module.__dict__, module.__dict__.copy()) for module in self.modules]
-        values = (value for module in self.modules for value in module.__dict__.values() if isinstance(value, _MUTABLE))
+        held = [value for module in self.modules for value in module.__dict__.values()]
+        objects = {id(value): value for value in (*self.modules, *filter(_is_plain, held))}.values()
+        self._attributes = [(each.__dict__, each.__dict__.copy()) for each in objects]
+        values = (value for value in held if isinstance(value, _MUTABLE))
         contents = {id(content): content for content in values}.values()
         self._empty = [content for content in contents if not content]
         self._contents = [(content, content.copy()) for content in contents if content]
@@ -108,6 +110,13 @@ class _Snapshot:
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
         torch.set_default_dtype(self._dtype)
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value is an object of a user's class that is no module, such as a table of rotations."""
+    if isinstance(value, nn.Module | Tensor | type) or not isinstance(getattr(value, "__dict__", None), dict):
+        return False
+    return type(value).__module__.partition(".")[0] not in ("builtins", "logging", "threading", "torch", "types")
 
 
 def _same_objects(current: dict[Any, Any], before: dict[Any, Any]) -> bool:

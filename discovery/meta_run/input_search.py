@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from math import prod
 from typing import Any
 
@@ -15,11 +16,18 @@ _RANKS = (
     re.compile(r"values to unpack \(expected (\d+)"),
     re.compile(r"is not equal to len\(dims\) = (\d+)"),
     re.compile(r"or (\d+)D \(batched\) input to conv"),
-    re.compile(r"Expected (\d+)-D tensors"),
+    re.compile(r"Expected (\d+)-?D tensor"),
     re.compile(r"but got (\d+)-D for tensor"),
 )
+_MISMATCH = ("must match", "shape", "doesn't match", "size")
+"""Words of errors about sizes that do not agree."""
+_OTHER_SIZES: dict[tuple[str, ...], tuple[int, ...]] = {
+    ("film",): (16, 4, 32),
+    ("height", "width"): (32, 256, 64, 384, 112, 28),
+}
+"""Sizes tried where a model states none, by their names; images are square."""
 PATIENCE = 10
-"""Plans in a row that may get no further than the best."""
+"""Plans in a row that may get no further than the best; twice as many for a model without a configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,7 @@ class Search:
 
     def next_plan(self) -> Plan | None:
         """Return a plan not tried yet, or ``None`` if nothing is left to try."""
-        if self._fruitless >= PATIENCE:
+        if self._fruitless >= (PATIENCE if self._inputs.are_declared else 2 * PATIENCE):
             return None
         plan = next((plan for plan in self._moves if plan not in self._tried), None)
         if plan is not None:
@@ -73,8 +81,14 @@ class Search:
         yield from self.with_expected_rank(plan, failure)
         names = sorted(self._inputs.choices, key=lambda name: name not in failure.text)
         mentioned = [name for name in names if name in failure.text]
-        for name in (*mentioned, *self._inputs.on_demand(plan), *self._inputs.given(plan)):
-            yield from self._other_choices(plan, name)
+        asked = (*mentioned, *self._inputs.on_demand(plan), *self._inputs.given(plan))
+        choices = [self._other_choices(plan, name) for name in asked]
+        if self._inputs.are_declared:
+            yield from chain(*choices)
+        else:  # none is likelier than the others
+            sizes = self.with_other_sizes(plan) if any(word in failure.text.lower() for word in _MISMATCH) else ()
+            rounds = zip_longest(sizes, *choices)
+            yield from (choice for each in rounds for choice in each if choice is not None)
         yield replace(plan, constants=FakeConstants(wide=False))
         yield replace(plan, constants=FakeConstants(number=2))
         yield replace(plan, constants=FakeConstants(flag=True))
@@ -107,6 +121,13 @@ class Search:
                 for choice, spec in enumerate(self._inputs.choices[name]):
                     if len(spec.shape) == rank != len(self._inputs.spec(plan, name).shape):
                         yield plan.picking(name, choice)
+
+    def with_other_sizes(self, plan: Plan) -> Iterator[Plan]:
+        """Yield plans with other usual numbers of frames, and sides of images: a model may be made for one alone."""
+        used = {dim for name in self._inputs.given(plan) for dim in self._inputs.spec(plan, name).shape}
+        for names, sizes in _OTHER_SIZES.items():
+            if not used.isdisjoint(names) and plan.sizes.keys().isdisjoint(names):
+                yield from (replace(plan, sizes={**plan.sizes, **dict.fromkeys(names, size)}) for size in sizes)
 
     def _other_choices(self, plan: Plan, name: str) -> Iterator[Plan]:
         """Yield plans with another choice for one argument; after a repair its former choice is another one too."""

@@ -1,5 +1,6 @@
 """Sizes of inputs, read from a model's configuration by ``data/inputs.toml``."""
 
+import copy
 import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from ...data import read_facts
 _TOKEN = re.compile(r"[*/+-]|\w+")
 _OPERATIONS = {"*": operator.mul, "/": operator.floordiv, "+": operator.add, "-": operator.sub}
 _DEEPEST = 4
+_FEW = 32
+"""A size below this is a number of frames or patches."""
 _HOLDERS = ("config", "pretrained_cfg", "default_cfg")
 
 
@@ -22,17 +25,31 @@ class Sizes:
     Args:
         model: The model; its configuration and the parts of that are read.
         around: The model it is a part of, whose configuration is read where its own lacks a field.
+
+    Attributes:
+        are_declared: Whether there is a configuration; else the attributes of the model are read.
     """
 
     def __init__(self, model: nn.Module, around: nn.Module | None = None) -> None:
-        self._parts = (*_configurations(model), *(_configurations(around) if around is not None else ()))
+        declared = (*_configurations(model), *(_configurations(around) if around is not None else ()))
+        self.are_declared = bool(declared)
+        self._parts: tuple[tuple[str, Any], ...] = declared or (("", vars(model)),)
         self._modules = tuple(model.modules())
         self._known: dict[str, int] = {}
+        self._divisors: Mapping[str, int] = {}
+
+    def divided(self, divisors: Mapping[str, int]) -> "Sizes":
+        """Return a copy whose sizes along some axes are divided, as far as ``data/inputs.toml`` lets them."""
+        if not divisors:
+            return self
+        other = copy.copy(self)
+        other._divisors, other._known = divisors, {}  # noqa: SLF001 - of its own class
+        return other
 
     def with_sizes(self, **given: int) -> "Sizes":
         """Return a copy with some sizes given."""
-        other = object.__new__(Sizes)
-        other._parts, other._modules, other._known = self._parts, self._modules, {**self._known, **given}
+        other = copy.copy(self)
+        other._known = {**self._known, **given}  # noqa: SLF001 - of its own class
         return other
 
     def find_field(self, fields: Sequence[str], scope: str | None = None) -> Any:
@@ -67,6 +84,9 @@ class Sizes:
                 self._known[name] = size * int(entry.get("times", 1))
             else:
                 self._known[name] = self.evaluate(entry["of"]) if "of" in entry else int(entry["default"])
+            divisor = self._divisors.get(entry.get("axis", ""), 1)
+            if divisor > 1:
+                self._known[name] = _divide(self._known[name], divisor, entry["least"])
         return self._known[name]
 
     def candidates(self, entry: Mapping[str, Any]) -> Iterator[int | None]:
@@ -123,6 +143,13 @@ def _attribute(module: nn.Module, name: str) -> Any:
 
 def _is_configuration(value: Any) -> bool:
     return isinstance(getattr(type(value), "model_type", None), str)
+
+
+def _divide(size: int, divisor: int, least: int) -> int:
+    """Return a smaller size: a multiple of eight, or one more than a multiple where a first frame stands alone."""
+    first = size % 2 if size < _FEW else 0
+    smaller = (size - first) // divisor + first
+    return min(size, max(least, smaller if smaller < _FEW else smaller // 8 * 8))
 
 
 def _number(value: Any, positions: Sequence[int | str]) -> int | None:

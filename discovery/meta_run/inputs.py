@@ -18,6 +18,8 @@ from .tensor_values import FakeConstants
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _SWITCHES = {"use_cache": False, "return_dict": True, "return_loss": False}
 _LARGEST_ON_CPU = 1 << 16
+_MOST_FIRST = 4
+"""Inputs of first layers that are tried."""
 Placeholder = tuple[int, int]
 """(token id, modality)."""
 
@@ -63,12 +65,16 @@ class Plan:
         repairs: Specs that replace an argument's choices, derived from a forward that failed.
         batch: Samples.
         constants: Fake values for unknown ones.
+        divisors: By which the sizes along an axis are divided.
+        sizes: Sizes by name, instead of those read from the model.
     """
 
     picks: Mapping[str, int] = field(default_factory=dict)
     repairs: Mapping[str, Spec] = field(default_factory=dict)
     batch: int = 2
     constants: FakeConstants = field(default_factory=FakeConstants)
+    divisors: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def picking(self, name: str, choice: int) -> "Plan":
         """Return this plan with another choice for one argument."""
@@ -101,6 +107,11 @@ class Inputs:
         for name in self._parameters:  # the partner of an input may be listed before it
             self.choices[name] = self._choices(name, given)
 
+    @property
+    def are_declared(self) -> bool:
+        """Whether a configuration states their sizes."""
+        return self._sizes.are_declared
+
     def spec(self, plan: Plan, name: str) -> Spec:
         """Return a plan's spec for an argument."""
         return plan.repairs.get(name) or self.choices[name][plan.picks.get(name, 0)]
@@ -127,7 +138,9 @@ class Inputs:
         """Return the values of a plan: small ones on the CPU, which are known, large ones on meta."""
         given = set(self.given(plan))
         marks = list_placeholders(self._sizes, given)
-        sizes = self._sizes.with_sizes(batch=plan.batch, tokens=self._sizes.get_size("text") + len(marks))
+        tokens = self._sizes.get_size("text") + len(marks)
+        sizes = self._sizes.divided(plan.divisors) if plan.divisors or plan.sizes else self._sizes
+        sizes = sizes.with_sizes(batch=plan.batch, tokens=tokens, **plan.sizes)
         made = {name: self.value(self.spec(plan, name), sizes, marks) for name in self.choices if name in given}
         return {**made, **{name: value for name, value in _SWITCHES.items() if name in self._parameters}}
 
@@ -140,7 +153,9 @@ class Inputs:
         specs = [_spec(entry, parameter) for entry in entries]
         if parameter.default is inspect.Parameter.empty:
             given.add(name)
-            return tuple(specs) or specs_for_unknown(parameter, self._model)
+            if specs and self._sizes.are_declared:
+                return tuple(specs)
+            return (*specs, *specs_for_unknown(parameter, self._model, [*self._parameters].index(name)))
         for entry in entries:
             give = entry.get("give")
             if give == "always" or (give == "with" and not given.isdisjoint(entry["partners"])):
@@ -152,7 +167,8 @@ class Inputs:
         """Return whether an entry applies to this model: its conditions on arguments and configuration hold."""
         find, names = self._sizes.find_field, self._parameters.keys()
         return (
-            ("beside" not in entry or not names.isdisjoint(entry["beside"]))
+            not (entry.get("undeclared") and self._sizes.are_declared)
+            and ("beside" not in entry or not names.isdisjoint(entry["beside"]))
             and names.isdisjoint(entry.get("unless", ()))
             and all(find([field]) for field in entry.get("enabled", ()))
             and all(find([field]) is not None for field in entry.get("fields", ()))
@@ -194,6 +210,12 @@ def as_real(value: Tensor) -> Tensor:
     return make(value.shape, dtype=value.dtype)
 
 
+def as_floats(value: Tensor) -> Tensor:
+    """Return numbers for a tensor, also those of a single index for each sample, such as a time, as floats."""
+    real = as_real(value)
+    return real.float() if real.ndim <= 1 and real.dtype is torch.long else real
+
+
 def as_small(value: Tensor) -> Tensor:
     """Return a tensor on the CPU: floats in half precision, zeros for one on meta."""
     numbers = torch.zeros(value.shape, dtype=value.dtype) if value.is_meta else value
@@ -224,8 +246,12 @@ def _spec(entry: Mapping[str, Any], parameter: inspect.Parameter) -> Spec:
     )
 
 
-def specs_for_unknown(parameter: inspect.Parameter, model: nn.Module) -> tuple[Spec, ...]:
-    """Return specs for an argument without an entry: the input of the first layer, then usual shapes."""
+def specs_for_unknown(parameter: inspect.Parameter, model: nn.Module, position: int = 0) -> tuple[Spec, ...]:
+    """Return specs for an argument without an entry: the inputs of first layers, then usual shapes.
+
+    The first argument is likely the input of the first layer; a later one that of another child, or one number for each
+    sample.
+    """
     note = str(parameter.annotation)
     if "bool" in note and "Tensor" not in note:
         return (Spec(constant=False),)
@@ -233,15 +259,26 @@ def specs_for_unknown(parameter: inspect.Parameter, model: nn.Module) -> tuple[S
         return (Spec(constant=[0] if "list[" in note.lower() else 1),)
     if "float" in note and "tensor" not in note.lower():
         return (Spec(constant=[1.0] if "list[" in note.lower() else 1.0),)
-    first = next((spec for module in model.modules() if (spec := input_spec(module))), None)
+    first = list_first_inputs(model)
     usual = (
         Spec(("batch", "tokens", "hidden")),
         Spec(("batch", "channels", "height", "width")),
         Spec(("batch", "tokens"), "ids"),
         Spec(("batch", "hidden")),
         Spec(("batch", "1")),
+        Spec(("batch", "speakers", "recording")),
     )
-    return (*((first,) if first else ()), *usual)
+    single = (Spec(("batch",)), Spec(("batch",), "ones"), Spec(("batch",), "tokens"))  # a time, an index, a length
+    if not position or not first:
+        return (*first, *usual, *single)
+    return (*first[position:][:1], *single, *(spec for spec in first if spec not in first[position:][:1]), *usual)
+
+
+def list_first_inputs(model: nn.Module) -> tuple[Spec, ...]:
+    """Return the inputs of the first layer of the model, and of each of its children, without repetitions."""
+    parts = (model, *model.children())
+    found = (next((spec for module in part.modules() if (spec := input_spec(module))), None) for part in parts)
+    return tuple(dict.fromkeys(spec for spec in found if spec))[:_MOST_FIRST]
 
 
 def input_spec(module: nn.Module, shape: tuple[int, ...] = ()) -> Spec | None:

@@ -1,59 +1,23 @@
 """Run a model's own forward on the meta device, with inputs made for it, so that a watcher can record it."""
 
-import inspect
-import re
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, cast
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch import nn
 
-from ...data import read_facts
 from ..facts.source_inspection import depends_on_mode
-from .conditions import plain_settings, remove_chance, time_limit, untouched, weights_on_cpu, weights_on_meta
-from .fake_values import FakeValues
-from .input_search import Failure, Search
-from .inputs import Inputs, Plan, as_real, as_small
-from .tensor_values import map_tensors, on_meta
+from .conditions import plain_settings, remove_chance, untouched, weights_on_cpu, weights_on_meta
+from .inputs import Plan
+from .session import MOST_ATTEMPTS, Call, Planned, Run, Session, Watch
+from .smaller_inputs import CostWatch, list_smaller
 
-_INDEX = re.compile(r"\d+")
-Watch = Callable[[Callable[[], Any]], None]
-"""A function that calls the forward it is given, once or more often, and records it."""
-
-MOST_ATTEMPTS = 24
-"""Sets of inputs tried for a model."""
-FEWER_ATTEMPTS = 10
-"""Sets of inputs tried for a part of a model that is no model of its own."""
-CPU_ATTEMPTS = 3
-MOST_FAILURES = 60
-"""Attempts that may fail before the rest of a model is given up."""
-MOST_WASTE = 6.0
-"""Seconds of computing that may go into attempts that fail."""
 MOST_BYTES = 4 << 30
 """Weights in half precision up to which a model that fails on meta is run on the CPU."""
 SECONDS = 20.0
 
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One attempt at a forward.
-
-    Attributes:
-        path: The sub-model that was run; empty for the whole model.
-        inputs: Names of its inputs.
-        device: ``meta`` or ``cpu``; with example inputs that do not run on meta, the model's device.
-        error: Why it did not finish, in one line; ``None`` if it did.
-    """
-
-    path: str
-    inputs: tuple[str, ...]
-    device: str
-    error: str | None
+__all__ = ["Run", "compute_model", "run_model"]
 
 
 def run_model(
@@ -76,15 +40,16 @@ def run_model(
         watch_training: Calls the forward of the whole model again, in train mode without chance, if one finished on
             meta and code of the model depends on its mode.
     """
-    session = _Session(watch, time.monotonic() + (SECONDS if seconds is None else seconds))
+    session = Session(watch, time.monotonic() + (SECONDS if seconds is None else seconds))
     with untouched(model), plain_settings(model):
         ran = example_inputs is not None and session.run_examples(model, example_inputs)
         with weights_on_meta(model):
             if not ran:
                 session.run("", model, model, MOST_ATTEMPTS)
             session.run_inside("", model, model)
-            if watch_training and session.whole and any(map(depends_on_mode, {type(m) for m in model.modules()})):
-                _run_in_training(model, _Session(watch_training, session.deadline), *session.whole)
+            classes: set[Any] = {type(module) for module in model.modules()}
+            if watch_training and session.whole and any(depends_on_mode(each) for each in classes):
+                _run_in_training(model, Session(watch_training, session.deadline), *session.whole)
         size = 2 * sum(parameter.numel() for parameter in model.parameters())
         if size <= MOST_BYTES and not any(run.error is None for run in session.runs):
             with weights_on_cpu(model):
@@ -92,7 +57,7 @@ def run_model(
     return tuple(session.runs)
 
 
-def _run_in_training(model: nn.Module, session: "_Session", call: "_Call", plan: Plan) -> None:
+def _run_in_training(model: nn.Module, session: Session, call: Call, plan: Plan) -> None:
     """Run a forward in train mode; the model's own ``train`` may keep parts of it in eval mode."""
     with suppress(Exception):  # a user's method may raise anything
         model.train()
@@ -111,285 +76,32 @@ def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> t
         seconds: Time for everything.
     """
     deadline = time.monotonic() + seconds
-    on_meta_only = _Session(lambda forward: forward(), deadline)
+    on_meta_only = Session(lambda forward: forward(), deadline)
     with untouched(model), plain_settings(model), weights_on_meta(model):
         on_meta_only.run("", model, model, MOST_ATTEMPTS)
         on_meta_only.run_inside("", model, model)
-    session = _Session(watch, deadline)
+        successes = [_shrink(success, deadline) for success in on_meta_only.successes]
+    session = Session(watch, deadline)
     with plain_settings(model, experts="eager"):
-        for success in on_meta_only.successes:
+        for success in successes:
             session.compute(success)
-    return tuple(session.runs if on_meta_only.successes else on_meta_only.runs)
+    return tuple(session.runs if successes else on_meta_only.runs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A forward and its arguments."""
-
-    path: str
-    forward: Callable[..., Any]
-    names: tuple[str, ...]
-    args: tuple[Any, ...] = ()
-    named: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """A forward and a plan of its inputs."""
-
-    path: str
-    forward: Callable[..., Any]
-    inputs: Inputs
-    plan: Plan
-
-    def call(self, change: Callable[[Tensor], Tensor] | None = None) -> _Call:
-        """Return the call with the inputs made, and their tensors changed."""
-        named = self.inputs.make(self.plan)
-        named = map_tensors(change, named) if change else named
-        return _Call(self.path, self.forward, self.inputs.given(self.plan), named=named)
-
-
-class _Trail:
-    """The modules a forward entered, and the shape of the last one's input."""
-
-    def __init__(self) -> None:
-        self.modules: list[nn.Module] = []
-        self.shape: tuple[int, ...] | None = None
-
-    def enter(self, module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        """Record a module whose forward begins."""
-        self.modules.append(module)
-        self.shape = None
-        if arguments and isinstance(arguments[0], Tensor):
-            with torch._C.DisableTorchFunction():  # noqa: SLF001 - torch's public name for it enters no context
-                self.shape = tuple(arguments[0].shape)
-
-
-class _Session:
-    """The runs of one model, and the modules they reached.
-
-    Attributes:
-        whole: The call of the model's own forward that finished on meta, with its plan, if one did.
-    """
-
-    def __init__(self, watch: Watch, deadline: float) -> None:
-        self.runs: list[Run] = []
-        self.successes: list[_Planned] = []
-        self.whole: tuple[_Call, Plan] | None = None
-        self.deadline = deadline
-        self._watch = watch
-        self._called: set[int] = set()
-        self._failed: list[tuple[str, tuple[str, ...]]] = []
-        self._worked: dict[tuple[type[nn.Module], str], Plan] = {}
-        self._alike: set[tuple[str, frozenset[tuple[str, type[nn.Module]]]]] = set()
-        self._failures, self._waste = 0, 0.0
-
-    @property
-    def is_over(self) -> bool:
-        """Whether no time is left, or too many attempts failed."""
-        is_hopeless = self._failures >= MOST_FAILURES or self._waste >= MOST_WASTE
-        return is_hopeless or time.monotonic() >= self.deadline
-
-    # --- which parts to run --------------------------------------------------------------------------------------
-
-    def run(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
-        """Try sets of inputs on a part until its forward finishes, or the methods it has instead of one."""
-        if isinstance(part, nn.ModuleList | nn.ModuleDict):
-            return
-        methods = _list_methods(part)
-        if not methods and (not path or _is_model(part)):
-            self.runs.append(Run(path, (), "meta", f"{type(part).__name__} has no forward."))
-        for method in methods:
-            self.run_method(path, part, method, around, attempts)
-
-    def run_inside(self, path: str, part: nn.Module, around: nn.Module) -> None:
-        """Run the outermost models in a part that has blocks which were not reached, then its children."""
-        if not self._is_unfinished(part):
-            return
-        around = part if "config" in part.__dict__ else around
-        for name, inner in _outermost_models(part):
-            if self._is_unfinished(inner):
-                self._run_within(f"{path}.{name}".lstrip("."), inner, around, MOST_ATTEMPTS)
-        for name, child in part.named_children():
-            is_lone = isinstance(part, nn.ModuleList) and _is_unreached_block(child, self._called)
-            if (is_lone or self._is_unfinished(child)) and not _is_model(child):
-                self._run_within(f"{path}.{name}".lstrip("."), child, around, FEWER_ATTEMPTS)
-
-    def _run_within(self, path: str, part: nn.Module, around: nn.Module, attempts: int) -> None:
-        """Run a part and the parts inside; of parts that differ only by number, the first one stands for all."""
-        names = frozenset((_INDEX.sub("*", name), type(inner)) for name, inner in part.named_modules())
-        key = _INDEX.sub("*", path), names
-        if key not in self._alike:
-            self._alike.add(key)
-            self.run(path, part, around, attempts)
-            self.run_inside(path, part, around)
-
-    def _is_unfinished(self, part: nn.Module) -> bool:
-        """Return whether a repeated block of a part was not called, nor anything in it, and time is left."""
-        if self.is_over:
-            return False
-        lists = (inner for inner in part.modules() if isinstance(inner, nn.ModuleList | nn.Sequential))
-        return any(_is_unreached_block(block, self._called) for blocks in lists for block in blocks)
-
-    # --- attempts ------------------------------------------------------------------------------------------------
-
-    def run_method(self, path: str, part: nn.Module, method: str, around: nn.Module, attempts: int) -> None:
-        """Try sets of inputs on a method until it finishes."""
-        inputs = self._inputs(path, part, method, around)
-        if inputs is None:
-            return
-        given = inputs.given(Plan())
-        if any(given == other and (not outer or path.startswith(f"{outer}.")) for outer, other in self._failed):
-            return  # a model around it failed with the same inputs: that of a head around its base, say
-        search = Search(inputs, self._worked.get((type(part), method), Plan()))
-        for _ in range(attempts):
-            plan = search.next_plan()
-            if plan is None or self.is_over:
+def _shrink(success: Planned, deadline: float) -> Planned:
+    """Return a run with smaller inputs, as long as it costs too much, still runs and still reaches the same modules."""
+    costs = CostWatch()
+    session = Session(costs, deadline)
+    if session.attempt(success.call(), success.plan) is not None:
+        return success
+    reached, cost = session.reached, costs.cost
+    while cost.excess > 1 and not session.is_over:
+        for divisors in list_smaller(success.plan.divisors):
+            smaller = replace(success, plan=replace(success.plan, divisors=divisors))
+            is_run = session.attempt(smaller.call(), smaller.plan) is None
+            if is_run and session.reached == reached and costs.cost.excess < cost.excess:
+                success, cost = smaller, costs.cost
                 break
-            planned = _Planned(path, _callable(part, method), inputs, plan)
-            failure = self.attempt(planned.call(), plan)
-            if failure is None:
-                self._worked[type(part), method] = plan
-                self.successes.append(planned)
-                if not path and method == "forward":
-                    self.whole = planned.call(), plan
-                self.run_with_more(planned, part)
-                return
-            search.learn(failure)
-        self._failed.append((path, given))
-
-    def run_with_more(self, success: _Planned, part: nn.Module) -> None:
-        """Run again with optional inputs, while layers are left that were not reached."""
-        for plan in success.inputs.with_more(success.plan):
-            if self.is_over or all(id(layer) in self._called for layer in part.modules() if layer._parameters):  # noqa: SLF001
-                return
-            planned = replace(success, plan=plan)
-            if self.attempt(planned.call(), plan) is None:
-                self.successes.append(planned)
-                return
-
-    def compute(self, success: _Planned) -> None:
-        """Run on the CPU a forward that ran on meta: with a single sample, else with as many as there."""
-        for plan in (replace(success.plan, batch=1), success.plan):
-            if self.is_over or self.attempt(replace(success, plan=plan).call(as_real), None, "cpu") is None:
-                return
-
-    def run_examples(self, model: nn.Module, example_inputs: Any) -> bool:
-        """Run a model with a user's inputs, on meta, else on its own device; return whether that finished."""
-        if isinstance(example_inputs, Mapping):
-            call = _Call("", model, tuple(example_inputs), named=dict(example_inputs))
         else:
-            args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
-            try:
-                names = tuple(inspect.signature(model.forward).parameters)[: len(args)]
-            except (TypeError, ValueError):
-                names = ()
-            call = _Call("", model, names or tuple(f"input {number}" for number in range(len(args))), args)
-        with weights_on_meta(model):
-            if self.attempt(call, Plan()) is None:
-                self.whole = call, Plan()
-                return True
-        devices = {parameter.device for parameter in model.parameters()} or {torch.device("cpu")}
-        if torch.device("meta") in devices:
-            return False
-        for parameter in model.parameters():  # a recorder turns gradients on, which are not wanted here
-            parameter.requires_grad_(requires_grad=False)
-        return self.attempt(call, None, str(next(iter(devices)))) is None
-
-    def run_on_cpu(self, model: nn.Module) -> None:
-        """Try the likeliest inputs of a model that fails on meta, on the CPU."""
-        methods = _list_methods(model)
-        inputs = self._inputs("", model, methods[0], model) if methods else None
-        if inputs is None:
-            return
-        search = Search(inputs, Plan(batch=1))
-        for _ in range(CPU_ATTEMPTS):
-            plan = search.next_plan()
-            if plan is None or self.is_over:
-                return
-            planned = _Planned("", _callable(model, methods[0]), inputs, plan)
-            failure = self.attempt(planned.call(as_small), None, "cpu")
-            if failure is None:
-                return
-            search.learn(failure)
-
-    def _inputs(self, path: str, part: nn.Module, method: str, around: nn.Module) -> Inputs | None:
-        """Return the inputs of a part; on an error ``None``, with the reason recorded."""
-        try:
-            return Inputs(part, around, method)
-        except Exception as error:  # noqa: BLE001 - signatures and configurations of others may raise anything
-            if not path or _is_model(part):
-                self.runs.append(Run(path, (), "meta", _first_line(_text(error))))
-        return None
-
-    def attempt(self, call: _Call, plan: Plan | None, device: str = "meta") -> Failure | None:
-        """Call a part once: on meta with the fake values of a plan, or without fake values if there is none."""
-        fake_values = FakeValues(plan.constants) if plan is not None else None
-        args, named = (on_meta(call.args), on_meta(call.named)) if fake_values else (call.args, call.named)
-        trail, failure = _Trail(), None
-        hook = register_module_forward_pre_hook(trail.enter)
-        started = time.thread_time()
-        try:
-            with time_limit(self.deadline - time.monotonic()), fake_values or nullcontext():
-                self._watch(partial(call.forward, *args, **named))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # noqa: BLE001 - a forward may raise anything, and OutOfTime is none of Exception
-            progress = fake_values.calls if fake_values else len(trail.modules)
-            failure = Failure(_text(error), progress, trail.modules[-1] if trail.modules else None, trail.shape)
-        finally:
-            hook.remove()
-        if failure is None:
-            self._called.update(map(id, trail.modules))
-        else:
-            self._failures += 1
-            self._waste += time.thread_time() - started
-        self.runs.append(Run(call.path, call.names, device, _first_line(failure.text) if failure else None))
-        return failure
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return f"{type(error).__name__}: {error}".strip()
-    except Exception:  # noqa: BLE001 - the message of a foreign error may raise as well
-        return type(error).__name__
-
-
-def _first_line(text: str) -> str:
-    return text.partition("\n")[0][:300]
-
-
-def _outermost_models(part: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Return the models in a part that stand in no other of them, the largest first."""
-    outer: list[tuple[str, nn.Module]] = []
-    for path, inner in part.named_modules():
-        if path and _is_model(inner) and not (outer and path.startswith(f"{outer[-1][0]}.")):
-            outer.append((path, inner))
-    return sorted(outer, key=lambda item: -sum(parameter.numel() for parameter in item[1].parameters()))
-
-
-def _list_methods(part: nn.Module) -> tuple[str, ...]:
-    """Return the methods to run a part by: its forward, or the methods of a class without one."""
-    if type(part).forward is not nn.Module.forward:
-        return ("forward",)
-    return tuple(name for name in read_facts("inputs.toml")["methods"] if callable(getattr(type(part), name, None)))
-
-
-def _callable(part: nn.Module, method: str) -> Callable[..., Any]:
-    """Return a method of a part; a forward is called through the module, so that its hooks run."""
-    return part if method == "forward" else cast("Callable[..., Any]", getattr(part, method))
-
-
-def _is_model(part: nn.Module) -> bool:
-    """Return whether a module is a model of its own: of transformers or diffusers, or made like one."""
-    return hasattr(type(part), "main_input_name") or hasattr(type(part), "config_name")
-
-
-def _is_unreached_block(block: nn.Module | None, called: set[int]) -> bool:
-    """Return whether a block was not called, nor anything in it.
-
-    A single layer is no block, in lists they are often read, not called; nor is a ``None`` among them.
-    """
-    if block is None:
-        return False
-    return next(block.children(), None) is not None and not any(id(inner) in called for inner in block.modules())
+            break
+    return success

@@ -16,12 +16,17 @@ def list_names() -> list[str]:
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return the recipe of a model class: every argument that has a default or an override."""
+    """Return the recipe of a model class: every argument that has a default or an override.
+
+    Arguments that are models stand there with their own arguments, so that a change reaches these as well.
+    """
     known = list_classes()
     if name not in known:
         raise UnknownArchitecture(name, sorted(known), "List what is known with: loradar list diffusers")
-    find_override("diffusers", name).check(f"diffusers:{name}")
-    return Recipe(f"diffusers:{name}", _list_arguments(name), partial(_construct, name))
+    override = find_override("diffusers", name)
+    override.check(f"diffusers:{name}")
+    parts = {key: [_list_arguments(part) for part in names] for key, names in override.models.items()}
+    return Recipe(f"diffusers:{name}", {**_list_arguments(name), **parts}, partial(_construct, name))
 
 
 def _list_arguments(name: str) -> dict[str, Any]:
@@ -32,10 +37,12 @@ def _list_arguments(name: str) -> dict[str, Any]:
 
 
 def _construct(name: str, settings: dict[str, Any], change: Change) -> nn.Module:
-    """Call a class with its arguments; arguments that are models are constructed in the same way."""
-    models = find_override("diffusers", name).models
-    parts = {key: [_construct(part, _list_arguments(part), change) for part in names] for key, names in models.items()}
-    model: nn.Module = list_classes()[name](**change(settings), **parts)
+    """Call a class with its changed arguments, after the classes of those that are models."""
+    changed = change(settings)
+    for key, names in find_override("diffusers", name).models.items():
+        pairs = zip(names, changed[key], strict=True)
+        changed[key] = [list_classes()[part](**arguments) for part, arguments in pairs]
+    model: nn.Module = list_classes()[name](**changed)
     return model
 
 

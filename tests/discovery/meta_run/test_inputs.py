@@ -207,6 +207,7 @@ def test_every_entry_can_be_made(entry):
         "number",
         "parts",
         "enabled",
+        "undeclared",
     }
     assert entry.get("give", "always") in ("always", "with", "on_demand")
     assert ("partners" in entry) == (entry.get("give") in ("with", "on_demand"))

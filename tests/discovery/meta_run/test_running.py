@@ -22,7 +22,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from loradar.discovery.meta_run import running
+from loradar.discovery.meta_run import running, session
 from loradar.discovery.meta_run.conditions import OutOfTime, time_limit, weights_on_cpu, weights_on_meta
 from loradar.discovery.meta_run.running import Run, run_model
 
@@ -236,6 +236,7 @@ def endless(monkeypatch):
 
     clock = SimpleNamespace(monotonic=lambda: 1e9 * begun.is_set(), thread_time=time.thread_time)
     monkeypatch.setattr(running, "time", clock)
+    monkeypatch.setattr(session, "time", clock)
     return make
 
 

@@ -1,0 +1,97 @@
+"""Forwards of several tensors, and of sizes that no configuration states."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.video import mvit_v1_b
+
+from loradar.discovery import scan
+
+
+class Denoiser(nn.Module):
+    """A noisy image and a time for each sample."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.stem, self.clock, self.out = nn.Conv2d(4, 8, 3, padding=1), nn.Linear(1, 8), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x, t):
+        """Predict the noise."""
+        return self.out(self.stem(x) + self.clock(t.float()[:, None])[:, :, None, None])
+
+
+class Labelled(Denoiser):
+    """The second argument is looked up."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.clock = nn.Embedding(10, 8)
+
+    def forward(self, x, label):
+        """Predict the noise of a class."""
+        return self.out(self.stem(x) + self.clock(label)[:, :, None, None])
+
+
+class Conformer(nn.Module):
+    """Frames, and how many of them each sample has."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.layers = nn.ModuleList([nn.TransformerEncoderLayer(16, 2, 32, batch_first=True) for _ in range(2)])
+
+    def forward(self, x, lengths):
+        """Mask what is beyond the length."""
+        beyond = torch.arange(int(lengths.max()))[None] >= lengths[:, None]
+        for layer in self.layers:
+            x = layer(x, src_key_padding_mask=beyond)
+        return x, lengths
+
+
+class Pair(nn.Module):
+    """An image and a text."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.seeing, self.reading = nn.Conv2d(3, 8, 4, stride=4), nn.Embedding(50, 8)
+
+    def forward(self, picture, words):
+        """Compare them."""
+        return self.seeing(picture).mean((2, 3)) @ self.reading(words).mean(1).t()
+
+
+class Separator(nn.Module):
+    """A recording whose channels only an attribute states; its first layer takes a spectrogram."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.audio_channels = 2
+        self.frequencies, self.waves = nn.Conv2d(4, 8, 1), nn.Conv1d(2, 8, 8, stride=4)
+        self.back = nn.ConvTranspose1d(8, 2, 8, stride=4)
+
+    def forward(self, wave):
+        """Check what it is given."""
+        if wave.ndim != 3:
+            raise ValueError(f"Expected 3D tensor, found {tuple(wave.shape)}")
+        if wave.shape[1] != self.audio_channels:
+            raise ValueError("The channel dimension must match `audio_channels`")
+        spectrum = self.frequencies(wave.repeat(1, 2, 1)[:, :, None])
+        return self.back(self.waves(wave)), spectrum
+
+
+@pytest.mark.parametrize("model", [Denoiser, Labelled, Conformer, Pair, Separator])
+def test_every_argument_gets_a_shape(model):
+    """Each is tried on its own."""
+    scan(model(), method="dataflow")
+
+
+def test_a_film_of_a_fixed_number_of_frames_is_found():
+    """The table of positions fits sixteen frames alone."""
+    with torch.device("meta"):
+        model = mvit_v1_b(num_classes=3)
+    found = scan(model, method="dataflow")
+    assert found.propose("LORA", "default").matched == 16
