@@ -91,12 +91,14 @@ class Experiment:
             for parameter in self._probes[path].parameters:
                 parameter.grad = None
         written = [output for output in outputs if output.requires_grad]
-        if written:
-            try:
-                _loss(written).backward()  # type: ignore[no-untyped-call]
-            except RuntimeError as error:  # an operation without a derivative, or changed in place
-                self.error = str(error).partition("\n")[0][:200]
-                return
+        if not written:  # such as names of outputs in their place: that says nothing about any layer
+            self.error = "no output depends on a weight"
+            return
+        try:
+            _loss(written).backward()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:  # an operation without a derivative, or changed in place
+            self.error = str(error).partition("\n")[0][:200]
+            return
         for path in called:
             known, size = self.gradients.get(path, 0.0), _smallest_gradient(self._probes[path].parameters)
             self.gradients[path] = known if known > 0 or size == 0 else size

@@ -147,6 +147,24 @@ def test_a_model_that_does_not_run_says_why():
     assert layers["called"].live is None
 
 
+def test_a_forward_without_outputs_says_nothing():
+    """A composite may return the names of outputs in their place; no layer is dead for that."""
+
+    class Names(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return [*{"first": self.layer(x)}]
+
+    proof = prove(Names(), "as it is", {"layer"})
+    assert (proof.verdicts["layer"].live, proof.verdicts["layer"].says) == (
+        None,
+        "no backward: no output depends on a weight",
+    )
+
+
 def test_the_random_state_is_kept():
     """Whoever proves something draws the same numbers afterwards."""
     torch.manual_seed(3)
