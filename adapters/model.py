@@ -18,7 +18,7 @@ from .card import write_card
 from .config import AdapterConfig, LoraConfig
 from .injection.apply import Prepared, attach, build, detach, layers_in
 from .injection.host_model import Survey, set_trainable, survey_model
-from .injection.plan import Expand, check_not_adapted, make_plan
+from .injection.plan import Expand, check_host, make_plan
 from .injection.statistics import put
 from .load import hotswap, load, reread
 from .targets import Decision, decide, expand_shorthand
@@ -220,8 +220,8 @@ class PeftModel(Adapted):
             InvalidConfig: If the adapter needs a feature that loradar lacks, or the model has adapters; the model is
                 unchanged.
         """
+        check_host(model)
         survey = survey_model(model)
-        check_not_adapted(survey)
         adapted = PeftModel(survey, load(survey, local_folder(folder), adapter_name, is_trainable=is_trainable))
         return adapted if is_trainable else adapted.eval()
 
@@ -291,7 +291,8 @@ def get_peft_model(
             model with them. Without them inputs are made, where a scan decides.
 
     Raises:
-        InvalidConfig: If the configuration is none of ours or does not fit the model, or the model has adapters.
+        InvalidConfig: If the configuration is none of ours or does not fit the model, or the model has adapters or is
+            wrapped or sharded already.
         TargetsNotFound: If its targets match nothing.
         NoAdaptableLayers: If the model has no layer for an adapter.
         UnknownPreset: If ``preset`` is unknown, or has nothing to adapt in this model.
@@ -305,7 +306,7 @@ def get_peft_model(
     if config.spec.target_modules is not None or config.spec.target_parameters:
         decision = Decision("config", config.spec, "targets given in the configuration")
     else:
-        check_not_adapted(survey_model(model))  # its adapters would look like a misfit of the registry
+        check_host(model)  # its adapters would look like a misfit of the registry
         decision = decide(model, preset, config.peft_type, example_inputs)
         for left_out in () if config.modules_to_save else decision.frozen:
             warnings.warn(left_out, stacklevel=2)
@@ -332,10 +333,10 @@ def inject(
     Raises:
         TargetsNotFound: If the targets match nothing, naming the closest names and their counts.
         NoAdaptableLayers: If the model has nothing that any target could match.
-        InvalidConfig: If the configuration does not fit the model, or the model has adapters.
+        InvalidConfig: If the configuration does not fit the model, or the model has adapters or is wrapped or sharded.
     """
+    check_host(model)
     survey = survey_model(model)
-    check_not_adapted(survey)
     return PeftModel(survey, _prepare(survey, config, adapter_name, expand))
 
 

@@ -7,7 +7,8 @@ of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bo
 of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``;
 the layers an adapter fits, ``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``;
 ``why_not_exported`` (whether one entry serves a type);
-``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model).
+``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model); ``check_unwrapped``,
+``find_adapted``, ``is_compiled`` and ``read_attribute`` (for models of others: wrapped, adapted, compiled).
 """
 
 from ..domain.vocabulary import CONV_KINDS
@@ -19,7 +20,8 @@ from .catalog import How, Runner, scan_each, scan_library, scan_named
 from .config_scan import scan_config
 from .facts.layers import Site, kind_of, list_layers, walk
 from .facts.misfits import FITTING_KINDS, find_misfit, find_owner_misfit, is_plain_conv, is_stack
-from .facts.model_facts import identify
+from .facts.model_facts import identify, read_attribute
+from .facts.wrapped import check_unwrapped, find_adapted, is_compiled
 from .listing_scan import scan_listing
 from .liveness import proof_holds
 from .scanner import StaticModel, read_model, scan, scan_module
@@ -36,10 +38,13 @@ __all__ = [
     "Site",
     "StaticModel",
     "build",
+    "check_unwrapped",
     "fetch_config",
+    "find_adapted",
     "find_misfit",
     "find_owner_misfit",
     "identify",
+    "is_compiled",
     "is_plain_conv",
     "is_stack",
     "kind_of",
@@ -47,6 +52,7 @@ __all__ = [
     "list_layers",
     "proof_holds",
     "quiet_libraries",
+    "read_attribute",
     "read_model",
     "scan",
     "scan_config",

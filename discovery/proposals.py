@@ -51,6 +51,7 @@ class Subject:
         saved: The modules to train in full.
         saved_parameters: The number of their parameters.
         focus: The towers to adapt.
+        left_out: Reasons for what no layer stands for.
     """
 
     layers: tuple[Layer, ...]
@@ -60,6 +61,7 @@ class Subject:
     saved: Saved
     saved_parameters: int
     focus: Focus = EVERY_TOWER
+    left_out: tuple[str, ...] = ()
 
 
 def propose_all(subject: Subject) -> tuple[Proposal, ...]:
@@ -67,7 +69,7 @@ def propose_all(subject: Subject) -> tuple[Proposal, ...]:
     candidates = choose_candidates(subject.layers, subject.focus)
     if not candidates:
         return ()
-    left_out = describe_left_out(candidates, subject.layers, subject.focus)
+    left_out = [*describe_left_out(candidates, subject.layers, subject.focus), *subject.left_out]
     blocks = Blocks(subject.layers)
     proposals: list[Proposal] = []
     for choice in _list_choices(candidates, subject):

@@ -5,13 +5,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from math import prod
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from ..domain.layers import Layer, Slot
 from ..domain.patterns import pattern_of
 from ..domain.scans import Scan
+from ..domain.vocabulary import list_some
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
 from ..references import Reference
 from . import sources
@@ -19,9 +22,10 @@ from .dataflow import Trace, trace
 from .evidence import list_untraced, mark_unlearning, merge, settle_heads
 from .facts.frozen import find_frozen
 from .facts.layers import Site, list_layers, walk
-from .facts.model_facts import ModelFacts, collect_facts, is_configuration, read_prompt_facts
+from .facts.model_facts import ModelFacts, collect_facts, is_configuration, is_of_transformers, read_prompt_facts
 from .facts.parts import list_parts
 from .facts.towers import TowerMap, list_prefixes, map_towers
+from .facts.wrapped import check_readable, list_compiled, own_class, shape_of, unwrap
 from .fingerprint import fingerprint, structure
 from .focus import Focus, find_focus
 from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
@@ -100,8 +104,7 @@ def _scan_module(
     architecture, reference = facts.architecture, facts.architecture.reference
     layers = static.label_all()
     if not any(layer.kind in ADAPTABLE_KINDS for layer in layers):
-        message = f"{reference} has no layer an adapter could sit on ({len(module_paths)} modules)."
-        raise NoAdaptableLayers(message, reference=reference)
+        raise _nothing_to_adapt(model, static)
     started = time.monotonic()
     traced = trace(model, layers, module_paths, example_inputs) if method != "names" else None
     is_cut_short = time.monotonic() - started >= running.SECONDS
@@ -150,6 +153,18 @@ def _merge_roles(static: "StaticModel", layers: tuple[Layer, ...], traced: Trace
     return settle_heads(merge(unguessed, traced), traced.ends, static.facts)
 
 
+def _nothing_to_adapt(model: nn.Module, static: "StaticModel") -> NoAdaptableLayers:
+    """Return the error for a model without a layer for an adapter, with what it holds."""
+    reference, paths = static.facts.architecture.reference, static.module_paths
+    holders = (site.module for site in static.sites if next(site.module.parameters(recurse=False), None) is not None)
+    classes = [name for name, _ in Counter(own_class(module).__name__ for module in holders).most_common(5)]
+    held = f"weights are held by {', '.join(classes)}" if classes else "none holds a weight"
+    message = f"{reference} has no layer an adapter could sit on ({len(paths)} modules; {held})."
+    if isinstance(model, torch.fx.GraphModule):
+        message = f"{message} A graph calls functions: scan the model that it was exported from."
+    return NoAdaptableLayers(message, reference=reference, classes=classes)
+
+
 def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
     """Group labelled layers into slots with counts, in the order in which the model holds them."""
     slots = Counter(
@@ -169,22 +184,33 @@ def _make_subject(model: nn.Module, static: "StaticModel", layers: tuple[Layer, 
         layers=layers,
         module_paths=static.module_paths,
         parameter_paths=static.parameter_paths,
-        norm_sizes={path: sum(p.numel() for p in norm.parameters()) for path, norm in norms.items()},
+        norm_sizes={path: sum(prod(shape_of(p)) for p in norm.parameters()) for path, norm in norms.items()},
         saved=saved,
-        saved_parameters=sum({id(p): p.numel() for head in heads for p in head.parameters()}.values()),
+        saved_parameters=sum({id(p): prod(shape_of(p)) for head in heads for p in head.parameters()}.values()),
+        left_out=_describe_compiled(model),
         focus=focus,
     )
 
 
+def _describe_compiled(model: nn.Module) -> tuple[str, ...]:
+    """Return a reason for the parts that are compiled, if there are any."""
+    compiled = list_compiled(model)
+    what = f"{len(compiled)} modules compiled by TorchScript ({list_some(compiled)}), whose layers cannot be replaced"
+    return (f"left out: {what}",) if compiled else ()
+
+
 def _resolve(subject: "nn.Module | PreTrainedConfig | str") -> nn.Module:
-    """Return the module of a subject, built on meta if it is a configuration or a reference."""
+    """Return the module of a subject: inside its wrappers, or built on meta from a configuration or a reference."""
     if isinstance(subject, nn.Module):
-        return subject
+        return unwrap(subject)
     if isinstance(subject, str):
         return sources.build(Reference.parse(subject))
-    if is_configuration(subject):
+    if is_configuration(subject) and is_of_transformers(subject):
         return sources.build_config(subject)
     message = f"Cannot scan a {type(subject).__name__}. Give a torch module, a transformers config or a reference."
+    if is_configuration(subject):
+        name = f"{type(subject).__module__}.{type(subject).__qualname__}"
+        message = f"{name} is no configuration of transformers' own. Scan the model that is built from it."
     raise InvalidReference(message, type=type(subject).__name__)
 
 
@@ -248,8 +274,10 @@ def read_model(model: nn.Module) -> StaticModel:
     """Read a model's modules and configuration; no forward runs and nothing is changed.
 
     Raises:
-        ScanFailed: If an attribute of a user's module fails when it is read.
+        ScanFailed: If an attribute of a user's module fails when it is read, or the layers cannot be read: a model that
+            is compiled by TorchScript, flattened, not initialised yet, or adapted already.
     """
+    check_readable(model)
     try:
         sites = (*walk(model),)
         facts = collect_facts(model, sites)

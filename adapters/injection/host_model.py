@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ...discovery import is_compiled, read_attribute
 from ..layers.wrappers import Wrapper
 
 
@@ -123,7 +124,7 @@ def _descend(parent: nn.Module, prefix: str, survey: Survey, seen: set[int]) -> 
             seen.add(id(module))
         path = prefix + name
         survey.sites[path] = Site(module, parent, name, wrappers)
-        if module._modules:  # noqa: SLF001
+        if module._modules and not is_compiled(module):  # noqa: SLF001
             _descend(module, path + ".", survey, seen)
 
 
@@ -157,8 +158,8 @@ class HostState:
         """
         # The model's own property walks over every module twice, which costs as much as the rest of an injection.
         is_checkpointing = any(module.__dict__.get("gradient_checkpointing", False) for module in survey.modules())
-        enable = getattr(survey.model, "enable_input_require_grads", None)
-        if is_checkpointing and enable and getattr(survey.model, "_require_grads_hook", None) is None:
+        enable = read_attribute(survey.model, "enable_input_require_grads") if is_checkpointing else None
+        if enable and read_attribute(survey.model, "_require_grads_hook") is None:
             enable()
             self.requires_inputs = True
 
@@ -181,8 +182,8 @@ def note_untied(model: Any) -> bool:
 
     Otherwise saving and reloading would tie them again and drop the trained head.
     """
-    config = getattr(model, "config", None)
-    if config is None or not getattr(config, "tie_word_embeddings", False):
+    config = read_attribute(model, "config")
+    if config is None or not read_attribute(config, "tie_word_embeddings"):
         return False
     read, written = model.get_input_embeddings(), model.get_output_embeddings()
     if read is None or written is None or read.weight is written.weight:

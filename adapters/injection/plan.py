@@ -10,7 +10,18 @@ from typing import NamedTuple, cast
 
 from torch import nn
 
-from ...discovery import CONV_KINDS, FITTING_KINDS, find_misfit, find_owner_misfit, is_plain_conv, is_stack, kind_of
+from ...discovery import (
+    CONV_KINDS,
+    FITTING_KINDS,
+    check_unwrapped,
+    find_adapted,
+    find_misfit,
+    find_owner_misfit,
+    is_plain_conv,
+    is_stack,
+    kind_of,
+    read_attribute,
+)
 from ...domain.targets import TargetMatcher, TargetSpec
 from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
@@ -22,8 +33,6 @@ from .match import Match, match
 Expand = Callable[[nn.Module, str], TargetSpec]
 """A function from a model and a shorthand such as ``all-linear`` to the targets of the shorthand in that model."""
 
-MARKS = ({"base_layer", "lora_A"}, {"base_layer", "lora_embedding_A"}, {"original_module", "modules_to_save"})
-"""Names of children that only an adapter's module has, ours or PEFT's."""
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 LEAVE_OUT = "Take it out of target_modules, or name it in exclude_modules."
 
@@ -288,19 +297,18 @@ def check_saved(survey: Survey, paths: Collection[str]) -> tuple[str, ...]:
     return tuple(trainable)
 
 
-def check_not_adapted(survey: Survey) -> None:
-    """Reject a model with adapters in it, ours or PEFT's."""
-    for path, site in survey.sites.items():
-        names = site.module._modules.keys()  # noqa: SLF001 - hasattr() would look in the wrapped module
-        is_marked = ("base_layer" in names or "original_module" in names) and any(names >= marks for marks in MARKS)
-        if site.wrappers or is_marked:
-            message = f"{type(survey.model).__name__} carries adapters already (at {path!r})."
-            raise InvalidConfig(f"{message} Call unload() or merge_and_unload() on it first.", path=path)
+def check_host(model: nn.Module) -> None:
+    """Reject a model that no adapter can be put in: wrapped, sharded, or with adapters in it, ours or PEFT's."""
+    check_unwrapped(model)
+    path = find_adapted(model)
+    if path is not None:
+        message = f"{type(model).__name__} carries adapters already (at {path!r})."
+        raise InvalidConfig(f"{message} Call unload() or merge_and_unload() on it first.", path=path)
 
 
 def check_blocks(survey: Survey, config: AdapterConfig) -> None:
     """Reject ``layers_to_transform`` where one block is run as several layers, as in ALBERT."""
-    depth = getattr(getattr(survey.model, "config", None), "num_hidden_layers", None)  # of a transformers model
+    depth = read_attribute(read_attribute(survey.model, "config"), "num_hidden_layers")  # of a transformers model
     if not isinstance(depth, int) or not isinstance(config, LoraConfig) or config.layers_to_transform is None:
         return
     numbers = [int(name) for path in survey.paths for name in path.split(".") if name.isdecimal()]

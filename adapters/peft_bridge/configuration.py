@@ -16,8 +16,7 @@ from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
 from ...schema import to_json
 from ..config import check_known
-from ..injection.host_model import survey_model
-from ..injection.plan import check_not_adapted
+from ..injection.plan import check_host
 from ..targets import decide, scan_known
 
 
@@ -43,7 +42,7 @@ def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "defaul
         MethodDoesNotFit: If the method can adapt nothing of this model, or a fact it needs of the model is unknown.
     """
     require("peft", "peft")
-    check_not_adapted(survey_model(model))
+    check_host(model)
     method, config_class = _find_method(peft_type)
     check_known(fields, config_class.__dataclass_fields__, config_class.__name__)
     if method.family in UNTARGETED:

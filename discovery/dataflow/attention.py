@@ -8,6 +8,7 @@ from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
 from ...domain.vocabulary import Role
 from ..facts.towers import is_below
+from .contractions import letters_of, links_left, runs_over_features, shared_axes
 from .flow import Effect, Origin, Sources
 from .graph import DENSE_KINDS, Graph, common_path, is_depthwise
 from .mixers import is_recurrent, mixing_scopes, stands_below
@@ -48,13 +49,23 @@ def vote_on_attention(graph: Graph) -> None:
 def vote_on_kernel_attention(graph: Graph) -> None:
     """Vote on the layers around attentions such as ``query @ (key.T @ value)`` (linear attention, arXiv:2006.16236).
 
-    These are two products in a row in a module without any recurrence.
+    These are two products in a row in a module without any recurrence; exponentials are none by themselves.
     """
     for members in graph.branches:
         for scope in mixing_scopes(graph, members):
             inside = [number for number in members if stands_below(graph, number, scope)]
-            if not any(is_recurrent(graph, number) for number in inside):
-                vote_around(graph, pairs_of_products(graph, inside))
+            if not any(is_recurrent(graph, number, Effect.DECAYED) for number in inside):
+                pairs = pairs_of_products(graph, inside)
+                vote_around(graph, [pair for pair in pairs if is_kernel(pair)])
+
+
+def is_kernel(attention: Attention) -> bool:
+    """Return whether exponentials belong to the features of queries and keys (random features, arXiv:2009.14794).
+
+    Elsewhere, or on one of them alone, they are a decay.
+    """
+    query, key, value = (any(effects & Effect.EXPONENTIATED for effects in reads.values()) for reads in attention.reads)
+    return query == key and not value
 
 
 def vote_around(graph: Graph, attentions: Iterable[Attention]) -> None:
@@ -180,16 +191,43 @@ def _reads_product(graph: Graph, origin: Origin) -> bool:
 def _operands_of_pair(graph: Graph, inner: Origin, outer: Origin, side: int) -> tuple[Sources, ...]:
     """Return query, key and value of ``(inner) @ third`` (side 0) or ``third @ (inner)`` (side 1).
 
-    The inner product is scores if it contracts features; if it contracts positions, it is the state ``key.T @ value``,
-    of which the value is the side that survives the outer product.
+    The key is the operand that both products sum over. The inner product is scores if it sums over features; if it sums
+    over positions, it is the state ``key.T @ value``.
     """
     left, right = inner.reads
     third = outer.reads[1 - side]
-    contracted = graph.flow.tape.shapes[inner.read_values[0]][-1]
-    widths = [layer.out_features for layer in graph.feeders(left)]
-    if any(width is not None and width % contracted == 0 for width in widths):
+    is_left = links_left(graph.flow, inner, outer, side)
+    if is_left is None:
+        return _operands_by_width(graph, inner, outer, side)
+    key, end = (left, right) if is_left else (right, left)
+    return (end, key, third) if _sums_over_features(graph, inner) else (third, key, end)
+
+
+def _sums_over_features(graph: Graph, inner: Origin) -> bool:
+    """Return whether a product sums over features of one of its operands, not over positions."""
+    letters = letters_of(graph.flow.tape.ops[inner.op], graph.flow.tape.shapes)
+    for number, reads in enumerate(inner.reads) if letters else ():
+        axes = shared_axes(letters[number], letters[1 - number], letters[2])
+        found = runs_over_features(graph, inner.read_values[number], reads, axes)
+        if found is not None:
+            return found
+    return _sums_over_width(graph, inner)
+
+
+def _operands_by_width(graph: Graph, inner: Origin, outer: Origin, side: int) -> tuple[Sources, ...]:
+    """Return the operands of a pair whose axes are unknown: of a state, the value survives the outer product."""
+    left, right = inner.reads
+    third = outer.reads[1 - side]
+    if _sums_over_width(graph, inner):
         return (left, right, third) if side == 0 else (right, left, third)
     return (third, right, left) if side == 0 else (third, left, right)
+
+
+def _sums_over_width(graph: Graph, inner: Origin) -> bool:
+    """Return whether the last dimension of a product's left operand divides the width of a layer that feeds it."""
+    contracted = graph.flow.tape.shapes[inner.read_values[0]][-1]
+    widths = [layer.out_features for layer in graph.feeders(inner.reads[0])]
+    return any(width is not None and width % contracted == 0 for width in widths)
 
 
 # --- weights from a single layer --------------------------------------------------------------------------------------

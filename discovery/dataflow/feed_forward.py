@@ -34,16 +34,20 @@ def vote_on_feed_forward(graph: Graph) -> None:
 def joins_stream(graph: Graph, number: int) -> bool:
     """Return whether a layer ends a branch of a residual stream, where a model has any in its blocks.
 
-    A dense layer may carry the result to another width, with nothing in between.
+    A dense layer may carry the result to another width, with nothing in between. The block of the stream may be one
+    around that of the layer: a list of the attention and the feed-forward network.
     """
     if not graph.has_streams:
         return True
-    if graph.block(number) is None:
+    block = graph.block(number)
+    if block is None:
         return False
     for reader, effects in graph.readers[number]:
         layer, origin = graph.records[reader], graph.flow.origins[reader]
         carries_on = layer is not None and is_dense(layer) and not effects and len(origin.reads[0]) == 1
-        if (origin.kind == "stream" or carries_on) and graph.block(reader) == graph.block(number):
+        around = graph.block(reader)
+        is_inside = around is not None and is_below(block, around) if origin.kind == "stream" else around == block
+        if (origin.kind == "stream" or carries_on) and is_inside:
             return True
     return False
 

@@ -21,8 +21,9 @@ class Effect:
     SOFTMAXED: Final = 4
     FLIPPED: Final = 8  # last two dimensions exchanged
     POOLED: Final = 16
-    DECAYED: Final = 32  # went through exp or a running sum
+    DECAYED: Final = 32  # went through a running sum, or a gate of a recurrence
     SCANNED: Final = 64  # taken apart position by position
+    EXPONENTIATED: Final = 128  # went through exp: a decay, or a feature of a kernel
 
 
 MOST_PARTS = 24

@@ -22,7 +22,7 @@ def follow(tape: Tape) -> Flow:
         flow.producer.update(dict.fromkeys(op.outputs, number))
         if not flow.data.isdisjoint(op.inputs):
             flow.data.update(op.outputs)
-        if op.name == "scaled_dot_product_attention":
+        if op.name in operations.ATTENTIONS:
             attend(flow, number, op)
         elif op.name == "multi_head_attention_forward":
             attend_packed(flow, number, op)
@@ -309,7 +309,7 @@ def split_glu(flow: Flow, sources: Sources) -> Sources:
 
 def exponentiate(flow: Flow, sources: Sources) -> Sources:
     """Return the sources of an exponential: of scores, a softmax that the model normalises itself; else a decay."""
-    added = {True: Effect.SOFTMAXED, False: Effect.ACTIVATED | Effect.DECAYED}
+    added = {True: Effect.SOFTMAXED, False: Effect.ACTIVATED | Effect.EXPONENTIATED}
     return {key: effects | added[flow.origins[key[0]].kind == "product"] for key, effects in sources.items()}
 
 

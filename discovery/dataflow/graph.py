@@ -59,8 +59,26 @@ class Graph:
 
     def block(self, number: int) -> str | None:
         """Return the repeated block around an origin; experts stand in the block of their router."""
-        record = self.records[number]
-        return self._block_around(self.flow.origins[number].site) if record is None else self.block_of(record)
+        return self._blocks_of_origins[number]
+
+    @cached_property
+    def _blocks_of_origins(self) -> list[str | None]:
+        found: list[str | None] = []
+        for origin, record in zip(self.flow.origins, self.records, strict=True):
+            inside = self._block_around(origin.site) if record is None else self.block_of(record)
+            found.append(inside or (self._block_of_operands(origin, found) if record is None else None))
+        return found
+
+    def _block_of_operands(self, origin: Origin, earlier: Sequence[str | None]) -> str | None:
+        """Return the block around all that an operation outside of the blocks reads; of a stream, its branch.
+
+        A forward may compute with the parts of a block although it is none of that block's modules, as where blocks
+        are lists, or a graph is all that is left of a model.
+        """
+        reads = origin.reads[-1:] if origin.kind == "stream" else origin.reads
+        blocks = {earlier[source] for operand in reads for source, _ in operand}
+        around = common_path([block for block in blocks if block]) if blocks and None not in blocks else ""
+        return self._block_around(around)
 
     def block_of(self, layer: Layer) -> str | None:
         """Return the repeated block around a layer; a list of experts is no list of blocks."""

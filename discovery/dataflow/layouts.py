@@ -10,7 +10,8 @@ from .flow import Effect, Origin, Sources
 from .graph import Graph
 from .operations import SLICES, TRANSPOSITIONS, VIEWS, Op, Ref
 
-_REPLAYED = SLICES | TRANSPOSITIONS | VIEWS
+REPLAYED = SLICES | TRANSPOSITIONS | VIEWS
+"""Operations that move features and change none."""
 LARGEST = 1 << 22
 """Elements up to which the views of a projection are replayed."""
 NAMES = {2: "halves", 3: "thirds"}
@@ -90,8 +91,8 @@ def features_of_parts(graph: Graph, source: int, ops: list[Op], wanted: set[int]
     replayed: dict[int, Tensor] = {origin.out: numbers}
     features: dict[int, list[int]] = {}
     for op in ops:
-        if op.name in _REPLAYED and op.inputs and op.inputs[0] in replayed and len(set(op.inputs)) == 1:
-            for value, tensor in zip(op.outputs, _replay(op, replayed), strict=False):
+        if op.name in REPLAYED and op.inputs and op.inputs[0] in replayed and len(set(op.inputs)) == 1:
+            for value, tensor in zip(op.outputs, replay(op, replayed), strict=False):
                 replayed[value] = tensor
                 part = next(iter(flow.read(value)), (source, -1))[1]
                 if part in wanted and part not in features:
@@ -99,7 +100,8 @@ def features_of_parts(graph: Graph, source: int, ops: list[Op], wanted: set[int]
     return features
 
 
-def _replay(op: Op, known: dict[int, Tensor]) -> tuple[Tensor, ...]:
+def replay(op: Op, known: dict[int, Tensor]) -> tuple[Tensor, ...]:
+    """Return the outputs of a view of known values; none where it does not fit them."""
     arguments = [_filled(item, known) for item in op.args]
     named = {name: _filled(item, known) for name, item in op.kwargs.items()}
     try:

@@ -49,17 +49,17 @@ def mixing_scope(graph: Graph, number: int) -> str | None:
     return common_path([origin.site, *(f.path.rpartition(".")[0] for f in feeders)])
 
 
-def is_recurrent(graph: Graph, number: int) -> bool:
+def is_recurrent(graph: Graph, number: int, decays: int = Effect.DECAYED | Effect.EXPONENTIATED) -> bool:
     """Return whether an origin is a convolution along the sequence, or reads the result of a recurrence.
 
-    That is features taken apart position by position, a running sum or a decay.
+    That is features taken apart position by position, or with one of the effects that count as decays.
     """
     origin, layer = graph.flow.origins[number], graph.records[number]
     if layer is not None and layer.kind == "conv1d" and max(layer.shape[2:]) > 1:
         return True
     read = [(s, effects) for reads in origin.reads for (s, _), effects in reads.items() if not graph.is_router(s)]
     scanned = Counter(source for source, effects in read if effects & Effect.SCANNED)
-    return max(scanned.values(), default=0) > FEW or any(effects & Effect.DECAYED for _, effects in read)
+    return max(scanned.values(), default=0) > FEW or any(effects & decays for _, effects in read)
 
 
 def leaves_recurrence(graph: Graph, number: int) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -11,6 +11,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS, RANK, Kind
 from .misfits import calls_part, find_misfit, find_owner_misfit, find_proposal_misfit, is_stack
+from .wrapped import is_compiled, own_class, shape_of
 
 CONV_CLASSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 KIND_OF_CLASS: dict[type[nn.Module], Kind] = {
@@ -54,8 +55,13 @@ def walk(model: nn.Module) -> Iterator[Site]:
 
 
 def children_of(site: Site) -> list[Site]:
-    """Return the children of a module; each composite child of a list of blocks is a block."""
-    owner = type(site.module).__name__
+    """Return the children of a module; each composite child of a list of blocks is a block.
+
+    A compiled module (TorchScript) counts as one piece.
+    """
+    if is_compiled(site.module):
+        return []
+    owner = own_class(site.module).__name__
     holds_blocks = repeats_blocks(site.module)
     children = []
     for name, child in site.module._modules.items():
@@ -86,7 +92,7 @@ def repeats_blocks(module: nn.Module) -> bool:
     ``ModuleList`` with a single composite child counts: that is a model cut to one block, while a ``Sequential``
     with one composite child is just a sequence.
     """
-    names = module._modules
+    names = {} if is_compiled(module) else module._modules
     if not names or not all(name.isdecimal() for name in names):
         return False
     classes = [type(child) for child in names.values() if child is not None and child._modules]
@@ -105,7 +111,7 @@ def list_layers(model: nn.Module, sites: Iterable[Site] | None = None) -> tuple[
     first_with_weight: dict[int, str] = {}
     attentions: dict[int, nn.MultiheadAttention] = {}  # by the ids of their parts
     for site in walk(model) if sites is None else sites:
-        module, kind, class_name = site.module, kind_of(site.module), type(site.module).__name__
+        module, kind, class_name = site.module, kind_of(site.module), own_class(site.module).__name__
         if isinstance(module, nn.MultiheadAttention):
             attentions.update((id(child), module) for child in module.children())
         attention = attentions.get(id(module))
@@ -160,16 +166,16 @@ def kind_of(module: nn.Module) -> Kind:
     Transformers' ``Conv1D`` and the many custom norms are identified by their class names, so that nothing need be
     imported. A parametrised layer (weight norm) recomputes its weight, so there is nothing to adapt in place.
     """
-    own_class: Any = type(module)
-    weight, class_name = module._parameters.get("weight"), own_class.__name__
-    kind = _kind_of_class(own_class)
+    parameters = {} if is_compiled(module) else module._parameters
+    weight, class_name = parameters.get("weight"), own_class(module).__name__
+    kind = _kind_of_class(type(module))
     if kind in WEIGHT_KINDS:
-        return kind if "weight" in module._parameters else "other"
+        return kind if "weight" in parameters else "other"
     if kind is not None:
         return kind
     if is_linear_by_features(module):
         return "linear"
-    if weight is not None and class_name == "Conv1D" and weight.ndim == 2:  # noqa: PLR2004
+    if weight is not None and class_name == "Conv1D" and len(shape_of(weight)) == 2:  # noqa: PLR2004
         return "transposed_linear"
     if weight is not None and class_name.endswith("Norm"):
         return "norm"
@@ -177,8 +183,8 @@ def kind_of(module: nn.Module) -> Kind:
 
 
 @lru_cache(maxsize=1024)  # a model has many layers of few classes
-def _kind_of_class(own_class: type[nn.Module]) -> Kind | None:
-    return next((kind for base, kind in KIND_OF_CLASS.items() if issubclass(own_class, base)), None)
+def _kind_of_class(module_class: type[nn.Module]) -> Kind | None:
+    return next((kind for base, kind in KIND_OF_CLASS.items() if issubclass(module_class, base)), None)
 
 
 def is_linear_by_features(module: nn.Module) -> bool:
@@ -192,7 +198,7 @@ def is_linear_by_features(module: nn.Module) -> bool:
     weight = module._parameters.get("weight")
     if weight is None:
         return bool(module._buffers or module._parameters)
-    return tuple(weight.shape) == (written, read)
+    return shape_of(weight) == (written, read)
 
 
 def holds_experts(module: nn.Module) -> bool:
@@ -200,13 +206,13 @@ def holds_experts(module: nn.Module) -> bool:
 
     A single stack counts if it is its module's whole weight: experts of one layer each, or one matrix per codebook.
     """
-    if isinstance(module, ParametrizationList) or hasattr(
-        module, "kernel_size"
-    ):  # a transposed convolution, or a user's
+    # A transposed convolution, or a user's, has a kernel.
+    if isinstance(module, ParametrizationList) or is_compiled(module) or hasattr(module, "kernel_size"):
         return False
-    stacks = [p for p in module._parameters.values() if p is not None and p.ndim == 3]  # noqa: PLR2004
-    counts = {stack.shape[0] for stack in stacks}
-    if len(counts) != 1 or any(1 in stack.shape for stack in stacks):
+    shapes = [shape_of(parameter) for parameter in module._parameters.values() if parameter is not None]
+    stacks = [shape for shape in shapes if len(shape) == 3]  # noqa: PLR2004
+    counts = {shape[0] for shape in stacks}
+    if len(counts) != 1 or any(1 in shape for shape in stacks):
         return False
     is_one_weight = "weight" in module._parameters and not module._modules and not isinstance(module, nn.Bilinear)
     return len(stacks) > 1 or is_one_weight
@@ -217,14 +223,17 @@ def _weights(module: nn.Module, kind: Kind) -> list[tuple[str, tuple[int, ...], 
 
     A bare router, of no known kind, owns a 2-D ``weight`` too.
     """
+    if is_compiled(module):
+        return []
     parameters = module._parameters
     if kind == "linear" and "weight" not in parameters:
         return [("", _declared_features(module)[::-1], module)]
+    shaped = {name: (shape_of(p), p) for name, p in parameters.items() if p is not None}
     if kind == "expert_parameter":
-        return [(n, tuple(p.shape), p) for n, p in parameters.items() if p is not None and p.ndim == 3]  # noqa: PLR2004
+        return [(name, *pair) for name, pair in shaped.items() if len(pair[0]) == 3]  # noqa: PLR2004
     names = ("in_proj_weight", "q_proj_weight") if kind == "multihead_attention" else ("weight",)
-    found = [(name, weight) for name in names if (weight := parameters.get(name)) is not None]
-    return [(n, tuple(p.shape), p) for n, p in found[:1] if kind != "other" or p.ndim == 2]  # noqa: PLR2004
+    found = [(name, *shaped[name]) for name in names if name in shaped]
+    return [each for each in found[:1] if kind != "other" or len(each[1]) == 2]  # noqa: PLR2004
 
 
 def _features(module: nn.Module, kind: Kind, shape: tuple[int, ...]) -> tuple[int | None, int | None]:
@@ -292,6 +301,8 @@ def _draw(module: nn.Module, path: str, seen: set[int]) -> list[Part]:
     if id(module) in seen:
         return []
     seen.add(id(module))
+    if is_compiled(module):
+        return []
     if repeats_blocks(module):
         widths = tuple(width for inner in module.modules() for width in _own_widths(inner))
         is_dense = any(isinstance(inner, nn.Linear) for inner in module.modules())

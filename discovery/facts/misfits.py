@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ...domain.vocabulary import CONV_KINDS, Kind
+from .wrapped import is_compiled
 
 FITTING_KINDS: tuple[Kind, ...] = ("linear", "transposed_linear", *CONV_KINDS, "embedding")
 """Kinds of layer that an adapter fits; ``nn.MultiheadAttention`` is several of them."""
@@ -62,6 +63,9 @@ def find_misfit(
 
 
 def _find_wrong_kind(module: nn.Module, kind: Kind) -> Misfit:
+    if is_compiled(module):
+        way_out = "Put the layers of Python there that it was compiled from, or name it in exclude_modules."
+        return Misfit("is compiled by TorchScript, and none of its layers can be replaced", way_out)
     inside = [name for name, _ in module.named_children()][:4] if kind == "other" else []
     names = ", ".join(map(repr, inside))
     way_out = f"Name the layers inside of it ({names})." if inside else ""

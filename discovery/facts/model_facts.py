@@ -21,6 +21,7 @@ from ...domain.methods import list_fact_names
 from ...domain.vocabulary import Library, Tower
 from .layers import Part, Site, draw_outline, list_aliases, repeats_blocks, walk
 from .library_models import find_library_models
+from .wrapped import own_class
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
@@ -118,7 +119,7 @@ def collect_facts(model: nn.Module, sites: Sequence[Site] | None = None) -> Mode
         containers=frozenset(site.path for site in sites if isinstance(site.module, CONTAINERS)),
         is_vision_library=architecture.library == "timm",
         outline=draw_outline(model) if is_composite else (),
-        configuration=_values(getattr(model, "config", None)),
+        configuration=_values(read_attribute(model, "config")),
         aliases=list_aliases(sites),
         library_models=find_library_models(sites, [sub_model.path for sub_model in sub_models]),
     )
@@ -130,36 +131,61 @@ def collect_facts(model: nn.Module, sites: Sequence[Site] | None = None) -> Mode
 def identify(model: nn.Module) -> Architecture:
     """Return the architecture of a live model, without its fingerprint.
 
-    A transformers model is identified by its configuration's ``model_type``, a timm model by its pretrained
-    configuration, a diffusers model by its class; anything else is the user's own class.
+    A transformers model is identified by its configuration's ``model_type``, if the configuration is of transformers; a
+    timm model by its pretrained configuration, a diffusers model by its class; anything else is the user's own class.
     """
-    package = type(model).__module__.partition(".")[0]
-    config: Any = getattr(model, "config", None)
-    pretrained = getattr(model, "pretrained_cfg", None)
-    timm_name = getattr(pretrained, "architecture", None) or (
+    model_class = own_class(model)
+    package = model_class.__module__.partition(".")[0]
+    config = read_attribute(model, "config")
+    pretrained = read_attribute(model, "pretrained_cfg")
+    timm_name = read_attribute(pretrained, "architecture") or (
         pretrained.get("architecture") if isinstance(pretrained, dict) else None
     )
     library: Library = "torch"
-    name = f"{type(model).__module__}.{type(model).__qualname__}"
-    if is_configuration(config) and config.model_type:
+    name = f"{model_class.__module__}.{model_class.__qualname__}"
+    if is_configuration(config) and config.model_type and is_of_transformers(config):
         library, name = "transformers", config.model_type
     elif isinstance(timm_name, str) and timm_name:
         library, name = "timm", timm_name
     elif package == "diffusers":
-        library, name = "diffusers", type(model).__name__
+        library, name = "diffusers", model_class.__name__
     try:
         library_version = _read_version(package if library == "torch" else library)
     except PackageNotFoundError:
         library_version = None  # a user's own script has no version
-    return Architecture(library, name, type(model).__name__, library_version)
+    return Architecture(library, name, model_class.__name__, library_version)
 
 
 _read_version = cache(version)  # reading a package's metadata takes a millisecond
 
 
+def read_attribute(owner: object, name: str) -> Any:
+    """Return an attribute of a foreign object; ``None`` if it has none, or reading it raises an exception."""
+    try:
+        return getattr(owner, name, None)
+    except Exception:  # noqa: BLE001 - a property or a __getattr__ of others may raise anything
+        return None
+
+
 def is_configuration(subject: object) -> bool:
-    """Return whether an object is a transformers configuration; a user's own may leave its model type empty."""
-    return isinstance(getattr(subject, "model_type", None), str)
+    """Return whether an object looks like a transformers configuration; a user's own may have an empty model type."""
+    return isinstance(read_attribute(subject, "model_type"), str)
+
+
+def is_of_transformers(config: Any) -> bool:
+    """Return whether a configuration's model type is the one that transformers knows by this name.
+
+    Other packages have configurations of their own for a model type that transformers has too, and other layers under
+    it. A type that transformers does not know, of a configuration derived from its class, is that of remote code.
+    """
+    bases = [base for base in type(config).__mro__ if base.__module__.partition(".")[0] == "transformers"]
+    if not bases:
+        return False
+    if type(config) is bases[0] or bases[0].__dict__.get("model_type") == config.model_type:
+        return True
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # noqa: PLC0415 - a base is of it
+
+    return config.model_type not in CONFIG_MAPPING_NAMES
 
 
 def settings_of(model: nn.Module) -> dict[str, Any]:
@@ -241,7 +267,7 @@ def list_sub_models(sites: Sequence[Site]) -> Iterator[SubModel]:
             continue  # an attention or a norm that keeps the configuration at hand is no model
         while around and around[-1][0] and not path.startswith(f"{around[-1][0]}."):
             around.pop()
-        base = getattr(module, "base_model", module)
+        base = read_attribute(module, "base_model") or module
         words = _field_words(config, [outer for _, outer in reversed(around)])
         yield SubModel(
             path=path,
@@ -354,7 +380,7 @@ def _paths_of(model: nn.Module, getter: str, paths: dict[int, str]) -> Iterator[
 
     A user's own method of the same name may be left undefined or take arguments: then it declares no head.
     """
-    method = getattr(model, getter, None)
+    method = read_attribute(model, getter)
     if not callable(method):
         return
     try:

@@ -4,10 +4,11 @@ import ctypes
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...data import read_facts
+from ..facts.wrapped import is_compiled, is_foreign_hook, shape_of
+from .stand_ins import flex_attention_as_one, list_packed, stand_ins
 from .tensor_values import lift
 
 FOLLOWED = ("eager", "sdpa")
 """Implementations of attention made of torch functions; others are one call into a kernel."""
 EXPERTS = "batched_mm"
 """The implementation of experts that does not read which tokens go where."""
+_PLAIN = (Tensor, nn.Parameter)
 _REMEMBERED = 64
 _MUTABLE = (dict, list, set)
 _REPEAT_SECONDS = 1.0
@@ -49,10 +53,25 @@ def untouched(model: nn.Module) -> Iterator[None]:
     try:
         for module in snapshot.modules:
             module.__dict__["training"] = False
+            _call_plainly(module)
         with random_states_kept(), torch.no_grad():
             yield
     finally:
         snapshot.restore()
+
+
+def _call_plainly(module: nn.Module) -> None:
+    """Leave out of a module's call what other packages put around it: compilation, and hooks that move weights."""
+    if is_compiled(module):
+        return
+    own = module.__dict__
+    if own.get("_compiled_call_impl") is not None:  # of ``module.compile()``
+        own["_compiled_call_impl"] = None
+    if "_hf_hook" in own and "_old_forward" in own:  # of accelerate, which replaces the forward
+        own["forward"] = own["_old_forward"]
+    for hooks in (own["_forward_pre_hooks"], own["_forward_hooks"]):
+        for number in [number for number, hook in hooks.items() if is_foreign_hook(hook)]:
+            del hooks[number]
 
 
 @contextmanager
@@ -127,19 +146,30 @@ def _same_objects(current: dict[Any, Any], before: dict[Any, Any]) -> bool:
 # --- where its tensors are --------------------------------------------------------------------------------------------
 
 
-def weights_on_meta(model: nn.Module) -> AbstractContextManager[None]:
-    """Give the model meta tensors for parameters and buffers inside; the values of small buffers stay known."""
+@contextmanager
+def weights_on_meta(model: nn.Module) -> Iterator[None]:
+    """Give the model meta tensors for parameters and buffers inside; the values of small buffers stay known.
+
+    Parts that cannot compute with those have stand-ins.
+    """
 
     def meta(tensor: Tensor) -> Tensor:
-        if tensor.is_meta:
+        is_plain = type(tensor) in _PLAIN  # a subclass computes in its own way: sharded, quantised
+        if tensor.is_meta and is_plain:
             return tensor
         if isinstance(tensor, nn.Parameter):
-            return nn.Parameter(torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"), requires_grad=False)
-        if tensor.device.type == "cpu" and (not tensor.is_floating_point() or tensor.numel() <= _REMEMBERED):
+            return nn.Parameter(torch.empty(shape_of(tensor), dtype=tensor.dtype, device="meta"), requires_grad=False)
+        if (
+            is_plain
+            and tensor.device.type == "cpu"
+            and (not tensor.is_floating_point() or tensor.numel() <= _REMEMBERED)
+        ):
             return lift(tensor.clone())
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
-    return _replaced(model, meta)
+    packed = list_packed(model)
+    with _replaced(model, meta), stand_ins(model, packed):
+        yield
 
 
 def weights_on_cpu(model: nn.Module) -> AbstractContextManager[None]:
@@ -156,7 +186,7 @@ def weights_on_cpu(model: nn.Module) -> AbstractContextManager[None]:
 def _replaced(model: nn.Module, replacement: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Replace every tensor of a model inside; one that is shared stays shared."""
     made: dict[int, Tensor] = {}
-    modules = list(model.modules())
+    modules = [module for module in model.modules() if not is_compiled(module)]
     kinds = ("_parameters", "_buffers")
     registries: list[dict[str, Any]] = [getattr(module, kind) for kind in kinds for module in modules]
     before = [(r, name, tensor) for r in registries for name, tensor in r.items() if isinstance(tensor, Tensor)]
@@ -201,7 +231,8 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(value=False)
     torch.autocast.__init__ = start_on_cpu  # type: ignore[method-assign]
     try:
-        yield
+        with _uncompiled(), flex_attention_as_one():
+            yield
     finally:
         torch.autocast.__init__ = start  # type: ignore[method-assign]
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -222,6 +253,12 @@ def remove_chance(model: nn.Module) -> None:
             for name, value in attributes.items():
                 if isinstance(value, bool | float) and value and any(word in name for word in words):
                     attributes[name] = False if isinstance(value, bool) else 0.0
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Run what ``torch.compile`` compiled as it was written."""
+    is_loaded = "torch._dynamo" in sys.modules  # torch.compile loads it
+    return torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()  # type: ignore[no-untyped-call]
 
 
 # --- its time ---------------------------------------------------------------------------------------------------------

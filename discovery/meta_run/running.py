@@ -40,7 +40,7 @@ def run_model(
         watch_training: Calls the forward of the whole model again, in train mode without chance, if one finished on
             meta and code of the model depends on its mode.
     """
-    session = Session(watch, time.monotonic() + (SECONDS if seconds is None else seconds))
+    session = Session(model, watch, time.monotonic() + (SECONDS if seconds is None else seconds))
     with untouched(model), plain_settings(model):
         ran = example_inputs is not None and session.run_examples(model, example_inputs)
         with weights_on_meta(model):
@@ -49,7 +49,7 @@ def run_model(
             session.run_inside("", model, model)
             classes: set[Any] = {type(module) for module in model.modules()}
             if watch_training and session.whole and any(depends_on_mode(each) for each in classes):
-                _run_in_training(model, Session(watch_training, session.deadline), *session.whole)
+                _run_in_training(model, Session(model, watch_training, session.deadline), *session.whole)
         size = 2 * sum(parameter.numel() for parameter in model.parameters())
         if size <= MOST_BYTES and not any(run.error is None for run in session.runs):
             with weights_on_cpu(model):
@@ -76,22 +76,22 @@ def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> t
         seconds: Time for everything.
     """
     deadline = time.monotonic() + seconds
-    on_meta_only = Session(lambda forward: forward(), deadline)
+    on_meta_only = Session(model, lambda forward: forward(), deadline)
     with untouched(model), plain_settings(model), weights_on_meta(model):
         on_meta_only.run("", model, model, MOST_ATTEMPTS)
         on_meta_only.run_inside("", model, model)
-        successes = [_shrink(success, deadline) for success in on_meta_only.successes]
-    session = Session(watch, deadline)
+        successes = [_shrink(model, success, deadline) for success in on_meta_only.successes]
+    session = Session(model, watch, deadline)
     with plain_settings(model, experts="eager"):
         for success in successes:
             session.compute(success)
     return tuple(session.runs if successes else on_meta_only.runs)
 
 
-def _shrink(success: Planned, deadline: float) -> Planned:
+def _shrink(model: nn.Module, success: Planned, deadline: float) -> Planned:
     """Return a run with smaller inputs, as long as it costs too much, still runs and still reaches the same modules."""
     costs = CostWatch()
-    session = Session(costs, deadline)
+    session = Session(model, costs, deadline)
     if session.attempt(success.call(), success.plan) is not None:
         return success
     reached, cost = session.reached, costs.cost

@@ -1,0 +1,351 @@
+"""Rarer spellings of attention, and layers of classes of their own, with names that tell nothing; see ``flow_zoo``.
+
+In every attention ``b`` writes the queries, ``d`` the keys, ``a`` the values, and ``c`` reads the result.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - everybody's name for it
+from flow_zoo import HEADS, SIZE, WIDTH, Fused, Letters, Parallel, Plain, join, split
+from torch import nn
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+# --- linear attention -----------------------------------------------------------------------------------------------
+
+
+def heads(tensor):
+    """Return (batch, length, width) as (batch, length, heads, head size)."""
+    return tensor.unflatten(-1, (HEADS, SIZE))
+
+
+class StateByEinsum(Letters):
+    """Fast-transformers' linear attention: the state is a sum over positions, the result is normalised."""
+
+    def forward(self, x):
+        """Sum keys times values, then ask."""
+        query, key, value = (heads(layer(x)) for layer in (self.b, self.d, self.a))
+        query, key = F.elu(query) + 1, F.elu(key) + 1
+        state = torch.einsum("nshd,nshv->nhdv", key, value)
+        scale = 1 / (torch.einsum("nlhd,nhd->nlh", query, key.sum(dim=1)) + 1e-6)
+        return self.c(torch.einsum("nlhd,nhdv,nlh->nlhv", query, state, scale).flatten(-2))
+
+
+class StateOfPermutedLetters(Letters):
+    """The same with values first, a state the other way round, and heads before positions."""
+
+    def forward(self, x):
+        """Sum values times keys, then ask."""
+        query, key, value = (split(layer(x)) for layer in (self.b, self.d, self.a))
+        state = torch.einsum("zqjp,zqjw->zqpw", value, F.relu(key))
+        return self.c(join(torch.einsum("zqpw,zqtw->zqtp", state, F.relu(query))))
+
+
+class StateByEllipsis(Letters):
+    """The same with an ellipsis for batch and heads."""
+
+    def forward(self, x):
+        """Sum keys times values, then ask."""
+        query, key, value = (split(layer(x)) for layer in (self.b, self.d, self.a))
+        state = torch.einsum("...nd,...ne->...de", key.softmax(-2), value)
+        return self.c(join(torch.einsum("...de,...nd->...ne", state, query.softmax(-1))))
+
+
+class StateOfSquares(Letters):
+    """As many positions as a head has features: sizes tell nothing."""
+
+    def forward(self, x):
+        """Sum keys times values, then ask."""
+        longer = F.pad(x, (0, 0, 0, SIZE - x.shape[1]))
+        query, key, value = (split(layer(longer)) for layer in (self.b, self.d, self.a))
+        state = F.relu(key).transpose(-1, -2) @ value
+        return self.c(join(F.relu(query) @ state)[:, : x.shape[1]])
+
+
+class ScoresByEinsum(Letters):
+    """Scores without a softmax, then the values: the order of a linear transformer that is no linear one."""
+
+    def forward(self, x):
+        """Multiply queries with keys, then with values."""
+        query, key, value = (heads(layer(x)) for layer in (self.b, self.d, self.a))
+        scores = torch.einsum("nlhd,nshd->nhls", query, key)
+        return self.c(torch.einsum("nhls,nshd->nlhd", scores / x.shape[1], value).flatten(-2))
+
+
+class RandomFeatures(Letters):
+    """Performer's positive random features (arXiv:2009.14794): exponentials that are no decay."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("p", torch.randn(11, SIZE))
+
+    def features(self, x):
+        """Return the random features of queries or keys."""
+        projected = torch.einsum("...d,md->...m", x, self.p)
+        return torch.exp(projected - (x**2).sum(-1, keepdim=True) / 2 - projected.amax(-1, keepdim=True)) + 1e-4
+
+    def forward(self, x):
+        """Sum keys times values, then ask."""
+        query, key, value = (split(layer(x)) for layer in (self.b, self.d, self.a))
+        query, key = self.features(query), self.features(key)
+        state = torch.einsum("...nd,...ne->...de", key, value)
+        scale = 1 / torch.einsum("...nd,...d->...n", query, key.sum(-2))
+        return self.c(join(torch.einsum("...de,...nd,...n->...ne", state, query, scale)))
+
+
+class RandomFeaturesByMatmul(RandomFeatures):
+    """The same with matrix products, and cosines beside sines."""
+
+    def features(self, x):
+        """Return the random features of queries or keys."""
+        projected = x @ self.p.t()
+        return torch.exp(x.square().sum(-1, keepdim=True) / 2) * torch.cat((projected.cos(), projected.sin()), -1)
+
+    def forward(self, x):
+        """Sum keys times values, then ask."""
+        query, key, value = (split(layer(x)) for layer in (self.b, self.d, self.a))
+        state = self.features(key).transpose(-1, -2) @ value
+        return self.c(join(self.features(query) @ state))
+
+
+LINEAR = [
+    StateByEinsum,
+    StateOfPermutedLetters,
+    StateByEllipsis,
+    StateOfSquares,
+    ScoresByEinsum,
+    RandomFeatures,
+    RandomFeaturesByMatmul,
+]
+
+# --- FlexAttention --------------------------------------------------------------------------------------------------
+
+
+def causal(_batch, _head, query, key):
+    """Let a position see those before it."""
+    return query >= key
+
+
+class Flex(Letters):
+    """Torch's FlexAttention with a block mask and a score function."""
+
+    attend = staticmethod(flex_attention)
+
+    def forward(self, x):
+        """Attend under a causal mask."""
+        mask = create_block_mask(causal, None, None, x.shape[1], x.shape[1], device=x.device)
+        query, key, value = (split(layer(x)) for layer in (self.b, self.d, self.a))
+        return self.c(join(self.attend(query, key, value, lambda score, *_: score * 2, mask)))
+
+
+class FlexCompiled(Flex):
+    """The same, compiled where it is imported, as its documentation advises."""
+
+    attend = staticmethod(torch.compile(flex_attention))
+
+
+class FlexWithSums(Letters):
+    """The same with the sums of the scores returned too."""
+
+    def forward(self, x):
+        """Attend, and pass the sums by."""
+        query, key, value = (split(layer(x)) for layer in (self.b, self.d, self.a))
+        found, _ = flex_attention(query, key, value, return_lse=True)
+        return self.c(join(found))
+
+
+FLEX = [Flex, FlexCompiled, FlexWithSums]
+
+# --- lists in lists -------------------------------------------------------------------------------------------------
+
+
+class Pairs(nn.Module):
+    """Blocks as lists of an attention and a feed-forward network; the sums are outside of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.u = nn.ModuleList([nn.ModuleList([Fused(), Plain()]) for _ in "ab"])
+
+    def forward(self, x):
+        """Run the parts of each block."""
+        for attend, feed in self.u:
+            x = attend(x) + x
+            x = feed(x) + x
+        return x
+
+
+class BlocksOfLists(nn.Module):
+    """Blocks that hold such a list, and add what its parts compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.u = nn.ModuleList([Listed(), Listed()])
+
+    def forward(self, x):
+        """Run the blocks."""
+        for block in self.u:
+            x = block(x)
+        return x
+
+
+class Listed(nn.Module):
+    """A list of an attention and a feed-forward network."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.ModuleList([Fused(), Plain()])
+        self.n = nn.ModuleList([nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)])
+
+    def forward(self, x):
+        """Add what each part computes."""
+        for norm, part in zip(self.n, self.w, strict=True):
+            x = x + part(norm(x))
+        return x
+
+
+class Flat(nn.Module):
+    """Attentions and feed-forward networks by turns in one list."""
+
+    def __init__(self):
+        super().__init__()
+        self.u = nn.ModuleList([Fused(), Plain(), Fused(), Plain()])
+
+    def forward(self, x):
+        """Add what each part computes."""
+        for part in self.u:
+            x = x + part(F.layer_norm(x, (WIDTH,)))
+        return x
+
+
+LISTS = {Pairs: ("u.1.0.", "u.1.1."), BlocksOfLists: ("u.1.w.0.", "u.1.w.1."), Flat: ("u.2.", "u.3.")}
+
+# --- quantised linears ----------------------------------------------------------------------------------------------
+
+
+class Params4bit(nn.Parameter):
+    """A packed parameter with what is needed to unpack it, as bitsandbytes has it."""
+
+    def __new__(cls, data, quant_state):
+        """Keep the state beside the data."""
+        made = torch.Tensor._make_subclass(cls, data, require_grad=False)
+        made.quant_state = quant_state
+        return made
+
+
+def kernel(x, *_):
+    """Raise as a compiled kernel does that has no meta version."""
+    raise NotImplementedError(f"Could not run 'kernel' with arguments from the {x.device.type} backend.")
+
+
+class Linear4bit(nn.Linear):
+    """Of bitsandbytes: a flat packed weight, and a kernel."""
+
+    def __init__(self, read, written):
+        super().__init__(read, written)
+        self.weight = Params4bit(torch.zeros(read * written // 2, 1, dtype=torch.uint8), {"blocksize": 64})
+
+    def forward(self, x):
+        """Call the kernel."""
+        return kernel(x, self.weight.t(), self.weight.quant_state) + self.bias
+
+
+class Linear8bitLt(nn.Linear):
+    """Of bitsandbytes: integers in the weight's own shape, and a kernel."""
+
+    def __init__(self, read, written):
+        super().__init__(read, written)
+        self.weight = nn.Parameter(torch.zeros(written, read, dtype=torch.int8), requires_grad=False)
+
+    def forward(self, x):
+        """Call the kernel."""
+        return kernel(x, self.weight)
+
+
+class QBytes(torch.Tensor):
+    """A weight that looks like a matrix of floats and is packed, as that of quanto and torchao."""
+
+    @staticmethod
+    def __new__(cls, shape):
+        """Make a tensor without storage of its own."""
+        return torch.Tensor._make_wrapper_subclass(cls, shape, dtype=torch.float32, requires_grad=False)
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        """Multiply by a kernel, and nothing else."""
+        if func is F.linear:
+            return kernel(*args)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        """Keep what torch's modules do to a parameter."""
+        if func in (torch.ops.aten.detach.default, torch.ops.aten.alias.default):
+            return cls(args[0].shape)
+        raise NotImplementedError(str(func))
+
+
+class QLinear(nn.Linear):
+    """Of quanto: a frozen weight of its own class, which the forward checks for."""
+
+    def __init__(self, read, written):
+        super().__init__(read, written)
+        self.weight = nn.Parameter(QBytes((written, read)), requires_grad=False)
+
+    def forward(self, x):
+        """Multiply with the packed weight, or pack it."""
+        weight = self.weight if isinstance(self.weight, QBytes) else kernel(self.weight)
+        return F.linear(x, weight, self.bias)
+
+
+class Unfrozen(nn.Linear):
+    """Of quanto before it is frozen: a plain weight, packed at each call by a kernel."""
+
+    def forward(self, x):
+        """Pack the weight and multiply."""
+        return F.linear(x, kernel(self.weight), self.bias)
+
+
+class TorchAo(nn.Linear):
+    """Of torchao: a plain linear with a weight of another class."""
+
+    def __init__(self, read, written):
+        super().__init__(read, written)
+        self.weight = nn.Parameter(QBytes((written, read)), requires_grad=False)
+
+
+class Gptq(nn.Module):
+    """Of GPTQ and AWQ: no linear by class, the weight packed into buffers."""
+
+    def __init__(self, read, written):
+        super().__init__()
+        self.in_features, self.out_features = read, written
+        self.register_buffer("qweight", torch.zeros(read // 8, written, dtype=torch.int32))
+        self.register_buffer("scales", torch.zeros(1, written))
+
+    def forward(self, x):
+        """Call the kernel."""
+        return kernel(x, self.qweight, self.scales)
+
+
+class Float8(nn.Linear):
+    """Of a checkpoint in eight bits: a weight in a dtype that only kernels multiply with."""
+
+    def __init__(self, read, written):
+        super().__init__(read, written, bias=False)
+        self.weight = nn.Parameter(torch.zeros(written, read).to(torch.float8_e4m3fn), requires_grad=False)
+
+    def forward(self, x):
+        """Call the kernel."""
+        return kernel(x, self.weight)
+
+
+QUANTISED = [Linear4bit, Linear8bitLt, QLinear, Unfrozen, TorchAo, Gptq, Float8]
+
+
+def quantised(linear):
+    """Return two blocks of attention and feed-forward network with all linears of one class."""
+    model = nn.Sequential(Parallel(), Parallel())
+    for module in [*model.modules()]:
+        for name, child in module.named_children():
+            if type(child) is nn.Linear:
+                setattr(module, name, linear(child.in_features, child.out_features))
+    return model
