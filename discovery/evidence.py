@@ -13,6 +13,7 @@ from ..domain.vocabulary import Role, Tower
 from .dataflow import Ends, Trace, Verdict
 from .facts.misfits import CALLED_OTHERWISE, OWN_FORWARD
 from .facts.model_facts import ModelFacts
+from .facts.towers import is_below
 from .names.heads import label_heads
 from .names.surroundings import PROJECTOR_KINDS
 
@@ -28,6 +29,7 @@ NAMED_FOR = ("attention.", "mixer.", "mlp.")
 
 def merge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
     """Return the layers with the role the trace gives them, where it gives one, and whether they were called."""
+    layers = _with_bare(layers, trace.bare)
     verdicts = _find_verdicts(layers, trace)
     taken = {(layer.block, verdicts[layer.path][0]) for layer in layers if layer.path in verdicts}
     return tuple(_merge_layer(x, verdicts.get(x.path) or demote_if_taken(x, taken, trace), trace) for x in layers)
@@ -64,6 +66,19 @@ def _settle_fresh(layer: Layer, ends: Ends) -> Layer:
 def _is_inner(layer: Layer) -> bool:
     """Return whether a layer is known to be no head, even if the model returns what it writes; a name is no proof."""
     return layer.role.startswith(INNER) and layer.evidence[0].by != "names"
+
+
+def _with_bare(layers: tuple[Layer, ...], bare: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Return the layers with bare matrices behind those of their owner, in place of an owner of no known kind."""
+    beside: dict[str, list[Layer]] = defaultdict(list)
+    for layer in bare:
+        beside[layer.path.rpartition(".")[0]].append(layer)
+    kept = [layer for layer in layers if not (layer.kind == "other" and layer.path in beside)]
+    for owner, own in beside.items():
+        before = [n for n, layer in enumerate(kept) if is_below(layer.path, owner)]
+        place = before[-1] + 1 if before else len(kept)
+        kept[place:place] = own
+    return tuple(kept)
 
 
 def demote_if_taken(layer: Layer, taken: set[tuple[str | None, Role]], trace: Trace) -> Verdict | None:

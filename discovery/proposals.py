@@ -302,7 +302,7 @@ def describe_slots(choice: Choice) -> list[str]:
 
 def describe_expert_stacks(layers: Sequence[Layer], parameter_paths: Collection[str]) -> list[str]:
     """Return a reason for each stack of fused experts: their number, their layout, fused projections and a bias."""
-    experts = [layer for layer in layers if layer.role in EXPERT and layer.kind == "expert_parameter"]
+    experts = [x for x in layers if x.role in EXPERT and x.kind == "expert_parameter" and len(x.shape) == 3]  # noqa: PLR2004
     reasons = []
     for pattern, layer in {pattern_of(layer.path): layer for layer in experts}.items():
         owner, _, leaf = layer.path.rpartition(".")

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
@@ -103,11 +103,11 @@ def _scan_module(
     facts, module_paths = static.facts, static.module_paths
     architecture, reference = facts.architecture, facts.architecture.reference
     layers = static.label_all()
-    if not any(layer.kind in ADAPTABLE_KINDS for layer in layers):
-        raise _nothing_to_adapt(model, static)
     started = time.monotonic()
     traced = trace(model, layers, module_paths, example_inputs) if method != "names" else None
     is_cut_short = time.monotonic() - started >= running.SECONDS
+    if not any(layer.kind in ADAPTABLE_KINDS for layer in (*layers, *(traced.bare if traced else ()))):
+        raise _nothing_to_adapt(model, static)
     if traced is None and method == "dataflow":
         message = f"No forward of {reference} runs. Give example_inputs, or scan it by names."
         raise ScanFailed(message, reference=reference)
@@ -118,7 +118,7 @@ def _scan_module(
     layers = apply_proof(layers, proof) if proof else layers
     layers = mark_unlearning(layers, find_frozen(layers, static.sites), traced)
     untraced = list_untraced(layers)
-    subject = _make_subject(model, static, layers, find_focus(facts, static.towers, traced))
+    subject = _make_subject(model, static, layers, find_focus(facts, static.towers, traced), traced)
     return Scan(
         architecture=replace(
             architecture,
@@ -147,6 +147,7 @@ def _prove(layers: tuple[Layer, ...], builds: Builds) -> Proof | None:
 
 def _merge_roles(static: "StaticModel", layers: tuple[Layer, ...], traced: Trace) -> tuple[Layer, ...]:
     """Return the layers with the roles of names and trace; heads are not guessed where a forward shows them."""
+    traced = replace(traced, bare=tuple(replace(x, tower=static.towers.find(x.path)) for x in traced.bare))
     if traced.ends is None:
         return merge(layers, traced)
     unguessed = static.label(static.layers) if static.guesses_heads else layers
@@ -160,6 +161,14 @@ def _nothing_to_adapt(model: nn.Module, static: "StaticModel") -> NoAdaptableLay
     classes = [name for name, _ in Counter(own_class(module).__name__ for module in holders).most_common(5)]
     held = f"weights are held by {', '.join(classes)}" if classes else "none holds a weight"
     message = f"{reference} has no layer an adapter could sit on ({len(paths)} modules; {held})."
+    bare = [
+        f"{site.path}.{name}"
+        for site in static.sites
+        for name, parameter in site.module._parameters.items()
+        if site.path and parameter is not None and parameter.ndim == 2  # noqa: PLR2004 - a matrix
+    ]
+    if bare:
+        message = f"{message} target_parameters adapts a bare matrix by its name: {list_some(map(repr, bare))}."
     if isinstance(model, torch.fx.GraphModule):
         message = f"{message} A graph calls functions: scan the model that it was exported from."
     return NoAdaptableLayers(message, reference=reference, classes=classes)
@@ -174,7 +183,9 @@ def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
     return tuple(replace(slot, count=count) for slot, count in slots.items())
 
 
-def _make_subject(model: nn.Module, static: "StaticModel", layers: tuple[Layer, ...], focus: Focus) -> Subject:
+def _make_subject(
+    model: nn.Module, static: "StaticModel", layers: tuple[Layer, ...], focus: Focus, traced: Trace | None
+) -> Subject:
     """Return the subject of proposals, with the sizes of norms and of the heads to train in full."""
     norms = {layer.path: model.get_submodule(layer.path) for layer in layers if layer.kind == "norm"}
     saved = static.find_saved(layers)
@@ -187,16 +198,19 @@ def _make_subject(model: nn.Module, static: "StaticModel", layers: tuple[Layer, 
         norm_sizes={path: sum(prod(shape_of(p)) for p in norm.parameters()) for path, norm in norms.items()},
         saved=saved,
         saved_parameters=sum({id(p): prod(shape_of(p)) for head in heads for p in head.parameters()}.values()),
-        left_out=_describe_compiled(model),
+        left_out=tuple(_describe_left_out(list_compiled(model), traced.uncalled if traced else ())),
         focus=focus,
     )
 
 
-def _describe_compiled(model: nn.Module) -> tuple[str, ...]:
-    """Return a reason for the parts that are compiled, if there are any."""
-    compiled = list_compiled(model)
-    what = f"{len(compiled)} modules compiled by TorchScript ({list_some(compiled)}), whose layers cannot be replaced"
-    return (f"left out: {what}",) if compiled else ()
+def _describe_left_out(compiled: tuple[str, ...], uncalled: tuple[str, ...]) -> Iterator[str]:
+    """Yield a reason for compiled parts, and one for matrices in containers that are never called."""
+    if compiled:
+        what = f"{len(compiled)} modules compiled by TorchScript ({list_some(compiled)})"
+        yield f"left out: {what}, whose layers cannot be replaced"
+    if uncalled:
+        what = f"{len(uncalled)} matrices in containers of parameters ({list_some(uncalled)})"
+        yield f"left out: {what}, which are never called; held by the module that uses them they can be adapted"
 
 
 def _resolve(subject: "nn.Module | PreTrainedConfig | str") -> nn.Module:

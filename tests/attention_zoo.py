@@ -349,3 +349,106 @@ def quantised(linear):
             if type(child) is nn.Linear:
                 setattr(module, name, linear(child.in_features, child.out_features))
     return model
+
+
+# --- weights without a linear -----------------------------------------------------------------------------------------
+
+
+class Bare(nn.Module):
+    """An attention whose weights are bare matrices of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Parameter(torch.randn(WIDTH, WIDTH) / 9) for _ in range(4))
+
+    @staticmethod
+    def times(x, weight):
+        """Multiply with a weight, inputs first."""
+        return x @ weight
+
+    def forward(self, x):
+        """Attend."""
+        query, key, value = (split(self.times(x, weight)) for weight in (self.b, self.d, self.a))
+        return self.times(join(F.scaled_dot_product_attention(query, key, value)), self.c)
+
+
+class BareLinear(Bare):
+    """The same by torch's function, outputs first."""
+
+    times = staticmethod(F.linear)
+
+
+class BareEinsum(Bare):
+    """The same in Einstein's notation."""
+
+    times = staticmethod(lambda x, weight: torch.einsum("nlp,qp->nlq", x, weight))
+
+
+class BareFeedForward(nn.Module):
+    """A feed-forward network of two bare matrices, and a bias that is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.b = nn.Parameter(torch.randn(WIDTH, 2 * WIDTH) / 9)
+        self.a = nn.Parameter(torch.randn(WIDTH, 2 * WIDTH) / 9)
+        self.t = nn.Parameter(torch.zeros(5, WIDTH))
+
+    def forward(self, x):
+        """Widen, activate, narrow; add a row of a table that is no weight."""
+        return F.gelu(x @ self.b) @ self.a.t() + self.t[2]
+
+
+class OwnLinear(nn.Module):
+    """A linear of a class of its own, that declares no features."""
+
+    def __init__(self, read, written):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(read, written) / 9)
+
+    def forward(self, x):
+        """Multiply."""
+        return x.matmul(self.weight)
+
+
+class OwnLinears(Letters):
+    """An attention of such linears."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c, self.d = (OwnLinear(WIDTH, WIDTH) for _ in range(4))
+
+    def forward(self, x):
+        """Attend."""
+        return self.c(join(F.scaled_dot_product_attention(split(self.b(x)), split(self.d(x)), split(self.a(x)))))
+
+
+class InDict(nn.Module):
+    """An attention of matrices in a dictionary, beside linears for its output."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.ParameterDict({name: torch.randn(WIDTH, WIDTH) / 9 for name in "abd"})
+        self.c = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        """Attend."""
+        query, key, value = (split(x @ self.w[name]) for name in "bda")
+        return self.c(join(F.scaled_dot_product_attention(query, key, value)))
+
+
+BARE = {Bare: "", BareLinear: "", BareEinsum: "", OwnLinears: ".weight"}
+
+
+class MixedKernel(nn.Module):
+    """A convolution whose kernel is a mix of several, one for each sample (CondConv, arXiv:1904.04971)."""
+
+    def __init__(self):
+        super().__init__()
+        self.r = nn.Linear(WIDTH, 4)
+        self.k = nn.Parameter(torch.randn(4, WIDTH * 3) / 9)
+
+    def forward(self, x):
+        """Mix the kernels by the pooled input, and convolve each sample with its own."""
+        kernel = (self.r(x.mean(1)).sigmoid() @ self.k).view(-1, 1, 3)
+        mixed = F.conv1d(x.transpose(1, 2).reshape(1, -1, x.shape[1]), kernel, padding=1, groups=kernel.shape[0])
+        return mixed.view(x.shape[0], WIDTH, -1).transpose(1, 2)

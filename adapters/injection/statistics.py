@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ...discovery import is_compiled
 from .apply import PREFIX
 from .host_model import Survey
 
@@ -17,7 +18,7 @@ def statistics_in(survey: Survey) -> dict[str, torch.Tensor]:
 
 def _norms(survey: Survey) -> Iterator[tuple[str, nn.Module]]:
     for path, site in survey.sites.items():
-        if site.module._buffers.get("running_mean") is not None:  # noqa: SLF001 - a Wrapper looks names up on its inner module
+        if not is_compiled(site.module) and site.module._buffers.get("running_mean") is not None:  # noqa: SLF001 - not a Wrapper's
             yield path, site.module
 
 

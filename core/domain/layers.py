@@ -24,7 +24,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A module, or a bare 3-D parameter, that owns an adaptable weight."""
+    """A module, or a bare parameter (a matrix or a stack of them), that owns an adaptable weight."""
 
     __pydantic_config__: ClassVar[Config] = schema_config()
 

@@ -136,8 +136,8 @@ def size_per_rank(layer: Layer) -> int:
     each; ``nn.MultiheadAttention`` has one on its packed input projection and one on its square output projection.
     """
     if layer.kind == "expert_parameter":
-        experts, first, second = layer.shape
-        return experts * (first + second)
+        *stack, first, second = layer.shape
+        return math.prod(stack) * (first + second)
     if layer.kind == "multihead_attention":
         packed, width = layer.shape
         return packed + width + 2 * width

@@ -206,7 +206,9 @@ def _operands_of_pair(graph: Graph, inner: Origin, outer: Origin, side: int) -> 
 def _sums_over_features(graph: Graph, inner: Origin) -> bool:
     """Return whether a product sums over features of one of its operands, not over positions."""
     letters = letters_of(graph.flow.tape.ops[inner.op], graph.flow.tape.shapes)
-    for number, reads in enumerate(inner.reads) if letters else ():
+    if letters is None:
+        return _sums_over_width(graph, inner)
+    for number, reads in enumerate(inner.reads):
         axes = shared_axes(letters[number], letters[1 - number], letters[2])
         found = runs_over_features(graph, inner.read_values[number], reads, axes)
         if found is not None:

@@ -165,7 +165,7 @@ class Graph:
         if any(is_below(layer.path, path) for path in self.expert_lists):
             return True
         block = self.block_of(layer)
-        return layer.kind == "expert_parameter" and not any(block and is_below(path, block) for path in self.routers)
+        return is_stack(layer) and not any(block and is_below(path, block) for path in self.routers)
 
     def _experts_beside(self, path: str, size: int) -> frozenset[str]:
         """Return lists of ``size`` modules, or stacks of ``size`` matrices, in the nearest module around a router."""
@@ -211,7 +211,7 @@ class Graph:
         for parent, size in longest.items():
             lists[size].add(parent)
         for layer in self.layers.values():
-            if layer.kind == "expert_parameter":
+            if is_stack(layer):
                 lists[layer.shape[0]].add(layer.path.rpartition(".")[0])
         return dict(lists)
 
@@ -253,6 +253,11 @@ class Graph:
             return []
         before = (self.records[source] for source, _ in origin.reads[0] if source != number)
         return [part for part in (*branch, *before) if part is not None]
+
+
+def is_stack(layer: Layer) -> bool:
+    """Return whether a layer is a stack of matrices, not one: fused experts."""
+    return layer.kind == "expert_parameter" and len(layer.shape) == 3  # noqa: PLR2004
 
 
 def is_depthwise(layer: Layer) -> bool:

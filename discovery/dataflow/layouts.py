@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...domain.patterns import pattern_of
 from .flow import Effect, Origin, Sources
-from .graph import Graph
+from .graph import Graph, is_stack
 from .operations import SLICES, TRANSPOSITIONS, VIEWS, Op, Ref
 
 REPLAYED = SLICES | TRANSPOSITIONS | VIEWS
@@ -123,7 +123,7 @@ def find_expert_layouts(graph: Graph) -> dict[str, str]:
     """Return the orientation of stacks of matrices by the dimension read; a square one has that of its module."""
     layouts: dict[str, str] = {}
     pairs = zip(graph.flow.origins, graph.records, strict=True)
-    stacks = [(origin, layer) for origin, layer in pairs if layer and layer.kind == "expert_parameter"]
+    stacks = [(origin, layer) for origin, layer in pairs if layer and is_stack(layer)]
     for origin, layer in stacks:
         first, second = layer.shape[1:]
         read = set(graph.flow.tape.shapes[origin.read_values[0]][-2:])

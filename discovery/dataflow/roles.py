@@ -14,11 +14,13 @@ from torch import nn
 
 from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS
+from ..facts.layers import walk
 from ..facts.misfits import PACKED
 from ..facts.source_inspection import SourceRead, inspect_source
 from ..facts.towers import is_below
 from ..meta_run.running import Run, run_model
 from .attention import vote_on_attention, vote_on_kernel_attention, vote_on_weighted_values
+from .bare_weights import list_bare_weights, list_uncalled
 from .crossings import Crossing, find_crossings, find_separate
 from .ends import Ends, find_ends, join_ends
 from .feed_forward import vote_on_feed_forward
@@ -32,6 +34,8 @@ from .operations import Tape
 from .recorder import Recorder
 
 EVAL_ONLY = "it runs in eval mode alone, never in training"
+PROJECTIONS = ("attention.", "mixer.input", "mixer.output", "mlp.", "expert.")
+"""Roles of the matrices that are layers, although no module stands for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class Trace:
         separate: Pairs of towers that ran in one forward, of which the first reads nothing of the second.
         ends: Where the features that the whole model returns come from; ``None`` if only parts of it ran.
         cut_off: For each layer that no gradient can reach in any forward: why.
+        bare: Layers found by the way of the data alone: bare matrices with a role.
+        uncalled: Paths of the matrices in containers of parameters, which are never called.
     """
 
     runs: tuple[Run, ...]
@@ -64,6 +70,8 @@ class Trace:
     ends: Ends | None
     cut_off: dict[str, str]
     separate: frozenset[Crossing] = frozenset()
+    bare: tuple[Layer, ...] = ()
+    uncalled: tuple[str, ...] = ()
 
     def verdict(self, path: str) -> Verdict | None:
         """Return the verdict of most forwards on a layer, or ``None`` if there is none."""
@@ -87,30 +95,30 @@ def trace(
     if not tapes:
         return None
     by_path = {layer.path: layer for layer in layers}
-    votes: dict[str, Counter[Verdict]] = defaultdict(Counter)
-    layouts: dict[str, str] = {}
-    crossings: list[frozenset[Crossing]] = []
-    ends: list[Ends] = []
-    for tape in tapes:
-        graph = Graph(follow(tape), by_path, module_paths)
-        for path, verdicts in vote_on_roles(graph).items():
-            votes[path].update(verdicts)
-        layouts |= find_layouts(graph)
-        crossings.append(find_crossings(graph))
-        ends += [find_ends(graph)] if tape.returned else []
+    flows = [follow(tape) for tape in tapes]
+    sites = {site.path: site for site in walk(model)}
+    bare = {layer.path: layer for layer in list_bare_weights(flows, sites, by_path)}
+    if bare:  # those without a role would only stand between the others
+        votes, _ = _vote([Graph(flow, by_path | bare, module_paths) for flow in flows])
+        bare = {path: layer for path, layer in bare.items() if _is_projection(votes.get(path))}
+    graphs = [Graph(flow, by_path | bare, module_paths) for flow in flows]
+    votes, layouts = _vote(graphs)
+    ends = [find_ends(graph) for graph, tape in zip(graphs, tapes, strict=True) if tape.returned]
     direct_reads = (read for tape in tapes for read in tape.direct_reads.items())
     return Trace(
         runs=runs,
-        votes=dict(votes),
+        votes=votes,
         called=frozenset[str]().union(*(tape.called for tape in tapes)),
         bypassed={path: where for (path, parameter), where in direct_reads if parameter in ("weight", PACKED)},
         layouts=layouts,
         shared=count_shared(tapes, by_path),
         read_elsewhere=inspect_source(model),
         attentions=find_attentions(tapes, layers),
-        separate=find_separate(crossings),
+        separate=find_separate([find_crossings(graph) for graph in graphs]),
         ends=join_ends(ends) if ends else None,
-        cut_off={**find_eval_only(runs, tapes, trained), **_by_layer(find_cut_off([*tapes, *trained]), by_path)},
+        cut_off={**find_eval_only(runs, tapes, trained), **_by_layer(find_cut_off([*tapes, *trained]), by_path | bare)},
+        bare=tuple(bare.values()),
+        uncalled=list_uncalled(flows, sites),
     )
 
 
@@ -144,6 +152,22 @@ def _by_layer(owners: Mapping[tuple[str, str], str], layers: Mapping[str, Layer]
         elif name.endswith("weight"):
             found[path] = says
     return found
+
+
+def _vote(graphs: list[Graph]) -> tuple[dict[str, Counter[Verdict]], dict[str, str]]:
+    """Return the votes and the layouts of all forwards."""
+    votes: dict[str, Counter[Verdict]] = defaultdict(Counter)
+    layouts: dict[str, str] = {}
+    for graph in graphs:
+        for path, verdicts in vote_on_roles(graph).items():
+            votes[path].update(verdicts)
+        layouts |= find_layouts(graph)
+    return dict(votes), layouts
+
+
+def _is_projection(votes: Counter[Verdict] | None) -> bool:
+    """Return whether most votes make a matrix a part of an attention, a mixer or a feed-forward network."""
+    return votes is not None and votes.most_common(1)[0][0][0].startswith(PROJECTIONS)
 
 
 def count_shared(tapes: list[Tape], layers: dict[str, Layer]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
@@ -168,7 +168,8 @@ def kind_of(module: nn.Module) -> Kind:
     """
     parameters = {} if is_compiled(module) else module._parameters
     weight, class_name = parameters.get("weight"), own_class(module).__name__
-    kind = _kind_of_class(type(module))
+    module_class: Any = type(module)
+    kind = _kind_of_class(module_class)
     if kind in WEIGHT_KINDS:
         return kind if "weight" in parameters else "other"
     if kind is not None:

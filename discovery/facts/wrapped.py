@@ -41,7 +41,7 @@ def _is_marker(base: type) -> bool:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """Return the model inside wrappers such as ``DistributedDataParallel``, whose layers a scan can read."""
-    while (wrapper := _find_wrapper(type(model))) is not None and "inner" in wrapper:
+    while (wrapper := _find_wrapper(model)) is not None and "inner" in wrapper:
         model = getattr(model, wrapper["inner"])
     return model
 
@@ -53,15 +53,15 @@ def check_readable(model: nn.Module) -> None:
         ScanFailed: If a wrapper leaves nothing to read, a layer has no shape yet, or the model has adapters in it.
     """
     for path, module in _walk(model):
-        wrapper = _find_wrapper(type(module))
+        wrapper = _find_wrapper(module)
         if wrapper is not None and "inner" not in wrapper and not (path and is_compiled(module)):
             raise _rejected(ScanFailed, path, module, wrapper["why"], f"Scan the model {wrapper['before']}.")
         if any(isinstance(parameter, nn.parameter.UninitializedParameter) for _, parameter in _own_parameters(module)):
             raise _rejected(ScanFailed, path, module, "does not know its shape yet", "Run the model once before.")
-    path = find_adapted(model)
-    if path is not None:
-        message = f"{own_class(model).__name__} carries adapters already (at {path!r})."
-        raise ScanFailed(f"{message} Scan it before they are put in, or call unload() on it first.", path=path)
+    adapted = find_adapted(model)
+    if adapted is not None:
+        message = f"{own_class(model).__name__} carries adapters already (at {adapted!r})."
+        raise ScanFailed(f"{message} Scan it before they are put in, or call unload() on it first.", path=adapted)
 
 
 def check_unwrapped(model: nn.Module) -> None:
@@ -74,7 +74,7 @@ def check_unwrapped(model: nn.Module) -> None:
         name = type(model).__name__
         raise InvalidConfig(f"A {name} is no torch.nn.Module. Give the module it was made from.", class_name=name)
     for path, module in _walk(model):
-        wrapper = _find_wrapper(type(module))
+        wrapper = _find_wrapper(module)
         if wrapper is not None and not (path and is_compiled(module)):
             inner = wrapper.get("inner")
             way_out = f"Adapt the model inside (its {inner!r}), and wrap that." if inner else ""
@@ -137,9 +137,14 @@ def _own_parameters(module: nn.Module) -> Iterable[tuple[str, nn.Parameter | Non
     return () if is_compiled(module) else module._parameters.items()  # noqa: SLF001 - quicker than a generator per module
 
 
-@lru_cache(maxsize=1024)
-def _find_wrapper(own: type) -> dict[str, Any] | None:
-    """Return the entry of ``data/wrappers.toml`` for a class, or ``None``."""
+def _find_wrapper(module: object) -> dict[str, Any] | None:
+    """Return the entry of ``data/wrappers.toml`` for a module, or ``None``."""
+    own_type: Any = type(module)
+    return _find_entry(own_type)
+
+
+@lru_cache(maxsize=1024)  # a model has many modules of few classes
+def _find_entry(own: type) -> dict[str, Any] | None:
     names = {f"{base.__module__}.{base.__qualname__}" for base in own.__mro__}
     return next((entry for entry in read_facts("wrappers.toml")["wrapper"] if entry["class"] in names), None)
 

@@ -258,7 +258,7 @@ def remove_chance(model: nn.Module) -> None:
 def _uncompiled() -> AbstractContextManager[Any]:
     """Run what ``torch.compile`` compiled as it was written."""
     is_loaded = "torch._dynamo" in sys.modules  # torch.compile loads it
-    return torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()  # type: ignore[no-untyped-call]
+    return torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
 
 
 # --- its time ---------------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def _on_meta(parent: nn.Module, name: str) -> Undo:
     try:
         torch.jit.save(compiled, file)
         file.seek(0)
-        parent._modules[name] = torch.jit.load(file, map_location="meta")
+        parent._modules[name] = torch.jit.load(file, map_location="meta")  # type: ignore[no-untyped-call]
     except RuntimeError:
         return lambda: None  # it runs where it is, or not at all
 

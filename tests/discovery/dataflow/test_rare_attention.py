@@ -5,7 +5,9 @@ import flow_zoo as zoo
 import pytest
 import torch
 
+import loradar
 from loradar.discovery import scan
+from loradar.errors import NoAdaptableLayers
 
 INPUT = torch.zeros(2, zoo.LENGTH, zoo.WIDTH)
 ATTENTION = {"b": "attention.query", "d": "attention.key", "a": "attention.value", "c": "attention.output"}
@@ -48,3 +50,49 @@ def test_quantised_linears_are_followed_by_their_boundary(linear):
     assert roles(model, "1.g.") == FEED_FORWARD
     assert {type(module) for module in model.modules() if hasattr(module, "in_features")} == {linear}
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+def proposed(model):
+    """Return the targets of the default preset, and whether each adapter on them gets a gradient."""
+    adapted = loradar.get_peft_model(model, preset="all-linear")
+    adapted(torch.randn(2, zoo.LENGTH, zoo.WIDTH)).square().sum().backward()
+    gradients = {n: bool(p.grad.abs().sum()) for n, p in adapted.named_parameters() if "lora_B" in n}
+    return {*adapted.targeted_parameter_names}, {*gradients.values()}
+
+
+@pytest.mark.parametrize("block", rare.BARE)
+def test_bare_matrices_are_layers_by_what_they_compute(block):
+    """A module that multiplies with a matrix of its own: no class says it, the product does."""
+    end = rare.BARE[block]
+    assert roles(zoo.Stack(block)) == {f"{name}{end}": role for name, role in ATTENTION.items()}
+    targets, live = proposed(zoo.Stack(block))
+    assert targets == {f"u.{n}.f.{name}{end}" for n in range(2) for name in "abcd"}
+    assert live == {True}
+
+
+def test_a_table_is_no_bare_weight():
+    """Rows that are looked up and added stay out; the widths are those of the product."""
+    found = scan(zoo.Stack(rare.BareFeedForward), INPUT)
+    layers = {x.path: x for x in found.layers if x.path.startswith("u.1.f.")}
+    assert {path.removeprefix("u.1.f."): x.role for path, x in layers.items()} == FEED_FORWARD
+    assert [(x.in_features, x.out_features) for x in (layers["u.1.f.b"], layers["u.1.f.a"])] == [(24, 48), (48, 24)]
+    assert found.propose(preset="mlp").formula.per_rank == 2 * 2 * (24 + 48)
+
+
+def test_mixed_kernels_are_no_bare_weights():
+    """What a product makes of them is a kernel, not features."""
+    found = scan(zoo.Stack(rare.MixedKernel), INPUT)
+    assert {x.path for x in found.layers if x.kind != "norm"} == {"u.0.f.r", "u.1.f.r"}
+
+
+def test_matrices_in_a_dictionary_are_left_out_with_a_reason():
+    """Nobody calls a dictionary, so an adapter on it would be dead."""
+    found = scan(zoo.Stack(rare.InDict), INPUT)
+    assert {x.path for x in found.layers if x.kind != "norm"} == {"u.0.f.c", "u.1.f.c"}
+    assert any("6 matrices in containers of parameters (u.0.f.w.a" in reason for reason in found.proposals[0].reasons)
+
+
+def test_a_model_of_bare_matrices_says_how_to_name_them():
+    """By names alone nothing can be proposed: the error names the classes and the way out."""
+    with pytest.raises(NoAdaptableLayers, match=r"held by LayerNorm, Bare.* target_parameters .* 'u.0.f.a'"):
+        scan(zoo.Stack(rare.Bare), method="names")
