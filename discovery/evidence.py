@@ -42,18 +42,19 @@ def settle_heads(layers: tuple[Layer, ...], ends: Ends, facts: ModelFacts) -> tu
     nothing shows which others were made anew. A library's task model without a head puts it into its base model.
     """
     if facts.library_models:
-        return tuple(_settle_fresh(layer, ends) if facts.is_fresh(layer.path) else layer for layer in layers)
-    is_headless = facts.has_base and not any(layer.role == "head" for layer in layers)
-    if not is_headless and (facts.architecture.library != "torch" or facts.sub_models):
+        return tuple(_settle_fresh(layer, ends, facts) for layer in layers)
+    is_headless = facts.has_base and "head" not in {layer.role for layer in layers}
+    is_own = facts.architecture.library == "torch" and not facts.sub_models
+    projections = [x for x in layers if x.kind in PROJECTOR_KINDS]
+    returned = [x for x in projections if x.path in ends.returned]
+    if returned == projections or not (is_headless or is_own):
         return layers
-    found = [x for x in layers if x.path in ends.returned and x.kind in PROJECTOR_KINDS and not _is_inner(x)]
-    is_whole = all(x.path in ends.returned or x.kind not in PROJECTOR_KINDS for x in layers)
-    return layers if is_whole else label_heads(layers, found, RETURNED, "dataflow")
+    return label_heads(layers, [x for x in returned if not _is_inner(x)], RETURNED, "dataflow")
 
 
-def _settle_fresh(layer: Layer, ends: Ends) -> Layer:
+def _settle_fresh(layer: Layer, ends: Ends, facts: ModelFacts) -> Layer:
     """Return a layer made anew as a head if the model returns what it writes, and as none if it leads into blocks."""
-    if layer.kind not in PROJECTOR_KINDS or _is_inner(layer):
+    if layer.kind not in PROJECTOR_KINDS or not facts.is_fresh(layer.path) or _is_inner(layer):
         return layer
     if layer.path not in ends.entering:
         is_end = layer.role == "head" or (layer.path in ends.returned and not layer.depth)

@@ -12,6 +12,8 @@ from .names.heads import is_over_vocabulary
 
 MOST_NAMES = 8
 """Modules that a reason lists."""
+ANEW = "made anew around a library's model"
+BESIDE = "outside the base model: name it in modules_to_save if it was made anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +45,17 @@ def find_saved(
     modules = dict.fromkeys(find_savable(path, layers, facts, {*chosen}) for path in chosen)
     clashing = {name: clash for name in modules if (clash := _find_clash(name, modules, facts, module_paths))}
     names = tuple(name for name in modules if name not in clashing)
-    reasons, frozen = list[str](), list[str]()
-    anew = "made anew around a library's model"
-    if fresh and names:
-        reasons.append(f"trained in full and saved: {list_some(names, MOST_NAMES)}, {anew}")
-    for name, clash in clashing.items():
-        frozen.append(f"left frozen: {name}, because modules_to_save=[{name!r}] would save {clash} too: rename it")
     others = _list_frozen(layers, facts, parameter_paths, (*names, *clashing))
-    if others:
-        frozen.append(
-            f"left frozen as initialised: {list_some(others, MOST_NAMES)}, made anew around a library's model"
-        )
-    beside = list_some(dict.fromkeys(map(pattern_of, _list_beside_base(layers, facts) if names else ())), MOST_NAMES)
-    if beside:
-        frozen.append(f"left frozen: {beside}, outside the base model: name it in modules_to_save if it was made anew")
+    beside = dict.fromkeys(map(pattern_of, _list_beside_base(layers, facts) if names else ()))
+    reasons = [f"trained in full and saved: {list_some(names, MOST_NAMES)}, {ANEW}"] if fresh and names else []
+    frozen = [
+        *(
+            f"left frozen: {x}, because modules_to_save=[{x!r}] would save {y} too: rename it"
+            for x, y in clashing.items()
+        ),
+        *([f"left frozen as initialised: {list_some(others, MOST_NAMES)}, {ANEW}"] if others else ()),
+        *([f"left frozen: {list_some(beside, MOST_NAMES)}, {BESIDE}"] if beside else ()),
+    ]
     return Saved(names, (*reasons, *frozen), tuple(frozen))
 
 
@@ -98,14 +97,10 @@ def find_savable(path: str, layers: Sequence[Layer], facts: ModelFacts, chosen: 
     That one is no mere list of modules, and holds no layers but chosen ones and norms.
     """
     savable = [prefix for prefix in list_prefixes(path) if prefix not in facts.containers]
-    for prefix in savable:
-        if any(is_below(prefix, head) for head in facts.task_heads):
-            return prefix
-    for prefix in savable:
-        inside = (layer for layer in layers if is_below(layer.path, prefix))
-        if all(layer.path in chosen or layer.kind == "norm" for layer in inside):
-            return prefix
-    return path
+    others = [layer.path for layer in layers if layer.path not in chosen and layer.kind != "norm"]
+    declared = (prefix for prefix in savable if any(is_below(prefix, head) for head in facts.task_heads))
+    alone = (prefix for prefix in savable if not any(is_below(other, prefix) for other in others))
+    return next(declared, None) or next(alone, path)
 
 
 def _find_clash(name: str, names: Collection[str], facts: ModelFacts, module_paths: Iterable[str]) -> str | None:

@@ -28,11 +28,14 @@ def list_bare_weights(flows: Iterable[Flow], sites: Mapping[str, Site], known: M
                 continue
             seen.add(f"{path}.{name}")
             site = sites.get(path)
-            if site is None or not path or f"{path}.{name}" in known:
-                continue
-            is_open = path not in known or (known[path].kind, known[path].role) == ("other", "other")
-            if is_open and not isinstance(site.module, CONTAINERS):
+            if site and path and not isinstance(site.module, CONTAINERS) and not _is_known(path, name, known):
                 yield from _as_layer(flow, origin, site, name)
+
+
+def _is_known(path: str, name: str, known: Mapping[str, Layer]) -> bool:
+    """Return whether a parameter is a layer or is in one with a kind or a role."""
+    is_held = path in known and (known[path].kind, known[path].role) != ("other", "other")
+    return is_held or f"{path}.{name}" in known
 
 
 def _list_mixed(flow: Flow) -> set[int]:

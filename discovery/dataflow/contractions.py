@@ -1,6 +1,6 @@
 """Contractions by their axes: the axes that two operands of a product share, and where an axis of a value ends up."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from string import ascii_uppercase
 
 import torch
@@ -68,23 +68,22 @@ def ends_of_axis(tape: Tape, start: int, axis: int, target: int, ops: Iterable[O
         if op.name in REPLAYED and op.inputs[0] == carrier and len(set(op.inputs)) == 1:
             known.update(zip(op.outputs, replay(op, known), strict=False))
             continue
-        for value in op.outputs:
-            if (passed := _passed_on(op, known, tape.shapes[value])) is not None:
-                known[value] = passed
+        known |= dict(_pass_on(op, known, tape.shapes))
     return _varying(known[target]) if target in known else None
 
 
-def _passed_on(op: Op, known: dict[int, Tensor], shape: tuple[int, ...]) -> Tensor | None:
-    """Return the numbers of an operation's result by those of an operand of its shape, but for the last axis."""
+def _pass_on(op: Op, known: Mapping[int, Tensor], shapes: list[tuple[int, ...]]) -> Iterator[tuple[int, Tensor]]:
+    """Yield the numbers of an operation's results by those of an operand of their shape, but for the last axis."""
     operands = [known[value] for value in op.inputs if value in known]
-    alike = next((operand for operand in operands if tuple(operand.shape) == shape), None)
-    if alike is not None:
-        return alike
-    wider = next((x for x in operands if x.dim() == len(shape) and tuple(x.shape[:-1]) == shape[:-1]), None)
-    if wider is None:
-        return None
-    is_last = wider.dim() - 1 in _varying(wider)
-    return (torch.arange(shape[-1], dtype=torch.int32) if is_last else wider[..., :1]).expand(shape)
+    for result in op.outputs:
+        shape = shapes[result]
+        alike = next((operand for operand in operands if tuple(operand.shape) == shape), None)
+        wider = next((x for x in operands if x.dim() == len(shape) and tuple(x.shape[:-1]) == shape[:-1]), None)
+        if alike is not None:
+            yield result, alike
+        elif wider is not None:
+            is_last = wider.dim() - 1 in _varying(wider)
+            yield result, (torch.arange(shape[-1], dtype=torch.int32) if is_last else wider[..., :1]).expand(shape)
 
 
 def _varying(numbers: Tensor) -> set[int]:

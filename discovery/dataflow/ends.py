@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ...domain.layers import Layer
-from ...domain.patterns import pattern_of
+from ...domain.patterns import list_prefixes, pattern_of
 from ...domain.vocabulary import CONV_KINDS
 from ..facts.towers import is_below
 from .graph import Graph
@@ -55,6 +55,17 @@ def _is_end(layer: Layer, unread: set[str]) -> bool:
 
 def _list_before(graph: Graph, ends: frozenset[str]) -> frozenset[str]:
     """Return the layers that serve ends alone and share a module with one, which holds nothing else."""
+    found = _list_serving(graph, ends)
+    layers = [path for path, layer in graph.layers.items() if layer.kind not in ("norm", "embedding")]
+    before: set[str] = set()
+    for end in ends:
+        around = ({path for path in layers if is_below(path, parent)} for parent in list_prefixes(end)[:-1])
+        before |= next((inside for inside in around if inside <= found), set())
+    return frozenset(before)
+
+
+def _list_serving(graph: Graph, ends: frozenset[str]) -> set[str]:
+    """Return the ends and the layers whose features are read by these alone."""
     readers: dict[str, set[str | None]] = defaultdict(set)
     for number, layer in enumerate(graph.records):
         if layer is not None:
@@ -63,16 +74,7 @@ def _list_before(graph: Graph, ends: frozenset[str]) -> frozenset[str]:
     found = set(ends)
     while more := {path for path, by in readers.items() if path not in found and by and by <= found}:
         found |= more
-    layers = [path for path, layer in graph.layers.items() if layer.kind not in ("norm", "embedding")]
-    before: set[str] = set()
-    for end in ends:
-        parents = end.split(".")[:-1]
-        for depth in range(1, len(parents) + 1):
-            inside = {path for path in layers if is_below(path, ".".join(parents[:depth]))}
-            if inside <= found:
-                before |= inside
-                break
-    return frozenset(before)
+    return found
 
 
 def _expand(graph: Graph, numbers: set[int]) -> set[int]:

@@ -184,14 +184,16 @@ class Graph:
         Experts share their input; the heads of a detector, one for each of its layers, do not.
         """
         reads: dict[str, set[int]] = defaultdict(set)
-        for number, origin in enumerate(self.flow.origins):
-            layer = self.records[number]
+        for number, layer in enumerate(self.records):
             if layer is not None and layer.path.startswith(f"{modules}.") and layer.kind != "expert_parameter":
                 member = layer.path[len(modules) + 1 :].partition(".")[0]
-                inside = f"{modules}.{member}."
-                sources = {source for reads_ in origin.reads for source, _ in reads_}
-                reads[member] |= {s for s in sources if not (x := self.records[s]) or not x.path.startswith(inside)}
+                reads[member] |= self._sources_outside(number, f"{modules}.{member}")
         return len(reads) > 1 and sum(map(len, reads.values())) == len(set[int]().union(*reads.values()))
+
+    def _sources_outside(self, number: int, module: str) -> set[int]:
+        """Return what an origin reads that no layer of a module wrote."""
+        sources = {source for reads in self.flow.origins[number].reads for source, _ in reads}
+        return {source for source in sources if not (x := self.records[source]) or not is_below(x.path, module)}
 
     @cached_property
     def sized_lists(self) -> dict[int, set[str]]:

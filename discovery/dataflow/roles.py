@@ -14,7 +14,7 @@ from torch import nn
 
 from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS
-from ..facts.layers import walk
+from ..facts.layers import Site, walk
 from ..facts.misfits import PACKED
 from ..facts.source_inspection import SourceRead, inspect_source
 from ..facts.towers import is_below
@@ -24,7 +24,7 @@ from .bare_weights import list_bare_weights, list_uncalled
 from .crossings import Crossing, find_crossings, find_separate
 from .ends import Ends, find_ends, join_ends
 from .feed_forward import vote_on_feed_forward
-from .flow import Effect
+from .flow import Effect, Flow
 from .follow import follow
 from .gradients import find_cut_off
 from .graph import Graph, Verdict, is_dense
@@ -97,10 +97,7 @@ def trace(
     by_path = {layer.path: layer for layer in layers}
     flows = [follow(tape) for tape in tapes]
     sites = {site.path: site for site in walk(model)}
-    bare = {layer.path: layer for layer in list_bare_weights(flows, sites, by_path)}
-    if bare:  # those without a role would only stand between the others
-        votes, _ = _vote([Graph(flow, by_path | bare, module_paths) for flow in flows])
-        bare = {path: layer for path, layer in bare.items() if _is_projection(votes.get(path))}
+    bare = _find_bare(flows, sites, by_path, module_paths)
     graphs = [Graph(flow, by_path | bare, module_paths) for flow in flows]
     votes, layouts = _vote(graphs)
     ends = [find_ends(graph) for graph, tape in zip(graphs, tapes, strict=True) if tape.returned]
@@ -165,9 +162,17 @@ def _vote(graphs: list[Graph]) -> tuple[dict[str, Counter[Verdict]], dict[str, s
     return dict(votes), layouts
 
 
-def _is_projection(votes: Counter[Verdict] | None) -> bool:
-    """Return whether most votes make a matrix a part of an attention, a mixer or a feed-forward network."""
-    return votes is not None and votes.most_common(1)[0][0][0].startswith(PROJECTIONS)
+def _find_bare(
+    flows: list[Flow], sites: Mapping[str, Site], layers: dict[str, Layer], module_paths: tuple[str, ...]
+) -> dict[str, Layer]:
+    """Return the bare matrices that are part of an attention, a mixer or a feed-forward network by most votes.
+
+    Others would only stand between the layers.
+    """
+    bare = {layer.path: layer for layer in list_bare_weights(flows, sites, layers)}
+    votes, _ = _vote([Graph(flow, layers | bare, module_paths) for flow in flows] if bare else [])
+    roles = {path: counted.most_common(1)[0][0][0] for path, counted in votes.items()}
+    return {path: layer for path, layer in bare.items() if roles.get(path, "").startswith(PROJECTIONS)}
 
 
 def count_shared(tapes: list[Tape], layers: dict[str, Layer]) -> dict[str, int]:

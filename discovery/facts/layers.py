@@ -299,19 +299,17 @@ def draw_outline(model: nn.Module) -> tuple[Part, ...]:
 
 def _draw(module: nn.Module, path: str, seen: set[int]) -> list[Part]:
     """Return the part at ``path`` and all below it; a module that stands in two places counts in the first."""
-    if id(module) in seen:
+    if id(module) in seen or is_compiled(module):
         return []
     seen.add(id(module))
-    if is_compiled(module):
-        return []
     if repeats_blocks(module):
         widths = tuple(width for inner in module.modules() for width in _own_widths(inner))
         is_dense = any(isinstance(inner, nn.Linear) for inner in module.modules())
         repeated = type(next(module.children())).__name__
         return [Part(path, repeated, widths, is_dense, is_list=True, has_blocks=True, computes=True)]
-    children = [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
-    drawn = [_draw(child, below, seen) for below, child in children]
+    drawn = [_draw(child, f"{path}.{name}".lstrip("."), seen) for name, child in module.named_children()]
     tops = [parts[0] for parts in drawn if parts]
+    own_tables = frozenset({module.num_embeddings} if isinstance(module, nn.Embedding) else ())
     part = Part(
         path=path,
         class_name=type(module).__name__,
@@ -320,9 +318,7 @@ def _draw(module: nn.Module, path: str, seen: set[int]) -> list[Part]:
         is_list=False,
         has_blocks=any(top.has_blocks for top in tops),
         computes=owns_factor(module) or any(top.computes for top in tops),
-        tables=frozenset({module.num_embeddings} if isinstance(module, nn.Embedding) else ()).union(
-            *(top.tables for top in tops)
-        ),
+        tables=own_tables.union(*(top.tables for top in tops)),
     )
     return [part, *(below for parts in drawn for below in parts)]
 

@@ -3,11 +3,12 @@
 import ctypes
 import os
 import random
+import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -95,21 +96,20 @@ class _Snapshot:
     def __init__(self, model: nn.Module) -> None:
         self.modules = list(model.modules())
         held = [value for module in self.modules for value in module.__dict__.values()]
-        objects = {id(value): value for value in (*self.modules, *filter(_is_plain, held))}.values()
+        objects = _each_once((*self.modules, *filter(_is_plain, held)))
         self._attributes = [(each.__dict__, each.__dict__.copy()) for each in objects]
-        values = (value for value in held if isinstance(value, _MUTABLE))
-        contents = {id(content): content for content in values}.values()
+        contents = _each_once(value for value in held if isinstance(value, _MUTABLE))
         self._empty = [content for content in contents if not content]
         self._contents = [(content, content.copy()) for content in contents if content]
-        configs = {id(fields["config"]): fields["config"] for fields, _ in self._attributes if "config" in fields}
-        self._configs = [(vars(c), vars(c).copy()) for c in configs.values() if hasattr(c, "__dict__")]
+        configs = _each_once(fields.get("config") for fields, _ in self._attributes)
+        self._configs = [(vars(c), vars(c).copy()) for c in configs if hasattr(c, "__dict__")]
         self._buffers = [(b, b.clone()) for b in self._tensors("_buffers") if not b.is_meta]
         self._gradients = [(p, p.requires_grad) for p in self._tensors("_parameters")]
         self._dtype = torch.get_default_dtype()
 
     def _tensors(self, registry: str) -> list[Tensor]:
         values = (value for module in self.modules for value in module.__dict__.get(registry, {}).values())
-        return list({id(value): value for value in values if isinstance(value, Tensor)}.values())
+        return _each_once(value for value in values if isinstance(value, Tensor))
 
     def restore(self) -> None:
         """Restore all but the random states."""
@@ -129,6 +129,11 @@ class _Snapshot:
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
         torch.set_default_dtype(self._dtype)
+
+
+def _each_once(values: Iterable[Any]) -> list[Any]:
+    """Return the objects among values, each once."""
+    return list({id(value): value for value in values}.values())
 
 
 def _is_plain(value: object) -> bool:
@@ -244,15 +249,16 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
 
 def remove_chance(model: nn.Module) -> None:
     """Set the attributes to zero that make a forward random in train mode, by the words of ``data/liveness.toml``."""
-    words = read_facts("liveness.toml")["random"]
+    named = re.compile("|".join(map(re.escape, read_facts("liveness.toml")["random"])))
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):  # noqa: SLF001 - the base class of all dropouts
             module.p = 0.0
         config = getattr(module.__dict__.get("config"), "__dict__", None)
         for attributes in (module.__dict__, config if isinstance(config, dict) else {}):
-            for name, value in attributes.items():
-                if isinstance(value, bool | float) and value and any(word in name for word in words):
-                    attributes[name] = False if isinstance(value, bool) else 0.0
+            switches = [name for name, value in attributes.items() if value is True]
+            rates = [name for name, value in attributes.items() if isinstance(value, float)]
+            attributes.update(dict.fromkeys(filter(named.search, switches), False))
+            attributes.update(dict.fromkeys(filter(named.search, rates), 0.0))
 
 
 def _uncompiled() -> AbstractContextManager[Any]:
