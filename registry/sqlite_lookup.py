@@ -16,7 +16,6 @@ from ..domain.methods import get_method
 from .catalogs import seed_digest
 from .db import HEAD
 from .db.encoding import MappingKey
-from .mappings.make_up import with_make_up
 from .mappings.precedence import find_answer, stored_under, to_mapping
 from .mappings.ranges import Place, locate
 from .mappings.renames import is_stale
@@ -92,7 +91,7 @@ class SqliteLookup:
                 found = find_answer(method, place, read, note)
         except (OSError, sqlite3.Error):
             return None
-        return None if stale or found is None else with_make_up(found)
+        return None if stale else found
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

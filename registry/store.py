@@ -98,6 +98,7 @@ def rename_rows(architecture_id: int, renames: Iterable[VersionedRename]) -> Ite
 
 def architecture_values(scanned: Scan | CatalogEntry) -> dict[str, Any]:
     """Return the columns of an architecture that a scan fills."""
+    parts = {"parts": [[*to_json(part).values()] for part in scanned.parts]} if scanned.parts else {}
     return {
         "class_name": scanned.architecture.class_name,
         "library_version": scanned.architecture.library_version,
@@ -105,15 +106,9 @@ def architecture_values(scanned: Scan | CatalogEntry) -> dict[str, Any]:
         "structure": scanned.architecture.structure,
         "method": scanned.method,
         "proof": scanned.proof,
-        "prompt_facts": canonical(_stored_facts(scanned)),
+        "prompt_facts": canonical({**to_json(scanned.prompt_facts), **parts}),
         "towers": canonical(scanned.towers),
     }
-
-
-def _stored_facts(scanned: Scan | CatalogEntry) -> dict[str, Any]:
-    """Return the facts that a lookup reads of an architecture: of prompt learning, and of its parts if it has any."""
-    parts = {"parts": [[*to_json(part).values()] for part in scanned.parts]} if scanned.parts else {}
-    return {**to_json(scanned.prompt_facts), **parts}
 
 
 def _put_slots(write: Transaction, architecture_id: int, scan: Scan) -> None:

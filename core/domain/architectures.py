@@ -1,9 +1,10 @@
 """Identify architectures and describe the build of each that was scanned."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from ..errors import InvalidRequest, UnknownName
 from ..schema import Config, schema_config
 from .vocabulary import Library
 
@@ -84,6 +85,35 @@ class ModelPart:
 def is_composite(parts: Iterable[ModelPart]) -> bool:
     """Return whether an architecture with these parts leaves the type of one to its configuration."""
     return any(part.is_free for part in parts)
+
+
+def describe_make_up(parts: Iterable[ModelPart]) -> str:
+    """Return parts in words: ``text model opt, vision model blip_2_vision_model``."""
+    return ", ".join(f"{part.name} model {part.model_type}" for part in parts)
+
+
+def choose_parts(reference: str, parts: Sequence[ModelPart], chosen: Mapping[str, str]) -> tuple[ModelPart, ...]:
+    """Return the parts of an architecture with other models, given as types by the names of parts.
+
+    Raises:
+        InvalidRequest: If the architecture has no free part on record, or a part is not free.
+        UnknownName: If it has no part of a name.
+    """
+    free = [f"{part.name} ({part.model_type})" for part in parts if part.is_free]
+    if not free:
+        command = f"loradar scan {reference.removeprefix('transformers:')} --store --prove"
+        message = f"{reference} has no part of a free type on record. Ask without parts, or scan it anew: {command}."
+        raise InvalidRequest(message, field="part", parts=[])
+    known = {part.name: part for part in parts}
+    types = {name.removesuffix("_config") if name not in known else name: kind for name, kind in chosen.items()}
+    for name, kind in types.items():
+        part = known.get(name)
+        if part is None:
+            raise UnknownName(name, known, f"The parts of {reference} that can be chosen: {', '.join(free)}.")
+        if not part.is_free and kind != part.model_type:
+            message = f"The part {name!r} of {reference} is always {part.model_type!r}. Free: {', '.join(free)}."
+            raise InvalidRequest(message, field="part", part=name, parts=[one.name for one in parts if one.is_free])
+    return tuple(replace(part, model_type=types.get(part.name, part.model_type)) for part in parts)
 
 
 PART_EXAMPLE: ModelPart = ModelPart("text", "opt", True, "language_model", "OPTForCausalLM", False)  # noqa: FBT003

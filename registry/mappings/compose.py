@@ -6,14 +6,13 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, select
 
-from ...domain.architectures import ModelPart
+from ...domain.architectures import ModelPart, choose_parts, describe_make_up
 from ...domain.mappings import Mapping
 from ...errors import InvalidRequest, NotRegistered, UnknownArchitecture, quoted
 from ..db import tables
 from ..db.encoding import MappingKey
 from . import listing
 from .composition import Composition, Exchange, Model, compose
-from .make_up import choose_parts, describe_make_up
 from .precedence import to_facts
 from .ranges import with_distance
 from .resolve import find_mapping, list_answering, locate_version
@@ -68,14 +67,11 @@ def _read(
     prefixes = tuple(prefix for paths in json.loads(row.towers).values() for prefix in paths)
     slots = list_slots(connection, key.library, key.name)
     mapping = find_mapping(connection, key, library_version)
-    model = Model(f"{key.library}:{key.name}", slots, prefixes, mapping and _with_size(connection, key, mapping))
+    if mapping and not mapping.formula:  # stated without the size, which a scan may have found for the same targets
+        same = (one for one in list_answering(connection, key) if one.formula and one.spec == mapping.spec)
+        mapping = replace(mapping, formula=next((one.formula for one in same), None))
+    model = Model(f"{key.library}:{key.name}", slots, prefixes, mapping)
     return model, to_facts(row.prompt_facts)[1], row.library_version
-
-
-def _with_size(connection: Connection, key: MappingKey, mapping: Mapping) -> Mapping:
-    """Return a mapping with the size that a scan found for the same targets, if it was stated without one."""
-    same = (one for one in list_answering(connection, key) if one.formula and one.spec == mapping.spec)
-    return mapping if mapping.formula else replace(mapping, formula=next((one.formula for one in same), None))
 
 
 def _exchange(connection: Connection, key: MappingKey, whole: Model, new: ModelPart, old: ModelPart) -> Exchange:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ...catalog.lines import count_matches, find_targets
-from ...domain.architectures import ModelPart
+from ...domain.architectures import ModelPart, describe_make_up
 from ...domain.layers import Layer, Slot
 from ...domain.mappings import Mapping, Verification
 from ...domain.methods import get_method
@@ -19,7 +19,6 @@ from ...domain.selection import ROLE_ORDER, Choice, make_spec
 from ...domain.targets import Formula, TargetSpec
 from ...domain.vocabulary import Role, Status, Tower, count_layers, describe_slot, list_some
 from ..db.encoding import digest_of
-from .make_up import describe_make_up
 
 ORDER: tuple[Status, ...] = ("dead", "partial", "unproven")
 """Statuses of a composed mapping, the worst first: none is live, because the make-up itself was never run."""
@@ -190,7 +189,7 @@ def compose(composition: Composition) -> Mapping | None:
         matched=sum(slot.count for slot in matched),
         formula=_sum_sizes(composition, deciding),
         coverage=(),
-        reasons=(*_describe_matched(matched), *_explain(composition)),
+        reasons=tuple(_explain(composition)),
         verification=_verify(composition, spec, whole, deciding),
         versions=None,
         parts=composition.parts,
@@ -228,7 +227,9 @@ def _name_targets(composition: Composition, whole: Mapping) -> TargetSpec:
         path for layer in every if layer.kind != "expert_parameter" for path in list_prefixes(layer.path)
     )
     parameters = dict.fromkeys(layer.path for layer in every if layer.kind == "expert_parameter")
-    spec = make_spec(choice, layers, tuple(modules), tuple(parameters), _list_saved(composition, whole))
+    gone = tuple(f"{exchange.part.prefix}." for exchange in composition.exchanges)
+    saved = tuple(name for name in whole.modules_to_save or () if not f"{name}.".startswith(gone))
+    spec = make_spec(choice, layers, tuple(modules), tuple(parameters), saved)
     stated = [
         whole if composition.kept_matched else None,
         *(exchange.model.mapping for exchange in composition.adapted),
@@ -243,12 +244,6 @@ def _find_fed(model: Model, slots: Iterable[Slot]) -> tuple[Slot, ...]:
     return match_slots(TargetSpec(target_modules=fed), slots) if fed else ()
 
 
-def _list_saved(composition: Composition, whole: Mapping) -> tuple[str, ...]:
-    """Return the modules that the default mapping saves, but for those inside an exchanged part."""
-    gone = tuple(f"{exchange.part.prefix}." for exchange in composition.exchanges)
-    return tuple(name for name in whole.modules_to_save or () if not f"{name}.".startswith(gone))
-
-
 def _sum_sizes(composition: Composition, deciding: Sequence[Mapping]) -> Formula | None:
     """Return the size of an adapter, if every matched layer is of a model whose own size is known."""
     formulas = [mapping.formula for mapping in deciding if mapping.formula and not mapping.modules_to_save]
@@ -257,15 +252,12 @@ def _sum_sizes(composition: Composition, deciding: Sequence[Mapping]) -> Formula
     return Formula(sum(one.per_rank for one in formulas), sum(one.fixed for one in formulas))
 
 
-def _describe_matched(matched: Iterable[Slot]) -> Iterator[str]:
-    counts = Counter[tuple[str, Role]]()
-    for slot in sorted(matched, key=lambda slot: ROLE_ORDER[slot.role]):
-        counts[slot.pattern, slot.role] += slot.count
-    return (describe_slot(pattern, role, count) for (pattern, role), count in counts.items())
-
-
 def _explain(composition: Composition) -> Iterator[str]:
-    """Yield the origin of the layers, the ways in which they may differ, and the make-up they hold for."""
+    """Yield the slots to adapt, their origin, the ways in which they may differ, and the make-up they hold for."""
+    counts = Counter[tuple[str, Role]]()
+    for slot in sorted(composition.matched, key=lambda slot: ROLE_ORDER[slot.role]):
+        counts[slot.pattern, slot.role] += slot.count
+    yield from (describe_slot(pattern, role, count) for (pattern, role), count in counts.items())
     for exchange in composition.exchanges:
         adapted = "adapted as there" if exchange in composition.adapted else "left alone, as the default model there"
         yield f"{exchange.says}, under {exchange.part.prefix}: {adapted}"

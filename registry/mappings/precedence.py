@@ -10,7 +10,7 @@ from collections.abc import Mapping as Row
 from dataclasses import replace
 from typing import Any
 
-from ...domain.architectures import ArchitectureName, ModelPart, PromptFacts
+from ...domain.architectures import ArchitectureName, ModelPart, PromptFacts, describe_make_up, is_composite
 from ...domain.layers import Coverage
 from ...domain.mappings import Mapping, Source, Verification
 from ...domain.methods import TARGETED, UNTARGETED, Method, explain_facts
@@ -61,7 +61,7 @@ def find_answer(
         best_ones = ((best_for(method, read(version), version), version) for version in versions)
         found = [translate(one) for one, version in best_ones if one and place.is_known(one, version)]
         if len(found) == len(versions) and _agree(found):
-            return with_distance(found[0], place, versions[0])
+            return _with_make_up(with_distance(found[0], place, versions[0]))
     return None
 
 
@@ -70,6 +70,16 @@ def _agree(found: Sequence[Mapping]) -> bool:
     statuses = {one.verification.status if one.verification else "unproven" for one in found}
     is_sound = "dead" not in statuses and (len(found) == 1 or len({s in DEMOTED for s in statuses}) == 1)
     return is_sound and all(one.spec == found[0].spec for one in found)
+
+
+def _with_make_up(mapping: Mapping) -> Mapping:
+    """Return a mapping with reasons that name its make-up and the way to ask for another, if it is of a composite."""
+    if not is_composite(mapping.parts):
+        return mapping
+    free = [part.name for part in mapping.parts if part.is_free]
+    others = f"another {' or '.join(free)} model may have other layers: name it as part {free[0]}=TYPE"
+    reasons = (f"of the default configuration: {describe_make_up(mapping.parts)}", others)
+    return replace(mapping, reasons=(*mapping.reasons, *reasons))
 
 
 def best(candidates: Iterable[Mapping], library_version: str | None = None) -> Mapping | None:

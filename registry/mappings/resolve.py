@@ -13,7 +13,6 @@ from ...domain.methods import get_method
 from ...domain.versions import neighbours
 from ..db import tables
 from ..db.encoding import MappingKey
-from .make_up import with_make_up
 from .precedence import DEMOTED, best, best_for, find_answer, latest_revisions, rank, stored_under, to_mapping
 from .ranges import Place, locate
 from .renames import is_stale, translate_mapping
@@ -97,13 +96,12 @@ def find_mapping(connection: Connection, key: MappingKey, library_version: str |
     """Return the mapping to use, or ``None`` if none is known, or none that is known to hold at a version."""
     method = get_method(key.peft_type)
     values = {**key._asdict(), "family": stored_under(method)}
-    found = find_answer(
+    return find_answer(
         method,
         locate_version(connection, key, library_version),
         lambda version: read_mappings(connection, LOOKUP, values, version),
         lambda mapping: in_current_names(connection, mapping),
     )
-    return found and with_make_up(found)
 
 
 def locate_version(connection: Connection, key: MappingKey, library_version: str | None) -> Place:

@@ -112,13 +112,12 @@ def names_to_scan(mappings: Iterable[Mapping], known: Collection[str]) -> list[s
 
     Each has a mapping that was not verified at this version, or one of the scanner's that was found wrong there.
     """
-    due = (m for m in mappings if m.verification is None or _is_outdated(m))
-    return sorted({mapping.name for mapping in due if mapping.name in known})
-
-
-def _is_outdated(mapping: Mapping) -> bool:
-    check = mapping.verification
-    return mapping.source.kind == "scanner" and check is not None and check.status in WRONG
+    due = {
+        m.name
+        for m in mappings
+        if m.verification is None or (m.source.kind == "scanner" and m.verification.status in WRONG)
+    }
+    return sorted(due & {*known})
 
 
 def find_renewals(outcomes: Iterable[Outcome], proposals: Proposals) -> tuple[Renewal, ...]:
