@@ -151,6 +151,13 @@ class Composition:
         towers = {slot.tower for slot in self.whole.matched}
         return tuple(exchange for exchange in self.exchanges if exchange.tower in towers)
 
+    @property
+    def saved(self) -> tuple[str, ...]:
+        """The modules that the default mapping saves, but for those inside an exchanged part."""
+        gone = tuple(f"{exchange.part.prefix}." for exchange in self.exchanges)
+        names = self.whole.mapping.modules_to_save if self.whole.mapping else None
+        return tuple(name for name in names or () if not f"{name}.".startswith(gone))
+
     def match(self, exchange: Exchange) -> tuple[Slot, ...]:
         """Return the slots of an exchanged part to adapt: of the families of roles adapted outside it, if any are.
 
@@ -227,9 +234,7 @@ def _name_targets(composition: Composition, whole: Mapping) -> TargetSpec:
         path for layer in every if layer.kind != "expert_parameter" for path in list_prefixes(layer.path)
     )
     parameters = dict.fromkeys(layer.path for layer in every if layer.kind == "expert_parameter")
-    gone = tuple(f"{exchange.part.prefix}." for exchange in composition.exchanges)
-    saved = tuple(name for name in whole.modules_to_save or () if not f"{name}.".startswith(gone))
-    spec = make_spec(choice, layers, tuple(modules), tuple(parameters), saved)
+    spec = make_spec(choice, layers, tuple(modules), tuple(parameters), composition.saved)
     stated = [
         whole if composition.kept_matched else None,
         *(exchange.model.mapping for exchange in composition.adapted),

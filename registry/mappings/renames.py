@@ -51,14 +51,18 @@ def _find_successors(removed: list[Slot], added: list[Slot]) -> Iterator[Pair]:
         lambda slot: (slot.tower, slot.role, slot.count),
     )
     for key in keys:
-        groups: dict[Hashable, tuple[list[Slot], list[Slot]]] = defaultdict(lambda: ([], []))
-        for side, slots in enumerate((removed, added)):
-            for slot in slots:
-                groups[key(slot)][side].append(slot)
-        pairs = [pair for olds, news in groups.values() for pair in _pair(olds, news)]
+        pairs = _pair_by(key, removed, added)
         yield from pairs
         removed = [slot for slot in removed if all(slot is not pair.old for pair in pairs)]
         added = [slot for slot in added if all(slot is not pair.new for pair in pairs)]
+
+
+def _pair_by(key: Callable[[Slot], Hashable], removed: list[Slot], added: list[Slot]) -> list[Pair]:
+    groups: dict[Hashable, tuple[list[Slot], list[Slot]]] = defaultdict(lambda: ([], []))
+    for side, slots in enumerate((removed, added)):
+        for slot in slots:
+            groups[key(slot)][side].append(slot)
+    return [pair for olds, news in groups.values() for pair in _pair(olds, news)]
 
 
 def _pair(olds: list[Slot], news: list[Slot]) -> Iterator[Pair]:
@@ -199,12 +203,13 @@ def _older_names(slots: Sequence[Slot], renames: Iterable[VersionedRename]) -> I
     names: dict[str, Names] = {newest(to for _, to in steps): {pattern: (pattern,) for pattern in modules}}
     for older, newer in sorted(steps, key=lambda step: parse_version(step[0]), reverse=True):
         if newer in names:
-            back = [Rename(one.new, one.old, one.says) for one in steps[older, newer]]
-            names[older] = {
-                pattern: tuple(old for name in known for old in rename_pattern(name, back))
-                for pattern, known in names[newer].items()
-            }
+            names[older] = _step_back(names[newer], steps[older, newer])
             yield older, names[older]
+
+
+def _step_back(names: Names, renames: Iterable[Rename]) -> Names:
+    back = [Rename(one.new, one.old, one.says) for one in renames]
+    return {pattern: tuple(o for name in known for o in rename_pattern(name, back)) for pattern, known in names.items()}
 
 
 def _translate(spec: TargetSpec, names: Names) -> TargetSpec | None:
