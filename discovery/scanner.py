@@ -18,6 +18,7 @@ from ..domain.vocabulary import list_some
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
 from ..references import Reference
 from . import sources
+from .branches import state_branches
 from .dataflow import Trace, trace
 from .evidence import list_untraced, mark_unlearning, merge, settle_heads
 from .facts.frozen import find_frozen
@@ -75,7 +76,11 @@ def scan(
         raise InvalidRequest(message, method=method)
     model = _resolve(model_or_reference)
     builds = partial(list_builds, model_or_reference, model) if proved else None
-    return scan_module(model, example_inputs, method, builds)
+    result = scan_module(model, example_inputs, method, builds)
+    reference = Reference.parse(model_or_reference) if isinstance(model_or_reference, str) else None
+    if reference is None or reference.scheme != "transformers":
+        return result
+    return state_branches(result, reference.name, lambda branch: read_model(branch).label_all())
 
 
 def scan_module(

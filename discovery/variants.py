@@ -4,8 +4,8 @@ An entry of a table is for every checkpoint of a type. What it names beside the 
 be there for one of these.
 """
 
-import copy
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -19,6 +19,7 @@ from ..domain.layers import Layer
 from ..domain.patterns import pattern_of
 from ..domain.scans import Variant
 from ..errors import LoradarError
+from .branches import list_branches
 from .facts.layers import list_layers, walk
 from .sources.loading import list_classes, takes_any_type
 from .sources.recipes import Recipe
@@ -66,7 +67,8 @@ def _list_builds(recipe: Recipe) -> Iterator[tuple[str, bool, Build]]:
     config = recipe.settings
     for model_class in list_classes(type(config)):
         yield model_class.__name__, True, _as_class(recipe, model_class).build_on_meta
-    for says, changed in _list_branches(config):
+    modules = {sys.modules[model_class.__module__] for model_class in list_classes(type(config))}
+    for says, changed in list_branches(config, modules):
         yield says, False, replace(recipe, settings=changed).build_on_meta
     for field, model_types in read_facts("transformers.toml")["part_types"].items():
         if field in getattr(type(config), "sub_configs", ()):
@@ -75,20 +77,6 @@ def _list_builds(recipe: Recipe) -> Iterator[tuple[str, bool, Build]]:
 
 def _as_class(recipe: Recipe, model_class: Callable[[Any], nn.Module]) -> Recipe:
     return replace(recipe, make=lambda settings, change: model_class(change(settings)))
-
-
-def _list_branches(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the configuration with one of its booleans the other way, in itself or in a configuration inside it."""
-    from transformers import PretrainedConfig  # noqa: PLC0415 - an extra; versions 4 and 5 have this name
-
-    shared = vars(PretrainedConfig())
-    parts = {name: part for name, part in vars(config).items() if isinstance(part, PretrainedConfig)}
-    for inner, part in ((None, config), *parts.items()):
-        for field, value in vars(part).items():
-            if isinstance(value, bool) and field not in shared:
-                changed = copy.deepcopy(config)
-                setattr(getattr(changed, inner) if inner else changed, field, not value)
-                yield f"{type(part).__name__}({field}={not value})", changed
 
 
 def _list_others(recipe: Recipe, field: str, model_types: list[str]) -> Iterator[tuple[str, bool, Build]]:
