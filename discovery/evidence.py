@@ -35,14 +35,14 @@ def merge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
     return tuple(_merge_layer(x, verdicts.get(x.path) or demote_if_taken(x, taken, trace), trace) for x in layers)
 
 
-def settle_heads(layers: tuple[Layer, ...], ends: Ends, facts: ModelFacts) -> tuple[Layer, ...]:
+def label_traced_heads(layers: tuple[Layer, ...], ends: Ends, facts: ModelFacts) -> tuple[Layer, ...]:
     """Return the layers with the heads that the forward shows: those of a user's own module.
 
     Around a model of a library each layer that leads to the output is one; elsewhere only those that write it, because
     nothing shows which others were made anew. A library's task model without a head puts it into its base model.
     """
     if facts.library_models:
-        return tuple(_settle_fresh(layer, ends, facts) for layer in layers)
+        return tuple(_label_fresh(layer, ends, facts) for layer in layers)
     is_headless = facts.has_base and "head" not in {layer.role for layer in layers}
     is_own = facts.architecture.library == "torch" and not facts.sub_models
     projections = [x for x in layers if x.kind in PROJECTOR_KINDS]
@@ -52,8 +52,8 @@ def settle_heads(layers: tuple[Layer, ...], ends: Ends, facts: ModelFacts) -> tu
     return label_heads(layers, [x for x in returned if not _is_inner(x)], RETURNED, "dataflow")
 
 
-def _settle_fresh(layer: Layer, ends: Ends, facts: ModelFacts) -> Layer:
-    """Return a layer made anew as a head if the model returns what it writes, and as none if it leads into blocks."""
+def _label_fresh(layer: Layer, ends: Ends, facts: ModelFacts) -> Layer:
+    """Return a layer made anew as a head if the model returns its output, and as another if that enters the blocks."""
     if layer.kind not in PROJECTOR_KINDS or not facts.is_fresh(layer.path) or _is_inner(layer):
         return layer
     if layer.path not in ends.entering:
@@ -65,7 +65,7 @@ def _settle_fresh(layer: Layer, ends: Ends, facts: ModelFacts) -> Layer:
 
 
 def _is_inner(layer: Layer) -> bool:
-    """Return whether a layer is known to be no head, even if the model returns what it writes; a name is no proof."""
+    """Return whether the role of a layer, unless read from a name, shows that it is no head."""
     return layer.role.startswith(INNER) and layer.evidence[0].by != "names"
 
 
@@ -93,7 +93,7 @@ def demote_if_taken(layer: Layer, taken: set[tuple[str | None, Role]], trace: Tr
 def mark_unlearning(layers: tuple[Layer, ...], frozen: Mapping[str, str], trace: Trace | None) -> tuple[Layer, ...]:
     """Return the layers with those marked dead that cannot learn as the model is written.
 
-    That are frozen ones, and those that no traced forward lets a gradient reach; a proof that one came outranks these.
+    These are the frozen ones, and those that no gradient reaches in a traced forward unless a proof saw one arrive.
     """
     cut_off = trace.cut_off if trace else {}
 
@@ -128,6 +128,9 @@ def _merge_layer(layer: Layer, verdict: Verdict | None, trace: Trace) -> Layer:
         reader = elsewhere.kernel or "another path"
         evidence = (*evidence, Evidence("source", f"{reader} reads its weight at {elsewhere.where}"))
     bypassed = None if was_called else trace.bypassed.get(layer.path, layer.bypassed)
+    misfit = layer.misfit
+    if misfit == OWN_FORWARD and layer.path in trace.attentions:  # the run shows how it is called
+        misfit = None if trace.attentions[layer.path] else CALLED_OTHERWISE
     return replace(
         layer,
         role=role,
@@ -136,15 +139,8 @@ def _merge_layer(layer: Layer, verdict: Verdict | None, trace: Trace) -> Layer:
         bypassed=bypassed,
         kernel=f"{elsewhere.kernel} at {elsewhere.where}" if elsewhere and elsewhere.kernel else None,
         layout=trace.layouts.get(layer.path),
-        misfit=_find_misfit(layer, trace),
+        misfit=misfit,
     )
-
-
-def _find_misfit(layer: Layer, trace: Trace) -> str | None:
-    """Return why no adapter fits a layer; of an attention with a forward of its own, the run decides."""
-    if layer.misfit != OWN_FORWARD or layer.path not in trace.attentions:
-        return layer.misfit
-    return None if trace.attentions[layer.path] else CALLED_OTHERWISE
 
 
 def _find_verdicts(layers: tuple[Layer, ...], trace: Trace) -> dict[str, Verdict]:

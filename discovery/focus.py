@@ -37,17 +37,12 @@ EVERY_TOWER = Focus()
 def find_focus(facts: ModelFacts, towers: TowerMap, trace: Trace | None) -> Focus:
     """Return the focus of a model, by its declarations and by its forward, if one ran."""
     apart = tuple(model.path for model in facts.sub_models if model.is_apart)
-    return Focus(_find_why_text(facts, towers, trace), apart)
-
-
-def _find_why_text(facts: ModelFacts, towers: TowerMap, trace: Trace | None) -> str:
-    """Return why the model writes text, in words; empty if it does not."""
     root = next((model for model in facts.sub_models if not model.path), None)
     why = _why_whole_writes(root, facts) if root else ""
-    if why or _stands_beside_others(trace):
-        return why
-    inside = [model for model in facts.sub_models if model is not root and _holds_language(model, towers)]
-    return _why_part_writes(inside or list(facts.sub_models[:1]), towers)
+    if not why and not _stands_beside_others(trace):
+        inside = [model for model in facts.sub_models if model is not root and _holds_language(model, towers)]
+        why = _why_part_writes(inside or list(facts.sub_models[:1]), towers)
+    return Focus(why, apart)
 
 
 def _why_whole_writes(root: SubModel, facts: ModelFacts) -> str:
@@ -96,16 +91,12 @@ def choose_in_focus(adaptable: Sequence[Layer], layers: Iterable[Layer], focus: 
     with_blocks = {layer.tower for layer in layers if layer.depth}
     free = [layer for layer in adaptable if not any(is_below(layer.path, prefix) for prefix in focus.apart)]
     found = [x for x in free or adaptable if x.depth or x.tower not in with_blocks]
-    towers = _choose_towers({layer.tower for layer in found} & {*TOWER_ORDER}, with_blocks, focus)
-    return tuple(layer for layer in found if layer.tower in towers)
-
-
-def _choose_towers(towers: set[Tower], with_blocks: set[Tower], focus: Focus) -> set[Tower]:
-    """Return those of the towers with adaptable layers that are in focus."""
+    towers = {layer.tower for layer in found} & {*TOWER_ORDER}
     if focus.why_text and "language" in towers:
-        return {"language"}
-    around: set[Tower] = set() if "main" in with_blocks else {"main"}
-    return towers - around or towers
+        towers = {"language"}
+    elif "main" not in with_blocks:
+        towers = towers - {"main"} or towers
+    return tuple(layer for layer in found if layer.tower in towers)
 
 
 def choose_in_each_tower(candidates: Sequence[Layer], choose: Callable[[Sequence[Layer]], Choice]) -> Choice:

@@ -1,4 +1,4 @@
-"""The modules trained in full beside an adapter: heads made anew, and what stands around a library's model."""
+"""The modules trained in full beside an adapter: heads made anew, and the layers around a library's model."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ BESIDE = "outside the base model: name it in modules_to_save if it was made anew
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The modules to train in full, and what a user has to know of them.
+    """The modules to train in full, with remarks for the user.
 
     Attributes:
         names: Their paths, as ``modules_to_save``.
@@ -40,7 +40,7 @@ def find_saved(
     was made anew: it is saved too, but for blocks of a network of its own, which are left to the user.
     """
     parts = [tuple(x for x in layers if is_below(x.path, path)) for path in facts.library_models or ("",)]
-    fresh = [*_list_fresh(layers, facts)]
+    fresh = _list_fresh(layers, facts)
     chosen = [*(head.path for part in parts for head in _list_task_heads(part, facts)), *(x.path for x in fresh)]
     modules = dict.fromkeys(find_savable(path, layers, facts, {*chosen}) for path in chosen)
     clashing = {name: clash for name in modules if (clash := _find_clash(name, modules, facts, module_paths))}
@@ -74,12 +74,10 @@ def _list_task_heads(layers: Sequence[Layer], facts: ModelFacts) -> list[Layer]:
     return [] if trained or (facts.language_heads and not facts.library_models) else heads
 
 
-def _list_fresh(layers: Sequence[Layer], facts: ModelFacts) -> Iterator[Layer]:
-    """Yield the layers around the models of a library, but for blocks of a network and what is tied to those models."""
-    inside = {layer.block for layer in layers if layer.role not in ("head", "norm")}
-    for layer in layers:
-        if facts.is_fresh(layer.path) and not layer.tied_to and (layer.block is None or layer.block not in inside):
-            yield layer
+def _list_fresh(layers: Sequence[Layer], facts: ModelFacts) -> list[Layer]:
+    """Return the layers around the models of a library that are in no block of a network, nor tied to those models."""
+    inside = {layer.block for layer in layers if layer.role not in ("head", "norm")} - {None}
+    return [x for x in layers if facts.is_fresh(x.path) and not x.tied_to and x.block not in inside]
 
 
 def _list_beside_base(layers: Sequence[Layer], facts: ModelFacts) -> Iterator[str]:

@@ -20,7 +20,7 @@ from ..references import Reference
 from . import sources
 from .branches import state_branches
 from .dataflow import Trace, trace
-from .evidence import list_untraced, mark_unlearning, merge, settle_heads
+from .evidence import label_traced_heads, list_untraced, mark_unlearning, merge
 from .facts.frozen import find_frozen
 from .facts.layers import Site, list_layers, walk
 from .facts.model_facts import ModelFacts, collect_facts, is_configuration, is_of_transformers, read_prompt_facts
@@ -29,7 +29,7 @@ from .facts.towers import TowerMap, list_prefixes, map_towers
 from .facts.wrapped import check_readable, list_compiled, own_class, shape_of, unwrap
 from .fingerprint import fingerprint, structure
 from .focus import Focus, find_focus
-from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
+from .liveness import Recall, apply_proof, prove_any, recall_proof
 from .meta_run import running
 from .names.heads import guesses_heads
 from .names.static_roles import label_layer, label_layers
@@ -117,7 +117,8 @@ def _scan_module(
         message = f"No forward of {reference} runs. Give example_inputs, or scan it by names."
         raise ScanFailed(message, reference=reference)
     layers = _merge_roles(static, layers, traced) if traced else layers
-    proof = _prove(layers, builds) if builds else None
+    adaptable = {pattern_of(layer.path) for layer in layers if is_adaptable(layer)}
+    proof = prove_any(builds(layers), adaptable) if builds else None
     if recall:
         proof = proof or recall_proof(recall, model, architecture, layers)
     layers = apply_proof(layers, proof) if proof else layers
@@ -145,18 +146,13 @@ def _scan_module(
     )
 
 
-def _prove(layers: tuple[Layer, ...], builds: Builds) -> Proof | None:
-    """Prove the layers that may be adapted, on the first build that has them."""
-    return prove_any(builds(layers), {pattern_of(layer.path) for layer in layers if is_adaptable(layer)})
-
-
 def _merge_roles(static: "StaticModel", layers: tuple[Layer, ...], traced: Trace) -> tuple[Layer, ...]:
     """Return the layers with the roles of names and trace; heads are not guessed where a forward shows them."""
     traced = replace(traced, bare=tuple(replace(x, tower=static.towers.find(x.path)) for x in traced.bare))
     if traced.ends is None:
         return merge(layers, traced)
     unguessed = static.label(static.layers) if static.guesses_heads else layers
-    return settle_heads(merge(unguessed, traced), traced.ends, static.facts)
+    return label_traced_heads(merge(unguessed, traced), traced.ends, static.facts)
 
 
 def _nothing_to_adapt(model: nn.Module, static: "StaticModel") -> NoAdaptableLayers:

@@ -25,6 +25,9 @@ from .wrapped import own_class
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
+CAUSAL_FLAGS = ("is_causal", "is_decoder")
+"""Attributes by which a module declares that its attention sees no later position, or that it is of a decoder."""
+
 
 @dataclass(frozen=True, slots=True)
 class SubModel:
@@ -279,7 +282,7 @@ def list_sub_models(sites: Sequence[Site]) -> Iterator[SubModel]:
             outputs=_towers_of(getattr(type(module), "output_modalities", ())),
             heads=frozenset(_paths_of(module, "get_output_embeddings", paths)),
             writes_with_head=is_part_of_generator(module.__class__),
-            is_causal=any(map(_is_causal, module.modules())),
+            is_causal=any(inner.__dict__.get(name) is True for inner in module.modules() for name in CAUSAL_FLAGS),
             is_apart=not words.isdisjoint(read_facts("towers.toml")["apart"]["fields"]),
         )
         around.append((path, config))
@@ -350,11 +353,6 @@ def _tower_of_words(words: frozenset[str]) -> Tower | None:
     known: dict[str, Tower] = read_facts("towers.toml")["fields"]
     towers = {known[word] for word in known.keys() & words}
     return towers.pop() if len(towers) == 1 else None
-
-
-def _is_causal(module: nn.Module) -> bool:
-    """Return whether a module declares that its attention sees no later position, or that it is part of a decoder."""
-    return any(module.__dict__.get(name) is True for name in ("is_causal", "is_decoder"))
 
 
 def main_input_tower(module: nn.Module, config: Any) -> Tower | None:

@@ -3,7 +3,7 @@
 A configuration leaves the type of a part free if it declares the field for any type (``AutoConfig``), or for none.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -21,25 +21,16 @@ def list_parts(model: nn.Module, facts: ModelFacts) -> tuple[ModelPart, ...]:
     config: Any = model.__dict__.get("config")
     if not is_configuration(config):
         return ()
-    inside = [(sub, _config_at(model, sub)) for sub in facts.sub_models if sub.path]
-    parts = tuple(_describe(field, value, model, config, inside) for field, value in _list_fields(config))
-    return parts if is_composite(parts) else ()
-
-
-def _list_fields(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the fields of a configuration that hold a configuration of a model type, those declared first."""
+    inside = [(sub, model.get_submodule(sub.path).__dict__.get("config")) for sub in facts.sub_models if sub.path]
     values = vars(config)
-    names = dict.fromkeys([*_declared(config), *values])
-    yield from ((name, values[name]) for name in names if is_configuration(values.get(name)))
+    fields = [name for name in dict.fromkeys([*_declared(config), *values]) if is_configuration(values.get(name))]
+    parts = tuple(_describe(field, values[field], model, config, inside) for field in fields)
+    return parts if is_composite(parts) else ()
 
 
 def _declared(config: Any) -> dict[str, Any]:
     declared = getattr(type(config), "sub_configs", None)
     return declared if isinstance(declared, dict) else {}
-
-
-def _config_at(model: nn.Module, sub: SubModel) -> Any:
-    return model.get_submodule(sub.path).__dict__.get("config")
 
 
 def _describe(

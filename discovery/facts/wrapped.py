@@ -31,12 +31,8 @@ def own_class(module: object) -> type:
         return next(base for base in classes if base.__name__ == "GraphModule" and "<locals>" not in base.__qualname__)
     if classes[0].__module__.startswith(("torch.distributed.", "torch.nn.utils.parametrize")) and len(classes) > 1:
         # class FSDPLinear(FSDPModule, Linear); class ParametrizedLinear(Linear)
-        return next(base for base in classes[1:] if not _is_marker(base))
+        return next(base for base in classes[1:] if issubclass(base, nn.Module) or base is object)
     return classes[0]
-
-
-def _is_marker(base: type) -> bool:
-    return not issubclass(base, nn.Module) and base is not object
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -226,6 +226,8 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
     validated = Distribution._validate_args  # noqa: SLF001 - there is a setter only
     start = torch.autocast.__init__
     fast = torch.backends.mha.get_fastpath_enabled()
+    is_loaded = "torch._dynamo" in sys.modules  # torch.compile loads it
+    uncompiled = torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
 
     def start_on_cpu(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
         """Construct ``torch.autocast``, which rejects meta, where nothing is cast anyway."""
@@ -236,7 +238,7 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(value=False)
     torch.autocast.__init__ = start_on_cpu  # type: ignore[method-assign]
     try:
-        with _uncompiled(), flex_attention_as_one():
+        with uncompiled, flex_attention_as_one():
             yield
     finally:
         torch.autocast.__init__ = start  # type: ignore[method-assign]
@@ -259,12 +261,6 @@ def remove_chance(model: nn.Module) -> None:
             rates = [name for name, value in attributes.items() if isinstance(value, float)]
             attributes.update(dict.fromkeys(filter(named.search, switches), False))
             attributes.update(dict.fromkeys(filter(named.search, rates), 0.0))
-
-
-def _uncompiled() -> AbstractContextManager[Any]:
-    """Run what ``torch.compile`` compiled as it was written."""
-    is_loaded = "torch._dynamo" in sys.modules  # torch.compile loads it
-    return torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
 
 
 # --- its time ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ...data import read_facts
+from ..facts.model_facts import read_attribute
 
 _TOKEN = re.compile(r"[*/+-]|\w+")
 _OPERATIONS = {"*": operator.mul, "/": operator.floordiv, "+": operator.add, "-": operator.sub}
@@ -123,7 +124,7 @@ def _configurations(model: nn.Module) -> Iterator[tuple[str, Any]]:
 def first_configurations(model: nn.Module) -> list[tuple[str, Any]]:
     """Return the configurations of a model; of a composite without any, those of the first model in it."""
     for module in model.modules():
-        values = ((name, _attribute(module, name)) for name in _HOLDERS)
+        values = ((name, read_attribute(module, name)) for name in _HOLDERS)
         found = [
             (name, value)
             for name, value in values
@@ -132,13 +133,6 @@ def first_configurations(model: nn.Module) -> list[tuple[str, Any]]:
         if found or not hasattr(type(model), "config_name"):
             return found
     return []
-
-
-def _attribute(module: nn.Module, name: str) -> Any:
-    try:
-        return getattr(module, name, None)
-    except Exception:  # noqa: BLE001 - a user's property may raise anything
-        return None
 
 
 def _is_configuration(value: Any) -> bool:
