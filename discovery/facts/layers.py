@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import getattr_static
 from typing import Any, cast
 
 from torch import nn
@@ -207,8 +208,9 @@ def holds_experts(module: nn.Module) -> bool:
 
     A single stack counts if it is its module's whole weight: experts of one layer each, or one matrix per codebook.
     """
-    # A transposed convolution, or a user's, has a kernel.
-    if isinstance(module, ParametrizationList) or is_compiled(module) or hasattr(module, "kernel_size"):
+    if isinstance(module, ParametrizationList) or is_compiled(module):
+        return False
+    if getattr_static(module, "kernel_size", None) is not None:  # a transposed convolution, or a user's
         return False
     shapes = [shape_of(parameter) for parameter in module._parameters.values() if parameter is not None]
     stacks = [shape for shape in shapes if len(shape) == 3]  # noqa: PLR2004
