@@ -51,7 +51,7 @@ class PeftModel(Adapted):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as an instance of ``type(self)``, not of ``__class__``."""
-        return _new, (type(self),), self.__dict__
+        return object.__new__, (type(self),), self.__dict__
 
     def _replicate_for_data_parallel(self) -> "PeftModel":
         """Return a replica that runs its own model: ``forward`` is bound to the original's."""
@@ -287,18 +287,15 @@ def get_peft_model(
         preset: ``default``, ``attention``, ``mlp``, ``all-linear`` or ``experts``, of which IA3 has the first alone;
             not used if ``config`` has targets.
         adapter_name: Key of the adapter in the state dict.
-        example_inputs: The inputs of the model's forward, as in ``scan``: the decision then follows a scan of this very
-            model with them. Without them inputs are made, where a scan decides.
+        example_inputs: Inputs of its forward, as in ``scan``: a scan with them decides. Without, a scan makes its own.
 
     Raises:
-        InvalidConfig: If the configuration is none of ours or does not fit the model, or the model has adapters or is
-            wrapped or sharded already.
+        InvalidConfig: If the configuration is none of ours or does not fit, or the model has adapters or is wrapped.
         TargetsNotFound: If its targets match nothing.
         NoAdaptableLayers: If the model has no layer for an adapter.
         UnknownPreset: If ``preset`` is unknown, or has nothing to adapt in this model.
     """
-    if config is None:
-        config = LoraConfig()
+    config = LoraConfig() if config is None else config
     if not isinstance(config, AdapterConfig):
         given = f"{type(config).__module__}.{type(config).__qualname__}"
         message = f"config is a {given}, not one of loradar's. Make one with the same fields: LoraConfig(r=8)."
@@ -344,8 +341,3 @@ def _prepare(survey: Survey, config: AdapterConfig, adapter_name: str, expand: E
     prepared = build(survey, make_plan(survey, config, expand), adapter_name)
     prepared.initialise()
     return prepared
-
-
-def _new(cls: type[PeftModel]) -> PeftModel:
-    """Return an empty model to unpickle into."""
-    return cls.__new__(cls)

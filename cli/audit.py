@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..domain.mappings import Mapping
     from ..domain.scans import Scan
     from ..domain.submissions import Submission
+    from ..domain.targets import TargetSpec
     from ..registry import Drift, Outcome, Registry, Renewal, Verdict
 
 SOURCES = ("community", "peft", "scanner")
@@ -167,8 +168,11 @@ def drift(
             steps = _submit_checked(registry, drifts)
     about = {"library": library, "library_version": metadata.version(library), "audited": len(audited)}
     if as_json:
-        drifted, rescanned = [*map(_step_to_json, steps)], [renewal.to_dict() for renewal in renewals]
-        print_json({**about, "drifted": drifted, "rescanned": rescanned})
+        drifted = [
+            {**s.drift.to_dict(), "submission": s.submission and to_json(s.submission), "reason": s.reason}
+            for s in steps
+        ]
+        print_json({**about, "drifted": drifted, "rescanned": [renewal.to_dict() for renewal in renewals]})
     else:
         print_renewals(renewals, done="dry run" if dry_run else "this scan is stored")
         print_drift(about, steps)
@@ -179,19 +183,9 @@ def print_renewals(renewals: "Sequence[Renewal]", done: str) -> None:
     for renewal in renewals:
         first = renewal.wrong[0]
         typer.echo(f"{renewal.scan.architecture.reference} · {first.mapping.peft_type} · {first.mapping.preset}")
-        wrong = f"scanner {first.mapping.source.version} is {first.verdict}"
-        rows = [("wrong", f"{wrong}: {finding}") for finding in first.findings] or [("wrong", wrong)]
-        others = len(renewal.wrong) - 1
-        rows += [("wrong", f"and {others} more of its proposals")] if others else []
         found = (p for p in renewal.scan.proposals if p.peft_type == first.mapping.peft_type)
         own = next((p for p in found if p.preset == first.mapping.preset), None)
-        rows += [("instead", f"{field}: {value}") for field, value in describe_spec(own.spec)] if own else []
-        print_rows([*rows, ("done", done)])
-
-
-def _step_to_json(step: Step) -> dict[str, Any]:
-    submission = to_json(step.submission) if step.submission else None
-    return {**step.drift.to_dict(), "submission": submission, "reason": step.reason}
+        _print_wrong(renewal.wrong, "proposals", own.spec if own else None, done)
 
 
 def _submit_checked(registry: "Registry", drifts: "Sequence[Drift]") -> list[Step]:
@@ -220,18 +214,24 @@ def _submit(registry: "Registry", drifts: "Sequence[Drift]") -> Iterator[Step]:
 def print_drift(about: dict[str, Any], steps: Sequence[Step]) -> None:
     """Print each drifted architecture with its correction, and the totals."""
     for step in steps:
-        statement, first = step.drift.statement, step.drift.wrong[0]
+        statement = step.drift.statement
         typer.echo(f"{statement.reference} · {statement.peft_type} · {statement.preset}")
-        wrong = f"{first.mapping.source.kind} {first.mapping.source.version} is {first.verdict}"
-        others = len(step.drift.wrong) - 1
         done = f"submission {step.submission.id}, {step.submission.status}" if step.submission else step.reason or ""
-        rows = [("wrong", f"{wrong}: {finding}") for finding in first.findings] or [("wrong", wrong)]
-        rows += [("wrong", f"and {others} more of its entries")] if others else []
-        rows += [("instead", f"{field}: {value}") for field, value in describe_spec(statement.spec)]
-        print_rows([*rows, ("done", done)])
+        _print_wrong(step.drift.wrong, "entries", statement.spec, done)
     opened = sum(step.submission is not None for step in steps)
     drifted = f"{_count(len(steps), 'architecture')} drifted, {_count(opened, 'submission')} opened"
     typer.echo(f"{about['library']} {about['library_version']}: {about['audited']:,} mappings audited, {drifted}.")
+
+
+def _print_wrong(wrong: "Sequence[Outcome]", noun: str, instead: "TargetSpec | None", done: str) -> None:
+    """Print the findings on the first of some wrong mappings, the number of others, the correction and its state."""
+    first = wrong[0]
+    stated = f"{first.mapping.source.kind} {first.mapping.source.version} is {first.verdict}"
+    rows = [("wrong", f"{stated}: {finding}") for finding in first.findings] or [("wrong", stated)]
+    if len(wrong) > 1:
+        rows.append(("wrong", f"and {len(wrong) - 1} more of its {noun}"))
+    rows += [("instead", f"{field}: {value}") for field, value in (describe_spec(instead) if instead else ())]
+    print_rows([*rows, ("done", done)])
 
 
 def _count(number: int, noun: str) -> str:
