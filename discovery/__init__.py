@@ -28,7 +28,7 @@ from .scanner import StaticModel, read_model, scan, scan_module
 from .sources import build, quiet_libraries
 from .sources import list_names as list_architectures
 from .sources.hub import fetch_config
-from .sources.loading import why_not_exported
+from .sources.transformers import why_not_exported
 
 __all__ = [
     "CONV_KINDS",

@@ -21,9 +21,8 @@ from ..domain.scans import Variant
 from ..errors import LoradarError
 from .branches import list_branches
 from .facts.layers import list_layers, walk
-from .sources.loading import list_classes, takes_any_type
 from .sources.recipes import Recipe
-from .sources.transformers import find_recipe
+from .sources.transformers import find_recipe, list_classes, takes_any_type
 
 Build = Callable[[], nn.Module]
 

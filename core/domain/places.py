@@ -125,11 +125,8 @@ class BlockPattern:
 
     def is_of(self, pattern: str, blocks: str | None) -> bool:
         """Return whether the layers of a slot, with its pattern and its blocks, are among these."""
-        return blocks == str(self.blocks) and f".{pattern}".endswith(f".{'.'.join(self._open)}")
-
-    @property
-    def _open(self) -> list[str]:
-        return [ANY if name.isdecimal() else name for name in self.names]
+        own = ".".join(ANY if name.isdecimal() else name for name in self.names)
+        return blocks == str(self.blocks) and f".{pattern}".endswith(f".{own}")
 
     @property
     def _decided(self) -> list[tuple[str, int]]:
@@ -205,12 +202,11 @@ def find_places(paths: Collection[str]) -> dict[str, Places]:
     for path in paths:
         for prefix, index in _list_indices(path):
             stacks[prefix].add(index)
-    ranks = {prefix: _rank(indices) for prefix, indices in stacks.items()}
+    ranks = {
+        prefix: {index: Place(rank, len(indices) - 1 - rank) for rank, index in enumerate(sorted(indices))}
+        for prefix, indices in stacks.items()
+    }
     return {path: tuple(ranks[prefix][index] for prefix, index in _list_indices(path)) for path in paths}
-
-
-def _rank(indices: Collection[int]) -> Mapping[int, Place]:
-    return {index: Place(rank, len(indices) - 1 - rank) for rank, index in enumerate(sorted(indices))}
 
 
 def _list_indices(path: str) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from ...domain.architectures import ModelPart, is_composite
-from ..sources.loading import takes_any_type
+from ..sources.transformers import takes_any_type
 from .model_facts import ModelFacts, SubModel, is_configuration
 
 ENDING = "_config"

@@ -1,21 +1,33 @@
 """Run a model's own forward on the meta device, with inputs made for it, so that a watcher can record it."""
 
 import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from ..facts.source_inspection import depends_on_mode
 from .conditions import plain_settings, remove_chance, untouched, weights_on_cpu, weights_on_meta
 from .inputs import Plan
 from .session import MOST_ATTEMPTS, Call, Planned, Run, Session, Watch
-from .smaller_inputs import CostWatch, list_smaller
 
 MOST_BYTES = 4 << 30
 """Weights in half precision up to which a model that fails on meta is run on the CPU."""
 SECONDS = 20.0
+
+AXES = ("space", "time")
+"""Axes of the sizes in ``data/inputs.toml`` that may be smaller."""
+MOST_RESULTS = 192 << 20
+"""Results of a forward in single precision up to which it is computed as it is; its gradients keep most of them."""
+MOST_OPERATIONS = 3e10
+"""Multiplications of a forward up to which it is computed as it is; a proof takes about ten times as many."""
+_SINGLE = 4
 
 __all__ = ["Run", "compute_model", "run_model"]
 
@@ -90,13 +102,13 @@ def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> t
 
 def _shrink(model: nn.Module, success: Planned, deadline: float) -> Planned:
     """Return a run with smaller inputs, as long as it costs too much, still runs and still reaches the same modules."""
-    costs = CostWatch()
+    costs = _CostWatch()
     session = Session(model, costs, deadline)
     if session.attempt(success.call(), success.plan) is not None:
         return success
     reached, cost = session.reached, costs.cost
     while cost.excess > 1 and not session.is_over:
-        for divisors in list_smaller(success.plan.divisors):
+        for divisors in _list_smaller(success.plan.divisors):
             smaller = replace(success, plan=replace(success.plan, divisors=divisors))
             is_run = session.attempt(smaller.call(), smaller.plan) is None
             if is_run and session.reached == reached and costs.cost.excess < cost.excess:
@@ -105,3 +117,53 @@ def _shrink(model: nn.Module, success: Planned, deadline: float) -> Planned:
         else:
             break
     return success
+
+
+class _Cost(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch annotates neither
+    """Count the results and the multiplications of the operations within a ``with`` block.
+
+    Attributes:
+        bytes: Size of the results in single precision, views left out.
+        operations: Floating-point operations of products and convolutions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = 0
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call ``func`` and count it."""
+        del types
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            made = (leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor))
+            self.bytes += _SINGLE * sum(tensor.numel() for tensor in made)
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self.operations += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+    @property
+    def excess(self) -> float:
+        """How many times more than is computed as it is."""
+        return max(self.bytes / MOST_RESULTS, self.operations / MOST_OPERATIONS)
+
+
+class _CostWatch:
+    """Run forwards on meta and keep the cost of the last one."""
+
+    def __init__(self) -> None:
+        self.cost = _Cost()
+
+    def __call__(self, forward: Callable[[], Any]) -> None:
+        """Run one forward."""
+        with _Cost() as cost:
+            forward()
+        self.cost = cost
+
+
+def _list_smaller(divisors: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Yield divisors of the axes that are the next smaller ones: of all of them at once, then of each alone."""
+    for axes in (AXES, *((axis,) for axis in AXES)):
+        yield {**divisors, **{axis: 2 * divisors.get(axis, 1) for axis in axes}}
