@@ -36,8 +36,8 @@ def find_ends(graph: Graph) -> Ends:
     """Return the ends of a forward that ran whole.
 
     A layer of repeated blocks is an end only if the blocks stand beside each other, as the heads of several tasks do.
-    What the model returns may also be a feature that other layers read: one of a convolution is no end, nor is one that
-    another end reads, nor one of a block, unless it is read by none in a block beside it (boxes refined step by step).
+    A model may also return features that other layers read. Their layer is no end if another end reads them, nor if it
+    is a convolution or in a block, unless nothing reads a layer of the same pattern (boxes refined step by step).
     """
     numbers = _expand(graph, {origin for value in graph.flow.tape.returned for origin, _ in graph.flow.read(value)})
     chained = _chained_lists(graph)

@@ -104,8 +104,11 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
     if best is None:
         return Proof("nothing to build", {})
     proof, deepen = best
-    deeper = _prove_deeper(deepen, mergeable) if _list_divided([proof.verdicts]) else ()
-    return replace(proof, deeper=deeper, is_cut_short=proof.is_cut_short or is_late)
+    deeper: list[Mapping[str, Verdict]] = []
+    if _list_divided([proof.verdicts]):
+        with suppress(MemoryError, RuntimeError):  # deeper builds need more memory
+            deeper.extend(_prove_once(build, mergeable).verdicts for build in deepen())
+    return replace(proof, deeper=tuple(deeper), is_cut_short=proof.is_cut_short or is_late)
 
 
 def _prove_each(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Iterator[tuple[Proof, Deepen, bool]]:
@@ -121,14 +124,6 @@ def _prove_each(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Ite
             return
         if all(verdict.live is None for verdict in proof.verdicts.values()):
             hopeless.add(build.scale)
-
-
-def _prove_deeper(deepen: Deepen, mergeable: Collection[str]) -> tuple[Mapping[str, Verdict], ...]:
-    """Return the verdicts on deeper builds, as far as memory suffices."""
-    found: list[Mapping[str, Verdict]] = []
-    with suppress(MemoryError, RuntimeError):  # torch raises the last where memory is short
-        found.extend(_prove_once(build, mergeable).verdicts for build in deepen())
-    return tuple(found)
 
 
 def _list_divided(builds: Iterable[Mapping[str, Verdict]]) -> set[str]:

@@ -24,20 +24,6 @@ from loradar.registry import Registry
 ACCEPTED = ["olmo2", "phi3", "vit", "whisper", "modernbert", "timm:resnet50", "timm:vit_base_patch16_224"]
 
 
-@pytest.fixture
-def run(capsys):
-    """Return a function that runs a command and returns (exit code, standard output, standard error)."""
-
-    def run_command(*arguments):
-        capsys.readouterr()  # a registry that is prepared slowly reports it while the fixtures run
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        printed = capsys.readouterr()
-        return stopped.value.code or 0, printed.out, printed.err
-
-    return run_command
-
-
 @pytest.mark.parametrize("reference", ACCEPTED)
 def test_what_is_scanned_and_stored_is_looked_up(run, seeded_settings, reference):
     """The targets come back with their reasons, and the same scan adds no second revision."""

@@ -8,27 +8,12 @@ import pytest
 from records_zoo import make_scan, proposal
 
 from loradar.api import running
-from loradar.cli import main
 from loradar.domain.identities import Actor
 from loradar.registry import Registry
 from loradar.settings import Settings
 from loradar.snapshots import check_snapshot
 
 BOB = Actor("bob", "reviewer")
-
-
-@pytest.fixture
-def run(capsys):
-    """Return a function that runs a command and returns (exit code, standard output, standard error)."""
-
-    def run_command(*arguments):
-        capsys.readouterr()  # a registry that is prepared slowly reports it while the fixtures run
-        with pytest.raises(SystemExit) as stopped:
-            main(arguments)
-        printed = capsys.readouterr()
-        return stopped.value.code or 0, printed.out, printed.err
-
-    return run_command
 
 
 @pytest.fixture
