@@ -1,4 +1,4 @@
-"""Branches of a configuration: its settings that give a model other layers, and what a proposal misses there."""
+"""Branches of a configuration: its settings that give a model other layers, and the layers a proposal misses there."""
 
 import ast
 import copy
@@ -18,7 +18,7 @@ from torch import nn
 from ..domain.layers import Layer
 from ..domain.patterns import pattern_of
 from ..domain.scans import Proposal, Scan
-from ..domain.targets import TargetMatcher, resolve_blocks
+from ..domain.targets import find_hits
 from ..domain.vocabulary import Role, Tower, list_some
 from ..errors import LoradarError
 from .facts.layers import list_layers
@@ -58,7 +58,7 @@ def list_branches(config: Any, modules: Iterable[ModuleType]) -> Iterator[tuple[
 
 
 def _list_others(part: Any, field: str, tests: Iterable[dict[str, set[object]]]) -> Sequence[Value]:
-    """Return the values that a field is tried with, other than its own."""
+    """Return the other values to try for a field."""
     value = vars(part)[field]
     if isinstance(value, bool):
         return [not value]
@@ -123,9 +123,9 @@ def _build_branches(recipe: Recipe, patterns: Collection[str], label: Label) -> 
 
 
 def _find_gap(proposal: Proposal, known: Mapping[str, Layer], layers: tuple[Layer, ...]) -> str | None:
-    """Return what a proposal misses, or adapts too much, among the layers of a branch, in words."""
-    adapted = _match(proposal, [layer.path for layer in known.values()])
-    taken = _match(proposal, [layer.path for layer in layers])
+    """Describe the layers of a branch that a proposal misses, and those that it adapts for no role of its own."""
+    adapted = {pattern_of(layer.path) for layer in find_hits(proposal.spec, known.values())}
+    taken = {pattern_of(layer.path) for layer in find_hits(proposal.spec, layers)}
     if adapted and not taken:
         return "matches nothing"
     places = {_place(known[pattern]) for pattern in adapted}
@@ -139,14 +139,6 @@ def _find_gap(proposal: Proposal, known: Mapping[str, Layer], layers: tuple[Laye
 
 def _place(layer: Layer) -> tuple[Tower, Role, bool]:
     return layer.tower, layer.role, layer.kind in ADAPTABLE_KINDS
-
-
-def _match(proposal: Proposal, paths: Sequence[str]) -> set[str]:
-    """Return the path patterns that a proposal matches."""
-    spec = resolve_blocks(proposal.spec, paths)
-    wanted = [TargetMatcher(names) for names in (spec.target_modules, spec.target_parameters) if names]
-    excluded = TargetMatcher(spec.exclude_modules or ())
-    return {pattern_of(path) for path in paths if any(w.find(path) for w in wanted) and not excluded.find(path)}
 
 
 def _state(proposal: Proposal, gaps: Mapping[str, list[str]]) -> Proposal:

@@ -72,7 +72,7 @@ def _as_layer(flow: Flow, origin: Origin, site: Site, name: str) -> Iterator[Lay
 def list_uncalled(flows: Iterable[Flow], sites: Mapping[str, Site]) -> tuple[str, ...]:
     """Return the paths of the matrices that forwards multiply with and that are in a container of parameters.
 
-    It is never called, so that no adapter on it would run.
+    Such a container is never called, so an adapter on it would never run.
     """
     used = {origin.layer for flow in flows for origin in flow.origins if origin.layer is not None}
     held = ((path, name) for path, name in used if path in sites and isinstance(sites[path].module, CONTAINERS))

@@ -39,7 +39,7 @@ def _list_read(tape: Tape, ops: Iterable[Op]) -> set[int]:
 
 
 def _list_behind(tape: Tape, *, through_cuts: bool) -> set[int]:
-    """Return the values that the outputs were computed from, with or without the ways a gradient cannot take."""
+    """Return the values that the outputs were computed from, also through operations that cut gradients off or not."""
     producer = {value: op for op in tape.ops for value in op.outputs}
     behind, waiting = set(tape.outputs), [*tape.outputs]
     while waiting:

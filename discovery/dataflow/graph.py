@@ -70,10 +70,9 @@ class Graph:
         return found
 
     def _block_of_operands(self, origin: Origin, earlier: Sequence[str | None]) -> str | None:
-        """Return the block around all that an operation outside of the blocks reads; of a stream, its branch.
+        """Return the block around all operands of an operation outside the blocks; of a stream, around its branch.
 
-        A forward may compute with the parts of a block although it is none of that block's modules, as where blocks
-        are lists, or a graph is all that is left of a model.
+        The forward of another module may compute with the parts of a block: the block is a list, or the model a graph.
         """
         reads = origin.reads[-1:] if origin.kind == "stream" else origin.reads
         blocks = {earlier[source] for operand in reads for source, _ in operand}
@@ -191,7 +190,7 @@ class Graph:
         return len(reads) > 1 and sum(map(len, reads.values())) == len(set[int]().union(*reads.values()))
 
     def _sources_outside(self, number: int, module: str) -> set[int]:
-        """Return what an origin reads that no layer of a module wrote."""
+        """Return the sources of an origin that are no layers of a module."""
         sources = {source for reads in self.flow.origins[number].reads for source, _ in reads}
         return {source for source in sources if not (x := self.records[source]) or not is_below(x.path, module)}
 

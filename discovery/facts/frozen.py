@@ -84,7 +84,7 @@ def _list_frozen_in(method: ast.FunctionDef) -> Iterator[str]:
 
 
 def _root_around(node: ast.AST, around: dict[ast.AST, ast.AST]) -> str | None:
-    """Return the attribute of ``self`` that a loop around a piece of code runs over, or that it is assigned to."""
+    """Return the attribute of ``self`` that a loop around a node runs over, or that the node is assigned to."""
     name: str | None = None
     while name is None and node in around:
         node = around[node]
@@ -96,7 +96,7 @@ def _root_around(node: ast.AST, around: dict[ast.AST, ast.AST]) -> str | None:
 
 
 def _frozen_by(node: ast.AST) -> ast.expr | None:
-    """Return the expression whose gradients a piece of code turns off, if it does."""
+    """Return the expression whose gradients a node turns off, or ``None``."""
     match node:
         case ast.Call(func=ast.Attribute(attr="requires_grad_", value=value), args=args, keywords=keywords) if any(
             _is_false(flag) for flag in (*args, *(keyword.value for keyword in keywords))

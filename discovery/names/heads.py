@@ -1,4 +1,4 @@
-"""Static rules for heads: what a model declares, what stands outside its pretrained part, and what none reads."""
+"""Static rules for heads: layers a model declares, layers outside its pretrained part, and the last layers."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -52,7 +52,7 @@ def guesses_heads(around: Surroundings) -> bool:
 
 
 def list_last_layers(dense: Sequence[Layer]) -> list[Layer]:
-    """Return the last layer, if it follows all blocks, and those beside it: they read as much, and none reads them."""
+    """Return the last layer, if it follows all blocks, and those beside it: of its input width, none before another."""
     if not dense or dense[-1].depth:
         return []
     last, start = dense[-1], max((n for n, layer in enumerate(dense, 1) if layer.depth), default=0)
@@ -62,7 +62,7 @@ def list_last_layers(dense: Sequence[Layer]) -> list[Layer]:
 
 
 def is_over_vocabulary(layer: Layer, layers: Sequence[Layer]) -> bool:
-    """Return whether a layer is tied to an embedding, or writes as much as the largest one has rows."""
+    """Return whether a layer is tied to an embedding, or has an output for each row of the largest one."""
     tables = [other for other in layers if other.role == "embedding.token"]
     rows = max((table.shape[0] for table in tables if table.shape[0] > BOX), default=-1)
     return layer.out_features == rows or (layer.tied_to or layer.path) in {x.tied_to or x.path for x in tables}
@@ -71,7 +71,7 @@ def is_over_vocabulary(layer: Layer, layers: Sequence[Layer]) -> bool:
 def label_heads(
     layers: tuple[Layer, ...], heads: Sequence[Layer], reason: str, by: str = "structure"
 ) -> tuple[Layer, ...]:
-    """Return the layers with some of them labelled as heads; evidence they had, but that of names, follows."""
+    """Return the layers with these labelled as heads; their earlier evidence, without that of names, follows."""
     paths, evidence = {head.path for head in heads}, Evidence(by, reason)
 
     def label(layer: Layer) -> Layer:
