@@ -39,10 +39,9 @@ unit: $(VENV)/.installed  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(CI),--randomly-seed=2026)
 
 ## Measure
-catalog: $(VENV)/.installed  ## scan and prove every architecture of every library into data/catalog; resume if interrupted
-	mkdir -p data/catalog
-	for library in transformers timm diffusers; do \
-		$(BIN)/loradar scan --all $$library --prove --compact --memory 3 --out data/catalog/$$library.jsonl || exit 1; done
+# FORCE=1 scans everything again, as after a change of the scanner.
+catalog: $(VENV)/.installed  ## scan and prove what is new in the installed libraries into data/catalog; resume if interrupted
+	$(BIN)/loradar catalog update $(if $(FORCE),--force)
 
 # A new registry: the developer's own may hold mappings that are not in the catalog.
 audit: $(VENV)/.installed  ## write docs/peft-audit.md from the catalog: the defects of PEFT's tables

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, constants, db, history, lookup, review, scan, service, submissions, submit
+from . import audit, catalog, constants, db, history, lookup, review, scan, service, submissions, submit
 
 app = typer.Typer(
     name="loradar",
@@ -38,6 +38,7 @@ app.command("snapshot")(db.snapshot)
 app.add_typer(db.audit_log, name="audit-log")
 app.add_typer(service.token_group, name="token")
 app.command("serve")(service.serve)
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(constants.app, name="constants")
 app.add_typer(db.app, name="db")
 

@@ -136,14 +136,14 @@ def _print_same_structure(architecture: "Architecture") -> None:
 def _scan_all(
     library: str, out: Path, how: "dict[str, Any]", bounds: "dict[str, Any]", *, compact: bool, as_json: bool
 ) -> None:
-    from ..discovery import How, list_architectures, quiet_libraries, scan_library
+    from ..discovery import Compact, How, list_architectures, quiet_libraries, scan_library
     from ..registry import catalog_entry, catalog_header
     from ..sandbox import Bounds, Sandbox
 
     quiet_libraries()
     limits = Bounds(**bounds)
     list_architectures(library)  # reports an unknown or missing library before anything else
-    form = (catalog_header(library), catalog_entry) if compact else None
+    form = Compact(catalog_header(library), catalog_entry) if compact else None
     with Sandbox(limits, nice=0) as sandbox:
         scanned, failed = scan_library(library, out, sandbox.run_each, how=How(**how), compact=form)
     if as_json:

@@ -1,8 +1,8 @@
 """discovery *scans*: it finds the layers, roles, slots and proposals of an unregistered architecture.
 
 Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named``, ``scan_each`` and
-``scan_library`` (one, some or all architectures of a library, as a ``How`` sets it; the latter two run in the workers
-of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bounds``), ``scan_config`` and
+``scan_library`` (one, some or all architectures of a library, as ``How`` and ``Compact`` set it; the latter two run in
+the workers of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bounds``), ``scan_config`` and
 ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``list_architectures``, ``build`` (the model
 of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``;
 the layers an adapter fits, ``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``;
@@ -16,7 +16,7 @@ from ..extras import require
 
 require("scan", "torch")
 
-from .catalog import How, Runner, scan_each, scan_library, scan_named
+from .catalog import Compact, How, Runner, scan_each, scan_library, scan_named
 from .config_scan import scan_config
 from .facts.layers import Site, kind_of, list_layers, walk
 from .facts.misfits import FITTING_KINDS, find_misfit, find_owner_misfit, is_plain_conv, is_stack
@@ -33,6 +33,7 @@ from .sources.transformers import why_not_exported
 __all__ = [
     "CONV_KINDS",
     "FITTING_KINDS",
+    "Compact",
     "How",
     "Runner",
     "Site",

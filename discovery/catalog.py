@@ -5,7 +5,7 @@ processes, such as ``loradar.sandbox.Sandbox.run_each``.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 from rich.console import Console
 from rich.progress import track
 
-from ..catalog.entries import CatalogEntry, CatalogHeader, catalog_lines
+from ..catalog.entries import Catalog, CatalogEntry, CatalogHeader, as_of, catalog_lines
 from ..domain.architectures import Architecture
-from ..domain.scans import Scan
+from ..domain.scans import Scan, Variant
 from ..errors import InvalidRequest, LoradarError
 from ..schema import from_json, to_json
 from . import sources
+from .fingerprint import digest_with
 from .scanner import scan
 from .variants import has_entry, list_variants
 
@@ -42,6 +43,43 @@ class How(NamedTuple):
 HOW = How()
 
 
+class Compact(NamedTuple):
+    """The compact form of a catalog, and what it starts from.
+
+    Attributes:
+        header: The versions it is made from.
+        summary: Makes the entry of a scan.
+        base: The compact catalog of a version of the library, made by this loradar; an architecture that it has with
+            the same digest is carried over with its proof.
+        accept: Called with the complete new file before it replaces the old one; if it fails, the run can go on.
+    """
+
+    header: CatalogHeader
+    summary: Summary
+    base: Catalog | None = None
+    accept: Callable[[Path], None] = lambda _: None
+
+    @property
+    def is_renewal(self) -> bool:
+        """Whether the base is of the same versions."""
+        return self.base is not None and self.base.header == self.header
+
+    def list_known(self, names: Collection[str]) -> dict[str, CatalogEntry]:
+        """Return the entries of the base that may hold for the version of the header, as such, by name.
+
+        Without a digest, an entry is only known to hold for the version it was made for.
+        """
+        return {
+            entry.architecture.name: as_of(entry, self.header.library_version)
+            for entry in (self.base.entries if self.base else ())
+            if entry.architecture.name in names and (entry.digest or self.is_renewal)
+        }
+
+    def is_settled(self, entry: CatalogEntry) -> bool:
+        """Return whether an entry of the base holds without another look."""
+        return self.is_renewal and (entry.digest or entry.unscanned) is not None
+
+
 class Runner(Protocol):
     """Run a picklable function on each name, in worker processes.
 
@@ -58,7 +96,7 @@ def scan_library(
     run: Runner,
     *,
     how: How = HOW,
-    compact: tuple[CatalogHeader, Summary] | None = None,
+    compact: Compact | None = None,
 ) -> tuple[int, int]:
     """Scan every architecture of ``library`` into ``out``, and continue an interrupted run.
 
@@ -77,38 +115,73 @@ def scan_library(
         InvalidRequest: If ``out`` is not a catalog.
     """
     names = sources.list_names(library)
-    journal = _open_journal(out, compact[0] if compact else None, how)
+    journal = _open_journal(out, compact, how)
+    known = compact.list_known(names) if compact else {}
+    for entry in filter(compact.is_settled, known.values()) if compact else ():
+        _carry_over(journal, entry)
     missing = [name for name in names if name not in journal]
-    task = partial(scan_line, library=library, how=how, summary=compact[1] if compact else None)
+    digests = {name: entry.digest for name, entry in known.items()}
+    task = partial(scan_line, library=library, how=how, summary=compact and compact.summary, digests=digests)
     for name, outcome in _track(run(task, missing), library, len(missing)) if missing else ():
-        text, is_scan = (_dump_reason(library, name, outcome), False) if isinstance(outcome, str) else outcome
-        journal.add(name, text, is_scan=is_scan)
-    lines = journal.sorted_lines()
-    if compact:
-        lines = catalog_lines(compact[0], (from_json(CatalogEntry, json.loads(line)) for line in lines))
-    new = out.with_name(out.name + ".new")
-    with new.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
-    new.replace(out)
-    if compact:
-        journal.path.unlink()
+        if isinstance(outcome, Unchanged):
+            _carry_over(journal, replace(known[name], digest=outcome.digest))
+        else:
+            text, is_scan = (_dump_reason(library, name, outcome), False) if isinstance(outcome, str) else outcome
+            journal.add(name, text, is_scan=is_scan)
+    _write(out, journal, compact)
     return journal.counts
 
 
-def _open_journal(out: Path, header: CatalogHeader | None, how: How) -> "Journal":
+def _write(out: Path, journal: "Journal", compact: Compact | None) -> None:
+    """Write a complete catalog; until then, and if it is not accepted, the old file and the journal stay."""
+    lines = journal.sorted_lines()
+    if compact:
+        lines = catalog_lines(compact.header, (from_json(CatalogEntry, json.loads(line)) for line in lines))
+    new = out.with_name(out.name + ".new")
+    with new.open("w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
+    if compact:
+        compact.accept(new)
+    new.replace(out)
+    if compact:
+        journal.path.unlink()
+
+
+class Unchanged(NamedTuple):
+    """The outcome of an architecture that is built and run as the base has it."""
+
+    digest: str | None
+
+
+def _carry_over(journal: "Journal", entry: CatalogEntry) -> None:
+    if entry.architecture.name not in journal:
+        journal.add(entry.architecture.name, _dump(to_json(entry)), is_scan=entry.unscanned is None)
+
+
+def _open_journal(out: Path, compact: Compact | None, how: How) -> "Journal":
     """Open the journal of a catalog: the file itself, or a file beside a compact catalog."""
-    if header is None:
+    if compact is None:
         return Journal(out)
     if out.exists():
         with out.open("rb") as file:
             if not file.readline(1000).startswith(b'{"catalog":'):
                 message = f"{out} is no compact catalog. Give a new file, or remove it."
                 raise InvalidRequest(message, file=str(out))
-    return Journal(out.with_name(out.name + ".part"), _dump(to_json(header) | how._asdict()))
+    base = {"base": compact.base.header.library_version} if compact.base else {}
+    return Journal(out.with_name(out.name + ".part"), _dump(to_json(compact.header) | how._asdict() | base))
 
 
-def scan_line(name: str, *, library: str, how: How, summary: Summary | None) -> tuple[str, bool]:
-    """Return the line of one architecture, and whether it holds a scan."""
+def scan_line(
+    name: str, *, library: str, how: How, summary: Summary | None, digests: Mapping[str, str | None]
+) -> tuple[str, bool] | Unchanged:
+    """Return the line of one architecture, and whether it holds a scan, unless it is unchanged.
+
+    ``digests`` are those of the architectures that may be; ``None`` for one that is, and only lacks its digest.
+    """
+    if name in digests:
+        digest = find_digest(library, name, how.method)
+        if digests[name] in (None, digest):
+            return Unchanged(digest)
     result = _scan_task(name, library=library, how=how)
     if isinstance(result, str):
         return _dump_reason(library, name, result), False
@@ -134,9 +207,23 @@ def scan_named(library: str, name: str, how: How = HOW) -> Scan:
     One that is proved, and that PEFT has entries for, comes with its variants.
     """
     result = scan(f"{library}:{name}", method=how.method, proved=how.proved)
-    is_varied = how.proved and library == "transformers" and has_entry(name)
-    variants = list_variants(name) if is_varied else ()
-    return replace(result, architecture=replace(result.architecture, name=name), variants=variants)
+    variants = _list_variants(library, name) if how.proved else ()
+    architecture = replace(result.architecture, name=name)
+    digest = digest_with(result.digest, variants)
+    return replace(result, architecture=architecture, variants=variants, digest=digest)
+
+
+def find_digest(library: str, name: str, method: str) -> str | None:
+    """Return the digest that a proved scan of an architecture would have; ``None`` if it is not traced whole."""
+    try:
+        digest = scan(f"{library}:{name}", method=method).digest
+    except LoradarError:
+        return None
+    return digest_with(digest, _list_variants(library, name)) if digest else None
+
+
+def _list_variants(library: str, name: str) -> tuple[Variant, ...]:
+    return list_variants(name) if library == "transformers" and has_entry(name) else ()
 
 
 def _track(outcomes: Iterator[T], library: str, total: int) -> Iterator[T]:
@@ -229,7 +316,7 @@ class Journal:
         """Return the name of a line's architecture, and whether the line holds a scan."""
         try:
             data = json.loads(line)
-            return data["architecture"]["name"], "unscanned" not in data
+            return data["architecture"]["name"], data.get("unscanned") is None
         except (ValueError, KeyError, TypeError):
             message = f"{self.path} line {number} is no catalog line. Give a new file, or remove it."
             raise InvalidRequest(message, file=str(self.path), line=number) from None

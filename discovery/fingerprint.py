@@ -1,7 +1,7 @@
-"""Digests of the structure of a model: with the names of its layers, and by their function alone.
+"""Digests of the structure of a model: with the names of its layers, by their function alone, and of all of it.
 
-Neither digest depends on width, depth, class names or heads, so a small build, a deeper one and another task class of
-an architecture share those of the architecture.
+``fingerprint`` and ``structure`` do not depend on width, depth, class names or heads, so a small build, a deeper one
+and another task class of an architecture share those of the architecture. ``digest_build`` depends on everything.
 """
 
 from collections import Counter, defaultdict
@@ -10,6 +10,7 @@ from hashlib import sha256
 
 from ..domain.layers import Layer
 from ..domain.patterns import pattern_of
+from ..domain.scans import Variant
 from ..domain.vocabulary import Role
 
 READS_STREAM: frozenset[Role] = frozenset(
@@ -29,6 +30,8 @@ READS_STREAM: frozenset[Role] = frozenset(
 )
 WRITES_STREAM: frozenset[Role] = frozenset({"attention.output", "mlp.down", "mixer.output", "expert.down"})
 """Roles with the width of the model at one end. The width at the other (of heads, of the intermediate) is free."""
+
+_DIGITS = 16
 
 
 def fingerprint(layers: Iterable[Layer]) -> str:
@@ -55,6 +58,30 @@ def structure(layers: Iterable[Layer]) -> str | None:
         if "norm" not in (layer.kind, layer.role) and layer.role != "head":
             blocks[layer.block].append(layer)
     return _digest({describe_block(block) for block in blocks.values()}) if blocks else None
+
+
+def digest_build(classes: Iterable[tuple[str, str]], layers: Iterable[Layer], operations: str) -> str:
+    """Return a digest of all that a scan finds before a proof.
+
+    The source of the classes does not enter, since a library changes the annotations, docstrings and argument names of
+    most of its models with every release. Where modules, weights and operations are the same, so is what a proof runs.
+
+    Args:
+        classes: The path and class name of every module.
+        layers: The layers with their roles.
+        operations: Digest of the operations of the forwards.
+    """
+    facts = (
+        f"{x.path} {x.kind} {x.shape} {x.role} {x.tower} {x.layout} {x.bypassed} {x.kernel} {x.tied_to}" for x in layers
+    )
+    modules = (f"{path} {name}" for path, name in classes)
+    return sha256("\n".join((*modules, *facts, operations)).encode()).hexdigest()[:_DIGITS]
+
+
+def digest_with(digest: str | None, variants: Iterable[Variant]) -> str | None:
+    """Return the digest of a build with its variants, against which entries for its type are verified too."""
+    names = sorted(f"{one.says} {layer.kind} {pattern_of(layer.path)}" for one in variants for layer in one.layers)
+    return sha256("\n".join((digest, *names)).encode()).hexdigest()[:_DIGITS] if digest and names else digest
 
 
 def _list_in_blocks(layers: Iterable[Layer]) -> tuple[Layer, ...]:

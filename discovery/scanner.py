@@ -27,7 +27,7 @@ from .facts.model_facts import ModelFacts, collect_facts, is_configuration, is_o
 from .facts.parts import list_parts
 from .facts.towers import TowerMap, list_prefixes, map_towers
 from .facts.wrapped import check_readable, list_compiled, own_class, shape_of, unwrap
-from .fingerprint import fingerprint, structure
+from .fingerprint import digest_build, fingerprint, structure
 from .focus import Focus, find_focus
 from .liveness import Recall, apply_proof, prove_any, recall_proof
 from .meta_run import running
@@ -124,12 +124,11 @@ def _scan_module(
     layers = apply_proof(layers, proof) if proof else layers
     layers = mark_unlearning(layers, find_frozen(layers, static.sites), traced)
     untraced = list_untraced(layers)
+    whole = traced if not untraced else None
     subject = _make_subject(model, static, layers, find_focus(facts, static.towers, traced), traced)
     return Scan(
         architecture=replace(
-            architecture,
-            fingerprint=fingerprint(layers),
-            structure=structure(layers) if traced and not untraced else None,
+            architecture, fingerprint=fingerprint(layers), structure=structure(layers) if whole else None
         ),
         method="dataflow" if traced else "names",
         layers=layers,
@@ -138,6 +137,7 @@ def _scan_module(
         proposals=propose_all(subject),
         frozen=subject.saved.frozen,
         module_paths=module_paths,
+        digest=digest_build(static.classes, layers, whole.operations) if whole and not is_cut_short else None,
         untraced=untraced,
         proof=proof.says if proof else None,
         is_cut_short=is_cut_short or (proof is not None and proof.is_cut_short),
@@ -252,6 +252,11 @@ class StaticModel:
     def module_paths(self) -> tuple[str, ...]:
         """Every module path of the model."""
         return tuple(site.path for site in self.sites)
+
+    @property
+    def classes(self) -> tuple[tuple[str, str], ...]:
+        """The path and class name of every module."""
+        return tuple((site.path, type(site.module).__name__) for site in self.sites)
 
     @cached_property
     def _around(self) -> Surroundings:

@@ -7,11 +7,10 @@ python docs/layer_names.py merge FILE.jsonl OUT.json ...  the history of names o
 import json
 import sys
 from collections.abc import Iterable
-from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
-from loradar.catalog.layer_names import history_lines
+from loradar.catalog.layer_names import digest_names, history_lines
 from loradar.discovery import list_architectures, quiet_libraries
 from loradar.discovery.facts.layers import list_layers
 from loradar.discovery.sources import build
@@ -20,7 +19,6 @@ from loradar.errors import LoradarError
 from loradar.references import Reference
 
 LIBRARY = "transformers"
-_DIGITS = 8
 
 
 def digest(name: str) -> str | None:
@@ -29,8 +27,7 @@ def digest(name: str) -> str | None:
         layers = list_layers(build(Reference.parse(f"{LIBRARY}:{name}")))
     except LoradarError:
         return None
-    named = sorted({f"{pattern_of(layer.path)} {layer.kind}" for layer in layers})
-    return sha256("\n".join(named).encode()).hexdigest()[:_DIGITS]
+    return digest_names((pattern_of(layer.path), layer.kind) for layer in layers)
 
 
 def measure(out: Path, names: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ python docs/renames.py
 from collections import defaultdict
 from pathlib import Path
 
-from loradar.catalog.entries import list_catalogs, list_older, read_catalog, read_older
+from loradar.catalog.entries import list_catalogs, list_older, read_all_older, read_catalog
 from loradar.domain.versions import Rename
 
 PAGE = Path(__file__).parent / "versions.md"
@@ -27,10 +27,9 @@ def table() -> str:
     """Return the table, the most frequent renames first."""
     catalogs = [read_catalog(file) for file in list_catalogs()]
     lines = ["| between | was | is | architectures |", "| --- | --- | --- | --- |"]
-    for file in list_older():
-        older = read_older(file, catalogs)
+    for older in read_all_older(list_older(), catalogs):
         where: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
-        for name, ways in older.renames.items() if older else ():
+        for name, ways in older.renames.items():
             for way in ways:
                 where[changed(way.rename)][name] = None
         between = next(f"{w.from_version} and {w.to_version}" for ways in older.renames.values() for w in ways)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..domain.mappings import Mapping
 from ..domain.vocabulary import PRESETS
 from ..settings import Settings
-from .catalogs import catalog_entry, catalog_header, compare_catalog
+from .catalogs import catalog_entry, catalog_header, compare_catalog, compare_versions
 from .contributions.evidence import failure_of, gather_evidence
 from .db.encoding import MappingKey
 from .peft_constants.export import (
@@ -40,6 +40,7 @@ from .peft_constants.reading import (
 )
 from .peft_constants.rendering import constants_python, support_rows
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
+from .releases import Release
 from .sqlite_lookup import SqliteLookup
 from .verification.audit import peft_report
 from .verification.drift import (
@@ -85,6 +86,7 @@ __all__ = [
     "PeftConstants",
     "Proposals",
     "Registry",
+    "Release",
     "Renewal",
     "StoreReport",
     "Verdict",
@@ -92,6 +94,7 @@ __all__ = [
     "catalog_entry",
     "catalog_header",
     "compare_catalog",
+    "compare_versions",
     "constants_python",
     "export_constants",
     "failure_of",

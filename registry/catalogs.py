@@ -12,7 +12,15 @@ from importlib import metadata
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, cast
 
-from ..catalog.entries import CatalogEntry, CatalogHeader, list_catalogs, list_older, older_lines, read_catalog
+from ..catalog.entries import (
+    Catalog,
+    CatalogEntry,
+    CatalogHeader,
+    list_catalogs,
+    list_older,
+    older_lines,
+    read_catalog,
+)
 from ..domain.scans import Scan
 from ..domain.versions import parse_version
 from ..errors import InvalidRequest
@@ -42,6 +50,7 @@ def catalog_entry(scan: Scan) -> CatalogEntry:
         method=scan.method,
         untraced=scan.untraced,
         proof=scan.proof,
+        digest=scan.digest,
         prompt_facts=scan.prompt_facts,
         parts=scan.parts,
         towers=scan.towers,
@@ -75,10 +84,15 @@ def compare_catalog(file: Traversable) -> Iterator[str]:
         known = f"the catalog is of {base.header.library_version}" if base else "there is no catalog of that library"
         message = f"{file} is of {older.header.library} {version}, but {known}. Scan under an older version."
         raise InvalidRequest(message, file=str(file), library_version=version)
-    slots = {entry.architecture.name: entry.slots for entry in base.entries}
+    return compare_versions(older, base)
+
+
+def compare_versions(older: Catalog, newer: Catalog) -> Iterator[str]:
+    """Yield the lines of the differences of an older version's catalog from a newer one's."""
+    slots = {entry.architecture.name: entry.slots for entry in newer.entries}
     both = [entry for entry in older.entries if entry.architecture.name in slots]
     renames = {one.architecture.name: find_renames(one.slots, slots[one.architecture.name]) for one in both}
-    return older_lines(older, base, renames)
+    return older_lines(older, newer, renames)
 
 
 def seed_files() -> tuple[list[Traversable], list[Traversable]]:

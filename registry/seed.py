@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import Version
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from ..catalog.entries import Catalog, CatalogEntry, OlderCatalog, read_catalog, read_older
+from ..catalog.entries import Catalog, CatalogEntry, OlderCatalog, read_all_older, read_catalog
 from ..domain.mappings import Mapping, Source, Verification
 from ..domain.versions import parse_version
 from ..schema import to_json
@@ -59,7 +59,7 @@ def _load(write: Transaction) -> None:
     """Store the packaged scans, then PEFT's tables with the verifications of their entries on those scans."""
     files, older_files = seed_files()
     catalogs = [read_catalog(file) for file in files]
-    older = [found for file in older_files if (found := read_older(file, catalogs))]
+    older = read_all_older(older_files, catalogs)
     for catalog in catalogs:
         _put_scans(write, catalog, [one for one in older if one.catalog.header.library == catalog.header.library])
     constants, sources = load_constants(), tables.sources.c

@@ -14,17 +14,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
 
 from ..domain.architectures import Architecture, ModelPart, PromptFacts
 from ..domain.layers import Slot
 from ..domain.mappings import Verification
 from ..domain.scans import Proposal
-from ..domain.versions import Rename, VersionedRename
+from ..domain.versions import Rename, VersionedRename, parse_version
 from ..domain.vocabulary import Library, Tower
 from ..errors import InvalidRequest
 from ..schema import to_json
 from .layer_names import START as HISTORY
 from .lines import Packer, Unpacker, to_text
+
+if TYPE_CHECKING:
+    from packaging.version import Version
 
 FORMAT = 2
 _EDGES = '{"edges":'
@@ -73,6 +77,8 @@ class CatalogEntry:
     """Verification of PEFT's own entries, by PEFT type."""
     unscanned: str | None = None
     """Reason why there is no scan."""
+    digest: str | None = None
+    """As in ``Scan``: a build of another version with the same digest needs no new scan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,27 @@ def catalog_lines(header: CatalogHeader, entries: Iterable[CatalogEntry]) -> Ite
             yield from packer.lines(entry)
 
 
+def read_all_older(files: Iterable[Traversable], catalogs: Iterable[Catalog]) -> list[OlderCatalog]:
+    """Read the files of older versions, newest first; each was compared with a catalog or with one of a newer file."""
+    found: list[OlderCatalog] = []
+    known = [*catalogs]
+    for file in sorted(files, key=_version_of, reverse=True):
+        older = read_older(file, known)
+        if older:
+            found.append(older)
+            known.append(older.catalog)
+    return found
+
+
+def _version_of(file: Traversable) -> "Version":
+    """Return the version of a library that a catalog file is of, or the least if it has none."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            return parse_version(json.loads(lines.readline())["library_version"])
+    except (ValueError, KeyError, TypeError):
+        return parse_version("0")  # reading the file reports it
+
+
 def read_older(file: Traversable, bases: Iterable[Catalog]) -> OlderCatalog | None:
     """Read the file of an older version; ``None`` if the catalog it was compared with is not among ``bases``.
 
@@ -170,7 +197,7 @@ def read_older(file: Traversable, bases: Iterable[Catalog]) -> OlderCatalog | No
         return None
     known = {entry.architecture.name: entry for entry in base.entries}
     try:
-        same = [_as_of(known[name], own.header.library_version) for name in header["same"]]
+        same = [replace(as_of(known[name], own.header.library_version), slots=()) for name in header["same"]]
         edges = [json.loads(line) for _, line in numbered if line.startswith(_EDGES)]
         versions = (own.header.library_version, compared[1])
         renames = {edge["name"]: tuple(VersionedRename(*versions, *names) for names in edge["edges"]) for edge in edges}
@@ -180,12 +207,11 @@ def read_older(file: Traversable, bases: Iterable[Catalog]) -> OlderCatalog | No
     return OlderCatalog(Catalog(own.header, (*same, *own.entries)), base.header.library_version, renames)
 
 
-def _as_of(entry: CatalogEntry, version: str) -> CatalogEntry:
+def as_of(entry: CatalogEntry, version: str) -> CatalogEntry:
     """Return the entry as an equal scan of another version would have made it."""
     return replace(
         entry,
         architecture=replace(entry.architecture, library_version=version),
-        slots=(),
         checks=tuple(replace(check, library_version=version) for check in entry.checks),
         peft=tuple((peft_type, replace(check, library_version=version)) for peft_type, check in entry.peft),
     )
@@ -209,7 +235,7 @@ def older_lines(older: Catalog, base: Catalog, renames: dict[str, tuple[Rename, 
         elif _facts(entry) == _facts(newer):
             same.append(entry.architecture.name)
         else:
-            different.append(replace(entry, slots=(), towers={}))
+            different.append(replace(entry, slots=(), towers={}, digest=None))
     lines = catalog_lines(older.header, different)
     yield to_text(json.loads(next(lines)) | {"base": base.header.library_version, "same": same})
     for name, edges in sorted(renames.items()):
@@ -220,6 +246,6 @@ def older_lines(older: Catalog, base: Catalog, renames: dict[str, tuple[Rename, 
 
 def _facts(entry: CatalogEntry) -> tuple[object, ...]:
     """Return the facts in which equal scans of two versions agree: proposals without reasons and blocks, and checks."""
-    as_of = _as_of(entry, "")
+    unversioned = as_of(entry, "")
     bare = tuple(replace(proposal, reasons=(), coverage=()) for proposal in entry.proposals)
-    return bare, as_of.checks, dict(as_of.peft)
+    return bare, unversioned.checks, dict(unversioned.peft)

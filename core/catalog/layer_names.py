@@ -7,15 +7,19 @@ first release an architecture did not exist.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from importlib import resources
 from typing import Any
 
 from ..domain.versions import parse_version
 from .lines import to_text
 
+NamesByArchitecture = Mapping[str, str | None]
+
+_DIGITS = 8
 START = "names-"
 """How the names of these files start."""
 
@@ -62,6 +66,35 @@ def find_history(library: str, name: str) -> NameHistory | None:
 def _read_lines(library: str) -> list[str]:
     file = resources.files("loradar.data") / "versions" / f"{START}{library}.jsonl"
     return file.read_text("utf-8").splitlines() if file.is_file() else []
+
+
+def digest_names(patterns: Iterable[tuple[str, str]]) -> str:
+    """Return the digest of an architecture's layer names: the path pattern and kind of each."""
+    named = sorted({f"{pattern} {kind}" for pattern, kind in patterns})
+    return sha256("\n".join(named).encode()).hexdigest()[:_DIGITS]
+
+
+def extend_history(
+    lines: Sequence[str], older: NamesByArchitecture, newer: NamesByArchitecture, release: str
+) -> list[str]:
+    """Return the lines of a history with one more release, the one after the last.
+
+    A name has a new pair only where a scan of the last release and one of the new show other names: measured digests
+    are compared with measured ones, and scanned ones with scanned ones.
+
+    Args:
+        lines: The history so far.
+        older: The digest of each architecture scanned in its last release.
+        newer: The same of the new release; ``None`` for an architecture without a scan.
+        release: The new release.
+    """
+    first, *rest = map(json.loads, lines)
+    known = {line["name"]: line["names"] for line in rest}
+    for name, digest in newer.items():
+        if name not in older or digest != older[name]:
+            known.setdefault(name, []).append((release, digest))
+    extended = first | {"releases": [*first["releases"], release]}
+    return [to_text(extended), *(to_text({"name": name, "names": known[name]}) for name in sorted(known))]
 
 
 def history_lines(library: str, measured: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -108,6 +108,7 @@ def _pack_entry(entry: "CatalogEntry", reasons: Sequence[str]) -> dict[str, Any]
     optional = {
         "untraced": list(entry.untraced),
         "proof": entry.proof,
+        "digest": entry.digest,
         "parts": [_without_end([*to_json(part).values()]) for part in entry.parts],
         "peft": [
             {"for": types, **_drop_unset(to_json(check), "library_version", "counts"), "hits": check.counts}
@@ -257,6 +258,7 @@ class Unpacker:
                 for peft_type in item["for"]
             ),
             "proof": data.get("proof"),
+            "digest": data.get("digest"),
             "prompt_facts": PromptFacts(*data["prompt"]),
             "parts": tuple(ModelPart(*part) for part in data.get("parts", ())),
         }

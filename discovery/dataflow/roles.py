@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
+from itertools import count
 from typing import Any
 
 import torch
@@ -57,6 +59,7 @@ class Trace:
         cut_off: For each layer that no gradient can reach in any forward: why.
         bare: Layers found by the way of the data alone: bare matrices with a role.
         uncalled: Paths of the matrices in containers of parameters, which are never called.
+        operations: Digest of the operations of every forward, and of the values they read and made.
     """
 
     runs: tuple[Run, ...]
@@ -72,6 +75,7 @@ class Trace:
     separate: frozenset[Crossing] = frozenset()
     bare: tuple[Layer, ...] = ()
     uncalled: tuple[str, ...] = ()
+    operations: str = ""
 
     def verdict(self, path: str) -> Verdict | None:
         """Return the verdict of most forwards on a layer, or ``None`` if there is none."""
@@ -116,7 +120,27 @@ def trace(
         cut_off={**find_eval_only(runs, tapes, trained), **_by_layer(find_cut_off([*tapes, *trained]), by_path | bare)},
         bare=tuple(bare.values()),
         uncalled=list_uncalled(flows, sites),
+        operations=digest_operations([*tapes, *trained]),
     )
+
+
+def digest_operations(tapes: Iterable[Tape]) -> str:
+    """Return a digest of the operations on tapes: which function, called in which module, on which values.
+
+    Only those count that a gradient of a weight passes. Others compute positions and masks, which most releases do
+    otherwise. Values are numbered as these operations meet them.
+    """
+    digest = sha256()
+    for tape in tapes:
+        learned = {*tape.parameters}
+        numbers: dict[int, int] = defaultdict(count().__next__)
+        for op in tape.ops:
+            if not op.is_cut and not learned.isdisjoint(op.inputs):
+                learned.update(op.outputs)
+                read = [(numbers[value], tape.shapes[value], tape.parameters.get(value)) for value in op.inputs]
+                made = [(numbers[value], tape.shapes[value]) for value in op.outputs]
+                digest.update(f"{op.name} {op.site} {read} {made}\n".encode())
+    return digest.hexdigest()
 
 
 def find_attentions(tapes: list[Tape], layers: tuple[Layer, ...]) -> dict[str, bool]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from loradar.discovery import How, list_architectures, scan_library, sources
+from loradar.discovery import Compact, How, list_architectures, scan_library, sources
 from loradar.errors import InvalidRequest, UnknownLibrary
 from loradar.registry import catalog_entry, catalog_header
 from loradar.sandbox import Bounds, Sandbox
@@ -27,7 +27,7 @@ def lines(path):
 
 def compact():
     """Return what makes the compact form."""
-    return catalog_header("transformers"), catalog_entry
+    return Compact(catalog_header("transformers"), catalog_entry)
 
 
 def run(function, names):

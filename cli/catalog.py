@@ -1,0 +1,136 @@
+"""``loradar catalog``: bring the packaged scans of whole libraries to the installed versions."""
+
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from ..errors import InvalidRequest
+from .options import AsJson
+from .output import print_json, write_file, writing
+
+if TYPE_CHECKING:
+    from ..registry import Release
+    from ..sandbox import Bounds
+
+app = typer.Typer(name="catalog", help="Update the packaged scans.", no_args_is_help=True, callback=lambda: None)
+PACKAGED = Path(str(resources.files("loradar.data")))
+PAGES = Path("docs/releases")
+
+
+@app.command()
+def update(
+    libraries: Annotated[
+        list[str] | None, typer.Argument(metavar="[LIBRARY]...", help="transformers, timm, diffusers; all if none.")
+    ] = None,
+    *,
+    base: Annotated[
+        Path | None, typer.Option(help="Catalog to start from; by default that in data/catalog.", dir_okay=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for catalog/, versions/ and releases/; by default data/ is updated.")
+    ] = None,
+    pages: Annotated[
+        Path | None, typer.Option(help=f"Folder of the release pages; by default {PAGES}, or releases/ in --out.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Scan and prove everything, as after a new scanner.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; one per core if not given.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time limit for one architecture.")] = 120.0,
+    memory: Annotated[float, typer.Option(help="Memory limit of one worker, in GiB.")] = 3.0,
+    as_json: AsJson = False,
+) -> None:
+    """Scan and prove what is new or changed in the installed version of a library, and carry over the rest."""
+    from ..discovery import list_architectures, quiet_libraries
+    from ..discovery.sources import LISTABLE
+    from ..sandbox import Bounds
+
+    quiet_libraries()
+    named = [*dict.fromkeys(libraries or LISTABLE)]
+    if base and len(named) != 1:
+        message = f"--base is the catalog of one library, not of {len(named)}. Name it: loradar catalog update timm ..."
+        raise InvalidRequest(message, base=str(base))
+    for library in named:
+        list_architectures(library)  # reports an unknown or missing library before anything else
+    bounds = Bounds(seconds=seconds, memory=memory, **({} if workers is None else {"workers": workers}))
+    places = Places(out or PACKAGED, pages or (out / "releases" if out else PAGES))
+    reports = []
+    for library in named:
+        start = base or PACKAGED / "catalog" / f"{library}.jsonl"
+        report = _update_library(library, start, places, bounds, force=force)
+        reports.append(report)
+        if not as_json:
+            known = f" (from {report['base']})" if report["base"] else ""
+            says = f"{report['scanned']} architectures scanned, {report['unscanned']} not, each with its reason"
+            typer.echo(f"{library} {report['library_version']}{known}: {says}. Written: {', '.join(report['files'])}")
+    if as_json:
+        print_json(reports)
+
+
+class Places(NamedTuple):
+    """The folders that an update writes to."""
+
+    data: Path
+    pages: Path
+
+
+def _update_library(library: str, start: Path, places: Places, bounds: "Bounds", *, force: bool) -> dict[str, Any]:
+    """Update the catalog of one library, and return a report."""
+    from ..catalog.entries import read_catalog
+    from ..discovery import Compact, How, scan_library
+    from ..domain.versions import parse_version
+    from ..registry import Release, catalog_entry, catalog_header
+    from ..sandbox import Sandbox
+
+    header, out = catalog_header(library), places.data / "catalog" / f"{library}.jsonl"
+    base = read_catalog(start) if start.exists() else None
+    is_older = base is not None and parse_version(header.library_version) < parse_version(base.header.library_version)
+    if base and is_older and out == start:
+        message = (
+            f"{out} is of {library} {base.header.library_version}, newer than the installed {header.library_version}. "
+            f"Install a newer one, or give --out FOLDER."
+        )
+        raise InvalidRequest(message, library=library, library_version=header.library_version)
+    is_kept = base and not force and (base.header.loradar, base.header.peft) == (header.loradar, header.peft)
+    written = [out]
+
+    def accept(new: Path) -> None:
+        catalog = read_catalog(new)
+        if base and base.header.library_version != header.library_version:
+            release = Release(catalog, base) if is_older else Release(base, catalog)
+            written.extend(_write_changes(release, places, is_older=is_older))
+
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    form = Compact(header, catalog_entry, base if is_kept else None, accept)
+    with Sandbox(bounds, nice=0) as sandbox:
+        counts = scan_library(library, out, sandbox.run_each, how=How(proved=True), compact=form)
+    return {
+        "library": library,
+        "library_version": header.library_version,
+        "base": base.header.library_version if base else None,
+        "scanned": counts[0],
+        "unscanned": counts[1],
+        "files": [*map(str, written)],
+    }
+
+
+def _write_changes(release: "Release", places: Places, *, is_older: bool) -> Iterator[Path]:
+    """Write the differences between two versions, the page and the history of names, and yield the files."""
+    from ..registry import compare_versions
+
+    older, newer = release.older.header, release.newer.header
+    versions = places.data / "versions"
+    files = {
+        versions / f"{older.library}-{older.library_version}.jsonl": compare_versions(release.older, release.newer)
+    }
+    files[places.pages / f"{newer.library}-{newer.library_version}.md"] = iter(release.page().splitlines())
+    history = PACKAGED / "versions" / f"names-{older.library}.jsonl"
+    if history.exists() and not is_older:
+        files[versions / history.name] = iter(release.extend_history(history.read_text("utf-8").splitlines()))
+    for file, text in files.items():
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        write_file(file, "".join(f"{line}\n" for line in text))
+        yield file
