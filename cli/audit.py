@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..domain.vocabulary import list_some
+from ..domain.vocabulary import count_of, list_some
 from ..errors import Conflict, InvalidRequest, TooManyRequests, quoted
 from ..schema import to_json
 from .backend import Checks
@@ -219,7 +219,7 @@ def print_drift(about: dict[str, Any], steps: Sequence[Step]) -> None:
         done = f"submission {step.submission.id}, {step.submission.status}" if step.submission else step.reason or ""
         _print_wrong(step.drift.wrong, "entries", statement.spec, done)
     opened = sum(step.submission is not None for step in steps)
-    drifted = f"{_count(len(steps), 'architecture')} drifted, {_count(opened, 'submission')} opened"
+    drifted = f"{count_of(len(steps), 'architecture')} drifted, {count_of(opened, 'submission')} opened"
     typer.echo(f"{about['library']} {about['library_version']}: {about['audited']:,} mappings audited, {drifted}.")
 
 
@@ -232,7 +232,3 @@ def _print_wrong(wrong: "Sequence[Outcome]", noun: str, instead: "TargetSpec | N
         rows.append(("wrong", f"and {len(wrong) - 1} more of its {noun}"))
     rows += [("instead", f"{field}: {value}") for field, value in (describe_spec(instead) if instead else ())]
     print_rows([*rows, ("done", done)])
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

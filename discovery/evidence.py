@@ -100,7 +100,7 @@ def mark_unlearning(layers: tuple[Layer, ...], frozen: Mapping[str, str], trace:
     def mark(layer: Layer) -> Layer:
         by, says = "source", frozen.get(layer.path)
         if says is None and layer.live is not True:
-            by, says = "dataflow", cut_off.get(layer.path) or cut_off.get(_owner_of(layer))
+            by, says = "dataflow", cut_off.get(layer.path) or cut_off.get(layer.module_path)
         if says is None:
             return layer
         return replace(layer, live=False, proof=says, evidence=(*layer.evidence, Evidence(by, says)))
@@ -175,9 +175,4 @@ def _merge_roles(layer: Layer, verdict: Verdict) -> tuple[Role, tuple[Evidence, 
 
 
 def _was_called(layer: Layer, trace: Trace) -> bool:
-    return _owner_of(layer) in trace.called
-
-
-def _owner_of(layer: Layer) -> str:
-    """Return the path of the module whose forward uses a layer's weight."""
-    return layer.path.rpartition(".")[0] if layer.kind == "expert_parameter" else layer.path
+    return layer.module_path in trace.called

@@ -70,7 +70,7 @@ def scan_listing(architecture: Architecture, layers: Sequence[ListedLayer]) -> S
     subject = Subject(
         layers=labelled,
         module_paths=listing.module_paths,
-        parameter_paths=tuple(x.path if x.kind == "expert_parameter" else f"{x.path}.weight" for x in labelled),
+        parameter_paths=tuple(x.weight_path for x in labelled),
         norm_sizes={layer.path: layer.shape[0] for layer in labelled if layer.kind == "norm"},
         saved=saved,  # the biases of these heads are not listed
         saved_parameters=sum(prod(x.shape) for x in labelled if any(is_below(x.path, name) for name in saved.names)),

@@ -88,6 +88,16 @@ class Layer:
         return self.path.rpartition(".")[2]
 
     @property
+    def module_path(self) -> str:
+        """Path of the module whose forward uses the weight."""
+        return self.path.rpartition(".")[0] if self.kind == "expert_parameter" else self.path
+
+    @property
+    def weight_path(self) -> str:
+        """Path of the weight among the parameters of the model."""
+        return self.path if self.kind == "expert_parameter" else f"{self.path}.weight"
+
+    @property
     def cause(self) -> str:
         """Why it cannot learn, if its model is written so; empty if only a proof saw it."""
         written = {evidence.says for evidence in self.evidence if evidence.by != "liveness"}

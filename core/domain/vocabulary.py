@@ -66,7 +66,12 @@ Status = Literal["live", "partial", "dead", "unproven"]
 
 def count_layers(count: int, role: str = "") -> str:
     """Return a number of layers in words: ``1 head layer``."""
-    return " ".join(filter(None, (str(count), role, "layer" if count == 1 else "layers")))
+    return count_of(count, f"{role} layer".lstrip())
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number of things in words: ``1 block``, ``2 blocks``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def describe_slot(pattern: str, role: Role, count: int) -> str:

@@ -22,7 +22,7 @@ def find_frozen(layers: Iterable[Layer], sites: Sequence[Site]) -> dict[str, str
     modules = {site.path: site.module for site in sites}
     reasons: dict[str, str] = {}
     for layer in layers:
-        path = layer.path.rpartition(".")[0] if layer.kind == "expert_parameter" else layer.path
+        path = layer.module_path
         own = [*modules[path].parameters(recurse=False)]
         if not own or any(parameter.requires_grad for parameter in own):
             continue

@@ -208,9 +208,7 @@ class _Gathering:
     @cached_property
     def _spec(self) -> TargetSpec:
         """The spec to publish, generated from the matched layers: it matches the same ones by names alone."""
-        parameters = [
-            layer.path if layer.kind == "expert_parameter" else f"{layer.path}.weight" for layer in self.scan.layers
-        ]
+        parameters = [layer.weight_path for layer in self.scan.layers]
         spec = make_spec(self._choice, self.scan.layers, self.scan.module_paths, parameters, self._saved)
         if self._is_as_proposed and self._proposal and spec.target_parameters:
             spec = replace(spec, target_parameters=self._proposal.spec.target_parameters)

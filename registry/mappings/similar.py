@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select
 from ...domain.architectures import Architecture
 from ...domain.layers import Slot
 from ...domain.mappings import Neighbour
-from ...domain.vocabulary import Library, Role
+from ...domain.vocabulary import Library, Role, count_of
 from ..db import tables
 from ..db.audit_log import serial_of
 from .listing import ARCHITECTURE_COLUMNS
@@ -167,8 +167,10 @@ def list_differences(slots: Sequence[Slot], other: Sequence[Slot], name: str) ->
     if not shared:
         towers = f"has {_listed(sorted(theirs))} where {name} has {_listed(sorted(ours))}"
         return (towers, *Comparison(slots, other, name).sentences())
-    added = (f"adds a tower, {tower}: {_count(theirs[tower])}" for tower in sorted({*theirs} - shared))
-    missing = (f"has no {tower} tower where {name} has {_count(ours[tower])}" for tower in sorted({*ours} - shared))
+    added = (f"adds a tower, {tower}: {count_of(theirs[tower], 'slot')}" for tower in sorted({*theirs} - shared))
+    missing = (
+        f"has no {tower} tower where {name} has {count_of(ours[tower], 'slot')}" for tower in sorted({*ours} - shared)
+    )
     common, others = ([slot for slot in side if slot.tower in shared] for side in (slots, other))
     return (*added, *missing, *Comparison(common, others, name).sentences())
 
@@ -223,9 +225,9 @@ class Comparison:
             if bool(ours[family]) != bool(theirs[family]):
                 self._explained |= {slot.role for slot in ours[family] + theirs[family]}
                 if theirs[family]:
-                    yield f"adds {family}: {_count(len(theirs[family]))}"
+                    yield f"adds {family}: {count_of(len(theirs[family]), 'slot')}"
                 else:
-                    yield f"has no {family} where {self._name} has {_count(len(ours[family]))}"
+                    yield f"has no {family} where {self._name} has {count_of(len(ours[family]), 'slot')}"
 
     def _numbers(self, role: str) -> Iterator[str]:
         """Yield the numbers of slots of a role, if they differ."""
@@ -234,11 +236,11 @@ class Comparison:
             return
         self._explained.add(role)
         if not ours:
-            yield f"adds {role}: {_count(theirs)}"
+            yield f"adds {role}: {count_of(theirs, 'slot')}"
         elif not theirs:
-            yield f"has no {role} where {self._name} has {_count(ours)}"
+            yield f"has no {role} where {self._name} has {count_of(ours, 'slot')}"
         else:
-            yield f"has {_count(theirs)} of {role} where {self._name} has {ours}"
+            yield f"has {count_of(theirs, 'slot')} of {role} where {self._name} has {ours}"
 
     def _attention_norms(self) -> Iterator[str]:
         """Yield the norms beside projections of an attention, if only one side has any."""
@@ -317,10 +319,6 @@ def tail_of(pattern: str) -> str:
 def _shortened(sentences: list[str], rest: str) -> list[str]:
     left = len(sentences) - MOST
     return sentences if left <= 1 else [*sentences[:MOST], f"and {left} {rest} differ"]
-
-
-def _count(count: int) -> str:
-    return f"{count} slot{'' if count == 1 else 's'}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from typing import get_args
 from ...domain.layers import Layer
 from ...domain.patterns import pattern_of
 from ...domain.targets import TargetSpec
-from ...domain.vocabulary import Role, count_layers, list_some
+from ...domain.vocabulary import Role, count_layers, count_of, list_some
 from .matching import NOT_A_LAYER, Match, is_dead
 
 ROLE_ORDER = get_args(Role)
@@ -138,7 +138,7 @@ def _modules_own_no_weight(target: str, matches: list[Match]) -> Iterator[Findin
     bare = [match for match in matches if match.kind == NOT_A_LAYER and not match.layers]
     if bare:
         where = _patterns(match.path for match in bare)
-        yield Finding(f"{target} hits {_count(len(bare), 'module')} no adapter can live on: {where}", is_by_name=True)
+        yield Finding(f"{target} hits {count_of(len(bare), 'module')} no adapter can live on: {where}", is_by_name=True)
 
 
 def _kinds_do_not_fit(target: str, matches: list[Match], peft_type: str) -> Iterator[Finding]:
@@ -219,7 +219,7 @@ def _blocks_are_skipped(case: Case) -> Iterator[Finding]:
         common = {layer.role for layer in case.reachable if _block(layer) in reached}
         ordered = sorted(others, key=lambda role: (role in common, ROLE_ORDER.index(role)))
         missing = list_some([f"{role} ({others[role]})" for role in ordered])
-        share = f"reaches {len(reached)} of {_count(len(every), 'block')}"
+        share = f"reaches {len(reached)} of {count_of(len(every), 'block')}"
         yield Finding(f"{share}; the others hold {missing}", bool(expected - reached))
 
 
@@ -258,10 +258,6 @@ def _feedforward_fits_the_targets(case: Case, name: str) -> Iterator[Finding]:
     roles = Counter(layer.role for match in ends for layer in match.layers if layer.role.startswith("attention."))
     for role, count in roles.items():
         yield Finding(f"feedforward {name} hits {count_layers(count, role)}", is_defect=False)
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _patterns(paths: Iterable[str]) -> str:
