@@ -10,7 +10,7 @@ from ..domain.layers import Blocks, Layer
 from ..domain.methods import get_family, get_method
 from ..domain.patterns import pattern_of
 from ..domain.scans import Proposal
-from ..domain.selection import Choice, count_fixed, count_gains, count_per_rank, make_spec
+from ..domain.selection import Choice, count_fixed, count_gains, count_per_rank, include_siblings, make_spec
 from ..domain.targets import Formula
 from ..domain.vocabulary import CONV_KINDS, RANK, Preset, Role, count_layers, describe_slot
 from .focus import EVERY_TOWER, Focus, choose_in_each_tower, choose_in_focus, describe_focus
@@ -33,6 +33,8 @@ NEVER: frozenset[Role] = EMBEDDING | {"moe.router", "head", "norm", "projector",
 PROJECTIONS: frozenset[Role] = KEY_VALUE | {"attention.query", "attention.latent", "mixer.input", "mixer.state"}
 """Roles beside which a norm works inside a mixer: on queries, keys or a state, not between the layers of the block."""
 CONVOLUTIONS: frozenset[Role] = frozenset({"conv.pointwise", "conv.spatial"})
+WHOLE: tuple[Preset, ...] = ("default", "all-linear")
+"""Presets that adapt a layer in every block that has it, in any role."""
 NO_NETWORK = "most blocks hold no attention or feed-forward network that is known"
 LAYOUTS = {"in_out": "input first (transposed)", "out_in": "output first"}
 Selection = tuple[tuple[Layer, ...], str]
@@ -104,7 +106,9 @@ def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Cho
         choose_beft,
     ]
     has_head = any(layer.role == "head" for layer in subject.layers)
-    for choice in (choose_in_each_tower(candidates, choose) for choose in families):
+    for found in (choose_in_each_tower(candidates, choose) for choose in families):
+        is_whole = found.family == "LORA" and found.preset in WHOLE
+        choice = include_siblings(found, candidates, subject.layers) if is_whole else found
         if choice.layers:
             yield choice if has_head else replace(choice, why=choice.why.replace("but the head", "(no head is known)"))
 

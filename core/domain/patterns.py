@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
+from itertools import combinations
 
 from .targets import Targets
 
@@ -13,8 +14,15 @@ MAX_SUFFIXES = 12
 OPEN = "*"
 """Placeholder for any index in a tail."""
 
+SOME = {"*even": r"\d*[02468]", "*odd": r"\d*[13579]", "*later": r"[1-9]\d*"}
+"""Placeholders for every second index and for all but the first, with their regexes."""
+
 Tail = tuple[str, ...]
 """The last segments of a path; an open index is ``*``."""
+
+Named = tuple[tuple[int, str], ...]
+"""The indices of a path that are not open, counted from its end, and how each is named: by itself (``given``), by
+``parity``, or as the first or a ``later`` one."""
 
 
 @lru_cache(maxsize=1 << 15)  # every step of a scan uses the same paths
@@ -27,19 +35,20 @@ def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Target
     r"""Return the shortest targets that match exactly ``wanted`` among ``module_paths``, by PEFT's rule.
 
     A layer is named by the shortest tail of its path that no other module shares: preferably without an index, so that
-    it still fits a deeper model or one inside another; else with open indices; else with the last index given, then
-    the last two, and so on. Tails without open indices are suffixes; otherwise they form one regex that runs in linear
-    time: literals, ``\d+`` between dots, plain alternatives and one leading ``.*``. A suffix is never a bare index,
-    because ``0`` matches every numbered module.
+    it still fits a deeper model or one inside another; else with open indices; else with those named that leave the
+    tail to most layers: a stage rather than each of its blocks, every second block, or all but the first. Tails
+    without placeholders are suffixes; otherwise they form one regex that runs in linear time: literals, classes of
+    indices between dots, plain alternatives and one leading ``.*``. A suffix is never a bare index, because ``0``
+    matches every numbered module.
     """
     names = _Names(wanted, module_paths)
     tails = {path: names.find(path) for path in wanted}
-    plain = dict.fromkeys(".".join(tail) for tail in tails.values() if tail and OPEN not in tail)
-    if all(tail and OPEN not in tail for tail in tails.values()) and len(plain) <= MAX_SUFFIXES:
+    plain = dict.fromkeys(".".join(tail) for tail in tails.values() if tail and _is_suffix(tail))
+    if all(tail and _is_suffix(tail) for tail in tails.values()) and len(plain) <= MAX_SUFFIXES:
         return tuple(plain)
     leaves: dict[str, dict[str, None]] = defaultdict(dict)
     for path, tail in tails.items():
-        *parents, leaf = (r"\d+" if segment == OPEN else re.escape(segment) for segment in tail or path.split("."))
+        *parents, leaf = map(_segment_regex, tail or path.split("."))
         parent = ("" if tail is None else r"(?:.*\.)?") + "".join(rf"{segment}\." for segment in parents)
         leaves[parent][leaf] = None
     return "|".join(parent + _either(tuple(names)) for parent, names in leaves.items())
@@ -64,12 +73,13 @@ def name_with_exclusion(wanted: Collection[str], module_paths: Sequence[str]) ->
 
 def _name_parts(unwanted: Collection[str], wanted: Iterable[str]) -> str:
     """Return a regex of the largest parts that contain unwanted modules and no wanted one; empty if there is none."""
-    needed = {part for path in wanted for part in list_prefixes(path)}
-    parts = dict.fromkeys(next((part for part in list_prefixes(path) if part not in needed), path) for path in unwanted)
-    if any(part.rpartition(".")[2].isdecimal() for part in parts):
+    needed = {part for path in wanted for part in list_prefixes(pattern_of(path))}
+    patterns = dict.fromkeys(map(pattern_of, unwanted))
+    found = dict.fromkeys(next((p for p in list_prefixes(pattern) if p not in needed), OPEN) for pattern in patterns)
+    if any(part.endswith(OPEN) for part in found):  # only a place in a list tells it from what is wanted
         return ""
-    named = _either(tuple(map(re.escape, parts)))
-    return named + (r"(?:\..*)?" if parts.keys() & set(unwanted) else r"\..*")
+    named = _either(tuple(re.escape(part).replace(r"\*", r"\d+") for part in found))
+    return named + (r"(?:\..*)?" if found.keys() & patterns.keys() else r"\..*")
 
 
 def list_prefixes(path: str) -> list[str]:
@@ -88,58 +98,87 @@ class _Names:
     def __init__(self, wanted: Collection[str], every: Sequence[str]) -> None:
         self._wanted = wanted
         self._every = every
-        self._counts: dict[int, tuple[Counter[Tail], Counter[Tail]]] = {}
+        self._counts: dict[Named, tuple[Counter[Tail], Counter[Tail]]] = {}
         self._open_tails: dict[str, Tail | None] = {}
 
     def find(self, path: str) -> Tail | None:
         """Return the best tail for a path; ``None`` if only its indices distinguish it."""
         pattern = pattern_of(path)
         if pattern not in self._open_tails:
-            exact = (tail for tail in _tails(pattern, 0) if self._is_exact(tail, 0))
+            exact = (tail for tail in _tails(pattern, ()) if self._is_exact(tail, ()))
             # The shortest without an index, else the shortest with open ones; all paths of the pattern share it.
             self._open_tails[pattern] = min(exact, key=lambda tail: OPEN in tail, default=None)
         open_tail = self._open_tails[pattern]
-        if open_tail is not None:
-            return open_tail
-        indices = sum(map(str.isdecimal, path.split(".")))
-        indexed = (t for named in range(1, indices + 1) for t in _tails(path, named) if self._is_exact(t, named))
-        return next(indexed, None)
+        return self._find_indexed(path) if open_tail is None else open_tail
 
-    def _is_exact(self, tail: Tail, named: int) -> bool:
+    def _find_indexed(self, path: str) -> Tail | None:
+        """Return the tail with the fewest indices given among those that name the most layers."""
+        *around, leaf = path.split(".")
+        is_layer = leaf.isdecimal()  # the layers of a sequence are named one by one
+        places = range(sum(map(str.isdecimal, around)) + is_layer)
+        given = (
+            tuple((place, "given") for place in some) for size in places for some in combinations(places, size + 1)
+        )
+        best, most = None, 0
+        for named in (*given, *(((place, how),) for place in places[is_layer:] for how in ("parity", "later"))):
+            tail = next((tail for tail in _tails(path, named) if self._is_exact(tail, named)), None)
+            count = self._counts[named][0][tail] if tail else 0
+            if count > most:
+                best, most = tail, count
+        return best
+
+    def _is_exact(self, tail: Tail, named: Named) -> bool:
         if named not in self._counts:
             self._counts[named] = _count_tails(self._wanted, named), _count_every(tuple(self._every), named)
         wanted, every = self._counts[named]
         return wanted[tail] == every[tail]
 
 
-@lru_cache(maxsize=8)  # shared by the presets of one model
-def _count_every(paths: tuple[str, ...], named: int) -> Counter[Tail]:
+@lru_cache(maxsize=16)  # shared by the presets of one model
+def _count_every(paths: tuple[str, ...], named: Named) -> Counter[Tail]:
     return _count_tails(paths, named)
 
 
-def _count_tails(paths: Iterable[str], named: int) -> Counter[Tail]:
+def _count_tails(paths: Iterable[str], named: Named) -> Counter[Tail]:
     """Count the tails of paths; with every index open, the paths of one pattern are counted at once."""
     counts: Counter[Tail] = Counter()
-    for path, count in Counter(map(pattern_of, paths) if named == 0 else paths).items():
+    for path, count in Counter(paths if named else map(pattern_of, paths)).items():
         for tail in _tails(path, named):
             counts[tail] += count
     return counts
 
 
-def _tails(path: str, named: int) -> list[Tail]:
-    """Return the tails of a path that contain a name, shortest first, with all but the last ``named`` indices open."""
+def _tails(path: str, named: Named) -> list[Tail]:
+    """Return the tails of a path that contain a name, shortest first, with all but the named indices open."""
     segments = path.split(".")
-    for position in range(len(segments) - 1, -1, -1):
-        if segments[position].isdecimal():
-            named -= 1
-            if named < 0:
-                segments[position] = OPEN
+    indices = [position for position in range(len(segments) - 1, -1, -1) if segments[position].isdecimal()]
+    hows = dict(named)
+    for number, position in enumerate(indices):
+        segments[position] = _name_index(segments[position], hows.get(number))
     tails = (tuple(segments[start:]) for start in range(len(segments) - 1, -1, -1))
     return [tail for tail in tails if not tail[0].isdecimal() and any(map(_is_name, tail))]
 
 
+def _name_index(index: str, how: str | None) -> str:
+    """Return the segment of a tail for an index: the index, or a placeholder."""
+    if how == "given" or (how == "later" and index == "0"):
+        return index
+    if how == "parity":
+        return "*odd" if int(index) % 2 else "*even"
+    return f"{OPEN}{how or ''}"
+
+
 def _is_name(segment: str) -> bool:
-    return segment != OPEN and not segment.isdecimal()
+    return not segment.startswith(OPEN) and not segment.isdecimal()
+
+
+def _is_suffix(tail: Tail) -> bool:
+    """Return whether a tail has no placeholder."""
+    return not any(segment.startswith(OPEN) for segment in tail)
+
+
+def _segment_regex(segment: str) -> str:
+    return r"\d+" if segment == OPEN else SOME.get(segment) or re.escape(segment)
 
 
 def _either(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import get_args
 
 from .layers import Layer
 from .methods import get_method
-from .patterns import name_targets, name_with_exclusion, pattern_of
+from .patterns import OPEN, list_prefixes, name_targets, name_with_exclusion, pattern_of
 from .places import BlockPattern, BlockRange, find_places
 from .targets import Targets, TargetSpec
 from .vocabulary import CONV_KINDS, Preset, Role
@@ -41,6 +41,44 @@ class Choice:
         more = [layer for layer in layers if layer.path in paths]
         feedforward = (layer for layer in more if pattern_of(layer.path) in second)
         return replace(self, layers=(*self.layers, *more), feedforward=(*self.feedforward, *feedforward))
+
+
+def include_siblings(choice: Choice, candidates: Iterable[Layer], layers: Sequence[Layer]) -> Choice:
+    """Return the choice with the candidates that stand in other blocks where a chosen layer does.
+
+    So no block need be named, whatever its role is there: a mixer's ``q_proj`` in the blocks without attention. Where
+    each block is a single layer, as in a sequence of convolutions, only layers of one shape are alike.
+    """
+    paths, patterns = {x.path for x in choice.layers}, {pattern_of(x.path) for x in choice.layers}
+    others = [x for x in candidates if x.path not in paths and pattern_of(x.path) in patterns]
+    if not others:
+        return choice
+    blocks = _BlockLists(layers)
+    chosen = {blocks.locate(layer) for layer in choice.layers}
+    more = {layer.path for layer in others if blocks.locate(layer) in chosen}
+    if not more:
+        return choice
+    why = f"{choice.why}, and {len(more)} more at the same places in other blocks"
+    return replace(choice.including(more, layers), why=why)
+
+
+class _BlockLists:
+    """The lists of blocks in a model."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._blocks = {part for layer in layers if layer.block for part in list_prefixes(pattern_of(layer.block))}
+        weighted = (layer.path for layer in layers if layer.kind != "norm")
+        self._sizes = Counter(chain.from_iterable(map(list_prefixes, weighted)))
+
+    def locate(self, layer: Layer) -> tuple[str, tuple[int, ...]]:
+        """Return the path with open indices of blocks, and the shape where a block is a single layer."""
+        names, parts = layer.path.split("."), list_prefixes(layer.path)
+        is_block = [
+            name.isdecimal() and pattern_of(part) in self._blocks for name, part in zip(names, parts, strict=True)
+        ]
+        opened = ".".join(OPEN if block else name for name, block in zip(names, is_block, strict=True))
+        is_single = any(block and self._sizes[part] == 1 for part, block in zip(parts, is_block, strict=True))
+        return opened, layer.shape if is_single else ()
 
 
 def make_spec(

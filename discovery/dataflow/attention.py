@@ -12,6 +12,7 @@ from .contractions import letters_of, links_left, runs_over_features, shared_axe
 from .flow import Effect, Origin, Sources
 from .graph import DENSE_KINDS, Graph, common_path, is_depthwise
 from .mixers import is_recurrent, mixing_scopes, stands_below
+from .operations import CONVOLUTIONS
 
 OPERANDS = ("query", "key", "value")
 ROLE_OF_OPERANDS: dict[frozenset[str], Role] = {
@@ -178,14 +179,20 @@ def pairs_of_products(graph: Graph, numbers: list[int]) -> Iterator[Attention]:
             continue
         for side in (0, 1):
             inner = next((graph.flow.origins[source] for source, _ in outer.reads[side]), None)
-            if inner is not None and inner.kind == "product" and not _reads_product(graph, inner):
+            if inner is not None and _is_weighted(graph, inner, outer):
                 reads = _operands_of_pair(graph, inner, outer, side)
                 yield Attention(number, reads, f"{inner.name}, {outer.name} without softmax")
                 break
 
 
-def _reads_product(graph: Graph, origin: Origin) -> bool:
-    return any(graph.flow.origins[source].kind == "product" for reads in origin.reads for source, _ in reads)
+def _is_weighted(graph: Graph, inner: Origin, outer: Origin) -> bool:
+    """Return whether the first of two products may be the weights or the state of an attention.
+
+    It reads no product itself. Two convolutions with computed kernels, as conditional ones have, are none.
+    """
+    if inner.kind != "product" or {inner.name, outer.name} <= CONVOLUTIONS:
+        return False
+    return not any(graph.flow.origins[source].kind == "product" for reads in inner.reads for source, _ in reads)
 
 
 def _operands_of_pair(graph: Graph, inner: Origin, outer: Origin, side: int) -> tuple[Sources, ...]:

@@ -37,6 +37,28 @@ def test_defaults_of_real_architectures(name):
     assert proposal.reasons
 
 
+@pytest.mark.parametrize(
+    ("name", "preset", "expected"),
+    [
+        ("timm:fasternet_t2", "default", ("mlp.0", "mlp.3")),
+        ("timm:efficientvit_m0", "default", r"(?:.*\.)?qkvs\.\d+\.conv"),
+        ("timm:mobileone_s1", "default", r"(?:.*\.)?\d*[13579]\.conv_kxk\.\d+\.conv"),
+        ("timm:botnet26t_256", "all-linear", ("qkv", "conv3_1x1.conv")),
+        ("timm:efficientnet_cc_b0_4e", "all-linear", ("conv_pw", "conv_pwl", "routing_fn")),
+        ("kimi_linear", "default", ("q_proj", "kv_b_proj")),
+    ],
+)
+def test_a_layer_is_adapted_in_every_block_that_has_it(name, preset, expected):
+    """Whatever its role is in some of them, so that no block is named by its index."""
+    assert scan(name).propose(preset=preset).spec.target_modules == expected
+
+
+def test_the_steps_of_a_bottleneck_are_no_blocks():
+    """A pointwise convolution between wide ones stays the only choice of the default."""
+    spec = scan("regnet").propose().spec
+    assert "layer.1.convolution" in spec.exclude_modules
+
+
 @pytest.mark.parametrize("name", [*SENSIBLE, "llava", "blip-2", "qwen2_moe", "bert", "timm:mobilenetv3_small_100"])
 def test_no_proposal_hits_a_head_a_router_or_a_layer_outside_the_blocks(name):
     """Whatever the preset; and each hits exactly as many layers as it says."""

@@ -93,6 +93,22 @@ def test_an_index_that_tells_layers_apart_is_named_and_others_stay_open():
     assert targets == r"(?:.*\.)?blocks\.\d+\.(?:1|3)"
 
 
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (r"stages\.2\.\d+\.conv", r"(?:.*\.)?stages\.2\.\d+\.conv"),
+        (r"stages\.\d\.[1357]\.conv", r"(?:.*\.)?\d*[13579]\.conv"),
+        (r"stages\.\d\.[0246]\.conv", r"(?:.*\.)?\d*[02468]\.conv"),
+        (r"stages\.\d\.[1-9]\.conv", r"(?:.*\.)?[1-9]\d*\.conv"),
+        (r"stages\.\d\.0\.conv", r"(?:.*\.)?\d+\.0\.conv"),
+    ],
+)
+def test_no_block_is_named_where_its_stage_or_a_rule_tells_it(wanted, expected):
+    """One stage, every second block, all but the first, the first: each fits a deeper model."""
+    paths = [f"stages.{stage}.{block}.conv" for stage in range(4) for block in range(5 + stage)]
+    assert name_targets([path for path in paths if re.fullmatch(wanted, path)], paths) == expected
+
+
 def test_a_short_suffix_with_an_index_is_still_a_suffix():
     """`mlp.0` names no block, so it fits a deeper model."""
     paths = blocks("mlp.0", "mlp.1", "mlp.3", "attn")

@@ -293,6 +293,7 @@ def test_no_build_with_every_slot_is_an_error():
         ("ext_pw_out_channel", "width"),
         ("max_position_embeddings", "kept"),
         ("encoder_layers", "depth"),
+        ("x_layers", "depth"),
         ("num_kv_shared_layers", "last"),
         ("tie_word_embeddings", ""),
     ],
