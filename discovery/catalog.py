@@ -44,7 +44,7 @@ HOW = How()
 
 
 class Compact(NamedTuple):
-    """The compact form of a catalog, and what it starts from.
+    """The compact form of a catalog, and the one it starts from.
 
     Attributes:
         header: The versions it is made from.

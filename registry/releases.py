@@ -1,7 +1,7 @@
-"""What a release of a library changed: the page about it, in plain words, from the catalogs before and after."""
+"""The page about a release of a library: its changes in plain words, from the catalogs before and after."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -156,11 +156,11 @@ def _describe_failure(entry: CatalogEntry, reason: str | None) -> str:
 
 
 def _describe_change(old: CatalogEntry, new: CatalogEntry) -> Iterator[str]:
-    """Yield an architecture with its renames, and the layers that are new or gone."""
+    """Yield an architecture with its renames, and the other layers that are new or gone."""
     renames = find_renames(old.slots, new.slots)
-    moved = [{path for rename in renames for path in (rename.old, rename.new)}]
+    renamed = {path for rename in renames for path in (rename.old, rename.new)}
     before, after = ({slot.pattern for slot in entry.slots} for entry in (old, new))
-    gone, fresh = (_outside(paths, moved[0]) for paths in (before - after, after - before))
+    gone, fresh = (_outside(paths, renamed) for paths in (before - after, after - before))
     targets = [_describe_targets(entry) for entry in (old, new)]
     yield f"- `{new.architecture.name}`" + (
         f": targets {targets[0]}, now {targets[1]}" if targets[0] != targets[1] else ""
@@ -170,10 +170,9 @@ def _describe_change(old: CatalogEntry, new: CatalogEntry) -> Iterator[str]:
     yield from (f"  - new: `{path}`" for path in fresh)
 
 
-def _outside(paths: Iterable[str], starts: Iterable[str]) -> list[str]:
+def _outside(paths: Iterable[str], starts: Collection[str]) -> list[str]:
     """Return the paths below none of the starts."""
-    known = [*starts]
-    return sorted(path for path in paths if not any(path == start or path.startswith(f"{start}.") for start in known))
+    return sorted(path for path in paths if not any(path == start or path.startswith(f"{start}.") for start in starts))
 
 
 def _describe_targets(entry: CatalogEntry) -> str:
