@@ -107,7 +107,7 @@ class Recorder(TorchFunctionMode):
         with torch._C.DisableTorchFunction():  # reading a tensor's attributes is no operation
             read = [self._value(tensor) for tensor in _tensors((args, kwargs) if kwargs else args)]
             is_kept = name in WITH_ARGUMENTS
-            arguments: dict[str, Any] = {"is_cut": name in CUTS or not torch.is_grad_enabled()}
+            arguments: dict[str, Any] = {"is_cut": name in CUTS or _is_without_gradient()}
             if is_kept:
                 arguments |= {"args": self._with_refs(args), "kwargs": self._with_refs(kwargs), "func": func}
             key = self._memo.key(func, args, kwargs) if name in PURE else None
@@ -226,6 +226,18 @@ def _tensors(item: Any, *, within_objects: bool = False) -> list[Tensor]:
         return [value for value in getattr(item, "__dict__", {}).values() if isinstance(value, Tensor)]
     parts = item.values() if isinstance(item, dict) else item if isinstance(item, tuple | list) else ()
     return [tensor for part in parts for tensor in _tensors(part, within_objects=within_objects)]
+
+
+def _is_without_gradient() -> bool:
+    """Return whether no gradient flows back: not so in a function that defines its own backward (Reformer's blocks)."""
+    frame = None if torch.is_grad_enabled() else inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        is_forward = code.co_name == "forward" and code.co_argcount > 0
+        if is_forward and isinstance(frame.f_locals.get(code.co_varnames[0]), torch.autograd.function.FunctionCtx):
+            return False
+        frame = frame.f_back
+    return not torch.is_grad_enabled()
 
 
 def _name_of(func: Any) -> str:

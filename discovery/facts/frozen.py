@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import nn
 
 from ...domain.layers import Layer
@@ -18,13 +19,16 @@ from .layers import Site
 
 
 def find_frozen(layers: Iterable[Layer], sites: Sequence[Site]) -> dict[str, str]:
-    """Return the reason for each layer that its owner, or a module further out, freezes while it is built."""
+    """Return the reason for each layer that its owner, or a module further out, freezes while it is built.
+
+    Whole numbers, such as the packed weight of a quantised linear, learn nothing; an adapter beside them does.
+    """
     modules = {site.path: site.module for site in sites}
     reasons: dict[str, str] = {}
     for layer in layers:
         path = layer.module_path
         own = [*modules[path].parameters(recurse=False)]
-        if not own or any(parameter.requires_grad for parameter in own):
+        if not any(map(torch.is_floating_point, own)) or any(parameter.requires_grad for parameter in own):
             continue
         owner = next((owner for owner, name in _list_owners(path, modules) if name in list_frozen(owner)), None)
         if owner is not None:

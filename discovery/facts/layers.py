@@ -78,12 +78,11 @@ def list_aliases(sites: Sequence[Site]) -> dict[str, str]:
     """Return the first path of each module that stands in a second place, by its path there."""
     first = {id(site.module): site.path for site in sites}
     children = (
-        (f"{site.path}.{name}" if site.path else name, child)
+        (f"{site.path}.{name}" if site.path else name, id(child))
         for site in sites
         for name, child in site.module._modules.items()
-        if child is not None
     )
-    return {path: first[id(child)] for path, child in children if first[id(child)] != path}
+    return {path: first[child] for path, child in children if first.get(child, path) != path}
 
 
 def repeats_blocks(module: nn.Module) -> bool:

@@ -113,9 +113,9 @@ def prove_any(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Proof
 
 def _prove_each(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Iterator[tuple[Proof, Deepen, bool]]:
     """Yield the proofs on builds until one leaves nothing open, or time is up, which the last value states."""
-    hopeless: set[str] = set()  # scales at which nothing ran: deeper builds will not run either
+    hopeless: set[str] = set()  # scales at which nothing ran: larger builds will not run either
     started = time.monotonic()
-    for build in islice((build for build in builds if build.scale not in hopeless), MOST_BUILDS):
+    for build in islice(_list_promising(builds, hopeless), MOST_BUILDS):
         proof = _prove_once(build, mergeable)
         is_open = proof.count_open(mergeable) > 0
         is_late = is_open and time.monotonic() > started + PATIENCE
@@ -124,6 +124,20 @@ def _prove_each(builds: Iterable[SmallBuild], mergeable: Collection[str]) -> Ite
             return
         if all(verdict.live is None for verdict in proof.verdicts.values()):
             hopeless.add(build.scale)
+
+
+def _list_promising(builds: Iterable[SmallBuild], hopeless: Collection[str]) -> Iterator[SmallBuild]:
+    """Yield builds of scales that are not hopeless; of the first one that is, also the next depths.
+
+    An odd number of blocks may be what does not run, where the second half of them reads what the first half wrote.
+    """
+    is_deepened = False
+    for build in builds:
+        if build.scale not in hopeless:
+            yield build
+            if hopeless and not is_deepened:
+                is_deepened = True
+                yield from build.deepen()
 
 
 def _list_divided(builds: Iterable[Mapping[str, Verdict]]) -> set[str]:

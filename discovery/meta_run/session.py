@@ -207,10 +207,18 @@ class Session:
         for plan in (replace(success.plan, batch=1), success.plan):
             planned = replace(success, plan=plan)
             failure = None if self.is_over else self.attempt(planned.call(as_real), None, "cpu")
-            if failure is not None and "same dtype" in failure.text:  # on meta a time may be an integer everywhere
-                failure = self.attempt(planned.call(as_floats), None, "cpu")
-            if failure is None:
+            if failure is None or ("same dtype" in failure.text and self._compute_with_floats(planned)):
                 return
+
+    def _compute_with_floats(self, planned: Planned) -> bool:
+        """Run on the CPU with floats in place of the indices of samples: on meta a time may be an integer.
+
+        All of them are tried, then one after the other, because others may be the rows of an embedding.
+        """
+        call, floats = planned.call(as_real), planned.call(as_floats).named
+        changed = [name for name in floats if _dtype(floats[name]) != _dtype(call.named[name])]
+        choices = [floats, *({**call.named, name: floats[name]} for name in changed if len(changed) > 1)]
+        return any(self.attempt(replace(call, named=named), None, "cpu") is None for named in choices)
 
     def run_examples(self, model: nn.Module, example_inputs: Any) -> bool:
         """Run a model with a user's inputs, on meta, else on its own device; return whether that finished."""
@@ -296,6 +304,10 @@ class Session:
             if type(other) is type(module):
                 stand_in(other)
         return True
+
+
+def _dtype(value: Any) -> torch.dtype | None:
+    return value.dtype if isinstance(value, Tensor) else None
 
 
 def _text(error: BaseException) -> str:

@@ -157,7 +157,7 @@ def test_a_fixed_convolution_is_no_target():
     """Its owner freezes it while it is built; the last one is the head."""
     found = scan(Constant(), torch.zeros(1, 3, 4, 4))
     proposal = found.propose("LORA", "all-linear")
-    assert proposal.target_modules == ("first",)
+    assert proposal.spec.target_modules == ("first",)  # the last one is the head
     assert any("Constant freezes it" in reason for reason in proposal.reasons)
 
 

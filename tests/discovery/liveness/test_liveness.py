@@ -212,6 +212,29 @@ def test_the_best_of_several_builds_counts():
     assert proof.verdicts["called"].live is True
 
 
+def test_of_a_build_on_which_nothing_runs_the_next_depth_is_tried():
+    """Long skips want an even number of blocks: of three, the third takes what none of the first wrote."""
+
+    class Skips(nn.Module):
+        def __init__(self, depth):
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(depth))
+
+        def forward(self, x):
+            skips, half = [], len(self.blocks) // 2
+            for number, block in enumerate(self.blocks):
+                x = block(x + skips.pop() if number > half else x)
+                skips += [x] if number < half - 1 else []
+            return x
+
+    deeper = SmallBuild(Skips(4), "of four", None, "1/8")
+    three = SmallBuild(Skips(3), "of three", None, "1/8", lambda: [deeper])
+    builds = [three, SmallBuild(Skips(41), "of 41", None, "1")]
+    proof = prove_any(iter(builds), {"blocks.*"})
+    assert proof.says.startswith("of four: forward")
+    assert all(verdict.live for verdict in proof.verdicts.values())
+
+
 class TwoStreams(nn.Module):
     """Blocks with two streams, of which the model returns the first: nothing reads the second of the last block."""
 

@@ -6,6 +6,7 @@ from torch import nn
 from torchvision.models.video import mvit_v1_b
 
 from loradar.discovery import scan
+from loradar.discovery.meta_run.running import compute_model
 
 
 class Denoiser(nn.Module):
@@ -32,6 +33,20 @@ class Labelled(Denoiser):
     def forward(self, x, label):
         """Predict the noise of a class."""
         return self.out(self.stem(x) + self.clock(label)[:, :, None, None])
+
+
+class Conditioned(Denoiser):
+    """Of two numbers for each sample one is a time, taken in the precision it has, and one is looked up."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.style = nn.Embedding(1, 8)
+
+    def forward(self, x, t, style):
+        """Predict the noise of a style."""
+        condition = self.clock(t.float()[:, None].to(t.dtype)) + self.style(style)
+        return self.out(self.stem(x) + condition[:, :, None, None])
 
 
 class Conformer(nn.Module):
@@ -95,3 +110,11 @@ def test_a_film_of_a_fixed_number_of_frames_is_found():
         model = mvit_v1_b(num_classes=3)
     found = scan(model, method="dataflow")
     assert found.propose("LORA", "default").matched == 16
+
+
+def test_of_two_numbers_for_each_sample_the_time_alone_becomes_a_float():
+    """On meta both run as integers; with real numbers an embedding takes no float, and a linear no integer."""
+    computed = []
+    runs = compute_model(Conditioned(), lambda forward: computed.append(forward()))
+    assert runs[-1].error is None
+    assert computed[-1].isfinite().all()
