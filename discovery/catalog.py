@@ -67,12 +67,13 @@ class Compact(NamedTuple):
     def list_known(self, names: Collection[str]) -> dict[str, CatalogEntry]:
         """Return the entries of the base that may hold for the version of the header, as such, by name.
 
-        Without a digest, an entry is only known to hold for the version it was made for.
+        Without a digest, an entry is only known to hold for the version it was made for, and only if it is proved:
+        one that ran out of time is tried again.
         """
         return {
             entry.architecture.name: as_of(entry, self.header.library_version)
             for entry in (self.base.entries if self.base else ())
-            if entry.architecture.name in names and (entry.digest or self.is_renewal)
+            if entry.architecture.name in names and (entry.digest or (self.is_renewal and _is_proved(entry)))
         }
 
     def is_settled(self, entry: CatalogEntry) -> bool:
@@ -145,6 +146,11 @@ def _write(out: Path, journal: "Journal", compact: Compact | None) -> None:
     new.replace(out)
     if compact:
         journal.path.unlink()
+
+
+def _is_proved(entry: CatalogEntry) -> bool:
+    """Return whether nothing of an entry is left to prove."""
+    return all(check.status != "unproven" for check in entry.checks)
 
 
 class Unchanged(NamedTuple):

@@ -119,8 +119,8 @@ def _scan_module(
     layers = _merge_roles(static, layers, traced) if traced else layers
     adaptable = {pattern_of(layer.path) for layer in layers if is_adaptable(layer)}
     proof = prove_any(builds(layers), adaptable) if builds else None
-    if recall:
-        proof = proof or recall_proof(recall, model, architecture, layers)
+    proof = proof or (recall_proof(recall, model, architecture, layers) if recall else None)
+    is_cut_short = is_cut_short or (proof is not None and proof.is_cut_short)
     layers = apply_proof(layers, proof) if proof else layers
     layers = mark_unlearning(layers, find_frozen(layers, static.sites), traced)
     untraced = list_untraced(layers)
@@ -140,7 +140,7 @@ def _scan_module(
         digest=digest_build(static.classes, layers, whole.operations) if whole and not is_cut_short else None,
         untraced=untraced,
         proof=proof.says if proof else None,
-        is_cut_short=is_cut_short or (proof is not None and proof.is_cut_short),
+        is_cut_short=is_cut_short,
         prompt_facts=read_prompt_facts(facts.configuration, layers),
         parts=list_parts(model, facts),
     )

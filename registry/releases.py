@@ -137,7 +137,8 @@ def explain_unproven(entry: CatalogEntry) -> str | None:
     if not open_checks:
         return None
     findings = dict.fromkeys(finding for check in open_checks for finding in check.findings)
-    return entry.proof or "; ".join(findings) or "no proof was tried"
+    of_layers = dict.fromkeys(slot.proof for slot in entry.slots if slot.live is None and slot.proof)
+    return "; ".join((*findings, *of_layers)) or entry.proof or "no proof was tried"
 
 
 def _works(check: Verification) -> bool:

@@ -93,8 +93,8 @@ class Scan:
     """Every module path of the model, which target specs are matched against; not part of the JSON form."""
     digest: str | None = field(default=None, repr=False, metadata={"exclude": True})
     """Digest of all that was found before a proof: modules, weights, roles, and the operations of the forward. A scan
-    of another build with this digest has the same result. Null unless the whole model was traced; not part of the JSON
-    form."""
+    of another build with this digest has the same result. Null unless the whole model was traced in time; not part of
+    the JSON form."""
     variants: tuple[Variant, ...] = field(default=(), repr=False, metadata={"exclude": True})
     """Other builds, if it was scanned to verify entries for every checkpoint of its type; not part of the JSON form."""
 

@@ -44,7 +44,7 @@ class FakeLibrary:
             message = "It does not build."
             raise ScanFailed(message)
         digest, query = RELEASES[self.version][name]
-        layers = [replace(x, path=x.path.replace("q_proj", query)) for x in block_layers()]
+        layers = [replace(x, path=x.path.replace("q_proj", query), live=True) for x in block_layers()]
         slot = Slot("language", "attention.query", "linear", f"model.layers.*.self_attn.{query}", 2)
         found = make_scan(name, layers=layers, proposals=(proposal(query),), library_version=self.version)
         return replace(found, digest=digest, slots=(slot,), proof="tried" if proved else None)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from anonymise import anonymise
 from records_zoo import block_layers
+from torch import nn
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -162,3 +163,26 @@ def test_a_model_without_blocks_is_digested_whole():
     assert structure(flat) is not None
     assert fingerprint(flat) == fingerprint(BLOCKS)
     assert structure([replace(layer, role="head") for layer in flat]) is None
+
+
+class Order(nn.Module):
+    """A block of two layers, whose forward adds or multiplies, with positions in between."""
+
+    def __init__(self, *, multiplies=False, counts_down=False):
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 8), nn.Linear(8, 4)
+        self._multiplies, self._counts_down = multiplies, counts_down
+
+    def forward(self, hidden):
+        """Run both layers."""
+        positions = torch.arange(hidden.shape[-1])
+        positions = positions.flip(0) + 1 - 1 if self._counts_down else positions
+        found = self.down(torch.relu(self.up(hidden)))
+        return (found * hidden if self._multiplies else found + hidden) + positions
+
+
+def test_the_digest_is_of_what_runs():
+    """Another operation on features changes it; another way to count positions does not."""
+    digests = [scan(Order(**how), torch.ones(2, 4)).digest for how in ({}, {"counts_down": True}, {"multiplies": True})]
+    assert digests[0]
+    assert digests[0] == digests[1] != digests[2]
