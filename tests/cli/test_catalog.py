@@ -28,6 +28,7 @@ class FakeLibrary:
         self.version = OLD
         self.proved = []
         self.interrupt_at = None
+        self.late = frozenset()
 
     def names(self, _library):
         """Return the types of the version, one of which does not build."""
@@ -44,10 +45,19 @@ class FakeLibrary:
             message = "It does not build."
             raise ScanFailed(message)
         digest, query = RELEASES[self.version][name]
-        layers = [replace(x, path=x.path.replace("q_proj", query), live=True) for x in block_layers()]
+        layers = [
+            replace(x, path=x.path.replace("q_proj", query), live=name not in self.late or None) for x in block_layers()
+        ]
         slot = Slot("language", "attention.query", "linear", f"model.layers.*.self_attn.{query}", 2)
         found = make_scan(name, layers=layers, proposals=(proposal(query),), library_version=self.version)
-        return replace(found, digest=digest, slots=(slot,), proof="tried" if proved else None)
+        is_late = proved and name in self.late
+        return replace(
+            found,
+            digest=None if is_late else digest,
+            is_cut_short=is_late,
+            slots=(slot,),
+            proof="tried" if proved else None,
+        )
 
 
 class Inline:
@@ -195,6 +205,18 @@ def test_a_missing_digest_is_added_without_a_proof(library, catalog):
     library.proved.clear()
     update()
     assert (library.proved, catalog.read_text("utf-8")) == ([], whole)
+
+
+def test_what_ran_out_of_time_is_tried_again(library, catalog):
+    """The same version is enough, and its proof is kept from then on."""
+    library.late = frozenset({"fake_same"})
+    update()
+    library.late = frozenset()
+    library.proved.clear()
+    update()
+    assert library.proved == ["fake_same"]
+    entries = {entry.architecture.name: entry for entry in read_catalog(catalog).entries}
+    assert {check.status for check in entries["fake_same"].checks} == {"live"}
 
 
 def test_force_scans_everything(updated):
