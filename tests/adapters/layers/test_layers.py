@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from loradar.adapters import LoraConfig, inject
 from loradar.adapters.injection.apply import LORA_LAYERS
 from loradar.adapters.layers.lora import LoraLayer
 from loradar.adapters.layers.wrappers import PlannedAdapter, Steering, adapter_dtype
@@ -214,3 +215,10 @@ def test_what_a_linear_returns_beside_is_passed_on() -> None:
     torch.testing.assert_close(adapted[0], base[0] + x @ adapter.get_delta_weight(NAME).T)
     adapter.merge([NAME])
     torch.testing.assert_close(adapter(x)[0], adapted[0])
+
+
+def test_an_adapted_linear_runs_on_meta():
+    """Shapes alone are computed there, as by the layer without an adapter."""
+    model = nn.Sequential(nn.Linear(3, 4, device="meta"))
+    inject(model, LoraConfig(target_modules=("0",), r=2))
+    assert model(torch.empty(5, 3, device="meta")).shape == (5, 4)
