@@ -1,6 +1,7 @@
 """The catalog as a whole: where its proposals go, and where they must never go."""
 
 import re
+from collections import Counter
 from itertools import product
 
 import pytest
@@ -75,6 +76,66 @@ def test_no_proposal_reaches_what_gets_no_gradient(catalog):
         if slot.kind != "norm" and (slot.live is False or slot.bypassed or slot.kernel)
         if not any(other.live and other.pattern == slot.pattern for other in entry.slots)  # then it goes by numbers
     ]
+    assert not strays
+
+
+ONE_BLOCK = {
+    "transition|fuse_layers": "hrnet crosses its scales one by one",
+    r"downsample\.conv|total|\.layer\.|^features": "a short sequence of layers, each in a place of its own",
+    r"^blocks\.\*\.proj|shortcut": "a projection where the width changes, and no module elsewhere",
+    r"conv_(pw|pwl|dw|exp)$|conv2_kxk|^blocks\.\*\.\*\.conv$": "a convolution, mixed, grouped or wide in other blocks",
+    r"output_hypernetworks_mlps|bridge|neck": "one network for each mask or scale, some of which are not read",
+    r"^backbone\.encoder\.layer": "vitpose's configuration names the layer that it returns",
+}
+"""Layers whose blocks are named one by one, and why: their architecture does so itself."""
+ANY_ODD, ANY_EVEN = "1001", "1002"
+
+
+def list_starts(slot):
+    """Return the patterns of the parts that an index of a slot's pattern names, by its place; a layer is no part."""
+    names = slot.pattern.split(".")
+    return {place: ".".join(names[: place + 1]) for place, name in enumerate(names[:-1]) if name == "*"}
+
+
+def list_blocks(slots):
+    """Return the patterns of blocks of several layers, without stages, which hold blocks themselves."""
+    known = [slot for slot in slots if slot.kind != "norm" and not slot.role.startswith("expert.")]
+    slot_of = {slot.pattern: slot for slot in known}
+    inside = Counter(start for slot in slot_of.values() for start in list_starts(slot).values())
+    several = [start for start, count in inside.items() if count > 1]
+    return {start for start in several if not any(other.startswith(f"{start}.") for other in several)}
+
+
+def named_blocks(scan, spec):
+    """Yield the patterns of slots of which a spec matches a block, not the first, by its own index."""
+    modules, excluded = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.exclude_modules or ())
+    indices = sorted({*re.findall(r"\d+", f"{spec.target_modules} {spec.exclude_modules}"), ANY_ODD, ANY_EVEN}, key=int)
+
+    def is_hit(names):
+        path = ".".join(names)
+        return modules.find(path) is not None and excluded.find(path) is None
+
+    blocks = list_blocks(scan.slots) if len(indices) > 2 else ()
+    for slot in scan.slots:
+        for place in (place for place, start in list_starts(slot).items() if start in blocks):
+            for path in paths_of(slot.pattern, indices):
+                names = path.split(".")
+                alike = [*names]
+                alike[place] = ANY_ODD if int(names[place]) % 2 else ANY_EVEN
+                if names[place] != "0" and is_hit(names) != is_hit(alike):
+                    yield slot.pattern
+                    break
+
+
+def test_no_block_is_named_by_its_index(catalog):
+    """A spec holds for every depth: 0 indices of blocks, but where the architecture itself names one."""
+    strays = {
+        f"{entry.architecture.reference}: {pattern}"
+        for entry, proposal in each_proposal(catalog)
+        if proposal.peft_type == "LORA" and proposal.preset in ("default", "all-linear")
+        for pattern in named_blocks(entry, proposal.spec)
+        if not any(re.search(known, pattern) for known in ONE_BLOCK)
+    }
     assert not strays
 
 

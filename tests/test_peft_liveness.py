@@ -1,24 +1,32 @@
 """What the catalog calls live, tried with the installed peft instead of our own probes.
 
-A sample of every library, by default; ``LORADAR_EVERY=1`` tries every architecture of the catalog.
+A sample of every library, by default; ``LORADAR_EVERY=1`` tries every architecture of the catalog, at other depths too.
 """
 
 import os
 from collections import defaultdict
+from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 
 import peft
 import pytest
 import torch
 
+from loradar import adapters
 from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import list_layers, sources
 from loradar.discovery.liveness.experiment import quiet
 from loradar.discovery.meta_run.running import compute_model
 from loradar.discovery.meta_run.tensor_values import list_outputs
-from loradar.discovery.small_builds import small_builds
+from loradar.discovery.proposals import is_adaptable
+from loradar.discovery.small_builds import SmallBuild, small_builds
+from loradar.discovery.small_builds.builds import LIMITS, find_input_size
+from loradar.discovery.small_builds.shrink import Shrink
+from loradar.discovery.sources import find_recipe
 from loradar.domain.patterns import pattern_of
-from loradar.domain.targets import resolve_blocks
+from loradar.domain.targets import TargetSpec, find_hits, resolve_blocks
+from loradar.errors import ScanFailed
 from loradar.references import Reference
 
 STEPS = {"transformers": 53, "timm": 137, "diffusers": 40}
@@ -125,3 +133,103 @@ def test_peft_s_adapters_learn_where_the_catalog_says_live(entry):
     if all(dead is None for dead in found.values()):
         pytest.skip(f"peft refuses every proposal for {reference}")
     assert not {preset: dead for preset, dead in found.items() if dead}
+
+
+# --- at other depths --------------------------------------------------------------------------------------------------
+
+DEPTHS = (2, 3, 5)
+PRESETS = ("default", "all-linear")
+MODULES = ("target_modules", "exclude_modules")
+RELATED = [
+    "transformers:lilt",
+    "transformers:maskformer",
+    "transformers:jamba",
+    "transformers:kimi_linear",
+    "timm:vit_relpos_medium_patch16_cls_224",
+    "timm:vit_tiny_patch16_224",
+    "diffusers:SD3Transformer2DModel",
+    "diffusers:MochiTransformer3DModel",
+]
+"""The last block of a stack, the first one, every n-th layer, layers of two kinds, and stacks of equal blocks."""
+
+
+def tried_deep():
+    """Yield the entries tried at other depths: a few, or those that ``LORADAR_EVERY`` keeps."""
+    for catalog in map(read_catalog, list_catalogs()):
+        entries = catalog.entries[:: EVERY or 1]
+        yield from (e for e in entries if (EVERY or e.architecture.reference in RELATED) and live_proposals(e))
+
+
+def of_depth(reference, depth):
+    """Yield builds with this many blocks, or one of each kind, the smallest first; none if the depth is fixed."""
+    recipe = find_recipe(reference)
+    for most, is_terse in LIMITS:
+        shrink = Shrink(most, depth, is_terse)
+        flat = Shrink(most, None, is_terse)
+        if shrink.list_changes(recipe.settings) != flat.list_changes(recipe.settings):
+            with suppress(ScanFailed):
+                yield SmallBuild(model := recipe.build_filled(shrink), "", find_input_size(model))
+
+
+def list_paths(names):
+    """Return the paths of the layers that factors belong to."""
+    return {name.split(".lora_")[0].replace(".base_layer", "") for name in names}
+
+
+def learn(build, inject):
+    """Return the layers with an adapter and those of them that learn; ``None`` if no forward runs."""
+    model = inject(build)
+    if build.input_size:
+        model.__dict__["pretrained_cfg"] = {"input_size": build.input_size}
+    torch.manual_seed(0)
+    watcher = Watcher(model)
+    quiet(model)
+    compute_model(model, watcher)
+    return (list_paths(watcher.factors), list_paths(watcher.live)) if watcher.live else None
+
+
+def ours(build, spec):
+    """Return the build with our own adapters."""
+    spec = resolve_blocks(spec, [layer.path for layer in list_layers(build.model)])
+    adapters.inject(build.model, adapters.LoraConfig(**{name: spec.stored[name] for name in MODULES}))
+    return build.model
+
+
+def wrong_at(build, specs):
+    """Return the dead and the lost layers of each spec in a build with peft's adapters; ``None`` if none runs or fits.
+
+    A layer is lost if it learns and a spec that matches others like it does not match it.
+    """
+    layers = list_layers(build.model)
+    hits = {preset: {layer.path for layer in find_hits(spec, layers)} for preset, spec in specs.items()}
+    like = {preset: {pattern_of(path) for path in paths} for preset, paths in hits.items()}
+    every = {x.path for x in layers if is_adaptable(x) and any(pattern_of(x.path) in each for each in like.values())}
+    paths = tuple(sorted(every.union(*hits.values())))
+    try:
+        seen = learn(build, lambda build: injected(build, TargetSpec(target_modules=paths)))
+    except REFUSALS:
+        return None
+    if seen is None:
+        return None
+    tried, live = seen
+    return {
+        preset: sorted((found & tried) - live) + sorted(x for x in live - found if pattern_of(x) in like[preset])
+        for preset, found in hits.items()
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("entry", [*tried_deep()], ids=lambda entry: entry.architecture.reference)
+def test_no_adapter_is_dead_and_no_live_layer_lost_at_another_depth(entry, depth):
+    """With peft's adapters and with ours: whatever the number of blocks, a spec matches the layers that learn."""
+    reference = Reference.parse(entry.architecture.reference)
+    specs = {p.preset: replace(p.spec, target_parameters=None) for p in live_proposals(entry) if p.preset in PRESETS}
+    tried = ((number, wrong_at(build, specs)) for number, build in enumerate(of_depth(reference, depth)))
+    number, wrong = next(((number, wrong) for number, wrong in tried if wrong is not None), (None, None))
+    if wrong is None:
+        pytest.skip(f"no build of {reference} with {depth} blocks runs with peft's adapters")
+    assert not {preset: paths for preset, paths in wrong.items() if paths}
+    build = next(islice(of_depth(reference, depth), number, None))
+    adapted, live = learn(build, lambda build: ours(build, [*specs.values()][-1]))
+    assert adapted == live
