@@ -284,8 +284,8 @@ def get_peft_model(
     Args:
         model: Any module, live or on the meta device.
         config: Method, strength and, if it names any, the targets; ``LoraConfig()`` when ``None``.
-        preset: ``default``, ``attention``, ``mlp``, ``all-linear`` or ``experts``, of which IA3 has the first alone;
-            not used if ``config`` has targets.
+        preset: ``default``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``, of which IA3 has
+            the first alone; not used if ``config`` has targets.
         adapter_name: Key of the adapter in the state dict.
         example_inputs: Inputs of its forward, as in ``scan``: a scan with them decides. Without, a scan makes its own.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..domain.vocabulary import PRESETS
 from ..references import Reference, parse_parts
 from ..schema import to_json
 from .backend import read
@@ -18,7 +19,7 @@ def lookup(
     reference: ReferenceText,
     *,
     peft_type: Annotated[str, typer.Option(help="PEFT method: LORA, IA3, ...")] = "LORA",
-    preset: Annotated[str, typer.Option(help="default, attention, mlp, all-linear or experts.")] = "default",
+    preset: Annotated[str, typer.Option(help="One of " + ", ".join(PRESETS) + ".")] = "default",
     library_version: Annotated[
         str | None, typer.Option(help="Version of the library; the newest one seen if not given.")
     ] = None,

@@ -122,7 +122,7 @@ def describe_focus(candidates: Sequence[Layer], layers: Iterable[Layer], focus: 
     adapted = [tower for tower in TOWER_ORDER if tower in chosen]
     others = sorted({layer.tower for layer in layers} - chosen)
     left = f"; left alone: {', '.join(others)}" if others else ""
-    reasons = [f"left alone: {prefix}, which is trained apart from the model" for prefix in focus.apart]
+    reasons = describe_apart(focus)
     if len(adapted) > 1:
         listed = f"{', '.join(adapted[:-1])} and {adapted[-1]}"
         return [f"the {listed} towers are adapted, because each leads to an output{left}", *reasons]
@@ -130,3 +130,8 @@ def describe_focus(candidates: Sequence[Layer], layers: Iterable[Layer], focus: 
         why = f", because {focus.why_text}" if focus.why_text and adapted == ["language"] else ""
         return [f"only the {adapted[0]} tower is adapted{why}{left}", *reasons]
     return reasons
+
+
+def describe_apart(focus: Focus) -> list[str]:
+    """Return a reason for each part that is left alone because it is trained apart from the model."""
+    return [f"left alone: {prefix}, which is trained apart from the model" for prefix in focus.apart]

@@ -12,8 +12,9 @@ from ..domain.patterns import pattern_of
 from ..domain.scans import Proposal
 from ..domain.selection import Choice, count_fixed, count_gains, count_per_rank, include_siblings, make_spec
 from ..domain.targets import Formula
-from ..domain.vocabulary import CONV_KINDS, RANK, Preset, Role, count_layers, describe_slot
-from .focus import EVERY_TOWER, Focus, choose_in_each_tower, choose_in_focus, describe_focus
+from ..domain.vocabulary import CONV_KINDS, EVERYTHING, RANK, Preset, Role, count_layers, describe_slot
+from .facts.towers import is_below
+from .focus import EVERY_TOWER, Focus, choose_in_each_tower, choose_in_focus, describe_apart, describe_focus
 from .saved_modules import Saved
 
 ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter", "multihead_attention")
@@ -27,9 +28,12 @@ MIXER: frozenset[Role] = frozenset({"mixer.input", "mixer.output"})
 MLP: frozenset[Role] = frozenset({"mlp.gate", "mlp.up", "mlp.gate_up", "mlp.down"})
 EXPERT: frozenset[Role] = frozenset({"expert.gate", "expert.up", "expert.gate_up", "expert.down"})
 FEED_FORWARD: frozenset[Role] = frozenset({"mlp.down", "expert.down"})
-EMBEDDING: frozenset[Role] = frozenset({"embedding.token", "embedding.position", "embedding.patch"})
-NEVER: frozenset[Role] = EMBEDDING | {"moe.router", "head", "norm", "projector", "mixer.state", "conv.depthwise"}
+NEVER: frozenset[Role] = frozenset(
+    {"embedding.token", "embedding.position", "moe.router", "head", "norm", "mixer.state", "conv.depthwise"}
+)
 """Roles without adapters."""
+ADDED: frozenset[Role] = frozenset({"embedding.patch", "embedding.condition", "modulation", "projector"})
+"""Roles with adapters in the preset ``everything`` alone: what serves the blocks, or leads a condition into them."""
 PROJECTIONS: frozenset[Role] = KEY_VALUE | {"attention.query", "attention.latent", "mixer.input", "mixer.state"}
 """Roles beside which a norm works inside a mixer: on queries, keys or a state, not between the layers of the block."""
 CONVOLUTIONS: frozenset[Role] = frozenset({"conv.pointwise", "conv.spatial"})
@@ -65,16 +69,22 @@ class Subject:
     focus: Focus = EVERY_TOWER
     left_out: tuple[str, ...] = ()
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Reasons that every proposal has."""
+        return (*self.left_out, *self.saved.reasons)
+
 
 def propose_all(subject: Subject) -> tuple[Proposal, ...]:
     """Return the proposals of every family and preset that matches a layer."""
     candidates = choose_candidates(subject.layers, subject.focus)
     if not candidates:
         return ()
-    left_out = [*describe_left_out(candidates, subject.layers, subject.focus), *subject.left_out]
+    in_focus = describe_left_out(candidates, subject.layers, subject.focus)
     blocks = Blocks(subject.layers)
     proposals: list[Proposal] = []
     for choice in _list_choices(candidates, subject):
+        left_out = describe_rest(subject) if choice.preset == EVERYTHING else in_focus
         gains = count_gains(choice.layers, subject.parameter_paths)
         fixed = count_fixed(choice, subject.norm_sizes, gains) + subject.saved_parameters
         stacks = describe_expert_stacks(choice.layers, subject.parameter_paths)
@@ -86,7 +96,7 @@ def propose_all(subject: Subject) -> tuple[Proposal, ...]:
             **spec.values,
             matched=len(choice.layers),
             formula=Formula(count_per_rank(choice, gains), fixed),
-            reasons=(*describe_slots(choice), choice.why, *stacks, *apart, *left_out, *subject.saved.reasons),
+            reasons=(*describe_slots(choice), choice.why, *stacks, *apart, *left_out, *subject.reasons),
             coverage=blocks.cover(choice.layers),
             reached=blocks.share(choice.layers),
         )
@@ -99,14 +109,15 @@ def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Cho
     # PEFT leaves a layer to modules_to_save if its path has the name of a saved module, anywhere.
     unsaved = [x for x in subject.layers if not any(f".{name}." in f".{x.path}." for name in subject.saved.names)]
     families: list[Callable[[Sequence[Layer]], Choice]] = [
-        *(partial(choose_lora, preset=preset) for preset in get_family("LORA").presets),
+        *(partial(choose_lora, preset=preset) for preset in get_family("LORA").presets if preset != EVERYTHING),
         choose_ia3,
         partial(choose_ln_tuning, layers=unsaved),
         choose_osf,
         choose_beft,
     ]
     has_head = any(layer.role == "head" for layer in subject.layers)
-    for found in (choose_in_each_tower(candidates, choose) for choose in families):
+    everything = choose_everything(unsaved, subject.focus)
+    for found in (*(choose_in_each_tower(candidates, choose) for choose in families), everything):
         is_whole = found.family == "LORA" and found.preset in WHOLE
         choice = include_siblings(found, candidates, subject.layers) if is_whole else found
         if choice.layers:
@@ -121,14 +132,21 @@ def choose_candidates(layers: Sequence[Layer], focus: Focus) -> tuple[Layer, ...
     return without_parts(choose_in_focus([layer for layer in layers if is_adaptable(layer)], layers, focus))
 
 
-def is_adaptable(layer: Layer) -> bool:
+def choose_everything(layers: Sequence[Layer], focus: Focus) -> Choice:
+    """Return every layer that takes an adapter, in every tower, in the blocks and outside."""
+    free = [x for x in layers if not any(is_below(x.path, prefix) for prefix in focus.apart)]
+    every = without_parts([layer for layer in free if is_adaptable(layer, NEVER)])
+    return Choice("LORA", every, "every layer that takes an adapter, of all towers, also outside blocks", EVERYTHING)
+
+
+def is_adaptable(layer: Layer, never: frozenset[Role] = NEVER | ADDED) -> bool:
     """Return whether an adapter may be put on a layer.
 
     It must be a part of the model, of a kind an adapter can imitate, in a role that is adapted, not known to be dead,
     called on every path of the code, and its groups must divide the rank.
     """
     fits = layer.path and layer.kind in ADAPTABLE_KINDS and layer.misfit is None and RANK % layer.groups == 0
-    return bool(fits) and layer.role not in NEVER and is_reached(layer)
+    return bool(fits) and layer.role not in never and is_reached(layer)
 
 
 def is_reached(layer: Layer) -> bool:
@@ -323,24 +341,34 @@ def describe_expert_stacks(layers: Sequence[Layer], parameter_paths: Collection[
 
 def describe_left_out(candidates: Sequence[Layer], layers: Sequence[Layer], focus: Focus) -> list[str]:
     """Return a reason for the towers adapted, and for each group of layers left out of them."""
-    towers = {layer.tower for layer in candidates}
     reasons = describe_focus(candidates, layers, focus)
     if any(layer.depth for layer in candidates):
         reasons.append("only layers in the repeated blocks are adapted")
-    whole = _start_of_parts(candidates)
-    own = [x for x in layers if x.tower in towers and not x.path.startswith(whole)]
-    groups = (*_count_never(layers), *_count_unreached(own), *_count_grouped(layers), *_count_misfits(own))
-    reasons += [f"left out: {group}" for group in groups]
+    towers = {layer.tower for layer in candidates}
+    return reasons + _describe_groups(layers, [layer for layer in layers if layer.tower in towers], NEVER | ADDED)
+
+
+def describe_rest(subject: Subject) -> list[str]:
+    """Return a reason for each group of layers that no preset adapts."""
+    return describe_apart(subject.focus) + _describe_groups(subject.layers, subject.layers, NEVER)
+
+
+def _describe_groups(layers: Sequence[Layer], own: Sequence[Layer], never: frozenset[Role]) -> list[str]:
+    """Return a reason for each group of layers left out: of all by role, of the towers adapted by what is no role."""
+    whole = _start_of_parts([layer for layer in own if is_adaptable(layer)])
+    apart = [layer for layer in own if not layer.path.startswith(whole)]
+    groups = (*_count_roles(layers, never), *_count_unreached(apart), *_count_grouped(layers), *_count_misfits(apart))
+    reasons = [f"left out: {group}" for group in groups]
     if whole:
         reasons.append("nn.MultiheadAttention is adapted as a whole: in_proj_weight and out_proj, by LoRA alone")
     return reasons
 
 
-def _count_never(layers: Sequence[Layer]) -> Iterator[str]:
-    """Yield the number of layers in each role without adapters; a router may be of a class of its own."""
-    never = [layer for layer in layers if layer.role in NEVER]
-    kept = (x.role for x in never if x.kind in ADAPTABLE_KINDS or (x.role == "moe.router" and x.kind == "other"))
-    yield from (count_layers(count, role) for role, count in sorted(Counter(kept).items()))
+def _count_roles(layers: Sequence[Layer], roles: frozenset[Role]) -> Iterator[str]:
+    """Yield the number of layers in each role that is left out; a router may be of a class of its own."""
+    kept = (x.role for x in layers if x.kind in ADAPTABLE_KINDS or (x.role == "moe.router" and x.kind == "other"))
+    for role, count in sorted(Counter(role for role in kept if role in roles).items()):
+        yield count_layers(count, role) + (f" (adapted by preset {EVERYTHING!r})" if role in ADDED else "")
 
 
 def _count_grouped(layers: Sequence[Layer]) -> Iterator[str]:

@@ -311,6 +311,119 @@ class ExpertList(nn.Module):
         return sum(expert(x) * (chosen == number) * weights for number, expert in enumerate(self.x))
 
 
+class Copies(nn.Module):
+    """A feed-forward network b, a behind the mean of three copies of a stream, which c makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.c = nn.Linear(WIDTH, 3 * WIDTH)
+        self.b, self.a = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x):
+        """Mix the copies; every position stays."""
+        return self.a(F.gelu(self.b(self.c(x).unflatten(-1, (3, WIDTH)).mean(-2))))
+
+
+class OneExpert(Experts):
+    """The same with a single expert, as some default configurations have."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(WIDTH, 1)
+        self.s.e, self.s.f = nn.Parameter(torch.zeros(1, WIDTH, 20)), nn.Parameter(torch.zeros(1, 10, WIDTH))
+
+    def forward(self, x):
+        """Send every position to the only expert."""
+        weights, chosen = self.a(x).softmax(-1).topk(1, -1)
+        return (self.s(x, chosen) * weights.unsqueeze(-1)).sum(-2) + self.g(x).sigmoid() * self.h(x)
+
+
+class EmptyExperts(nn.Module):
+    """A router of three layers a, b, c, of whose six outputs two stand for experts that compute nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(WIDTH, 8), nn.Linear(8, 8), nn.Linear(8, 6)
+        self.s = Stacks()
+
+    def forward(self, x):
+        """Send every position to its best expert, if that computes anything."""
+        weights, chosen = self.c(F.gelu(self.b(F.gelu(self.a(x))))).softmax(-1).topk(1, -1)
+        return (self.s(x, chosen.clamp(max=3)) * (weights * (chosen < 4)).unsqueeze(-1)).sum(-2)
+
+
+class MoreRows(nn.Module):
+    """Stacks of different numbers of matrices, e and f: more rows than experts that compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.e, self.f = nn.Parameter(torch.zeros(6, 20, WIDTH)), nn.Parameter(torch.zeros(4, WIDTH, 10))
+
+
+class Tables(nn.Module):
+    """Learned tokens and positions, which are no matrices of a network."""
+
+    def __init__(self):
+        super().__init__()
+        self.e, self.f = nn.Parameter(torch.zeros(1, 4, WIDTH)), nn.Parameter(torch.zeros(1, 9, WIDTH))
+
+
+class Conditioned(nn.Module):
+    """Blocks conditioned on a time: embedded by e and f, modulated by m; ``how`` makes the block."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.e, self.f, self.p = nn.Linear(8, WIDTH), nn.Linear(WIDTH, WIDTH), nn.Linear(5, WIDTH)
+        self.u = nn.ModuleList([how(), how()])
+
+    def forward(self, x, time):
+        """Embed both, run the blocks."""
+        time = self.f(F.silu(self.e(time)))
+        x = self.p(x)
+        for block in self.u:
+            x = block(x, time)
+        return x
+
+
+class Modulated(nn.Module):
+    """Adaptive layer norm (arXiv:2212.09748): m scales, shifts and gates a feed-forward network b, a."""
+
+    def __init__(self):
+        super().__init__()
+        self.m, self.n = nn.Linear(WIDTH, 3 * WIDTH), nn.LayerNorm(WIDTH, elementwise_affine=False)
+        self.b, self.a = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x, time):
+        """Modulate what the network reads and what it writes."""
+        shift, scale, gate = self.m(F.silu(time))[:, None].chunk(3, -1)
+        return x + gate * self.a(F.gelu(self.b(self.n(x) * (1 + scale) + shift)))
+
+
+class Shifted(Modulated):
+    """A time that is only added inside the block (arXiv:2006.11239)."""
+
+    def __init__(self):
+        super().__init__()
+        self.m = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, time):
+        """Shift what the network reads."""
+        return x + self.a(F.gelu(self.b(self.n(x) + self.m(F.silu(time))[:, None])))
+
+
+class Squeezed(Modulated):
+    """A gate m on features that it was computed from, by their mean: squeeze and excite."""
+
+    def __init__(self):
+        super().__init__()
+        self.m = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x, time):
+        """Gate the network's input; the time is added as to a token."""
+        x = x + time[:, None]
+        return x + self.a(F.gelu(self.b(self.n(x) * self.m(x.mean(1)).sigmoid()[:, None])))
+
+
 class ShortConv(nn.Module):
     """A gated causal convolution along the sequence: in a, out b."""
 

@@ -81,8 +81,8 @@ def enable_peft_defaults(preset: str = "default") -> PeftDefaults:
     is changed on disk.
 
     Args:
-        preset: ``default``, ``attention``, ``mlp``, ``all-linear`` or ``experts``; a method that has no such preset
-            (IA3) gets its default.
+        preset: ``default``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``; a method that has no
+            such preset (IA3) gets its default.
 
     Returns:
         A handle: ``undo()`` it, or use it in a ``with`` statement.

@@ -27,7 +27,7 @@ PresetQuery = Annotated[
     Query(
         pattern=r"^[A-Za-z0-9_-]+$",
         max_length=32,
-        description="`default`, `attention`, `mlp`, `all-linear` or `experts`",
+        description="`default`, `attention`, `mlp`, `all-linear`, `experts` or `everything`",
         examples=["default"],
     ),
 ]

@@ -46,6 +46,8 @@ Role = Literal[
     "embedding.token",
     "embedding.position",
     "embedding.patch",
+    "embedding.condition",
+    "modulation",
     "projector",
     "head",
     "norm",
@@ -53,9 +55,11 @@ Role = Literal[
 ]
 
 Tower = Literal["language", "vision", "audio", "projector", "main"]
-Preset = Literal["default", "attention", "mlp", "all-linear", "experts"]
-PRESETS: tuple[Preset, ...] = ("default", "attention", "mlp", "all-linear", "experts")
+Preset = Literal["default", "attention", "mlp", "all-linear", "experts", "everything"]
+PRESETS: tuple[Preset, ...] = ("default", "attention", "mlp", "all-linear", "experts", "everything")
 """The presets a scan proposes, each where a layer matches."""
+EVERYTHING: Preset = "everything"
+"""The preset beyond the towers and blocks of the others: what these leave out is judged without it."""
 
 RANK = 8
 """PEFT's default rank, at which sizes are stated."""

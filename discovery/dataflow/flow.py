@@ -84,6 +84,7 @@ class Flow:
         producer: Number of the operation that made each value.
         base: For each value the first one that it only transforms.
         parts: Numbers of the slices of each origin.
+        spread: Origins in a factor that is spread over a larger one.
     """
 
     tape: Tape
@@ -95,6 +96,7 @@ class Flow:
     producer: dict[int, int] = field(default_factory=dict)
     base: dict[int, int] = field(default_factory=dict)
     parts: dict[int, dict[tuple[Any, ...], int]] = field(default_factory=dict)
+    spread: set[int] = field(default_factory=set)
 
     def read(self, value: int) -> Sources:
         """Return the sources of a value; none if it comes from no layer."""

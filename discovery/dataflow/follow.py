@@ -1,6 +1,7 @@
 """Follow a tape: derive the sources of each operation's outputs from the sources of its inputs."""
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 from . import operations
@@ -257,6 +258,7 @@ def effects_of(flow: Flow, op: Op) -> int:
     if op.name in operations.POOLINGS and operations.pools_positions(op, flow.tape.shapes):
         return Effect.POOLED
     if op.name in operations.MULTIPLICATIONS and is_gate(flow, op):
+        spread(flow, op)
         return Effect.MULTIPLIED
     is_decay = op.name in operations.DECAYS or (op.name in operations.MULTIPLICATIONS and is_fixed_decay(flow, op))
     return Effect.DECAYED if is_decay else Effect.NONE
@@ -267,6 +269,14 @@ def is_gate(flow: Flow, op: Op) -> bool:
     read = [flow.read(value) for value in dict.fromkeys(op.inputs)]
     read = [sources for sources in read if any(flow.origins[origin].kind != "input" for origin, _ in sources)]
     return len(read) == 2 and read[0].keys().isdisjoint(read[1].keys())  # noqa: PLR2004
+
+
+def spread(flow: Flow, op: Op) -> None:
+    """Record the origins of the smaller factor of a product, as it was before it was expanded."""
+    sizes = {v: prod(flow.tape.shapes[flow.base.get(v, v)]) for v in op.inputs if flow.read(v)}
+    smaller = min(sizes, key=lambda value: sizes[value])
+    if sizes[smaller] < max(sizes.values()):
+        flow.spread.update(origin for origin, _ in flow.read(smaller))
 
 
 def is_fixed_decay(flow: Flow, op: Op) -> bool:

@@ -1,10 +1,11 @@
 """A flow with the layers of the model: their blocks, routers and experts, and the votes on their roles."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import takewhile
+from operator import or_
 
 from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS, Role
@@ -175,7 +176,22 @@ class Graph:
             if experts:
                 return frozenset(experts)
             around = around.rpartition(".")[0]
-        return frozenset()
+        return self._fewer_experts_beside(path) if self.layers[path].out_features == size else frozenset()
+
+    def _fewer_experts_beside(self, path: str) -> frozenset[str]:
+        """Return stacks right in a module around a router with more outputs: its other experts compute nothing."""
+        size = self.layers[path].out_features or 0
+        smaller = {owner for owner, number in self.stacks.items() if number < size}
+        return frozenset(owner for owner in smaller if is_below(path, owner.rpartition(".")[0] or owner))
+
+    @cached_property
+    def stacks(self) -> dict[str, int]:
+        """The number of experts of each module with stacks of matrices, the smallest of its stacks."""
+        stacks: dict[str, int] = {}
+        for layer in filter(is_stack, self.layers.values()):
+            owner = layer.path.rpartition(".")[0]
+            stacks[owner] = min(layer.shape[0], stacks.get(owner, layer.shape[0]))
+        return stacks
 
     def _reads_apart(self, modules: str) -> bool:
         """Return whether the members of a list read nothing in common, so that none stands for another.
@@ -198,7 +214,8 @@ class Graph:
     def sized_lists(self) -> dict[int, set[str]]:
         """Paths of lists of modules and of modules with stacks of matrices, by length.
 
-        Modules of a list are numbered and named alike: ``0``, ``1`` or ``expert_0``, ``expert_1``.
+        Modules of a list are numbered and named alike: ``0``, ``1`` or ``expert_0``, ``expert_1``. A single module is
+        no list: much is numbered ``0``.
         """
         numbered: Counter[tuple[str, str]] = Counter()
         for path in self.module_paths:
@@ -210,10 +227,10 @@ class Graph:
             longest[parent] = max(longest[parent], size)
         lists: dict[int, set[str]] = defaultdict(set)
         for parent, size in longest.items():
-            lists[size].add(parent)
-        for layer in self.layers.values():
-            if is_stack(layer):
-                lists[layer.shape[0]].add(layer.path.rpartition(".")[0])
+            if size > 1:
+                lists[size].add(parent)
+        for layer in filter(is_stack, self.layers.values()):
+            lists[layer.shape[0]].add(layer.path.rpartition(".")[0])
         return dict(lists)
 
     # --- votes ---------------------------------------------------------------------------------------------------
@@ -227,7 +244,38 @@ class Graph:
         """Return whether a layer has any vote."""
         return layer is not None and layer.path in self.votes
 
+    def decide(self, number: int, role: Role, reason: str) -> None:
+        """Give the layer that an origin is one role, whatever was voted before but a part in an attention."""
+        layer = self.records[number]
+        if layer is not None and not any(voted.startswith("attention.") for voted, _ in self.votes.get(layer.path, ())):
+            self.votes[layer.path] = Counter({(role, reason): 1})
+
     # --- neighbours ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def inputs(self) -> list[int]:
+        """What each origin depends on, as bits: the origins that read no other."""
+        inputs: list[int] = []
+        for number, origin in enumerate(self.flow.origins):
+            sources = {source for reads in origin.reads for source, _ in reads}
+            inputs.append(reduce(or_, (inputs[source] for source in sources), 0) or 1 << number)
+        return inputs
+
+    def is_vector(self, number: int) -> bool:
+        """Return whether an origin is one vector per sample, without positions."""
+        shape = self.flow.tape.shapes[self.flow.origins[number].out]
+        return sum(size > 1 for size in shape[1:]) <= 1
+
+    def list_serving(self, ends: Collection[int], may_serve: Callable[[int], bool]) -> set[int]:
+        """Return the dense layers that the given origins alone read, maybe by way of others such."""
+        serving = {*ends}
+        for number in reversed(range(len(self.records))):
+            readers = {reader for reader, _ in self.readers[number]}
+            if readers and readers <= serving and may_serve(number):
+                serving.add(number)
+        dense = {number: x.path for number, x in enumerate(self.records) if x is not None and is_dense(x)}
+        apart = {path for number, path in dense.items() if number not in serving}
+        return {number for number, path in dense.items() if number in serving.difference(ends) and path not in apart}
 
     def feeders(self, reads: Sources, block: str | None = None) -> list[Layer]:
         """Return the layers that feed an operand, without those that only gate it.

@@ -134,10 +134,14 @@ def is_plain_index(index: Any) -> bool:
 
 
 def pools_positions(op: Op, shapes: list[tuple[int, ...]]) -> bool:
-    """Return whether a mean runs over positions; one over the last dimension alone belongs to a norm."""
+    """Return whether a mean leaves one vector per sample.
+
+    One over the last dimension alone belongs to a norm; one that leaves positions mixes copies of a stream.
+    """
     if op.name not in ("mean", "amax"):
         return True
     dim = op.kwargs.get("dim", op.args[1] if len(op.args) > 1 else None)
     dims = len(shapes[op.inputs[0]])
     over = dim if isinstance(dim, tuple | list) else (dim,)
-    return any(isinstance(d, int) and d % dims != dims - 1 for d in over) if dims else False
+    left = [size for size in shapes[op.outputs[0]][1:] if size > 1]
+    return len(left) <= 1 and any(isinstance(d, int) and d % dims != dims - 1 for d in over) if dims else False

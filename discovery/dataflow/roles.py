@@ -4,17 +4,19 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from hashlib import sha256
 from itertools import count
+from operator import or_
 from typing import Any
 
 import torch
 from torch import nn
 
 from ...domain.layers import Layer
+from ...domain.patterns import pattern_of
 from ...domain.vocabulary import CONV_KINDS
 from ..facts.layers import Site, walk
 from ..facts.misfits import PACKED
@@ -26,7 +28,7 @@ from .bare_weights import list_bare_weights, list_uncalled
 from .crossings import Crossing, find_crossings, find_separate
 from .ends import Ends, find_ends, join_ends
 from .feed_forward import vote_on_feed_forward
-from .flow import Effect, Flow
+from .flow import Effect, Flow, Sources
 from .follow import follow
 from .gradients import find_cut_off
 from .graph import Graph, Verdict, is_dense
@@ -222,6 +224,7 @@ def vote_on_roles(graph: Graph) -> dict[str, Counter[Verdict]]:
     vote_on_patches(graph)
     vote_on_pooled(graph)
     vote_on_convolutions(graph)
+    vote_on_conditioning(graph)
     return graph.votes
 
 
@@ -234,6 +237,9 @@ def vote_on_routers(graph: Graph) -> None:
             parent = origin.layer[0].rpartition(".")[0]
             if any(is_below(path, parent) for path in graph.routers):
                 graph.vote(layer, "moe.router", "its one output scales what the shared expert writes")
+    routers = [number for number in range(len(graph.records)) if graph.is_router(number)]
+    for number in graph.list_serving(routers, may_serve=lambda number: graph.block(number) is not None):
+        graph.vote(graph.records[number], "moe.router", "is read by the router alone")
 
 
 def vote_on_patches(graph: Graph) -> None:
@@ -265,3 +271,46 @@ def vote_on_convolutions(graph: Graph) -> None:
         is_pointwise = layer is not None and layer.kind in CONV_KINDS and layer.depth and is_dense(layer)
         if is_pointwise and not graph.has_vote(layer):
             graph.vote(layer, "conv.pointwise", "mixes the channels of one position, outside a feed-forward network")
+
+
+def vote_on_conditioning(graph: Graph) -> None:
+    """Decide on the layers that modulate features by a condition, and on those that embed it for them alone.
+
+    A layer that another modulating layer reads embeds the condition, even if it modulates too.
+    """
+    modulating = find_modulating(graph)
+    read = {s for number in modulating for reads in graph.flow.origins[number].reads for s, _ in reads}
+    for number in modulating.keys() - read:
+        graph.decide(number, "modulation", modulating[number])
+    for number in read & modulating.keys() | graph.list_serving(modulating, may_serve=graph.is_vector):
+        graph.decide(number, "embedding.condition", "embeds a condition, which modulating layers read")
+
+
+def find_modulating(graph: Graph) -> dict[int, str]:
+    """Return the layers whose one vector per sample scales, gates or shifts features of other inputs (FiLM, AdaLN).
+
+    A gate on the features it was computed from, as in squeeze-and-excite, depends on the same inputs as these. What
+    is only added may be a token or a position, but in a block. A layer that modulates in one block does in each:
+    features that were modulated before depend on the condition too.
+    """
+    patterns: dict[str, str] = {}
+    merged = (reads for o in graph.flow.origins if o.kind in ("layer", "stream") for reads in o.reads)
+    for number, layer in (condition for reads in merged for condition in list_conditions(graph, reads)):
+        if number in graph.flow.spread:
+            patterns[pattern_of(layer.path)] = "scales"
+        elif layer.depth:
+            patterns.setdefault(pattern_of(layer.path), "shifts")
+    numbered = ((n, patterns.get(pattern_of(layer.path))) for n, layer in enumerate(graph.records) if layer)
+    return {n: f"its one vector per sample {how} features of other inputs" for n, how in numbered if how}
+
+
+def list_conditions(graph: Graph, reads: Sources) -> Iterator[tuple[int, Layer]]:
+    """Yield (origin, layer) for the layers that write one vector per sample beside features of other inputs."""
+    sources = {source for source, _ in reads}
+    features = {source for source in sources if not graph.is_vector(source)}
+    for source in sources - features if features else ():
+        layer = graph.records[source]
+        others = reduce(or_, (graph.inputs[other] for other in sources - {source}))
+        is_condition = others != graph.inputs[source] and graph.flow.origins[source].out in graph.flow.data
+        if layer is not None and is_dense(layer) and is_condition:
+            yield source, layer

@@ -206,6 +206,7 @@ def holds_experts(module: nn.Module) -> bool:
     """Identify fused experts: stacks of matrices that agree on their first dimension, the number of experts.
 
     A single stack counts if it is its module's whole weight: experts of one layer each, or one matrix per codebook.
+    Stacks of one matrix, or of different numbers of them, count if their matrices form a feed-forward network.
     """
     if isinstance(module, ParametrizationList) or is_compiled(module):
         return False
@@ -213,11 +214,21 @@ def holds_experts(module: nn.Module) -> bool:
         return False
     shapes = [shape_of(parameter) for parameter in module._parameters.values() if parameter is not None]
     stacks = [shape for shape in shapes if len(shape) == 3]  # noqa: PLR2004
-    counts = {shape[0] for shape in stacks}
-    if len(counts) != 1 or any(1 in shape for shape in stacks):
+    if not stacks or any(1 in shape[1:] for shape in stacks):
         return False
+    if {shape[0] for shape in stacks} != {max(2, stacks[0][0])}:  # of one matrix, or of different numbers
+        return form_network([shape[1:] for shape in stacks])
     is_one_weight = "weight" in module._parameters and not module._modules and not isinstance(module, nn.Bilinear)
     return len(stacks) > 1 or is_one_weight
+
+
+def form_network(matrices: Sequence[tuple[int, ...]]) -> bool:
+    """Return whether matrices lead to an inner width and back, the first maybe with gate and up in one.
+
+    Tables of positions and learned tokens, of which a module may hold several, do not.
+    """
+    back = {(a, b): ({(a, b), (b, a), (2 * b, a)}, {(a, b), (b, a), (b, 2 * a)}) for a, b in matrices}
+    return len(back) > 1 and any(back.keys() <= known for pair in back.values() for known in pair)
 
 
 def _weights(module: nn.Module, kind: Kind) -> list[tuple[str, tuple[int, ...], object]]:

@@ -237,7 +237,8 @@ def parts_that_leave(arms: list[Part], width: int, between: list[Part]) -> list[
     """Return the parts after a tower's blocks that map its width to another.
 
     The last dense part has the width at which the tower ends. A part that writes that width too is an exit beside it,
-    as is a square layer right before it. If something outside reads that width, the tower merely ends there.
+    as is a square layer right before it. If something outside reads that width, the tower merely ends there, unless it
+    has another one and a single layer leads there from what all blocks write.
     """
     dense = [part for part in arms if part.is_dense]
     widths = {width, *(part.writes for part in arms if part.widths and not part.is_dense)}
@@ -245,7 +246,8 @@ def parts_that_leave(arms: list[Part], width: int, between: list[Part]) -> list[
     if not leaving or leaving[-1] is not dense[-1]:
         return []
     end = dense[-1].writes
-    if end and any(part.reads and part.reads % end == 0 for part in between):
+    is_last_step = len(leaving) == 1 and dense[-1].widths == ((width, end),)
+    if end and not is_last_step and any(part.reads and part.reads % end == 0 for part in between):
         return []
     exits = [part for part in leaving if part.writes == end]
     if len(dense) > 1 and len(dense[-1].widths) == 1 and dense[-2].widths == ((width, width),):

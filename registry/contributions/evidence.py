@@ -16,6 +16,7 @@ from ...domain.scans import Proposal, Scan
 from ...domain.selection import Choice, count_fixed, count_per_rank, make_spec
 from ...domain.submissions import Difference, Statement, SubmissionEvidence
 from ...domain.targets import Formula, TargetSpec
+from ...domain.vocabulary import EVERYTHING
 from ...errors import InvalidStatement, LoradarError, nearest
 from ...schema import to_json
 from ..verification.findings import OUTSIDE
@@ -147,7 +148,8 @@ class _Gathering:
 
     def _outside(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield each part outside the blocks, and each other tower, with the patterns matched there."""
-        proposed = {layer.tower for p in self.scan.proposals for layer in self._layers_of(p.spec, p.peft_type)}
+        proposals = (p for p in self.scan.proposals if p.preset != EVERYTHING)
+        proposed = {layer.tower for p in proposals for layer in self._layers_of(p.spec, p.peft_type)}
         outside: dict[str, list[Layer]] = {}
         for layer in _each_once(layer for match in self._matches for layer in match.layers):
             if layer.role in OUTSIDE:

@@ -24,9 +24,11 @@ OUTSIDE: dict[Role, str] = {
     "embedding.token": "embedding",
     "embedding.position": "embedding",
     "embedding.patch": "embedding",
+    "embedding.condition": "embedding",
+    "modulation": "modulation",
     "projector": "projector",
 }
-"""Roles that no preset adapts, with the name of the part they belong to."""
+"""Roles that no preset but ``everything`` adapts, with the name of the part they belong to."""
 
 WHOLE_MODEL = ("default", "all-linear")
 """Presets intended to reach every block; the others select one part of it."""
@@ -54,7 +56,8 @@ class Case:
     Attributes:
         matches: The matches of the spec.
         expected: Layers that the scan's own proposal for the same method and preset matches.
-        reachable: Layers that any of the scan's proposals for the method matches; if empty, no layer counts as missed.
+        reachable: Layers that any of the scan's proposals for the method matches, that for ``everything`` only in its
+            own case; if empty, no layer counts as missed.
         subject: The class that was scanned.
         elsewhere: Other builds of the architecture on which a target without a match has one, by target.
         own: Path patterns that only the scanned class has, of all with the same configuration.

@@ -22,6 +22,8 @@ from edge_zoo import (
     quantised,
 )
 from torch import nn
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from loradar.discovery import scan
 from loradar.errors import InvalidReference, LoradarError
@@ -375,3 +377,41 @@ def test_names_alone_never_claim_to_have_seen():
 def test_the_special_models_are_all_looked_at():
     """Each of the configurations made for these tests is used by one."""
     assert set(SPECIAL) <= {name for name in SPECIAL if found(name).data["layers"]}
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8}
+SPARSE = {
+    "hunyuan_v1_moe": ({"intermediate_size": 48, "num_experts": 1, "moe_topk": 1}, {"mlp.gate.wg"}),
+    "longcat_flash": (
+        {"num_hidden_layers": 4, "ffn_hidden_size": 48, "expert_ffn_hidden_size": 24, "n_routed_experts": 4}
+        | {"zero_expert_num": 2, "moe_topk": 2, "q_lora_rank": 8, "kv_lora_rank": 8}
+        | {"qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8},
+        {"mlp.router.classifier"},
+    ),
+    "zaya": (
+        {"num_experts": 4, "moe_intermediate_size": 24, "router_hidden_size": 16},
+        {"mlp.gate.down_proj", "mlp.gate.router_mlp.fc1", "mlp.gate.router_mlp.fc2", "mlp.gate.router_mlp.out_proj"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_experts_are_known_whatever_their_number(name):
+    """One expert, stacks with rows for experts that compute nothing, a router that may choose none."""
+    settings, routers = SPARSE[name]
+    config = CONFIG_MAPPING[name](vocab_size=64, **(SMALL | settings))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    layers = scan(model).layers
+    inside = {layer.path.partition("layers.1.")[2]: layer for layer in layers if ".layers.1." in layer.path}
+    experts = {path: x.role for path, x in inside.items() if ".experts." in path}
+    assert experts == {"mlp.experts.gate_up_proj": "expert.gate_up", "mlp.experts.down_proj": "expert.down"}
+    assert {path for path, x in inside.items() if x.role == "moe.router"} == routers
+    assert {inside[path].evidence[0].by for path in (*experts, *routers)} == {"dataflow"}
+
+
+def test_the_last_step_of_a_tower_to_another_width_is_a_projector():
+    """gemma4's audio tower ends in one layer to the width that the projector behind it reads."""
+    layers = {layer.path: layer for layer in found("gemma4 with towers").scan.layers}
+    layer = next(x for path, x in layers.items() if path.endswith("audio_tower.output_proj"))
+    assert (layer.role, layer.tower) == ("projector", "projector")

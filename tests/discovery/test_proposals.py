@@ -61,7 +61,7 @@ def test_the_steps_of_a_bottleneck_are_no_blocks():
 
 @pytest.mark.parametrize("name", [*SENSIBLE, "llava", "blip-2", "qwen2_moe", "bert", "timm:mobilenetv3_small_100"])
 def test_no_proposal_hits_a_head_a_router_or_a_layer_outside_the_blocks(name):
-    """Whatever the preset; and each hits exactly as many layers as it says."""
+    """Whatever the preset but `everything`, for the blocks; and each hits exactly as many layers as it says."""
     found = scan(name)
     layers = {layer.path: layer for layer in found.layers}
     for proposal in found.proposals:
@@ -70,8 +70,10 @@ def test_no_proposal_hits_a_head_a_router_or_a_layer_outside_the_blocks(name):
         matcher = TargetMatcher(proposal.spec.target_modules or ())
         excluded = TargetMatcher(proposal.spec.exclude_modules or ())
         hit = [layers[path] for path in found.module_paths if matcher.find(path) and not excluded.find(path)]
-        assert not [layer.path for layer in hit if layer.role in ("head", "moe.router", "norm") or not layer.depth]
-        assert len({layer.tower for layer in hit}) <= 1
+        assert not [layer.path for layer in hit if layer.role in ("head", "moe.router", "norm")]
+        if proposal.preset != "everything":
+            assert not [layer.path for layer in hit if not layer.depth]
+            assert len({layer.tower for layer in hit}) <= 1
         stacks = [
             layer for layer in found.layers if layer.kind == "expert_parameter" and is_named(layer, proposal.spec)
         ]
@@ -245,3 +247,68 @@ def test_what_a_task_model_holds_beside_its_base_is_said():
     assert roles["decoder.decoder_layers.0.attention.q_proj"] == "attention.query"
     (said,) = found.frozen
     assert said.startswith("left frozen: decoder.decoder_embed, outside the base model")
+
+
+TRANSFORMER = {"num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8}
+DIFFUSION = {
+    "DiTTransformer2DModel": (TRANSFORMER | {"sample_size": 8}, ("norm1.linear",), ("timestep_embedder.linear_1",)),
+    "FluxTransformer2DModel": (
+        TRANSFORMER | {"num_single_layers": 1, "axes_dims_rope": (2, 2, 4), "joint_attention_dim": 16},
+        ("norm1.linear", "norm1_context.linear", "norm.linear", "norm_out.linear"),
+        ("timestep_embedder.linear_1", "text_embedder.linear_2"),
+    ),
+    "SD3Transformer2DModel": (
+        TRANSFORMER | {"sample_size": 8, "caption_projection_dim": 16},
+        ("norm1.linear", "norm1_context.linear", "norm_out.linear"),
+        ("timestep_embedder.linear_2", "text_embedder.linear_1"),
+    ),
+    "QwenImageTransformer2DModel": (
+        TRANSFORMER | {"axes_dims_rope": (2, 2, 4), "joint_attention_dim": 16},
+        ("img_mod.1", "txt_mod.1", "norm_out.linear"),
+        ("timestep_embedder.linear_1",),
+    ),
+    "PixArtTransformer2DModel": (
+        TRANSFORMER | {"sample_size": 8, "cross_attention_dim": 16, "use_additional_conditions": False},
+        ("adaln_single.linear",),
+        ("timestep_embedder.linear_1", "timestep_embedder.linear_2"),
+    ),
+    "HunyuanVideoTransformer3DModel": (
+        TRANSFORMER | {"num_single_layers": 1, "num_refiner_layers": 2, "rope_axes_dim": (2, 2, 4)},
+        ("norm1.linear", "norm1_context.linear", "norm.linear", "refiner_blocks.1.norm_out.linear"),
+        ("timestep_embedder.linear_1", "guidance_embedder.linear_2"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFUSION)
+def test_modulation_is_adapted_by_everything_alone(name):
+    """A layer that scales and shifts by a time is no part of the attention or the feed-forward networks."""
+    settings, modulation, embedders = DIFFUSION[name]
+    with torch.device("meta"):
+        model = getattr(pytest.importorskip("diffusers"), name)(**settings)
+    found = scan(model)
+    roles = {layer.path: layer.role for layer in found.layers}
+    for ends, role in ((modulation, "modulation"), (embedders, "embedding.condition")):
+        for end in ends:
+            assert {roles[path] for path in roles if path.endswith(f".{end}") or path == end} == {role}
+    hit = {
+        p.preset: {layer.role for layer in find_hits(p.spec, found.layers)}
+        for p in found.proposals
+        if p.peft_type == "LORA"
+    }
+    conditioning = {"modulation", "embedding.condition"}
+    assert {preset for preset, hits in hit.items() if conditioning & hits} == {"everything"}
+    assert conditioning <= hit["everything"]
+    left = [reason for reason in found.propose("LORA", "all-linear").reasons if "modulation" in reason]
+    assert [reason.endswith("(adapted by preset 'everything')") for reason in left] == [True]
+
+
+def test_everything_takes_every_tower_but_no_head():
+    """Projectors and patch embeddings too, which the reasons of the other presets name."""
+    found = scan("llava")
+    everything = find_hits(found.propose("LORA", "everything").spec, found.layers)
+    assert {layer.tower for layer in everything} == {"language", "vision", "projector"}
+    assert {"projector", "embedding.patch"} <= {layer.role for layer in everything}
+    assert not {"head", "norm", "embedding.token", "embedding.position"} & {layer.role for layer in everything}
+    linears = [layer for layer in found.layers if layer.kind == "linear" and layer.role != "head"]
+    assert set(linears) <= set(everything)

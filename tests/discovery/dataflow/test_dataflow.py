@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from loradar.discovery import scan
+from loradar.discovery.facts.layers import kind_of
 from loradar.errors import ScanFailed
 from loradar.schema import to_json
 
@@ -104,6 +105,56 @@ def test_experts_in_a_list():
     found = roles(zoo.ExpertList)
     assert found.pop("a") == "moe.router"
     assert found == {f"x.{n}.{name}": f"expert.{role}" for n in range(4) for name, role in (("a", "down"), ("b", "up"))}
+
+
+def test_a_mean_over_copies_of_a_stream_is_no_pooling():
+    """Hyper-connections (qwen4_exp): every position is there still."""
+    found = roles(zoo.Copies)
+    assert {name: found[name] for name in "ba"} == FEED_FORWARD
+
+
+def test_a_single_expert_is_known_by_its_network():
+    """One matrix in each stack: a default configuration may have one expert, and its router one output."""
+    layers = layers_of(scanned(zoo.OneExpert))
+    assert {name: layers[name].role for name in ("a", "s.e", "s.f")} == {
+        "a": "moe.router",
+        "s.e": "expert.gate_up",
+        "s.f": "expert.down",
+    }
+
+
+def test_a_router_of_several_layers_may_rank_experts_that_compute_nothing():
+    """Every layer that the router alone reads belongs to it."""
+    found = roles(zoo.EmptyExperts)
+    assert found == {**dict.fromkeys("abc", "moe.router"), "s.e": "expert.gate_up", "s.f": "expert.down"}
+
+
+def test_stacks_of_different_numbers_of_matrices_are_experts():
+    """What proves experts is that their matrices lead to an inner width and back; learned tokens do not."""
+    assert kind_of(zoo.MoreRows()) == "expert_parameter"
+    assert kind_of(zoo.Tables()) == "other"
+
+
+def conditioned(block):
+    """Return the roles in a model whose blocks are conditioned on a time."""
+    found = scan(zoo.Conditioned(block), (torch.zeros(2, zoo.LENGTH, 5), torch.zeros(2, 8)), method="dataflow")
+    return {layer.path: layer.role for layer in found.layers if layer.kind != "norm"}
+
+
+@pytest.mark.parametrize("block", [zoo.Modulated, zoo.Shifted])
+def test_a_layer_that_scales_or_shifts_by_a_condition_modulates(block):
+    """It writes one vector per sample, which is not computed from the features it changes."""
+    found = conditioned(block)
+    assert [found[f"u.{n}.m"] for n in (0, 1)] == ["modulation", "modulation"]
+    assert [found["e"], found["f"]] == ["embedding.condition", "embedding.condition"]
+    assert [found["u.1.b"], found["u.1.a"]] == ["mlp.up", "mlp.down"]
+
+
+def test_a_gate_on_what_it_was_computed_from_does_not_modulate():
+    """Squeeze and excite; and what is added before the blocks may be a token."""
+    found = conditioned(zoo.Squeezed)
+    assert found["u.0.m"] == found["u.1.m"] == "other"
+    assert "modulation" not in found.values()
 
 
 def test_a_gated_convolution_along_the_sequence_is_a_mixer():
