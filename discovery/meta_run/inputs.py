@@ -155,7 +155,8 @@ class Inputs:
             given.add(name)
             if specs and self._sizes.are_declared:
                 return tuple(specs)
-            return (*specs, *specs_for_unknown(parameter, self._model, [*self._parameters].index(name)))
+            position = 0 if self._sizes.are_declared else [*self._parameters].index(name)
+            return (*specs, *specs_for_unknown(parameter, self._model, position))
         for entry in entries:
             give = entry.get("give")
             if give == "always" or (give == "with" and not given.isdisjoint(entry["partners"])):
@@ -249,8 +250,8 @@ def _spec(entry: Mapping[str, Any], parameter: inspect.Parameter) -> Spec:
 def specs_for_unknown(parameter: inspect.Parameter, model: nn.Module, position: int = 0) -> tuple[Spec, ...]:
     """Return specs for an argument without an entry: the inputs of first layers, then usual shapes.
 
-    The first argument is likely the input of the first layer; a later one that of another child, or one number for each
-    sample.
+    Of a model that nothing is known of, the first argument is likely the input of the first layer; one at a later
+    position that of another child, or one number for each sample.
     """
     note = str(parameter.annotation)
     if "bool" in note and "Tensor" not in note:
@@ -270,7 +271,7 @@ def specs_for_unknown(parameter: inspect.Parameter, model: nn.Module, position: 
     )
     single = (Spec(("batch",)), Spec(("batch",), "ones"), Spec(("batch",), "tokens"))  # a time, an index, a length
     if not position or not first:
-        return (*first, *usual, *single)
+        return (*first[:1], *usual, *first[1:], *single)
     return (*first[position:][:1], *single, *(spec for spec in first if spec not in first[position:][:1]), *usual)
 
 

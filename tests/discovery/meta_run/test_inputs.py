@@ -131,6 +131,23 @@ def test_an_unknown_argument_has_the_shape_of_the_first_layers_input(layer, shap
     assert tuple(Inputs(Plain(layer)).make(Plan())["thing"].shape) == shape
 
 
+def test_a_number_for_each_sample_is_the_last_guess_beside_a_configuration():
+    """Of a model without one it is the first guess for a later argument, which may be a time."""
+
+    class Later(Plain):
+        def forward(self, pixel_values, features):
+            """Call the layer."""
+            return self.layer(pixel_values) + features
+
+    single = Spec(("batch",))
+    guesses = Inputs(Later(nn.Linear(8, 8))).choices["features"]
+    assert guesses.index(single) == 0
+    declared = Later(nn.Linear(8, 8))
+    declared.config = CLIPVisionConfig()
+    guesses = Inputs(declared).choices["features"]
+    assert guesses.index(single) > guesses.index(Spec(("batch", "1"))) > 0
+
+
 def test_input_spec_keeps_the_sizes_a_layer_does_not_decide():
     """Sizes that were right are kept."""
     assert input_spec(nn.Linear(8, 2), (4, 9, 5)) == Spec(("4", "9", "8"))

@@ -131,6 +131,16 @@ def test_layers_of_a_role_that_are_missed_are_named():
     assert found.status == "partial"
 
 
+def test_a_role_that_the_proposal_itself_adapts_in_part_is_no_defect():
+    """The mixers' queries have the names of the attention's, and their values have others."""
+    mixers = [layer(f"model.mixers.{n}.{name}", role="mixer.input") for n in range(3) for name in ("q_proj", "x_proj")]
+    scan = make_scan(layers=[*block_layers(), *mixers], proposals=everything("q_proj", "v_proj", "x_proj"))
+    found = verify(scan, "q_proj", "v_proj")
+    assert found.findings == ("covers mixer.input in 3 of 6 layers; missed: model.mixers.*.x_proj",)
+    assert found.status == "unproven"
+    assert verify(scan, "self_attn.q_proj", "v_proj", "x_proj").status == "partial"
+
+
 def test_skipped_blocks_of_a_hybrid_are_told():
     """They are a remark where the scan's own default stays there too, and a defect where it goes further."""
     says = "reaches 1 of 4 blocks; the others hold mixer.input (3)"
