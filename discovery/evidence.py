@@ -28,11 +28,16 @@ NAMED_FOR = ("attention.", "mixer.", "mlp.")
 
 
 def merge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
-    """Return the layers with the role the trace gives them, where it gives one, and whether they were called."""
+    """Return the layers with the role the trace gives them, where it gives one, and whether they were called.
+
+    A bare matrix that gets no role is no layer.
+    """
     layers = _with_bare(layers, trace.bare)
     verdicts = _find_verdicts(layers, trace)
     taken = {(layer.block, verdicts[layer.path][0]) for layer in layers if layer.path in verdicts}
-    return tuple(_merge_layer(x, verdicts.get(x.path) or demote_if_taken(x, taken, trace), trace) for x in layers)
+    bare = {layer.path for layer in trace.bare}
+    merged = (_merge_layer(x, verdicts.get(x.path) or demote_if_taken(x, taken, trace), trace) for x in layers)
+    return tuple(layer for layer in merged if layer.role != "other" or layer.path not in bare)
 
 
 def label_traced_heads(layers: tuple[Layer, ...], ends: Ends, facts: ModelFacts) -> tuple[Layer, ...]:

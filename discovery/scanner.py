@@ -29,7 +29,7 @@ from .facts.towers import TowerMap, list_prefixes, map_towers
 from .facts.wrapped import check_readable, list_compiled, own_class, shape_of, unwrap
 from .fingerprint import digest_build, fingerprint, structure
 from .focus import Focus, find_focus
-from .liveness import Recall, apply_proof, prove_any, recall_proof
+from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
 from .meta_run import running
 from .names.heads import guesses_heads
 from .names.static_roles import label_layer, label_layers
@@ -117,8 +117,7 @@ def _scan_module(
         message = f"No forward of {reference} runs. Give example_inputs, or scan it by names."
         raise ScanFailed(message, reference=reference)
     layers = _merge_roles(static, layers, traced) if traced else layers
-    adaptable = {pattern_of(layer.path) for layer in layers if is_adaptable(layer)}
-    proof = prove_any(builds(layers), adaptable) if builds else None
+    proof = _prove(static, layers, builds) if builds else None
     proof = proof or (recall_proof(recall, model, architecture, layers) if recall else None)
     is_cut_short = is_cut_short or (proof is not None and proof.is_cut_short)
     layers = apply_proof(layers, proof) if proof else layers
@@ -144,6 +143,13 @@ def _scan_module(
         prompt_facts=read_prompt_facts(facts.configuration, layers),
         parts=list_parts(model, facts),
     )
+
+
+def _prove(static: "StaticModel", layers: tuple[Layer, ...], builds: Builds) -> Proof:
+    """Prove the layers that may be adapted on builds that have all of them but bare matrices, which a forward shows."""
+    built = {layer.path for layer in static.layers}
+    adaptable = {pattern_of(layer.path) for layer in layers if is_adaptable(layer)}
+    return prove_any(builds([layer for layer in layers if layer.path in built]), adaptable)
 
 
 def _merge_roles(static: "StaticModel", layers: tuple[Layer, ...], traced: Trace) -> tuple[Layer, ...]:

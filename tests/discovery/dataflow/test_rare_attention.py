@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import loradar
-from loradar.discovery import scan
+from loradar.discovery import scan, scan_module
 from loradar.errors import NoAdaptableLayers
 
 INPUT = torch.zeros(2, zoo.LENGTH, zoo.WIDTH)
@@ -68,6 +68,14 @@ def test_bare_matrices_are_layers_by_what_they_compute(block):
     targets, live = proposed(zoo.Stack(block))
     assert targets == {f"u.{n}.f.{name}{end}" for n in range(2) for name in "abcd"}
     assert live == {True}
+
+
+def test_a_small_build_need_not_have_bare_matrices():
+    """A build is read without a forward, which alone shows them; every other layer it must have."""
+    asked = []
+    scan_module(zoo.Stack(rare.BareFeedForward), INPUT, builds=lambda layers: iter(asked.extend(layers) or ()))
+    assert asked
+    assert not [layer.path for layer in asked if layer.kind == "expert_parameter"]
 
 
 def test_a_table_is_no_bare_weight():
