@@ -334,16 +334,17 @@ def _ids(shape: tuple[int, ...], _marks: list[Placeholder]) -> Tensor:
 
 
 def _tokens(shape: tuple[int, ...], marks: list[Placeholder]) -> Tensor:
-    """Return ids with the placeholders among them, and none of these anywhere else."""
+    """Return ids with the placeholders among them, as far as there is room, and none of these anywhere else."""
     ids, placeholders = _ids(shape, marks), torch.tensor([token for token, _ in marks], dtype=torch.long)
     ids[torch.isin(ids, placeholders)] = next(number for number in range(3, 40) if number not in placeholders)
-    ids[..., 2 : 2 + len(marks)] = placeholders
+    ids[..., 2 : 2 + len(marks)] = placeholders[: max(shape[-1] - 2, 0)]
     return ids
 
 
 def _modalities(shape: tuple[int, ...], marks: list[Placeholder]) -> Tensor:
     kinds = torch.zeros(shape, dtype=torch.long)
-    kinds[..., 2 : 2 + len(marks)] = torch.tensor([modality for _, modality in marks], dtype=torch.long)
+    modalities = torch.tensor([modality for _, modality in marks], dtype=torch.long)
+    kinds[..., 2 : 2 + len(marks)] = modalities[: max(shape[-1] - 2, 0)]
     return kinds
 
 

@@ -148,6 +148,13 @@ def test_a_number_for_each_sample_is_the_last_guess_beside_a_configuration():
     assert guesses.index(single) > guesses.index(Spec(("batch", "1"))) > 0
 
 
+def test_placeholders_go_as_far_as_there_is_room(takes):
+    """One id for each sample has no room for those of an image."""
+    inputs = Inputs(takes)
+    placed = Plan().repairing("input_ids", Spec(("batch",), "tokens"))
+    assert inputs.make(placed)["input_ids"].shape == (2,)
+
+
 def test_input_spec_keeps_the_sizes_a_layer_does_not_decide():
     """Sizes that were right are kept."""
     assert input_spec(nn.Linear(8, 2), (4, 9, 5)) == Spec(("4", "9", "8"))
