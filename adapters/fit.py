@@ -129,7 +129,10 @@ def fit(entry: Entry, model: nn.Module, static: StaticModel) -> Fit | None:
             return None
     saved = static.find_saved(aligned.label_ends())
     named = replace(resolve_blocks(mapping.spec, [x.path for x in static.layers]), modules_to_save=saved.names or None)
-    mapping = replace(mapping, **named.values, reasons=(*mapping.reasons, *saved.reasons))
+    reasons = tuple(
+        dict.fromkeys((*mapping.reasons, *saved.reasons))
+    )  # the entry has those that hold for its own class
+    mapping = replace(mapping, **named.values, reasons=reasons)
     return Fit(mapping, tuple(aligned.describe(matched)), saved.frozen)
 
 

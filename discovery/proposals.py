@@ -116,7 +116,9 @@ def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Cho
         choose_beft,
     ]
     has_head = any(layer.role == "head" for layer in subject.layers)
-    everything = choose_everything(unsaved, subject.focus)
+    # And it saves whatever has a path with such an end, even within a segment: aux_head with head.
+    apart = [layer for layer in unsaved if not layer.path.endswith(subject.saved.names)]
+    everything = choose_everything(apart, subject.focus)
     for found in (*(choose_in_each_tower(candidates, choose) for choose in families), everything):
         is_whole = found.family == "LORA" and found.preset in WHOLE
         choice = include_siblings(found, candidates, subject.layers) if is_whole else found

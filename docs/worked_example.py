@@ -26,8 +26,8 @@ import loradar
 from loradar.domain.vocabulary import Preset
 
 FROZEN = "frozen"
-PRESETS: tuple[Preset, ...] = tuple(preset for preset in get_args(Preset) if preset != "experts")
-"""All presets except the one for mixtures of experts."""
+PRESETS: tuple[Preset, ...] = tuple(preset for preset in get_args(Preset) if preset not in {"experts", "everything"})
+"""The presets for a dense encoder: none for experts, and none that adapts what stands outside the blocks."""
 
 
 @dataclass(frozen=True)

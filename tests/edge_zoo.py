@@ -99,8 +99,9 @@ class Found:
         return {pattern_of(path) for path in self.hits(preset)}
 
     def proposed(self) -> set[str]:
-        """Return the patterns of everything any preset hits."""
-        return {pattern_of(path) for proposal in self.scan.proposals for path in self.hits_of(proposal.spec)}
+        """Return the patterns of all that any preset hits, but for ``everything``."""
+        proposals = (proposal for proposal in self.scan.proposals if proposal.preset != "everything")
+        return {pattern_of(path) for proposal in proposals for path in self.hits_of(proposal.spec)}
 
     def words(self, tail: str) -> str:
         """Return all that is said of some layers, by their evidence and by the proposals."""

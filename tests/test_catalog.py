@@ -64,8 +64,12 @@ def test_no_proposal_reaches_what_it_must_not(catalog):
         for entry, proposal in each_proposal(catalog)
         for slot in hit_slots(entry, proposal)
         if slot.role in NEVER - (ADDED if proposal.preset == "everything" else frozenset())
+        if not any(other.role not in NEVER and other.pattern == slot.pattern for other in entry.slots)
     ]
     assert not strays
+
+
+BY_NUMBER = {"diffusers:AutoencoderTiny": "of its two stacks only the decoder, which learns, has layers 16 and 18"}
 
 
 def test_no_proposal_reaches_what_gets_no_gradient(catalog):
@@ -75,7 +79,8 @@ def test_no_proposal_reaches_what_gets_no_gradient(catalog):
         for entry, proposal in each_proposal(catalog)
         for slot in hit_slots(entry, proposal)
         if slot.kind != "norm" and (slot.live is False or slot.bypassed or slot.kernel)
-        if not any(other.live and other.pattern == slot.pattern for other in entry.slots)  # then it goes by numbers
+        if not any(other.live is not False and other.pattern == slot.pattern for other in entry.slots)
+        if entry.architecture.reference not in BY_NUMBER
     ]
     assert not strays
 
@@ -147,6 +152,7 @@ def test_every_proposal_stays_in_one_tower_or_names_several(catalog):
         for entry, proposal in each_proposal(catalog)
         if len(towers := {slot.tower for slot in hit_slots(entry, proposal)}) != 1
         if not (towers and any("towers are adapted" in reason for reason in proposal.reasons))
+        if proposal.preset != "everything"
     }
     assert not strays
 

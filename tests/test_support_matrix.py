@@ -101,10 +101,10 @@ def test_every_outcome_has_its_mark(matrix):
     """In the line of its architecture, with the layers; what was not scanned is named with its reason."""
     text = matrix.document([catalog_of("transformers", *MIXED)])
     for line in (
-        "| `a` | ● 64 | - | - | - | - | A | - |",
-        "| `b` | ◐ 64 | - | - | - | - | A | ✕ |",
-        "| `c` | ✕ 64 | - | - | - | - | B | - |",
-        "| `d` | ○ 12 | - | - | - | - | A | - |",
+        "| `a` | ● 64 | - | - | - | - | - | A | - |",
+        "| `b` | ◐ 64 | - | - | - | - | - | A | ✕ |",
+        "| `c` | ✕ 64 | - | - | - | - | - | B | - |",
+        "| `d` | ○ 12 | - | - | - | - | - | A | - |",
         "- A: LORA\n- B: IA3, LORA\n",
         "- `e`: It needs a package | more.",
         "| `default` live | 1 (20.0%) |",
@@ -118,7 +118,7 @@ def test_alike_architectures_share_a_line(matrix):
     """Those of one class that fared alike; the layers from least to most."""
     alike = catalog_of("timm", entry("small", layers=4), entry("large", layers=8), entry("odd", "dead"))
     text = matrix.document([alike])
-    assert "| `Net`, 2 | ● 4 to 8 | - | - | - | - | A | - |" in text
+    assert "| `Net`, 2 | ● 4 to 8 | - | - | - | - | - | A | - |" in text
     assert "| `Net`, 1 | ✕ 64 |" in text
     assert "- `Net`: small, large" in text
 

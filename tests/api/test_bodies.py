@@ -199,7 +199,7 @@ def test_a_trusted_proxy_is_believed(seeded_settings):
         (b'{"a": ["q"], "b": ["q"]}', "body: The shorthand has one architecture, this body 2. Send one, or"),
         (b'{"name": "a", "rational": "x"}', "body.rational: There is no such field"),
         (b'{"target_modules": ["q"]}', "body.name: It is missing. See"),
-        (b'{"name": "a", "preset": "attn"}', "'all-linear' or 'experts', not 'attn'. See"),
+        (b'{"name": "a", "preset": "attn"}', "'experts' or 'everything', not 'attn'. See"),
     ],
 )
 def test_a_fault_is_told_with_its_value(service, content, said):

@@ -463,9 +463,9 @@ def test_an_id_that_is_none_yanks_nothing(run, tokens):
 
 
 def test_drift_is_submitted_once(run, checker, registry, monkeypatch):
-    """What the catalog knows of PEFT's entries for vit and roberta, without a scan; the second run opens nothing."""
+    """What the catalog knows of PEFT's entries for vit and dinov2, without a scan; the second run opens nothing."""
     monkeypatch.setattr("loradar.discovery.scan_each", pytest.fail)
-    named = ("--name", "vit", "--name", "roberta", "--name", "llama")
+    named = ("--name", "vit", "--name", "dinov2", "--name", "llama")
     out = run("drift", *named, "--dry-run")[1]
     assert "2 architectures drifted, 0 submissions opened." in out
     assert (registry.submissions.list(), checker.asked) == ((), [])
@@ -478,7 +478,7 @@ def test_drift_is_submitted_once(run, checker, registry, monkeypatch):
     opened = registry.submissions.list(origin="drift")
     assert {(one.statement.name, one.submitter, one.status) for one in opened} == {
         ("vit", "loradar-drift", "needs_review"),
-        ("roberta", "loradar-drift", "needs_review"),
+        ("dinov2", "loradar-drift", "needs_review"),
     }
     again = json.loads(run("drift", *named, "--json")[1])
     assert [step["submission"] for step in again["drifted"]] == [None, None]

@@ -112,6 +112,7 @@ def test_every_preset_of_a_decoder():
         "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
         "mlp": ("alpha", "beta"),
         "all-linear": ("q_proj", "k_proj", "v_proj", "o_proj", "alpha", "beta"),
+        "everything": ("q_proj", "k_proj", "v_proj", "o_proj", "alpha", "beta"),
     }
     assert set(targets) == set(PRESETS) - {"experts"}
 

@@ -114,7 +114,7 @@ def test_parts_of_other_configurations_are_towers_and_the_part_between_projects(
             ("model.eyes.last", "model.eyes.square"),
         ),
         ([part("model.eyes.stem", (24, 8)), part("model.eyes.last", (8, 16))], ("model.eyes.last",)),
-        ([part("model.eyes.neck", (8, 12)), part("model.bridge", (12, 16))], ("model.bridge",)),
+        ([part("model.eyes.neck", (8, 12)), part("model.bridge", (12, 16))], ("model.bridge", "model.eyes.neck")),
         (
             [
                 part("model.eyes.merge", (32, 16), class_name="Merger"),
@@ -126,7 +126,7 @@ def test_parts_of_other_configurations_are_towers_and_the_part_between_projects(
     ids=["merger", "pooler", "two linears", "stem named late", "neck read by a projector", "several depths"],
 )
 def test_a_part_that_leaves_a_towers_width_at_its_end_projects(after, expected):
-    """A projector may stand inside its tower; a pooler keeps the width, and a neck is read by the projector."""
+    """A projector may stand inside its tower; a pooler keeps the width. A neck that the projector reads is one."""
     towers = map_towers(facts(*LLAVA, outline=(*EYES, *after, *MOUTH), heads=["head"]))
     assert prefixes(towers).get("projector", ()) == expected
     assert prefixes(towers)["vision"] == ("model.eyes",)

@@ -249,7 +249,7 @@ def test_a_spec_that_takes_pages_is_refused():
     layers = [layer(f"model.layers.{n}.q_proj") for n in range(8000)]
     scan = make_scan(layers=layers, proposals=())
     with pytest.raises(InvalidStatement, match="characters to name, more than 16384"):
-        evidence(r".*\.\d*[02468]\.q_proj", scan=scan)
+        evidence(r".*\.\d*[028]\.q_proj", scan=scan)
 
 
 def test_many_patterns_are_counted():
