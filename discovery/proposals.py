@@ -116,9 +116,7 @@ def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Cho
         choose_beft,
     ]
     has_head = any(layer.role == "head" for layer in subject.layers)
-    # And it saves whatever has a path with such an end, even within a segment: aux_head with head.
-    apart = [layer for layer in unsaved if not layer.path.endswith(subject.saved.names)]
-    everything = choose_everything(apart, subject.focus)
+    everything = choose_everything(unsaved, subject.focus, subject.saved.names)
     for found in (*(choose_in_each_tower(candidates, choose) for choose in families), everything):
         is_whole = found.family == "LORA" and found.preset in WHOLE
         choice = include_siblings(found, candidates, subject.layers) if is_whole else found
@@ -134,9 +132,9 @@ def choose_candidates(layers: Sequence[Layer], focus: Focus) -> tuple[Layer, ...
     return without_parts(choose_in_focus([layer for layer in layers if is_adaptable(layer)], layers, focus))
 
 
-def choose_everything(layers: Sequence[Layer], focus: Focus) -> Choice:
-    """Return every layer that takes an adapter, in every tower, in the blocks and outside."""
-    free = [x for x in layers if not any(is_below(x.path, prefix) for prefix in focus.apart)]
+def choose_everything(layers: Sequence[Layer], focus: Focus, saved: tuple[str, ...]) -> Choice:
+    """Return each layer that takes an adapter, in all towers, in blocks and outside; PEFT saves aux_head with head."""
+    free = [x for x in layers if not (x.path.endswith(saved) or any(is_below(x.path, p) for p in focus.apart))]
     every = without_parts([layer for layer in free if is_adaptable(layer, NEVER)])
     return Choice("LORA", every, "every layer that takes an adapter, of all towers, also outside blocks", EVERYTHING)
 
