@@ -17,12 +17,12 @@ from torch import nn
 
 from ..domain.layers import Layer
 from ..domain.patterns import pattern_of
+from ..domain.presets import ADAPTABLE_KINDS
 from ..domain.scans import Proposal, Scan
 from ..domain.targets import find_hits
 from ..domain.vocabulary import Role, Tower, list_some
 from ..errors import LoradarError
 from .facts.layers import list_layers
-from .proposals import ADAPTABLE_KINDS
 from .small_builds.shrink import Shrink
 from .sources.recipes import Recipe
 from .sources.transformers import find_recipe

@@ -4,11 +4,10 @@ A model that generates text is adapted in its language tower, which every other 
 in each tower: all of them lead to an output.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ..domain.layers import Layer
-from ..domain.selection import Choice
 from ..domain.vocabulary import Tower
 from .dataflow import Trace
 from .facts.model_facts import ModelFacts, SubModel
@@ -97,23 +96,6 @@ def choose_in_focus(adaptable: Sequence[Layer], layers: Iterable[Layer], focus: 
     elif "main" not in with_blocks:
         towers = towers - {"main"} or towers
     return tuple(layer for layer in found if layer.tower in towers)
-
-
-def choose_in_each_tower(candidates: Sequence[Layer], choose: Callable[[Sequence[Layer]], Choice]) -> Choice:
-    """Return the layers a family adapts: of each tower those that it has for that, and the reason of each."""
-    towers = dict.fromkeys(layer.tower for layer in candidates)
-    choices = {tower: choose([layer for layer in candidates if layer.tower == tower]) for tower in towers}
-    first, *others = [choice for choice in choices.values() if choice.layers] or [*choices.values()]
-    if not others:
-        return first
-    whys = {tower: choice.why for tower, choice in choices.items() if choice.layers}
-    is_one = len({*whys.values()}) == 1
-    return replace(
-        first,
-        layers=tuple(layer for choice in choices.values() for layer in choice.layers),
-        why=first.why if is_one else "; ".join(f"{tower}: {why}" for tower, why in whys.items()),
-        feedforward=tuple(layer for choice in choices.values() for layer in choice.feedforward),
-    )
 
 
 def describe_focus(candidates: Sequence[Layer], layers: Iterable[Layer], focus: Focus) -> list[str]:

@@ -13,6 +13,7 @@ from math import prod
 from ..data import read_facts
 from ..domain.architectures import Architecture
 from ..domain.layers import Layer
+from ..domain.presets import ADAPTABLE_KINDS
 from ..domain.scans import Scan
 from ..domain.submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS, ListedLayer
 from ..domain.vocabulary import CONV_KINDS, Kind, Tower
@@ -27,7 +28,7 @@ from .focus import UNLISTED, Focus
 from .names.lexicon import load_lexicon, words_of
 from .names.static_roles import label_layers
 from .names.surroundings import Surroundings
-from .proposals import ADAPTABLE_KINDS, Subject, propose_all
+from .proposals import Subject, propose_all
 from .saved_modules import find_saved
 from .scanner import make_slots
 

@@ -9,40 +9,34 @@ from ..data import read_facts
 from ..domain.layers import Blocks, Layer
 from ..domain.methods import get_family, get_method
 from ..domain.patterns import pattern_of
+from ..domain.presets import (
+    ADAPTABLE_KINDS,
+    ADDED,
+    EXPERT,
+    FEED_FORWARD,
+    KEY_VALUE,
+    MIXER_INPUT,
+    NEVER,
+    PROJECTIONS,
+    WHOLE,
+    all_linear,
+    choose_in_each_tower,
+    choose_lora,
+    is_adaptable,
+    is_reached,
+    start_of_parts,
+    with_roles,
+    without_parts,
+)
 from ..domain.scans import Proposal
 from ..domain.selection import Choice, count_fixed, count_gains, count_per_rank, include_siblings, make_spec
 from ..domain.targets import Formula
-from ..domain.vocabulary import CONV_KINDS, EVERYTHING, RANK, Preset, Role, count_layers, describe_slot
+from ..domain.vocabulary import EVERYTHING, RANK, Role, count_layers, describe_slot
 from .facts.towers import is_below
-from .focus import EVERY_TOWER, Focus, choose_in_each_tower, choose_in_focus, describe_apart, describe_focus
+from .focus import EVERY_TOWER, Focus, choose_in_focus, describe_apart, describe_focus
 from .saved_modules import Saved
 
-ADAPTABLE_KINDS = ("linear", "transposed_linear", *CONV_KINDS, "expert_parameter", "multihead_attention")
-DENSE_KINDS = ("linear", "transposed_linear", "expert_parameter")
-
-KEY_VALUE: frozenset[Role] = frozenset({"attention.key", "attention.value", "attention.qkv", "attention.kv"})
-QUERY_VALUE: frozenset[Role] = frozenset({"attention.query", "attention.value", "attention.qkv", "attention.kv"})
-ATTENTION: frozenset[Role] = QUERY_VALUE | {"attention.key", "attention.latent", "attention.output"}
-MIXER_INPUT: frozenset[Role] = frozenset({"mixer.input"})
-MIXER: frozenset[Role] = frozenset({"mixer.input", "mixer.output"})
-MLP: frozenset[Role] = frozenset({"mlp.gate", "mlp.up", "mlp.gate_up", "mlp.down"})
-EXPERT: frozenset[Role] = frozenset({"expert.gate", "expert.up", "expert.gate_up", "expert.down"})
-FEED_FORWARD: frozenset[Role] = frozenset({"mlp.down", "expert.down"})
-NEVER: frozenset[Role] = frozenset(
-    {"embedding.token", "embedding.position", "moe.router", "head", "norm", "mixer.state", "conv.depthwise"}
-)
-"""Roles without adapters."""
-ADDED: frozenset[Role] = frozenset({"embedding.patch", "embedding.condition", "modulation", "projector"})
-"""Roles with adapters in the preset ``everything`` alone: what serves the blocks, or leads a condition into them."""
-PROJECTIONS: frozenset[Role] = KEY_VALUE | {"attention.query", "attention.latent", "mixer.input", "mixer.state"}
-"""Roles beside which a norm works inside a mixer: on queries, keys or a state, not between the layers of the block."""
-CONVOLUTIONS: frozenset[Role] = frozenset({"conv.pointwise", "conv.spatial"})
-WHOLE: tuple[Preset, ...] = ("default", "all-linear")
-"""Presets that adapt a layer in every block that has it, in any role."""
-NO_NETWORK = "most blocks hold no attention or feed-forward network that is known"
 LAYOUTS = {"in_out": "input first (transposed)", "out_in": "output first"}
-Selection = tuple[tuple[Layer, ...], str]
-"""(layers, reason)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,115 +131,6 @@ def choose_everything(layers: Sequence[Layer], focus: Focus, saved: tuple[str, .
     free = [x for x in layers if not (x.path.endswith(saved) or any(is_below(x.path, p) for p in focus.apart))]
     every = without_parts([layer for layer in free if is_adaptable(layer, NEVER)])
     return Choice("LORA", every, "every layer that takes an adapter, of all towers, also outside blocks", EVERYTHING)
-
-
-def is_adaptable(layer: Layer, never: frozenset[Role] = NEVER | ADDED) -> bool:
-    """Return whether an adapter may be put on a layer.
-
-    It must be a part of the model, of a kind an adapter can imitate, in a role that is adapted, not known to be dead,
-    called on every path of the code, and its groups must divide the rank.
-    """
-    fits = layer.path and layer.kind in ADAPTABLE_KINDS and layer.misfit is None and RANK % layer.groups == 0
-    return bool(fits) and layer.role not in never and is_reached(layer)
-
-
-def is_reached(layer: Layer) -> bool:
-    """Return whether no cause is known that keeps gradients from a layer, a fused kernel included."""
-    return layer.live is not False and not layer.bypassed and not layer.kernel
-
-
-def without_parts(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Return the layers without the parts of each ``nn.MultiheadAttention`` among them, which is adapted as a whole."""
-    whole = _start_of_parts(layers)
-    return tuple(layer for layer in layers if not layer.path.startswith(whole))
-
-
-def _start_of_parts(layers: Sequence[Layer]) -> tuple[str, ...]:
-    """Return the starts of the paths of all parts of each ``nn.MultiheadAttention``."""
-    return tuple(f"{layer.path}." for layer in layers if layer.kind == "multihead_attention")
-
-
-def with_roles(layers: Sequence[Layer], roles: frozenset[Role]) -> tuple[Layer, ...]:
-    """Return the layers with one of these roles."""
-    return tuple(layer for layer in layers if layer.role in roles)
-
-
-# --- presets of LoRA --------------------------------------------------------------------------------------------------
-
-
-def choose_lora(layers: Sequence[Layer], preset: Preset) -> Choice:
-    """Return the choice of a preset of LoRA."""
-    return Choice("LORA", *choose_layers(layers, preset), preset=preset)
-
-
-def choose_layers(layers: Sequence[Layer], preset: Preset) -> Selection:
-    """Return the layers a preset adapts, and the reason; none if it matches no layer."""
-    if preset == "all-linear":
-        return all_linear(layers)
-    if preset == "attention":
-        return with_roles(layers, ATTENTION), "every projection of the attention"
-    if preset == "experts":
-        return with_roles(layers, EXPERT), "every layer of the experts, gate and up together; the router is left alone"
-    if preset == "mlp":
-        return with_roles(layers, MLP | EXPERT), "every layer of the feed-forward networks, experts included"
-    return default_layers(layers)
-
-
-def default_layers(layers: Sequence[Layer]) -> Selection:
-    """Return query and value or the projection that holds both, which is PEFT's convention; else the nearest roles."""
-    ladder: tuple[tuple[frozenset[Role], str], ...] = (
-        (QUERY_VALUE, "query and value, or the projection that holds them (PEFT's convention)"),
-        (MIXER_INPUT, "no attention to adapt: what enters the mixers"),
-        (MLP | EXPERT, "neither attention nor mixer to adapt: the feed-forward networks"),
-    )
-    if is_convolutional(layers):
-        return channel_mixers(layers)
-    matched = ((with_roles(layers, roles), why) for roles, why in ladder)
-    return next((selection for selection in matched if selection[0]), None) or channel_mixers(layers)
-
-
-def is_convolutional(layers: Sequence[Layer]) -> bool:
-    """Return whether a network works by convolutions: it has no attention, and most blocks no feed-forward network.
-
-    The two pointwise convolutions of an inverted bottleneck without a convolution between them look like one.
-    """
-    blocks = {layer.block or layer.path for layer in layers}  # without blocks, by layers
-    inside = {layer.block or layer.path for layer in with_roles(layers, MLP | EXPERT)}
-    convolves = any(layer.role in CONVOLUTIONS for layer in layers)
-    return convolves and not with_roles(layers, ATTENTION | MIXER) and 2 * len(inside) < len(blocks)
-
-
-def channel_mixers(layers: Sequence[Layer]) -> Selection:
-    """Return dense layers and pointwise convolutions, which compute the same, if most blocks have one.
-
-    Otherwise spatial convolutions are included: a resnet18 has pointwise convolutions only in the shortcuts of three of
-    its eight blocks.
-    """
-    pointwise = MLP | EXPERT | {"conv.pointwise"}
-    mixers = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role in pointwise)
-    blocks = {layer.block for layer in layers}
-    if blocks != {None} and 2 * len({layer.block for layer in mixers}) >= len(blocks):
-        why = "which mixes the channels of one position as a dense layer does; 'all-linear' adds the wider convolutions"
-        return mixers, f"{NO_NETWORK}: every dense layer and pointwise convolution, {why}"
-    return every_convolution(layers)
-
-
-def every_convolution(layers: Sequence[Layer]) -> Selection:
-    """Return dense layers and every convolution that mixes channels, which a depthwise one does not."""
-    every = tuple(x for x in layers if x.kind in DENSE_KINDS or x.role in CONVOLUTIONS | MLP | EXPERT)
-    return every, f"{NO_NETWORK}: every dense layer and convolution but depthwise ones, gates and the head"
-
-
-def all_linear(layers: Sequence[Layer]) -> Selection:
-    """Return every live dense layer of the blocks (QLoRA, arXiv:2305.14314), or every convolution without attention.
-
-    A convolution that works as a feed-forward layer or an attention projection counts as dense.
-    """
-    as_dense = ATTENTION | MIXER | MLP | EXPERT
-    if not with_roles(layers, as_dense) or is_convolutional(layers):
-        return every_convolution(layers)
-    dense = tuple(layer for layer in layers if layer.kind in DENSE_KINDS or layer.role in as_dense)
-    return dense, "every dense layer (QLoRA's convention)"
 
 
 # --- other families of methods ----------------------------------------------------------------------------------------
@@ -355,7 +240,7 @@ def describe_rest(subject: Subject) -> list[str]:
 
 def _describe_groups(layers: Sequence[Layer], own: Sequence[Layer], never: frozenset[Role]) -> list[str]:
     """Return a reason for each group of layers left out: of all by role, of the towers adapted by what is no role."""
-    whole = _start_of_parts([layer for layer in own if is_adaptable(layer)])
+    whole = start_of_parts([layer for layer in own if is_adaptable(layer)])
     apart = [layer for layer in own if not layer.path.startswith(whole)]
     groups = (*_count_roles(layers, never), *_count_unreached(apart), *_count_grouped(layers), *_count_misfits(apart))
     reasons = [f"left out: {group}" for group in groups]

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..domain.layers import Layer, Slot
 from ..domain.patterns import pattern_of
+from ..domain.presets import ADAPTABLE_KINDS, is_adaptable
 from ..domain.scans import Scan
 from ..domain.vocabulary import list_some
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
@@ -34,7 +35,7 @@ from .meta_run import running
 from .names.heads import guesses_heads
 from .names.static_roles import label_layer, label_layers
 from .names.surroundings import Surroundings
-from .proposals import ADAPTABLE_KINDS, Subject, is_adaptable, propose_all
+from .proposals import Subject, propose_all
 from .saved_modules import Saved, find_saved
 from .small_builds import Builds, list_builds
 

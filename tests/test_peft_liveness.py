@@ -19,12 +19,12 @@ from loradar.discovery import list_layers, sources
 from loradar.discovery.liveness.experiment import quiet
 from loradar.discovery.meta_run.running import compute_model
 from loradar.discovery.meta_run.tensor_values import list_outputs
-from loradar.discovery.proposals import is_adaptable
 from loradar.discovery.small_builds import SmallBuild, small_builds
 from loradar.discovery.small_builds.builds import LIMITS, find_input_size
 from loradar.discovery.small_builds.shrink import Shrink
 from loradar.discovery.sources import find_recipe
 from loradar.domain.patterns import pattern_of
+from loradar.domain.presets import is_adaptable
 from loradar.domain.targets import TargetSpec, find_hits, resolve_blocks
 from loradar.errors import ScanFailed
 from loradar.references import Reference
