@@ -3,8 +3,10 @@
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..domain.choosing.ranks import scale_alphas
 from ..errors import InvalidConfig
 from .adapted import Adapted, Forward, by_sample
 from .card import write_card
-from .config import AdapterConfig, LoraConfig
+from .config import AdapterConfig, LoraConfig, check_known
 from .injection.apply import Prepared, attach, build, detach, layers_in
 from .injection.host_model import Survey, set_trainable, survey_model
 from .injection.plan import Expand, check_host, make_plan
@@ -267,19 +270,25 @@ class PeftModel(Adapted):
             warnings.warn(f"{message}: all adapters share them.", stacklevel=4)
 
 
-def get_peft_model(
+def get_peft_model(  # noqa: PLR0913 - what decides the layers and ranks
     model: nn.Module,
     config: AdapterConfig | None = None,
     *,
     preset: str = "default",
     adapter_name: str = "default",
     example_inputs: Any = None,
+    towers: Any = None,
+    roles: Any = None,
+    blocks: Any = None,
+    expert_rank: Any = None,
+    budget: Any = None,
+    **fields: Any,
 ) -> PeftModel:
     """Put LoRA, or IA3, into ``model``, in place, and return the wrapper that controls it.
 
     Without targets in ``config`` they are decided in this order: the registry's entry for the model, checked against
-    its layers; the entry of an architecture of the same structure; a live scan. ``decision`` of the result names the
-    step that decided, and so does the log (logger ``loradar``).
+    its layers; the entry of an architecture of the same structure; a live scan. With towers, roles, blocks or a budget
+    the scan decides. ``decision`` of the result names the step that decided, and so does the log (logger ``loradar``).
 
     Args:
         model: Any module, live or on the meta device.
@@ -288,30 +297,72 @@ def get_peft_model(
             the first alone; not used if ``config`` has targets.
         adapter_name: Key of the adapter in the state dict.
         example_inputs: Inputs of its forward, as in ``scan``: a scan with them decides. Without, a scan makes its own.
+        towers: Towers to adapt instead of those of the preset: ``language``, ``vision``, ``audio``, ``projector``,
+            ``main``, several of them, or ``all``.
+        roles: Roles to adapt, or patterns: ``attention.*``, ``mlp.down``. They narrow a preset; with preset ``default``
+            they stand alone.
+        blocks: Blocks to adapt: ``last 8``, ``first 4``, ``every 2``, ``10-20``, or a list of numbers from 0.
+        expert_rank: Rank of routed experts: ``auto`` (``r`` over the experts that run for a token), ``shared`` (``r``)
+            or a number.
+        budget: Parameters to train at most, as a number or a share such as ``0.5%``: decides ``r``, and the preset if
+            that is ``default``.
+        **fields: Fields of the configuration, such as ``r=16``; they replace those of ``config``.
 
     Raises:
         InvalidConfig: If the configuration is none of ours or does not fit, or the model has adapters or is wrapped.
         TargetsNotFound: If its targets match nothing.
         NoAdaptableLayers: If the model has no layer for an adapter.
         UnknownPreset: If ``preset`` is unknown, or has nothing to adapt in this model.
+        UnknownName: If a tower or a role is unknown, or the model lacks the tower.
+        InvalidRequest: If a selection cannot be read or matches nothing, or the budget is too small.
     """
-    config = LoraConfig() if config is None else config
-    if not isinstance(config, AdapterConfig):
-        given = f"{type(config).__module__}.{type(config).__qualname__}"
-        message = f"config is a {given}, not one of loradar's. Make one with the same fields: LoraConfig(r=8)."
-        raise InvalidConfig(message, given=given)
+    given = {"towers": towers, "roles": roles, "blocks": blocks, "expert_rank": expert_rank, "budget": budget}
+    choice = {name: value for name, value in given.items() if value is not None}
+    config = _configure(config, fields, choice)
     if config.spec.target_modules is not None or config.spec.target_parameters:
+        if choice:
+            names = ", ".join(choice)
+            raise InvalidConfig(f"{names} selects layers, and the configuration names them too: leave one of both out.")
         decision = Decision("config", config.spec, "targets given in the configuration")
     else:
         check_host(model)  # its adapters would look like a misfit of the registry
-        decision = decide(model, preset, config.peft_type, example_inputs)
+        rank = {"rank": config.r} if isinstance(config, LoraConfig) else {}
+        decision = decide(model, preset, config.peft_type, example_inputs, **rank, **choice)
         for left_out in () if config.modules_to_save else decision.frozen:
             warnings.warn(left_out, stacklevel=2)
-        config = config.with_spec(decision.spec)
+        config = _with_ranks(config.with_spec(decision.spec), decision)
     expand = partial(expand_shorthand, example_inputs=example_inputs)
     adapted = inject(model, config, adapter_name, expand=expand)
     adapted.decision = decision.about([*adapted.targeted_module_names, *adapted.targeted_parameter_names])
     return adapted
+
+
+def _configure(config: AdapterConfig | None, fields: Mapping[str, Any], choice: Mapping[str, Any]) -> AdapterConfig:
+    """Return the configuration with fields given beside it, checked."""
+    if config is not None and not isinstance(config, AdapterConfig):
+        given = f"{type(config).__module__}.{type(config).__qualname__}"
+        message = f"config is a {given}, not one of loradar's. Make one with the same fields: LoraConfig(r=8)."
+        raise InvalidConfig(message, given=given)
+    config = LoraConfig() if config is None else config
+    options = [*signature(get_peft_model).parameters][2:-1]
+    check_known(fields, [*(each.name for each in dataclass_fields(config)), *options], "get_peft_model")
+    if "r" in fields and choice.get("budget") is not None:
+        raise InvalidConfig(f"r={fields['r']!r} and budget={choice['budget']!r} both decide the rank: leave one out.")
+    return replace(config, **fields)
+
+
+def _with_ranks(config: AdapterConfig, decision: Decision) -> AdapterConfig:
+    """Return a configuration with the ranks of a decision; patterns of its own come first."""
+    if not isinstance(config, LoraConfig) or (decision.rank is None and not decision.rank_pattern):
+        return config
+    rank, patterns = decision.rank or config.r, decision.rank_pattern or {}
+    alphas = scale_alphas(patterns, rank, config.lora_alpha, 0.5 if config.use_rslora else 1)
+    return replace(
+        config,
+        r=rank,
+        rank_pattern={**config.rank_pattern, **{k: v for k, v in patterns.items() if k not in config.rank_pattern}},
+        alpha_pattern={**config.alpha_pattern, **{k: v for k, v in alphas.items() if k not in config.alpha_pattern}},
+    )
 
 
 def inject(

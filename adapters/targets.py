@@ -17,9 +17,11 @@ from torch import nn
 
 from ..discovery import identify, read_model, scan_module
 from ..domain.architectures import Architecture
+from ..domain.choosing.query import Selection
 from ..domain.layers import Layer, Slot
 from ..domain.mappings import ArchitectureDetail, Mapping
 from ..domain.patterns import name_targets, pattern_of
+from ..domain.presets import EXPERT
 from ..domain.scans import Scan
 from ..domain.targets import TargetMatcher, TargetSpec, find_hits, resolve_blocks
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
@@ -48,6 +50,8 @@ class Decision:
             registry, if it fitted; else those of the scan, of which only the adapted ones are kept after the
             injection; empty for targets given.
         frozen: What was made anew around the pretrained model and is neither adapted nor saved, in words.
+        rank: The rank that a budget gives; ``None`` where nothing decides it.
+        rank_pattern: Ranks of layers that have another one, by regexes.
     """
 
     step: Step
@@ -56,6 +60,8 @@ class Decision:
     reasons: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
     frozen: tuple[str, ...] = ()
+    rank: int | None = None
+    rank_pattern: dict[str, int] | None = None
 
     def about(self, paths: Collection[str]) -> Self:
         """Return the decision with the layers at these paths alone."""
@@ -64,25 +70,50 @@ class Decision:
 
 
 def decide(
-    model: nn.Module, preset: str = "default", peft_type: str = PEFT_TYPE, example_inputs: Any = None
+    model: nn.Module, preset: str = "default", peft_type: str = PEFT_TYPE, example_inputs: Any = None, **choice: Any
 ) -> Decision:
     """Decide the targets of a PEFT method in ``model``: modules, and fused experts as parameters.
 
     Every entry of the registry is checked against this model. One that does not fit is not used, with a warning of the
-    reason. With ``example_inputs`` the model's forward is run with them in any case, and has the last word.
+    reason. With ``example_inputs`` the model's forward is run with them in any case, and has the last word. With a
+    ``choice`` of towers, roles, blocks or ranks, as in ``Scan.propose``, a scan of the model decides.
 
     Raises:
         UnknownPeftType: If PEFT has no such method.
         UnknownPreset: If ``preset`` is no preset of the method, or selects nothing in this model.
+        InvalidRequest: If the choice cannot be read, or selects nothing in this model.
         NoAdaptableLayers: If the model has no layer for an adapter.
         MethodDoesNotFit: If the method can adapt nothing of this model.
     """
-    decision = decide_unscanned(model, preset, peft_type) if example_inputs is None else None
-    if decision is None:
-        return decide_for(scan_known(model, example_inputs), peft_type, preset)
-    if logger.isEnabledFor(logging.INFO):
+    selection = Selection.parse(preset, **choice)
+    if not selection.is_whole or selection.budget is not None:
+        return _decide_choice(scan_known(model, example_inputs), peft_type, selection)
+    known = decide_unscanned(model, preset, peft_type) if example_inputs is None else None
+    scan = None if known else scan_known(model, example_inputs)
+    decision = known or decide_for(scan or scan_known(model), peft_type, preset)
+    has_experts = any(layer.role in EXPERT for layer in find_hits(decision.spec, decision.layers))
+    if has_experts and selection.rank_of_experts != "shared":
+        return _decide_choice(scan or scan_known(model), peft_type, selection)
+    if known and logger.isEnabledFor(logging.INFO):
         logger.info("%s: %s", identify(model).reference, decision.says)
     return decision
+
+
+def _decide_choice(scan: Scan, peft_type: str, selection: Selection) -> Decision:
+    """Decide by a scan, for a selection of its layers."""
+    _check_adaptable(scan, peft_type)
+    proposal = scan.propose_selection(peft_type, selection)
+    says = f"live scan, {replace(selection, preset=proposal.preset)}"
+    decision = Decision("scan", proposal.spec, says, proposal.reasons)
+    logger.info("%s: %s", scan.architecture.reference, decision.says)
+    return replace(
+        decision,
+        spec=resolve_blocks(proposal.spec, (layer.path for layer in scan.layers)),
+        layers=scan.layers,
+        frozen=scan.frozen,
+        rank=proposal.rank if selection.budget is not None else None,
+        rank_pattern=proposal.rank_pattern,
+    )
 
 
 def decide_unscanned(model: nn.Module, preset: str = "default", peft_type: str = PEFT_TYPE) -> Decision | None:
@@ -206,6 +237,13 @@ def _fitting(step: Step, mapping: Mapping, scan: Scan, says: str) -> Decision:
 
 
 def _from_scan(scan: Scan, peft_type: str, preset: str) -> Decision:
+    _check_adaptable(scan, peft_type)
+    proposal = scan.propose(peft_type, preset)
+    return Decision("scan", proposal.spec, f"live scan, preset {preset!r}", proposal.reasons)
+
+
+def _check_adaptable(scan: Scan, peft_type: str) -> None:
+    """Raise ``NoAdaptableLayers`` if nothing is proposed for a model."""
     if not scan.proposals:
         reference = scan.architecture.reference
         classes = sorted({layer.class_name for layer in scan.layers if layer.role != "head"})[:8] or ["a head alone"]
@@ -213,8 +251,6 @@ def _from_scan(scan: Scan, peft_type: str, preset: str) -> Decision:
         why = f" No gradient comes to {len(dead)} of its layers ({dead[0].proof})." if dead else ""
         message = f"{reference} has no layer that {peft_type} can adapt. It holds: {', '.join(classes)}.{why}"
         raise NoAdaptableLayers(message, reference=reference)
-    proposal = scan.propose(peft_type, preset)
-    return Decision("scan", proposal.spec, f"live scan, preset {preset!r}", proposal.reasons)
 
 
 def _misfit(mapping: Mapping, scan: Scan) -> str:

@@ -34,3 +34,11 @@ Reason = Annotated[str, typer.Option(callback=_check_reason, help="The reason; i
 Number = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST, help="Its number.")]
 ReferenceText = Annotated[str, typer.Argument(metavar="REFERENCE", help="llama, timm:resnet50")]
 MappingId = Annotated[str, typer.Argument(metavar="ID", help="Id of a mapping, or its first eight digits.")]
+
+# What a selection has beside its preset: the names are those of ``SELECTING``.
+Towers = Annotated[str | None, typer.Option(help="Towers to adapt: vision,projector, or all.")]
+Roles = Annotated[str | None, typer.Option(help="Roles to adapt: attention.*,mlp.down.")]
+Blocks = Annotated[str | None, typer.Option(help="Blocks of each stack: 'last 8', 'first 4', 'every 2', 10-20.")]
+Rank = Annotated[int | None, typer.Option(help="Rank of LoRA that sizes are stated for; 8 if not given.")]
+ExpertRank = Annotated[str | None, typer.Option(help="Rank of routed experts: auto, shared or a number.")]
+Budget = Annotated[str | None, typer.Option(help="Parameters to train at most: 20M, 0.5%. It decides the rank.")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..domain.vocabulary import RANK
 from ..errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -55,6 +56,15 @@ def describe_size(sized: "Proposal | Mapping") -> str:
         return "size unknown"
     parts = [f"r x {sized.per_rank:,}"] * bool(sized.per_rank) + [f"{sized.fixed:,}"] * bool(sized.fixed)
     return f"trains {' + '.join(parts) or 0}"
+
+
+def describe_ranks(ranked: "Proposal | Mapping") -> list[Row]:
+    """Return rows of the rank and of layers with another one, where they are not PEFT's default."""
+    rows = [("rank", str(ranked.rank))] if ranked.rank != RANK or ranked.rank_pattern else []
+    for name in ("rank_pattern", "alpha_pattern"):
+        patterns = getattr(ranked, name) or {}
+        rows += [(name, f"{pattern}: {value:g}") for pattern, value in patterns.items()]
+    return rows
 
 
 def describe_coverage(coverage: "tuple[Coverage, ...]") -> list[Row]:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +10,8 @@ import typer
 
 from ..errors import DatabaseUnusable, InvalidRequest
 from ..schema import to_json
-from .options import AsJson
-from .output import describe_coverage, describe_size, describe_spec, print_json, print_rows, print_table
+from .options import AsJson, Blocks, Budget, ExpertRank, Rank, Roles, Towers
+from .output import describe_coverage, describe_ranks, describe_size, describe_spec, print_json, print_rows, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,12 +39,24 @@ def scan(
     workers: Annotated[int | None, typer.Option(help="Processes for --all; one per core if not given.")] = None,
     seconds: Annotated[float, typer.Option(help="Time limit of --all for one architecture.")] = 120.0,
     memory: Annotated[float, typer.Option(help="Memory limit of --all for one worker, in GiB.")] = 8.0,
+    peft_type: Annotated[str | None, typer.Option(help="Print the proposal for this method alone.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Print the proposal of this preset alone.")] = None,
+    towers: Towers = None,
+    roles: Roles = None,
+    blocks: Blocks = None,
+    rank: Rank = None,
+    expert_rank: ExpertRank = None,
+    budget: Budget = None,
     as_json: AsJson = False,
 ) -> None:
     """Scan an architecture: print its layers, roles, slots and proposed targets."""
+    given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank, "expert_rank": expert_rank}
+    given |= {"budget": budget, "peft_type": peft_type, "preset": preset}
+    wanted = {name: value for name, value in given.items() if value is not None}
     if every is not None:
-        if out is None or store or reference is not None:
-            message = "--all takes --out and neither a reference nor --store: loradar scan --all timm --out timm.jsonl"
+        if out is None or store or wanted or reference is not None:
+            message = "--all takes --out and neither a reference, --store nor a selection: "
+            message += "loradar scan --all timm --out timm.jsonl"
             raise InvalidRequest(message, library=every)
         bounds = {"seconds": seconds, "memory": memory, **({} if workers is None else {"workers": workers})}
         _scan_all(every, out, {"method": method, "proved": prove}, bounds, compact=compact, as_json=as_json)
@@ -51,20 +64,21 @@ def scan(
         message = "Nothing to scan. Name an architecture (loradar scan olmo2) or a library (--all timm --out FILE)."
         raise InvalidRequest(message)
     else:
-        _scan_one(reference, {"method": method, "proved": prove}, store=store, as_json=as_json)
+        _scan_one(reference, {"method": method, "proved": prove}, wanted, store=store, as_json=as_json)
 
 
-def _scan_one(reference: str, how: "dict[str, Any]", *, store: bool, as_json: bool) -> None:
+def _scan_one(reference: str, how: "dict[str, Any]", wanted: "dict[str, Any]", *, store: bool, as_json: bool) -> None:
     from ..discovery import quiet_libraries
     from ..discovery import scan as scan_reference
 
     quiet_libraries()
     sys.path.append(os.getcwd())  # noqa: PTH109 - a path entry is a string; `torch:module:Class` may be right here
     result = scan_reference(reference, **how)
+    shown = replace(result, proposals=(result.propose(**wanted),)) if wanted else result
     if as_json:
-        print_json(to_json(result))
+        print_json(to_json(shown))
     else:
-        print_scan(result)
+        print_scan(shown)
         _print_same_structure(result.architecture)
     if store:
         from ..registry import Registry
@@ -94,7 +108,8 @@ def print_scan(scan: "Scan") -> None:
             f"{proposal.reached:.1%} of the blocks"
         )
         reasons = [("reason", reason) for reason in proposal.reasons]
-        print_rows([*describe_spec(proposal.spec), *describe_coverage(proposal.coverage), *reasons])
+        rows = [*describe_spec(proposal.spec), *describe_ranks(proposal), *describe_coverage(proposal.coverage)]
+        print_rows([*rows, *reasons])
 
 
 def _print_slots(slots: "Sequence[Slot]") -> None:

@@ -85,6 +85,7 @@ def scan_listing(architecture: Architecture, layers: Sequence[ListedLayer]) -> S
         slots=make_slots(labelled),
         proposals=propose_all(subject),
         module_paths=listing.module_paths,
+        beside=subject.beside,
         untraced=tuple(dict.fromkeys(layer.tower for layer in labelled)),
         proof=HOW,
         prompt_facts=read_prompt_facts({}, labelled),

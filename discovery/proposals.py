@@ -28,10 +28,19 @@ from ..domain.presets import (
     with_roles,
     without_parts,
 )
-from ..domain.scans import Proposal
-from ..domain.selection import Choice, count_fixed, count_gains, count_per_rank, include_siblings, make_spec
+from ..domain.scans import Beside, Proposal
+from ..domain.selection import (
+    Choice,
+    count_fixed,
+    count_gains,
+    count_per_rank,
+    describe_blocks,
+    describe_slots,
+    include_siblings,
+    make_spec,
+)
 from ..domain.targets import Formula
-from ..domain.vocabulary import EVERYTHING, RANK, Role, count_layers, describe_slot
+from ..domain.vocabulary import EVERYTHING, RANK, Role, count_layers
 from .facts.towers import is_below
 from .focus import EVERY_TOWER, Focus, choose_in_focus, describe_apart, describe_focus
 from .saved_modules import Saved
@@ -68,6 +77,11 @@ class Subject:
         """Reasons that every proposal has."""
         return (*self.left_out, *self.saved.reasons)
 
+    @property
+    def beside(self) -> Beside:
+        """What a selection of layers needs of the model beside them."""
+        return Beside(self.parameter_paths, self.saved_parameters, self.focus.apart, self.reasons)
+
 
 def propose_all(subject: Subject) -> tuple[Proposal, ...]:
     """Return the proposals of every family and preset that matches a layer."""
@@ -83,14 +97,13 @@ def propose_all(subject: Subject) -> tuple[Proposal, ...]:
         fixed = count_fixed(choice, subject.norm_sizes, gains) + subject.saved_parameters
         stacks = describe_expert_stacks(choice.layers, subject.parameter_paths)
         spec = make_spec(choice, subject.layers, subject.module_paths, subject.parameter_paths, subject.saved.names)
-        apart = (f"left out at any depth, as no gradient comes there: {text}" for text in spec.exclude_blocks or ())
         proposal = Proposal(
             peft_type=choice.family,
             preset=choice.preset,
             **spec.values,
             matched=len(choice.layers),
             formula=Formula(count_per_rank(choice, gains), fixed),
-            reasons=(*describe_slots(choice), choice.why, *stacks, *apart, *left_out, *subject.reasons),
+            reasons=(*describe_slots(choice), choice.why, *stacks, *describe_blocks(spec), *left_out, *subject.reasons),
             coverage=blocks.cover(choice.layers),
             reached=blocks.share(choice.layers),
         )
@@ -199,12 +212,6 @@ def choose_beft(layers: Sequence[Layer]) -> Choice:
 
 
 # --- reasons in words -------------------------------------------------------------------------------------------------
-
-
-def describe_slots(choice: Choice) -> list[str]:
-    """Return a reason for each slot of a choice."""
-    slots = Counter((pattern_of(layer.path), layer.role) for layer in choice.ordered)
-    return [describe_slot(pattern, role, count) for (pattern, role), count in slots.items()]
 
 
 def describe_expert_stacks(layers: Sequence[Layer], parameter_paths: Collection[str]) -> list[str]:

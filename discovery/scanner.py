@@ -137,11 +137,12 @@ def _scan_module(
         proposals=propose_all(subject),
         frozen=subject.saved.frozen,
         module_paths=module_paths,
+        beside=subject.beside,
         digest=digest_build(static.classes, layers, whole.operations) if whole and not is_cut_short else None,
         untraced=untraced,
         proof=proof.says if proof else None,
         is_cut_short=is_cut_short,
-        prompt_facts=read_prompt_facts(facts.configuration, layers),
+        prompt_facts=read_prompt_facts(facts.configuration, layers, model),
         parts=list_parts(model, facts),
     )
 

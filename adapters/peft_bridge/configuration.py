@@ -9,18 +9,30 @@ from typing import Any
 
 from torch import nn
 
+from ...domain.choosing.ranks import scale_alphas
 from ...domain.layers import Layer
-from ...domain.methods import UNTARGETED, Method, get_method, list_fact_fields, list_methods
+from ...domain.methods import TARGETED, UNTARGETED, Method, get_method, list_fact_fields, list_methods
 from ...domain.targets import Targets, TargetSpec, find_hits, without_exclusion
 from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
 from ...schema import to_json
 from ..config import check_known
 from ..injection.plan import check_host
-from ..targets import decide, scan_known
+from ..targets import Decision, decide, scan_known
 
 
-def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "default", **fields: Any) -> Any:
+def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
+    model: nn.Module,
+    peft_type: str = "LORA",
+    preset: str = "default",
+    *,
+    towers: Any = None,
+    roles: Any = None,
+    blocks: Any = None,
+    expert_rank: Any = None,
+    budget: Any = None,
+    **fields: Any,
+) -> Any:
     """Return a ``peft`` configuration of any method of the installed peft, with the targets for this model.
 
     The targets are decided as in ``loradar.get_peft_model``, fused experts and the heads to save included. A method
@@ -30,6 +42,11 @@ def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "defaul
         model: Any module without adapters, live or on the meta device.
         peft_type: PEFT's name of the method, such as ``"IA3"`` (``peft.PeftType``), in any case.
         preset: Preset of the method; not used if ``fields`` have targets.
+        towers: As in ``loradar.get_peft_model``.
+        roles: As there.
+        blocks: As there.
+        expert_rank: As there.
+        budget: As there.
         **fields: Fields of that configuration, which are kept; with targets among them, nothing is decided.
 
     Raises:
@@ -40,6 +57,8 @@ def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "defaul
         UnknownPreset: If the method has no such preset, or none for this model.
         NoAdaptableLayers: If the model has no layer for an adapter.
         MethodDoesNotFit: If the method can adapt nothing of this model, or a fact it needs of the model is unknown.
+        UnknownName: If a tower or a role is unknown, or the model lacks the tower.
+        InvalidRequest: If a selection cannot be read or matches nothing, or the budget is too small.
     """
     require("peft", "peft")
     check_host(model)
@@ -48,10 +67,26 @@ def auto_config(model: nn.Module, peft_type: str = "LORA", preset: str = "defaul
     if method.family in UNTARGETED:
         return _with_facts(method, config_class, model, fields)
     config = config_class(**fields)
+    given = {"towers": towers, "roles": roles, "blocks": blocks, "expert_rank": expert_rank, "budget": budget}
+    choice = {name: value for name, value in given.items() if value is not None}
     if lacks_targets(config):
-        decision = decide(model, preset, method.name)
+        rank = {"rank": config.r} if method.name == TARGETED else {}
+        decision = decide(model, preset, method.name, **rank, **choice)
         fill(config, decision.spec, model, decision.layers)
+        _fill_ranks(config, decision)
+    elif choice:
+        raise InvalidConfig(f"{', '.join(choice)} selects layers, and the fields name them too: leave one of both out.")
     return config
+
+
+def _fill_ranks(config: Any, decision: Decision) -> None:
+    """Set the ranks of a decision in one of peft's configurations of LoRA; patterns of its own stay."""
+    if decision.rank is not None:
+        config.r = decision.rank
+    if decision.rank_pattern:
+        alphas = scale_alphas(decision.rank_pattern, config.r, config.lora_alpha, 0.5 if config.use_rslora else 1)
+        config.rank_pattern = {**decision.rank_pattern, **config.rank_pattern}
+        config.alpha_pattern = {**alphas, **config.alpha_pattern}
 
 
 def _find_method(peft_type: str) -> tuple[Method, Any]:

@@ -46,7 +46,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class PromptFacts:
-    """Depth and widths of the language model, which prompt-learning methods need; null where unknown."""
+    """Depth and widths of the language model, for prompt learning, and sizes for ranks; null where unknown."""
 
     __pydantic_config__: ClassVar[Config] = schema_config()
 
@@ -60,6 +60,10 @@ class PromptFacts:
     """Cached heads: fewer than the query heads where several share one."""
     key_value_dim: int | None = None
     """Width of all cached heads together."""
+    active_experts: int | None = None
+    """Routed experts that run for a token."""
+    parameters: int | None = None
+    """Parameters of the whole model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from .architectures import ARCHITECTURE_EXAMPLE, Architecture, ArchitectureName,
 from .layers import SLOT_EXAMPLE, Coverage, Slot
 from .targets import Formula, HasFormula, HasSpec, Targets
 from .versions import VersionedRename, Versions
-from .vocabulary import Library, SourceKind, Status, Tower
+from .vocabulary import RANK, Library, SourceKind, Status, Tower
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Mapping(HasSpec, HasFormula):
     matched: int | None = None
     """Layers matched by the scan that proposed the mapping; null without a scan."""
     trainable: int | None = field(default=None, init=False)
-    """Parameters trained at rank 8, PEFT's default; null without a formula."""
+    """Parameters trained at ``rank``; null without a formula."""
     formula: Formula | None = None
     """Parameters trained at any rank; null without a scan."""
     coverage: tuple[Coverage, ...] = ()
@@ -77,10 +77,16 @@ class Mapping(HasSpec, HasFormula):
     """Library versions whose scans gave the mapping; null if it is stated for any version."""
     parts: tuple[ModelPart, ...] = ()
     """The models of a composite architecture that the mapping was scanned or composed with; empty for any other."""
+    rank: int = RANK
+    """Rank of LoRA that ``trainable`` is stated for."""
+    rank_pattern: dict[str, int] | None = None
+    """Ranks of layers that have another one, by regexes as in PEFT; ``formula`` counts them as fixed."""
+    alpha_pattern: dict[str, float] | None = None
+    """Alphas of the same layers, which scale them as the others where ``lora_alpha`` is 8, PEFT's default."""
 
     def __post_init__(self) -> None:
-        """Derive the size at the default rank."""
-        object.__setattr__(self, "trainable", self.formula.count() if self.formula else None)
+        """Derive the size at the rank."""
+        object.__setattr__(self, "trainable", self.formula.count(self.rank) if self.formula else None)
 
     @property
     def library(self) -> Library:

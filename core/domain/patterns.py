@@ -54,6 +54,39 @@ def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Target
     return "|".join(parent + _either(tuple(names)) for parent, names in leaves.items())
 
 
+def name_by_index(wanted: Collection[str], module_paths: Sequence[str]) -> Targets:
+    r"""Return a regex that lists the indices of the wanted layers by place: ``layers\.(?:30|31)\.mlp\.down_proj``.
+
+    It is shorter than that of ``name_targets`` where only some blocks are wanted. ``name_targets`` decides where the
+    wanted layers of a pattern are not all those with some indices in each place.
+    """
+    every, chosen = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    for paths, grouped in ((module_paths, every), (wanted, chosen)):
+        for path in paths:
+            grouped[pattern_of(path)].append(path)
+    leaves: dict[str, dict[str, None]] = defaultdict(dict)
+    for pattern, paths in chosen.items():
+        *parents, leaf = _index_regexes(paths, every[pattern])
+        leaves["".join(rf"{segment}\." for segment in parents)][leaf] = None
+    regex = "|".join(parent + _either(tuple(names)) for parent, names in leaves.items())
+    named = [path for path in module_paths if re.fullmatch(regex, path)]
+    return regex if {*named} == {*wanted} else name_targets(wanted, module_paths)
+
+
+def _index_regexes(paths: Iterable[str], every: Iterable[str]) -> list[str]:
+    """Return the segments of paths of one pattern: the indices of each place, or any if those are all there are."""
+    columns = zip(*(path.split(".") for path in paths), strict=True)
+    whole = zip(*(path.split(".") for path in every), strict=True)
+    return [
+        re.escape(column[0])
+        if not column[0].isdecimal()
+        else r"\d+"
+        if {*column} == {*known}
+        else _either(sorted({*column}, key=int))
+        for column, known in zip(columns, whole, strict=True)
+    ]
+
+
 def name_with_exclusion(wanted: Collection[str], module_paths: Sequence[str]) -> tuple[Targets, Targets | None]:
     """Return targets and exclusions that together match exactly ``wanted``; no exclusions unless that is shorter.
 

@@ -1,18 +1,37 @@
 """Describe a scan and its proposals, and fit a family's proposal to any PEFT method."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
-from ..errors import UnknownPreset, quoted
+from ..errors import InvalidRequest, UnknownPreset, quoted
 from ..schema import Config, schema_config, to_json
 from .architectures import Architecture, ModelPart, PromptFacts
+from .choosing.choose import Subject, choose
+from .choosing.query import Selection
+from .choosing.ranks import TIGHT, Ranks, fill_budget, find_step, parse_budget, rank_experts, scale_alphas
 from .layers import Blocks, Coverage, Layer, Slot
-from .methods import UNTARGETED, Method, explain_facts, get_method, nothing_for
+from .methods import TARGETED, UNTARGETED, Method, explain_facts, get_family, get_method, nothing_for
 from .patterns import name_targets
+from .selection import (
+    Choice,
+    count_fixed,
+    count_gains,
+    count_per_rank,
+    describe_blocks,
+    describe_slots,
+    make_block_spec,
+    make_spec,
+    size_per_rank,
+)
 from .targets import Formula, HasFormula, HasSpec, TargetMatcher, Targets, TargetSpec, find_hits, without_exclusion
-from .vocabulary import Preset, Tower
+from .vocabulary import EVERYTHING, RANK, Preset, Tower
+
+BY_COVERAGE: tuple[str, ...] = ("recommended", "all-linear", "mlp", "attention", "default")
+"""The presets a budget chooses from, the one preferred first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +54,7 @@ class Proposal(HasSpec, HasFormula):
     matched: int
     """Layers the spec matches on the scanned build."""
     trainable: int | None = field(default=None, init=False)
-    """Parameters trained at rank 8, PEFT's default; null without a formula."""
+    """Parameters trained at ``rank``; null without a formula."""
     formula: Formula | None
     """Parameters trained at any rank; null where only the shared targets of another method are known."""
     coverage: tuple[Coverage, ...] = ()
@@ -44,10 +63,16 @@ class Proposal(HasSpec, HasFormula):
     """Share of the block parameters that the matched layers own, 0 to 1."""
     reasons: tuple[str, ...]
     """Why these layers, in words."""
+    rank: int = RANK
+    """Rank of LoRA that ``trainable`` is stated for."""
+    rank_pattern: dict[str, int] | None = None
+    """Ranks of layers that have another one, by regexes as in PEFT; ``formula`` counts them as fixed."""
+    alpha_pattern: dict[str, float] | None = None
+    """Alphas of the same layers, which scale them as the others where ``lora_alpha`` is 8, PEFT's default."""
 
     def __post_init__(self) -> None:
-        """Derive the size at the default rank."""
-        object.__setattr__(self, "trainable", self.formula.count() if self.formula else None)
+        """Derive the size at the rank."""
+        object.__setattr__(self, "trainable", self.formula.count(self.rank) if self.formula else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +85,23 @@ class Variant:
     module_paths: tuple[str, ...]
     is_class: bool = False
     """Whether it is another class of the same configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What proposals need of a model beside its layers and modules.
+
+    Attributes:
+        parameter_paths: Every parameter path.
+        saved_parameters: Parameters of the modules that every proposal trains in full.
+        apart: Paths of the parts that are trained apart from the model, such as a vocoder.
+        remarks: Reasons that every proposal has.
+    """
+
+    parameter_paths: tuple[str, ...] = ()
+    saved_parameters: int = 0
+    apart: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +133,8 @@ class Scan:
     """What was made anew around the pretrained model and is neither adapted nor saved, in words."""
     module_paths: tuple[str, ...] = field(default=(), repr=False, metadata={"exclude": True})
     """Every module path of the model, which target specs are matched against; not part of the JSON form."""
+    beside: Beside = field(default_factory=Beside, repr=False, metadata={"exclude": True})
+    """The model beside its layers; not part of the JSON form."""
     digest: str | None = field(default=None, repr=False, metadata={"exclude": True})
     """Digest of all that was found before a proof: modules, weights, roles, and the operations of the forward. A scan
     of another build with this digest has the same result. Null unless the whole model was traced in time; not part of
@@ -98,17 +142,36 @@ class Scan:
     variants: tuple[Variant, ...] = field(default=(), repr=False, metadata={"exclude": True})
     """Other builds, if it was scanned to verify entries for every checkpoint of its type; not part of the JSON form."""
 
-    def propose(self, peft_type: str = "LORA", preset: str = "default") -> Proposal:
+    def propose(self, peft_type: str = "LORA", preset: str = "default", **choice: Any) -> Proposal:
         """Return the proposal for a PEFT method and preset; methods that share targets share proposals.
+
+        Args:
+            peft_type: PEFT's name of the method.
+            preset: Preset of the method.
+            **choice: ``towers`` to adapt instead of those of the preset (a list or a text such as
+                ``vision,projector``, or ``all``); ``roles``, or patterns such as ``attention.*``: the layers of the
+                preset with one of them, and with preset ``default`` every layer with one; ``blocks`` of each stack
+                (``last 8``, ``first 4``, ``every 2``, ``10-20``, or a list of numbers from 0); for LoRA ``rank``,
+                ``expert_rank`` (``auto``, ``shared`` or a number) and ``budget``, the parameters to train at most
+                (``20_000_000``, ``0.5%``), which decides rank and preset.
 
         Raises:
             UnknownPeftType: If PEFT has no such method.
             UnknownPreset: If nothing is proposed for ``preset``.
+            UnknownName: If a tower or a role is unknown, or the model lacks the tower.
+            InvalidRequest: If a value cannot be read, nothing is left to adapt, or the budget is too small.
             MethodDoesNotFit: If the method can adapt none of the layers it would have to adapt.
         """
+        return self.propose_selection(peft_type, Selection.parse(preset, **choice))
+
+    def propose_selection(self, peft_type: str, selection: Selection) -> Proposal:
+        """Return the proposal for a PEFT method and a selection, as ``propose``."""
+        preset = selection.preset
         method, reference = get_method(peft_type), self.architecture.reference
         if method.family in UNTARGETED:
             check_preset(reference, preset, ["default"])
+            if not selection.is_plain:
+                raise nothing_for(method, reference, f"it names no layers, so there is nothing to select: {selection}")
             if not self.proposals:
                 raise nothing_for(method, reference, "it has no layer that is adapted at all")
             facts = explain_facts(method, self.architecture.name, self.prompt_facts)
@@ -116,13 +179,129 @@ class Scan:
         proposals: dict[str, Proposal] = {p.preset: p for p in self.proposals if p.peft_type == method.family}
         if not proposals:
             raise nothing_for(method, reference, f"no layer of it is one that {method.family} is for")
-        check_preset(reference, preset, proposals)
-        proposal = proposals[preset]
+        if method.name != TARGETED and (selection.rank, selection.expert_rank, selection.budget) != (None, None, None):
+            raise nothing_for(method, reference, f"rank, expert_rank and budget are counted for {TARGETED} alone")
+        if selection.budget is not None:
+            return _fit_budget(self, selection, proposals)
+        proposal = _choose(self, selection, method.family, proposals)
+        if method.name == TARGETED:
+            layers = find_hits(proposal.spec, self.layers)
+            return _with_ranks(self, proposal, _make_ranks(self, layers, selection, selection.rank or RANK))
         return proposal if proposal.peft_type == method.name else _narrow(self, proposal, method)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of ``loradar scan --json``."""
         return to_json(self)
+
+
+def _choose(scan: Scan, selection: Selection, family: str, proposals: dict[str, Proposal]) -> Proposal:
+    """Return the proposal of a family for the layers of a selection."""
+    if selection.is_whole:
+        check_preset(scan.architecture.reference, selection.preset, proposals)
+        return proposals[selection.preset]
+    check_preset(scan.architecture.reference, selection.preset, get_family(family).presets)
+    return _select(scan, selection, family, proposals)
+
+
+def _select(scan: Scan, selection: Selection, family: str, proposals: dict[str, Proposal]) -> Proposal:
+    """Return the proposal of a family for a selection of layers."""
+    hits = {name: find_hits(proposal.spec, scan.layers) for name, proposal in proposals.items()}
+    plain = proposals.get(selection.preset)
+    scaled = find_hits(TargetSpec(plain.feedforward_modules), scan.layers) if plain else ()
+    why = f"those of preset {selection.preset!r}"
+    saved = scan.proposals[0].modules_to_save or ()
+    subject = Subject(
+        reference=scan.architecture.reference,
+        layers=scan.layers,
+        focus=frozenset(layer.tower for name in hits if name != EVERYTHING for layer in hits[name]),
+        apart=(*scan.beside.apart, *saved),
+        plain=Choice(family, hits[plain.preset], why, plain.preset, scaled) if plain else None,
+    )
+    choice, reasons = choose(subject, selection)
+    paths = (scan.module_paths, scan.beside.parameter_paths)
+    spec = make_block_spec(choice, *paths, saved) if selection.blocks else make_spec(choice, scan.layers, *paths, saved)
+    gains = count_gains(choice.layers, scan.beside.parameter_paths)
+    is_sized = family in ("LORA", "IA3")
+    fixed = count_fixed(choice, {}, gains) + scan.beside.saved_parameters if is_sized else 0
+    blocks = Blocks(scan.layers)
+    return Proposal(
+        peft_type=family,
+        preset=choice.preset,
+        **spec.values,
+        matched=len(choice.layers),
+        formula=Formula(count_per_rank(choice, gains), fixed) if is_sized else None,
+        coverage=blocks.cover(choice.layers),
+        reached=blocks.share(choice.layers),
+        reasons=(*describe_slots(choice), choice.why, *describe_blocks(spec), *reasons, *scan.beside.remarks),
+    )
+
+
+def _make_ranks(scan: Scan, layers: Sequence[Layer], selection: Selection, rank: int) -> Ranks:
+    """Return the ranks of the layers of a selection."""
+    return rank_experts(layers, rank, selection.rank_of_experts, scan.prompt_facts.active_experts)
+
+
+def _with_ranks(scan: Scan, proposal: Proposal, ranks: Ranks) -> Proposal:
+    """Return a proposal of LoRA at these ranks."""
+    if not (ranks.others or ranks.reasons):
+        return replace(proposal, rank=ranks.rank)
+    sizes = _size_layers(scan, find_hits(proposal.spec, scan.layers))
+    apart = sum(sizes[path] * rank for path, rank in ranks.others.items())
+    patterns = ranks.name([*scan.module_paths, *(x.path for x in scan.layers if x.kind == "expert_parameter")])
+    per_rank = sum(size for path, size in sizes.items() if path not in ranks.others)
+    return replace(
+        proposal,
+        rank=ranks.rank,
+        rank_pattern=patterns or None,
+        alpha_pattern=scale_alphas(patterns, ranks.rank) or None,
+        formula=Formula(per_rank, apart + (proposal.fixed or 0)),
+        reasons=(*proposal.reasons, *ranks.reasons),
+    )
+
+
+def _size_layers(scan: Scan, layers: Sequence[Layer]) -> dict[str, int]:
+    """Return the parameters that each rank of LoRA adds on each layer, by path."""
+    gains = count_gains(layers, scan.beside.parameter_paths)
+    return {layer.path: size_per_rank(layer) + gains.get(layer.path, 0) for layer in layers}
+
+
+def _fit_budget(scan: Scan, selection: Selection, proposals: dict[str, Proposal]) -> Proposal:
+    """Return the proposal of LoRA with most layers that uses a budget, at the largest ranks within it.
+
+    Raises:
+        InvalidRequest: If the smallest adapter is larger.
+    """
+    budget, smallest = parse_budget(selection.budget, scan.prompt_facts.parameters), []
+    best: Proposal | None = None
+    for proposal in _list_for_budget(scan, selection, proposals):
+        layers, fixed = find_hits(proposal.spec, scan.layers), proposal.fixed or 0
+        make = partial(_make_ranks, scan, layers, replace(selection, preset=proposal.preset))
+        sizes = _size_layers(scan, layers)
+        smallest.append(make(find_step(layers)).count(sizes) + fixed)
+        ranks = fill_budget(layers, sizes, budget - fixed, make)
+        found = _with_ranks(scan, proposal, ranks) if ranks else None
+        best = max(filter(None, (best, found)), key=lambda one: one.trainable or 0, default=None)
+        if best and (best.trainable or 0) >= TIGHT * budget:
+            break
+    if best is None:
+        message = f"budget={selection.budget!r} is too small for {scan.architecture.reference}: "
+        message += f"its smallest adapter trains {min(smallest):,} parameters."
+        raise InvalidRequest(message, field="budget", value=str(selection.budget), smallest=min(smallest))
+    says = f"budget of {budget:,}: preset {best.preset!r} at rank {best.rank} trains {best.trainable:,}"
+    return replace(best, reasons=(says, *best.reasons))
+
+
+def _list_for_budget(scan: Scan, selection: Selection, proposals: dict[str, Proposal]) -> Iterator[Proposal]:
+    """Yield the proposals that may use a budget, that with most layers first; the preset alone if one is given."""
+    if selection.preset != "default" or selection.roles:
+        yield _choose(scan, selection, TARGETED, proposals)
+        return
+    for preset in (name for name in BY_COVERAGE if name in get_family(TARGETED).presets):
+        if preset == selection.preset:
+            yield _choose(scan, selection, TARGETED, proposals)
+        else:
+            with suppress(UnknownPreset, InvalidRequest):
+                yield _choose(scan, replace(selection, preset=preset), TARGETED, proposals)
 
 
 def check_preset(reference: str, preset: str, known: Iterable[str]) -> None:

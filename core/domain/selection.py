@@ -9,10 +9,10 @@ from typing import get_args
 
 from .layers import Layer
 from .methods import get_method
-from .patterns import OPEN, list_prefixes, name_targets, name_with_exclusion, pattern_of
+from .patterns import OPEN, list_prefixes, name_by_index, name_targets, name_with_exclusion, pattern_of
 from .places import BlockPattern, BlockRange, find_places
 from .targets import Targets, TargetSpec
-from .vocabulary import CONV_KINDS, Preset, Role
+from .vocabulary import CONV_KINDS, Preset, Role, describe_slot
 
 ROLE_ORDER: dict[str, int] = {role: position for position, role in enumerate(get_args(Role))}
 
@@ -41,6 +41,11 @@ class Choice:
         more = [layer for layer in layers if layer.path in paths]
         feedforward = (layer for layer in more if pattern_of(layer.path) in second)
         return replace(self, layers=(*self.layers, *more), feedforward=(*self.feedforward, *feedforward))
+
+    def keeping(self, paths: Collection[str]) -> "Choice":
+        """Return the choice with the layers at these paths alone."""
+        layers, second = (tuple(x for x in group if x.path in paths) for group in (self.layers, self.feedforward))
+        return replace(self, layers=layers, feedforward=second)
 
 
 def include_siblings(choice: Choice, candidates: Iterable[Layer], layers: Sequence[Layer]) -> Choice:
@@ -115,6 +120,22 @@ def make_spec(
         # PEFT takes no regex here: whole paths where no suffix is exact.
         target_parameters=tuple(experts) if isinstance(parameters, str) else parameters,
         feedforward_modules=feedforward,
+    )
+
+
+def make_block_spec(
+    choice: Choice, module_paths: Sequence[str], parameter_paths: Sequence[str], saved: tuple[str, ...]
+) -> TargetSpec:
+    """Return a spec that matches the layers of a choice of blocks, by the indices of the model at hand."""
+    modules = [layer.path for layer in choice.ordered if layer.kind != "expert_parameter"]
+    experts = [layer.path for layer in choice.ordered if layer.kind == "expert_parameter"]
+    second = [layer.path for layer in choice.feedforward]
+    parameters = name_targets(experts, parameter_paths) if experts else None
+    return TargetSpec(
+        target_modules=name_by_index(modules, module_paths) if modules else None,
+        modules_to_save=saved or None,
+        target_parameters=tuple(experts) if isinstance(parameters, str) else parameters,
+        feedforward_modules=name_by_index(second, module_paths) if second else None,
     )
 
 
@@ -196,3 +217,14 @@ def count_fixed(choice: Choice, norm_sizes: Mapping[str, int], gains: Mapping[st
     }
     count = count_of_layer.get(choice.family)
     return sum(map(count, choice.layers)) if count else 0
+
+
+def describe_blocks(spec: TargetSpec) -> list[str]:
+    """Return a reason for each block whose layers a spec leaves alone at any depth."""
+    return [f"left out at any depth, as no gradient comes there: {text}" for text in spec.exclude_blocks or ()]
+
+
+def describe_slots(choice: Choice) -> list[str]:
+    """Return a reason for each slot of a choice."""
+    slots = Counter((pattern_of(layer.path), layer.role) for layer in choice.ordered)
+    return [describe_slot(pattern, role, count) for (pattern, role), count in slots.items()]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from math import prod
 from typing import Any
 
 from torch import nn
@@ -18,10 +19,11 @@ from ...data import read_facts
 from ...domain.architectures import Architecture, PromptFacts
 from ...domain.layers import Layer
 from ...domain.methods import list_fact_names
+from ...domain.presets import EXPERT
 from ...domain.vocabulary import Library, Tower
 from .layers import Part, Site, draw_outline, list_aliases, repeats_blocks, walk
 from .library_models import find_library_models
-from .wrapped import own_class
+from .wrapped import own_class, shape_of
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
@@ -209,7 +211,9 @@ def _values(config: Any) -> dict[str, Any]:
     return {**config.to_dict(), **({} if depth is None else {"num_hidden_layers": depth})}
 
 
-def read_prompt_facts(configuration: Mapping[str, Any], layers: Sequence[Layer]) -> PromptFacts:
+def read_prompt_facts(
+    configuration: Mapping[str, Any], layers: Sequence[Layer], model: nn.Module | None = None
+) -> PromptFacts:
     """Return depth and widths of the language model for prompt-learning methods, as PEFT reads the configuration.
 
     See ``_prepare_prompt_learning_config`` of peft 0.21.2. Depth and width missing there are those of the layers.
@@ -233,6 +237,8 @@ def read_prompt_facts(configuration: Mapping[str, Any], layers: Sequence[Layer])
         token_dim=width,
         num_key_value_heads=cached,
         key_value_dim=cached * head_dim if cached and head_dim else None,
+        active_experts=found["active_experts"] if any(x.role in EXPERT for x in layers) else None,
+        parameters=sum(prod(shape_of(parameter)) for parameter in model.parameters()) if model else None,
     )
 
 
