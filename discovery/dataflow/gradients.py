@@ -1,11 +1,13 @@
 """Gradients on a tape: the weights that none can reach, because the model itself cuts them off.
 
 A model may run a part under ``torch.no_grad()`` (a frozen teacher), or detach what a part wrote before it reaches an
-output. Nothing is concluded where the way to the outputs is lost, such as in a function of another library.
+output. The last block of a stack may write what nobody reads: one of two streams. Nothing is concluded where the way to
+the outputs is lost, such as in a function of another library.
 """
 
 from collections.abc import Iterable
 
+from ...domain.patterns import pattern_of
 from .operations import Op, Tape
 
 Owner = tuple[str, str]
@@ -13,6 +15,7 @@ Owner = tuple[str, str]
 
 NO_GRAD = "it runs without gradients (torch.no_grad) in every forward"
 DETACHED = "what it writes is detached before every output"
+UNREAD = "no output is computed from it, as in other blocks"
 
 
 def find_cut_off(tapes: Iterable[Tape]) -> dict[Owner, str]:
@@ -29,8 +32,21 @@ def find_cut_off(tapes: Iterable[Tape]) -> dict[Owner, str]:
 def _find_in_tape(tape: Tape) -> dict[Owner, str]:
     differentiated = _list_read(tape, (op for op in tape.ops if not op.is_cut))
     reasons = {tape.parameters[value]: NO_GRAD for value in _list_read(tape, tape.ops) - differentiated}
-    behind = _list_behind(tape, through_cuts=True) - _list_behind(tape, through_cuts=False)
-    return {**{tape.parameters[value]: DETACHED for value in differentiated & behind}, **reasons}
+    behind = _list_behind(tape, through_cuts=True)
+    detached = behind - _list_behind(tape, through_cuts=False)
+    reasons = {**{tape.parameters[value]: DETACHED for value in differentiated & detached}, **reasons}
+    return {**_find_unread(tape, differentiated, behind), **reasons}
+
+
+def _find_unread(tape: Tape, differentiated: set[int], behind: set[int]) -> dict[Owner, str]:
+    """Return the parameters that no output was computed from, unlike those at the same place in other blocks.
+
+    Where these are all alike, they may serve a loss that only a training computes.
+    """
+    owners = {value: tape.parameters[value] for value in differentiated}
+    read = {(pattern_of(path), name) for value, (path, name) in owners.items() if value in behind}
+    unread = (owner for value, owner in owners.items() if value not in behind)
+    return {(path, name): UNREAD for path, name in unread if not tape.is_lost and (pattern_of(path), name) in read}
 
 
 def _list_read(tape: Tape, ops: Iterable[Op]) -> set[int]:

@@ -76,6 +76,7 @@ class Tape:
         parameters: For each value that is a parameter: (module path, parameter name).
         inputs: Values that came from outside and are neither parameters nor buffers.
         outputs: Floating values in the result of the forward.
+        is_lost: Whether the result holds others, whose way is unknown.
         called: Paths of modules whose forward ran, and how often.
         pairs: Paths of the ``nn.MultiheadAttention`` modules that took a query and returned a pair, as PyTorch's does.
         direct_reads: For each parameter read outside its own module's forward, where no adapter runs: the file name and
@@ -89,6 +90,7 @@ class Tape:
     parameters: dict[int, tuple[str, str]] = field(default_factory=dict)
     inputs: set[int] = field(default_factory=set)
     outputs: set[int] = field(default_factory=set)
+    is_lost: bool = False
     called: Counter[str] = field(default_factory=Counter)
     pairs: set[str] = field(default_factory=set)
     direct_reads: dict[tuple[str, str], str] = field(default_factory=dict)

@@ -66,8 +66,9 @@ class Recorder(TorchFunctionMode):
     def finish(self, result: object) -> None:
         """Record the result of the forward as the outputs of the tape; to be called inside the context."""
         with torch._C.DisableTorchFunction():
-            found = (self._find(tensor) for tensor in list_outputs(result))
+            found = {self._find(tensor) for tensor in list_outputs(result)}
             self.tape.outputs.update(value for value in found if value is not None)
+            self.tape.is_lost = None in found
 
     # --- the module whose forward runs ---------------------------------------------------------------------------
 

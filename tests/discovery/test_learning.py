@@ -122,6 +122,52 @@ class StraightThrough(Distilled):
         return x + (self.teacher(x) - x).detach()
 
 
+class Streams(nn.Module):
+    """A block of two streams, of which the first reads the second."""
+
+    def __init__(self):
+        """Build both."""
+        super().__init__()
+        self.main, self.side, self.across = Block(), Block(), nn.Linear(16, 16)
+
+    def forward(self, x, y):
+        """Run both."""
+        return self.main(x + self.across(y)), self.side(y)
+
+
+class TwoStreams(nn.Module):
+    """Three such blocks, of which only the first stream is returned: nothing reads the last block's second one."""
+
+    def __init__(self):
+        """Build them."""
+        super().__init__()
+        self.blocks = nn.ModuleList([Streams() for _ in range(3)])
+
+    def forward(self, x):
+        """Return the first stream."""
+        y = x
+        for block in self.blocks:
+            x, y = block(x, y)
+        return x
+
+
+class Supervised(TwoStreams):
+    """What a head beside each block makes is returned in training alone."""
+
+    def __init__(self):
+        """Add the heads."""
+        super().__init__()
+        self.heads = nn.ModuleList([nn.Linear(16, 4) for _ in range(3)])
+
+    def forward(self, x):
+        """Return every head's result, or none."""
+        y, made = x, []
+        for block, head in zip(self.blocks, self.heads, strict=True):
+            x, y = block(x, y)
+            made.append(head(y))
+        return (x, *made) if self.training else x
+
+
 CASES = {
     Distilled: "without gradients",
     Detaching: "detached before every output",
@@ -151,6 +197,22 @@ def test_what_cannot_learn_is_no_target(net, example_inputs):
     assert not [name for name in model.targeted_module_names if name.startswith("teacher")]
     assert len(learned(model)) == len(model.targeted_module_names)
     assert any(CASES[net] in reason for reason in model.decision.reasons)
+
+
+def test_what_nobody_reads_in_the_last_block_is_no_target():
+    """At any depth, with the reason."""
+    model = loradar.get_peft_model(TwoStreams())
+    assert {name for name in model.targeted_module_names if "side" in name} == {
+        f"blocks.{block}.side.{layer}" for block in (0, 1) for layer in ("up", "down")
+    }
+    assert len(learned(model)) == len(model.targeted_module_names)
+    assert any("no output is computed from it, as in other blocks" in reason for reason in model.decision.reasons)
+
+
+def test_what_a_training_returns_is_a_target():
+    """In eval mode nothing reads the last block's second stream."""
+    model = loradar.get_peft_model(Supervised())
+    assert "blocks.2.side.up" in model.targeted_module_names
 
 
 def test_a_fixed_convolution_is_no_target():
