@@ -4,7 +4,7 @@ Others may import: ``LoraConfig`` and ``IA3Config``, ``inject`` with ``Expand`` 
 such as ``all-linear``), ``get_peft_model``, ``PeftModel``, ``Match`` and ``match`` (the layers of a configuration, from
 paths alone) and ``card_of`` (the model card of an adapter). For the installed peft: ``auto_config`` (configurations,
 with targets for a model) and ``enable_peft_defaults`` (its own functions, without targets), whose handle is a
-``PeftDefaults``.
+``PeftDefaults``. ``plan`` returns a ``MemoryPlan`` of ``MemoryChoice`` records: the memory of training.
 
 The steps: ``match`` (paths) -> ``plan`` (frozen data, all checks) -> ``build`` -> ``attach`` (replaces layers, last).
 """
@@ -17,6 +17,8 @@ from .card import card_of
 from .config import IA3Config, LoraConfig
 from .injection.match import Match, match
 from .injection.plan import Expand
+from .memory import plan
+from .memory_plan import MemoryChoice, MemoryPlan
 from .model import PeftModel, get_peft_model, inject
 from .peft_bridge.configuration import auto_config
 from .peft_bridge.defaults import PeftDefaults, enable_peft_defaults
@@ -26,6 +28,8 @@ __all__ = [
     "IA3Config",
     "LoraConfig",
     "Match",
+    "MemoryChoice",
+    "MemoryPlan",
     "PeftDefaults",
     "PeftModel",
     "auto_config",
@@ -34,4 +38,5 @@ __all__ = [
     "get_peft_model",
     "inject",
     "match",
+    "plan",
 ]

@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("scan")(scan.scan)
 app.command("lookup")(lookup.lookup)
+app.command("plan")(scan.plan)
 app.command("audit")(audit.audit)
 app.command("similar")(lookup.similar)
 app.command("list")(lookup.list_names)

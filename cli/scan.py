@@ -1,4 +1,4 @@
-"""``loradar scan``: scan one architecture, or every one of a library."""
+"""``loradar scan`` and ``plan``: scan an architecture or a whole library; plan the memory of training an adapter."""
 
 import os
 import sys
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..domain.vocabulary import describe_bytes
 from ..errors import DatabaseUnusable, InvalidRequest
 from ..schema import to_json
 from .options import AsJson, Blocks, Budget, ExpertRank, Rank, Roles, Towers
@@ -16,6 +17,7 @@ from .output import describe_coverage, describe_ranks, describe_size, describe_s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..adapters import MemoryPlan
     from ..domain.architectures import Architecture
     from ..domain.layers import Slot
     from ..domain.scans import Scan
@@ -91,6 +93,54 @@ def _scan_one(reference: str, how: "dict[str, Any]", wanted: "dict[str, Any]", *
                 f"\nStored: {stored}, {len(report.extended)} known from other versions. "
                 f"Look it up with: loradar lookup {result.architecture.reference}"
             )
+
+
+def plan(
+    reference: Annotated[str, typer.Argument(help="llama, timm:resnet50, hub:org/repo, torch:package.module:Class")],
+    *,
+    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of the device: 24GB, 24GiB.")] = None,
+    batch: Annotated[int, typer.Option(help="Samples of a step.")] = 1,
+    length: Annotated[int | None, typer.Option(help="Tokens; 2048, or as many as the model takes.")] = None,
+    dtype: Annotated[str, typer.Option(help="bf16, fp16 or fp32.")] = "bf16",
+    quantize: Annotated[str | None, typer.Option(help="nf4 or int8: linears as bitsandbytes packs them.")] = None,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Keep only the inputs of blocks.")] = False,
+    optimizer: Annotated[str, typer.Option(help="adamw, adamw8bit or sgd.")] = "adamw",
+    preset: Annotated[list[str] | None, typer.Option(help="Only this preset. Can be repeated.")] = None,
+    rank: Annotated[list[int] | None, typer.Option(help="Only this rank. Can be repeated.")] = None,
+    device: Annotated[str, typer.Option(help="cuda, or cpu, which has other kernels.")] = "cuda",
+    as_json: AsJson = False,
+) -> None:
+    """State the memory that training an adapter takes, by preset and rank, and the largest choice that fits."""
+    from ..adapters import plan as plan_memory
+    from ..discovery import quiet_libraries
+
+    quiet_libraries()
+    sys.path.append(os.getcwd())  # noqa: PTH109 - as above
+    setting: dict[str, Any] = {"batch": batch, "length": length, "dtype": dtype, "quantize": quantize}
+    setting |= {"checkpointing": checkpointing, "optimizer": optimizer, "device": device}
+    result = plan_memory(reference, memory, presets=preset, ranks=rank, **setting)
+    if as_json:
+        print_json(to_json(result))
+    else:
+        print_plan(result)
+
+
+def print_plan(planned: "MemoryPlan") -> None:
+    """Print a table of the choices, the one that fits, and what the figures rest on."""
+    from rich.table import Table
+
+    typer.echo(f"{planned.reference} · {planned.class_name}")
+    table = Table("preset", "rank", "trains", "file", "peak", "needed", "fits")
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    names = {True: "yes", False: "no", None: ""}
+    for choice in planned.choices:
+        sizes = map(describe_bytes, (choice.file, choice.peak, choice.needed))
+        table.add_row(choice.preset, str(choice.rank), f"{choice.parameters:,}", *sizes, names[choice.fits])
+    print_table(table)
+    base = planned.choices[0].base
+    rows = [("model", f"{describe_bytes(base)} of weights"), ("result", planned.says)]
+    print_rows([*rows, *(("assumed", line) for line in planned.assumed)])
 
 
 def print_scan(scan: "Scan") -> None:

@@ -1,14 +1,15 @@
 """Provide loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
 ``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` ->
-adapters, as ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.
+adapters, as ``plan`` (memory), ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST
+client.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adapters import IA3Config, LoraConfig, PeftModel, auto_config, enable_peft_defaults, get_peft_model
+    from .adapters import IA3Config, LoraConfig, PeftModel, auto_config, enable_peft_defaults, get_peft_model, plan
     from .client import Client
     from .discovery import scan
     from .errors import LoradarError
@@ -26,6 +27,7 @@ _HOMES = {
     "enable_peft_defaults": ".adapters",
     "get_peft_model": ".adapters",
     "lookup": ".registry",
+    "plan": ".adapters",
     "scan": ".discovery",
 }
 
@@ -40,6 +42,7 @@ __all__ = [
     "enable_peft_defaults",
     "get_peft_model",
     "lookup",
+    "plan",
     "scan",
 ]
 

@@ -8,7 +8,9 @@ of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_laye
 the layers an adapter fits, ``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``;
 ``why_not_exported`` (whether one entry serves a type);
 ``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model); ``check_unwrapped``,
-``find_adapted``, ``is_compiled`` and ``read_attribute`` (for models of others: wrapped, adapted, compiled).
+``find_adapted``, ``is_compiled`` and ``read_attribute`` (for models of others: wrapped, adapted, compiled);
+``build_subject`` and ``build_repo`` (what a scan or a plan is for, as a module), ``copy_to_meta``, ``quantise`` and
+``Rehearsal``, which gives a ``Usage`` (training steps on meta, with their memory).
 """
 
 from ..domain.vocabulary import CONV_KINDS
@@ -17,14 +19,16 @@ from ..extras import require
 require("scan", "torch")
 
 from .catalog import Compact, How, Runner, scan_each, scan_library, scan_named
-from .config_scan import scan_config
+from .config_scan import build_repo, scan_config
 from .facts.layers import Site, kind_of, list_layers, walk
 from .facts.misfits import FITTING_KINDS, find_misfit, find_owner_misfit, is_plain_conv, is_stack
 from .facts.model_facts import identify, read_attribute
 from .facts.wrapped import check_unwrapped, find_adapted, is_compiled
 from .listing_scan import scan_listing
 from .liveness import proof_holds
-from .scanner import StaticModel, read_model, scan, scan_module
+from .meta_run.kernels import quantise
+from .meta_run.training import Rehearsal, Usage, copy_to_meta
+from .scanner import StaticModel, build_subject, read_model, scan, scan_module
 from .sources import build, quiet_libraries
 from .sources import list_names as list_architectures
 from .sources.hub import fetch_config
@@ -35,11 +39,16 @@ __all__ = [
     "FITTING_KINDS",
     "Compact",
     "How",
+    "Rehearsal",
     "Runner",
     "Site",
     "StaticModel",
+    "Usage",
     "build",
+    "build_repo",
+    "build_subject",
     "check_unwrapped",
+    "copy_to_meta",
     "fetch_config",
     "find_adapted",
     "find_misfit",
@@ -52,6 +61,7 @@ __all__ = [
     "list_architectures",
     "list_layers",
     "proof_holds",
+    "quantise",
     "quiet_libraries",
     "read_attribute",
     "read_model",

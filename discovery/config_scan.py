@@ -7,14 +7,17 @@ of a hub, a pretrained backbone) are removed or rejected before the configuratio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from torch import nn
+
 from ..data import read_facts
 from ..domain.scans import Scan
 from ..errors import InvalidRequest, ScanFailed, UnknownArchitecture
 from ..extras import require
+from ..references import Reference
 from ..validation.text import explain_invalid_name, shorten
 from . import sources
 from .scanner import scan
-from .sources.hub import offline
+from .sources.hub import fetch_config, offline
 
 MOST_VALUES = 20_000
 MOST_NESTING = 24
@@ -43,6 +46,23 @@ def scan_config(config: Mapping[str, Any]) -> Scan:
             cause = error.details.get("cause") or error.message
             message = f"No model of type {model_type!r} builds from this configuration ({cause})."
             raise type(error)(message, **error.details) from error
+
+
+def build_repo(reference: Reference) -> nn.Module:
+    """Build the model that the ``config.json`` of a repo describes, on meta.
+
+    Raises:
+        HubFailed: If the file cannot be read.
+        InvalidRequest: As ``scan_config``.
+        UnknownArchitecture: As ``scan_config``.
+        ScanFailed: As ``scan_config``.
+    """
+    require("scan", "transformers")
+    config = fetch_config(reference)
+    check_config(config)
+    model_type = check_model_type(config)
+    with offline():
+        return sources.build_config(sources.make_config(model_type, clean_config(config)))
 
 
 def check_model_type(config: Mapping[str, Any]) -> str:

@@ -75,7 +75,7 @@ def scan(
     if method not in METHODS:
         message = f"Unknown method {method!r}. Methods: {quoted(METHODS)}."
         raise InvalidRequest(message, method=method)
-    model = _resolve(model_or_reference)
+    model = build_subject(model_or_reference)
     builds = partial(list_builds, model_or_reference, model) if proved else None
     result = scan_module(model, example_inputs, method, builds)
     reference = Reference.parse(model_or_reference) if isinstance(model_or_reference, str) else None
@@ -222,8 +222,12 @@ def _describe_left_out(compiled: tuple[str, ...], uncalled: tuple[str, ...]) -> 
         yield f"left out: {what}, which are never called; held by the module that uses them they can be adapted"
 
 
-def _resolve(subject: "nn.Module | PreTrainedConfig | str") -> nn.Module:
-    """Return the module of a subject: inside its wrappers, or built on meta from a configuration or a reference."""
+def build_subject(subject: "nn.Module | PreTrainedConfig | str") -> nn.Module:
+    """Return the module of a subject: inside its wrappers, or built on meta from a configuration or a reference.
+
+    Raises:
+        InvalidReference: If it is none of these.
+    """
     if isinstance(subject, nn.Module):
         return unwrap(subject)
     if isinstance(subject, str):

@@ -44,6 +44,16 @@ def test_the_readme_commands_print_what_it_says(capsys):
         assert printed.out + printed.err == expected
 
 
+@pytest.mark.usefixtures("read_settings")
+def test_the_planned_memory_is_what_the_document_says(capsys):
+    """The example of docs/plan.md, word for word."""
+    (entry,) = blocks("console", (ROOT / "docs/plan.md").read_text("utf-8"))
+    command, _, expected = entry.removeprefix("$ ").partition("\n")
+    with pytest.raises(SystemExit):
+        main(shlex.split(command)[1:])
+    assert capsys.readouterr().out == expected
+
+
 VARIABLES = [value for name, value in vars(settings).items() if name.endswith("_VARIABLE")]
 
 

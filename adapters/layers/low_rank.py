@@ -53,8 +53,8 @@ def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
     """Return whether calling these modules is plain arithmetic, so that one autograd function can replace it.
 
     Hooks (offloading, ZeRO), an overridden forward, tensor subclasses (quantised, sharded) and a base that trains rule
-    it out. So do autocast, compilers, torch.func and forward-mode derivatives, which act on the separate operations,
-    and meta, which computes nothing and has no autocast.
+    it out. So do autocast, which meta does not have, compilers, torch.func and forward-mode derivatives, which act on
+    the separate operations.
     """
     weight, bias = base._parameters.get("weight"), base._parameters.get("bias")  # noqa: SLF001 - in every forward
     return (
@@ -64,8 +64,7 @@ def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
         and not (bias is not None and bias.requires_grad)
         and not (_has_hooks(base) or _has_hooks(first) or _has_hooks(second))
         and not torch.compiler.is_compiling()
-        and not weight.is_meta
-        and not torch.is_autocast_enabled(weight.device.type)
+        and (weight.is_meta or not torch.is_autocast_enabled(weight.device.type))
         and forward_ad._current_level < 0  # noqa: SLF001 - as its own functions ask
         and not torch._C._are_functorch_transforms_active()  # noqa: SLF001 - as autograd.Function asks itself
     )

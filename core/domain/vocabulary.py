@@ -89,3 +89,12 @@ def list_some(names: Iterable[str], limit: int = 3) -> str:
     names = [*names]
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def describe_bytes(size: float) -> str:
+    """Return a number of bytes in words: ``13.5 GB``, ``84 MB``."""
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
+        if size >= 1000**power:
+            number = size / 1000**power
+            return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.1f} {unit}"  # noqa: PLR2004 - three digits
+    return f"{size:.0f} bytes"

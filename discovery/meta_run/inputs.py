@@ -1,7 +1,7 @@
 """Make inputs for a model's forward: from its signature, its configuration and ``data/inputs.toml``."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -112,6 +112,14 @@ class Inputs:
         """Whether a configuration states their sizes."""
         return self._sizes.are_declared
 
+    def find_field(self, fields: Sequence[str]) -> Any:
+        """Return the first of ``fields`` that a configuration holds, or ``None``."""
+        return self._sizes.find_field(fields)
+
+    def takes(self, name: str) -> bool:
+        """Return whether the forward has an argument of this name."""
+        return name in self._parameters
+
     def spec(self, plan: Plan, name: str) -> Spec:
         """Return a plan's spec for an argument."""
         return plan.repairs.get(name) or self.choices[name][plan.picks.get(name, 0)]
@@ -140,7 +148,8 @@ class Inputs:
         marks = list_placeholders(self._sizes, given)
         tokens = self._sizes.get_size("text") + len(marks)
         sizes = self._sizes.divided(plan.divisors) if plan.divisors or plan.sizes else self._sizes
-        sizes = sizes.with_sizes(batch=plan.batch, tokens=tokens, **plan.sizes)
+        tokens = max(tokens, plan.sizes.get("tokens", 0))  # all placeholders stay, however short a text is asked for
+        sizes = sizes.with_sizes(**{"batch": plan.batch, **plan.sizes, "tokens": tokens})
         made = {name: self.value(self.spec(plan, name), sizes, marks) for name in self.choices if name in given}
         return {**made, **{name: value for name, value in _SWITCHES.items() if name in self._parameters}}
 
