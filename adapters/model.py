@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from ..domain.choosing.ranks import scale_alphas
+from ..domain.methods import choose_preset
 from ..errors import InvalidConfig
 from .adapted import Adapted, Forward, by_sample
 from .card import write_card
@@ -274,7 +275,7 @@ def get_peft_model(  # noqa: PLR0913 - what decides the layers and ranks
     model: nn.Module,
     config: AdapterConfig | None = None,
     *,
-    preset: str = "default",
+    preset: str | None = None,
     adapter_name: str = "default",
     example_inputs: Any = None,
     towers: Any = None,
@@ -288,13 +289,15 @@ def get_peft_model(  # noqa: PLR0913 - what decides the layers and ranks
 
     Without targets in ``config`` they are decided in this order: the registry's entry for the model, checked against
     its layers; the entry of an architecture of the same structure; a live scan. With towers, roles, blocks or a budget
-    the scan decides. ``decision`` of the result names the step that decided, and so does the log (logger ``loradar``).
+    the scan decides. ``decision`` of the result names the step that decided, and what is recommended beside it; so does
+    the log (logger ``loradar``), in one line.
 
     Args:
         model: Any module, live or on the meta device.
         config: Method, strength and, if it names any, the targets; ``LoraConfig()`` when ``None``.
-        preset: ``default``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``, of which IA3 has
-            the first alone; not used if ``config`` has targets.
+        preset: ``default``, ``recommended``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``, of
+            which IA3 has the first alone; by default that of ``LORADAR_PRESET``, else the first. Not used if
+            ``config`` has targets.
         adapter_name: Key of the adapter in the state dict.
         example_inputs: Inputs of its forward, as in ``scan``: a scan with them decides. Without, a scan makes its own.
         towers: Towers to adapt instead of those of the preset: ``language``, ``vision``, ``audio``, ``projector``,
@@ -327,6 +330,7 @@ def get_peft_model(  # noqa: PLR0913 - what decides the layers and ranks
     else:
         check_host(model)  # its adapters would look like a misfit of the registry
         rank = {"rank": config.r} if isinstance(config, LoraConfig) else {}
+        preset = choose_preset(preset, config.peft_type)
         decision = decide(model, preset, config.peft_type, example_inputs, **rank, **choice)
         for left_out in () if config.modules_to_save else decision.frozen:
             warnings.warn(left_out, stacklevel=2)

@@ -5,7 +5,6 @@ does a forward run, and all four steps use its result.
 """
 
 import logging
-import re
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
@@ -18,22 +17,23 @@ from torch import nn
 from ..discovery import identify, read_model, scan_module
 from ..domain.architectures import Architecture
 from ..domain.choosing.query import Selection
-from ..domain.layers import Layer, Slot
-from ..domain.mappings import ArchitectureDetail, Mapping
-from ..domain.patterns import name_targets, pattern_of
+from ..domain.choosing.recommendations import Structure, advise, find_rule
+from ..domain.layers import Layer
+from ..domain.mappings import ArchitectureDetail, Mapping, Recommendation
+from ..domain.patterns import pattern_of
 from ..domain.presets import EXPERT
 from ..domain.scans import Scan
-from ..domain.targets import TargetMatcher, TargetSpec, find_hits, resolve_blocks
+from ..domain.targets import TargetSpec, find_hits, resolve_blocks
+from ..domain.vocabulary import RECOMMENDED
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
 from ..registry import Registry, verify
 from .fit import Fit, find_entry, fit, leave_out
+from .translation import translate
 
 logger = logging.getLogger("loradar")
 
 Step = Literal["config", "registry", "fingerprint", "structure", "scan"]
 PEFT_TYPE = "LORA"
-UNCOUNTED = ("norm", "head", "projector")
-"""Roles that are no part of a structure, so that their numbers may differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class Decision:
         frozen: What was made anew around the pretrained model and is neither adapted nor saved, in words.
         rank: The rank that a budget gives; ``None`` where nothing decides it.
         rank_pattern: Ranks of layers that have another one, by regexes.
+        recommended: What the evidence recommends beside these layers; ``None`` for targets given, and for methods
+            without the preset.
     """
 
     step: Step
@@ -62,6 +64,11 @@ class Decision:
     frozen: tuple[str, ...] = ()
     rank: int | None = None
     rank_pattern: dict[str, int] | None = None
+    recommended: Recommendation | None = None
+
+    def describe(self) -> str:
+        """Return the decision, and what is recommended beside it, in one line."""
+        return f"{self.says}; {self.recommended.text}" if self.recommended else self.says
 
     def about(self, paths: Collection[str]) -> Self:
         """Return the decision with the layers at these paths alone."""
@@ -95,7 +102,7 @@ def decide(
     if has_experts and selection.rank_of_experts != "shared":
         return _decide_choice(scan or scan_known(model), peft_type, selection)
     if known and logger.isEnabledFor(logging.INFO):
-        logger.info("%s: %s", identify(model).reference, decision.says)
+        logger.info("%s: %s", identify(model).reference, decision.describe())
     return decision
 
 
@@ -105,7 +112,8 @@ def _decide_choice(scan: Scan, peft_type: str, selection: Selection) -> Decision
     proposal = scan.propose_selection(peft_type, selection)
     says = f"live scan, {replace(selection, preset=proposal.preset)}"
     decision = Decision("scan", proposal.spec, says, proposal.reasons)
-    logger.info("%s: %s", scan.architecture.reference, decision.says)
+    decision = replace(decision, recommended=_recommend(scan, peft_type, proposal.spec))
+    logger.info("%s: %s", scan.architecture.reference, decision.describe())
     return replace(
         decision,
         spec=resolve_blocks(proposal.spec, (layer.path for layer in scan.layers)),
@@ -128,7 +136,8 @@ def decide_unscanned(model: nn.Module, preset: str = "default", peft_type: str =
         return None
     mapping = fitted.mapping
     says = f"registry entry of {_named(mapping)}"
-    return Decision("registry", mapping.spec, says, mapping.reasons, fitted.layers, fitted.frozen)
+    decision = Decision("registry", mapping.spec, says, mapping.reasons, fitted.layers, fitted.frozen)
+    return replace(decision, recommended=mapping.recommended)
 
 
 def _fit_entry(model: nn.Module, peft_type: str, preset: str) -> Fit | None:
@@ -158,9 +167,23 @@ def _recall(architecture: Architecture) -> ArchitectureDetail | None:
 def decide_for(scan: Scan, peft_type: str = PEFT_TYPE, preset: str = "default") -> Decision:
     """Decide as ``decide``, from the result of ``scan_known``."""
     decision = _from_registry(scan, peft_type, preset) or _from_scan(scan, peft_type, preset)
-    logger.info("%s: %s", scan.architecture.reference, decision.says)
+    decision = replace(decision, recommended=_recommend(scan, peft_type, decision.spec))
+    logger.info("%s: %s", scan.architecture.reference, decision.describe())
     named = resolve_blocks(decision.spec, (layer.path for layer in scan.layers))
     return replace(decision, spec=named, layers=scan.layers, frozen=scan.frozen)
+
+
+def _recommend(scan: Scan, peft_type: str, spec: TargetSpec) -> Recommendation | None:
+    """Return what the evidence recommends for a scanned model beside the layers of a spec."""
+    try:
+        wanted = scan.propose(peft_type, RECOMMENDED)
+    except (UnknownPreset, MethodDoesNotFit):
+        return None
+    layers, chosen = find_hits(wanted.spec, scan.layers), find_hits(spec, scan.layers)
+    structure = Structure.of_layers(scan.layers, {layer.tower for layer in layers}, scan.architecture.class_name)
+    more = dict.fromkeys(layer.role for layer in layers if layer not in chosen)
+    less = dict.fromkeys(layer.role for layer in chosen if layer not in layers)
+    return advise(find_rule(structure), [*more], [*less], wanted.formula)
 
 
 def expand_shorthand(model: nn.Module, shorthand: str, example_inputs: Any = None) -> TargetSpec:
@@ -333,69 +356,3 @@ def _unknown(known: ArchitectureDetail, layers: Iterable[Layer]) -> Iterator[Lay
 
 def _named(mapping: Mapping) -> str:
     return f"{mapping.library}:{mapping.name} ({mapping.source.kind} {mapping.source.version})"
-
-
-# Translation to the names of another architecture with the same structure
-
-
-@dataclass(frozen=True, slots=True)
-class Translation:
-    """A spec in another model's names, and the pairs of slots behind it, in words."""
-
-    spec: TargetSpec
-    reasons: tuple[str, ...]
-
-
-def translate(spec: TargetSpec, known: Iterable[Slot], scan: Scan) -> Translation | None:
-    """Translate ``spec`` slot by slot, in the order of both models' slots.
-
-    Args:
-        spec: The targets in the known architecture.
-        known: Its slots.
-        scan: A scan of a model with the same structure.
-
-    Returns:
-        ``None`` if the slots do not pair one to one, or ``spec`` matches part of a slot: an index has no counterpart.
-    """
-    ours, theirs = _paired(known), _paired(scan.slots)
-    if [slot.kind for slot in ours] != [slot.kind for slot in theirs]:
-        return None
-    pairs = [*zip(ours, theirs, strict=True)]
-    shares = [_share(spec, old) for old in ours]
-    matched = [pair for pair, share in zip(pairs, shares, strict=True) if share]
-    is_whole = not spec.exclude_blocks and {*shares} <= {0.0, 1.0}
-    if not matched or not is_whole or any(old.role != new.role for old, new in matched):
-        return None
-    reasons = tuple(f"{new.pattern} stands for {old.pattern} ({new.role})" for old, new in matched)
-    return Translation(_select(scan, {new.pattern for _, new in matched}), reasons)
-
-
-def _paired(slots: Iterable[Slot]) -> list[Slot]:
-    """Return the slots to pair, one per pattern: those in blocks that are part of a structure."""
-    by_pattern: dict[str, Slot] = {}
-    for slot in slots:
-        if "*" in slot.pattern and slot.kind not in ("norm", "embedding") and slot.role not in UNCOUNTED:
-            by_pattern.setdefault(slot.pattern, slot)
-    return [*by_pattern.values()]
-
-
-def _share(spec: TargetSpec, slot: Slot) -> float:
-    """Return the share of a slot's layers that a spec matches, from the indices in the spec and two others."""
-    targets = spec.target_parameters if slot.kind == "expert_parameter" else spec.target_modules
-    named, excluded = TargetMatcher(targets or ()), TargetMatcher(spec.exclude_modules or ())
-    indices = {"0", "1", *re.findall(r"\d+", f"{targets} {spec.exclude_modules}")}
-    paths = [slot.pattern.replace("*", index) for index in indices]
-    return sum(named.find(path) is not None and excluded.find(path) is None for path in paths) / len(paths)
-
-
-def _select(scan: Scan, patterns: set[str]) -> TargetSpec:
-    """Return the spec that matches the layers with these patterns."""
-    wanted = [layer for layer in scan.layers if pattern_of(layer.path) in patterns]
-    modules = [layer.path for layer in wanted if layer.kind != "expert_parameter"]
-    parameters = [layer.path for layer in wanted if layer.kind == "expert_parameter"]
-    names = name_targets(parameters, [*scan.module_paths, *parameters])
-    return TargetSpec(
-        target_modules=name_targets(modules, scan.module_paths) if modules else None,
-        # PEFT's target_parameters takes suffixes and whole paths, but no regex.
-        target_parameters=(names if isinstance(names, tuple) else tuple(parameters)) or None,
-    )

@@ -138,7 +138,7 @@ class Question(BaseModel):
 
     model_type: str = Field(min_length=1, max_length=NAME_LENGTH, pattern=LOOKUP_PATTERN)
     peft_type: str = Field(default="LORA", pattern=r"^[A-Za-z0-9_]+$", max_length=64)
-    preset: str = Field(default="default", pattern=r"^[A-Za-z0-9_-]+$", max_length=32)
+    preset: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$", max_length=32)
     library: Library = "transformers"
     library_version: str | None = Field(default=None, pattern=LOOKUP_PATTERN, max_length=64)
     parts: dict[PartField, PartField] = Field(

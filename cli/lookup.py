@@ -9,7 +9,7 @@ from ..references import Reference, parse_parts
 from ..schema import to_json
 from .backend import read
 from .options import AsJson, ReferenceText, Url
-from .output import describe_coverage, describe_size, describe_spec, print_json, print_rows
+from .output import describe_coverage, describe_formula, describe_size, describe_spec, print_json, print_rows
 
 if TYPE_CHECKING:
     from ..domain.mappings import Mapping
@@ -19,7 +19,9 @@ def lookup(
     reference: ReferenceText,
     *,
     peft_type: Annotated[str, typer.Option(help="PEFT method: LORA, IA3, ...")] = "LORA",
-    preset: Annotated[str, typer.Option(help="One of " + ", ".join(PRESETS) + ".")] = "default",
+    preset: Annotated[
+        str | None, typer.Option(help="One of " + ", ".join(PRESETS) + "; LORADAR_PRESET or default if not given.")
+    ] = None,
     library_version: Annotated[
         str | None, typer.Option(help="Version of the library; the newest one seen if not given.")
     ] = None,
@@ -62,6 +64,9 @@ def print_mapping(mapping: "Mapping") -> None:
     if versions:
         ends = versions.since if versions.since == versions.until else f"{versions.since} to {versions.until}"
         rows.append(("seen", f"{mapping.library} {ends}"))
+    if mapping.recommended:
+        sized = f"; it trains {describe_formula(mapping.recommended.formula)}" if mapping.recommended.formula else ""
+        rows.append(("recommended", f"{mapping.recommended.text}{sized}"))
     rows += (("reason", reason) for reason in mapping.reasons)
     typer.echo(f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}")
     print_rows(rows)

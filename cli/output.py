@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..domain.layers import Coverage
     from ..domain.mappings import Mapping
     from ..domain.scans import Proposal
-    from ..domain.targets import TargetSpec
+    from ..domain.targets import Formula, TargetSpec
 
 Row = tuple[str, str]
 """A name and a value."""
@@ -52,10 +52,13 @@ def describe_spec(spec: "TargetSpec") -> list[Row]:
 
 def describe_size(sized: "Proposal | Mapping") -> str:
     """Return the formula of the parameters trained: ``r x 524,288``."""
-    if sized.per_rank is None or sized.fixed is None:
-        return "size unknown"
-    parts = [f"r x {sized.per_rank:,}"] * bool(sized.per_rank) + [f"{sized.fixed:,}"] * bool(sized.fixed)
-    return f"trains {' + '.join(parts) or 0}"
+    return f"trains {describe_formula(sized.formula)}" if sized.formula else "size unknown"
+
+
+def describe_formula(formula: "Formula") -> str:
+    """Return a formula in words: ``r x 524,288 + 8``."""
+    parts = [f"r x {formula.per_rank:,}"] * bool(formula.per_rank) + [f"{formula.fixed:,}"] * bool(formula.fixed)
+    return " + ".join(parts) or "0"
 
 
 def describe_ranks(ranked: "Proposal | Mapping") -> list[Row]:

@@ -23,9 +23,11 @@ from ..domain.mappings import (
     Neighbour,
     NeighbourList,
 )
+from ..domain.methods import choose_preset
 from ..domain.submissions import Difference, Filters, ReviewDecision, Statement, Submission, SubmissionPage
 from ..errors import LoradarError, SignatureInvalid, to_error
 from ..schema import to_json
+from ..settings import Settings
 from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, part_of
 from .connection import Connection, quoted_segment
 
@@ -55,12 +57,14 @@ class Client(Connection, Backend):
         self,
         name: str,
         peft_type: str = "LORA",
-        preset: str = "default",
+        preset: str | None = None,
         library: str = "transformers",
         library_version: str | None = None,
         parts: Json[str, str] | None = None,
     ) -> Mapping:
         """Return the mapping to use for an architecture, with these types of model as the parts of a composite one.
+
+        Without ``preset`` it is that of ``LORADAR_PRESET`` here, else the one of the service.
 
         Raises:
             UnknownName: If the architecture has no part of a name.
@@ -68,6 +72,8 @@ class Client(Connection, Backend):
             UnknownPeftType: If PEFT has no such method.
             UnknownPreset: If there is no such preset.
         """
+        if preset is None and Settings.from_environment().preset:
+            preset = choose_preset(None, peft_type)
         query = {"peft_type": peft_type, "preset": preset, "library": library, "library_version": library_version}
         named = [f"{part}={model_type}" for part, model_type in (parts or {}).items()]
         return self._get(Mapping, f"/v1/targets/{quoted_segment(name)}", **query, part=named or None)

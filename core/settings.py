@@ -17,6 +17,7 @@ SIGNING_KEY_VARIABLE = "LORADAR_SIGNING_KEY"
 LIMITS_VARIABLE = "LORADAR_LIMITS"
 WORKERS_VARIABLE = "LORADAR_WORKERS"
 PROXIES_VARIABLE = "LORADAR_TRUSTED_PROXIES"
+PRESET_VARIABLE = "LORADAR_PRESET"
 
 _MOST_DIGITS = 9
 
@@ -69,6 +70,8 @@ class Settings:
     trusted_proxies: str = ""
     """Proxies whose ``X-Forwarded-For`` is trusted, as addresses or networks separated by commas;
     ``LORADAR_TRUSTED_PROXIES``, else none."""
+    preset: str | None = None
+    """Preset used where none is named; ``LORADAR_PRESET``, else ``default``."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -94,6 +97,7 @@ class Settings:
             RequestLimits.parse(environment.get(LIMITS_VARIABLE, "")),
             int(workers),
             environment.get(PROXIES_VARIABLE, "").strip(),
+            environment.get(PRESET_VARIABLE, "").strip() or None,
         )
 
 

@@ -76,6 +76,7 @@ def scan_listing(architecture: Architecture, layers: Sequence[ListedLayer]) -> S
         saved=saved,  # the biases of these heads are not listed
         saved_parameters=sum(prod(x.shape) for x in labelled if any(is_below(x.path, name) for name in saved.names)),
         focus=Focus(UNLISTED),
+        has_entry=architecture.has_peft_entry,
     )
     return Scan(
         architecture=replace(architecture, fingerprint=fingerprint(labelled)),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ..data import read_facts
+from ..domain.choosing.recommendations import choose_recommended, prefer_recommended
 from ..domain.layers import Blocks, Layer
 from ..domain.methods import get_family, get_method
 from ..domain.patterns import pattern_of
@@ -40,7 +41,7 @@ from ..domain.selection import (
     make_spec,
 )
 from ..domain.targets import Formula
-from ..domain.vocabulary import EVERYTHING, RANK, Role, count_layers
+from ..domain.vocabulary import EVERYTHING, RANK, RECOMMENDED, STANDS_FOR, Role, count_layers
 from .facts.towers import is_below
 from .focus import EVERY_TOWER, Focus, choose_in_focus, describe_apart, describe_focus
 from .saved_modules import Saved
@@ -61,6 +62,7 @@ class Subject:
         saved_parameters: The number of their parameters.
         focus: The towers to adapt.
         left_out: Reasons for what no layer stands for.
+        has_entry: Whether PEFT has an entry for the architecture, with which the default agrees.
     """
 
     layers: tuple[Layer, ...]
@@ -71,6 +73,7 @@ class Subject:
     saved_parameters: int
     focus: Focus = EVERY_TOWER
     left_out: tuple[str, ...] = ()
+    has_entry: bool = False
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -116,7 +119,6 @@ def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Cho
     # PEFT leaves a layer to modules_to_save if its path has the name of a saved module, anywhere.
     unsaved = [x for x in subject.layers if not any(f".{name}." in f".{x.path}." for name in subject.saved.names)]
     families: list[Callable[[Sequence[Layer]], Choice]] = [
-        *(partial(choose_lora, preset=preset) for preset in get_family("LORA").presets if preset != EVERYTHING),
         choose_ia3,
         partial(choose_ln_tuning, layers=unsaved),
         choose_osf,
@@ -124,11 +126,28 @@ def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Cho
     ]
     has_head = any(layer.role == "head" for layer in subject.layers)
     everything = choose_everything(unsaved, subject.focus, subject.saved.names)
-    for found in (*(choose_in_each_tower(candidates, choose) for choose in families), everything):
-        is_whole = found.family == "LORA" and found.preset in WHOLE
-        choice = include_siblings(found, candidates, subject.layers) if is_whole else found
+    others = (choose_in_each_tower(candidates, choose) for choose in families)
+    for choice in (*_list_lora(candidates, subject), *others, everything):
         if choice.layers:
             yield choice if has_head else replace(choice, why=choice.why.replace("but the head", "(no head is known)"))
+
+
+def _list_lora(candidates: Sequence[Layer], subject: Subject) -> Iterator[Choice]:
+    """Yield the layers of each preset of LoRA but ``everything``; of ``recommended`` unless another stands for it."""
+    chosen: dict[str, Choice] = {}
+    for preset in get_family("LORA").presets:
+        if preset == RECOMMENDED:
+            choose: Callable[[Sequence[Layer]], Choice] = partial(choose_recommended, layers=subject.layers)
+        else:
+            choose = partial(choose_lora, preset=preset)
+        found = choose_in_each_tower(candidates, choose)
+        chosen[preset] = include_siblings(found, candidates, subject.layers) if preset in WHOLE else found
+    recommended = chosen[RECOMMENDED]
+    if not subject.has_entry:
+        chosen["default"] = prefer_recommended(chosen["default"], recommended, candidates)
+    same = chosen[STANDS_FOR[RECOMMENDED]].layers
+    is_apart = {layer.path for layer in recommended.layers} != {layer.path for layer in same}
+    yield from (x for preset, x in chosen.items() if preset != EVERYTHING and (preset != RECOMMENDED or is_apart))
 
 
 # --- the layers that may be adapted -----------------------------------------------------------------------------------

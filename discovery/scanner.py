@@ -209,6 +209,7 @@ def _make_subject(
         saved_parameters=sum({id(p): prod(shape_of(p)) for head in heads for p in head.parameters()}.values()),
         left_out=tuple(_describe_left_out(list_compiled(model), traced.uncalled if traced else ())),
         focus=focus,
+        has_entry=static.facts.architecture.has_peft_entry,
     )
 
 

@@ -14,7 +14,8 @@ from loradar.catalog.entries import Catalog, CatalogEntry, list_catalogs, read_c
 from loradar.domain.vocabulary import Preset
 from loradar.registry import load_constants
 
-PRESETS: tuple[str, ...] = get_args(Preset)
+PRESETS: tuple[str, ...] = tuple(preset for preset in get_args(Preset) if preset != "recommended")
+"""The presets with layers of their own in most architectures; ``recommended`` mostly has those of another."""
 MARKS = {"live": "●", "unproven": "○", "partial": "◐", "dead": "✕", None: "-"}
 LORA_TABLE = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
 LIBRARIES = ("transformers", "timm", "diffusers")

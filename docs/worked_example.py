@@ -26,8 +26,10 @@ import loradar
 from loradar.domain.vocabulary import Preset
 
 FROZEN = "frozen"
-PRESETS: tuple[Preset, ...] = tuple(preset for preset in get_args(Preset) if preset not in {"experts", "everything"})
-"""The presets for a dense encoder: none for experts, and none that adapts what stands outside the blocks."""
+PRESETS: tuple[Preset, ...] = tuple(
+    preset for preset in get_args(Preset) if preset not in {"recommended", "experts", "everything"}
+)
+"""The presets for a dense encoder: ``recommended`` has the layers of ``all-linear``, and there are no experts."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..domain.mappings import Mapping
+from ..domain.methods import choose_preset
 from ..domain.vocabulary import PRESETS
 from ..settings import Settings
 from .catalogs import catalog_entry, catalog_header, compare_catalog, compare_versions
@@ -126,14 +127,15 @@ _FILE_URL = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?%]+)")
 def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
     name: str,
     peft_type: str = "LORA",
-    preset: str = "default",
+    preset: str | None = None,
     library: str = "transformers",
     library_version: str | None = None,
     parts: Values[str, str] | None = None,
 ) -> Mapping:
     """Look up the mapping of an architecture in the user's registry, which is created and seeded on first use.
 
-    ``parts`` gives the types of models in a composite architecture, such as ``{"text": "t5"}``.
+    Without ``preset`` it is that of ``LORADAR_PRESET``, else ``default``. ``parts`` gives the types of models in a
+    composite architecture, such as ``{"text": "t5"}``.
 
     Raises:
         InvalidRequest: If ``library_version`` is no version, or a part cannot be chosen.
@@ -143,7 +145,7 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
         NotRegistered: If nothing is registered; the message lists similar names and the scan command.
         DatabaseUnusable: If the registry's database cannot be used.
     """
-    settings = Settings.from_environment()
+    settings, preset = Settings.from_environment(), choose_preset(preset, peft_type)
     file = _FILE_URL.fullmatch(settings.database_url)
     if file and preset in PRESETS and not parts:
         with closing(SqliteLookup(Path(file[1]).absolute())) as fast:

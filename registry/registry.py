@@ -12,6 +12,7 @@ from ..domain.changes import AuditLogReport, Change, Revision
 from ..domain.identities import LOCAL, Actor
 from ..domain.layers import Slot
 from ..domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping, Neighbour, Source
+from ..domain.methods import choose_preset
 from ..domain.scans import Scan
 from ..domain.submissions import Difference
 from ..domain.vocabulary import SourceKind
@@ -123,12 +124,14 @@ class Registry:
         self,
         name: str,
         peft_type: str = "LORA",
-        preset: str = "default",
+        preset: str | None = None,
         library: str = "transformers",
         library_version: str | None = None,
         parts: Values[str, str] | None = None,
     ) -> Mapping:
         """Return the mapping to use, by precedence.
+
+        Without ``preset`` it is that of ``LORADAR_PRESET``, else ``default``.
 
         A mapping verified partial for ``library_version`` never wins over one that is not, and a dead one is not
         returned. For a version never scanned, the mapping at a scanned version with the same layer names is returned,
@@ -149,7 +152,7 @@ class Registry:
         found = self.find(name, peft_type, preset, library, library_version, parts)
         if found is None:
             with self._database.read() as connection:
-                key = MappingKey(library, name, peft_type.upper(), preset)
+                key = MappingKey(library, name, peft_type.upper(), choose_preset(preset, peft_type))
                 raise not_found.unanswered(connection, key, library_version)
         return found
 
@@ -157,7 +160,7 @@ class Registry:
         self,
         name: str,
         peft_type: str = "LORA",
-        preset: str = "default",
+        preset: str | None = None,
         library: str = "transformers",
         library_version: str | None = None,
         parts: Values[str, str] | None = None,
@@ -167,6 +170,7 @@ class Registry:
         Raises:
             LoradarError: As ``lookup``, but for what is not registered.
         """
+        preset = choose_preset(preset, peft_type)
         not_found.check_preset(preset)
         key = MappingKey(library, name, peft_type.upper(), preset)
         if parts:

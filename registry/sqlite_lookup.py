@@ -16,7 +16,8 @@ from ..domain.methods import get_method
 from .catalogs import seed_digest
 from .db import HEAD
 from .db.encoding import MappingKey
-from .mappings.precedence import find_answer, stored_under, to_mapping
+from .mappings.completion import Record
+from .mappings.precedence import find_answer, of_preset, stored_under, to_mapping
 from .mappings.ranges import Place, locate
 from .mappings.renames import is_stale
 
@@ -40,7 +41,7 @@ LEFT OUTER JOIN verifications ON verifications.id = coalesce((SELECT others.id
     ORDER BY others.serial DESC, others.id DESC
     LIMIT 1 OFFSET 0))
 WHERE mappings.yanked_at IS NULL AND architectures.library = :library AND architectures.name = :name
-AND mappings.peft_type IN (:peft_type, :family) AND mappings.preset = :preset
+AND mappings.peft_type IN (:peft_type, :family)
 """
 """``resolve.LOOKUP`` as text."""
 
@@ -54,12 +55,29 @@ WHERE architectures.library = :library AND architectures.name = :name
 """``stored_names.SEEN_VERSIONS`` as text."""
 
 
+RECORD = """
+SELECT architectures.class_name, slots.tower, slots.role, slots.kind, slots.pattern, slots.count, slots.layout,
+    slots.bypassed, slots.kernel, slots.live, slots.proof, slots.blocks
+FROM slots
+JOIN architectures ON architectures.id = slots.architecture_id
+WHERE architectures.library = :library AND architectures.name = :name
+ORDER BY slots.position
+"""
+"""``stored_names.RECORD`` as text."""
+
+
+SERIAL = "SELECT value FROM serial"
+MOST_ANSWERS = 4096
+
+
 class SqliteLookup:
     """Find mappings in one SQLite file; threads may share it."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._idle: deque[tuple[tuple[int, int], sqlite3.Connection]] = deque()
+        self._state: tuple[int, int] | None = None
+        self._answers: dict[tuple[MappingKey, str | None], Mapping | None] = {}
 
     def is_ready(self) -> bool:
         """Return whether the file is a registry that needs neither migration nor seed."""
@@ -68,30 +86,21 @@ class SqliteLookup:
         return False
 
     def find(self, key: MappingKey, library_version: str | None) -> Mapping | None:
-        """Return the mapping of ``resolve.find_mapping``, or ``None`` if these two queries are not enough."""
-        method = get_method(key.peft_type)
-        values = {**key._asdict(), "family": stored_under(method)}
-        stale: list[Mapping] = []
+        """Return the mapping of ``resolve.find_mapping``, or ``None`` if the queries here are not enough.
 
-        def note(mapping: Mapping) -> Mapping:
-            stale.extend([mapping] if is_stale(mapping) else ())
-            return mapping
-
+        Answers are kept until the registry changes: completing one takes longer than all of its queries.
+        """
         try:
             with self._connect() as connection:
-                place = Place(None)
-                if library_version:
-                    seen = [row[0] for row in connection.execute(VERSIONS, values)]
-                    place = locate(library_version, seen, find_history(key.library, key.name))
-
-                def read(version: str | None) -> Iterator[Mapping]:
-                    rows = connection.execute(MAPPINGS, {**values, "library_version": version})
-                    return map(to_mapping, map(dict, rows.fetchall()))
-
-                found = find_answer(method, place, read, note)
+                state = (self._file.stat().st_ino, connection.execute(SERIAL).fetchone()[0])
+                if state != self._state or len(self._answers) > MOST_ANSWERS:
+                    self._state, self._answers = state, {}
+                answers = self._answers
+                if (key, library_version) not in answers:
+                    answers[key, library_version] = _find(connection, key, library_version)
+                return answers[key, library_version]
         except (OSError, sqlite3.Error):
             return None
-        return None if stale else found
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
@@ -118,3 +127,30 @@ class SqliteLookup:
         """Close every idle connection."""
         while self._idle:
             self._idle.pop()[1].close()
+
+
+def _find(connection: sqlite3.Connection, key: MappingKey, library_version: str | None) -> Mapping | None:
+    method = get_method(key.peft_type)
+    values = {**key._asdict(), "family": stored_under(method)}
+    stale: list[Mapping] = []
+    candidates: list[Mapping] = []
+
+    def note(mapping: Mapping) -> Mapping:
+        stale.extend([mapping] if is_stale(mapping) else ())
+        return mapping
+
+    place = Place(None)
+    if library_version:
+        seen = [row[0] for row in connection.execute(VERSIONS, values)]
+        place = locate(library_version, seen, find_history(key.library, key.name))
+
+    def read(version: str | None) -> list[Mapping]:
+        rows = connection.execute(MAPPINGS, {**values, "library_version": version})
+        own = [*map(to_mapping, map(dict, rows.fetchall()))]
+        candidates.extend(own)
+        return of_preset(own, key.preset)
+
+    found = find_answer(method, place, read, note)
+    if stale or found is None:
+        return None
+    return Record.of_rows(candidates, map(dict, connection.execute(RECORD, values).fetchall())).complete(found)

@@ -11,7 +11,7 @@ from torch import nn
 
 from ...domain.choosing.ranks import scale_alphas
 from ...domain.layers import Layer
-from ...domain.methods import TARGETED, UNTARGETED, Method, get_method, list_fact_fields, list_methods
+from ...domain.methods import TARGETED, UNTARGETED, Method, choose_preset, get_method, list_fact_fields, list_methods
 from ...domain.targets import Targets, TargetSpec, find_hits, without_exclusion
 from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
@@ -24,7 +24,7 @@ from ..targets import Decision, decide, scan_known
 def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
     model: nn.Module,
     peft_type: str = "LORA",
-    preset: str = "default",
+    preset: str | None = None,
     *,
     towers: Any = None,
     roles: Any = None,
@@ -41,7 +41,8 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
     Args:
         model: Any module without adapters, live or on the meta device.
         peft_type: PEFT's name of the method, such as ``"IA3"`` (``peft.PeftType``), in any case.
-        preset: Preset of the method; not used if ``fields`` have targets.
+        preset: Preset of the method, by default that of ``LORADAR_PRESET``, else ``default``; not used if ``fields``
+            have targets.
         towers: As in ``loradar.get_peft_model``.
         roles: As there.
         blocks: As there.
@@ -71,7 +72,7 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
     choice = {name: value for name, value in given.items() if value is not None}
     if lacks_targets(config):
         rank = {"rank": config.r} if method.name == TARGETED else {}
-        decision = decide(model, preset, method.name, **rank, **choice)
+        decision = decide(model, choose_preset(preset, method.name), method.name, **rank, **choice)
         fill(config, decision.spec, model, decision.layers)
         _fill_ranks(config, decision)
     elif choice:

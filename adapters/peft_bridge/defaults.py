@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from torch import nn
 
-from ...domain.methods import get_family
+from ...domain.methods import choose_preset, get_family
 from ...domain.scans import check_preset
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import PRESETS
@@ -64,7 +64,7 @@ class PeftDefaults:
         self.undo()
 
 
-def enable_peft_defaults(preset: str = "default") -> PeftDefaults:
+def enable_peft_defaults(preset: str | None = None) -> PeftDefaults:
     """Let the installed peft adapt models without targets: ``peft.get_peft_model(model, peft.LoraConfig())``.
 
     Works for every method whose configuration takes ``target_modules``, through every way into peft (a trainer, a
@@ -81,8 +81,8 @@ def enable_peft_defaults(preset: str = "default") -> PeftDefaults:
     is changed on disk.
 
     Args:
-        preset: ``default``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``; a method that has no
-            such preset (IA3) gets its default.
+        preset: ``default``, ``recommended``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``, by
+            default that of ``LORADAR_PRESET``, else the first; a method that has no such preset (IA3) gets its default.
 
     Returns:
         A handle: ``undo()`` it, or use it in a ``with`` statement.
@@ -93,6 +93,7 @@ def enable_peft_defaults(preset: str = "default") -> PeftDefaults:
         InvalidConfig: If the installed peft lacks the functions to hook. Of any version but 0.21.2 there is a warning.
     """
     require("peft", "peft")
+    preset = choose_preset(preset, "LORA")
     check_preset("enable_peft_defaults", preset, PRESETS)
     handle = PeftDefaults(preset)
     with _lock:

@@ -23,11 +23,12 @@ PeftTypeQuery = Annotated[
     str, Query(pattern=r"^[A-Za-z0-9_]+$", max_length=64, description="PEFT's name of the method", examples=["LORA"])
 ]
 PresetQuery = Annotated[
-    str,
+    str | None,
     Query(
         pattern=r"^[A-Za-z0-9_-]+$",
         max_length=32,
-        description="`default`, `attention`, `mlp`, `all-linear`, `experts` or `everything`",
+        description="`default`, `recommended`, `attention`, `mlp`, `all-linear`, `experts` or `everything`; if not "
+        "given, the service's `LORADAR_PRESET`, else `default`",
         examples=["default"],
     ),
 ]
@@ -56,7 +57,7 @@ def get_targets(  # noqa: PLR0913 - the query's fields
     model_type: Name,
     *,
     peft_type: PeftTypeQuery = "LORA",
-    preset: PresetQuery = "default",
+    preset: PresetQuery = None,
     library: LibraryQuery = "transformers",
     library_version: VersionQuery = None,
     part: PartQuery = None,

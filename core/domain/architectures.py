@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from ..data import list_peft_types
 from ..errors import InvalidRequest, UnknownName
 from ..schema import Config, schema_config
 from .vocabulary import Library
@@ -42,6 +43,11 @@ class Architecture:
     def reference(self) -> str:
         """The reference that names it, such as ``timm:resnet50``."""
         return f"{self.library}:{self.name}"
+
+    @property
+    def has_peft_entry(self) -> bool:
+        """Whether PEFT has default targets of LoRA for it."""
+        return self.library == "transformers" and self.name in list_peft_types()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Describe the mappings of the registry, their sources and verifications, and the architectures they are of."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ..errors import ERROR_EXAMPLE, ErrorBody
 from ..schema import Config, schema_config, to_json
@@ -36,6 +36,48 @@ class Verification:
     """Share of the block parameters that the matched layers own."""
     findings: tuple[str, ...] = ()
     """Problems and notes, in words."""
+
+
+Strength = Literal["strong", "mixed", "practice", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A starting point for a training."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
+
+    rank: int
+    alpha: int
+    """``lora_alpha``."""
+    learning_rate: str
+    notes: tuple[str, ...] = ()
+    """Further advice, with its sources."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """The layers that train best in a family of architectures, by the evidence, beside those of a mapping."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
+
+    family: str
+    """Family of the architecture, such as ``sequential-hybrid``."""
+    preset: str
+    """The preset to ask for."""
+    text: str
+    """What it adapts beyond the mapping, in one line."""
+    why: str
+    strength: Strength
+    """Strength of the evidence: studies that agree, studies that do not or a single one, what trainers do, or none."""
+    sources: tuple[str, ...]
+    note: str = ""
+    """What the sources leave open."""
+    tight: str
+    """The preset for a tight budget."""
+    formula: Formula | None = None
+    """Parameters trained at any rank; null if unknown."""
+    recipe: Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +125,9 @@ class Mapping(HasSpec, HasFormula):
     """Ranks of layers that have another one, by regexes as in PEFT; ``formula`` counts them as fixed."""
     alpha_pattern: dict[str, float] | None = None
     """Alphas of the same layers, which scale them as the others where ``lora_alpha`` is 8, PEFT's default."""
+    recommended: Recommendation | None = None
+    """What the evidence recommends for its family, by a lookup; null in lists, and if the architecture was never
+    scanned."""
 
     def __post_init__(self) -> None:
         """Derive the size at the rank."""

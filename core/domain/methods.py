@@ -5,9 +5,10 @@ from functools import cache
 from typing import Any
 
 from ..data import read_facts
-from ..errors import MethodDoesNotFit, UnknownPeftType, quoted
+from ..errors import InvalidRequest, MethodDoesNotFit, UnknownPeftType, quoted
+from ..settings import PRESET_VARIABLE, Settings
 from .architectures import PromptFacts
-from .vocabulary import Kind, Preset
+from .vocabulary import PRESETS, Kind, Preset
 
 _FACTS = "methods.toml"
 
@@ -87,6 +88,22 @@ def get_family(name: str) -> Family:
     """Return the family of this name."""
     facts = read_facts(_FACTS)["families"][name]
     return Family(name, facts["says"], tuple(facts["presets"]))
+
+
+def choose_preset(preset: str | None, peft_type: str) -> str:
+    """Return a preset, or the user's own one where none is named; ``default`` for a method that does not have it.
+
+    Raises:
+        InvalidRequest: If the user's own one is no preset.
+        UnknownPeftType: If PEFT has no such method.
+    """
+    if preset is not None:
+        return preset
+    own = Settings.from_environment().preset or "default"
+    if own not in PRESETS:
+        message = f"Invalid {PRESET_VARIABLE} {own!r}: give one of {quoted(PRESETS)}."
+        raise InvalidRequest(message, variable=PRESET_VARIABLE, value=own)
+    return own if own in get_family(get_method(peft_type).family).presets else "default"
 
 
 def list_fact_names() -> dict[str, list[str]]:

@@ -30,7 +30,7 @@ ADDED: frozenset[Role] = frozenset({"embedding.patch", "embedding.condition", "m
 PROJECTIONS: frozenset[Role] = KEY_VALUE | {"attention.query", "attention.latent", "mixer.input", "mixer.state"}
 """Roles beside which a norm works inside a mixer: on queries, keys or a state, not between the layers of the block."""
 CONVOLUTIONS: frozenset[Role] = frozenset({"conv.pointwise", "conv.spatial"})
-WHOLE: tuple[Preset, ...] = ("default", "all-linear")
+WHOLE: tuple[Preset, ...] = ("default", "recommended", "all-linear")
 """Presets that adapt a layer in every block that has it, in any role."""
 NO_NETWORK = "most blocks hold no attention or feed-forward network that is known"
 Selected = tuple[tuple[Layer, ...], str]

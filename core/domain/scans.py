@@ -28,7 +28,7 @@ from .selection import (
     size_per_rank,
 )
 from .targets import Formula, HasFormula, HasSpec, TargetMatcher, Targets, TargetSpec, find_hits, without_exclusion
-from .vocabulary import EVERYTHING, RANK, Preset, Tower
+from .vocabulary import EVERYTHING, PRESETS, RANK, RECOMMENDED, STANDS_FOR, Preset, Tower
 
 BY_COVERAGE: tuple[str, ...] = ("recommended", "all-linear", "mlp", "attention", "default")
 """The presets a budget chooses from, the one preferred first."""
@@ -176,7 +176,7 @@ class Scan:
                 raise nothing_for(method, reference, "it has no layer that is adapted at all")
             facts = explain_facts(method, self.architecture.name, self.prompt_facts)
             return Proposal(peft_type=method.name, preset="default", matched=0, formula=None, reasons=facts)
-        proposals: dict[str, Proposal] = {p.preset: p for p in self.proposals if p.peft_type == method.family}
+        proposals = _list_by_preset(self, method.family)
         if not proposals:
             raise nothing_for(method, reference, f"no layer of it is one that {method.family} is for")
         if method.name != TARGETED and (selection.rank, selection.expert_rank, selection.budget) != (None, None, None):
@@ -192,6 +192,15 @@ class Scan:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of ``loradar scan --json``."""
         return to_json(self)
+
+
+def _list_by_preset(scan: Scan, family: str) -> dict[str, Proposal]:
+    """Return the proposals of a family by preset, also that of the preset that another one stands for."""
+    proposals: dict[str, Proposal] = {p.preset: p for p in scan.proposals if p.peft_type == family}
+    same = proposals.get(STANDS_FOR[RECOMMENDED])
+    if same:
+        proposals.setdefault(RECOMMENDED, replace(same, preset=RECOMMENDED))
+    return {preset: proposals[preset] for preset in PRESETS if preset in proposals}
 
 
 def _choose(scan: Scan, selection: Selection, family: str, proposals: dict[str, Proposal]) -> Proposal:

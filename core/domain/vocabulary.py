@@ -55,11 +55,17 @@ Role = Literal[
 ]
 
 Tower = Literal["language", "vision", "audio", "projector", "main"]
-Preset = Literal["default", "attention", "mlp", "all-linear", "experts", "everything"]
-PRESETS: tuple[Preset, ...] = ("default", "attention", "mlp", "all-linear", "experts", "everything")
+Preset = Literal["default", "recommended", "attention", "mlp", "all-linear", "experts", "everything"]
+PRESETS: tuple[Preset, ...] = ("default", "recommended", "attention", "mlp", "all-linear", "experts", "everything")
 """The presets a scan proposes, each where a layer matches."""
 EVERYTHING: Preset = "everything"
 """The preset beyond the towers and blocks of the others: what these leave out is judged without it."""
+RECOMMENDED: Preset = "recommended"
+"""The preset that trains best by the evidence (``data/recommendations.toml``)."""
+APART: tuple[Preset, ...] = (EVERYTHING, RECOMMENDED)
+"""Presets by which no other one is judged: their layers are not what it was meant to reach."""
+STANDS_FOR: dict[str, Preset] = {RECOMMENDED: "all-linear"}
+"""The preset that has the layers of another one, unless that one is proposed for itself."""
 
 RANK = 8
 """PEFT's default rank, at which sizes are stated."""

@@ -16,7 +16,7 @@ from ...domain.scans import Proposal, Scan
 from ...domain.selection import Choice, count_fixed, count_per_rank, make_spec
 from ...domain.submissions import Difference, Statement, SubmissionEvidence
 from ...domain.targets import Formula, TargetSpec
-from ...domain.vocabulary import EVERYTHING
+from ...domain.vocabulary import APART
 from ...errors import InvalidStatement, LoradarError, nearest
 from ...schema import to_json
 from ..verification.findings import OUTSIDE
@@ -148,7 +148,7 @@ class _Gathering:
 
     def _outside(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield each part outside the blocks, and each other tower, with the patterns matched there."""
-        proposals = (p for p in self.scan.proposals if p.preset != EVERYTHING)
+        proposals = (p for p in self.scan.proposals if p.preset not in APART)
         proposed = {layer.tower for p in proposals for layer in self._layers_of(p.spec, p.peft_type)}
         outside: dict[str, list[Layer]] = {}
         for layer in _each_once(layer for match in self._matches for layer in match.layers):

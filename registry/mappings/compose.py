@@ -50,7 +50,7 @@ def find_composed(
     if found is None:
         message = f"No layer of {whole.reference} with {describe_make_up(made_up)} is known for preset {key.preset!r}."
         raise InvalidRequest(f"{message} Scan your own configuration: loradar.scan(config).", field="part")
-    return with_distance(found, place, version)
+    return replace(with_distance(found, place, version), recommended=None)
 
 
 def _read(

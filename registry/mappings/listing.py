@@ -13,6 +13,7 @@ from ...domain.architectures import Architecture
 from ...domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping
 from ...errors import InvalidRequest, UnknownArchitecture
 from ..db import tables
+from .completion import Record
 from .precedence import best, key_of, latest_revisions, to_facts
 from .resolve import IN_USE, OF_ARCHITECTURE, in_current_names, read_mappings
 from .stored_names import list_renames, list_slots
@@ -88,15 +89,17 @@ def get_architecture(connection: Connection, library: str, name: str) -> Archite
     for mapping in revisions:
         by_key[key_of(mapping)].append(mapping)
     facts, parts = to_facts(row["prompt_facts"])
-    recommended = (found for group in by_key.values() if (found := best(group)))
+    slots = list_slots(connection, library, name)
+    record = Record(revisions, slots, row["class_name"])
+    current = (in_current_names(connection, found) for group in by_key.values() if (found := best(group)))
     return ArchitectureDetail(
         architecture=to_architecture(row),
         method=row["method"],
         proof=row["proof"],
         prompt_facts=facts,
         towers={tower: tuple(prefixes) for tower, prefixes in json.loads(row["towers"]).items()},
-        slots=list_slots(connection, library, name),
-        mappings=tuple(in_current_names(connection, mapping) for mapping in recommended),
+        slots=slots,
+        mappings=tuple(map(record.with_evidence, current)),
         revisions=tuple(revisions),
         renames=list_renames(connection, library, name),
         parts=parts,

@@ -16,7 +16,7 @@ from ...domain.mappings import Mapping, Source, Verification
 from ...domain.methods import TARGETED, UNTARGETED, Method, explain_facts
 from ...domain.targets import Formula, TargetSpec, without_exclusion
 from ...domain.versions import Versions, nearest
-from ...domain.vocabulary import SourceKind
+from ...domain.vocabulary import STANDS_FOR, SourceKind
 from ...errors import MethodDoesNotFit
 from ..db.encoding import MappingKey
 from .ranges import Place, choose_revision, with_distance
@@ -26,6 +26,18 @@ PRECEDENCE: tuple[SourceKind, ...] = ("community", "peft", "scanner")
 
 DEMOTED = {"partial": 1, "dead": 2}
 """Ranks by which a verification demotes a mapping of any source."""
+
+
+def of_preset(candidates: Iterable[Mapping], preset: str) -> list[Mapping]:
+    """Return the mappings for a preset; of an architecture that has none, those of the preset that stands for it."""
+    candidates = [*candidates]
+    same = STANDS_FOR.get(preset)
+    own = {(one.library, one.name) for one in candidates if one.preset == preset}
+    return [
+        one if one.preset == preset else replace(one, preset=preset)
+        for one in candidates
+        if one.preset == preset or (one.preset == same and (one.library, one.name) not in own)
+    ]
 
 
 def best_for(method: Method, candidates: Iterable[Mapping], library_version: str | None = None) -> Mapping | None:

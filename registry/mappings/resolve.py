@@ -11,12 +11,24 @@ from ...domain.architectures import Architecture
 from ...domain.mappings import Mapping
 from ...domain.methods import get_method
 from ...domain.versions import neighbours
+from ...domain.vocabulary import STANDS_FOR
 from ..db import tables
 from ..db.encoding import MappingKey
-from .precedence import DEMOTED, best, best_for, find_answer, latest_revisions, rank, stored_under, to_mapping
+from .completion import Record
+from .precedence import (
+    DEMOTED,
+    best,
+    best_for,
+    find_answer,
+    latest_revisions,
+    of_preset,
+    rank,
+    stored_under,
+    to_mapping,
+)
 from .ranges import Place, locate
 from .renames import is_stale, translate_mapping
-from .stored_names import list_renames, list_slots, list_versions
+from .stored_names import RECORD, list_renames, list_slots, list_versions
 
 _mappings, _architectures, _sources = tables.mappings, tables.architectures, tables.sources
 _verifications, _others = tables.verifications, tables.verifications.alias("others")
@@ -70,18 +82,20 @@ IN_USE = MAPPINGS.where(_mappings.c.yanked_at.is_(None))
 IS_OF_ARCHITECTURE = and_(_architectures.c.library == bindparam("library"), _architectures.c.name == bindparam("name"))
 OF_ARCHITECTURE = IN_USE.where(IS_OF_ARCHITECTURE)
 
-_IS_OF_FAMILY = and_(
-    _mappings.c.peft_type.in_([bindparam("peft_type"), bindparam("family")]),
-    _mappings.c.preset == bindparam("preset"),
-)
+_IS_OF_FAMILY = _mappings.c.peft_type.in_([bindparam("peft_type"), bindparam("family")])
 LOOKUP = OF_ARCHITECTURE.where(_IS_OF_FAMILY)
-"""Candidates of a lookup: mappings for the method itself and for its family."""
+"""Candidates of a lookup: mappings for the method itself and for its family, of every preset."""
 
-_OF_FINGERPRINT = IN_USE.where(_architectures.c.fingerprint == bindparam("fingerprint"), _IS_OF_FAMILY)
+_IS_OF_PRESET = _mappings.c.preset.in_([bindparam("preset"), bindparam("same")])
+_OF_FINGERPRINT = IN_USE.where(_architectures.c.fingerprint == bindparam("fingerprint"), _IS_OF_FAMILY, _IS_OF_PRESET)
 
 _IS_OF_METHOD = and_(_mappings.c.peft_type == bindparam("peft_type"), _mappings.c.preset == bindparam("preset"))
 _OF_KEY = OF_ARCHITECTURE.where(_IS_OF_METHOD)
-_OF_STRUCTURE = IN_USE.where(_architectures.c.structure == bindparam("structure"), _IS_OF_METHOD)
+_OF_STRUCTURE = IN_USE.where(
+    _architectures.c.structure == bindparam("structure"),
+    _mappings.c.peft_type == bindparam("peft_type"),
+    _IS_OF_PRESET,
+)
 
 
 def read_mappings(
@@ -96,12 +110,19 @@ def find_mapping(connection: Connection, key: MappingKey, library_version: str |
     """Return the mapping to use, or ``None`` if none is known, or none that is known to hold at a version."""
     method = get_method(key.peft_type)
     values = {**key._asdict(), "family": stored_under(method)}
-    return find_answer(
-        method,
-        locate_version(connection, key, library_version),
-        lambda version: read_mappings(connection, LOOKUP, values, version),
-        lambda mapping: in_current_names(connection, mapping),
-    )
+    candidates: list[Mapping] = []
+
+    def read(version: str | None) -> list[Mapping]:
+        found = read_mappings(connection, LOOKUP, values, version)
+        candidates.extend(found)
+        return of_preset(found, key.preset)
+
+    place = locate_version(connection, key, library_version)
+    answer = find_answer(method, place, read, lambda mapping: in_current_names(connection, mapping))
+    if answer is None:
+        return None
+    rows = connection.execute(RECORD, values).mappings().all()
+    return Record.of_rows(candidates, map(dict, rows)).complete(answer)
 
 
 def locate_version(connection: Connection, key: MappingKey, library_version: str | None) -> Place:
@@ -119,7 +140,8 @@ def read_answers(connection: Connection, key: MappingKey, library_version: str |
     is_around = place.version is not None and place.seen
     versions = neighbours(place.version, place.seen) if is_around and place.version else [None]
     values = {**key._asdict(), "family": stored_under(method)}
-    found = (best_for(method, read_mappings(connection, LOOKUP, values, version), version) for version in versions)
+    read = (of_preset(read_mappings(connection, LOOKUP, values, version), key.preset) for version in versions)
+    found = (best_for(method, candidates, version) for candidates, version in zip(read, versions, strict=True))
     return [mapping for mapping in found if mapping]
 
 
@@ -143,9 +165,9 @@ def find_by_fingerprint(connection: Connection, fingerprint: str, peft_type: str
         "fingerprint": fingerprint,
         "peft_type": method.name,
         "family": stored_under(method),
-        "preset": preset,
+        **_presets(preset),
     }
-    return best_for(method, read_mappings(connection, _OF_FINGERPRINT, values))
+    return best_for(method, of_preset(read_mappings(connection, _OF_FINGERPRINT, values), preset))
 
 
 def list_by_structure(connection: Connection, structure: str, peft_type: str, preset: str) -> tuple[Mapping, ...]:
@@ -153,13 +175,18 @@ def list_by_structure(connection: Connection, structure: str, peft_type: str, pr
 
     Those verified dead or partial are left out.
     """
-    values = {"structure": structure, "peft_type": peft_type, "preset": preset}
+    values = {"structure": structure, "peft_type": peft_type, **_presets(preset)}
     by_architecture: dict[tuple[str, str], list[Mapping]] = defaultdict(list)
-    for mapping in read_mappings(connection, _OF_STRUCTURE, values):
+    for mapping in of_preset(read_mappings(connection, _OF_STRUCTURE, values), preset):
         by_architecture[mapping.library, mapping.name].append(mapping)
     found = filter(None, map(best, by_architecture.values()))
     sound = (one for one in found if not one.verification or one.verification.status not in DEMOTED)
     return tuple(sorted(sound, key=rank))
+
+
+def _presets(preset: str) -> dict[str, str]:
+    """Return the parameters of a query for a preset, and for the one that stands for it."""
+    return {"preset": preset, "same": STANDS_FOR.get(preset, preset)}
 
 
 def list_alike(connection: Connection, architecture: Architecture) -> tuple[Architecture, ...]:

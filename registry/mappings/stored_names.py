@@ -13,6 +13,15 @@ RENAME_COLUMNS = tuple(column for column in tables.renames.c if column.name not 
 """Columns of the fields of a rename."""
 
 
+RECORD = (
+    select(tables.architectures.c.class_name, *SLOT_COLUMNS)
+    .join_from(tables.slots, tables.architectures)
+    .where(tables.architectures.c.library == bindparam("library"), tables.architectures.c.name == bindparam("name"))
+    .order_by(tables.slots.c.position)
+)
+"""The class and the slots of an architecture."""
+
+
 def list_slots(connection: Connection, library: str, name: str) -> tuple[Slot, ...]:
     """Return the slots of an architecture, in the order of the model."""
     query = (

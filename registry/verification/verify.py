@@ -12,7 +12,7 @@ from ...domain.methods import TARGETED
 from ...domain.patterns import pattern_of
 from ...domain.scans import Proposal, Scan
 from ...domain.targets import TargetSpec
-from ...domain.vocabulary import EVERYTHING, Status
+from ...domain.vocabulary import APART, Status
 from .findings import CUT_SHORT, Case, Finding, collect_findings
 from .matching import Match, is_dead, match_spec
 
@@ -48,7 +48,7 @@ class Verifier:
         for (target, kind), count in sorted(Counter((match.target, match.kind) for match in matches).items()):
             counts[target][kind] = count
         # A method that the scan proposes nothing for can reach what LoRA can.
-        intended = [p for p in self.scan.proposals if p.preset != EVERYTHING or p.preset == preset]
+        intended = [p for p in self.scan.proposals if p.preset not in APART or p.preset == preset]
         own = [p for p in intended if p.peft_type == peft_type]
         proposals = own or [p for p in intended if p.peft_type == TARGETED]
         expected = self._layers_of(p for p in proposals if p.preset == preset)

@@ -215,10 +215,13 @@ def test_every_preset_can_be_asked_for():
 
 
 def test_the_decision_is_logged(caplog):
-    """With logging on, the user reads which step decided."""
+    """With logging on, the user reads in one line which step decided, and what is recommended beside it."""
     with caplog.at_level(logging.INFO, "loradar"):
         get_peft_model(MLP())
-    assert "torch:zoo.MLP: live scan, preset 'default'" in caplog.messages
+        get_peft_model(Decoder())
+    said = [message for message in caplog.messages if message.startswith("torch:")]
+    assert said[0].startswith("torch:zoo.MLP: live scan, preset 'default'; ")
+    assert said[1].endswith("preset 'recommended' also adapts attention.key, attention.output, mlp.up, mlp.down")
 
 
 def test_fused_experts_are_decided_on_as_parameters():
@@ -370,7 +373,7 @@ def test_an_unusable_registry_does_not_stop_a_training(home):
         (lambda: nn.ModuleList([nn.MultiheadAttention(4, 2, kdim=3)]), {}, NoAdaptableLayers, "no layer"),
         (lambda: nn.Linear(4, 4), {}, NoAdaptableLayers, "It holds: Linear"),
         (MLP, {"preset": "defualt"}, UnknownPreset, "Closest: 'default'"),
-        (MLP, {"preset": "attention"}, UnknownPreset, "has: 'default', 'all-linear'"),
+        (MLP, {"preset": "attention"}, UnknownPreset, "has: 'default', 'recommended', 'all-linear'"),
         (MLP, {"config": peft.LoraConfig()}, InvalidConfig, "not one of loradar's"),
         (MLP, {"config": {"r": 8}}, InvalidConfig, "config is a builtins.dict"),
     ],

@@ -5,7 +5,7 @@ import sys
 import pytest
 from anonymise import anonymise, original_paths
 
-from loradar.adapters.targets import translate
+from loradar.adapters.translation import translate
 from loradar.discovery import scan
 from loradar.discovery.sources import build
 from loradar.domain.targets import TargetSpec, find_hits

@@ -114,7 +114,8 @@ def test_every_preset_of_a_decoder():
         "all-linear": ("q_proj", "k_proj", "v_proj", "o_proj", "alpha", "beta"),
         "everything": ("q_proj", "k_proj", "v_proj", "o_proj", "alpha", "beta"),
     }
-    assert set(targets) == set(PRESETS) - {"experts"}
+    assert set(targets) == set(PRESETS) - {"experts", "recommended"}
+    assert found.propose(preset="recommended").spec == found.propose(preset="all-linear").spec
 
 
 def test_experts_are_parameters_to_target():

@@ -20,8 +20,9 @@ from ..presets import (
     without_parts,
 )
 from ..selection import Choice, include_siblings
-from ..vocabulary import EVERYTHING, Preset, Role, count_layers
+from ..vocabulary import EVERYTHING, RECOMMENDED, Preset, Role, count_layers
 from .query import BlockChoice, Selection, join_indices
+from .recommendations import choose_recommended
 from .stacks import find_positions
 
 
@@ -100,15 +101,15 @@ def _apply_preset(subject: Subject, preset: Preset, inside: Sequence[Layer]) -> 
     candidates = _list_candidates(subject, inside, never)
     if preset == EVERYTHING or not candidates:
         return Choice(TARGETED, candidates, "every layer that takes an adapter, also outside blocks", preset)
-    choice = choose_in_each_tower(candidates, partial(_choose_in_tower, preset=preset))
+    choice = choose_in_each_tower(candidates, partial(_choose_in_tower, preset=preset, every=subject.layers))
     return include_siblings(choice, candidates, subject.layers) if preset in WHOLE else choice
 
 
-def _choose_in_tower(layers: Sequence[Layer], preset: Preset) -> Choice:
+def _choose_in_tower(layers: Sequence[Layer], preset: Preset, every: Sequence[Layer]) -> Choice:
     """Return the layers of a preset in one tower; a projector without a network is adapted whole or not at all."""
     if preset in WHOLE and all(layer.role == "projector" for layer in layers):
         return Choice(TARGETED, tuple(layers), "every layer of the projector", preset)
-    return choose_lora(layers, preset)
+    return choose_recommended(layers, every) if preset == RECOMMENDED else choose_lora(layers, preset)
 
 
 def _list_candidates(subject: Subject, inside: Iterable[Layer], never: frozenset[Role]) -> tuple[Layer, ...]:

@@ -1,0 +1,154 @@
+"""Recommendations: families by structure, the layers each takes, and where PEFT's convention is no default."""
+
+import pytest
+
+from loradar.catalog.entries import list_catalogs, read_catalog
+from loradar.catalog.lines import find_targets
+from loradar.domain.choosing.recommendations import (
+    TELLS,
+    Structure,
+    choose_recommended,
+    count_reached,
+    find_rule,
+    prefer_recommended,
+    read_rules,
+)
+from loradar.domain.layers import Layer
+from loradar.domain.presets import choose_lora, is_adaptable
+from loradar.domain.vocabulary import PRESETS
+
+ENTRIES = {entry.architecture.reference: entry for file in list_catalogs() for entry in read_catalog(file).entries}
+
+
+def family_of(reference, slots=None, class_name=None):
+    """Return the family of an architecture of the catalog, by its slots."""
+    entry = ENTRIES[reference]
+    widest = next(p for p in entry.proposals if (p.peft_type, p.preset) == ("LORA", "all-linear"))
+    towers = {slot.tower for slot, hit in zip(entry.slots, find_targets(widest.spec, entry.slots), strict=True) if hit}
+    return find_rule(Structure.of_slots(slots or entry.slots, towers, class_name or entry.architecture.class_name)).name
+
+
+def test_every_family_has_a_rule_and_a_way_to_tell_it():
+    """In the same order; each rule names presets there are, its evidence, and a recipe."""
+    rules = read_rules()
+    assert [*rules] == [*TELLS, "other"]
+    for rule in rules.values():
+        assert {*rule.layers, rule.tight} <= {*PRESETS} - {"recommended", "everything"}
+        assert rule.strength in {"strong", "mixed", "practice", "none"}
+        assert rule.sources
+        assert rule.why
+        assert rule.recipe.rank > 0
+        assert rule.recipe.notes
+
+
+FAMILIES = {
+    "decoder": "llama mistral qwen3 gpt2 gpt_neox falcon gemma2 phi3 bloom mpt",
+    "encoder": "bert roberta modernbert deberta-v2 albert fnet",
+    "encoder-decoder": "t5 bart m2m_100 pegasus autoformer",
+    "mixture-of-experts": "mixtral qwen3_moe deepseek_v3 gpt_oss llama4 qwen3_vl_moe",
+    "sequential-hybrid": "qwen3_5_text granitemoehybrid jamba bamba qwen3_next recurrent_gemma qwen3_5",
+    "parallel-hybrid": "falcon_h1",
+    "state-space": "mamba mamba2 falcon_mamba rwkv",
+    "vision-language": "llava qwen2_vl gemma3 paligemma qwen2_audio",
+    "dual-encoder": "clip siglip2 clap owlvit",
+    "vision-transformer": "vit dinov2 swin timm:vit_base_patch16_224 timm:swin_tiny_patch4_window7_224",
+    "detector": "detr rt_detr sam mask2former",
+    "convolutional": "resnet timm:resnet18 timm:efficientnet_b0 timm:regnety_002 diffusers:AutoencoderKL",
+    "diffusion-transformer": "diffusers:FluxTransformer2DModel diffusers:SD3Transformer2DModel",
+    "diffusion-unet": "diffusers:UNet2DConditionModel diffusers:UNet3DConditionModel diffusers:ControlNetModel",
+    "speech": "whisper wav2vec2 hubert speecht5",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [(name, family) for family, names in FAMILIES.items() for name in names.split()]
+)
+def test_the_family_of_known_architectures(name, family):
+    """By roles, towers and blocks of the stored slots."""
+    assert family_of(name if ":" in name else f"transformers:{name}") == family
+
+
+def layer(path, role, kind="linear", tower="language", block=None):
+    """Return a layer in the block of its first two segments, or in another."""
+    return Layer(
+        path, kind, "Linear", (4, 4), 4, 4, block=block or ".".join(path.split(".")[:2]), role=role, tower=tower
+    )
+
+
+def adaptable(layers):
+    """Return the layers that may be adapted."""
+    return [one for one in layers if is_adaptable(one)]
+
+
+def paths(choice):
+    """Return the paths of a choice."""
+    return [one.path for one in choice.layers]
+
+
+def hybrid(*, has_mlp=True):
+    """Return four blocks, one of them with attention, the others with a recurrence."""
+    mixers = [layer(f"layers.{n}.mixer.{name}", f"mixer.{name}put") for n in (0, 1, 2) for name in ("in", "out")]
+    attention = [layer(f"layers.3.{name}", f"attention.{name}") for name in ("query", "value", "output")]
+    mlps = [layer(f"layers.{n}.mlp.{name}", f"mlp.{name}") for n in range(4) for name in ("up", "down")]
+    norms = [layer(f"layers.{n}.norm", "norm", "norm") for n in range(4)]
+    return [*norms, *mixers, *attention, *(mlps if has_mlp else ())]
+
+
+def test_a_recurrence_between_attention_is_left_alone():
+    """Attention and feed-forward, which every block has."""
+    layers = hybrid()
+    chosen = choose_recommended(adaptable(layers), layers)
+    assert {one.role.partition(".")[0] for one in chosen.layers} == {"attention", "mlp"}
+
+
+def test_blocks_with_a_recurrence_alone_are_not_left_out():
+    """Without feed-forward networks, attention and feed-forward reach one block of four: every dense layer is taken."""
+    layers = hybrid(has_mlp=False)
+    chosen = choose_recommended(adaptable(layers), layers)
+    assert paths(chosen) == [one.path for one in adaptable(layers)]
+    assert "too few blocks" in chosen.why
+
+
+def convolved(count=3, tower="main"):
+    """Return blocks of two convolutions, and one with attention."""
+    convolutions = [
+        layer(f"resnets.{n}.conv{m}", "conv.spatial", "conv2d", tower) for n in range(count) for m in (1, 2)
+    ]
+    attention = [layer(f"attentions.9.{name}", f"attention.{name}", tower=tower) for name in ("query", "value")]
+    return [*convolutions, *attention]
+
+
+def test_blocks_of_convolutions_are_not_left_out():
+    """A few blocks with attention among convolutions: both are adapted."""
+    layers = convolved()
+    assert len(choose_recommended(layers, layers).layers) == len(layers)
+
+
+def test_a_unet_under_a_condition_keeps_its_convolutions():
+    """As the training scripts do; the embedder of the time tells it, and is not adapted."""
+    layers = convolved()
+    time = layer("time_embedding.linear", "embedding.condition", tower="main")
+    assert paths(choose_recommended(layers, [*layers, time])) == ["attentions.9.query", "attentions.9.value"]
+
+
+def test_steps_of_a_sequence_are_no_blocks():
+    """The two layers of a feed-forward network in an ``nn.Sequential`` stand in the block around it."""
+    layers = [
+        layer("blocks.0.query", "attention.query"),
+        layer("blocks.0.value", "attention.value"),
+        layer("blocks.0.net.0", "mlp.up", block="blocks.0.net.0"),
+        layer("blocks.0.net.2", "mlp.down", block="blocks.0.net.2"),
+    ]
+    assert count_reached(layers[:2], layers) == (1, 1)
+
+
+@pytest.mark.parametrize(("others", "is_replaced"), [(1, False), (2, True)])
+def test_the_convention_stays_the_default_from_half_of_the_blocks_on(others, is_replaced):
+    """One block with attention beside one without is half of them, beside two it is less."""
+    attention = [layer(f"layers.9.{name}", f"attention.{name}") for name in ("query", "value")]
+    mlps = [layer(f"layers.{n}.mlp.{name}", f"mlp.{name}") for n in range(others) for name in ("up", "down")]
+    layers = [*attention, *mlps]
+    default = prefer_recommended(choose_lora(layers, "default"), choose_recommended(layers, layers), layers)
+    assert (paths(default) == [one.path for one in layers]) is is_replaced
+    assert ("PEFT has no entry" in default.why) is is_replaced
+    assert default.preset == "default"
