@@ -140,6 +140,27 @@ class PadsItself(nn.Conv2d):
         return super().forward(F.pad(x, (1, 1, 1, 1)))
 
 
+class Twice(nn.Module):
+    """A convolution that pads by itself from its second call on."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = nn.Conv2d(3, WIDTH, 3)
+        self.odd = PadsLater(WIDTH, WIDTH, 3)
+
+    def forward(self, x):
+        """Call it on features, and on what it wrote."""
+        return self.odd(self.odd(self.called(x)), is_padded=True)
+
+
+class PadsLater(nn.Conv2d):
+    """Pads where it is told to."""
+
+    def forward(self, x, *, is_padded=False):
+        """Convolve."""
+        return super().forward(F.pad(x, (1, 1, 1, 1)) if is_padded else x)
+
+
 class Images(nn.Module):
     """One convolution of a class, between two others."""
 

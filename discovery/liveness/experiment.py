@@ -74,16 +74,18 @@ class Experiment:
                 probe.detach()
 
     def _run_adapted(self, forward: Callable[[], Any]) -> list[Tensor]:
-        """Return the outputs; a layer that an adapter does not fit goes without one."""
+        """Return the outputs; a layer that an adapter does not fit on every call goes without one."""
         while True:
-            try:
-                return _run_seeded(forward)
-            except Unfitting as error:
+            outputs = _run_seeded(forward)
+            misfits = {path: probe.unfitting for path, probe in self._probes.items() if probe.unfitting is not None}
+            for error in misfits.values():
                 for known in (error, error.__cause__):
                     if known is not None:  # its frames would keep every tensor of this forward
                         known.__traceback__ = None
-                self.unfitting[error.path] = error
-                self._probes.pop(error.path).is_silent = True
+            self.unfitting |= misfits
+            removed = [self._probes.pop(path) for path in misfits]
+            if not any(probe.has_fitted for probe in removed):
+                return outputs
 
     def _learn(self, called: list[str], outputs: list[Tensor]) -> None:
         """Store the gradient of every adapter whose layer was called."""

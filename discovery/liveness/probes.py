@@ -29,6 +29,8 @@ class Probe:
         parameters: The tensors it trains.
         calls: The number of calls of the layer's forward.
         is_silent: Whether it adds nothing, because it is merged or does not fit.
+        unfitting: Why it does not fit the layer, once a call has shown it.
+        has_fitted: Whether it was added to an output.
     """
 
     def __init__(self, path: str, module: nn.Module, parameters: Sequence[Tensor]) -> None:
@@ -37,6 +39,8 @@ class Probe:
         self.parameters = [parameter.requires_grad_() for parameter in parameters]
         self.calls = 0
         self.is_silent = False
+        self.unfitting: Unfitting | None = None
+        self.has_fitted = False
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Return the output of the adapted layer; ``inner`` is the layer's own forward."""
@@ -94,14 +98,20 @@ class Added(Factored):
     """A layer with an update added to its output."""
 
     def forward(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Return the output of the adapted layer."""
+        """Return the output of the adapted layer; the layer's own from the first call on that does not fit."""
         written = inner(*args, **kwargs)
         if self.is_silent:
             return written
         read = args[0] if args else next(iter(kwargs.values()))
-        if isinstance(written, tuple):  # a user's linear class may return more values
-            return written[0] + self.fit_update(read, written[0]), *written[1:]
-        return written + self.fit_update(read, written)
+        first, *rest = written if isinstance(written, tuple) else (written,)  # a user's linear may return more values
+        try:
+            first = first + self.fit_update(read, first)
+        except Unfitting as error:
+            self.unfitting = error
+            self.is_silent = True
+            return written
+        self.has_fitted = True
+        return (first, *rest) if isinstance(written, tuple) else first
 
     def fit_update(self, read: Any, written: Any) -> Tensor:
         """Return the update for an output.

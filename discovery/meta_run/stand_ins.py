@@ -109,19 +109,24 @@ def _attend(  # noqa: PLR0913, PLR0917 - the signature of ``flex_attention``, wh
     value: Any,
     score_mod: Any,  # noqa: ARG001
     block_mask: Any,  # noqa: ARG001
-    scale: Any,  # noqa: ARG001
-    enable_gqa: Any,  # noqa: ARG001
+    scale: Any,
+    enable_gqa: Any,
     return_lse: Any,
     kernel_options: Any,  # noqa: ARG001
     *,
     return_aux: Any,
 ) -> Any:
-    """Attend without mask and score function, as one operation; it runs with the globals of torch's function."""
+    """Attend without mask and score function, as one operation that has a gradient on the CPU as well.
+
+    It runs with the globals of torch's function.
+    """
     if torch.overrides.has_torch_function((query, key, value)):
         inputs, named = (query, key, value), {"return_lse": return_lse, "return_aux": return_aux}
         return torch.overrides.handle_torch_function(flex_attention, inputs, *inputs, **named)  # type: ignore[name-defined]  # noqa: F821
-    result = query.new_empty((*query.shape[:-1], value.shape[-1]))
-    extra = query.new_empty(query.shape[:-1])
+    key, value = (each.expand(query.shape[0], -1, -1, -1) for each in (key, value))
+    attend = torch.nn.functional.scaled_dot_product_attention
+    result = attend(query, key, value, scale=scale, enable_gqa=bool(enable_gqa))
+    extra = query.new_zeros(query.shape[:-1])
     if return_aux is not None:
         return result, AuxOutput(lse=extra, max_scores=extra)  # type: ignore[name-defined]  # noqa: F821
     return (result, extra) if return_lse else result

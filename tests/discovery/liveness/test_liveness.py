@@ -12,6 +12,7 @@ from loradar.domain.patterns import pattern_of
 from loradar.domain.targets import find_hits
 from loradar.errors import ScanFailed
 from tests import live_zoo as zoo
+from tests.attention_zoo import Flex
 
 
 def proved(model):
@@ -97,6 +98,31 @@ def test_a_convolution_that_pads_by_itself_does_not_fit_an_adapter():
     assert layers["odd"].live is None
     assert "an adapter writes" in layers["odd"].proof
     assert layers["called"].live is True
+
+
+def test_layers_that_fit_no_adapter_cost_no_forward_each():
+    """A decoder of films may have a hundred of them."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), *(zoo.PadsItself(8, 8, 3) for _ in range(9)))
+    calls: list[int] = []
+    model[0].register_forward_pre_hook(lambda _, inputs: calls.append(0) if not inputs[0].is_meta else None)
+    _, layers = proved(model)
+    assert [layer.live for layer in layers.values()] == [True, *[None] * 9]
+    assert len(calls) <= 3
+
+
+def test_an_adapter_that_fits_some_calls_alone_is_tried_without():
+    """The other adapters' gradients are those of a forward that it was no part of."""
+    _, layers = proved(zoo.Twice())
+    assert layers["called"].live is True
+    assert layers["odd"].live is None
+    assert "an adapter writes" in layers["odd"].proof
+
+
+def test_flex_attention_is_live():
+    """Torch's function has no gradient on the CPU: what is attended without its mask has."""
+    proof, layers = proved(Flex())
+    assert {path: layer.live for path, layer in layers.items()} == dict.fromkeys("abcd", True)
+    assert proof.says == "as it is: forward, backward, merged within 1e-04"
 
 
 @pytest.mark.parametrize(
