@@ -78,10 +78,6 @@ class Experiment:
         while True:
             outputs = _run_seeded(forward)
             misfits = {path: probe.unfitting for path, probe in self._probes.items() if probe.unfitting is not None}
-            for error in misfits.values():
-                for known in (error, error.__cause__):
-                    if known is not None:  # its frames would keep every tensor of this forward
-                        known.__traceback__ = None
             self.unfitting |= misfits
             removed = [self._probes.pop(path) for path in misfits]
             if not any(probe.has_fitted for probe in removed):

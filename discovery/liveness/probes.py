@@ -107,7 +107,7 @@ class Added(Factored):
         try:
             first = first + self.fit_update(read, first)
         except Unfitting as error:
-            self.unfitting = error
+            self.unfitting = error.without_frames()
             self.is_silent = True
             return written
         self.has_fitted = True
@@ -250,6 +250,12 @@ class Unfitting(Exception):
         self.path = path
         self.says = says
         self.is_never = is_never
+
+    def without_frames(self) -> "Unfitting":
+        """Return the error without its traceback, whose frames would keep every tensor of the forward."""
+        if self.__cause__ is not None:
+            self.__cause__.__traceback__ = None
+        return self.with_traceback(None)
 
 
 def make_probes(model: nn.Module, layers: Iterable[Layer]) -> list[Probe]:

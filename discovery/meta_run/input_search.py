@@ -1,7 +1,7 @@
 """Search for inputs a forward runs with: the likeliest first, then the plans that the last failure suggests."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from math import prod
@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from .inputs import Inputs, Plan, input_spec
+from .inputs import Inputs, Plan, Spec, input_spec
 from .tensor_values import FakeConstants
 
 _RANKS = (
@@ -26,6 +26,9 @@ _OTHER_SIZES: dict[tuple[str, ...], tuple[int, ...]] = {
     ("height", "width"): (32, 256, 64, 384, 112, 28),
 }
 """Sizes tried where a model states none, by their names; images are square."""
+NAMES_ONLY = "TypeError: The forward returned names instead of tensors."
+"""The failure of a forward that unpacks the result of an inner model, whose fields it takes for their values."""
+_CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 PATIENCE = 10
 """Plans in a row that may get no further than the best; twice as many for a model without a configuration."""
 
@@ -77,11 +80,16 @@ class Search:
 
     def variations(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
         """Yield variations of a failed plan, those first that the failure suggests."""
+        if failure.text == NAMES_ONLY:
+            yield replace(plan, is_plain=True)
+        yield from self.with_convolved_rank(plan, failure)
         yield from self.with_expected_shape(plan, failure)
-        yield from self.with_expected_rank(plan, failure)
+        for rank in [int(found[1]) for pattern in _RANKS if (found := pattern.search(failure.text))]:
+            yield from self.with_rank(plan, rank, self._inputs.given(plan))
         names = sorted(self._inputs.choices, key=lambda name: name not in failure.text)
         mentioned = [name for name in names if name in failure.text]
-        asked = (*mentioned, *self._inputs.on_demand(plan), *self._inputs.given(plan))
+        lacking = (*self._inputs.on_demand(plan), *(self._inputs.left_out(plan) if "NoneType" in failure.text else ()))
+        asked = dict.fromkeys((*mentioned, *lacking, *self._inputs.given(plan)))
         choices = [self._other_choices(plan, name) for name in asked]
         if self._inputs.are_declared:
             yield from chain(*choices)
@@ -112,15 +120,24 @@ class Search:
         for name in (*same, *near):
             spec = input_spec(failure.module, failure.shape if name in same else shapes[name])
             if spec is not None:
-                yield plan.repairing(name, spec)
+                yield plan.repairing(name, _with_expressions(spec, self._inputs.spec(plan, name), shapes[name]))
 
-    def with_expected_rank(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
-        """Yield plans in which an input has as many dimensions as the error mentions."""
-        for rank in [int(found[1]) for pattern in _RANKS if (found := pattern.search(failure.text))]:
-            for name in self._inputs.given(plan):
-                for choice, spec in enumerate(self._inputs.choices[name]):
-                    if len(spec.shape) == rank != len(self._inputs.spec(plan, name).shape):
-                        yield plan.picking(name, choice)
+    def with_convolved_rank(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
+        """Yield plans in which the input that reached a failing convolution has as many dimensions as that takes."""
+        spec = input_spec(failure.module) if failure.module is not None else None
+        if spec is None or failure.shape is None or not isinstance(failure.module, _CONVOLUTION):
+            return
+        if len(spec.shape) != len(failure.shape):
+            made = self._inputs.make(plan)
+            names = (name for name in self._inputs.given(plan) if _shape(made[name]) == failure.shape)
+            yield from self.with_rank(plan, len(spec.shape), names)
+
+    def with_rank(self, plan: Plan, rank: int, names: Iterable[str]) -> Iterator[Plan]:
+        """Yield plans in which one of these inputs has another choice, with so many dimensions."""
+        for name in names:
+            for choice, spec in enumerate(self._inputs.choices[name]):
+                if len(spec.shape) == rank != len(self._inputs.spec(plan, name).shape):
+                    yield plan.picking(name, choice)
 
     def with_other_sizes(self, plan: Plan) -> Iterator[Plan]:
         """Yield plans with other usual numbers of frames, and sides of images: a model may be made for one alone."""
@@ -134,6 +151,15 @@ class Search:
         for choice in range(len(self._inputs.choices[name])):
             if name in plan.repairs or choice != plan.picks.get(name, 0):
                 yield plan.picking(name, choice)
+
+
+def _with_expressions(spec: Spec, old: Spec, shape: tuple[int, ...]) -> Spec:
+    """Return a spec whose sizes that did not change are expressions again, so that they can become smaller."""
+    sizes = zip(spec.shape, old.shape, shape, strict=False)
+    kept = [text if size == str(number) else size for size, text, number in sizes]
+    if not len(spec.shape) == len(old.shape) == len(shape):
+        kept = kept[:1]
+    return replace(spec, shape=(*kept, *spec.shape[len(kept) :]), repeat=old.repeat)
 
 
 def _shape(value: Any) -> tuple[int, ...]:

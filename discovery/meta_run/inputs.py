@@ -1,7 +1,8 @@
 """Make inputs for a model's forward: from its signature, its configuration and ``data/inputs.toml``."""
 
+import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -67,6 +68,7 @@ class Plan:
         constants: Fake values for unknown ones.
         divisors: By which the sizes along an axis are divided.
         sizes: Sizes by name, instead of those read from the model.
+        is_plain: Whether results are asked for as tuples, not by the names of their fields.
     """
 
     picks: Mapping[str, int] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class Plan:
     constants: FakeConstants = field(default_factory=FakeConstants)
     divisors: Mapping[str, int] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    is_plain: bool = False
 
     def picking(self, name: str, choice: int) -> "Plan":
         """Return this plan with another choice for one argument."""
@@ -135,12 +138,22 @@ class Inputs:
             if any(e.get("give") == "on_demand" and not given.isdisjoint(e["partners"]) for e in _entries(name)):
                 yield name
 
-    def with_more(self, plan: Plan) -> Iterator[Plan]:
-        """Yield plans with one more input that a forward can do without."""
-        for name in read_facts("inputs.toml")["more"]:
-            choices = self.choices.get(name, ())
-            if name not in self.given(plan):
-                yield from (plan.picking(name, n) for n, spec in enumerate(choices) if not spec.is_absent)
+    def left_out(self, plan: Plan) -> Iterator[str]:
+        """Yield the arguments without a value in a plan that could have one."""
+        given = set(self.given(plan))
+        yield from (name for name, specs in self.choices.items() if name not in given and specs != (ABSENT,))
+
+    def with_more(self, plan: Plan, unreached: Collection[str]) -> Iterator[Plan]:
+        """Yield plans with one more input that a forward can do without.
+
+        That is one of ``data/inputs.toml``, or one whose name begins as those of modules that were not reached do.
+        """
+        begun = {part.partition("_")[0] for path in unreached for part in path.split(".")}
+        left_out = [*self.left_out(plan)]
+        usual = [name for name in read_facts("inputs.toml")["more"] if name in left_out]
+        alike = [name for name in left_out if name.partition("_")[0] in begun]
+        for name in dict.fromkeys((*usual, *alike)):
+            yield from (plan.picking(name, n) for n, spec in enumerate(self.choices[name]) if not spec.is_absent)
 
     def make(self, plan: Plan) -> dict[str, Any]:
         """Return the values of a plan: small ones on the CPU, which are known, large ones on meta."""
@@ -151,7 +164,8 @@ class Inputs:
         tokens = max(tokens, plan.sizes.get("tokens", 0))  # all placeholders stay, however short a text is asked for
         sizes = sizes.with_sizes(**{"batch": plan.batch, **plan.sizes, "tokens": tokens})
         made = {name: self.value(self.spec(plan, name), sizes, marks) for name in self.choices if name in given}
-        return {**made, **{name: value for name, value in _SWITCHES.items() if name in self._parameters}}
+        switches = {**_SWITCHES, "return_dict": not plan.is_plain}
+        return {**made, **{name: value for name, value in switches.items() if name in self._parameters}}
 
     def _choices(self, name: str, given: set[str]) -> tuple[Spec, ...]:
         """Return the specs of an argument, and add it to ``given`` if the first one gives it a value."""
@@ -186,7 +200,7 @@ class Inputs:
 
     def value(self, spec: Spec, sizes: Sizes, marks: list[Placeholder]) -> Any:
         """Return the value a spec describes."""
-        value = spec.constant
+        value = copy.copy(spec.constant)
         if spec.rows:
             rows, batch = list(map(sizes.shape, spec.rows)), sizes.get_size("batch")
             value = [rows] * batch if spec.values == "rows" else torch.tensor(rows * batch)
@@ -209,6 +223,10 @@ class Inputs:
             return torch.ones(shape, dtype=torch.long, device="meta")
         if values in _FILLS:
             return _FILLS[values](shape, marks)
+        if values.startswith(("from ", "after ")):
+            word, _, expression = values.partition(" ")
+            places, start = torch.arange(shape[-1]).expand(shape).clone(), sizes.evaluate(expression)
+            return places + start if word == "from" else places >= start
         return torch.full(shape, sizes.evaluate(values))
 
 
@@ -252,6 +270,7 @@ def _spec(entry: Mapping[str, Any], parameter: inspect.Parameter) -> Spec:
         rows=tuple(tuple(row) for row in entry.get("rows", ())),
         parts=tuple((name, tuple(shape)) for name, shape in named),
         number=entry.get("number", ""),
+        constant=entry.get("value"),
         repeat=str(entry.get("repeat", "")) or ("1" if is_list else ""),
     )
 

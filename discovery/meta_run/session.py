@@ -12,11 +12,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._pytree import tree_leaves
 
 from ...data import read_facts
 from .conditions import time_limit, weights_on_meta
 from .fake_values import FakeValues
-from .input_search import Failure, Search
+from .input_search import NAMES_ONLY, Failure, Search
 from .inputs import Inputs, Plan, as_floats, as_real, as_small
 from .stand_ins import has_own_forward, stand_in
 from .tensor_values import map_tensors, on_meta
@@ -194,8 +195,10 @@ class Session:
 
     def run_with_more(self, success: Planned, part: nn.Module) -> None:
         """Run again with optional inputs, while layers are left that were not reached."""
-        for plan in success.inputs.with_more(success.plan):
-            if self.is_over or all(id(layer) in self._called for layer in part.modules() if layer._parameters):  # noqa: SLF001
+        layers = ((path, layer) for path, layer in part.named_modules() if layer._parameters)  # noqa: SLF001
+        unreached = [path for path, layer in layers if id(layer) not in self._called]
+        for plan in success.inputs.with_more(success.plan, unreached) if unreached else ():
+            if self.is_over:
                 return
             planned = replace(success, plan=plan)
             if self.attempt(planned.call(), plan) is None:
@@ -277,7 +280,7 @@ class Session:
         started = time.thread_time()
         try:
             with time_limit(self.deadline - time.monotonic()), fake_values or nullcontext():
-                self._watch(partial(call.forward, *args, **named))
+                self._watch(partial(_call_forward, call.forward, args, named))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a forward may raise anything, and OutOfTime is none of Exception
@@ -304,6 +307,15 @@ class Session:
             if type(other) is type(module):
                 stand_in(other)
         return True
+
+
+def _call_forward(forward: Callable[..., Any], args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """Return the result of a forward; reject one of names alone, if there may be one of values."""
+    result = forward(*args, **named)
+    leaves = tree_leaves(result) if named.get("return_dict") else ()
+    if leaves and all(isinstance(leaf, str) for leaf in leaves):
+        raise TypeError(NAMES_ONLY.partition(": ")[2])
+    return result
 
 
 def _dtype(value: Any) -> torch.dtype | None:

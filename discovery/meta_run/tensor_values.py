@@ -214,7 +214,7 @@ def _bincount(fake: FakeConstants, _func: Any, args: Sequence[Any], kwargs: dict
 
 @fakes("repeat_interleave")
 def _repeat_interleave(fake: FakeConstants, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Repeat each row the same number of times, unless the output size is given."""
+    """Repeat each row as often as is known, else all the same number of times, unless the output size is given."""
     named = dict(zip(("input", "repeats", "dim"), args, strict=False)) | kwargs
     repeats = named.get("repeats", named["input"])
     if not isinstance(repeats, Tensor):
@@ -224,7 +224,9 @@ def _repeat_interleave(fake: FakeConstants, func: Any, args: Sequence[Any], kwar
         return lift(torch.arange(repeats.numel()).repeat_interleave(times)[: named.get("output_size")])
     dim = named.get("dim")
     tensor = named["input"] if dim is not None else named["input"].reshape(-1)
-    rows = named.get("output_size") or times * tensor.shape[dim or 0]
+    length = tensor.shape[dim or 0]
+    known = getattr(repeats, KNOWN, torch.tensor(times))
+    rows = named.get("output_size") or int(known.expand(length).sum())
     return tensor.index_select(dim or 0, torch.empty(rows, dtype=torch.long, device=META))
 
 

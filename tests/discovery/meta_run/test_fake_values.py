@@ -88,6 +88,7 @@ def test_repeats_and_splits_fit_together():
     assert [len(part) for part in parts] == [4, 3, 3]
     repeated = torch.repeat_interleave(unknown(3), unknown(3, dtype=torch.long), dim=0, output_size=9)
     assert repeated.shape == (9,)
+    assert unknown(2, 4).repeat_interleave(torch.tensor([1, 4]), dim=0).shape == (5, 4)
     assert torch.arange(2).repeat_interleave(torch.tensor([1, 2])).tolist() == [0, 1, 1]
 
 

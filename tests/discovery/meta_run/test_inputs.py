@@ -1,6 +1,7 @@
 """Inputs made from signatures, configurations and the data."""
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from discovery_zoo import ConvNet
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, Qwen2VLConfig, SplinterConfig
 
-from loradar.discovery.meta_run.input_search import Failure, Search
+from loradar.discovery.meta_run.input_search import NAMES_ONLY, Failure, Search
 from loradar.discovery.meta_run.input_shapes import Sizes
 from loradar.discovery.meta_run.inputs import Inputs, Plan, Spec, input_spec
 
@@ -179,6 +180,63 @@ def test_an_argument_named_by_an_error_is_tried_first(takes):
     assert "position_ids" in inputs.given(search.next_plan())
 
 
+def test_what_an_error_calls_none_is_given_next(takes):
+    """Models may need an argument that they let out by default."""
+    search = Search(inputs := Inputs(takes), Plan())
+    without = inputs.given(search.next_plan())
+    search.learn(Failure("TypeError: layer_norm(): argument 'input' must be Tensor, not NoneType", 3))
+    assert set(inputs.given(search.next_plan())) - set(without) == {"position_ids"}
+
+
+def test_the_names_of_fields_are_asked_for_as_values():
+    """A model that unpacks the result of another one takes no named result."""
+
+    class Unpacks(Plain):
+        def forward(self, thing, *, return_dict=True):
+            """Return fields by their names, or a tuple."""
+            return self.layer(thing), return_dict
+
+    search = Search(inputs := Inputs(Unpacks(nn.Linear(8, 8))), Plan())
+    assert inputs.make(search.next_plan())["return_dict"] is True
+    search.learn(Failure(NAMES_ONLY, 3))
+    assert inputs.make(search.next_plan())["return_dict"] is False
+
+
+def test_a_repaired_size_still_becomes_smaller():
+    """What did not fit is one length: the others are those of the configuration, and batches of one."""
+    search = Search(inputs := Inputs(Plain(nn.Conv2d(5, 8, 3))), Plan())
+    search.learn(Failure("do not fit", 5, nn.Conv2d(4, 8, 3), shapes(inputs.make(search.next_plan()))["thing"]))
+    plan = replace(search.next_plan(), batch=1, divisors={"space": 2})
+    assert shapes(inputs.make(plan))["thing"] == (1, 4, 112, 112)
+
+
+def test_a_convolution_gets_an_input_of_its_rank():
+    """A film where an image did not fit, in the sizes that are known of it."""
+
+    class Film(Plain):
+        def forward(self, hidden_states, timestep):
+            """Convolve a film."""
+            return self.layer(hidden_states) + timestep
+
+    film = Film(layer := nn.Conv3d(3, 8, 3))
+    film.config = CLIPVisionConfig()
+    search = Search(inputs := Inputs(film), Plan())
+    first = shapes(inputs.make(search.next_plan()))["hidden_states"]
+    search.learn(Failure("Invalid channel dimensions", 5, layer, first))
+    assert (len(first), shapes(inputs.make(search.next_plan()))["hidden_states"]) == (4, (2, 3, 4, 32, 32))
+
+
+def test_values_may_start_at_a_place():
+    """Rows of several kinds follow each other in one sequence."""
+    inputs = Inputs(nn.Linear(1, 1))
+    sizes = Sizes(nn.Linear(1, 1))
+    assert inputs.value(Spec(("3",), "from text"), sizes, []).tolist() == [17, 18, 19]
+    assert inputs.value(Spec(("1", "3"), "after 2"), sizes, []).tolist() == [[False, False, True]]
+    first = inputs.value(Spec(constant=[]), sizes, [])
+    first.append(1)  # a model may keep and change what it is given
+    assert inputs.value(Spec(constant=[]), sizes, []) == []
+
+
 def test_a_search_ends(takes):
     """Plans that get no further are not tried for ever, and none twice."""
     search, plans = Search(Inputs(takes), Plan()), []
@@ -216,7 +274,8 @@ def test_every_entry_can_be_made(entry):
         "false",
         "none",
     }
-    assert entry.get("values", "float") in known or sizes.evaluate(entry["values"])
+    values = entry.get("values", "float")
+    assert values in known or sizes.evaluate(values.removeprefix("from ").removeprefix("after "))
     assert set(entry) <= {
         "names",
         "shape",
@@ -232,6 +291,7 @@ def test_every_entry_can_be_made(entry):
         "parts",
         "enabled",
         "undeclared",
+        "value",
     }
     assert entry.get("give", "always") in ("always", "with", "on_demand")
     assert ("partners" in entry) == (entry.get("give") in ("with", "on_demand"))

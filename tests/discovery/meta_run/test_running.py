@@ -324,6 +324,42 @@ def test_a_model_without_a_forward_is_run_in_parts(watcher):
     assert any(run.path == "encoder" and run.error is None for run in runs)
 
 
+def test_a_result_of_names_is_asked_for_again(watcher):
+    """Composites unpack the results of their parts, of which a mapping gives the names of its fields."""
+
+    class Composite(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, x, *, return_dict: bool = True):
+            first, second = {"a": self.linear(x), "b": x} if return_dict else (self.linear(x), x)
+            return first, second
+
+    runs = run_model(Composite(), watcher)
+    assert runs[0].error == "TypeError: The forward returned names instead of tensors."
+    assert runs[1].error is None
+    assert len(runs) == 2
+
+
+def test_an_input_named_like_what_was_not_reached_is_added(watcher):
+    """A second modality that a forward does without."""
+
+    class Seeing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.config = CLIPVisionConfig(audio_in_channels=6)
+            self.linear = nn.Linear(768, 96)
+            self.audio_embeddings = nn.Linear(6, 96)
+
+        def forward(self, hidden_states, audio_hidden_states=None):
+            seen = self.linear(hidden_states)
+            return seen if audio_hidden_states is None else (seen, self.audio_embeddings(audio_hidden_states))
+
+    runs = run_model(Seeing(), watcher)
+    assert [run.inputs for run in runs if run.error is None][-1] == ("hidden_states", "audio_hidden_states")
+
+
 def test_shared_tensors_stay_shared_on_meta():
     """A tie must be seen by whoever watches."""
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))

@@ -294,6 +294,7 @@ def test_no_build_with_every_slot_is_an_error():
         ("max_position_embeddings", "kept"),
         ("encoder_layers", "depth"),
         ("x_layers", "depth"),
+        ("decoder_num_layers", "depth"),
         ("num_kv_shared_layers", "last"),
         ("tie_word_embeddings", ""),
     ],
