@@ -83,7 +83,7 @@ VersionQuery = Annotated[
         max_length=64,
         pattern=NAME_PATTERN,
         description="Version of the library it is for; an unknown one resolves to the nearest, none to the newest",
-        examples=["5.23.0"],
+        examples=["5.24.0"],
     ),
 ]
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from ..catalog.entries import Catalog, CatalogEntry
 from ..catalog.layer_names import digest_names, extend_history
 from ..domain.mappings import Verification
+from ..domain.vocabulary import EVERYTHING
 from .mappings.renames import find_renames
 
 _SHOWN = 60
@@ -132,8 +133,12 @@ def _names(entry: CatalogEntry) -> str | None:
 
 
 def explain_unproven(entry: CatalogEntry) -> str | None:
-    """Return why a proposal of an entry is not proved live; ``None`` if all are."""
-    open_checks = [check for check in entry.checks if check.status != "live"]
+    """Return why a proposal of an entry is not proved live; ``None`` if all are.
+
+    The preset ``everything`` is not asked for: it also holds what a default forward does not call.
+    """
+    checked = zip(entry.proposals, entry.checks, strict=True)
+    open_checks = [check for proposal, check in checked if proposal.preset != EVERYTHING and check.status != "live"]
     if not open_checks:
         return None
     findings = dict.fromkeys(finding for check in open_checks for finding in check.findings)

@@ -8,7 +8,7 @@ from loradar.domain.scans import Proposal, Scan
 from loradar.domain.targets import Formula
 from loradar.domain.vocabulary import Kind, Role, Tower
 
-VERSION = "5.23.0"
+VERSION = "5.24.0"
 
 
 def layer(path: str, kind: Kind = "linear", role: Role = "other", tower: Tower = "language", depth: int = 1) -> Layer:

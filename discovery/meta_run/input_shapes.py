@@ -4,6 +4,7 @@ import copy
 import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -107,7 +108,9 @@ class Sizes:
         first = (config for name, config in self._parts if any(word in name for word in words))
         for config in chain(first, (config for _, config in self._parts)):
             for field in fields:
-                yield config.get(field) if isinstance(config, Mapping) else getattr(config, field, None)
+                # transformers raises a RuntimeError for a field whose value differs between the layers.
+                with suppress(RuntimeError):
+                    yield config.get(field) if isinstance(config, Mapping) else getattr(config, field, None)
 
 
 def _configurations(model: nn.Module) -> Iterator[tuple[str, Any]]:

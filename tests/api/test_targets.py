@@ -25,8 +25,8 @@ def test_every_part_of_the_question_counts(client, registry):
     body = client.get("/v1/targets/net", params=query).json()
     assert body["verification"]["library_version"] == VERSION
     far = client.get("/v1/targets/net", params=query | {"library_version": "1"}).json()
-    assert far["reasons"][0] == "seen at 5.23.0, the nearest to 1"
-    assert far["versions"] == {"since": "5.23.0", "until": "5.23.0"}
+    assert far["reasons"][0] == "seen at 5.24.0, the nearest to 1"
+    assert far["versions"] == {"since": "5.24.0", "until": "5.24.0"}
     assert client.get("/v1/targets/net").status_code == 404
 
 

@@ -69,7 +69,7 @@ def found(failure=None, **evidence):
     layers = {"model.layers.*.self_attn.q_proj": 32, "model.layers.*.self_attn.v_proj": 32}
     told = {
         "proof": "1/16 of its widths: forward, backward",
-        "verification": Verification("live", "5.23.0", counts, 0.166),
+        "verification": Verification("live", "5.24.0", counts, 0.166),
         "spec": spec,
         "layers": layers,
         "matched": 64,
@@ -260,7 +260,7 @@ def test_what_is_in_before_a_refusal_is_told(run, tokens):
 def test_a_failed_check_is_told_by_the_exit_code(run, tokens, checker):
     """And by its reason."""
     near = {"q_porj": ("q_proj", "k_proj")}
-    check = Verification("dead", "5.23.0", {"q_porj": {}}, 0.0, ("q_porj matches nothing",))
+    check = Verification("dead", "5.24.0", {"q_porj": {}}, 0.0, ("q_porj matches nothing",))
     checker.finds = found("q_porj matches nothing.", near=near, verification=check, spec=None, layers={}, matched=0)
     code, out, _ = run("submit", '{"olmo2": ["q_porj"]}', token=tokens["ada"])
     assert code == 1
@@ -271,12 +271,12 @@ def test_a_failed_check_is_told_by_the_exit_code(run, tokens, checker):
 def test_what_would_be_published_is_told_where_it_fares_better(run, tokens, checker):
     """The slip is the statement's, and not in the spec made anew."""
     counts = {"q_proj": {"linear": 32}, "v_proj": {"linear": 32}}
-    live = Verification("live", "5.23.0", counts, 0.166)
-    slip = Verification("partial", "5.23.0", {**counts, "q_porj": {}}, 0.166, ("q_porj matches nothing",))
+    live = Verification("live", "5.24.0", counts, 0.166)
+    slip = Verification("partial", "5.24.0", {**counts, "q_porj": {}}, 0.166, ("q_porj matches nothing",))
     spec = TargetSpec(target_modules=("q_proj", "v_proj"))
     checker.finds = found(verification=slip, spec=spec, spec_verification=live)
     out = run("submit", '{"olmo2": ["q_proj", "v_proj", "q_porj"]}', token=tokens["ada"])[1]
-    assert "verdict         partial on version 5.23.0" in out
+    assert "verdict         partial on version 5.24.0" in out
     assert "to publish      target_modules: q_proj, v_proj\n                  which is live\n" in out
 
 
@@ -332,7 +332,7 @@ def test_a_reviewer_reads_all_there_is_to_know(run, tokens, checker):
         "rationale As usual.",
         "builds yes, its layers found by dataflow",
         "proof 1/16 of its widths: forward, backward",
-        "verdict live on version 5.23.0, 16.6% of the blocks",
+        "verdict live on version 5.24.0, 16.6% of the blocks",
         "matches q_proj: 32 linear",
         "layers 32 model.layers.*.self_attn.q_proj",
         "covers 8 of 32 attention",

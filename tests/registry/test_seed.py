@@ -18,7 +18,7 @@ from loradar.catalog.entries import (
     list_older,
     older_lines,
     read_catalog,
-    read_older,
+    read_all_older,
 )
 from loradar.domain.versions import Versions
 from loradar.errors import NotRegistered
@@ -26,7 +26,7 @@ from loradar.registry import Registry, catalog_entry
 from loradar.registry.mappings.renames import find_renames
 from loradar.settings import Settings
 
-HEADER = CatalogHeader("transformers", "5.23.0", "0.1.0", "0.21.2")
+HEADER = CatalogHeader("transformers", "5.24.0", "0.1.0", "0.21.2")
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def given_catalog(tmp_path, monkeypatch):
 def test_every_scan_of_the_catalog_is_registered(registry):
     """Architectures, slots and proposals, all of them; what was not scanned is not."""
     catalogs = [read_catalog(file) for file in list_catalogs()]
-    older = [entry for file in list_older() for entry in read_older(file, catalogs).catalog.entries]
+    older = [entry for one in read_all_older(list_older(), catalogs) for entry in one.catalog.entries]
     scanned = [entry for catalog in catalogs for entry in catalog.entries if entry.unscanned is None]
     counts = registry.info().counts
     assert counts["slots"] == sum(len(entry.slots) for entry in (*scanned, *older))
@@ -114,7 +114,7 @@ def test_an_entry_of_peft_that_fits_wins_over_the_scan(tmp_path, given_catalog):
 
 def test_checks_of_another_peft_are_not_used(tmp_path, given_catalog):
     """What a catalog says of PEFT 0.20's entries says nothing of those stored."""
-    given_catalog(make_scan("gpt2"), header=CatalogHeader("transformers", "5.23.0", "0.1.0", "0.20.0"))
+    given_catalog(make_scan("gpt2"), header=CatalogHeader("transformers", "5.24.0", "0.1.0", "0.20.0"))
     with Registry.open(Settings(tmp_path, f"sqlite:///{tmp_path}/r.sqlite3")) as registry:
         assert registry.lookup("gpt2").verification is None
 
@@ -123,18 +123,18 @@ def test_dead_and_partial_entries_of_peft_are_known(registry):
     """llama4's reaches the vision tower; mixtral's IA3 entry names a layer transformers 5 does not have."""
     assert registry.lookup("llama4").source.kind == "scanner"
     assert registry.lookup("mixtral", "IA3").source.kind == "scanner"
-    stated = registry.list_mappings("transformers", "peft", "5.23.0")
+    stated = registry.list_mappings("transformers", "peft", "5.24.0")
     (mixtral,) = (m for m in stated if (m.name, m.peft_type) == ("mixtral", "IA3"))
     assert (mixtral.verification.status, mixtral.verification.counts["w2"]) == ("partial", {})
 
 
 def test_an_older_version_seeds_ranges(registry):
     """One mapping for both versions where nothing changed, one for each where names did, one where there is one."""
-    assert registry.lookup("olmo2").versions == Versions("4.57.1", "5.23.0")
+    assert registry.lookup("olmo2").versions == Versions("4.57.1", "5.24.0")
     assert registry.lookup("olmo2", library_version="4.57.1").verification.library_version == "4.57.1"
-    then, now = (registry.lookup("vit", library_version=version) for version in ("4.57.1", "5.23.0"))
+    then, now = (registry.lookup("vit", library_version=version) for version in ("4.57.1", "5.24.0"))
     assert (then.spec.target_modules, then.versions) == (("query", "value"), Versions("4.57.1", "4.57.1"))
-    assert (now.spec.target_modules, now.versions) == (("q_proj", "v_proj"), Versions("5.23.0", "5.23.0"))
+    assert (now.spec.target_modules, now.versions) == (("q_proj", "v_proj"), Versions("5.23.0", "5.24.0"))
     assert registry.lookup("van").versions == Versions("4.57.1", "4.57.1")
     assert registry.lookup("mixtral", "IA3", library_version="4.57.1").verification.status == "live"
     olds = {way.rename.old for way in registry.get_architecture("transformers", "mixtral").renames}

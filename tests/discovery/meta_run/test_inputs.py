@@ -117,6 +117,25 @@ def test_an_undefined_size_is_an_error():
         Sizes(nn.Linear(1, 1)).get_size("hieght")
 
 
+class Heterogeneous:
+    """A configuration that refuses to give a field that differs between the layers, as those of transformers do."""
+
+    model_type = "heterogeneous"
+    hidden_size = 60
+    num_attention_heads = 3
+
+    @property
+    def head_dim(self):
+        """Raise what AmbiguousGlobalPerLayerAttributeError of transformers is."""
+        raise RuntimeError
+
+
+def test_a_field_that_differs_between_layers_is_as_if_it_were_not_there():
+    """The other fields are read."""
+    sizes = Sizes(Takes(Heterogeneous()))
+    assert (sizes.get_size("heads"), sizes.get_size("head_width")) == (3, 20)
+
+
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [

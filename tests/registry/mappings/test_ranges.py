@@ -17,7 +17,7 @@ from loradar.registry.mappings import resolve
 from loradar.schema import from_json, to_json
 from loradar.settings import Settings
 
-OLD, NEW = "4.57.1", "5.23.0"
+OLD, NEW = "4.57.1", "5.24.0"
 
 
 def recall(monkeypatch, history):
@@ -112,7 +112,7 @@ def test_a_better_scan_of_one_version_leaves_the_other_alone(registry):
 
 @pytest.mark.parametrize(
     ("asked", "target", "says"),
-    [("6.1", "q_proj", "seen at 5.23.0, the nearest to 6.1"), ("4.0", "query", "seen at 4.57.1, the nearest to 4.0")],
+    [("6.1", "q_proj", "seen at 5.24.0, the nearest to 6.1"), ("4.0", "query", "seen at 4.57.1, the nearest to 4.0")],
 )
 def test_a_version_outside_of_those_seen_gets_the_nearest_and_says_so(registry, asked, target, says):
     """Beyond either end there is no other version it could have the names of."""
@@ -159,7 +159,7 @@ def test_names_known_to_be_others_are_not_answered_beyond_the_scans(registry, mo
     recall(monkeypatch, history)
     registry.add_scan(seen(NEW, "q_proj"))
     assert registry.lookup("olmo2", library_version="6.0").spec.target_modules == ("q_proj",)
-    with pytest.raises(VersionUnproven, match=r"it has q_proj at 5\.23\.0"):
+    with pytest.raises(VersionUnproven, match=r"it has q_proj at 5\.24\.0"):
         registry.lookup("olmo2", library_version=OLD)
 
 
@@ -274,7 +274,7 @@ def test_an_entry_that_translates_in_part_stays_as_it_is(registry):
     registry.add_scan(vit(OLD, "attention.query", "attention.value"))
     now = vit(NEW, "q_proj", "fused")
     registry.add_scan(replace(now, slots=now.slots[:1]))
-    with pytest.raises(NotRegistered, match=r"from peft 0\.21\.2 is dead on transformers 5\.23\.0"):
+    with pytest.raises(NotRegistered, match=r"from peft 0\.21\.2 is dead on transformers 5\.24\.0"):
         registry.lookup("vit", "FROD")
 
 

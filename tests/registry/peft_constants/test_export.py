@@ -58,10 +58,10 @@ def test_ia3_gets_an_entry_in_both_of_its_tables():
 
 
 REFUSED = [
-    (mapping(status="unproven"), {}, "not proved on transformers 5.23.0"),
+    (mapping(status="unproven"), {}, "not proved on transformers 5.24.0"),
     (mapping(status=None), {}, "never checked"),
-    (mapping(status="partial"), {"unproven": True}, "partial on transformers 5.23.0: q matches nothing"),
-    (mapping(status="dead"), {"unproven": True}, "dead on transformers 5.23.0: q matches nothing"),
+    (mapping(status="partial"), {"unproven": True}, "partial on transformers 5.24.0: q matches nothing"),
+    (mapping(status="dead"), {"unproven": True}, "dead on transformers 5.24.0: q matches nothing"),
     (mapping(target_parameters=("experts.up",)), {}, "it needs target_parameters, which a table cannot express"),
     (mapping(exclude_modules="vision.*"), {}, "it needs exclude_modules, which a table cannot express"),
     (mapping(target_modules=None), {}, "it names no modules"),

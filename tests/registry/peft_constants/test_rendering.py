@@ -66,7 +66,7 @@ def test_the_file_is_imported_without_peft(tmp_path):
 
 def architecture(name, class_name):
     """Return what the list of architectures says of one."""
-    found = Architecture("transformers", name, class_name, "5.23.0", None, None)
+    found = Architecture("transformers", name, class_name, "5.24.0", None, None)
     return ArchitectureSummary(found, ("scanner",), ("LORA",), ("default",))
 
 
