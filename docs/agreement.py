@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +121,14 @@ def render() -> str:
         for item in sorted(compared, key=lambda item: (FAMILIES.index(item.peft_type), item.name))
         if item.theirs or item.ours
     ]
-    return HEAD + "\n".join(table) + MIDDLE + "\n".join(rows) + END.format(absent=", ".join(absent))
+    head = HEAD.format(version=metadata.version("transformers"))
+    return head + "\n".join(table) + MIDDLE + "\n".join(rows) + END.format(absent=", ".join(absent))
 
 
 HEAD = """# Agreement with PEFT's tables
 Written by `docs/agreement.py`; do not edit. Each entry of PEFT 0.21.2's tables for LORA, IA3, LN_TUNING and OSF is
-compared layer by layer with the default that the scanner proposes for the same architecture of transformers 5.23.0. The
-scanner never reads those tables.
+compared layer by layer with the default that the scanner proposes for the same architecture of transformers {version}.
+The scanner never reads those tables.
 
 | family | entries compared | the same layers |
 | --- | --- | --- |

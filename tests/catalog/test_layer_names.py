@@ -46,9 +46,9 @@ def test_names_are_known_at_a_release_and_between_two_with_the_same(version, nam
 
 
 def test_the_packaged_history_knows_when_vit_was_renamed():
-    """Version 5.0.0 still had the names of 4.57.1; 5.23.0 has others."""
+    """Version 5.0.0 still had the names of 4.57.1; 5.24.0 has others."""
     history = find_history("transformers", "vit")
-    assert history.names_at("5.0.0") == history.names_at("4.57.1") != history.names_at("5.23.0")
+    assert history.names_at("5.0.0") == history.names_at("4.57.1") != history.names_at("5.24.0")
     assert find_history("transformers", "vi") is None
     assert find_history("timm", "vit_base_patch16_224") is None
 
@@ -59,5 +59,5 @@ def test_one_release_is_measured_by_building_its_models():
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     history = find_history("transformers", "llama")
-    assert script.digest("llama") == history.names_at("5.23.0")
+    assert script.digest("llama") == history.names_at("5.24.0")
     assert script.digest("no such type") is None

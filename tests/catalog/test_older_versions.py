@@ -14,8 +14,8 @@ from loradar.catalog.entries import (
     list_catalogs,
     list_older,
     older_lines,
-    read_catalog,
     read_all_older,
+    read_catalog,
     read_older,
 )
 from loradar.domain.architectures import Architecture

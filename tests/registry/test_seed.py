@@ -17,8 +17,8 @@ from loradar.catalog.entries import (
     list_catalogs,
     list_older,
     older_lines,
-    read_catalog,
     read_all_older,
+    read_catalog,
 )
 from loradar.domain.versions import Versions
 from loradar.errors import NotRegistered
