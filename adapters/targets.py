@@ -282,9 +282,8 @@ def _misfit(mapping: Mapping, scan: Scan) -> str:
     Layers that it leaves alone by their place in the stack are missed on purpose.
     """
     spec = resolve_blocks(mapping.spec, [layer.path for layer in scan.layers])
-    everywhere = find_hits(replace(mapping.spec, exclude_blocks=None), scan.layers)
-    apart = {layer.path for layer in everywhere} - {layer.path for layer in find_hits(spec, scan.layers)}
-    seen = replace(scan, layers=tuple(layer for layer in scan.layers if layer.path not in apart))
+    apart = {*find_hits(replace(mapping.spec, exclude_blocks=None), scan.layers)} - {*find_hits(spec, scan.layers)}
+    seen = replace(scan, layers=tuple(layer for layer in scan.layers if layer not in apart))
     check = verify(seen, spec, mapping.peft_type, mapping.preset)
     if check.status in ("live", "unproven"):
         return ""

@@ -116,6 +116,137 @@ LINEAR = [
     RandomFeaturesByMatmul,
 ]
 
+
+# --- attention over the edges of a graph ----------------------------------------------------------------------------
+
+
+def softmax_of_edges(scores, receivers, nodes):
+    """Return scores as weights that add up to one for each receiver."""
+    most = torch.full((nodes, *scores.shape[1:]), -1e9, device=scores.device)
+    rows = receivers.view(-1, *[1] * (scores.dim() - 1)).expand_as(scores)
+    weights = (scores - most.scatter_reduce(0, rows, scores, reduce="amax")[receivers]).exp()
+    total = torch.zeros((nodes, *scores.shape[1:]), device=scores.device).index_add(0, receivers, weights)
+    return weights / (total[receivers] + 1e-16)
+
+
+class EdgesOfThree(Letters):
+    """PyTorch Geometric's TransformerConv: scores are products, by each edge."""
+
+    def forward(self, x, edges):
+        """Gather, weigh and add up."""
+        senders, receivers = edges
+        query, key, value = (heads(layer(x)) for layer in (self.b, self.d, self.a))
+        weights = softmax_of_edges((query[receivers] * key[senders]).sum(-1), receivers, len(x))
+        return self.c(torch.zeros_like(value).index_add(0, receivers, value[senders] * weights[..., None]).flatten(1))
+
+
+class EdgesScored(Letters):
+    """A layer scores both ends of each edge (``e``), and each edge is projected behind the gathering."""
+
+    def __init__(self):
+        """Add the score."""
+        super().__init__()
+        self.e = nn.Linear(2 * WIDTH, 1)
+
+    def forward(self, x, edges):
+        """Gather, weigh and add up."""
+        ends = self.d(x.index_select(0, edges[0])), self.b(x.index_select(0, edges[1]))
+        weights = softmax_of_edges(F.leaky_relu(self.e(torch.cat(ends, -1))), edges[1], len(x))
+        message = self.a(x).index_select(0, edges[0]) * weights
+        rows = edges[1].unsqueeze(-1).expand_as(message)
+        return self.c(x.new_zeros(x.shape).scatter_add_(0, rows, message))
+
+
+class EdgesOfTwo(nn.Module):
+    """PyTorch Geometric's GATv2Conv: one layer for key and value."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.b, self.a = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.e = nn.Parameter(torch.randn(1, HEADS, SIZE))
+
+    def forward(self, x, edges):
+        """Gather, weigh and add up."""
+        sent, received = heads(self.a(x)), heads(self.b(x))
+        scores = (F.leaky_relu(sent[edges[0]] + received[edges[1]]) * self.e).sum(-1)
+        weights = softmax_of_edges(scores, edges[1], len(x))
+        return torch.zeros_like(sent).index_add_(0, edges[1], sent[edges[0]] * weights.unsqueeze(-1)).flatten(1)
+
+
+class EdgesOfOne(nn.Module):
+    """GATConv: one layer for all, and scores that are sums of one number for each end."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.a = nn.Linear(WIDTH, WIDTH, bias=False)
+        self.e, self.f = (nn.Parameter(torch.randn(1, HEADS, SIZE)) for _ in range(2))
+
+    def forward(self, x, edges):
+        """Gather, weigh and add up."""
+        made = heads(self.a(x))
+        scores = (made * self.e).sum(-1)[edges[0]] + (made * self.f).sum(-1)[edges[1]]
+        message = made[edges[0]] * softmax_of_edges(F.leaky_relu(scores), edges[1], len(x))[..., None]
+        return torch.zeros_like(made).index_add(0, edges[1], message).flatten(1)
+
+
+class GatedEdges(Letters):
+    """No softmax: a gate by the receiver, as in a gated graph convolution."""
+
+    def forward(self, x, edges):
+        """Gather, gate and add up."""
+        message = self.a(x)[edges[0]] * self.b(x)[edges[1]].sigmoid()
+        return self.c(torch.zeros_like(x).index_add(0, edges[1], message))
+
+
+class OverEdges(nn.Module):
+    """Three convolutions over a graph one after the other, between two layers."""
+
+    def __init__(self, convolution):
+        """Build them."""
+        super().__init__()
+        self.i, self.o = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2)
+        self.u = nn.ModuleList([convolution() for _ in range(3)])
+
+    def forward(self, x, edge_index):
+        """Run them."""
+        x = self.i(x)
+        for convolution in self.u:
+            x = F.elu(convolution(x, edge_index))
+        return self.o(x)
+
+
+EDGES = {
+    EdgesOfThree: {"b": "attention.query", "d": "attention.key", "a": "attention.value", "c": "attention.output"},
+    EdgesScored: {
+        "b": "attention.query",
+        "d": "attention.key",
+        "a": "attention.value",
+        "c": "attention.output",
+        "e": "other",
+    },
+    EdgesOfTwo: {"b": "attention.query", "a": "attention.kv"},
+    EdgesOfOne: {"a": "attention.qkv"},
+}
+"""The roles of the layers of each."""
+
+
+class Additive(nn.Module):
+    """Scores by a layer on the sum of both (Bahdanau), in a width at which a layer may be one that mixes heads."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.a, self.b, self.c, self.d = (nn.Linear(WIDTH, WIDTH) for _ in range(4))
+        self.e = nn.Linear(WIDTH, 1)
+
+    def forward(self, x):
+        """Score each pair."""
+        scores = self.e(torch.tanh(self.b(x)[:, :, None] + self.d(x)[:, None]))[..., 0]
+        return self.c(scores.softmax(-1) @ self.a(x))
+
+
 # --- FlexAttention --------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from .contractions import letters_of, links_left, runs_over_features, shared_axe
 from .flow import Effect, Origin, Sources
 from .graph import DENSE_KINDS, Graph, common_path, is_depthwise
 from .mixers import is_recurrent, mixing_scopes, stands_below
-from .operations import CONVOLUTIONS
+from .operations import CONVOLUTIONS, SCATTERS
 
 OPERANDS = ("query", "key", "value")
 ROLE_OF_OPERANDS: dict[frozenset[str], Role] = {
@@ -94,7 +94,12 @@ def vote_around(graph: Graph, attentions: Iterable[Attention]) -> None:
 
 
 def selects_among_blocks(graph: Graph, attention: Attention) -> bool:
-    """Return whether the values are the outputs of other attentions: a choice among blocks projects nothing."""
+    """Return whether the values are the outputs of other attentions: a choice among blocks projects nothing.
+
+    Attentions over the edges of a graph follow each other directly.
+    """
+    if graph.flow.tape.ops[graph.flow.origins[attention.number].op].name in SCATTERS:
+        return False
     layers = (source for source, _ in attention.reads[2] if graph.records[source] is not None)
     read = (source for layer in layers for source, _ in graph.flow.origins[layer].reads[0])
     return any(graph.flow.origins[source].kind == "attention" for source in read)

@@ -1,14 +1,18 @@
-"""Ends: the layers whose features a model returns, and those that lead into its blocks."""
+"""Ends: the layers whose features a model returns, those that lead into its blocks, and where its towers meet."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 
 from ...domain.layers import Layer
 from ...domain.patterns import list_prefixes, pattern_of
-from ...domain.vocabulary import CONV_KINDS
+from ...domain.vocabulary import CONV_KINDS, Tower
 from ..facts.towers import is_below
 from .graph import Graph
+
+Crossing = tuple[Tower, Tower]
+"""(tower, other): the tower reads features of the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +122,30 @@ def _entering(graph: Graph, chained: frozenset[str]) -> set[int]:
 
 def _paths(graph: Graph, numbers: Iterable[int]) -> frozenset[str]:
     return frozenset(layer.path for number in numbers if (layer := graph.records[number]) is not None)
+
+
+# --- towers that read each other ------------------------------------------------------------------------------------
+
+
+def find_crossings(graph: Graph) -> frozenset[Crossing]:
+    """Return the crossings of one forward: a tower that ran crosses itself, and a projector counts as its source."""
+    above: list[frozenset[Tower]] = []
+    crossings = set[Crossing]()
+    for origin, layer in zip(graph.flow.origins, graph.records, strict=True):
+        sources = {source for reads in origin.reads for source, _ in reads}
+        towers = frozenset[Tower]().union(*(above[source] for source in sources))
+        if layer is not None:
+            towers |= {layer.tower}
+            crossings.update(product((layer.tower,), towers))
+        above.append(towers)
+    return frozenset(crossings)
+
+
+def find_separate(forwards: Iterable[frozenset[Crossing]]) -> frozenset[Crossing]:
+    """Return the pairs of towers that ran in one forward, of which the first reads nothing of the second in any."""
+    pairs, crossings = set[Crossing](), set[Crossing]()
+    for found in forwards:
+        ran = {tower for tower, _ in found}
+        pairs.update(product(ran, ran))
+        crossings |= found
+    return frozenset(pairs - crossings)

@@ -5,6 +5,7 @@ from math import prod
 from typing import Any
 
 from . import operations
+from .edges import read_edges
 from .flow import MOST_PARTS, MOST_SOURCES, Effect, Flow, Origin, Ranking, Sources
 from .operations import Op, Ref, Tape
 
@@ -29,6 +30,8 @@ def follow(tape: Tape) -> Flow:
             attend_packed(flow, number, op)
         elif op.name in _APPLIES_WEIGHT:
             contract(flow, number, op)
+        elif op.name in operations.SCATTERS:
+            scatter(flow, number, op)
         else:
             pass_on(flow, number, op)
     return flow
@@ -72,6 +75,16 @@ def attend_packed(flow: Flow, number: int, op: Op) -> None:
         _apply(flow, number, op, given["out_proj_weight"], op.outputs[0])
 
 
+def scatter(flow: Flow, number: int, op: Op) -> None:
+    """Record rows that are added up: an attention if they are weighted by a softmax over the edges of a graph."""
+    operands = read_edges(flow, op)
+    if operands is None:
+        pass_on(flow, number, op)
+    else:
+        origin = Origin("attention", number, op.outputs[0], *operands, op.site, f"exp, {op.name}")
+        _add_origin(flow, origin, op.outputs)
+
+
 def contract(flow: Flow, number: int, op: Op) -> None:
     """Record a contraction: a layer if an operand is a parameter, a product or an attention if both have sources."""
     operands = operations.contracted(op)
@@ -96,11 +109,13 @@ def _apply(flow: Flow, number: int, op: Op, weight: int, read: int) -> None:
 def mixes_heads(flow: Flow, read: int, shape: tuple[int, ...]) -> bool:
     """Return whether a layer mixes the heads of an attention: it is small, square and on the scores.
 
-    Its outputs are scores still (arXiv:2003.02436).
+    Its outputs are scores still (arXiv:2003.02436). A product of weights and values is none of scores.
     """
     products = [flow.origins[origin] for origin, _ in flow.read(read)]
-    before = (flow.origins[source].kind for product in products for reads in product.reads for source, _ in reads)
-    is_scores = all(product.kind == "product" for product in products) and "product" not in before
+    operands = [reads for product in products for reads in product.reads]
+    before = {flow.origins[source].kind for reads in operands for source, _ in reads}
+    is_weighted = any(effects & Effect.SOFTMAXED for reads in operands for effects in reads.values())
+    is_scores = all(product.kind == "product" for product in products) and "product" not in before and not is_weighted
     return bool(products) and is_scores and len(set(shape)) == 1 and shape[0] <= MOST_HEADS
 
 

@@ -25,8 +25,7 @@ from ..facts.towers import is_below
 from ..meta_run.running import Run, run_model
 from .attention import vote_on_attention, vote_on_kernel_attention, vote_on_weighted_values
 from .bare_weights import list_bare_weights, list_uncalled
-from .crossings import Crossing, find_crossings, find_separate
-from .ends import Ends, find_ends, join_ends
+from .ends import Crossing, Ends, find_crossings, find_ends, find_separate, join_ends
 from .feed_forward import vote_on_feed_forward
 from .flow import Effect, Flow, Sources
 from .follow import follow

@@ -28,6 +28,29 @@ def test_linear_attention_has_its_operands(block):
     assert roles(zoo.Stack(block)) == ATTENTION
 
 
+@pytest.mark.parametrize("inputs", [None, (torch.zeros(5, zoo.WIDTH), torch.zeros(2, 7, dtype=torch.long))])
+@pytest.mark.parametrize("convolution", rare.EDGES)
+def test_attention_over_the_edges_of_a_graph_has_its_operands(convolution, inputs):
+    """What the receiving end of an edge gathers is the query, also where nobody gives the model's inputs."""
+    found = scan(rare.OverEdges(convolution), inputs, method="dataflow")
+    roles = {x.path.removeprefix("u.1."): x.role for x in found.layers if x.path.startswith("u.1.")}
+    assert roles == rare.EDGES[convolution]
+    assert {x.path for x in found.layers if x.role == "head"} == {"o"}
+
+
+def test_a_gate_over_edges_is_no_attention():
+    """Nothing is normalised over the edges that come to a node."""
+    found = scan(rare.OverEdges(rare.GatedEdges), method="dataflow")
+    assert not [x for x in found.layers if x.role.startswith("attention.")]
+
+
+def test_a_layer_behind_additive_attention_mixes_no_heads():
+    """It reads values: what stands behind it is no part of the attention."""
+    assert roles(zoo.Stack(rare.Additive))["a"] == "attention.value"
+    assert roles(zoo.Stack(rare.Additive))["c"] == "attention.output"
+    assert {x.role for x in scan(zoo.Stack(rare.Additive), INPUT).layers if ".g." in x.path} <= {"mlp.up", "mlp.down"}
+
+
 @pytest.mark.parametrize("block", rare.FLEX)
 def test_flex_attention_runs_as_one_operation(block):
     """It runs on a few devices only, and compiles itself; its operands are all that counts."""
