@@ -15,7 +15,7 @@ from ..domain.layers import Layer, Slot
 from ..domain.patterns import pattern_of
 from ..domain.presets import ADAPTABLE_KINDS, is_adaptable
 from ..domain.scans import Scan
-from ..domain.vocabulary import list_some
+from ..domain.vocabulary import count_of, list_some
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
 from ..references import Reference
 from . import sources
@@ -24,6 +24,7 @@ from .dataflow import Trace, trace
 from .evidence import label_traced_heads, list_untraced, mark_unlearning, merge
 from .facts.frozen import find_frozen
 from .facts.layers import Site, list_layers, walk
+from .facts.misfits import list_unfitting
 from .facts.model_facts import ModelFacts, collect_facts, is_configuration, is_of_transformers, read_prompt_facts
 from .facts.parts import list_parts
 from .facts.towers import TowerMap, list_prefixes, map_towers
@@ -207,7 +208,13 @@ def _make_subject(
         norm_sizes={path: sum(prod(shape_of(p)) for p in norm.parameters()) for path, norm in norms.items()},
         saved=saved,
         saved_parameters=sum({id(p): prod(shape_of(p)) for head in heads for p in head.parameters()}.values()),
-        left_out=tuple(_describe_left_out(list_compiled(model), traced.uncalled if traced else ())),
+        left_out=(
+            *_describe_left_out(list_compiled(model), traced.uncalled if traced else ()),
+            *(
+                f"left out: {count_of(count, name)}, {share:.0%} of the weights: no adapter for it"
+                for name, count, share in list_unfitting(model, layers)
+            ),
+        ),
         focus=focus,
         has_entry=static.facts.architecture.has_peft_entry,
     )

@@ -3,14 +3,18 @@
 import ast
 import inspect
 import textwrap
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS, Kind
-from .wrapped import is_compiled
+from .wrapped import is_compiled, own_class, shape_of
 
 FITTING_KINDS: tuple[Kind, ...] = ("linear", "transposed_linear", *CONV_KINDS, "embedding")
 """Kinds of layer that an adapter fits; ``nn.MultiheadAttention`` is several of them."""
@@ -32,6 +36,23 @@ CALLED_OTHERWISE = (
     "loradar may adapt it if it is named, PEFT 0.21.2 cannot"
 )
 _PROJECTIONS = frozenset({PACKED, "q_proj_weight"})
+
+
+MUCH = 0.05
+"""The share of the weights from which on a class of modules that no adapter fits is named."""
+
+
+def list_unfitting(model: nn.Module, layers: Iterable[Layer]) -> Iterator[tuple[str, int, float]]:
+    """Yield each class of modules with weights that no layer stands for, such as an LSTM: class, number and share."""
+    known = {path for layer in layers for path in (layer.path, layer.module_path)}
+    total = sum(prod(shape_of(parameter)) for parameter in model.parameters())
+    owned: dict[str, list[int]] = defaultdict(list)
+    for path, module in model.named_modules():
+        if path not in known and not module._modules and ".parametrizations." not in path:
+            owned[own_class(module).__name__].append(sum(prod(shape_of(x)) for x in module.parameters()))
+    for name, sizes in owned.items():
+        if sum(sizes) > MUCH * total:
+            yield name, sum(map(bool, sizes)), sum(sizes) / total
 
 
 class Misfit(NamedTuple):

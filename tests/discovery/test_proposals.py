@@ -314,3 +314,25 @@ def test_everything_takes_every_tower_but_no_head():
     assert not {"head", "norm", "embedding.token", "embedding.position"} & {layer.role for layer in everything}
     linears = [layer for layer in found.layers if layer.kind == "linear" and layer.role != "head"]
     assert set(linears) <= set(everything)
+
+
+class Tagger(nn.Module):
+    """An LSTM between an embedding and dense layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(100, 32)
+        self.widen = nn.Linear(32, 64)
+        self.recurrence = nn.LSTM(64, 64, batch_first=True)
+        self.tags = nn.Linear(64, 5)
+
+    def forward(self, input_ids):
+        """Return a tag for each sequence."""
+        return self.tags(self.recurrence(self.widen(self.words(input_ids)).relu())[0][:, -1])
+
+
+def test_what_no_adapter_fits_is_named_with_its_share():
+    """An LSTM holds most of the weights and stays as it is."""
+    reasons = scan(Tagger()).propose().reasons
+    assert "left out: 1 LSTM, 86% of the weights: no adapter for it" in reasons
+    assert not [reason for reason in scan(Decoder()).propose().reasons if "no adapter for it" in reason]

@@ -152,3 +152,74 @@ def test_the_convention_stays_the_default_from_half_of_the_blocks_on(others, is_
     assert (paths(default) == [one.path for one in layers]) is is_replaced
     assert ("PEFT has no entry" in default.why) is is_replaced
     assert default.preset == "default"
+
+
+# --- over the whole catalog, by slots alone ---------------------------------------------------------------------------
+
+NARROW = {rule.name for rule in read_rules().values() if rule.narrow}
+"""Families whose blocks of convolutions stay as they are: their sources leave them alone."""
+
+
+def layers_of(entry):
+    """Return a layer for each member of each slot, numbered in its innermost list of blocks."""
+    made = []
+    for slot in entry.slots:
+        head, star, rest = slot.pattern.rpartition(".*.")
+        for n in range(slot.count):
+            path = f"{head.replace('*', '0')}.{n}.{rest}" if star else f"{slot.pattern}.{n}" if n else slot.pattern
+            block = path.removesuffix(f".{rest}") if star else None
+            values = {"role": slot.role, "tower": slot.tower, "live": slot.live, "kernel": slot.kernel}
+            values |= {"block": block, "depth": int(bool(star)), "bypassed": slot.bypassed}
+            made.append(Layer(path, slot.kind, "", (4, 4), 4, 4, **values))
+    return made
+
+
+def recommended_in(entry):
+    """Return (chosen, candidates, rule) of each tower that proposals adapt."""
+    widest = next(p for p in entry.proposals if (p.peft_type, p.preset) == ("LORA", "all-linear"))
+    towers = {slot.tower for slot, hit in zip(entry.slots, find_targets(widest.spec, entry.slots), strict=True) if hit}
+    layers = layers_of(entry)
+    with_blocks = {one.tower for one in layers if one.depth}
+    for tower in sorted(towers):
+        own = [one for one in layers if one.tower == tower and (one.depth or tower not in with_blocks)]
+        candidates = [one for one in own if is_adaptable(one)]
+        if candidates:
+            rule = find_rule(Structure.of_layers((x for x in layers if x.tower == tower), {tower}))
+            yield choose_recommended(candidates, layers), candidates, rule
+
+
+PROPOSED = [entry for entry in ENTRIES.values() if entry.proposals]
+
+
+GATED = {
+    *(f"timm:{prefix}efficientnet_cc_{size}" for prefix in ("", "tf_") for size in ("b0_4e", "b0_8e", "b1_8e")),
+    *("timm:lcnetv2_large", "timm:mobileone_s4", "transformers:pp_lcnet_v3", "transformers:pp_ocrv5_mobile_det"),
+    *("transformers:pp_ocrv5_mobile_rec", "transformers:upernet"),
+}
+"""Convolutional networks with blocks where only gates take an adapter, such as those of squeeze and excitation."""
+
+
+def test_recommended_layers_reach_nine_tenths_of_the_blocks_everywhere():
+    """But in families whose sources leave blocks alone; and nothing is taken that no preset adapts."""
+    short = {}
+    for entry in PROPOSED:
+        for chosen, candidates, rule in recommended_in(entry):
+            hit, of = count_reached(chosen.layers, candidates)
+            assert all(map(is_adaptable, chosen.layers)), entry.architecture.reference
+            if hit < 0.9 * of and rule.name not in NARROW:
+                short[entry.architecture.reference] = (hit, of)
+    assert {*short} == GATED
+    assert len(PROPOSED) > 2300
+
+
+def test_the_recurrence_of_sequential_hybrids_is_left_alone_where_every_block_has_a_feed_forward_network():
+    """Of all in the catalog; those with blocks of a recurrence alone are adapted whole."""
+    found = {}
+    for entry in PROPOSED:
+        for chosen, _, rule in recommended_in(entry):
+            if rule.name == "sequential-hybrid":
+                found[entry.architecture.name] = any(one.role.startswith("mixer") for one in chosen.layers)
+    assert len(found) > 20
+    assert {"qwen3_5_text", "granitemoehybrid", "qwen3_next", "lfm2"} <= {
+        name for name, has in found.items() if not has
+    }
