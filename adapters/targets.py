@@ -96,11 +96,10 @@ def decide(
     if not selection.is_whole or selection.budget is not None:
         return _decide_choice(scan_known(model, example_inputs), peft_type, selection)
     known = decide_unscanned(model, preset, peft_type) if example_inputs is None else None
-    scan = None if known else scan_known(model, example_inputs)
-    decision = known or decide_for(scan or scan_known(model), peft_type, preset)
+    decision = known or decide_for(scan_known(model, example_inputs), peft_type, preset)
     has_experts = any(layer.role in EXPERT for layer in find_hits(decision.spec, decision.layers))
     if has_experts and selection.rank_of_experts != "shared":
-        return _decide_choice(scan or scan_known(model), peft_type, selection)
+        return _decide_choice(scan_known(model, example_inputs), peft_type, selection)
     if known and logger.isEnabledFor(logging.INFO):
         logger.info("%s: %s", identify(model).reference, decision.describe())
     return decision

@@ -10,6 +10,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, RootModel, Tag, WithJsonSchema, field_validator
 
+from ..domain.choosing.query import MOST_RANK
 from ..domain.identities import TokenRole
 from ..domain.submissions import ReviewDecision, Statement
 from ..domain.vocabulary import Library
@@ -34,6 +35,10 @@ MOST_DAYS = 3_660
 MAX_QUESTIONS = 256
 MOST_PARTS = 8
 """Parts of one architecture in a lookup."""
+
+SELECTING_LENGTH = 256
+LISTED = r"^[A-Za-z0-9_.*, -]+$"
+"""Characters of the towers, roles and blocks of a selection."""
 
 
 class StrictRequest(Request):
@@ -129,6 +134,9 @@ Text = Annotated[
 PartField = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH, pattern=LOOKUP_PATTERN)]
 
 
+SelectingField = Annotated[str | None, Field(max_length=SELECTING_LENGTH, pattern=LISTED)]
+
+
 class Question(BaseModel):
     """One question of a batch, with the parameters of ``GET /v1/targets/{model_type}``."""
 
@@ -147,6 +155,10 @@ class Question(BaseModel):
         description="Models in a composite one: types by the names of its parts",
         json_schema_extra={"additionalProperties": False},  # those that do not match the pattern of names
     )
+    towers: SelectingField = None
+    roles: SelectingField = None
+    blocks: SelectingField = None
+    rank: int | None = Field(default=None, ge=1, le=MOST_RANK)
 
 
 class BatchQuestions(BaseModel):

@@ -1,6 +1,6 @@
 """``loradar lookup``, ``list`` and ``similar``: look up targets, the names of a library, the nearest architectures."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,8 +8,16 @@ from ..domain.vocabulary import PRESETS
 from ..references import Reference, parse_parts
 from ..schema import to_json
 from .backend import read
-from .options import AsJson, ReferenceText, Url
-from .output import describe_coverage, describe_formula, describe_size, describe_spec, print_json, print_rows
+from .options import AsJson, Blocks, Rank, ReferenceText, Roles, Towers, Url
+from .output import (
+    describe_coverage,
+    describe_formula,
+    describe_ranks,
+    describe_size,
+    describe_spec,
+    print_json,
+    print_rows,
+)
 
 if TYPE_CHECKING:
     from ..domain.mappings import Mapping
@@ -29,21 +37,27 @@ def lookup(
         list[str] | None,
         typer.Option(metavar="NAME=TYPE", help="Another model in a composite one: text=t5. Can be repeated."),
     ] = None,
+    towers: Towers = None,
+    roles: Roles = None,
+    blocks: Blocks = None,
+    rank: Rank = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Look up the default targets of an architecture."""
+    given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
+    choice: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     parsed = Reference.parse(reference)
     query = (parsed.registered_name, peft_type, preset, parsed.scheme, library_version, parse_parts(part or ()))
     if url:
         from ..client import Client
 
         with Client(url) as client:
-            mapping = client.targets(*query)
+            mapping = client.targets(*query, **choice)
     else:
         from ..registry import lookup as look_up
 
-        mapping = look_up(*query)
+        mapping = look_up(*query, **choice)
     if as_json:
         print_json(to_json(mapping))
     else:
@@ -60,6 +74,7 @@ def print_mapping(mapping: "Mapping") -> None:
     rows += (("verified", finding) for finding in (check.findings if check else ()))
     if mapping.per_rank is not None:
         rows.append(("size", describe_size(mapping)))
+    rows += describe_ranks(mapping)
     rows += describe_coverage(mapping.coverage)
     if versions:
         ends = versions.since if versions.since == versions.until else f"{versions.since} to {versions.until}"

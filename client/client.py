@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Json
 from pathlib import Path
-from typing import TypeVar, Unpack
+from typing import Any, TypeVar, Unpack
 
 from typing_extensions import override
 
 from ..backend import Backend
 from ..domain.changes import ArchitectureHistory, Change, ChangePage, Revision
+from ..domain.choosing.query import Selection
 from ..domain.identities import Actor, NewToken, Token, TokenList, TokenRole
 from ..domain.layers import Slot
 from ..domain.mappings import (
@@ -61,13 +62,16 @@ class Client(Connection, Backend):
         library: str = "transformers",
         library_version: str | None = None,
         parts: Json[str, str] | None = None,
+        **choice: Any,
     ) -> Mapping:
         """Return the mapping to use for an architecture, with these types of model as the parts of a composite one.
 
         Without ``preset`` it is that of ``LORADAR_PRESET`` here, else the one of the service.
+        ``choice`` may have ``towers``, ``roles``, ``blocks`` and ``rank``: the targets are those of a selection.
 
         Raises:
-            UnknownName: If the architecture has no part of a name.
+            UnknownName: If the architecture has no part or tower of a name.
+            InvalidRequest: If the selection cannot be read, or matches nothing.
             NotRegistered: If the service has none.
             UnknownPeftType: If PEFT has no such method.
             UnknownPreset: If there is no such preset.
@@ -76,16 +80,17 @@ class Client(Connection, Backend):
             preset = choose_preset(None, peft_type)
         query = {"peft_type": peft_type, "preset": preset, "library": library, "library_version": library_version}
         named = [f"{part}={model_type}" for part, model_type in (parts or {}).items()]
-        return self._get(Mapping, f"/v1/targets/{quoted_segment(name)}", **query, part=named or None)
+        chosen = Selection.parse(preset or "default", **choice).to_query()
+        return self._get(Mapping, f"/v1/targets/{quoted_segment(name)}", **query, part=named or None, **chosen)
 
     def targets_of_many(
-        self, questions: Sequence[Json[str, str | Json[str, str] | None]]
+        self, questions: Sequence[Json[str, str | int | Json[str, str] | None]]
     ) -> tuple[Mapping | LoradarError, ...]:
         """Return, for each query, the mapping to use or the error a lookup would raise.
 
         Args:
             questions: Any number of queries, each with ``model_type`` and, unless they are the default, ``peft_type``,
-                ``preset``, ``library``, ``library_version`` and ``parts``.
+                ``preset``, ``library``, ``library_version``, ``parts``, ``towers``, ``roles``, ``blocks`` and ``rank``.
         """
         parts = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))
         batches = (self._post(BatchAnswers, "/v1/targets:batch", {"questions": [*map(dict, part)]}) for part in parts)

@@ -15,6 +15,7 @@ from ..domain.layers import Layer, Slot
 from ..domain.patterns import pattern_of
 from ..domain.presets import ADAPTABLE_KINDS, is_adaptable
 from ..domain.scans import Scan
+from ..domain.selection import size_per_rank
 from ..domain.vocabulary import count_of, list_some
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
 from ..references import Reference
@@ -186,11 +187,14 @@ def _nothing_to_adapt(model: nn.Module, static: "StaticModel") -> NoAdaptableLay
 
 def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
     """Group labelled layers into slots with counts, in the order in which the model holds them."""
-    slots = Counter(
-        Slot(x.tower, x.role, x.kind, pattern_of(x.path), 0, x.layout, x.bypassed, x.kernel, x.live, x.proof, x.blocks)
-        for x in layers
-    )
-    return tuple(replace(slot, count=count) for slot, count in slots.items())
+    slots: dict[Slot, list[Layer]] = {}
+    for x in layers:
+        facts = (x.layout, x.bypassed, x.kernel, x.live, x.proof, x.blocks)
+        slots.setdefault(Slot(x.tower, x.role, x.kind, pattern_of(x.path), 0, *facts), []).append(x)
+    sizes = {
+        slot: sum(map(size_per_rank, found)) if slot.kind in ADAPTABLE_KINDS else None for slot, found in slots.items()
+    }
+    return tuple(replace(slot, count=len(found), per_rank=sizes[slot]) for slot, found in slots.items())
 
 
 def _make_subject(

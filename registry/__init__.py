@@ -131,15 +131,18 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
     library: str = "transformers",
     library_version: str | None = None,
     parts: Values[str, str] | None = None,
+    **choice: Any,
 ) -> Mapping:
     """Look up the mapping of an architecture in the user's registry, which is created and seeded on first use.
 
     Without ``preset`` it is that of ``LORADAR_PRESET``, else ``default``. ``parts`` gives the types of models in a
     composite architecture, such as ``{"text": "t5"}``.
+    ``choice`` may have ``towers``, ``roles``, ``blocks`` and ``rank``, as in ``Scan.propose``: the targets are computed
+    from stored slots.
 
     Raises:
         InvalidRequest: If ``library_version`` is no version, or a part cannot be chosen.
-        UnknownName: If the architecture has no part of a name.
+        UnknownName: If the architecture has no part or tower of a name.
         UnknownPeftType: If PEFT has no such method.
         UnknownPreset: If there is no such preset.
         NotRegistered: If nothing is registered; the message lists similar names and the scan command.
@@ -147,7 +150,7 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
     """
     settings, preset = Settings.from_environment(), choose_preset(preset, peft_type)
     file = _FILE_URL.fullmatch(settings.database_url)
-    if file and preset in PRESETS and not parts:
+    if file and preset in PRESETS and not parts and not choice:
         with closing(SqliteLookup(Path(file[1]).absolute())) as fast:
             if fast.is_ready():
                 mapping = fast.find(MappingKey(library, name, peft_type.upper(), preset), library_version)
@@ -156,7 +159,7 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
     from .registry import Registry  # noqa: PLC0415 - SQLAlchemy, 0.3 s
 
     with Registry.open(settings) as registry:
-        return registry.lookup(name, peft_type, preset, library, library_version, parts)
+        return registry.lookup(name, peft_type, preset, library, library_version, parts, **choice)
 
 
 def __getattr__(name: str) -> Any:

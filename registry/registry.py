@@ -3,12 +3,13 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from collections.abc import Mapping as Values
 from contextlib import contextmanager
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import func, select
 
 from ..domain.architectures import Architecture
 from ..domain.changes import AuditLogReport, Change, Revision
+from ..domain.choosing.query import Selection
 from ..domain.identities import LOCAL, Actor
 from ..domain.layers import Slot
 from ..domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping, Neighbour, Source
@@ -16,6 +17,7 @@ from ..domain.methods import choose_preset
 from ..domain.scans import Scan
 from ..domain.submissions import Difference
 from ..domain.vocabulary import SourceKind
+from ..errors import InvalidRequest
 from ..settings import Settings
 from . import mirror, store
 from .catalogs import seed_digest
@@ -26,7 +28,7 @@ from .db import prepare, tables
 from .db.audit_log import serial_of, verify_log
 from .db.database import Database, masked
 from .db.encoding import MappingKey
-from .mappings import compare, compose, history, listing, not_found, resolve
+from .mappings import compare, compose, history, listing, not_found, resolve, selections
 from .mappings.similar import Similarity
 from .mappings.stored_names import list_slots
 from .peft_constants.reading import PeftConstants
@@ -128,6 +130,7 @@ class Registry:
         library: str = "transformers",
         library_version: str | None = None,
         parts: Values[str, str] | None = None,
+        **choice: Any,
     ) -> Mapping:
         """Return the mapping to use, by precedence.
 
@@ -137,19 +140,19 @@ class Registry:
         returned. For a version never scanned, the mapping at a scanned version with the same layer names is returned,
         with a reason that names it; without a version, the newest counts. ``parts`` gives the types of models in a
         composite architecture by the names of its parts, such as ``{"text": "t5"}``: the mapping is then composed of
-        theirs.
+        theirs. A ``choice`` of towers, roles and blocks, as in ``Scan.propose``, is computed from the stored slots.
 
         Raises:
             InvalidRequest: If ``library_version`` is no version, or a part cannot be chosen.
             UnknownPeftType: If PEFT has no such method.
             UnknownPreset: If ``preset`` is no preset.
-            UnknownName: If the architecture has no part of a name.
+            UnknownName: If the architecture has no part or tower of a name.
             UnknownArchitecture: If the registry does not know the type of a part.
             MethodDoesNotFit: If the method can adapt none of the layers registered for its family.
             NotRegistered: If there is no such mapping; lists those there are, and the scan command.
             VersionUnproven: If the layer names at ``library_version`` are not known, and differ around it.
         """
-        found = self.find(name, peft_type, preset, library, library_version, parts)
+        found = self.find(name, peft_type, preset, library, library_version, parts, **choice)
         if found is None:
             with self._database.read() as connection:
                 key = MappingKey(library, name, peft_type.upper(), choose_preset(preset, peft_type))
@@ -164,6 +167,7 @@ class Registry:
         library: str = "transformers",
         library_version: str | None = None,
         parts: Values[str, str] | None = None,
+        **choice: Any,
     ) -> Mapping | None:
         """Return the mapping of ``lookup``, or ``None`` if none is registered that is known to hold.
 
@@ -173,6 +177,13 @@ class Registry:
         preset = choose_preset(preset, peft_type)
         not_found.check_preset(preset)
         key = MappingKey(library, name, peft_type.upper(), preset)
+        selection = Selection.parse(preset, **choice)
+        if parts and not selection.is_plain:
+            message = "Parts and a selection cannot be combined. Scan your own configuration: loradar.scan(config)."
+            raise InvalidRequest(message, field="part")
+        if not selection.is_plain:
+            with self._database.read() as connection:
+                return selections.find_selected(connection, key, library_version, selection)
         if parts:
             with self._database.read() as connection:
                 return compose.find_composed(connection, key, library_version, parts)

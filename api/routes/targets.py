@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import JSONResponse, Response
 
+from ...domain.choosing.query import MOST_RANK
 from ...domain.mappings import BatchAnswers, Mapping
 from ...errors import DatabaseUnusable, LoradarError
 from ...references import parse_parts
@@ -13,7 +14,7 @@ from ...registry import Registry
 from ...schema import to_json
 from ..dependencies import NAME_LENGTH, LibraryQuery, Name, OpenRegistry, VersionQuery, cached
 from ..errors import NOT_FOUND, error_responses
-from ..requests import MOST_PARTS, BatchQuestions, Question, StrictRoute
+from ..requests import LISTED, MOST_PARTS, SELECTING_LENGTH, BatchQuestions, Question, StrictRoute
 
 PART_PATTERN = r"^[^\s=\x00-\x1f\x7f-\x9f]+=[^\s\x00-\x1f\x7f-\x9f]+$"
 
@@ -40,6 +41,29 @@ PartQuery = Annotated[
         examples=[["text=t5"]],
     ),
 ]
+TowersQuery = Annotated[
+    str | None,
+    Query(max_length=SELECTING_LENGTH, pattern=LISTED, description="Towers to adapt, or `all`", examples=["vision"]),
+]
+RolesQuery = Annotated[
+    str | None,
+    Query(
+        max_length=SELECTING_LENGTH,
+        pattern=LISTED,
+        description="Roles to adapt, or patterns of them",
+        examples=["attention.*"],
+    ),
+]
+BlocksQuery = Annotated[
+    str | None,
+    Query(
+        max_length=SELECTING_LENGTH,
+        pattern=LISTED,
+        description="Blocks of each stack: `last 8`, `first 4`, `every 2`, `10-20`",
+        examples=["last 8"],
+    ),
+]
+RankQuery = Annotated[int | None, Query(ge=1, le=MOST_RANK, description="Rank of LoRA that sizes are stated for")]
 
 
 @router.get(
@@ -61,10 +85,15 @@ def get_targets(  # noqa: PLR0913 - the query's fields
     library: LibraryQuery = "transformers",
     library_version: VersionQuery = None,
     part: PartQuery = None,
+    towers: TowersQuery = None,
+    roles: RolesQuery = None,
+    blocks: BlocksQuery = None,
+    rank: RankQuery = None,
 ) -> Response:
     """Return the mapping to use for an architecture: target spec, source, revision and verification."""
     parts = parse_parts(part or ())
-    mapping = registry.lookup(model_type, peft_type, preset, library, library_version, parts)
+    choice = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
+    mapping = registry.lookup(model_type, peft_type, preset, library, library_version, parts, **choice)
     return cached(request, JSONResponse(to_json(mapping)))
 
 
@@ -82,7 +111,16 @@ def _look_up(registry: Registry, query: Question) -> dict[str, Any]:
     """Return the result of one query; only an error that concerns all of them fails the call."""
     try:
         mapping = registry.lookup(
-            query.model_type, query.peft_type, query.preset, query.library, query.library_version, query.parts
+            query.model_type,
+            query.peft_type,
+            query.preset,
+            query.library,
+            query.library_version,
+            query.parts,
+            towers=query.towers,
+            roles=query.roles,
+            blocks=query.blocks,
+            rank=query.rank,
         )
     except DatabaseUnusable:
         raise

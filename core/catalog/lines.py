@@ -120,6 +120,7 @@ def _pack_entry(entry: "CatalogEntry", reasons: Sequence[str]) -> dict[str, Any]
         "class": entry.architecture.class_name,
         "method": entry.method,
         "counts": [slot.count for slot in entry.slots],
+        **({"sizes": sizes} if any(sizes := [slot.per_rank for slot in entry.slots]) else {}),
         "prompt": _without_end([*to_json(entry.prompt_facts).values()]),
         "of": [coverage.of for coverage in blocks],
         "reasons": [_digest(reason, _REASON_ID) for reason in reasons],
@@ -234,7 +235,9 @@ class Unpacker:
         if "unscanned" in data:
             return {"architecture": Architecture(self._library, data["name"]), "unscanned": data["unscanned"]}
         shared = self._structures[data["structure"]]
-        slots = tuple(Slot(**slot, count=n) for slot, n in zip(shared.slots, data["counts"], strict=True))
+        sizes = data.get("sizes") or [None] * len(shared.slots)
+        numbers = zip(shared.slots, data["counts"], sizes, strict=True)
+        slots = tuple(Slot(**slot, count=count, per_rank=size) for slot, count, size in numbers)
         reasons = [*map(to_slot_reason, slots), *(self._reasons[reason] for reason in data["reasons"])]
         own = [*zip(shared.specs, data["proposals"], strict=True)]
         return {

@@ -130,6 +130,8 @@ class Slot:
     blocks: str | None = None
     """Blocks of the stack that hold these layers at any depth, as a Python index or slice (``-1`` is the last, ``:-1``
     all others; outer stacks first, separated by ``/``); null where the verdict does not depend on the block."""
+    per_rank: int | None = field(default=None, compare=False)
+    """Parameters that each rank of LoRA adds on all of these layers; null where none fits, and in earlier scans."""
 
 
 @dataclass(frozen=True, slots=True)

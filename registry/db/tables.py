@@ -77,6 +77,7 @@ slots = Table(
     Column("live", Boolean),
     Column("proof", Text),
     Column("blocks", String(64)),
+    Column("per_rank", BigInteger),
     UniqueConstraint("architecture_id", "position"),
 )
 

@@ -162,6 +162,12 @@ class Selection:
         """Whether it is a preset alone."""
         return self.is_whole and (self.rank, self.expert_rank, self.budget) == (None, None, None)
 
+    def to_query(self) -> dict[str, str]:
+        """Return the values beside the preset that are set, as texts that ``parse`` reads."""
+        blocks = self.blocks.says if self.blocks else None
+        values = (",".join(self.towers), ",".join(self.roles), blocks, self.rank, self.expert_rank, self.budget)
+        return {name: str(value) for name, value in zip(SELECTING, values, strict=True) if value}
+
     @property
     def rank_of_experts(self) -> ExpertRank:
         """The rank of experts, or the way of the preset."""
