@@ -57,7 +57,7 @@ def scan(
     wanted = {name: value for name, value in given.items() if value is not None}
     if every is not None:
         if out is None or store or wanted or reference is not None:
-            message = "--all takes --out and neither a reference, --store nor a selection: "
+            message = "--all takes --out and neither a reference nor --store nor a selection: "
             message += "loradar scan --all timm --out timm.jsonl"
             raise InvalidRequest(message, library=every)
         bounds = {"seconds": seconds, "memory": memory, **({} if workers is None else {"workers": workers})}

@@ -138,7 +138,7 @@ def test_a_method_that_is_not_there_is_told_which_are(client, method, path, allo
 def test_a_failure_inside_shows_nothing_of_it(client, monkeypatch):
     """500 in the one shape; neither the exception nor a path reaches the client."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("secret cause")
 
     monkeypatch.setattr(Registry, "lookup", fail)

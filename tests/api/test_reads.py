@@ -81,7 +81,7 @@ def test_a_bad_batch_has_the_one_shape(service, body):
 def test_a_database_away_fails_a_whole_batch(service, monkeypatch):
     """It is no answer to one of the questions."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise DatabaseUnusable("The database is away.")
 
     monkeypatch.setattr(Registry, "lookup", fail)
