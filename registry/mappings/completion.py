@@ -14,7 +14,7 @@ from ...domain.layers import Coverage, Slot
 from ...domain.mappings import Mapping, Recommendation
 from ...domain.methods import TARGETED, get_family, get_method
 from ...domain.presets import ADDED, NEVER
-from ...domain.targets import TargetSpec
+from ...domain.targets import Formula, TargetSpec
 from ...domain.vocabulary import RECOMMENDED, count_layers
 from .precedence import latest_revisions, of_preset, stored_under
 
@@ -73,21 +73,22 @@ class Record:
         return replace(
             mapping,
             matched=sum(slot.count for slot in slots),
+            formula=mapping.formula or _sum_sizes(mapping, slots),
             coverage=self._cover(slots, matched),
             reasons=(*mapping.reasons, *map(to_slot_reason, slots), *self._describe_left_out(matched)),
         )
 
     def _cover(self, slots: Collection[Slot], matched: frozenset[int]) -> tuple[Coverage, ...]:
         """Return the coverage of each kind of block, at least what scanned mappings inside this one cover."""
-        kinds = self._scanned[0].coverage if self._scanned else ()
+        kinds = next((one.coverage for one in self._scanned if one.coverage), ())
         inside = [one for one in self._scanned if self._matched(one.spec) <= matched]
         covered = []
-        for position, kind in enumerate(kinds):
+        for kind in kinds:
             path = kind.block.partition(" (")[0]
             is_one_kind = sum(other.block.partition(" (")[0] == path for other in kinds) == 1
             reached = sum(slot.count for slot in slots if f"{slot.pattern}.".startswith(f"{path}."))
-            known = max((one.coverage[position].hit for one in inside), default=0)
-            covered.append(replace(kind, hit=min(kind.of, reached) if is_one_kind else known))
+            hits = [other.hit for one in inside for other in one.coverage if other.block == kind.block]
+            covered.append(replace(kind, hit=min(kind.of, reached if is_one_kind else max(hits, default=0))))
         return tuple(covered)
 
     def _describe_left_out(self, matched: frozenset[int]) -> list[str]:
@@ -117,3 +118,11 @@ class Record:
         more = {self.slots[n].role: None for n in sorted(wanted - matched)}
         less = {self.slots[n].role: None for n in sorted(matched - wanted)}
         return advise(rule, [*more], [*less], best.formula if method.name == TARGETED or method.sized_alike else None)
+
+
+def _sum_sizes(mapping: Mapping, slots: Iterable[Slot]) -> Formula | None:
+    """Return the size of LoRA on these slots; ``None`` if one is unknown, or modules are saved, whose size is."""
+    sizes = [slot.per_rank for slot in slots]
+    known = [size for size in sizes if size is not None]
+    is_known = mapping.peft_type == TARGETED and len(known) == len(sizes) and not mapping.modules_to_save
+    return Formula(sum(known), 0) if is_known else None

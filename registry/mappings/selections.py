@@ -259,6 +259,7 @@ def find_selected(
         ),
         versions=None,
         rank=selection.rank or RANK,
+        recommended=None,  # it is beside the layers of the whole mapping
     )
 
 

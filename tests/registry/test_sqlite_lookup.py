@@ -13,10 +13,13 @@ from sqlalchemy.dialects import sqlite
 from loradar.errors import InvalidRequest, NotRegistered, UnknownPeftType, UnknownPreset
 from loradar.registry import Registry, lookup, sqlite_lookup
 from loradar.registry.mappings.resolve import LOOKUP
-from loradar.registry.mappings.stored_names import SEEN_VERSIONS
+from loradar.registry.mappings.stored_names import RECORD, SEEN_VERSIONS
 
 
-@pytest.mark.parametrize(("text", "query"), [(sqlite_lookup.MAPPINGS, LOOKUP), (sqlite_lookup.VERSIONS, SEEN_VERSIONS)])
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [(sqlite_lookup.MAPPINGS, LOOKUP), (sqlite_lookup.VERSIONS, SEEN_VERSIONS), (sqlite_lookup.RECORD, RECORD)],
+)
 def test_the_queries_are_those_of_the_registry(text, query):
     """Their text is what SQLAlchemy compiles, but for spaces."""
     compiled = str(query.compile(dialect=sqlite.dialect(paramstyle="named")))

@@ -32,6 +32,29 @@ def test_an_entry_of_peft_has_the_evidence_of_the_same_layers(scanned):
     assert found.reasons == ("query and value by name",)
 
 
+def test_an_entry_of_other_layers_is_sized_by_its_slots(scanned):
+    """PEFT's entry matches what no scanned mapping does: coverage, reasons and size follow from the slots."""
+    apart = replace(proposal("o_proj"), coverage=(Coverage("model.layers.*", 2, 2),))
+    sized = tuple(replace(slot, per_rank=10) for slot in SLOTS)
+    older = proposal("up_proj", preset="mlp")  # without the coverage that scans once did not have
+    scanned.add_scan(replace(make_scan("mistral", proposals=(older, apart)), slots=sized))
+    found = scanned.lookup("mistral")
+    assert found.source.kind == "peft"
+    assert (found.formula, found.matched, found.coverage) == (Formula(20, 0), 4, (Coverage("model.layers.*", 2, 2),))
+    assert "model.layers.*.self_attn.q_proj is attention.query (2 layers)" not in found.reasons
+    assert "model.layers.*.q_proj is attention.query (2 layers)" in found.reasons
+
+
+def test_a_selection_shows_no_recommendation_of_the_whole(scanned):
+    """It was beside other layers than those selected."""
+    assert scanned.lookup("llama").recommended
+    everything = replace(proposal(*ROLES, preset="everything"), matched=8)
+    narrow, wide = proposal("q_proj", "v_proj"), proposal(*ROLES, preset="all-linear")
+    scanned.add_scan(replace(make_scan("llama", proposals=(narrow, wide, everything)), slots=SLOTS))
+    selected = scanned.lookup("llama", roles="attention.output")
+    assert (selected.spec.target_modules, selected.recommended) == (("o_proj",), None)
+
+
 def test_a_method_of_another_size_has_no_formula(scanned):
     """VERA shares LoRA's layers, not its size."""
     found = scanned.lookup("llama", "VERA")
