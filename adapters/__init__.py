@@ -5,6 +5,7 @@ such as ``all-linear``), ``get_peft_model``, ``PeftModel``, ``Match`` and ``matc
 paths alone) and ``card_of`` (the model card of an adapter). For the installed peft: ``auto_config`` (configurations,
 with targets for a model) and ``enable_peft_defaults`` (its own functions, without targets), whose handle is a
 ``PeftDefaults``. ``plan`` returns a ``MemoryPlan`` of ``MemoryChoice`` records: the memory of training.
+``rank_layers`` returns a ``LayerRanking`` of ``RankedLayer`` records: the importance of layers for some batches.
 
 The steps: ``match`` (paths) -> ``plan`` (frozen data, all checks) -> ``build`` -> ``attach`` (replaces layers, last).
 """
@@ -15,6 +16,7 @@ require("scan", "torch", "safetensors")
 
 from .card import card_of
 from .config import IA3Config, LoraConfig
+from .importance import LayerRanking, RankedLayer, rank_layers
 from .injection.match import Match, match
 from .injection.plan import Expand
 from .memory import plan
@@ -26,12 +28,14 @@ from .peft_bridge.defaults import PeftDefaults, enable_peft_defaults
 __all__ = [
     "Expand",
     "IA3Config",
+    "LayerRanking",
     "LoraConfig",
     "Match",
     "MemoryChoice",
     "MemoryPlan",
     "PeftDefaults",
     "PeftModel",
+    "RankedLayer",
     "auto_config",
     "card_of",
     "enable_peft_defaults",
@@ -39,4 +43,5 @@ __all__ = [
     "inject",
     "match",
     "plan",
+    "rank_layers",
 ]

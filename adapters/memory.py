@@ -90,7 +90,7 @@ def plan(
         how = replace(how, dtype="bf16")
     budget = _Budget(model, how, example_inputs)
     chosen = _list_presets(budget.scan, presets)
-    choices = tuple(choice for name in chosen for choice in budget.compare(budget.scan.propose("LORA", name), levels))
+    choices = tuple(choice for name in chosen for choice in budget.compare(name, levels))
     choices = tuple(replace(each, fits=None if limit is None else each.needed <= limit) for each in choices)
     best = choose(choices)
     return MemoryPlan(
@@ -148,17 +148,23 @@ class _Budget:
         self._blocks = _list_blocks(self.scan.layers) if how.checkpointing else ()
         self._usage: Usage | None = None
 
-    def compare(self, proposal: Proposal, ranks: list[int]) -> Iterator[MemoryChoice]:
-        """Yield the memory of one preset at each rank; between the lowest and the highest it is interpolated."""
-        spec = resolve_blocks(proposal.spec, (layer.path for layer in self.scan.layers))
-        ends = [
-            self._measure(proposal.preset, LoraConfig(r=rank).with_spec(spec)) for rank in sorted({ranks[0], ranks[-1]})
-        ]
+    def compare(self, preset: str, ranks: list[int]) -> Iterator[MemoryChoice]:
+        """Yield the memory of one preset at each rank; between the lowest and the highest it is interpolated.
+
+        Where experts have ranks of their own, which are rounded, every rank is measured.
+        """
+        proposals = {rank: self.scan.propose("LORA", preset, rank=rank) for rank in ranks}
+        if any(proposal.rank_pattern for proposal in proposals.values()):
+            yield from map(self._measure, proposals.values())
+            return
+        ends = [self._measure(proposals[rank]) for rank in sorted({ranks[0], ranks[-1]})]
         for rank in ranks:
             share = (rank - ranks[0]) / ((ranks[-1] - ranks[0]) or 1)
             yield interpolate(ends[0], ends[-1], share, rank)
 
-    def _measure(self, preset: str, config: LoraConfig) -> MemoryChoice:
+    def _measure(self, proposal: Proposal) -> MemoryChoice:
+        spec = resolve_blocks(proposal.spec, (layer.path for layer in self.scan.layers))
+        config = LoraConfig(r=proposal.rank, rank_pattern=proposal.rank_pattern or {}).with_spec(spec)
         adapted = inject(self._model, config)
         try:
             trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
@@ -173,8 +179,8 @@ class _Budget:
         stepping = adapter * (2 if self.how.device == "cuda" else 1)
         peak = kept + max(usage.peak, stepping)
         return MemoryChoice(
-            preset=preset,
-            rank=config.r,
+            preset=proposal.preset,
+            rank=proposal.rank,
             parameters=sum(parameter.numel() for parameter in trained),
             file=file,
             base=self.base,

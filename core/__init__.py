@@ -1,15 +1,24 @@
 """Provide loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
 ``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` ->
-adapters, as ``plan`` (memory), ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST
-client.
+adapters, as ``plan`` (memory), ``rank_layers`` (importance), and ``auto_config`` and ``enable_peft_defaults`` for the
+real peft, ``Client`` -> the REST client.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adapters import IA3Config, LoraConfig, PeftModel, auto_config, enable_peft_defaults, get_peft_model, plan
+    from .adapters import (
+        IA3Config,
+        LoraConfig,
+        PeftModel,
+        auto_config,
+        enable_peft_defaults,
+        get_peft_model,
+        plan,
+        rank_layers,
+    )
     from .client import Client
     from .discovery import scan
     from .errors import LoradarError
@@ -28,6 +37,7 @@ _HOMES = {
     "get_peft_model": ".adapters",
     "lookup": ".registry",
     "plan": ".adapters",
+    "rank_layers": ".adapters",
     "scan": ".discovery",
 }
 
@@ -43,6 +53,7 @@ __all__ = [
     "get_peft_model",
     "lookup",
     "plan",
+    "rank_layers",
     "scan",
 ]
 

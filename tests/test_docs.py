@@ -134,6 +134,17 @@ def test_the_adapter_examples_print_what_they_say(tmp_path, monkeypatch):
     assert len(names) > len(examples)
 
 
+@pytest.mark.usefixtures("read_settings")
+def test_the_importance_example_prints_what_it_says():
+    """docs/importance.md, word for word."""
+    text = (ROOT / "docs/importance.md").read_text("utf-8")
+    (code,), (expected,) = blocks("python", text), blocks("text", text)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "importance.md", "exec"), {})  # noqa: S102 - our own document
+    assert printed.getvalue() == expected
+
+
 def test_every_method_of_an_adapted_model_is_documented():
     """docs/adapters.md names what a PeftModel can do, and every field of both configurations."""
     text = (ROOT / "docs/adapters.md").read_text("utf-8")

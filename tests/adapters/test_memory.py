@@ -11,6 +11,8 @@ import loradar
 from loradar.adapters.memory import parse_size
 from loradar.errors import InvalidRequest, NoAdaptableLayers, ScanFailed, UnknownPreset
 
+pytestmark = pytest.mark.usefixtures("read_settings")
+
 TEXT = {
     "vocab_size": 500,
     "hidden_size": 128,
