@@ -33,6 +33,10 @@ SECONDS_PER_TRIAL = 120
 """Time limit for the tables of one architecture; the imports get the same time once."""
 
 
+USAGE = "CSV has a model type and a count in each row; JSON is {type: count}, in a file that ends with .json."
+"""The forms of a file of usage."""
+
+
 @app.command("import")
 def import_constants(path: Source = None, version: Version = None, *, as_json: AsJson = False) -> None:
     """Store the tables of PEFT's constants.py, which is parsed but never run."""
@@ -77,7 +81,12 @@ def export_constants(
     diff: Annotated[bool, typer.Option("--diff", help="Print the diff as well when --out is given.")] = False,
     name: Annotated[list[str] | None, typer.Option(help="Only this architecture; may be repeated.")] = None,
     peft_type: Annotated[list[str] | None, typer.Option(help="Only this method's table; may be repeated.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of architectures.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of architectures, by name.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="The most used architectures alone; needs --usage.")] = None,
+    usage: Annotated[
+        Path | None,
+        typer.Option(help="Model types and counts, such as a hub's downloads: CSV, or JSON ({type: count})."),
+    ] = None,
     unproven: Annotated[bool, typer.Option("--include-unproven", help="Include mappings not proved live.")] = False,
     correct: Annotated[bool, typer.Option("--correct", help="Also correct entries that are known dead.")] = False,
     tried: Annotated[
@@ -97,7 +106,8 @@ def export_constants(
     from ..registry import PEFT_PATH, ExportOptions
 
     methods = frozenset(get_method(method).name for method in peft_type or ())
-    options = ExportOptions(frozenset(name or ()), methods, unproven, correct, limit)
+    number, used = _read_usage(usage, top, limit)
+    options = ExportOptions(frozenset(name or ()), methods, unproven, correct, number, used)
     diff_path = _check_diff_path(path or PEFT_PATH)
     patch, rows = _make_patch(against, options, tried=tried)
     imported = _check_imported(patch) if beside or (beside is None and against is None) else None
@@ -112,6 +122,53 @@ def export_constants(
     if diff or not out:
         typer.echo(patch.diff(diff_path), nl=False)
     _print_summary(patch, "" if readme else rows, imported=imported)
+
+
+def _read_usage(file: Path | None, top: int | None, limit: int | None) -> tuple[int | None, dict[str, int]]:
+    """Return the number of architectures and the use of each type, as a file states it: rows of one type are added up.
+
+    Raises:
+        InvalidRequest: If the options do not go together, or the file holds something else.
+    """
+    if (file is None) != (top is None):
+        message = (
+            "--top needs --usage FILE: loradar knows no figures of use. See docs/constants.md for where to get them."
+        )
+        raise InvalidRequest(message if file is None else "--usage needs --top N, the number of architectures to take.")
+    if top and limit:
+        message = f"--top {top} and --limit {limit} are both numbers of architectures. Give one of them."
+        raise InvalidRequest(message, top=top, limit=limit)
+    counts: dict[str, int] = defaultdict(int)
+    for place, (name, count) in enumerate(_list_usage(file) if file else (), 1):
+        if place == 1 and file and file.suffix != ".json" and not count.isdecimal():
+            continue  # the names of the columns
+        if not count.isdecimal():
+            message = f"{str(file)!r} has no whole number at entry {place} ({list_some([name, count])}). {USAGE}"
+            raise InvalidRequest(message, file=str(file), place=place)
+        counts[name] += int(count)
+    if file and not counts:
+        raise InvalidRequest(f"{str(file)!r} names no model type. {USAGE}", file=str(file))
+    return top or limit, dict(counts)
+
+
+def _list_usage(file: Path) -> list[tuple[str, str]]:
+    """Return the pairs of a CSV or JSON file as text, in its order.
+
+    Raises:
+        InvalidRequest: If it cannot be read as either.
+    """
+    import csv
+
+    try:
+        text = file.read_text("utf-8-sig")
+        if file.suffix == ".json":
+            return [(str(name), str(count)) for name, count in dict(json.loads(text)).items()]
+        return [(name.strip(), count.strip()) for name, count in csv.reader(text.splitlines()) if name.strip()]
+    except OSError as error:
+        message = f"Cannot read {str(file)!r}: {error.strerror}. Give --usage a file of model types and counts."
+        raise InvalidRequest(message, file=str(file)) from error
+    except (ValueError, TypeError, RecursionError, csv.Error) as error:
+        raise InvalidRequest(f"{str(file)!r} is no list of model types and counts. {USAGE}", file=str(file)) from error
 
 
 def _to_dict(plan: "ExportPlan") -> dict[str, Any]:
@@ -141,7 +198,8 @@ def _make_patch(against: Path | None, options: "ExportOptions", *, tried: bool) 
         known = {summary.architecture.name for summary in architectures}
         for name in sorted(options.names - known):
             raise UnknownArchitecture(name, known, f"Scan it with: loradar scan {name} --store", library=LIBRARY)
-        options = replace(options, unsuitable=_find_unsuitable(known - options.names))
+        asked = known.intersection(options.usage) if options.usage else known
+        options = replace(options, unsuitable=_find_unsuitable(asked - options.names))
         patch = export_constants(source, registry.list_mappings(LIBRARY), options, str(file))
     if tried and patch.plan.added and _can_try():
         patch = _without(patch, str(file), _try_entries(patch.plan))
@@ -257,7 +315,7 @@ def _try_entries(plan: "ExportPlan") -> dict[tuple[str, str], str]:
             command, input=data, capture_output=True, text=True, timeout=seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        fewer = "Use --name or --limit for fewer, or --no-try."
+        fewer = "Use --name, --limit or --top for fewer, or --no-try."
         message = f"Timed out after {seconds} s trying {len(trials)} entries on peft. {fewer}"
         raise WorkerFailed(message, seconds=seconds) from None
     results = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]

@@ -41,7 +41,8 @@ class ExportOptions:
         peft_types: Only the tables of these PEFT methods; all if empty.
         unproven: Include mappings that were not proved live.
         correct: Also correct entries of the file that are known dead.
-        limit: Maximum number of architectures, in the order of their names.
+        limit: Maximum number of architectures, in the order of their use, then of their names.
+        usage: How much each architecture is used; where this is given, no other gets an entry.
         unsuitable: Architectures that get no new entry, with the reason.
     """
 
@@ -50,7 +51,17 @@ class ExportOptions:
     unproven: bool = False
     correct: bool = False
     limit: int | None = None
+    usage: Values[str, int] = field(default_factory=dict)
     unsuitable: Values[str, str] = field(default_factory=dict)
+
+    def accepts(self, mapping: Mapping) -> bool:
+        """Return whether a mapping may be exported: the default one of a selected architecture."""
+        is_selected = all(mapping.name in names for names in (self.names, self.usage) if names)
+        return is_selected and mapping.preset == "default" and mapping.library == "transformers"
+
+    def cut(self, names: Collection[str]) -> list[str]:
+        """Return as many names as the limit allows, the most used first."""
+        return sorted(names, key=lambda name: (-self.usage.get(name, 0), name))[: self.limit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,14 +225,12 @@ def plan_export(
     """
     options = options or ExportOptions()
     by_name: dict[str, list[Mapping]] = defaultdict(list)
-    for mapping in sorted(mappings, key=lambda mapping: mapping.name):
-        is_wanted = not options.names or mapping.name in options.names
-        if is_wanted and mapping.preset == "default" and mapping.library == "transformers":
-            by_name[mapping.name].append(mapping)
+    for mapping in sorted(filter(options.accepts, mappings), key=lambda mapping: mapping.name):
+        by_name[mapping.name].append(mapping)
     planner = _Planner(file, options)
     planned = [each for table in file.tables for each in planner.plan(table, by_name, is_open=table in tables)]
     if options.limit is not None:
-        kept = sorted({each.name for each in planned if isinstance(each, Export)})[: options.limit]
+        kept = options.cut({each.name for each in planned if isinstance(each, Export)})
         planned = [each for each in planned if each.name in kept]
     exports = [each for each in planned if isinstance(each, Export)]
     return ExportPlan(

@@ -233,6 +233,41 @@ def test_a_wish_narrows_the_patch(run):
     assert {one["status"] for one in every} >= {"live", "unproven"}
 
 
+USED = {
+    "a.csv": "model_type,downloads\nolmo2,7\nllama,90\nstarcoder2,9\nolmo2,4\n",
+    "b.json": '{"olmo2": 11, "starcoder2": 9}',
+}
+
+
+@pytest.mark.parametrize(("file", "names"), [("a.csv", {"olmo2"}), ("b.json", {"olmo2", "starcoder2"})])
+def test_the_most_used_types_come_first(run, tmp_path, file, names):
+    """Rows of one type are added up, and types without a figure get no entry."""
+    usage, top = tmp_path / file, str(len(names))
+    usage.write_text(USED[file])
+    options = ("--peft-type", "osf", "--no-import", "--no-try", "--json", "--usage", str(usage), "--top", top)
+    assert {one["name"] for one in json.loads(run("constants", "export", *options)[1])["added"]} == names
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "words"),
+    [
+        (None, ("--top", "3"), "--top needs --usage FILE"),
+        ("olmo2,3", (), "--usage needs --top N"),
+        ("olmo2,3", ("--top", "3", "--limit", "2"), "--top 3 and --limit 2 are both"),
+        ("olmo2,3\nllama,many", ("--top", "3"), "no whole number at entry 2 (llama, many)"),
+        ("olmo2", ("--top", "3"), "is no list of model types and counts"),
+        ("", ("--top", "3"), "names no model type"),
+    ],
+)
+def test_figures_of_use_are_checked(run, tmp_path, content, options, words):
+    """One line, with the way out."""
+    given = ("--usage", str(tmp_path / "used.csv")) if content is not None else ()
+    (tmp_path / "used.csv").write_text(content or "")
+    code, out, err = run("constants", "export", "--no-import", "--no-try", *given, *options)
+    assert (code, out, err.count("\n")) == (2, b"", 1)
+    assert words in err
+
+
 EXPORT = ("--no-try", "--no-import")
 """The options of an export that runs nothing."""
 

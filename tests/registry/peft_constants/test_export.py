@@ -137,6 +137,8 @@ def test_a_method_nobody_knows_is_passed_over():
         ({"names": frozenset({"b"})}, ("b",), {LORA, OSF}),
         ({"peft_types": frozenset({"OSF"})}, ("a", "b", "c"), {OSF}),
         ({"limit": 2}, ("a", "b"), {LORA, OSF}),
+        ({"limit": 1, "usage": {"b": 5, "c": 9, "d": 99}}, ("c",), {LORA, OSF}),
+        ({"limit": 9, "usage": {"b": 5, "c": 9}}, ("b", "c"), {LORA, OSF}),
     ],
 )
 def test_a_wish_narrows_what_is_exported(wish, names, tables):
