@@ -99,9 +99,11 @@ def test_no_proposal_reaches_what_gets_no_gradient(catalog):
 ONE_BLOCK = {
     "transition|fuse_layers": "hrnet crosses its scales one by one",
     r"downsample\.conv|total|\.layer\.|^features": "a short sequence of layers, each in a place of its own",
-    r"^blocks\.\*\.proj|shortcut": "a projection where the width changes, and no module elsewhere",
+    r"^blocks\.\*\.proj|shortcut|patch_embed\.conv$": "a projection where the width changes, and no module elsewhere",
     r"conv_(pw|pwl|dw|exp)$|conv2_kxk|^blocks\.\*\.\*\.conv$": "a convolution, mixed, grouped or wide in other blocks",
+    r"group_conv3x3$": "a convolution whose groups do not divide the rank in other blocks",
     r"output_hypernetworks_mlps|bridge|neck": "one network for each mask or scale, some of which are not read",
+    r"attn\.out_proj_cam$": "the output of an attention in every fourth block, and of a recurrence in the others",
     r"^backbone\.encoder\.layer": "vitpose's configuration names the layer that it returns",
 }
 """Layers whose blocks are named one by one, and why: their architecture does so itself."""

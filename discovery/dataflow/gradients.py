@@ -5,6 +5,7 @@ output. The last block of a stack may write what nobody reads: one of two stream
 the outputs is lost, such as in a function of another library.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from ...domain.patterns import pattern_of
@@ -39,14 +40,30 @@ def _find_in_tape(tape: Tape) -> dict[Owner, str]:
 
 
 def _find_unread(tape: Tape, differentiated: set[int], behind: set[int]) -> dict[Owner, str]:
-    """Return the parameters that no output was computed from, unlike those at the same place in other blocks.
+    """Return the parameters that no output was computed from, unlike those at the same place in all blocks before.
 
-    Where these are all alike, they may serve a loss that only a training computes.
+    Where these are all alike, they may serve a loss that only a training computes. Between blocks that are read, the
+    inputs may be too short for what a block computes, such as the summary of every 128 tokens.
     """
-    owners = {value: tape.parameters[value] for value in differentiated}
-    read = {(pattern_of(path), name) for value, (path, name) in owners.items() if value in behind}
-    unread = (owner for value, owner in owners.items() if value not in behind)
-    return {(path, name): UNREAD for path, name in unread if not tape.is_lost and (pattern_of(path), name) in read}
+    read: dict[Owner, list[list[int]]] = defaultdict(list)
+    unread: dict[Owner, dict[str, list[int]]] = defaultdict(dict)
+    for value in () if tape.is_lost else differentiated:
+        path, name = tape.parameters[value]
+        if value in behind:
+            read[pattern_of(path), name].append(_indices(path))
+        else:
+            unread[pattern_of(path), name][path] = _indices(path)
+    return {
+        (path, place[1]): UNREAD
+        for place, paths in unread.items()
+        if place in read and min(paths.values()) > max(read[place])
+        for path in paths
+    }
+
+
+def _indices(path: str) -> list[int]:
+    """Return the indices in a path: the places of its blocks."""
+    return [int(part) for part in path.split(".") if part.isdecimal()]
 
 
 def _list_read(tape: Tape, ops: Iterable[Op]) -> set[int]:

@@ -151,6 +151,23 @@ class TwoStreams(nn.Module):
         return x
 
 
+class Summarising(nn.Module):
+    """Adds a summary of every 4096 tokens in every second block: the inputs of a trace are shorter, and give none."""
+
+    def __init__(self):
+        """Build them."""
+        super().__init__()
+        self.blocks = nn.ModuleList([Streams() for _ in range(5)])
+
+    def forward(self, x):
+        """Return the stream."""
+        for number, block in enumerate(self.blocks):
+            x, y = block(x, x)
+            if number % 2 or x.shape[1] >= 4096:
+                x = x + y
+        return x
+
+
 class Supervised(TwoStreams):
     """What a head beside each block makes is returned in training alone."""
 
@@ -207,6 +224,13 @@ def test_what_nobody_reads_in_the_last_block_is_no_target():
     }
     assert len(learned(model)) == len(model.targeted_module_names)
     assert any("no output is computed from it, as in other blocks" in reason for reason in model.decision.reasons)
+
+
+def test_what_is_read_in_a_later_block_may_need_longer_inputs():
+    """Then nothing is concluded of the last block either."""
+    reasons = {layer.path: layer.cause for layer in scan(Summarising(), torch.randn(2, 8, 16)).layers}
+    assert "blocks.0.side.up" in reasons
+    assert not any(reasons.values())
 
 
 def test_what_a_training_returns_is_a_target():
