@@ -222,7 +222,10 @@ class _Scores:
         """Let these weights alone have gradients inside, and take the score of each in every backward."""
         for parameter in model.parameters():
             parameter.requires_grad = id(parameter) in self._weights
-        hooks = [weight.register_post_accumulate_grad_hook(self._take) for weight in self._weights.values()]
+        hooks: list[Any] = [
+            weight.register_post_accumulate_grad_hook(self._take)  # type: ignore[no-untyped-call]
+            for weight in self._weights.values()
+        ]
         try:
             with torch.enable_grad():
                 yield

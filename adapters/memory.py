@@ -1,6 +1,7 @@
 """``plan``: the memory that training an adapter takes, before it is trained, and the largest choice that fits."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,10 +11,10 @@ from torch import nn
 from ..data import read_facts
 from ..discovery import Rehearsal, Usage, build_repo, build_subject, copy_to_meta, quantise
 from ..domain.layers import Layer
-from ..domain.scans import Proposal, Scan
-from ..domain.targets import resolve_blocks
-from ..domain.vocabulary import count_of, describe_bytes
-from ..errors import InvalidRequest, NoAdaptableLayers, UnknownPreset, quoted
+from ..domain.scans import Proposal, Scan, check_preset
+from ..domain.targets import TargetSpec, resolve_blocks
+from ..domain.vocabulary import RECOMMENDED, STANDS_FOR, count_of, describe_bytes
+from ..errors import InvalidRequest, NoAdaptableLayers, quoted
 from ..references import Reference
 from .config import LoraConfig, check_rank
 from .memory_plan import DTYPES, FACTS, MemoryChoice, MemoryPlan, Setting, choose, describe, interpolate
@@ -101,7 +102,10 @@ def plan(
         choices=choices,
         chosen=best,
         says=describe(choices, best, limit, how),
-        assumed=(*budget.describe(),),
+        assumed=(
+            *(f"{name}: the same layers as {', '.join(same)}" for name, same in chosen.items() if same),
+            *budget.describe(),
+        ),
     )
 
 
@@ -117,19 +121,23 @@ def _check_ranks(ranks: Sequence[int] | None) -> list[int]:
     return sorted({check_rank("ranks", rank) for rank in given})
 
 
-def _list_presets(scan: Scan, presets: Sequence[str] | None) -> list[str]:
-    """Return the presets to compare, in the order of recommendation; of two with the same targets the first."""
-    known = {proposal.preset: proposal.spec for proposal in scan.proposals if proposal.peft_type == "LORA"}
+def _list_presets(scan: Scan, presets: Sequence[str] | None) -> dict[str, list[str]]:
+    """Return the presets to compare, by default those of the data in its order, each with others that are the same."""
+    known: dict[str, TargetSpec] = {x.preset: x.spec for x in scan.proposals if x.peft_type == "LORA"}
     if not known:
         message = f"{scan.architecture.reference} has no layer that LoRA can adapt."
         raise NoAdaptableLayers(message, reference=scan.architecture.reference)
+    if STANDS_FOR[RECOMMENDED] in known:
+        known.setdefault(RECOMMENDED, known[STANDS_FOR[RECOMMENDED]])
     for preset in presets or ():
-        if preset not in known:
-            raise UnknownPreset(preset, known, f"{scan.architecture.reference} has: {quoted(known)}.")
+        check_preset(scan.architecture.reference, preset, known)
     if presets:
-        return list(dict.fromkeys(presets))
-    order = [name for name in read_facts(FACTS)["choice"]["presets"] if name in known]
-    return list({known[name]: name for name in reversed(order)}.values())[::-1]
+        return {preset: [] for preset in presets}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in (name for name in read_facts(FACTS)["choice"]["presets"] if name in known):
+        ranks = scan.propose("LORA", name).rank_pattern  # experts may have their own
+        alike[repr((known[name], ranks))].append(name)
+    return {first: others for first, *others in alike.values()}
 
 
 class _Budget:

@@ -109,11 +109,23 @@ def test_the_largest_rank_of_the_first_preset_that_fits_is_chosen():
     every = loradar.plan(model, length=64, ranks=[8, 32])
     assert every.chosen is None
     needed = {(choice.preset, choice.rank): choice.needed for choice in every.choices}
-    assert every.choices[0].preset == "all-linear"
+    assert every.choices[0].preset == "recommended"
+    assert every.assumed[0] == "recommended: the same layers as all-linear"
     for rank in (8, 32):
-        fitting = loradar.plan(model, needed["all-linear", rank], length=64, ranks=[8, 32])
-        assert (fitting.chosen.preset, fitting.chosen.rank) == ("all-linear", rank)
+        fitting = loradar.plan(model, needed["recommended", rank], length=64, ranks=[8, 32])
+        assert (fitting.chosen.preset, fitting.chosen.rank) == ("recommended", rank)
         assert "fits" in fitting.says
+
+
+def test_experts_have_the_ranks_of_the_proposal():
+    """Recommended is apart from all-linear where it gives experts a lower rank, and is measured at every rank."""
+    sizes = {**TEXT, "num_experts": 8, "moe_intermediate_size": 64, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    model = transformers.Qwen3MoeForCausalLM(transformers.Qwen3MoeConfig(**sizes))
+    planned = loradar.plan(model, presets=["recommended", "all-linear"], ranks=[8, 16], length=16)
+    for choice in planned.choices:
+        proposal = loradar.scan(model).propose("LORA", choice.preset, rank=choice.rank)
+        assert choice.parameters == proposal.trainable
+    assert {choice.preset for choice in planned.choices} == {"recommended", "all-linear"}
 
 
 def test_what_does_not_fit_is_said_with_the_smallest_need():
