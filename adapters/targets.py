@@ -7,7 +7,7 @@ does a forward run, and all four steps use its result.
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
@@ -135,8 +135,11 @@ def decide_unscanned(model: nn.Module, preset: str = "default", peft_type: str =
         return None
     mapping = fitted.mapping
     says = f"registry entry of {_named(mapping)}"
-    decision = Decision("registry", mapping.spec, says, mapping.reasons, fitted.layers, fitted.frozen)
-    return replace(decision, recommended=mapping.recommended)
+    reasons = _count_apart(mapping, fitted.layers)
+    decision = Decision("registry", mapping.spec, says, reasons, fitted.layers, fitted.frozen)
+    if mapping.recommended is None:
+        return decision
+    return replace(decision, recommended=replace(mapping.recommended, formula=None))  # of the size that was scanned
 
 
 def _fit_entry(model: nn.Module, peft_type: str, preset: str) -> Fit | None:
@@ -255,7 +258,14 @@ def _by_structure(registry: Registry, scan: Scan, peft_type: str, preset: str) -
 def _fitting(step: Step, mapping: Mapping, scan: Scan, says: str) -> Decision:
     """Return the decision for a mapping, with the heads of this model, which may be of another task's class."""
     own = scan.proposals[0].spec.modules_to_save if scan.proposals else None
-    return Decision(step, replace(mapping.spec, modules_to_save=own), says, mapping.reasons)
+    return Decision(step, replace(mapping.spec, modules_to_save=own), says, _count_apart(mapping, scan.layers))
+
+
+def _count_apart(mapping: Mapping, layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Return the reasons of an entry, which say so if they count other layers than the model has."""
+    if not mapping.reasons or mapping.matched in (None, len(find_hits(mapping.spec, layers))):
+        return mapping.reasons
+    return (*mapping.reasons, "the layers are counted in the architecture as it was scanned")
 
 
 def _from_scan(scan: Scan, peft_type: str, preset: str) -> Decision:

@@ -238,7 +238,7 @@ def read_prompt_facts(
         num_key_value_heads=cached,
         key_value_dim=cached * head_dim if cached and head_dim else None,
         active_experts=found["active_experts"] if any(x.role in EXPERT for x in layers) else None,
-        parameters=sum(prod(shape_of(parameter)) for parameter in model.parameters()) if model else None,
+        parameters=sum(prod(shape_of(parameter)) for parameter in model.parameters()) if model is not None else None,
     )
 
 

@@ -53,29 +53,34 @@ class Record:
         return frozenset(n for n, target in enumerate(find_targets(spec, self.slots)) if target is not None)
 
     def with_evidence(self, mapping: Mapping) -> Mapping:
-        """Return a stated mapping with the evidence of a scanned one that matches the same slots, or of the slots."""
+        """Return a stated mapping with the evidence of a scanned one that matches the same slots, or of the slots.
+
+        A contribution has reasons of its own.
+        """
         matched = self._matched(mapping.spec) if mapping.source.kind != "scanner" else frozenset()
         if not matched or mapping.coverage:
             return mapping
         related = {mapping.peft_type, stored_under(get_method(mapping.peft_type))}
         scanned = (one for one in self._scanned if one.peft_type in related)
         same = next((one for one in scanned if self._matched(one.spec) == matched), None)
+        slots = [self.slots[n] for n in sorted(matched)]
         if same:
             sized = same.peft_type == mapping.peft_type or get_method(mapping.peft_type).sized_alike
-            return replace(
-                mapping,
-                matched=same.matched,
-                formula=same.formula if sized else None,
-                coverage=same.coverage,
-                reasons=(*mapping.reasons, *same.reasons),
+            count, formula, coverage = same.matched, same.formula if sized else None, same.coverage
+            reasons = same.reasons
+        else:
+            count, formula, coverage = (
+                sum(x.count for x in slots),
+                _sum_sizes(mapping, slots),
+                self._cover(slots, matched),
             )
-        slots = [self.slots[n] for n in sorted(matched)]
+            reasons = (*map(to_slot_reason, slots), *self._describe_left_out(matched))
         return replace(
             mapping,
-            matched=sum(slot.count for slot in slots),
-            formula=mapping.formula or _sum_sizes(mapping, slots),
-            coverage=self._cover(slots, matched),
-            reasons=(*mapping.reasons, *map(to_slot_reason, slots), *self._describe_left_out(matched)),
+            matched=mapping.matched or count,
+            formula=mapping.formula or formula,
+            coverage=coverage,
+            reasons=mapping.reasons if mapping.source.kind == "community" else (*mapping.reasons, *reasons),
         )
 
     def _cover(self, slots: Collection[Slot], matched: frozenset[int]) -> tuple[Coverage, ...]:

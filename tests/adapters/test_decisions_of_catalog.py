@@ -62,7 +62,7 @@ UNSCANNED = {
     "bert": 24,
     "dinov3_vit": 24,
     "t5": 36,
-    "mimi": 16,
+    "mimi": 48,  # as recommended: query and value reach less than half of the blocks
     "timm:vit_base_patch16_224": 12,
     "diffusers:FluxTransformer2DModel": 152,
 }
@@ -96,7 +96,9 @@ def test_another_depth_and_another_head_fit(model_class):
     decision = targets.decide_unscanned(build_llama(model_class))
     assert decision is not None
     assert len(decision.layers) == 4
-    assert decision == replace(targets.decide_for(targets.scan_known(build_llama(model_class))), layers=decision.layers)
+    scanned = targets.decide_for(targets.scan_known(build_llama(model_class)))
+    assert (decision.recommended.preset, decision.recommended.formula) == (scanned.recommended.preset, None)
+    assert decision == replace(scanned, layers=decision.layers, recommended=decision.recommended)
 
 
 @reads_the_registry

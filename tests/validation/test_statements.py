@@ -101,7 +101,7 @@ def test_what_is_no_statement_is_refused(data, says):
         ("name", "", "1 to 255 characters"),
         ("name", "a" * 256, "this one has 256"),
         ("library", "keras", "'transformers', 'timm'"),
-        ("preset", "most", "'default', 'attention'"),
+        ("preset", "most", "'default', 'recommended', 'attention'"),
         ("peft_type", "lore", "Closest: 'LORA'"),
         ("peft_type", "PROMPT_TUNING", "names no layers"),
         ("target_modules", [], "this one has 0"),
