@@ -144,6 +144,14 @@ def find_attention_misfit(module: nn.Module) -> Misfit | None:
     return Misfit(why, "Name the layers that its forward calls.")
 
 
+def find_dilation_misfit(conv: Any) -> Misfit | None:
+    """Return why a convolution is not proposed: PEFT 0.21.2's ``A`` has no dilation, so its result has another size."""
+    spread = zip(conv.kernel_size, conv.dilation, strict=True)
+    if conv.padding == "same" or all(size == 1 or step == 1 for size, step in spread):
+        return None
+    return Misfit("is dilated: loradar adapts it if it is named, PEFT 0.21.2 fails in its forward")
+
+
 def find_proposal_misfit(module: nn.Module) -> Misfit | None:
     """Return why an ``nn.MultiheadAttention`` is not proposed: PEFT would refuse it, or no run has shown it live."""
     misfit = find_attention_misfit(module)

@@ -1,5 +1,8 @@
 """Layer facts."""
 
+from contextlib import nullcontext
+
+import peft
 import pytest
 import torch
 from discovery_zoo import ConvNet, Decoder, NoLayers, SparseDecoder
@@ -62,6 +65,34 @@ def test_groups_of_a_convolution_are_kept():
     layers = by_path(ConvNet())
     assert layers["blocks.0.depth"].groups == 8
     assert layers["blocks.0.point"].groups == 1
+
+
+def test_dilated_convolutions_are_not_proposed():
+    """PEFT's ``A`` has no dilation: its result has another size, unless one pixel is read or the padding adjusts."""
+    layers = by_path(
+        nn.ModuleDict(
+            {
+                "plain": nn.Conv1d(8, 8, 3, padding=1),
+                "dilated": nn.Conv1d(8, 8, 3, padding=2, dilation=2),
+                "one_axis": nn.Conv2d(8, 8, (1, 3), padding=(0, 2), dilation=(1, 2)),
+                "other_axis": nn.Conv2d(8, 8, (3, 1), padding=(1, 0), dilation=(1, 2)),
+                "point": nn.Conv1d(8, 8, 1, dilation=2),
+                "same": nn.Conv1d(8, 8, 3, padding="same", dilation=2),
+            }
+        )
+    )
+    assert {path for path, layer in layers.items() if layer.misfit} == {"dilated", "one_axis"}
+    assert "dilated" in layers["dilated"].misfit
+
+
+def test_peft_runs_the_convolutions_that_are_proposed():
+    """The rule is PEFT's own behaviour: what it says of a convolution is what its forward does."""
+    for options in ({"padding": 2, "dilation": 2}, {"padding": "same", "dilation": 2}, {"padding": 1}):
+        model = nn.Sequential(nn.Conv1d(8, 8, 3, **options))
+        misfit = by_path(model)["0"].misfit
+        adapted = peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["0"]), model)
+        with pytest.raises(RuntimeError) if misfit else nullcontext():
+            adapted(torch.ones(1, 8, 16))
 
 
 def test_tied_weights_name_the_first_owner():
