@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu demo test lint types unit serve catalog audit matrix bench fuzz example clean
+.PHONY: menu demo test lint types unit serve catalog audit matrix bench fuzz example placement clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -51,9 +51,13 @@ audit: $(VENV)/.installed  ## write docs/peft-audit.md from the catalog: the def
 matrix: $(VENV)/.installed  ## write docs/support-matrix.md and its picture from data/catalog
 	$(BIN)/python docs/support_matrix.py
 
-# accelerator.py needs a GPU and is run by hand. arms.py is the code the benches share.
+# accelerator.py needs a GPU and is run by hand, placement.py an hour. arms.py is the code the benches share.
 bench: $(VENV)/.installed  ## measure ratios to the alternatives, each within one run
-	for script in $(filter-out bench/accelerator.py bench/arms.py,$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out bench/accelerator.py bench/arms.py $(wildcard bench/placement*.py),$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
+
+# Goes on where it was interrupted; delete bench/results/placement.jsonl to start again.
+placement: $(VENV)/.installed  ## train adapters on different layers at equal size, about an hour on one core
+	OMP_NUM_THREADS=1 $(BIN)/python bench/placement.py
 
 # EXAMPLES is the number per operation and phase; 80 are over 5,000 requests and take about ten minutes.
 EXAMPLES ?= 130
