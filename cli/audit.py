@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..domain.architectures import split_make_up
 from ..domain.vocabulary import count_of, list_some
 from ..errors import Conflict, InvalidRequest, TooManyRequests, quoted
 from ..schema import to_json
@@ -51,9 +52,10 @@ def audit(
         message = "--markdown reports on PEFT's entries. Run: loradar audit --source peft --markdown FILE"
         raise InvalidRequest(message, source=source)
     quiet_libraries()
-    known = frozenset(list_architectures(library))
+    names = list_architectures(library)
     with Registry.open() as registry:
         mappings = _select(registry, library, source, name or (), peft_type)
+        known = _add_make_ups(names, mappings)
         due = sorted({m.name for m in mappings if (rescan or m.verification is None) and m.name in known})
         with _scanning(library, due, workers) as scans:
             outcomes = registry.audit(mappings, scans, known)
@@ -67,6 +69,12 @@ def audit(
         print_json({**about, "scanned": due, **details})
     else:
         print_audit(about, due, outcomes)
+
+
+def _add_make_ups(names: "Iterable[str]", mappings: "Iterable[Mapping]") -> frozenset[str]:
+    """Return the names a library knows, with the make-ups of its composite types that have mappings."""
+    known = frozenset(names)
+    return known | {mapping.name for mapping in mappings if split_make_up(mapping.name)[0] in known}
 
 
 def _select(
@@ -154,9 +162,10 @@ def drift(
     from ..registry import Proposals, Registry, find_drifts, find_renewals, names_to_scan
 
     quiet_libraries()
+    names = list_architectures(library)
     with Registry.open() as registry:
-        known = frozenset(list_architectures(library))
         mappings = _select(registry, library, None, name or (), None)
+        known = _add_make_ups(names, mappings)
         proposals = Proposals(mappings)
         with _scanning(library, names_to_scan(mappings, known), workers) as scans:
             audited = registry.audit(mappings, proposals.watch(scans), known)

@@ -12,6 +12,8 @@ from .options import AsJson
 from .output import print_json, write_file, writing
 
 if TYPE_CHECKING:
+    from ..catalog.entries import CatalogHeader
+    from ..discovery import Runner
     from ..registry import Release
     from ..sandbox import Bounds
 
@@ -106,6 +108,9 @@ def _update_library(library: str, start: Path, places: Places, bounds: "Bounds",
     form = Compact(header, catalog_entry, base if is_kept else None, accept)
     with Sandbox(bounds, nice=0) as sandbox:
         counts = scan_library(library, out, sandbox.run_each, how=How(proved=True), compact=form)
+        written += _update_make_ups(
+            header, places.data / "make_ups" / f"{library}.jsonl", sandbox.run_each, force=force
+        )
     return {
         "library": library,
         "library_version": header.library_version,
@@ -114,6 +119,40 @@ def _update_library(library: str, start: Path, places: Places, bounds: "Bounds",
         "unscanned": counts[1],
         "files": [*map(str, written)],
     }
+
+
+def _update_make_ups(header: "CatalogHeader", file: Path, run: "Runner", *, force: bool) -> list[Path]:
+    """Scan and prove the make-ups of composite types in ``data/make_ups.toml``; those of this version are kept."""
+    from ..catalog.entries import catalog_lines, read_catalog
+    from ..discovery import How, scan_each
+    from ..registry import catalog_entry
+
+    names = _list_make_ups(header.library)
+    kept = read_catalog(file) if file.exists() and not force else None
+    known = {each.architecture.name: each for each in kept.entries} if kept and kept.header == header else {}
+    missing = [name for name in names if name not in known]
+    found = dict(scan_each(header.library, missing, run, how=How(proved=True)))
+    for name, reason in found.items():
+        if isinstance(reason, str):
+            typer.echo(f"{name} is not scanned: {reason}", err=True)
+    entries = known | {name: catalog_entry(each) for name, each in found.items() if not isinstance(each, str)}
+    if entries.keys() == known.keys() <= set(names):
+        return []
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    lines = catalog_lines(header, (entries[name] for name in sorted(entries) if name in names))
+    write_file(file, "".join(f"{line}\n" for line in lines))
+    return [file]
+
+
+def _list_make_ups(library: str) -> list[str]:
+    """Return the names of the stated make-ups of a library's composite types."""
+    from ..data import read_facts
+    from ..domain.architectures import name_make_up
+
+    stated = read_facts("make_ups.toml").get(library, {})
+    chosen = [(name, {k: v for k, v in one.items() if k != "checkpoint"}) for name in stated for one in stated[name]]
+    return [name_make_up(*each) for each in chosen]
 
 
 def _write_changes(release: "Release", places: Places, *, is_older: bool) -> Iterator[Path]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..domain.architectures import split_make_up
 from ..domain.vocabulary import list_some
 from ..errors import ConstantsUnreadable, InvalidRequest, UnknownArchitecture, WorkerFailed
 from ..schema import to_json
@@ -194,7 +195,8 @@ def _make_patch(against: Path | None, options: "ExportOptions", *, tried: bool) 
     file = against or installed_constants()
     source = read_source(file)
     with Registry.open() as registry:
-        architectures = registry.list_architectures(LIBRARY)
+        every = registry.list_architectures(LIBRARY)
+        architectures = [each for each in every if not split_make_up(each.architecture.name)[1]]
         known = {summary.architecture.name for summary in architectures}
         for name in sorted(options.names - known):
             raise UnknownArchitecture(name, known, f"Scan it with: loradar scan {name} --store", library=LIBRARY)

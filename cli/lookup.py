@@ -8,7 +8,7 @@ from ..domain.vocabulary import PRESETS
 from ..references import Reference, parse_parts
 from ..schema import to_json
 from .backend import read
-from .options import AsJson, Blocks, Rank, ReferenceText, Roles, Towers, Url
+from .options import AsJson, Blocks, Parts, Rank, ReferenceText, Roles, Towers, Url
 from .output import (
     describe_coverage,
     describe_formula,
@@ -33,10 +33,7 @@ def lookup(
     library_version: Annotated[
         str | None, typer.Option(help="Version of the library; the newest one seen if not given.")
     ] = None,
-    part: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=TYPE", help="Another model in a composite one: text=t5. Can be repeated."),
-    ] = None,
+    part: Parts = None,
     towers: Towers = None,
     roles: Roles = None,
     blocks: Blocks = None,

@@ -40,5 +40,9 @@ Towers = Annotated[str | None, typer.Option(help="Towers to adapt: vision,projec
 Roles = Annotated[str | None, typer.Option(help="Roles to adapt: attention.*,mlp.down.")]
 Blocks = Annotated[str | None, typer.Option(help="Blocks of each stack: 'last 8', 'first 4', 'every 2', 10-20.")]
 Rank = Annotated[int | None, typer.Option(help="Rank of LoRA that sizes are stated for; 8 if not given.")]
+Parts = Annotated[
+    list[str] | None,
+    typer.Option("--part", metavar="NAME=TYPE", help="Another model in a composite one: text=t5. Can be repeated."),
+]
 ExpertRank = Annotated[str | None, typer.Option(help="Rank of routed experts: auto, shared or a number.")]
 Budget = Annotated[str | None, typer.Option(help="Parameters to train at most: 20M, 0.5%. It decides the rank.")]

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..domain.architectures import name_make_up
 from ..domain.vocabulary import describe_bytes
 from ..errors import DatabaseUnusable, InvalidRequest
+from ..references import parse_parts
 from ..schema import to_json
-from .options import AsJson, Blocks, Budget, ExpertRank, Rank, Roles, Towers
+from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, Roles, Towers
 from .output import describe_coverage, describe_ranks, describe_size, describe_spec, print_json, print_rows, print_table
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def scan(
     workers: Annotated[int | None, typer.Option(help="Processes for --all; one per core if not given.")] = None,
     seconds: Annotated[float, typer.Option(help="Time limit of --all for one architecture.")] = 120.0,
     memory: Annotated[float, typer.Option(help="Memory limit of --all for one worker, in GiB.")] = 8.0,
+    part: Parts = None,
     peft_type: Annotated[str | None, typer.Option(help="Print the proposal for this method alone.")] = None,
     preset: Annotated[str | None, typer.Option(help="Print the proposal of this preset alone.")] = None,
     towers: Towers = None,
@@ -56,7 +59,7 @@ def scan(
     given |= {"budget": budget, "peft_type": peft_type, "preset": preset}
     wanted = {name: value for name, value in given.items() if value is not None}
     if every is not None:
-        if out is None or store or wanted or reference is not None:
+        if out is None or store or wanted or part or reference is not None:
             message = "--all takes --out and neither a reference nor --store nor a selection: "
             message += "loradar scan --all timm --out timm.jsonl"
             raise InvalidRequest(message, library=every)
@@ -66,7 +69,8 @@ def scan(
         message = "Nothing to scan. Name an architecture (loradar scan olmo2) or a library (--all timm --out FILE)."
         raise InvalidRequest(message)
     else:
-        _scan_one(reference, {"method": method, "proved": prove}, wanted, store=store, as_json=as_json)
+        named = name_make_up(reference, chosen) if (chosen := parse_parts(part or ())) else reference
+        _scan_one(named, {"method": method, "proved": prove}, wanted, store=store, as_json=as_json)
 
 
 def _scan_one(reference: str, how: "dict[str, Any]", wanted: "dict[str, Any]", *, store: bool, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from ..domain.architectures import name_make_up, split_make_up
 from ..domain.layers import Layer, Slot
 from ..domain.patterns import pattern_of
 from ..domain.presets import ADAPTABLE_KINDS, is_adaptable
@@ -83,6 +84,10 @@ def scan(
     reference = Reference.parse(model_or_reference) if isinstance(model_or_reference, str) else None
     if reference is None or reference.scheme != "transformers":
         return result
+    plain, chosen = split_make_up(reference.name)
+    if chosen:  # an architecture of its own, so that it does not replace the one with the default parts
+        named = replace(result.architecture, name=name_make_up(plain, chosen))
+        result = replace(result, architecture=named)
     return state_branches(result, reference.name, lambda branch: read_model(branch).label_all())
 
 

@@ -5,11 +5,13 @@ Imports no SQLAlchemy, since ``sqlite_lookup`` does without.
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from importlib import metadata
 from importlib.resources.abc import Traversable
+from itertools import chain
 from typing import TYPE_CHECKING, cast
 
 from ..catalog.entries import (
@@ -17,10 +19,12 @@ from ..catalog.entries import (
     CatalogEntry,
     CatalogHeader,
     list_catalogs,
+    list_make_ups,
     list_older,
     older_lines,
     read_catalog,
 )
+from ..domain.architectures import split_make_up
 from ..domain.scans import Scan
 from ..domain.versions import parse_version
 from ..errors import InvalidRequest
@@ -100,6 +104,20 @@ def seed_files() -> tuple[list[Traversable], list[Traversable]]:
     return list_catalogs(), list_older()
 
 
+def read_catalogs(files: Iterable[Traversable]) -> list[Catalog]:
+    """Read catalog files; the packaged make-ups of composite types that they have are added as further entries."""
+    catalogs = [read_catalog(file) for file in files]
+    made_up = [read_catalog(file) for file in list_make_ups()] if catalogs else []
+    return [replace(one, entries=(*one.entries, *_list_made_up(one, made_up))) for one in catalogs]
+
+
+def _list_made_up(catalog: Catalog, made_up: Iterable[Catalog]) -> Iterator[CatalogEntry]:
+    names = {entry.architecture.name for entry in catalog.entries}
+    for other in made_up:
+        if other.header.library == catalog.header.library:
+            yield from (entry for entry in other.entries if split_make_up(entry.architecture.name)[0] in names)
+
+
 def seed_digest() -> str:
     """Return ``sha256:`` and the digest of the files a registry is seeded from.
 
@@ -107,8 +125,7 @@ def seed_digest() -> str:
     read, which together change with any scan of a library.
     """
     digest = sha256(constants_file().read_bytes())
-    catalogs, older = seed_files()
-    for file in (*catalogs, *older):
+    for file in chain(*seed_files(), list_make_ups()):
         with file.open("rb") as content:
             digest.update(content.readline())
             size = content.seek(0, os.SEEK_END)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import Version
 from sqlalchemy import bindparam, delete, insert, select, update
 
-from ..catalog.entries import Catalog, CatalogEntry, OlderCatalog, read_all_older, read_catalog
+from ..catalog.entries import Catalog, CatalogEntry, OlderCatalog, read_all_older
 from ..domain.mappings import Mapping, Source, Verification
 from ..domain.versions import parse_version
 from ..schema import to_json
-from .catalogs import seed_digest, seed_files
+from .catalogs import read_catalogs, seed_digest, seed_files
 from .db import tables
 from .db.database import Transaction
 from .mappings.precedence import key_of, to_verification
@@ -58,7 +58,7 @@ def add_seed(connection: "Connection") -> None:
 def _load(write: Transaction) -> None:
     """Store the packaged scans, then PEFT's tables with the verifications of their entries on those scans."""
     files, older_files = seed_files()
-    catalogs = [read_catalog(file) for file in files]
+    catalogs = read_catalogs(files)
     older = read_all_older(older_files, catalogs)
     for catalog in catalogs:
         _put_scans(write, catalog, [one for one in older if one.catalog.header.library == catalog.header.library])

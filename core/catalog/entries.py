@@ -111,6 +111,11 @@ def list_older() -> list[Traversable]:
     return [file for file in _list_files("versions") if not file.name.startswith(HISTORY)]
 
 
+def list_make_ups() -> list[Traversable]:
+    """Return the packaged files of composite types with other parts than the default ones, sorted by name."""
+    return _list_files("make_ups")
+
+
 def _list_files(name: str) -> list[Traversable]:
     folder = resources.files("loradar.data") / name
     if not folder.is_dir():

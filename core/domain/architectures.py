@@ -126,6 +126,18 @@ def choose_parts(reference: str, parts: Sequence[ModelPart], chosen: Mapping[str
     return tuple(replace(part, model_type=types.get(part.name, part.model_type)) for part in parts)
 
 
+def name_make_up(name: str, chosen: Mapping[str, str]) -> str:
+    """Return the name of an architecture built with these types of model as its parts: ``blip-2[text=t5]``."""
+    return f"{name}[{','.join(f'{part}={chosen[part]}' for part in sorted(chosen))}]"
+
+
+def split_make_up(name: str) -> tuple[str, dict[str, str]]:
+    """Return the name of an architecture, and the types of model that ``name_make_up`` put behind it."""
+    plain, _, inside = name.removesuffix("]").partition("[")
+    pairs = (pair.partition("=") for pair in inside.split(",") if pair)
+    return plain, {part: model_type for part, _, model_type in pairs}
+
+
 PART_EXAMPLE: ModelPart = ModelPart("text", "opt", True, "language_model", "OPTForCausalLM", False)  # noqa: FBT003
 ARCHITECTURE_EXAMPLE: Architecture = Architecture(
     "transformers", "llama", "LlamaForCausalLM", "5.23.0", "sha256:0f3b5d1c", "sha256:a8aa960f"

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from torch import nn
 
 from ...data import read_facts
+from ...domain.architectures import split_make_up
 from ...errors import ScanFailed, UnknownArchitecture
 from .recipes import Change, Recipe, explained, find_override
 
@@ -42,22 +43,50 @@ def list_names() -> list[str]:
     return sorted(CONFIG_MAPPING_NAMES)
 
 
-def find_recipe(model_type: str) -> Recipe:
-    """Return the recipe of a model type: its default config, at full depth.
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe of a model type: its default config, at full depth; ``blip-2[text=t5]`` has another part.
 
     Where the default config does not build, or leaves a tower out, ``data/build_overrides.toml`` completes it.
     """
     from transformers import AutoConfig
 
+    model_type, make_up = split_make_up(name)
     known = list_names()
     if model_type not in known:
         raise UnknownArchitecture(model_type, known, "List what is known with: loradar list transformers")
     override = find_override("transformers", model_type)
     override.check(f"transformers:{model_type}")
-    with explained(f"transformers:{model_type}"):
+    with explained(f"transformers:{name}"):
         config = AutoConfig.for_model(model_type, **copy.deepcopy(override.config))
+        if make_up:
+            parts = {_find_field(config, part): kind for part, kind in make_up.items()}
+            others = {field: _describe_part(kind, getattr(config, field)) for field, kind in parts.items()}
+            config = AutoConfig.for_model(model_type, **copy.deepcopy(override.config) | others)
         _add_sections(config)
-    return _recipe(config, model_type, override.find_class())
+    return _recipe(config, name, override.find_class())
+
+
+def _find_field(config: Any, part: str) -> str:
+    """Return the field of a config that describes a part.
+
+    Raises:
+        ScanFailed: If there is none of that name that takes any type.
+    """
+    declared = type(config).sub_configs
+    inside = (field for field, value in vars(config).items() if hasattr(value, "model_type"))
+    fields = [field for field in inside if field not in declared or takes_any_type(declared[field])]
+    found = next((field for field in (part, f"{part}_config") if field in fields), None)
+    if found is None:
+        free = ", ".join(field.removesuffix("_config") for field in fields) or "none"
+        message = f"{config.model_type} has no part {part!r} of a free type. Those that it has: {free}."
+        raise ScanFailed(message, reference=f"transformers:{config.model_type}", part=part)
+    return found
+
+
+def _describe_part(model_type: str, before: Any) -> dict[str, Any]:
+    """Return the settings of another model in the place of a part: it decodes, if that did."""
+    decodes = {flag: True for flag in ("is_decoder", "add_cross_attention") if getattr(before, flag, False)}
+    return {"model_type": model_type, **decodes}
 
 
 def _add_sections(config: "PreTrainedConfig") -> None:

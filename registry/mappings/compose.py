@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, select
 
-from ...domain.architectures import ModelPart, choose_parts, describe_make_up
+from ...domain.architectures import ModelPart, choose_parts, describe_make_up, name_make_up
 from ...domain.mappings import Mapping
 from ...errors import InvalidRequest, NotRegistered, UnknownArchitecture, quoted
 from ..db import tables
@@ -29,6 +29,8 @@ def find_composed(
 ) -> Mapping | None:
     """Return the mapping to use for an architecture with these types of model as its parts, or ``None``.
 
+    A make-up that was scanned itself (``blip-2[text=t5]``) has mappings of its own; any other is composed.
+
     Raises:
         UnknownArchitecture: If the registry does not know the architecture, or a type.
         UnknownName: If the architecture has no part of a name.
@@ -45,6 +47,10 @@ def find_composed(
     if made_up == parts or whole.mapping is None:
         return whole.mapping
     changed = [(new, old) for new, old in zip(made_up, parts, strict=True) if new != old]
+    own_name = name_make_up(key.name, {new.name: new.model_type for new, _ in changed})
+    proved = find_mapping(connection, key._replace(name=own_name), library_version)
+    if proved is not None:
+        return replace(proved, architecture=whole.mapping.architecture)
     exchanges = tuple(_exchange(connection, key, whole, new, old) for new, old in changed)
     found = compose(Composition(whole, made_up, exchanges))
     if found is None:

@@ -271,6 +271,13 @@ def _explain(composition: Composition) -> Iterator[str]:
     yield "numbers of layers and sizes are those of the default configuration of each model"
 
 
+def _scan_command(composition: Composition) -> str:
+    """Return the command that proves a make-up and stores it."""
+    chosen = (f" --part {exchange.part.name}={exchange.part.model_type}" for exchange in composition.exchanges)
+    name = composition.whole.reference.removeprefix("transformers:")
+    return f"loradar scan {name}{''.join(chosen)} --prove --store"
+
+
 def _verify(composition: Composition, spec: TargetSpec, whole: Mapping, deciding: Iterable[Mapping]) -> Verification:
     """Return the verification of a composed mapping: that of the mappings it is made of, and never ``live``."""
     stated = [mapping.verification for mapping in (*deciding, *([whole] if composition.kept_matched else []))]
@@ -284,6 +291,7 @@ def _verify(composition: Composition, spec: TargetSpec, whole: Mapping, deciding
         reached=0.0,
         findings=(
             f"composed, not run: {composed}",
+            f"run it with: {_scan_command(composition)}",
             "the share of the block parameters is not known",
             *dict.fromkeys(finding for check in checks for finding in check.findings),
         ),

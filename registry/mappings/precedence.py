@@ -10,7 +10,14 @@ from collections.abc import Mapping as Row
 from dataclasses import replace
 from typing import Any
 
-from ...domain.architectures import ArchitectureName, ModelPart, PromptFacts, describe_make_up, is_composite
+from ...domain.architectures import (
+    ArchitectureName,
+    ModelPart,
+    PromptFacts,
+    describe_make_up,
+    is_composite,
+    split_make_up,
+)
 from ...domain.layers import Coverage
 from ...domain.mappings import Mapping, Source, Verification
 from ...domain.methods import TARGETED, UNTARGETED, Method, explain_facts
@@ -88,6 +95,8 @@ def _with_make_up(mapping: Mapping) -> Mapping:
     """Return a mapping with reasons that name its make-up and the way to ask for another, if it is of a composite."""
     if not is_composite(mapping.parts):
         return mapping
+    if split_make_up(mapping.name)[1]:
+        return replace(mapping, reasons=(*mapping.reasons, f"holds for {describe_make_up(mapping.parts)}"))
     free = [part.name for part in mapping.parts if part.is_free]
     others = f"another {' or '.join(free)} model may have other layers: name it as part {free[0]}=TYPE"
     reasons = (f"of the default configuration: {describe_make_up(mapping.parts)}", others)

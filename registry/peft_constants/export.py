@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any
 
+from ...domain.architectures import split_make_up
 from ...domain.mappings import Mapping
 from ...domain.methods import UNTARGETED, Method, get_method
 from ...domain.targets import Targets
@@ -216,6 +217,7 @@ def plan_export(
     """Plan the entries to add to the tables of a ``constants.py``, and those to correct.
 
     Mappings that come from PEFT's own tables are never exported: an entry of a newer PEFT belongs to its own history.
+    Nor are those of a make-up of a composite type, which has no key of its own in PEFT's tables.
 
     Args:
         mappings: The registry's mappings for transformers (``Registry.list_mappings``).
@@ -226,7 +228,8 @@ def plan_export(
     options = options or ExportOptions()
     by_name: dict[str, list[Mapping]] = defaultdict(list)
     for mapping in sorted(filter(options.accepts, mappings), key=lambda mapping: mapping.name):
-        by_name[mapping.name].append(mapping)
+        if not split_make_up(mapping.name)[1]:
+            by_name[mapping.name].append(mapping)
     planner = _Planner(file, options)
     planned = [each for table in file.tables for each in planner.plan(table, by_name, is_open=table in tables)]
     if options.limit is not None:

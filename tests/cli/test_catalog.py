@@ -9,6 +9,7 @@ from records_zoo import block_layers, make_scan, proposal
 from loradar.catalog.entries import read_all_older, read_catalog
 from loradar.cli import main
 from loradar.discovery import sources
+from loradar.domain.architectures import split_make_up
 from loradar.domain.layers import Slot
 from loradar.errors import ScanFailed
 
@@ -44,7 +45,7 @@ class FakeLibrary:
         if name == BROKEN:
             message = "It does not build."
             raise ScanFailed(message)
-        digest, query = RELEASES[self.version][name]
+        digest, query = RELEASES[self.version][split_make_up(name)[0]]
         layers = [
             replace(x, path=x.path.replace("q_proj", query), live=name not in self.late or None) for x in block_layers()
         ]
@@ -89,6 +90,7 @@ def library(monkeypatch, tmp_path):
     versions = {"loradar": "0.1.0"}
     monkeypatch.setattr("loradar.registry.catalogs.metadata.version", lambda name: versions.get(name, fake.version))
     monkeypatch.setattr("loradar.cli.catalog.PACKAGED", tmp_path / "data")
+    monkeypatch.setattr("loradar.cli.catalog._list_make_ups", lambda _: [])
     monkeypatch.chdir(tmp_path)
     return fake
 
@@ -217,6 +219,26 @@ def test_what_ran_out_of_time_is_tried_again(library, catalog):
     assert library.proved == ["fake_same"]
     entries = {entry.architecture.name: entry for entry in read_catalog(catalog).entries}
     assert {check.status for check in entries["fake_same"].checks} == {"live"}
+
+
+def test_make_ups_are_scanned_once_for_a_version(updated, tmp_path, monkeypatch):
+    """One that is stated no longer goes, and one that is new is scanned; a new version scans all."""
+    file = tmp_path / "data" / "make_ups" / "transformers.jsonl"
+
+    def state(*names):
+        monkeypatch.setattr("loradar.cli.catalog._list_make_ups", lambda _: names)
+        updated.proved.clear()
+        update()
+        assert {entry.architecture.name for entry in read_catalog(file).entries} == {*names}
+        return [name for name in updated.proved if "[" in name]
+
+    assert state("fake_same[text=t5]") == ["fake_same[text=t5]"]
+    assert state("fake_same[text=t5]", "fake_new[text=t5]") == ["fake_new[text=t5]"]
+    assert state("fake_new[text=t5]") == []
+    updated.version = OLD
+    monkeypatch.setattr("loradar.cli.catalog._list_make_ups", lambda _: ["fake_same[text=t5]"])
+    update("--out", "elsewhere")
+    assert "fake_same[text=t5]" in updated.proved
 
 
 def test_force_scans_everything(updated):

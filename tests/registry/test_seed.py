@@ -18,11 +18,11 @@ from loradar.catalog.entries import (
     list_older,
     older_lines,
     read_all_older,
-    read_catalog,
 )
 from loradar.domain.versions import Versions
 from loradar.errors import NotRegistered
 from loradar.registry import Registry, catalog_entry
+from loradar.registry.catalogs import read_catalogs
 from loradar.registry.mappings.renames import find_renames
 from loradar.settings import Settings
 
@@ -57,7 +57,7 @@ def given_catalog(tmp_path, monkeypatch):
 
 def test_every_scan_of_the_catalog_is_registered(registry):
     """Architectures, slots and proposals, all of them; what was not scanned is not."""
-    catalogs = [read_catalog(file) for file in list_catalogs()]
+    catalogs = read_catalogs(list_catalogs())
     older = [entry for one in read_all_older(list_older(), catalogs) for entry in one.catalog.entries]
     scanned = [entry for catalog in catalogs for entry in catalog.entries if entry.unscanned is None]
     counts = registry.info().counts
