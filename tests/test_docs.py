@@ -24,6 +24,7 @@ def blocks(language, text=README):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+@pytest.mark.usefixtures("read_settings")
 def test_the_readme_example_prints_what_it_says():
     """Word for word."""
     (code,), (expected,) = blocks("python"), blocks("text")

@@ -10,6 +10,8 @@ import transformers
 import loradar
 from loradar.adapters import LoraConfig, get_peft_model
 
+pytestmark = pytest.mark.usefixtures("read_settings")
+
 ENDS = re.compile(r"layout_(?:value|output|intermediate)")
 """Layers whose results only the next block's layout stream reads."""
 

@@ -15,6 +15,8 @@ from transformers import (
 import loradar
 from loradar.errors import InvalidConfig, InvalidRequest, UnknownName
 
+pytestmark = pytest.mark.usefixtures("read_settings")
+
 SIZES = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 100}
 
 

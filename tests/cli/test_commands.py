@@ -57,6 +57,7 @@ def test_a_composite_is_asked_by_its_parts(run, registry):
         assert words in err
 
 
+@pytest.mark.usefixtures("read_settings")
 def test_a_scan_shows_slots_and_reasons(run):
     """A person reads what was found and why."""
     code, out, _ = run("scan", "olmo2", "--method", "names")
@@ -332,6 +333,7 @@ def takes(command, option):
     return any(option in parameter.opts for parameter in command.params)
 
 
+@pytest.mark.usefixtures("read_settings")
 def test_a_proved_scan_says_what_is_live(run):
     """How it was proved, and what a kernel bypasses."""
     status, out, _ = run("scan", "mamba2", "--prove")

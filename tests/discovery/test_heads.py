@@ -95,6 +95,7 @@ def test_what_leads_into_a_librarys_model_is_no_head_and_saved_all_the_same():
     assert saved(found) == {"in_layer", "out_layer"}
 
 
+@pytest.mark.usefixtures("read_settings")
 def test_a_fresh_head_is_trained_and_saved_without_a_configuration(tmp_path):
     """It gets a gradient, and its file has it."""
     model = loradar.get_peft_model(Classifier())
@@ -122,6 +123,7 @@ class Clash(Classifier):
         return self.classifier(states[:, 0]), self.value(states)
 
 
+@pytest.mark.usefixtures("read_settings")
 def test_what_stays_frozen_is_said():
     """PEFT's ``modules_to_save`` cannot name one layer where its name ends other paths; a network is not a head."""
     found = scan(Clash())
@@ -136,6 +138,7 @@ def test_what_stays_frozen_is_said():
     assert {clash, rest} <= {str(each.message) for each in caught}
 
 
+@pytest.mark.usefixtures("read_settings")
 def test_a_pretrained_model_alone_has_nothing_frozen():
     """Nothing was made anew."""
     assert scan(BertModel(BERT)).frozen == ()
