@@ -5,8 +5,9 @@ from collections import Counter
 from itertools import product
 
 import pytest
+from packaged import packaged_catalogs
 
-from loradar.catalog.entries import list_catalogs, read_catalog
+from loradar.catalog.entries import list_catalogs
 from loradar.domain.targets import TargetMatcher, resolve_blocks
 
 ADDED = {"embedding.patch", "embedding.condition", "modulation", "projector"}
@@ -14,7 +15,7 @@ NEVER = {"head", "moe.router", "embedding.token", "embedding.position", *ADDED}
 MOST_PATHS = 4096
 """How many paths of one pattern are tried at most."""
 
-CATALOGS = [read_catalog(file) for file in list_catalogs()]
+CATALOGS = packaged_catalogs()
 
 
 def paths_of(pattern, indices):

@@ -5,8 +5,9 @@ import re
 from importlib import metadata
 
 import pytest
+from packaged import packaged_catalogs
 
-from loradar.catalog.entries import CatalogEntry, list_catalogs, read_catalog
+from loradar.catalog.entries import CatalogEntry
 from loradar.discovery import How, scan_named
 from loradar.errors import LoradarError
 from loradar.registry import catalog_entry
@@ -16,7 +17,7 @@ STEPS = {"transformers": 53, "timm": 137, "diffusers": 18}
 """Every how manieth architecture is scanned again; about 30 in all."""
 
 WAY_OUT = "If the scanner or the library has changed, `make catalog` renews the catalog."
-CATALOGS = [read_catalog(file) for file in list_catalogs()]
+CATALOGS = packaged_catalogs()
 SAMPLE = [
     entry
     for catalog in CATALOGS

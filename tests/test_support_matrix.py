@@ -6,8 +6,9 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from packaged import packaged_catalogs
 
-from loradar.catalog.entries import Catalog, CatalogEntry, CatalogHeader, list_catalogs, read_catalog
+from loradar.catalog.entries import Catalog, CatalogEntry, CatalogHeader
 from loradar.domain.architectures import Architecture
 from loradar.domain.mappings import Verification
 from loradar.domain.scans import Proposal
@@ -28,7 +29,7 @@ def matrix():
 @pytest.fixture(scope="module")
 def catalogs(matrix):
     """The catalogs in the order of the page."""
-    found = {catalog.header.library: catalog for catalog in map(read_catalog, list_catalogs())}
+    found = {catalog.header.library: catalog for catalog in packaged_catalogs()}
     return [found[library] for library in matrix.LIBRARIES]
 
 

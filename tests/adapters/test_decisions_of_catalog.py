@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from packaged import packaged_catalogs
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, LlamaModel
 
 import loradar
 from loradar.adapters import targets
 from loradar.adapters.targets import decide_for, decide_unscanned, scan_known
-from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import sources
 from loradar.domain.targets import find_hits
 from loradar.references import Reference
@@ -35,7 +35,7 @@ reads_the_registry = pytest.mark.usefixtures("read_settings")
 
 def list_references():
     """Yield the references tried."""
-    for catalog in map(read_catalog, list_catalogs()):
+    for catalog in packaged_catalogs():
         library = catalog.header.library
         names = [entry.architecture.name for entry in catalog.entries if entry.method]
         for name in dict.fromkeys([*names[2 :: EVERY or STEPS[library]], *NAMED[library]]):

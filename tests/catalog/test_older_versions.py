@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from packaged import packaged_catalogs
 from records_zoo import make_scan, proposal
 
 from loradar.catalog.entries import (
@@ -15,7 +16,6 @@ from loradar.catalog.entries import (
     list_older,
     older_lines,
     read_all_older,
-    read_catalog,
     read_older,
 )
 from loradar.domain.architectures import Architecture
@@ -94,7 +94,7 @@ def test_only_an_older_version_is_compared():
 
 def test_the_files_that_come_along_fit_the_catalog():
     """Each is read with the catalogs as they are, and its renames are those of architectures both have."""
-    catalogs = [read_catalog(file) for file in list_catalogs()]
+    catalogs = packaged_catalogs()
     names = {one.architecture.name for known in catalogs for one in known.entries}
     found_all = read_all_older(list_older(), catalogs)
     assert 0 < len(found_all) == len(list_older()), "one was compared with a catalog that is no longer here"

@@ -1,8 +1,8 @@
 """Recommendations: families by structure, the layers each takes, and where PEFT's convention is no default."""
 
 import pytest
+from packaged import packaged_catalogs
 
-from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.catalog.lines import find_targets
 from loradar.domain.choosing.recommendations import (
     TELLS,
@@ -17,7 +17,7 @@ from loradar.domain.layers import Layer
 from loradar.domain.presets import choose_lora, is_adaptable
 from loradar.domain.vocabulary import PRESETS
 
-ENTRIES = {entry.architecture.reference: entry for file in list_catalogs() for entry in read_catalog(file).entries}
+ENTRIES = {entry.architecture.reference: entry for catalog in packaged_catalogs() for entry in catalog.entries}
 
 
 def family_of(reference, slots=None, class_name=None):
