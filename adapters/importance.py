@@ -16,7 +16,7 @@ from ..domain.scans import Scan
 from ..domain.selection import Choice, count_gains, make_spec, size_per_rank
 from ..domain.targets import TargetSpec, find_hits
 from ..domain.vocabulary import RANK, Role
-from ..errors import InvalidRequest, ScanFailed, quoted
+from ..errors import InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
 from .config import check_rank
 from .targets import scan_known
 
@@ -160,6 +160,9 @@ def rank_layers(
     check_unwrapped(model)
     scan = scan_known(model)
     layers = find_hits(scan.propose("LORA", preset).spec, scan.layers)
+    if not layers:
+        message = f"{scan.architecture.reference} has no layers to rank: {scan.propose('LORA', preset).reasons[0]}."
+        raise NoAdaptableLayers(message, reference=scan.architecture.reference)
     owned = {layer.path: _list_weights(model, layer) for layer in layers}
     score, says = METHODS[method]
     scores = _Scores(score, {id(weight): weight for weights in owned.values() for weight in weights})

@@ -334,6 +334,8 @@ def get_peft_model(  # noqa: PLR0913 - what decides the layers and ranks
         decision = decide(model, preset, config.peft_type, example_inputs, **rank, **choice)
         for left_out in () if config.modules_to_save else decision.frozen:
             warnings.warn(left_out, stacklevel=2)
+        if decision.spec.saves_alone:
+            warnings.warn(decision.spec.describe_saved(), stacklevel=2)
         config = _with_ranks(config.with_spec(decision.spec), decision)
     expand = partial(expand_shorthand, example_inputs=example_inputs)
     adapted = inject(model, config, adapter_name, expand=expand)

@@ -68,6 +68,8 @@ class Decision:
 
     def describe(self) -> str:
         """Return the decision, and what is recommended beside it, in one line."""
+        if self.spec.saves_alone and self.step != "config":
+            return f"{self.says}; {self.spec.describe_saved()}"
         return f"{self.says}; {self.recommended.text}" if self.recommended else self.says
 
     def about(self, paths: Collection[str]) -> Self:
@@ -182,6 +184,8 @@ def _recommend(scan: Scan, peft_type: str, spec: TargetSpec) -> Recommendation |
     except (UnknownPreset, MethodDoesNotFit):
         return None
     layers, chosen = find_hits(wanted.spec, scan.layers), find_hits(spec, scan.layers)
+    if not layers:
+        return None  # heads alone
     structure = Structure.of_layers(scan.layers, {layer.tower for layer in layers}, scan.architecture.class_name)
     more = dict.fromkeys(layer.role for layer in layers if layer not in chosen)
     less = dict.fromkeys(layer.role for layer in chosen if layer not in layers)
@@ -198,6 +202,9 @@ def expand_shorthand(model: nn.Module, shorthand: str, example_inputs: Any = Non
         spec = fitted.mapping.spec
     else:
         spec = _from_scan(scan_known(model, example_inputs), PEFT_TYPE, shorthand).spec
+    if spec.saves_alone:
+        warnings.warn(spec.describe_saved(), stacklevel=2)
+        return spec
     return replace(resolve_blocks(spec), modules_to_save=None)
 
 

@@ -40,11 +40,14 @@ def merge(layers: tuple[Layer, ...], trace: Trace) -> tuple[Layer, ...]:
     return tuple(layer for layer in merged if layer.role != "other" or layer.path not in bare)
 
 
-def label_traced_heads(layers: tuple[Layer, ...], ends: Ends, facts: ModelFacts) -> tuple[Layer, ...]:
+def label_traced_heads(
+    layers: tuple[Layer, ...], ends: Ends, facts: ModelFacts, *, has_others: bool = False
+) -> tuple[Layer, ...]:
     """Return the layers with the heads that the forward shows: those of a user's own module.
 
     Around a model of a library each layer that leads to the output is one; elsewhere only those that write it, because
-    nothing shows which others were made anew. A library's task model without a head puts it into its base model.
+    nothing shows which others were made anew. A library's task model without a head puts it into its base model. Where
+    every layer writes the output, they are heads if there is another model before them (``has_others``).
     """
     if facts.library_models:
         return tuple(_label_fresh(layer, ends, facts) for layer in layers)
@@ -52,7 +55,8 @@ def label_traced_heads(layers: tuple[Layer, ...], ends: Ends, facts: ModelFacts)
     is_own = facts.architecture.library == "torch" and not facts.sub_models
     projections = [x for x in layers if x.kind in PROJECTOR_KINDS]
     returned = [x for x in projections if x.path in ends.returned]
-    if returned == projections or not (is_headless or is_own):
+    is_whole = returned == projections and not (is_own and has_others)
+    if is_whole or not (is_headless or is_own):
         return layers
     return label_heads(layers, [x for x in returned if not _is_inner(x)], RETURNED, "dataflow")
 

@@ -8,7 +8,7 @@ from functools import partial
 from ..data import read_facts
 from ..domain.choosing.recommendations import choose_recommended, prefer_recommended
 from ..domain.layers import Blocks, Layer
-from ..domain.methods import get_family, get_method
+from ..domain.methods import TARGETED, get_family, get_method
 from ..domain.patterns import pattern_of
 from ..domain.presets import (
     ADAPTABLE_KINDS,
@@ -40,8 +40,8 @@ from ..domain.selection import (
     include_siblings,
     make_spec,
 )
-from ..domain.targets import Formula
-from ..domain.vocabulary import EVERYTHING, RANK, RECOMMENDED, STANDS_FOR, Role, count_layers
+from ..domain.targets import NO_TARGETS, Formula, TargetSpec
+from ..domain.vocabulary import EVERYTHING, RANK, RECOMMENDED, STANDS_FOR, Preset, Role, count_layers
 from .facts.towers import is_below
 from .focus import EVERY_TOWER, Focus, choose_in_focus, describe_apart, describe_focus
 from .saved_modules import Saved
@@ -90,7 +90,7 @@ def propose_all(subject: Subject) -> tuple[Proposal, ...]:
     """Return the proposals of every family and preset that matches a layer."""
     candidates = choose_candidates(subject.layers, subject.focus)
     if not candidates:
-        return ()
+        return tuple(propose_heads(subject))
     in_focus = describe_left_out(candidates, subject.layers, subject.focus)
     blocks = Blocks(subject.layers)
     proposals: list[Proposal] = []
@@ -112,6 +112,28 @@ def propose_all(subject: Subject) -> tuple[Proposal, ...]:
         )
         proposals.append(proposal)
     return tuple(proposals)
+
+
+def propose_heads(subject: Subject) -> Iterator[Proposal]:
+    """Yield proposals that train the heads in full and adapt nothing, where no other layer takes an adapter."""
+    live = {layer.path for layer in subject.layers if layer.role == "head" and is_reached(layer)}
+    names = tuple(name for name in subject.saved.names if any(is_below(path, name) for path in live))
+    if not names:
+        return
+    spec = TargetSpec(target_modules=NO_TARGETS, modules_to_save=names)
+    left_out = _describe_groups(subject.layers, subject.layers, (NEVER | ADDED) - {"head"})
+    coverage = Blocks(subject.layers).cover(())
+    presets: tuple[Preset, ...] = ("default", STANDS_FOR[RECOMMENDED])
+    for preset in presets:
+        yield Proposal(
+            peft_type=TARGETED,
+            preset=preset,
+            **spec.values,
+            matched=0,
+            formula=Formula(0, subject.saved_parameters),
+            coverage=coverage,
+            reasons=(spec.describe_saved(), *left_out, *subject.reasons),
+        )
 
 
 def _list_choices(candidates: Sequence[Layer], subject: Subject) -> Iterator[Choice]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..domain.layers import Layer
 from ..domain.patterns import list_prefixes, pattern_of
+from ..domain.presets import ADAPTABLE_KINDS
 from ..domain.vocabulary import list_some
 from .facts.model_facts import ModelFacts
 from .facts.towers import is_below
@@ -64,13 +65,14 @@ def _list_task_heads(layers: Sequence[Layer], facts: ModelFacts) -> list[Layer]:
 
     A head that writes logits over the vocabulary was trained with the model, and so was everything around it: one the
     model declares, one tied to an embedding, or one as wide as the largest embedding. In a user's own module each head
-    counts by itself.
+    counts by itself; where no other layer takes an adapter, the one over the vocabulary is trained in full too.
     """
     heads = [layer for layer in layers if layer.role == "head"]
     declared = facts.language_heads.union(*(model.heads for model in facts.sub_models))
     trained = [x for x in heads if is_over_vocabulary(x, layers) or any(is_below(x.path, path) for path in declared)]
     if facts.architecture.library == "torch" and not facts.library_models:
-        return [head for head in heads if head not in trained]
+        is_alone = all(x.role == "head" for x in layers if x.kind in ADAPTABLE_KINDS)
+        return [head for head in heads if is_alone or head not in trained]
     return [] if trained or (facts.language_heads and not facts.library_models) else heads
 
 

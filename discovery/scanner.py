@@ -26,7 +26,7 @@ from .dataflow import Trace, trace
 from .evidence import label_traced_heads, list_untraced, mark_unlearning, merge
 from .facts.frozen import find_frozen
 from .facts.layers import Site, list_layers, walk
-from .facts.misfits import list_unfitting
+from .facts.misfits import holds_unfitting, list_unfitting
 from .facts.model_facts import ModelFacts, collect_facts, is_configuration, is_of_transformers, read_prompt_facts
 from .facts.parts import list_parts
 from .facts.towers import TowerMap, list_prefixes, map_towers
@@ -167,7 +167,8 @@ def _merge_roles(static: "StaticModel", layers: tuple[Layer, ...], traced: Trace
     if traced.ends is None:
         return merge(layers, traced)
     unguessed = static.label(static.layers) if static.guesses_heads else layers
-    return label_traced_heads(merge(unguessed, traced), traced.ends, static.facts)
+    merged = merge(unguessed, traced)
+    return label_traced_heads(merged, traced.ends, static.facts, has_others=static.has_others)
 
 
 def _nothing_to_adapt(model: nn.Module, static: "StaticModel") -> NoAdaptableLayers:
@@ -289,7 +290,12 @@ class StaticModel:
 
     @cached_property
     def _around(self) -> Surroundings:
-        return Surroundings(self.facts, self.towers, self.module_paths, self.layers)
+        return Surroundings(self.facts, self.towers, self.module_paths, self.layers, self.has_others)
+
+    @cached_property
+    def has_others(self) -> bool:
+        """Whether much of a user's own module is of a kind that no adapter is proposed for, such as an LSTM."""
+        return self.facts.architecture.library == "torch" and holds_unfitting(self.sites[0].module, self.layers)
 
     def label_all(self) -> tuple[Layer, ...]:
         """Return every layer with the role that names and structure give it."""

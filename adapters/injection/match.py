@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ...domain.targets import TargetMatcher, Targets
+from ...domain.targets import NO_TARGETS, TargetMatcher, Targets
 from ...errors import TargetsNotFound, nearest
 from ..config import AdapterConfig, LoraConfig
 
@@ -50,11 +50,12 @@ def match(paths: Sequence[str], config: AdapterConfig, parameters: Sequence[str]
     targets, bare_targets = spec.target_modules or (), spec.target_parameters or ()
     named, bare = _matched(paths, targets), _matched(parameters, bare_targets)
     kept = _kept(named, config)
-    if not kept and not bare:
+    saves_alone = spec.saves_alone and spec.modules_to_save
+    if not kept and not bare and not saves_alone:
         raise _no_match(paths, parameters, named, config)
     saved, saved_remarks = _match_saved(paths, spec.modules_to_save or ())
-    counts = {**_counts(targets, kept), **_counts(bare_targets, bare)}
-    listed = (targets,) if isinstance(targets, str) else targets
+    listed = () if saves_alone else (targets,) if isinstance(targets, str) else targets
+    counts = {**_counts(targets if listed else (), kept), **_counts(bare_targets, bare)}
     remarks = [_unmatched(target, paths, named) for target in listed if not counts[target]]
     remarks += [_unmatched(target, parameters, bare) for target in bare_targets if not counts[target]]
     owned = ((path, name) for path, _, name in (key.rpartition(".") for key in bare))
@@ -130,10 +131,12 @@ def _no_match(
 ) -> TargetsNotFound:
     """Return the error for a configuration that adapts nothing, though it may match the paths ``named``."""
     targets, bare_targets = config.spec.target_modules, config.spec.target_parameters
-    if not targets and bare_targets:
+    if config.spec.saves_alone:
+        message = f"target_modules={NO_TARGETS!r} adapts nothing: name what is trained in full in modules_to_save."
+    elif not targets and bare_targets:
         message = " ".join(f"No parameter ends with {each!r}. {_closest(each, parameters)}" for each in bare_targets)
         return TargetsNotFound(message, target_parameters=[*bare_targets])
-    if targets is None:
+    elif targets is None:
         message = f"target_modules is not set. {_frequent(paths)}"
     elif named:
         causes = ("exclude_modules", "modules_to_save", "layers_to_transform")

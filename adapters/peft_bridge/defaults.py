@@ -154,7 +154,8 @@ def _fill(tuner: Any, config: Any, model: nn.Module, preset: str) -> None:
     except LoradarError as error:
         warnings.warn(f"peft is left to itself, loradar has no targets: {error.message}", stacklevel=4)
         return
-    spec = replace(decision.spec, modules_to_save=None)  # the user selects the heads to train
+    saved = decision.spec.modules_to_save if decision.spec.saves_alone else None  # the user selects the other heads
+    spec = replace(decision.spec, modules_to_save=saved)
     fill(config, spec, model, decision.layers)
 
 

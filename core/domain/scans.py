@@ -322,6 +322,8 @@ def check_preset(reference: str, preset: str, known: Iterable[str]) -> None:
 
 def _narrow(scan: Scan, proposal: Proposal, method: Method) -> Proposal:
     """Return the family's proposal for another method of it, without the layers that one cannot adapt."""
+    if proposal.spec.saves_alone:
+        return replace(proposal, peft_type=method.name, reasons=(method.shares, *proposal.reasons))
     matched = find_hits(proposal.spec, scan.layers)
     kept = [layer for layer in matched if method.fits(layer.kind, layer.groups)]
     dropped = Counter(layer.kind for layer in matched if not method.fits(layer.kind, layer.groups))

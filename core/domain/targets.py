@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from ..errors import InvalidConfig
 from ..schema import Config, schema_config
 from .places import BlockPattern, find_places
-from .vocabulary import RANK
+from .vocabulary import RANK, list_some
 
 if TYPE_CHECKING:
     from .layers import Layer
 
 Targets = tuple[str, ...] | str
 """A tuple of path suffixes, or one regex that matches whole paths."""
+NO_TARGETS = "dummy-target-modules"
+"""PEFT's value of ``target_modules`` for an adapter of modules trained in full alone (``DUMMY_TARGET_MODULES``)."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,18 @@ class TargetSpec:
 
     def list_targets(self) -> list[str]:
         """Return the target modules and parameters by name; a regex is one target."""
-        modules = self.target_modules or ()
+        modules = () if self.saves_alone else self.target_modules or ()
         return [*([modules] if isinstance(modules, str) else modules), *(self.target_parameters or ())]
+
+    @property
+    def saves_alone(self) -> bool:
+        """Whether it adapts no layer, and trains modules in full alone."""
+        return self.target_modules == NO_TARGETS and not self.target_parameters
+
+    def describe_saved(self) -> str:
+        """Return the reason of a spec that adapts no layer."""
+        names = list_some(self.modules_to_save or ())
+        return f"no adapter: no layer but the head takes one, so that {names} is trained in full"
 
     @property
     def values(self) -> dict[str, Any]:

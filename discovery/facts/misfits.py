@@ -55,6 +55,12 @@ def list_unfitting(model: nn.Module, layers: Iterable[Layer]) -> Iterator[tuple[
             yield name, sum(map(bool, sizes)), sum(sizes) / total
 
 
+def holds_unfitting(model: nn.Module, layers: Iterable[Layer]) -> bool:
+    """Return whether a model has a table of embeddings, or a class of modules that no adapter fits has much of it."""
+    known = [*layers]
+    return any(layer.kind == "embedding" for layer in known) or next(list_unfitting(model, known), None) is not None
+
+
 class Misfit(NamedTuple):
     """The reason why no adapter fits a layer, as a predicate about it, and the way out if it is a special one."""
 

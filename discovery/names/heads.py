@@ -39,7 +39,7 @@ def guess_heads(layers: tuple[Layer, ...], around: Surroundings) -> tuple[Layer,
     dense = [layer for layer in layers if layer.kind in PROJECTOR_KINDS]
     last = list_last_layers(dense)
     spoken = [x for x in dense if not x.depth and x.kind in DENSE_KINDS and is_over_vocabulary(x, layers)]
-    if len({*last, *spoken}) == len(dense):  # nothing would be left to adapt
+    if len({*last, *spoken}) == len(dense) and not around.has_others:  # nothing of the model would be left to adapt
         return layers
     layers = label_heads(layers, last, "the module declares no head, and no layer after this one reads it")
     return label_heads(layers, spoken, "it writes one value per token of the vocabulary")

@@ -26,12 +26,14 @@ class Surroundings:
     Attributes:
         module_paths: Every module path of the model.
         layers: Every layer of the model.
+        has_others: Whether much of the model is of a kind that no adapter is proposed for, such as an LSTM.
     """
 
     facts: ModelFacts
     towers: TowerMap
     module_paths: tuple[str, ...]
     layers: tuple[Layer, ...]
+    has_others: bool = False
 
     @cached_property
     def children(self) -> dict[str, set[str]]:

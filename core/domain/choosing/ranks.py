@@ -117,6 +117,8 @@ def fill_budget(
     step = find_step(layers)
     if make(step).count(sizes) > budget:
         return None
+    if not layers:  # modules trained in full alone
+        return make(RANK)
     low, high = 1, 2
     while make(high * step).count(sizes) <= budget:
         low, high = high, 2 * high
