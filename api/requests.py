@@ -40,6 +40,10 @@ SELECTING_LENGTH = 256
 LISTED = r"^[A-Za-z0-9_.*, -]+$"
 """Characters of the towers, roles and blocks of a selection."""
 
+EXPERT_RANK = r"^(?:auto|shared|[0-9]{1,7})$"
+BUDGET = r"^[0-9][0-9_,.]*(?: ?[%kKmMbB])?$"
+BUDGET_LENGTH = 32
+
 
 class StrictRequest(Request):
     """A request whose JSON is parsed strictly."""
@@ -159,6 +163,8 @@ class Question(BaseModel):
     roles: SelectingField = None
     blocks: SelectingField = None
     rank: int | None = Field(default=None, ge=1, le=MOST_RANK)
+    expert_rank: str | None = Field(default=None, pattern=EXPERT_RANK)
+    budget: str | None = Field(default=None, max_length=BUDGET_LENGTH, pattern=BUDGET)
 
 
 class BatchQuestions(BaseModel):

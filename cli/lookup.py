@@ -8,7 +8,7 @@ from ..domain.vocabulary import PRESETS
 from ..references import Reference, parse_parts
 from ..schema import to_json
 from .backend import read
-from .options import AsJson, Blocks, Parts, Rank, ReferenceText, Roles, Towers, Url
+from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, ReferenceText, Roles, Towers, Url
 from .output import (
     describe_coverage,
     describe_formula,
@@ -38,11 +38,14 @@ def lookup(
     roles: Roles = None,
     blocks: Blocks = None,
     rank: Rank = None,
+    expert_rank: ExpertRank = None,
+    budget: Budget = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Look up the default targets of an architecture."""
     given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
+    given |= {"expert_rank": expert_rank, "budget": budget}
     choice: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     parsed = Reference.parse(reference)
     query = (parsed.registered_name, peft_type, preset, parsed.scheme, library_version, parse_parts(part or ()))

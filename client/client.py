@@ -67,7 +67,8 @@ class Client(Connection, Backend):
         """Return the mapping to use for an architecture, with these types of model as the parts of a composite one.
 
         Without ``preset`` it is that of ``LORADAR_PRESET`` here, else the one of the service.
-        ``choice`` may have ``towers``, ``roles``, ``blocks`` and ``rank``: the targets are those of a selection.
+        ``choice`` may have ``towers``, ``roles``, ``blocks``, ``rank``, ``expert_rank`` and ``budget``: the targets are
+        those of a selection.
 
         Raises:
             UnknownName: If the architecture has no part or tower of a name.
@@ -90,7 +91,8 @@ class Client(Connection, Backend):
 
         Args:
             questions: Any number of queries, each with ``model_type`` and, unless they are the default, ``peft_type``,
-                ``preset``, ``library``, ``library_version``, ``parts``, ``towers``, ``roles``, ``blocks`` and ``rank``.
+                ``preset``, ``library``, ``library_version``, ``parts``, ``towers``, ``roles``, ``blocks``, ``rank``,
+                ``expert_rank`` and ``budget``.
         """
         parts = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))
         batches = (self._post(BatchAnswers, "/v1/targets:batch", {"questions": [*map(dict, part)]}) for part in parts)

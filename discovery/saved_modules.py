@@ -71,9 +71,14 @@ def _list_task_heads(layers: Sequence[Layer], facts: ModelFacts) -> list[Layer]:
     declared = facts.language_heads.union(*(model.heads for model in facts.sub_models))
     trained = [x for x in heads if is_over_vocabulary(x, layers) or any(is_below(x.path, path) for path in declared)]
     if facts.architecture.library == "torch" and not facts.library_models:
-        is_alone = all(x.role == "head" for x in layers if x.kind in ADAPTABLE_KINDS)
-        return [head for head in heads if is_alone or head not in trained]
+        others = [head for head in heads if head not in trained]
+        return heads if _are_alone(layers) else others
     return [] if trained or (facts.language_heads and not facts.library_models) else heads
+
+
+def _are_alone(layers: Iterable[Layer]) -> bool:
+    """Return whether no layer but heads takes an adapter."""
+    return all(layer.role == "head" for layer in layers if layer.kind in ADAPTABLE_KINDS)
 
 
 def _list_fresh(layers: Sequence[Layer], facts: ModelFacts) -> list[Layer]:

@@ -137,8 +137,8 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
 
     Without ``preset`` it is that of ``LORADAR_PRESET``, else ``default``. ``parts`` gives the types of models in a
     composite architecture, such as ``{"text": "t5"}``.
-    ``choice`` may have ``towers``, ``roles``, ``blocks`` and ``rank``, as in ``Scan.propose``: the targets are computed
-    from stored slots.
+    ``choice`` may have ``towers``, ``roles``, ``blocks``, ``rank``, ``expert_rank`` and ``budget``, as in
+    ``Scan.propose``: the targets are computed from stored slots.
 
     Raises:
         InvalidRequest: If ``library_version`` is no version, or a part cannot be chosen.

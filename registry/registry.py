@@ -140,7 +140,8 @@ class Registry:
         returned. For a version never scanned, the mapping at a scanned version with the same layer names is returned,
         with a reason that names it; without a version, the newest counts. ``parts`` gives the types of models in a
         composite architecture by the names of its parts, such as ``{"text": "t5"}``: the mapping is then composed of
-        theirs. A ``choice`` of towers, roles and blocks, as in ``Scan.propose``, is computed from the stored slots.
+        theirs. A ``choice`` of towers, roles, blocks, ranks and a budget, as in ``Scan.propose``, is computed from the
+        stored slots.
 
         Raises:
             InvalidRequest: If ``library_version`` is no version, or a part cannot be chosen.

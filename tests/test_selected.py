@@ -144,7 +144,12 @@ def test_a_listed_layer_is_named_by_its_index(known):
         ("llama", {"roles": "mixer.*"}, InvalidRequest, "Layers there, by role: attention.key"),
         ("llama", {"blocks": "40-50"}, InvalidRequest, "in blocks 0-31 of 32 in model.layers"),
         ("t5", {"blocks": "last 2"}, InvalidRequest, "loradar scan transformers:t5"),
-        ("llama", {"budget": "1%"}, InvalidRequest, "Scan it, with the same options: loradar scan transformers:llama"),
+        (
+            "resnet",
+            {"budget": "1%"},
+            InvalidRequest,
+            "Scan it, with the same options: loradar scan transformers:resnet",
+        ),
         ("llama", {"towers": "language", "library_version": "1.0"}, InvalidRequest, "alone, not for 1.0"),
         ("lamma", {"towers": "language"}, UnknownName, "Closest"),
         (

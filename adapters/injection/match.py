@@ -47,19 +47,29 @@ def match(paths: Sequence[str], config: AdapterConfig, parameters: Sequence[str]
         TargetsNotFound: If nothing is left to adapt, or none to save, naming the closest names and their counts.
     """
     spec = config.spec
+    if spec.saves_alone:
+        return _match_saved_alone(paths, spec.modules_to_save or ())
     targets, bare_targets = spec.target_modules or (), spec.target_parameters or ()
     named, bare = _matched(paths, targets), _matched(parameters, bare_targets)
     kept = _kept(named, config)
-    saves_alone = spec.saves_alone and spec.modules_to_save
-    if not kept and not bare and not saves_alone:
+    if not kept and not bare:
         raise _no_match(paths, parameters, named, config)
     saved, saved_remarks = _match_saved(paths, spec.modules_to_save or ())
-    listed = () if saves_alone else (targets,) if isinstance(targets, str) else targets
-    counts = {**_counts(targets if listed else (), kept), **_counts(bare_targets, bare)}
+    counts = {**_counts(targets, kept), **_counts(bare_targets, bare)}
+    listed = (targets,) if isinstance(targets, str) else targets
     remarks = [_unmatched(target, paths, named) for target in listed if not counts[target]]
     remarks += [_unmatched(target, parameters, bare) for target in bare_targets if not counts[target]]
     owned = ((path, name) for path, _, name in (key.rpartition(".") for key in bare))
     return Match(tuple(kept), saved, counts, (*remarks, *saved_remarks), tuple(owned))
+
+
+def _match_saved_alone(paths: Sequence[str], names: tuple[str, ...]) -> Match:
+    """Return the match of a configuration that adapts nothing and trains modules in full."""
+    if not names:
+        message = f"target_modules={NO_TARGETS!r} adapts nothing: name what is trained in full in modules_to_save."
+        raise TargetsNotFound(message, target_modules=NO_TARGETS)
+    saved, remarks = _match_saved(paths, names)
+    return Match((), saved, {}, (*remarks,))
 
 
 def _matched(paths: Iterable[str], targets: Targets) -> dict[str, str]:
@@ -131,12 +141,10 @@ def _no_match(
 ) -> TargetsNotFound:
     """Return the error for a configuration that adapts nothing, though it may match the paths ``named``."""
     targets, bare_targets = config.spec.target_modules, config.spec.target_parameters
-    if config.spec.saves_alone:
-        message = f"target_modules={NO_TARGETS!r} adapts nothing: name what is trained in full in modules_to_save."
-    elif not targets and bare_targets:
+    if not targets and bare_targets:
         message = " ".join(f"No parameter ends with {each!r}. {_closest(each, parameters)}" for each in bare_targets)
         return TargetsNotFound(message, target_parameters=[*bare_targets])
-    elif targets is None:
+    if targets is None:
         message = f"target_modules is not set. {_frequent(paths)}"
     elif named:
         causes = ("exclude_modules", "modules_to_save", "layers_to_transform")

@@ -14,7 +14,17 @@ from ...registry import Registry
 from ...schema import to_json
 from ..dependencies import NAME_LENGTH, LibraryQuery, Name, OpenRegistry, VersionQuery, cached
 from ..errors import NOT_FOUND, error_responses
-from ..requests import LISTED, MOST_PARTS, SELECTING_LENGTH, BatchQuestions, Question, StrictRoute
+from ..requests import (
+    BUDGET,
+    BUDGET_LENGTH,
+    EXPERT_RANK,
+    LISTED,
+    MOST_PARTS,
+    SELECTING_LENGTH,
+    BatchQuestions,
+    Question,
+    StrictRoute,
+)
 
 PART_PATTERN = r"^[^\s=\x00-\x1f\x7f-\x9f]+=[^\s\x00-\x1f\x7f-\x9f]+$"
 
@@ -64,6 +74,23 @@ BlocksQuery = Annotated[
     ),
 ]
 RankQuery = Annotated[int | None, Query(ge=1, le=MOST_RANK, description="Rank of LoRA that sizes are stated for")]
+ExpertRankQuery = Annotated[
+    str | None,
+    Query(
+        pattern=EXPERT_RANK,
+        description="Rank of routed experts: `auto` (`rank` over the experts that run for a token), `shared`, a number",
+        examples=["auto"],
+    ),
+]
+BudgetQuery = Annotated[
+    str | None,
+    Query(
+        max_length=BUDGET_LENGTH,
+        pattern=BUDGET,
+        description="Parameters to train at most, which decide the rank, and the preset if that is `default`",
+        examples=["20M", "0.5%"],
+    ),
+]
 
 
 @router.get(
@@ -89,10 +116,13 @@ def get_targets(  # noqa: PLR0913 - the query's fields
     roles: RolesQuery = None,
     blocks: BlocksQuery = None,
     rank: RankQuery = None,
+    expert_rank: ExpertRankQuery = None,
+    budget: BudgetQuery = None,
 ) -> Response:
     """Return the mapping to use for an architecture: target spec, source, revision and verification."""
     parts = parse_parts(part or ())
     choice = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
+    choice |= {"expert_rank": expert_rank, "budget": budget}
     mapping = registry.lookup(model_type, peft_type, preset, library, library_version, parts, **choice)
     return cached(request, JSONResponse(to_json(mapping)))
 
@@ -121,6 +151,8 @@ def _look_up(registry: Registry, query: Question) -> dict[str, Any]:
             roles=query.roles,
             blocks=query.blocks,
             rank=query.rank,
+            expert_rank=query.expert_rank,
+            budget=query.budget,
         )
     except DatabaseUnusable:
         raise

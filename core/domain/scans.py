@@ -12,7 +12,7 @@ from ..schema import Config, schema_config, to_json
 from .architectures import Architecture, ModelPart, PromptFacts
 from .choosing.choose import Subject, choose
 from .choosing.query import Selection
-from .choosing.ranks import TIGHT, Ranks, fill_budget, find_step, parse_budget, rank_experts, scale_alphas
+from .choosing.ranks import Offer, Ranks, fit_budget, parse_budget, rank_experts, scale_alphas
 from .layers import Blocks, Coverage, Layer, Slot
 from .methods import TARGETED, UNTARGETED, Method, explain_facts, get_family, get_method, nothing_for
 from .patterns import name_targets
@@ -280,24 +280,17 @@ def _fit_budget(scan: Scan, selection: Selection, proposals: dict[str, Proposal]
     Raises:
         InvalidRequest: If the smallest adapter is larger.
     """
-    budget, smallest = parse_budget(selection.budget, scan.prompt_facts.parameters), []
-    best: Proposal | None = None
-    for proposal in _list_for_budget(scan, selection, proposals):
-        layers, fixed = find_hits(proposal.spec, scan.layers), proposal.fixed or 0
-        make = partial(_make_ranks, scan, layers, replace(selection, preset=proposal.preset))
-        sizes = _size_layers(scan, layers)
-        smallest.append(make(find_step(layers)).count(sizes) + fixed)
-        ranks = fill_budget(layers, sizes, budget - fixed, make)
-        found = _with_ranks(scan, proposal, ranks) if ranks else None
-        best = max(filter(None, (best, found)), key=lambda one: one.trainable or 0, default=None)
-        if best and (best.trainable or 0) >= TIGHT * budget:
-            break
-    if best is None:
-        message = f"budget={selection.budget!r} is too small for {scan.architecture.reference}: "
-        message += f"its smallest adapter trains {min(smallest):,} parameters."
-        raise InvalidRequest(message, field="budget", value=str(selection.budget), smallest=min(smallest))
-    says = f"budget of {budget:,}: preset {best.preset!r} at rank {best.rank} trains {best.trainable:,}"
+    budget = parse_budget(selection.budget, scan.prompt_facts.parameters)
+    offers = (_offer(scan, selection, proposal) for proposal in _list_for_budget(scan, selection, proposals))
+    best, says = fit_budget(scan.architecture.reference, selection.budget, budget, offers)
     return replace(best, reasons=(says, *best.reasons))
+
+
+def _offer(scan: Scan, selection: Selection, proposal: Proposal) -> Offer[Proposal]:
+    """Return a proposal as a choice that may use a budget."""
+    layers = find_hits(proposal.spec, scan.layers)
+    make = partial(_make_ranks, scan, layers, replace(selection, preset=proposal.preset))
+    return Offer(layers, _size_layers(scan, layers), proposal.fixed or 0, make, partial(_with_ranks, scan, proposal))
 
 
 def _list_for_budget(scan: Scan, selection: Selection, proposals: dict[str, Proposal]) -> Iterator[Proposal]:

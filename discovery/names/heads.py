@@ -31,9 +31,7 @@ HEAD_RULES = (declared_head_is_the_head, layer_outside_the_pretrained_model_is_t
 
 def guess_heads(layers: tuple[Layer, ...], around: Surroundings) -> tuple[Layer, ...]:
     """Label as heads the layers that share a head's weight, and the likeliest ones of a user's own module."""
-    weights = {layer.tied_to or layer.path for layer in layers if layer.role == "head" and layer.kind in DENSE_KINDS}
-    shared = [x for x in layers if (x.tied_to or x.path) in weights and x.role == "other" and x.kind in DENSE_KINDS]
-    layers = label_heads(layers, shared, "it shares the weight of a head")
+    layers = label_heads(layers, _list_sharing(layers), "it shares the weight of a head")
     if not guesses_heads(around) or any(layer.role == "head" for layer in layers):
         return layers
     dense = [layer for layer in layers if layer.kind in PROJECTOR_KINDS]
@@ -43,6 +41,12 @@ def guess_heads(layers: tuple[Layer, ...], around: Surroundings) -> tuple[Layer,
         return layers
     layers = label_heads(layers, last, "the module declares no head, and no layer after this one reads it")
     return label_heads(layers, spoken, "it writes one value per token of the vocabulary")
+
+
+def _list_sharing(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the dense layers without a role that share a head's weight."""
+    weights = {layer.tied_to or layer.path for layer in layers if layer.role == "head" and layer.kind in DENSE_KINDS}
+    return [x for x in layers if (x.tied_to or x.path) in weights and x.role == "other" and x.kind in DENSE_KINDS]
 
 
 def guesses_heads(around: Surroundings) -> bool:

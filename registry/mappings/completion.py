@@ -9,14 +9,16 @@ from functools import cached_property
 from typing import Any, Self
 
 from ...catalog.lines import find_targets, to_slot_reason
+from ...domain.choosing.query import Selection
 from ...domain.choosing.recommendations import Structure, advise, find_rule
 from ...domain.layers import Coverage, Slot
 from ...domain.mappings import Mapping, Recommendation
 from ...domain.methods import TARGETED, get_family, get_method
 from ...domain.presets import ADDED, NEVER
 from ...domain.targets import Formula, TargetSpec
-from ...domain.vocabulary import RECOMMENDED, count_layers
+from ...domain.vocabulary import RANK, RECOMMENDED, count_layers
 from .precedence import latest_revisions, of_preset, stored_under
+from .ranking import Ranked
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,22 @@ class Record:
         owners = [(row.pop("class_name"), Slot(**row)) for row in rows]
         return cls(mappings, tuple(slot for _, slot in owners), owners[0][0] if owners else None)
 
-    def complete(self, mapping: Mapping) -> Mapping:
-        """Return an answer with size, coverage and reasons, if it was stated without, and what is recommended."""
+    def complete(self, mapping: Mapping, selection: Selection | None = None) -> Mapping:
+        """Return an answer with size, coverage and reasons, if it was stated without, and what is recommended.
+
+        ``selection`` gives ranks, by default those of the mapping's preset.
+        """
         if not self.slots or not mapping.spec.list_targets():
             return mapping
-        return replace(self.with_evidence(mapping), recommended=self._recommend(mapping))
+        evident = self.with_evidence(mapping)
+        if mapping.peft_type == TARGETED:
+            evident = self._rank(evident, selection or Selection(mapping.preset))
+        return replace(evident, recommended=self._recommend(mapping))
+
+    def _rank(self, mapping: Mapping, selection: Selection) -> Mapping:
+        """Return a mapping of LoRA at the ranks of a selection."""
+        ranked = Ranked(mapping, [self.slots[n] for n in sorted(self._matched(mapping.spec))], self.slots)
+        return ranked.at(ranked.make(selection, selection.rank or RANK))
 
     @cached_property
     def _scanned(self) -> list[Mapping]:
@@ -122,7 +135,9 @@ class Record:
         rule = find_rule(Structure.of_slots(self.slots, towers, self.class_name))
         more = {self.slots[n].role: None for n in sorted(wanted - matched)}
         less = {self.slots[n].role: None for n in sorted(matched - wanted)}
-        return advise(rule, [*more], [*less], best.formula if method.name == TARGETED or method.sized_alike else None)
+        is_sized = method.name == TARGETED or method.sized_alike
+        formula = self._rank(best, Selection(RECOMMENDED)).formula if is_sized else None
+        return advise(rule, [*more], [*less], formula)
 
 
 def _sum_sizes(mapping: Mapping, slots: Iterable[Slot]) -> Formula | None:

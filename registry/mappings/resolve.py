@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Select, String, and_, bindparam, cast, func, 
 
 from ...catalog.layer_names import find_history
 from ...domain.architectures import Architecture
+from ...domain.choosing.query import Selection
 from ...domain.mappings import Mapping
 from ...domain.methods import get_method
 from ...domain.versions import neighbours
@@ -106,8 +107,13 @@ def read_mappings(
     return [to_mapping(row) for row in rows]
 
 
-def find_mapping(connection: Connection, key: MappingKey, library_version: str | None) -> Mapping | None:
-    """Return the mapping to use, or ``None`` if none is known, or none that is known to hold at a version."""
+def find_mapping(
+    connection: Connection, key: MappingKey, library_version: str | None, selection: Selection | None = None
+) -> Mapping | None:
+    """Return the mapping to use, or ``None`` if none is known, or none that is known to hold at a version.
+
+    ``selection`` gives the ranks of LoRA, by default those of the preset.
+    """
     method = get_method(key.peft_type)
     values = {**key._asdict(), "family": stored_under(method)}
     candidates: list[Mapping] = []
@@ -122,7 +128,7 @@ def find_mapping(connection: Connection, key: MappingKey, library_version: str |
     if answer is None:
         return None
     rows = connection.execute(RECORD, values).mappings().all()
-    return Record.of_rows(candidates, map(dict, rows)).complete(answer)
+    return Record.of_rows(candidates, map(dict, rows)).complete(answer, selection)
 
 
 def locate_version(connection: Connection, key: MappingKey, library_version: str | None) -> Place:

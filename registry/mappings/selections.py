@@ -7,6 +7,7 @@ matches it; preset ``everything`` matches all that take an adapter.
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,19 +18,21 @@ from ...domain.choosing.choose import Subject, choose
 from ...domain.choosing.query import Selection
 from ...domain.layers import Coverage, Layer, Slot
 from ...domain.mappings import Mapping, Verification
-from ...domain.methods import TARGETED, get_family, get_method
+from ...domain.methods import TARGETED, get_family, get_method, nothing_for
 from ...domain.patterns import OPEN, list_prefixes, pattern_of
 from ...domain.places import BlockPattern
 from ...domain.presets import NEVER
-from ...domain.scans import check_preset
+from ...domain.scans import BY_COVERAGE, check_preset
 from ...domain.selection import ROLE_ORDER, Choice, make_block_spec, make_spec
 from ...domain.targets import Formula, TargetMatcher, TargetSpec, without_exclusion
-from ...domain.vocabulary import EVERYTHING, PRESETS, RANK, describe_slot
-from ...errors import InvalidRequest, NotRegistered
+from ...domain.vocabulary import CONV_KINDS, EVERYTHING, PRESETS, RANK, describe_slot
+from ...errors import InvalidRequest, NotRegistered, UnknownPreset
 from ..db.encoding import MappingKey, digest_of
 from .composition import match_slots
 from .listing import get_architecture, scan_command
+from .ranking import Ranked, choose_within_budget
 from .resolve import find_mapping, list_answering
+from .stored_names import list_slots
 
 MOST_INDICES = 64
 """Indices tried for layers that are members of a list themselves."""
@@ -58,6 +61,21 @@ class Stored:
     def matched(self) -> dict[str, frozenset[Slot]]:
         """The slots that each mapping matches, by preset."""
         return {name: frozenset(match_slots(each.spec, self.slots)) for name, each in self.mappings.items()}
+
+    @cached_property
+    def counted(self) -> frozenset[Slot]:
+        """The slots that a mapping matches whose sizes add up to its own: no convolution there has a gain."""
+        slots = ((each, self.matched[name]) for name, each in self.mappings.items())
+        exact = (own for each, own in slots if each.per_rank == sum(slot.per_rank or 0 for slot in own))
+        return frozenset[Slot]().union(*exact)
+
+    @cached_property
+    def saved(self) -> int | None:
+        """The parameters of the modules saved in full; ``None`` if no mapping tells them from those of gains."""
+        if not self.first.modules_to_save:
+            return 0
+        plain = (each for name, each in self.mappings.items() if self.matched[name] <= self.counted)
+        return next((each.fixed for each in plain), None)
 
     @cached_property
     def blocks(self) -> dict[str, int]:
@@ -178,9 +196,11 @@ class Selected:
     @property
     def formula(self) -> Formula | None:
         """The size of an adapter of LoRA, if it is on record."""
-        sizes = [slot.per_rank for slot in (*self.slots, *self.namesakes)]
-        is_known = not self.by_block and not self.stored.first.modules_to_save
-        return Formula(sum(size or 0 for size in sizes), 0) if is_known and None not in sizes else None
+        slots, saved = (*self.slots, *self.namesakes), self.stored.saved
+        is_known = all(x.kind not in CONV_KINDS or x in self.stored.counted for x in slots)
+        if self.by_block or saved is None or not is_known or any(x.per_rank is None for x in slots):
+            return None
+        return Formula(sum(slot.per_rank or 0 for slot in slots), saved)
 
     @property
     def coverage(self) -> tuple[Coverage, ...]:
@@ -221,15 +241,32 @@ def find_selected(
         NotRegistered: If the architecture was never scanned.
         InvalidRequest: If nothing is selected, or what is asked for needs the layers of a model.
     """
-    method = get_method(key.peft_type)
-    if method.family != TARGETED or selection.budget is not None or selection.expert_rank is not None:
-        what = f"{method.name} mappings" if method.family != TARGETED else "budgets and ranks of experts"
-        command = f"loradar scan {key.library}:{key.name}"
-        message = f"{what} are selected on the layers of a model. Scan it, with the same options: {command}."
-        raise InvalidRequest(message, command=command)
+    method, reference = get_method(key.peft_type), f"{key.library}:{key.name}"
+    if method.family != TARGETED:
+        command = f"loradar scan {reference}"
+        message = f"{method.name} mappings are selected on the layers of a model. Scan it, with the same options: "
+        raise InvalidRequest(f"{message}{command}.", command=command)
+    if method.name != TARGETED and (selection.expert_rank, selection.budget) != (None, None):
+        raise nothing_for(method, reference, f"expert_rank and budget are counted for {TARGETED} alone")
+    if selection.budget is not None:
+        offers = [*_list_for_budget(connection, key, library_version, selection)]
+        return choose_within_budget(reference, selection, offers) if offers else None
     if selection.is_whole:
-        found = find_mapping(connection, key, library_version)
+        found = find_mapping(connection, key, library_version, selection)
         return replace(found, rank=selection.rank or RANK) if found else None
+    ranked = _find_part(connection, key, library_version, selection)
+    if ranked is None:
+        return None
+    if method.name != TARGETED:
+        return ranked.mapping
+    return ranked.at(ranked.make(selection, selection.rank or RANK))
+
+
+def _find_part(
+    connection: Connection, key: MappingKey, library_version: str | None, selection: Selection
+) -> Ranked | None:
+    """Return the mapping of a part of the layers, at the common rank, with its slots."""
+    method = get_method(key.peft_type)
     stored = _read(connection, key, library_version)
     whole = find_mapping(connection, key._replace(peft_type=TARGETED, preset="default"), library_version)
     if whole is None:
@@ -238,7 +275,7 @@ def find_selected(
     selected, reasons = _select(stored, method.name, selection)
     spec, check = selected.spec, whole.verification
     finding = "selected from stored slots: the share of the block parameters is not known"
-    return replace(
+    mapping = replace(
         whole,
         id=digest_of({"selected": whole.id, "selection": str(selection), "spec": spec.values}),
         peft_type=method.name,
@@ -261,6 +298,27 @@ def find_selected(
         rank=selection.rank or RANK,
         recommended=None,  # it is beside the layers of the whole mapping
     )
+    return Ranked(mapping, (*selected.slots, *selected.namesakes), stored.slots)
+
+
+def _list_for_budget(
+    connection: Connection, key: MappingKey, library_version: str | None, selection: Selection
+) -> Iterator[Ranked]:
+    """Yield the mappings that may use a budget, the one with most layers first; a preset that is given alone."""
+    shared = replace(selection, budget=None, expert_rank="shared", rank=None)
+    is_given = selection.preset != "default" or bool(selection.roles)
+    for preset in (selection.preset,) if is_given else BY_COVERAGE:
+        own, wanted = key._replace(preset=preset), replace(shared, preset=preset)
+        if selection.is_whole:
+            found = find_mapping(connection, own, library_version, wanted)
+            if found and found.spec.list_targets():
+                slots = list_slots(connection, key.library, key.name)
+                yield Ranked(found, match_slots(found.spec, slots), slots)
+            continue
+        with suppress(*(() if preset == selection.preset else (InvalidRequest, UnknownPreset))):
+            ranked = _find_part(connection, own, library_version, wanted)
+            if ranked:
+                yield ranked
 
 
 def _read(connection: Connection, key: MappingKey, library_version: str | None) -> Stored:

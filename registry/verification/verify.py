@@ -71,9 +71,7 @@ class Verifier:
         total = sum(self._block_weights.values())
         matched = sum(self._block_weights.get(path, 0) for path in case.layers)
         return Verification(
-            status="unproven"
-            if spec.saves_alone
-            else _status(matches, peft_type, findings, is_cut_short=is_cut_short),
+            status="unproven" if spec.saves_alone else _status(matches, peft_type, findings, is_cut_short=is_cut_short),
             library_version=self.scan.architecture.library_version or "",
             counts=counts,
             reached=round(matched / total, 6) if total else 0.0,

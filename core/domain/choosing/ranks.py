@@ -2,15 +2,16 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import lcm
+from typing import Generic, Protocol, TypeVar
 
 from ...errors import InvalidRequest
 from ..layers import Layer
 from ..patterns import name_targets, pattern_of
 from ..presets import EXPERT
-from ..vocabulary import RANK
+from ..vocabulary import RANK, list_some
 from .query import ExpertRank
 
 ALPHA = 8
@@ -129,6 +130,72 @@ def fill_budget(
     return ranks if ranks.count(sizes) >= TIGHT * budget else _add_step(ranks, layers, sizes, budget, step)
 
 
+class Ranked(Protocol):
+    """A proposal or a mapping at some ranks."""
+
+    @property
+    def preset(self) -> str:
+        """The preset."""
+
+    @property
+    def rank(self) -> int:
+        """The rank of most layers."""
+
+    @property
+    def trainable(self) -> int | None:
+        """The parameters trained at these ranks."""
+
+
+RankedT = TypeVar("RankedT", bound=Ranked)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer(Generic[RankedT]):
+    """A choice of layers that may use a budget.
+
+    Attributes:
+        layers: The layers, or one for each slot.
+        sizes: The parameters that each rank of a layer adds, by path.
+        fixed: The parameters trained at any rank.
+        make: Make the ranks of all layers from one.
+        at: Return the choice at some ranks.
+    """
+
+    layers: Sequence[Layer]
+    sizes: Mapping[str, int]
+    fixed: int
+    make: Callable[[int], Ranks]
+    at: Callable[[Ranks], RankedT]
+
+
+def fit_budget(reference: str, given: object, budget: int, offers: Iterable[Offer[RankedT]]) -> tuple[RankedT, str]:
+    """Return the first choice that uses a budget at the largest ranks within it, or else the largest, and the reason.
+
+    Args:
+        reference: The model, for messages.
+        given: The budget as it was given.
+        budget: The parameters to train at most.
+        offers: The choices, the one preferred first.
+
+    Raises:
+        InvalidRequest: If the smallest adapter is larger.
+    """
+    best: RankedT | None = None
+    smallest = []
+    for offer in offers:
+        smallest.append(offer.make(find_step(offer.layers)).count(offer.sizes) + offer.fixed)
+        ranks = fill_budget(offer.layers, offer.sizes, budget - offer.fixed, offer.make)
+        found = offer.at(ranks) if ranks else None
+        best = max(filter(None, (best, found)), key=lambda one: one.trainable or 0, default=None)
+        if best and (best.trainable or 0) >= TIGHT * budget:
+            break
+    if best is None:
+        message = f"budget={given!r} is too small for {reference}: its smallest adapter trains "
+        message += f"{min(smallest):,} parameters."
+        raise InvalidRequest(message, field="budget", value=str(given), smallest=min(smallest))
+    return best, f"budget of {budget:,}: preset {best.preset!r} at rank {best.rank} trains {best.trainable:,}"
+
+
 def find_step(layers: Sequence[Layer]) -> int:
     """Return the smallest rank that fits all layers: the groups of each convolution must divide it."""
     return lcm(*(layer.groups for layer in layers))
@@ -141,12 +208,20 @@ def _add_step(ranks: Ranks, layers: Sequence[Layer], sizes: Mapping[str, int], b
         if layer.kind == "multihead_attention":  # two adapters, which PEFT gives one rank and a pattern of paths two
             continue
         slots[pattern_of(layer.path)].append(layer.path)
-    left, others = budget - ranks.count(sizes), dict(ranks.others)
-    for paths in sorted(slots.values(), key=lambda paths: -sum(sizes[path] for path in paths)):
+    left, others, raised = budget - ranks.count(sizes), dict(ranks.others), dict[str, None]()
+
+    def add(name: str, paths: Sequence[str]) -> None:
+        nonlocal left
         size = step * sum(sizes[path] for path in paths)
         if size <= left:
             left -= size
-            others |= {path: others.get(path, ranks.rank) + step for path in paths}
-    raised = sum(others.get(path) != ranks.others.get(path) for path in others)
-    reason = f"{raised} layers at a rank higher by {step}, to use the budget"
+            others.update({path: others.get(path, ranks.rank) + step for path in paths})
+            raised[name] = None
+
+    for pattern, paths in sorted(slots.items(), key=lambda slot: -sum(sizes[path] for path in slot[1])):
+        add(pattern, paths)
+    for path in (path for pattern, paths in slots.items() if pattern not in raised for path in paths):
+        if budget - left < TIGHT * budget:
+            add(path, [path])
+    reason = f"at a rank higher by {step}, to use the budget: {list_some(raised)}"
     return Ranks(ranks.rank, others, (*ranks.reasons, *([reason] if raised else ())))
