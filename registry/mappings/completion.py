@@ -3,8 +3,8 @@
 Imports no SQLAlchemy, since ``sqlite_lookup`` does without.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -13,7 +13,8 @@ from ...domain.choosing.query import Selection
 from ...domain.choosing.recommendations import Structure, advise, find_rule
 from ...domain.layers import Coverage, Slot
 from ...domain.mappings import Mapping, Recommendation
-from ...domain.methods import TARGETED, get_family, get_method
+from ...domain.methods import TARGETED, UNTARGETED, get_family, get_method
+from ...domain.patterns import OPEN
 from ...domain.presets import ADDED, NEVER
 from ...domain.targets import Formula, TargetSpec
 from ...domain.vocabulary import RANK, RECOMMENDED, count_layers
@@ -34,6 +35,7 @@ class Record:
     mappings: Sequence[Mapping]
     slots: tuple[Slot, ...]
     class_name: str | None = None
+    _hits: dict[TargetSpec, frozenset[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of_rows(cls, mappings: Sequence[Mapping], rows: Iterable[dict[str, Any]]) -> Self:
@@ -47,11 +49,11 @@ class Record:
         ``selection`` gives ranks, by default those of the mapping's preset.
         """
         if not self.slots or not mapping.spec.list_targets():
-            return mapping
+            return _state_gaps(mapping, is_scanned=bool(self.slots))
         evident = self.with_evidence(mapping)
         if mapping.peft_type == TARGETED:
             evident = self._rank(evident, selection or Selection(mapping.preset))
-        return replace(evident, recommended=self._recommend(mapping))
+        return _state_gaps(replace(evident, recommended=self._recommend(mapping)), is_scanned=True)
 
     def _rank(self, mapping: Mapping, selection: Selection) -> Mapping:
         """Return a mapping of LoRA at the ranks of a selection."""
@@ -63,15 +65,19 @@ class Record:
         return [one for one in latest_revisions(self.mappings) if one.source.kind == "scanner"]
 
     def _matched(self, spec: TargetSpec) -> frozenset[int]:
-        return frozenset(n for n, target in enumerate(find_targets(spec, self.slots)) if target is not None)
+        if spec not in self._hits:
+            targets = enumerate(find_targets(spec, self.slots))
+            self._hits[spec] = frozenset(n for n, target in targets if target is not None)
+        return self._hits[spec]
 
     def with_evidence(self, mapping: Mapping) -> Mapping:
         """Return a stated mapping with the evidence of a scanned one that matches the same slots, or of the slots.
 
-        A contribution has reasons of its own.
+        So is a scanned one that was narrowed to what a method can adapt. A contribution has reasons of its own.
         """
-        matched = self._matched(mapping.spec) if mapping.source.kind != "scanner" else frozenset()
-        if not matched or mapping.coverage:
+        is_complete = mapping.source.kind == "scanner" and mapping.matched is not None
+        matched = frozenset() if is_complete or mapping.coverage else self._matched(mapping.spec)
+        if not matched:
             return mapping
         related = {mapping.peft_type, stored_under(get_method(mapping.peft_type))}
         scanned = (one for one in self._scanned if one.peft_type in related)
@@ -93,12 +99,12 @@ class Record:
             matched=mapping.matched or count,
             formula=mapping.formula or formula,
             coverage=coverage,
-            reasons=mapping.reasons if mapping.source.kind == "community" else (*mapping.reasons, *reasons),
+            reasons=(*mapping.reasons, *reasons) if mapping.source.kind == "peft" else mapping.reasons,
         )
 
     def _cover(self, slots: Collection[Slot], matched: frozenset[int]) -> tuple[Coverage, ...]:
         """Return the coverage of each kind of block, at least what scanned mappings inside this one cover."""
-        kinds = next((one.coverage for one in self._scanned if one.coverage), ())
+        kinds = next((one.coverage for one in self._scanned if one.coverage), None) or self._list_blocks()
         inside = [one for one in self._scanned if self._matched(one.spec) <= matched]
         covered = []
         for kind in kinds:
@@ -108,6 +114,15 @@ class Record:
             hits = [other.hit for one in inside for other in one.coverage if other.block == kind.block]
             covered.append(replace(kind, hit=min(kind.of, reached if is_one_kind else max(hits, default=0))))
         return tuple(covered)
+
+    def _list_blocks(self) -> tuple[Coverage, ...]:
+        """Return the outermost lists of blocks by the slots, none of them covered, where no mapping of the family is."""
+        counts: dict[str, int] = {}
+        for slot in self.slots:
+            stack, is_inside, rest = slot.pattern.partition(f".{OPEN}.")
+            if is_inside and OPEN not in rest:
+                counts[f"{stack}.{OPEN}"] = max(counts.get(f"{stack}.{OPEN}", 0), slot.count)
+        return tuple(Coverage(block, 0, count) for block, count in counts.items())
 
     def _describe_left_out(self, matched: frozenset[int]) -> list[str]:
         """Return a reason for each role of the slots that are not matched and that no preset but all would adapt."""
@@ -144,5 +159,30 @@ def _sum_sizes(mapping: Mapping, slots: Iterable[Slot]) -> Formula | None:
     """Return the size of LoRA on these slots; ``None`` if one is unknown, or modules are saved, whose size is."""
     sizes = [slot.per_rank for slot in slots]
     known = [size for size in sizes if size is not None]
-    is_known = mapping.peft_type == TARGETED and len(known) == len(sizes) and not mapping.modules_to_save
+    is_sized = mapping.peft_type == TARGETED or get_method(mapping.peft_type).sized_alike
+    is_known = is_sized and len(known) == len(sizes) and not mapping.modules_to_save
     return Formula(sum(known), 0) if is_known else None
+
+
+def _state_gaps(mapping: Mapping, *, is_scanned: bool) -> Mapping:
+    """Return an answer with a reason for each part of the evidence that it lacks."""
+    return replace(mapping, reasons=(*mapping.reasons, *_list_gaps(mapping, is_scanned=is_scanned)))
+
+
+def _list_gaps(mapping: Mapping, *, is_scanned: bool) -> Iterator[str]:
+    method, every = get_method(mapping.peft_type), "no size, coverage or verification"
+    if method.family in UNTARGETED:
+        yield f"{every}: it names no layers"
+    elif not is_scanned:
+        yield f"{every}: no scan of {mapping.library}:{mapping.name} is on record"
+    else:
+        if mapping.formula is None:
+            is_sized = method.name == method.family or method.sized_alike
+            other = (
+                f"{method.name} sizes its adapters by settings of its own; peft's print_trainable_parameters() counts"
+            )
+            yield "no size: the slots on record do not hold it; a scan counts it" if is_sized else f"no size: {other}"
+        if not mapping.coverage and not mapping.spec.saves_alone:
+            yield "no coverage: no repeated block is on record"
+        if mapping.verification is None:
+            yield "no verification: none is on record for these targets"

@@ -186,7 +186,9 @@ def fit(mapping: Mapping, method: Method) -> Mapping | None:
         return mapping
     reasons = [method.shares]
     if is_narrowed:
-        reasons.append(f"left out: what {method.name} cannot adapt")
+        check = mapping.verification
+        known = f"; with it, the targets are {check.status} on {check.library_version}" if check else ""
+        reasons.append(f"left out: what {method.name} cannot adapt{known}")
     if method.note:
         reasons.append(method.note)
     fitted = replace(mapping, peft_type=method.name, **spec.values, reasons=(*reasons, *mapping.reasons))

@@ -81,8 +81,8 @@ class Ranked:
             says = "experts at the common rank: dense layers of other blocks have their names; a scan tells them apart"
             return replace(self.mapping, rank=ranks.rank, reasons=(*self.mapping.reasons, says))
         patterns = self._name(ranks)
-        sizes, formula = self.sizes, None
-        if sizes is not None and self.mapping.formula is not None:
+        sizes, formula = self.sizes, None if ranks.others else self.mapping.formula
+        if sizes is not None and formula is None and self.mapping.formula is not None:
             apart = sum(sizes[path] * rank for path, rank in ranks.others.items())
             per_rank = sum(size for path, size in sizes.items() if path not in ranks.others)
             formula = Formula(per_rank, apart + self.mapping.formula.fixed)
