@@ -74,13 +74,13 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
         rank = {"rank": config.r} if method.name == TARGETED else {}
         decision = decide(model, choose_preset(preset, method.name), method.name, **rank, **choice)
         fill(config, decision.spec, model, decision.layers)
-        _fill_ranks(config, decision)
+        fill_ranks(config, decision)
     elif choice:
         raise InvalidConfig(f"{', '.join(choice)} selects layers, and the fields name them too: leave one of both out.")
     return config
 
 
-def _fill_ranks(config: Any, decision: Decision) -> None:
+def fill_ranks(config: Any, decision: Decision) -> None:
     """Set the ranks of a decision in one of peft's configurations of LoRA; patterns of its own stay."""
     if decision.rank is not None:
         config.r = decision.rank

@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from threading import RLock
 from types import TracebackType
@@ -12,15 +12,16 @@ from typing import Any, Self
 
 from torch import nn
 
-from ...domain.methods import choose_preset, get_family
+from ...domain.choosing.query import Selection
+from ...domain.methods import TARGETED, choose_preset, get_family
 from ...domain.scans import check_preset
 from ...domain.targets import TargetSpec
 from ...domain.vocabulary import PRESETS
-from ...errors import InvalidConfig, LoradarError
+from ...errors import InvalidConfig, InvalidRequest, LoradarError
 from ...extras import require
 from ...registry import verify
 from ..targets import Decision, decide, decide_for, decide_unscanned, scan_known
-from .configuration import fill, lacks_targets, method_of, peft_targets, without_adapters
+from .configuration import fill, fill_ranks, lacks_targets, method_of, peft_targets, without_adapters
 
 WRITTEN_FOR = "0.21.2"
 """The version of peft whose tuners are hooked here."""
@@ -40,9 +41,11 @@ class PeftDefaults:
 
     Attributes:
         preset: The preset whose targets are filled in.
+        selection: The selection of layers, with the preset.
     """
 
     preset: str
+    selection: Selection = field(default_factory=Selection)
 
     def undo(self) -> None:
         """Restore peft once no other handle is left; a second call does nothing."""
@@ -64,7 +67,7 @@ class PeftDefaults:
         self.undo()
 
 
-def enable_peft_defaults(preset: str | None = None) -> PeftDefaults:
+def enable_peft_defaults(preset: str | None = None, **choice: Any) -> PeftDefaults:
     """Let the installed peft adapt models without targets: ``peft.get_peft_model(model, peft.LoraConfig())``.
 
     Works for every method whose configuration takes ``target_modules``, through every way into peft (a trainer, a
@@ -72,17 +75,19 @@ def enable_peft_defaults(preset: str | None = None) -> PeftDefaults:
 
     1. The user: a configuration with ``target_modules`` or ``target_parameters`` is never changed. Its other fields,
        such as ``exclude_modules`` or ``layers_to_transform``, apply to targets that are filled in.
-    2. peft's own table, where its entry fits this model, for preset ``default`` only.
+    2. peft's own table, where its entry fits this model, for preset ``default`` without a choice only.
     3. loradar, as in ``loradar.get_peft_model``: the registry by name, by fingerprint, by structure, or a live scan.
        If that finds none, a warning gives the reason, and peft continues as without this function.
 
-    Only targets are filled in: ``task_type`` and ``modules_to_save`` select the heads to train, as before. Calls nest,
-    and the last one's preset applies; peft is restored when the last handle is undone, in any order. Nothing of peft
-    is changed on disk.
+    Only targets are filled in, and the ranks of experts where they have their own: ``task_type`` and
+    ``modules_to_save`` select the heads to train, as before. Calls nest, and the last one applies; peft is restored
+    when the last handle is undone, in any order. Nothing of peft is changed on disk.
 
     Args:
         preset: ``default``, ``recommended``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``, by
             default that of ``LORADAR_PRESET``, else the first; a method that has no such preset (IA3) gets its default.
+        choice: ``towers``, ``roles``, ``blocks`` and ``expert_rank``, as in ``loradar.get_peft_model``. A model without
+            such layers is left to peft, with a warning that lists what it has.
 
     Returns:
         A handle: ``undo()`` it, or use it in a ``with`` statement.
@@ -90,12 +95,17 @@ def enable_peft_defaults(preset: str | None = None) -> PeftDefaults:
     Raises:
         MissingExtra: If peft is not installed.
         UnknownPreset: If there is no such preset.
+        UnknownName: If a tower or a role is none of the vocabulary.
+        InvalidRequest: If a choice cannot be read, or is one of ``budget`` and ``rank``, which the configuration has.
         InvalidConfig: If the installed peft lacks the functions to hook. Of any version but 0.21.2 there is a warning.
     """
     require("peft", "peft")
     preset = choose_preset(preset, "LORA")
     check_preset("enable_peft_defaults", preset, PRESETS)
-    handle = PeftDefaults(preset)
+    for name in choice.keys() & {"budget", "rank"}:
+        message = f"{name}={choice[name]!r} decides the rank, which each configuration has (r). For a single model: "
+        raise InvalidRequest(f"{message}loradar.auto_config(model, budget=...).", field=name, value=str(choice[name]))
+    handle = PeftDefaults(preset, Selection.parse(preset, **choice))
     with _lock:
         if not _enabled:
             _hook()
@@ -136,7 +146,7 @@ def _hooked(original: Callable[..., None]) -> Callable[..., None]:
         is_first = config is not None and config is not _current.get()  # a tuner's __init__ calls inject_adapter
         # The keys of a state_dict select the layers, whatever the configuration.
         if enabled and is_first and given.get("state_dict") is None and lacks_targets(config):
-            _fill(tuner, config, given["model"], enabled[0].preset)
+            _fill(tuner, config, given["model"], enabled[0].selection)
         token = _current.set(config)
         try:
             original(tuner, *args, **named)
@@ -146,26 +156,30 @@ def _hooked(original: Callable[..., None]) -> Callable[..., None]:
     return hooked
 
 
-def _fill(tuner: Any, config: Any, model: nn.Module, preset: str) -> None:
+def _fill(tuner: Any, config: Any, model: nn.Module, selection: Selection) -> None:
     """Fill in the targets of a configuration, or warn of the reason why not."""
     try:
         with without_adapters(model):
-            decision = _decide(tuner, config, model, preset)
+            decision = _decide(tuner, config, model, selection)
     except LoradarError as error:
         warnings.warn(f"peft is left to itself, loradar has no targets: {error.message}", stacklevel=4)
         return
     saved = decision.spec.modules_to_save if decision.spec.saves_alone else None  # the user selects the other heads
     spec = replace(decision.spec, modules_to_save=saved)
     fill(config, spec, model, decision.layers)
+    fill_ranks(config, decision)
 
 
-def _decide(tuner: Any, config: Any, model: nn.Module, preset: str) -> Decision:
+def _decide(tuner: Any, config: Any, model: nn.Module, selection: Selection) -> Decision:
     """Return peft's own targets where they fit the model, else loradar's."""
-    method = method_of(config)
-    theirs = peft_targets(tuner, config, model) if preset == "default" else None
+    method, preset = method_of(config), selection.preset
+    theirs = peft_targets(tuner, config, model) if preset == "default" and selection.is_plain else None
     preset = preset if preset in get_family(method.family).presets else "default"
     if theirs is None:
-        return decide(model, preset, method.name)
+        ranks = ("rank", "expert_rank") if method.name != TARGETED else ()  # which LoRA alone has
+        choice = {name: value for name, value in selection.to_query().items() if name not in ranks}
+        choice |= {"rank": config.r} if method.name == TARGETED else {}
+        return decide(model, preset, method.name, **choice)
     ours = decide_unscanned(model, preset, method.name)
     if ours and _unordered(ours.spec) == _unordered(theirs):
         return ours

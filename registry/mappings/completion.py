@@ -116,7 +116,7 @@ class Record:
         return tuple(covered)
 
     def _list_blocks(self) -> tuple[Coverage, ...]:
-        """Return the outermost lists of blocks by the slots, none of them covered, where no mapping of the family is."""
+        """Return the outermost lists of blocks by the slots, none of them covered: no mapping of the family has any."""
         counts: dict[str, int] = {}
         for slot in self.slots:
             stack, is_inside, rest = slot.pattern.partition(f".{OPEN}.")
