@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from loradar.domain.architectures import Architecture
 from loradar.domain.layers import Layer, Slot
+from loradar.domain.mappings import Mapping
 from loradar.domain.scans import Proposal, Scan
 from loradar.domain.targets import Formula
 from loradar.domain.vocabulary import Kind, Role, Tower
@@ -14,6 +15,11 @@ VERSION = "5.24.0"
 def layer(path: str, kind: Kind = "linear", role: Role = "other", tower: Tower = "language", depth: int = 1) -> Layer:
     """Return a layer with a 4 x 4 weight."""
     return Layer(path, kind, "Linear", (4, 4), 4, 4, depth=depth, role=role, tower=tower)
+
+
+def without_gaps(mapping: Mapping) -> Mapping:
+    """Return an answer without the reasons that name what evidence it lacks, which a lookup adds."""
+    return replace(mapping, reasons=tuple(reason for reason in mapping.reasons if not reason.startswith("no ")))
 
 
 def block_layers(blocks: int = 2) -> list[Layer]:

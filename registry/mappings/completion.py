@@ -75,32 +75,34 @@ class Record:
 
         So is a scanned one that was narrowed to what a method can adapt. A contribution has reasons of its own.
         """
-        is_complete = mapping.source.kind == "scanner" and mapping.matched is not None
-        matched = frozenset() if is_complete or mapping.coverage else self._matched(mapping.spec)
-        if not matched:
+        is_complete = mapping.coverage or (mapping.source.kind == "scanner" and mapping.matched is not None)
+        matched = self._matched(mapping.spec)
+        if is_complete or not matched:
             return mapping
-        related = {mapping.peft_type, stored_under(get_method(mapping.peft_type))}
-        scanned = (one for one in self._scanned if one.peft_type in related)
-        same = next((one for one in scanned if self._matched(one.spec) == matched), None)
+        same = self._find_same(mapping, matched)
         slots = [self.slots[n] for n in sorted(matched)]
         if same:
             sized = same.peft_type == mapping.peft_type or get_method(mapping.peft_type).sized_alike
             count, formula, coverage = same.matched, same.formula if sized else None, same.coverage
-            reasons = same.reasons
         else:
             count, formula, coverage = (
                 sum(x.count for x in slots),
                 _sum_sizes(mapping, slots),
                 self._cover(slots, matched),
             )
-            reasons = (*map(to_slot_reason, slots), *self._describe_left_out(matched))
-        return replace(
-            mapping,
-            matched=mapping.matched or count,
-            formula=mapping.formula or formula,
-            coverage=coverage,
-            reasons=(*mapping.reasons, *reasons) if mapping.source.kind == "peft" else mapping.reasons,
+        found = replace(
+            mapping, matched=mapping.matched or count, formula=mapping.formula or formula, coverage=coverage
         )
+        if mapping.source.kind != "peft":
+            return found
+        reasons = same.reasons if same else (*map(to_slot_reason, slots), *self._describe_left_out(matched))
+        return replace(found, reasons=(*mapping.reasons, *reasons))
+
+    def _find_same(self, mapping: Mapping, matched: frozenset[int]) -> Mapping | None:
+        """Return the scanned mapping of a method or its family that matches the same slots, if there is one."""
+        related = {mapping.peft_type, stored_under(get_method(mapping.peft_type))}
+        scanned = (one for one in self._scanned if one.peft_type in related)
+        return next((one for one in scanned if self._matched(one.spec) == matched), None)
 
     def _cover(self, slots: Collection[Slot], matched: frozenset[int]) -> tuple[Coverage, ...]:
         """Return the coverage of each kind of block, at least what scanned mappings inside this one cover."""

@@ -83,9 +83,10 @@ def filled(registry):
 def test_an_answer_says_for_which_make_up_it_holds(filled):
     """Also read without SQLAlchemy, and with the way to ask for another."""
     found = filled.lookup("seer")
-    assert found.reasons[-2:] == (
+    assert found.reasons[-3:] == (
         "of the default configuration: text model decoder, vision model eye",
         "another text model may have other layers: name it as part text=TYPE",
+        "no coverage: no repeated block is on record",
     )
     assert found.parts == PARTS
     assert found == filled.lookup("seer", parts={"text": "decoder"})

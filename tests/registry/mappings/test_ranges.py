@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from records_zoo import layer, make_scan, proposal
+from records_zoo import layer, make_scan, proposal, without_gaps
 
 from loradar.catalog.layer_names import NameHistory
 from loradar.domain.architectures import PromptFacts
@@ -64,7 +64,7 @@ def test_the_same_targets_extend_the_range(any_registry, order):
     assert (second.added, second.unchanged, len(second.extended)) == ((), (), 1)
     assert second.extended[0].verification.library_version == order[1]
     assert ranges(any_registry) == [("q_proj", OLD, NEW)]
-    assert any_registry.lookup("olmo2", library_version="5.0.0").reasons == ("query and value by name",)
+    assert without_gaps(any_registry.lookup("olmo2", library_version="5.0.0")).reasons == ("query and value by name",)
     again = any_registry.add_scan(seen(order[0], "q_proj"))
     assert (again.added, again.extended, again.serial) == ((), (), second.serial)
 
@@ -204,7 +204,7 @@ def test_what_a_version_did_not_propose_is_not_taken_from_another(registry):
     registry.add_scan(seen(NEW, proposals=(proposal("q_proj"), proposal("up_proj", preset="mlp"))))
     with pytest.raises(VersionUnproven, match=r"names of transformers:olmo2 at 4\.57\.1 are not known"):
         registry.lookup("olmo2", preset="mlp", library_version=OLD)
-    assert registry.lookup("olmo2", library_version=OLD).reasons == ("query and value by name",)
+    assert without_gaps(registry.lookup("olmo2", library_version=OLD)).reasons == ("query and value by name",)
 
 
 def test_mappings_are_listed_as_they_stand_at_a_version(registry):
@@ -257,7 +257,7 @@ def test_a_stale_entry_is_said_in_today_s_names(any_registry):
     assert (found.spec.target_modules, found.verification) == (("q_proj", "v_proj"), None)
     assert found.source == Source("peft", "0.21.2")
     assert found.reasons[0] == "stated in the names of transformers 4.57.1: query, value -> q_proj, v_proj"
-    assert found in any_registry.get_architecture("transformers", "vit").mappings
+    assert without_gaps(found) in any_registry.get_architecture("transformers", "vit").mappings
     then = any_registry.lookup("vit", "FROD", library_version=OLD)
     assert (then.spec.target_modules, then.verification.status) == (("query", "value"), "unproven")
 
