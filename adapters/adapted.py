@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import InvalidConfig, nearest, quoted
 from . import checkpoint
 from .config import AdapterConfig
+from .embeddings import AUTO, list_embeddings
 from .injection.apply import Prepared, adapters_in, attach, biases, detach, file_state, layers_in
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
 from .injection.statistics import NormStatistics, put
@@ -183,6 +184,7 @@ class Adapted(Wrapper):
     def _merge(self, adapter_names: Sequence[str] | None, *, keep: bool) -> tuple[str, ...]:
         names = self._steering.active if adapter_names is None else tuple(adapter_names)
         self._check_known(names)
+        self._check_saved_once(names)
         layers = [(path, layer) for path, layer in layers_in(self._survey()) if {*names} & {*layer.adapters()}]
         for path, layer in layers:
             layer.check_mergeable(path)
@@ -257,6 +259,18 @@ class Adapted(Wrapper):
             for layer, names in merged:
                 layer.merge(names)
 
+    def reset_adapter(self, adapter_name: str | None = None) -> None:
+        """Initialise an adapter again, for example in a model that was built on meta and then given storage.
+
+        Raises:
+            InvalidConfig: If there is no such adapter.
+        """
+        name = adapter_name or self.active_adapter
+        self._check_known((name,))
+        for layer in self._layers():
+            if name in layer.adapters():
+                layer.initialise(layer.parts(name), how=self.peft_config[name].initialisation)
+
     # Files
 
     def adapter_state(self, adapter_name: str | None = None) -> dict[str, torch.Tensor]:
@@ -272,19 +286,29 @@ class Adapted(Wrapper):
         """
         return self._norms.changed(self._survey())
 
-    def write_files(self, folder: Path, adapter_name: str, values: Mapping[str, torch.Tensor] | None = None) -> None:
+    def write_files(
+        self,
+        folder: Path,
+        adapter_name: str,
+        values: Mapping[str, torch.Tensor] | None = None,
+        *,
+        save_embedding_layers: bool | str = AUTO,
+    ) -> None:
         """Write an adapter's two files, into a subfolder of its name unless that is ``default``.
 
         Args:
             folder: The folder.
             adapter_name: Name of the adapter.
             values: A state dict of this model to take the tensors' values from.
+            save_embedding_layers: Whether to write the embeddings too, as in ``save_pretrained``.
 
         Raises:
             InvalidConfig: If the adapter is unknown, or on meta and has no values.
             AdapterUnreadable: If the folder cannot be written.
         """
-        state = {**self.norm_statistics(), **self.adapter_state(adapter_name)}
+        base = self.peft_config[adapter_name].base_model_name_or_path
+        embeddings = list_embeddings(self._survey(), adapter_name, base, save_embedding_layers)
+        state = {**self.norm_statistics(), **embeddings, **self.adapter_state(adapter_name)}
         if values is not None:
             names = {id(tensor): name for name, tensor in self.state_dict(keep_vars=True).items()}
             state = {key: values.get(names.get(id(tensor), key), tensor) for key, tensor in state.items()}
@@ -295,6 +319,12 @@ class Adapted(Wrapper):
         checkpoint.write(folder / ("" if adapter_name == "default" else adapter_name), config, state)
 
     # Helpers
+
+    def _put_statistics(self, values: Mapping[str, torch.Tensor], adapter_name: str) -> None:
+        """Copy the running statistics of an adapter's file into the model, and warn if other adapters share them."""
+        if put(values, self._survey()) and len(self.peft_config) > 1:
+            message = f"The file of {adapter_name!r} holds running statistics of norms, which replace the model's"
+            warnings.warn(f"{message}: all adapters share them.", stacklevel=4)
 
     def _biases(self, adapter: str) -> dict[str, nn.Parameter]:
         which = self.peft_config[adapter].trained_biases
@@ -314,6 +344,14 @@ class Adapted(Wrapper):
 
     def _layers(self) -> Iterator[AdapterLayer]:
         return (layer for _, layer in layers_in(self._survey()))
+
+    def _check_saved_once(self, names: Sequence[str]) -> None:
+        """Reject adapters that each have a module of their own for the same place: only one of them could run."""
+        for path, wrapper in adapters_in(self._survey()) if len(names) > 1 else ():
+            own = [name for name in names if name in wrapper.adapters()]
+            if isinstance(wrapper, SavedModule) and len(own) > 1:
+                message = f"{quoted(own)} each save {path!r} in full, and only one can take its place: activate one."
+                raise InvalidConfig(message, path=path, adapters=own)
 
     def _check_known(self, names: Sequence[str]) -> None:
         for name in names:

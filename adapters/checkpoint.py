@@ -14,9 +14,19 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
 from .config import AdapterConfig, config_from_peft
+from .injection.apply import PREFIX
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+
+
+def without_wrappers(key: str) -> str:
+    """Return the key of a tensor without the names of wrappers around the model, or around a module in it.
+
+    ``torch.compile`` puts ``_orig_mod`` into a path, ``DataParallel`` and DDP put ``module`` before it.
+    """
+    plain = key.replace("_orig_mod.", "").removeprefix("module.")
+    return PREFIX + plain.removeprefix(PREFIX).removeprefix("module.") if plain.startswith(PREFIX) else plain
 
 
 def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:

@@ -5,6 +5,7 @@ An error names the field, the value and the way out in one line.
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
@@ -18,6 +19,8 @@ from ..errors import InvalidConfig, nearest, quoted
 FACTS = "adapter_fields.toml"
 BIASES = ("none", "all", "lora_only")
 INITIALISATIONS = (True, False, "gaussian")
+CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of PEFT's initialisations that change the base weights too: the factors belong to the changed ones."""
 ALL_LINEAR = "all-linear"
 """PEFT's shorthand for every linear layer; ``injection.plan`` resolves it."""
 
@@ -213,6 +216,10 @@ class AdapterConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
+        is_empty = isinstance(self.target_modules, Collection) and not self.target_modules
+        if is_empty and not getattr(self, "target_parameters", None) and not self.modules_to_save:
+            why = "names no layer: leave it out (None), so that the layers are decided, or name some."
+            raise invalid("target_modules", [], why)
         for known in fields(self):
             object.__setattr__(self, known.name, known.metadata["check"](known.name, getattr(self, known.name)))
         self._check_together()
@@ -231,6 +238,15 @@ class AdapterConfig:
         given = {name: value for name, value in spec.values.items() if name in own}
         kept = {name: value for name in given if name != "target_modules" and (value := getattr(self, name))}
         return replace(self, **{**given, **kept})
+
+    def for_base(self, origin: object) -> Self:
+        """Return the configuration with the name of the model at hand, if a reused one names another."""
+        stated = self.base_model_name_or_path
+        if not isinstance(origin, str) or not origin or stated in (None, origin):
+            return self
+        message = f"The configuration names the base model {stated!r}, and this model is {origin!r}, which is recorded"
+        warnings.warn(f"{message} (base_model_name_or_path).", stacklevel=3)
+        return replace(self, base_model_name_or_path=origin)
 
     @property
     def trained_biases(self) -> str:
@@ -350,7 +366,22 @@ def config_from_peft(data: Mapping[str, Any]) -> AdapterConfig:
         if name in facts.inert and value != facts.inert[name]:
             way_out = f"load this adapter with peft, or save it with {name}={facts.inert[name]!r}."
             raise invalid(name, value, f"is a PEFT feature loradar does not have: {way_out}")
-    return config_class(**{name: value for name, value in data.items() if name in known})
+    given = {name: value for name, value in data.items() if name in known}
+    return config_class(**given | _check_origin(given))
+
+
+def _check_origin(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the initialisation to state for trained factors, which load however they began on an unchanged base."""
+    how = given.get("init_lora_weights")
+    if not isinstance(how, str) or how.lower() == "gaussian":
+        return {}
+    if how.lower().startswith(CHANGING_THE_BASE):
+        way_out = (
+            "cannot be loaded here: its factors belong to base weights that PEFT changed when it made them. Load it "
+            "with peft, and save it there with path_initial_model_for_weight_conversion, as an ordinary LoRA."
+        )
+        raise invalid("init_lora_weights", how, way_out)
+    return {"init_lora_weights": True}
 
 
 def _as_json(value: object) -> object:

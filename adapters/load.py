@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..errors import AdapterUnreadable, InvalidConfig
-from .checkpoint import WEIGHTS, naming, read
+from .checkpoint import WEIGHTS, naming, read, without_wrappers
 from .config import AdapterConfig
 from .injection.apply import PREFIX, Prepared, build, file_state, layers_in
 from .injection.host_model import Survey
@@ -40,6 +40,7 @@ def load(survey: Survey, folder: Path, adapter_name: str, *, is_trainable: bool)
                 raise AdapterUnreadable(f"{message}, and no tensor of the file is so large.", path=planned.path)
         prepared = build(survey, plan, adapter_name)
         wanted = prepared.state()
+        tensors = _rename_wrapped(tensors, wanted)
         _check_complete(wanted, tensors)
         statistics = _take_statistics(survey, tensors, wanted)
         _copy({**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}, tensors)
@@ -65,6 +66,7 @@ def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterCon
         if any(adapter_name in layer.merged_adapters for layer in layers):
             raise InvalidConfig(f"{adapter_name!r} is merged: call unmerge_adapter first.", adapter_name=adapter_name)
         wanted = file_state(survey, adapter_name)
+        tensors = _rename_wrapped(tensors, wanted)
         statistics = _take_statistics(survey, tensors, wanted)
         _check_expected(wanted, tensors, adapter_name)
         new = {planned.location: planned for planned in make_plan(survey, config).adapters}
@@ -83,6 +85,13 @@ def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterCon
         _check_complete(wanted, tensors)
         _copy(wanted, tensors)
     return statistics
+
+
+def _rename_wrapped(tensors: dict[str, torch.Tensor], wanted: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Return a file's tensors under the wanted keys that differ from theirs by the names of wrappers alone."""
+    known = {without_wrappers(key): key for key in wanted}
+    own = {*known.values()}
+    return {key if key in own else known.get(without_wrappers(key), key): each for key, each in tensors.items()}
 
 
 def _take_statistics(
@@ -137,6 +146,7 @@ def reread(
             if (value := getattr(config, name, None)) != (known := getattr(current, name, None)):
                 message = f"it has {name}={value!r}, and {adapter_name!r} has {known!r}"
                 raise InvalidConfig(f"{message}: load it under another name.", adapter_name=adapter_name)
+        tensors = _rename_wrapped(tensors, wanted)
         _check_complete(wanted, tensors)
         statistics = _take_statistics(survey, tensors, wanted)
         _check_expected(wanted, tensors, adapter_name)
@@ -194,6 +204,11 @@ def _check_fit(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.T
             raise AdapterUnreadable(message, key=key)
         if target.shape != tensors[key].shape:
             shapes = f"{tuple(tensors[key].shape)} where this model needs {tuple(target.shape)}"
+            if ".lora_" not in key and tensors[key].shape[1:] == target.shape[1:]:  # a vocabulary
+                way_out = f"call resize_token_embeddings({len(tensors[key])}) on the model first"
+                raise AdapterUnreadable(
+                    f"{key!r} has shape {shapes}: if the vocabulary was resized, {way_out}.", key=key
+                )
             raise AdapterUnreadable(f"{key!r} has shape {shapes}: the adapter is for another model.", key=key)
 
 

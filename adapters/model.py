@@ -14,20 +14,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..domain.choosing.ranks import scale_alphas
 from ..domain.methods import choose_preset
 from ..errors import InvalidConfig
 from .adapted import Adapted, Forward, by_sample
 from .card import write_card
 from .config import AdapterConfig, LoraConfig, check_known
+from .embeddings import AUTO
 from .injection.apply import Prepared, attach, build, detach, layers_in
 from .injection.host_model import Survey, set_trainable, survey_model
+from .injection.match import warn_of_exclusions
 from .injection.plan import Expand, check_host, make_plan
-from .injection.statistics import put
 from .load import hotswap, load, reread
-from .targets import Decision, decide, expand_shorthand
+from .targets import Decision, decide, expand_shorthand, with_ranks
 from .transfer import local_folder, push
 from .weighted import combine
+
+PASSED_BY_TRAINERS = ("save_function", "max_shard_size")
+"""Arguments of ``save_pretrained`` for models of many files."""
 
 
 class PeftModel(Adapted):
@@ -78,7 +81,8 @@ class PeftModel(Adapted):
         """
         self._check_new(adapter_name, peft_config)
         with self._unmerged():
-            prepared = _prepare(self._survey(), peft_config, adapter_name)
+            prepared = _prepare(survey := self._survey(), peft_config, adapter_name)
+        warn_of_exclusions(survey.paths, peft_config)
         self._add(prepared)
 
     def _add(self, prepared: Prepared) -> None:
@@ -92,12 +96,13 @@ class PeftModel(Adapted):
         """Activate one adapter, or several at once; these train, the others are frozen.
 
         Raises:
-            InvalidConfig: If there is no such adapter, or none is named.
+            InvalidConfig: If there is no such adapter, none is named, or two of them save the same module in full.
         """
         names = (adapter_name,) if isinstance(adapter_name, str) else tuple(dict.fromkeys(adapter_name))
         if not names:
             raise InvalidConfig("set_adapter([]) names no adapter: for the base model alone, use disable_adapter().")
         self._check_known(names)
+        self._check_saved_once(names)
         if any(layer.merged for layer in self._layers()):
             warnings.warn("The adapters were merged, and are unmerged to switch between them.", stacklevel=2)
             self.unmerge_adapter()
@@ -125,7 +130,12 @@ class PeftModel(Adapted):
         self.set_adapter(left)
 
     def add_weighted_adapter(
-        self, adapters: Sequence[str], weights: Sequence[float], adapter_name: str, combination_type: str = "linear"
+        self,
+        adapters: Sequence[str],
+        weights: Sequence[float],
+        adapter_name: str,
+        combination_type: str = "svd",
+        svd_rank: int | None = None,
     ) -> None:
         """Add the weighted sum of other LoRA adapters as a new one.
 
@@ -133,8 +143,10 @@ class PeftModel(Adapted):
             adapters: Names of the others.
             weights: One weight each; negative ones subtract.
             adapter_name: Name of the new one, which is inactive until it is activated.
-            combination_type: ``cat`` concatenates the factors: exact, with the sum of the ranks. ``linear`` adds
-                ``A`` to ``A`` and ``B`` to ``B``: a rough approximation, and the ranks have to agree.
+            combination_type: ``svd``, the default as in PEFT, truncates the sum to ``svd_rank``: the closest of that
+                rank. ``cat`` concatenates the factors: exact, with the sum of the ranks. ``linear`` adds ``A`` to ``A``
+                and ``B`` to ``B``: a rough approximation, and the ranks have to agree.
+            svd_rank: Rank of the sum for ``svd``; the largest rank of the adapters on each layer if ``None``.
 
         Raises:
             InvalidConfig: If an adapter is unknown or no LoRA, the ranks do not agree, or the name is taken.
@@ -147,19 +159,7 @@ class PeftModel(Adapted):
             message = f"{len(weights)} weights for {len(adapters)} adapters: give one for each."
             raise InvalidConfig(message, weights=len(weights), adapters=len(adapters))
         configs, shares = [self.peft_config[name] for name in adapters], [*zip(adapters, weights, strict=True)]
-        self._add(combine(layers_in(self._survey()), configs, shares, adapter_name, combination_type))
-
-    def reset_adapter(self, adapter_name: str | None = None) -> None:
-        """Initialise an adapter again, for example in a model that was built on meta and then given storage.
-
-        Raises:
-            InvalidConfig: If there is no such adapter.
-        """
-        name = adapter_name or self.active_adapter
-        self._check_known((name,))
-        for layer in self._layers():
-            if name in layer.adapters():
-                layer.initialise(layer.parts(name), how=self.peft_config[name].initialisation)
+        self._add(combine(layers_in(self._survey()), configs, shares, adapter_name, (combination_type, svd_rank)))
 
     def generate(self, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Call ``generate`` of the user's model; ``adapter_names`` as in ``forward``."""
@@ -169,13 +169,15 @@ class PeftModel(Adapted):
 
     # Files
 
-    def save_pretrained(
+    def save_pretrained(  # noqa: PLR0913 - the arguments of PEFT and of trainers
         self,
         folder: str | PathLike[str],
         selected_adapters: Sequence[str] | None = None,
         *,
         state_dict: Mapping[str, torch.Tensor] | None = None,
         is_main_process: bool = True,
+        save_embedding_layers: bool | str = AUTO,
+        safe_serialization: bool = True,
         **others: Any,
     ) -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does for each adapter, and a card.
@@ -188,19 +190,26 @@ class PeftModel(Adapted):
             selected_adapters: Names of the adapters; all when ``None``.
             state_dict: A state dict to take the values from: trainers that shard a model gather them there.
             is_main_process: Whether this process writes.
-            others: Other arguments of PEFT's, which change nothing here (``safe_serialization``).
+            save_embedding_layers: Whether to write the input and output embeddings of the model too. ``"auto"`` writes
+                them, with a warning, if the adapter adapts one, or if the vocabulary is not that of the checkpoint that
+                the configuration names, as after ``resize_token_embeddings``.
+            safe_serialization: Always ``True``: pickles are not written.
+            others: ``save_function`` and ``max_shard_size``, which trainers pass, change nothing: an adapter is one
+                file, and safetensors writes it.
 
         Raises:
-            InvalidConfig: If an adapter is unknown, or on meta and has no values.
+            InvalidConfig: If an adapter is unknown, or on meta and has no values, or an argument cannot be honoured.
             AdapterUnreadable: If the folder cannot be written.
         """
         names = [*self.peft_config] if selected_adapters is None else selected_adapters
         self._check_known(names)
-        if others.get("safe_serialization") is False:
+        options = [*signature(PeftModel.save_pretrained).parameters][2:-1]
+        check_known(others, [*options, *PASSED_BY_TRAINERS], "save_pretrained")
+        if not safe_serialization:
             raise InvalidConfig("safe_serialization=False would write a pickle: loradar writes safetensors only.")
         if is_main_process:
             for name in names:
-                self.write_files(Path(folder), name, state_dict)
+                self.write_files(Path(folder), name, state_dict, save_embedding_layers=save_embedding_layers)
             write_card(self, Path(folder))
 
     push_to_hub = push
@@ -264,12 +273,6 @@ class PeftModel(Adapted):
         found = hotswap(self._survey(), local_folder(folder), adapter_name, self.peft_config[adapter_name])
         self._put_statistics(found, adapter_name)
 
-    def _put_statistics(self, values: Mapping[str, torch.Tensor], adapter_name: str) -> None:
-        """Copy the running statistics of an adapter's file into the model, and warn if other adapters share them."""
-        if put(values, self._survey()) and len(self.peft_config) > 1:
-            message = f"The file of {adapter_name!r} holds running statistics of norms, which replace the model's"
-            warnings.warn(f"{message}: all adapters share them.", stacklevel=4)
-
 
 def get_peft_model(  # noqa: PLR0913 - what decides the layers and ranks
     model: nn.Module,
@@ -321,7 +324,7 @@ def get_peft_model(  # noqa: PLR0913 - what decides the layers and ranks
     """
     given = {"towers": towers, "roles": roles, "blocks": blocks, "expert_rank": expert_rank, "budget": budget}
     choice = {name: value for name, value in given.items() if value is not None}
-    config = _configure(config, fields, choice)
+    config = given_config = _configure(config, fields, choice)
     if config.spec.target_modules is not None or config.spec.target_parameters:
         if choice:
             names = ", ".join(choice)
@@ -336,9 +339,11 @@ def get_peft_model(  # noqa: PLR0913 - what decides the layers and ranks
             warnings.warn(left_out, stacklevel=2)
         if decision.spec.saves_alone:
             warnings.warn(decision.spec.describe_saved(), stacklevel=2)
-        config = _with_ranks(config.with_spec(decision.spec), decision)
+        config = with_ranks(config.with_spec(decision.spec), decision)
+    config = config.for_base(model.__dict__.get("name_or_path"))
     expand = partial(expand_shorthand, example_inputs=example_inputs)
     adapted = inject(model, config, adapter_name, expand=expand)
+    warn_of_exclusions(adapted._survey().paths, given_config)  # noqa: SLF001 - its own class
     adapted.decision = decision.about([*adapted.targeted_module_names, *adapted.targeted_parameter_names])
     return adapted
 
@@ -355,20 +360,6 @@ def _configure(config: AdapterConfig | None, fields: Mapping[str, Any], choice: 
     if "r" in fields and choice.get("budget") is not None:
         raise InvalidConfig(f"r={fields['r']!r} and budget={choice['budget']!r} both decide the rank: leave one out.")
     return replace(config, **fields)
-
-
-def _with_ranks(config: AdapterConfig, decision: Decision) -> AdapterConfig:
-    """Return a configuration with the ranks of a decision; patterns of its own come first."""
-    if not isinstance(config, LoraConfig) or (decision.rank is None and not decision.rank_pattern):
-        return config
-    rank, patterns = decision.rank or config.r, decision.rank_pattern or {}
-    alphas = scale_alphas(patterns, rank, config.lora_alpha, 0.5 if config.use_rslora else 1)
-    return replace(
-        config,
-        r=rank,
-        rank_pattern={**config.rank_pattern, **{k: v for k, v in patterns.items() if k not in config.rank_pattern}},
-        alpha_pattern={**config.alpha_pattern, **{k: v for k, v in alphas.items() if k not in config.alpha_pattern}},
-    )
 
 
 def inject(

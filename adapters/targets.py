@@ -17,6 +17,7 @@ from torch import nn
 from ..discovery import identify, read_model, scan_module
 from ..domain.architectures import Architecture
 from ..domain.choosing.query import Selection
+from ..domain.choosing.ranks import scale_alphas
 from ..domain.choosing.recommendations import Structure, advise, find_rule
 from ..domain.layers import Layer
 from ..domain.mappings import ArchitectureDetail, Mapping, Recommendation
@@ -27,6 +28,7 @@ from ..domain.targets import TargetSpec, find_hits, resolve_blocks
 from ..domain.vocabulary import RECOMMENDED
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
 from ..registry import Registry, verify
+from .config import AdapterConfig, LoraConfig
 from .fit import Fit, find_entry, fit, leave_out
 from .translation import translate
 
@@ -371,3 +373,17 @@ def _unknown(known: ArchitectureDetail, layers: Iterable[Layer]) -> Iterator[Lay
 
 def _named(mapping: Mapping) -> str:
     return f"{mapping.library}:{mapping.name} ({mapping.source.kind} {mapping.source.version})"
+
+
+def with_ranks(config: AdapterConfig, decision: Decision) -> AdapterConfig:
+    """Return a configuration with the ranks of a decision; patterns of its own come first."""
+    if not isinstance(config, LoraConfig) or (decision.rank is None and not decision.rank_pattern):
+        return config
+    rank, patterns = decision.rank or config.r, decision.rank_pattern or {}
+    alphas = scale_alphas(patterns, rank, config.lora_alpha, 0.5 if config.use_rslora else 1)
+    return replace(
+        config,
+        r=rank,
+        rank_pattern={**config.rank_pattern, **{k: v for k, v in patterns.items() if k not in config.rank_pattern}},
+        alpha_pattern={**config.alpha_pattern, **{k: v for k, v in alphas.items() if k not in config.alpha_pattern}},
+    )

@@ -8,15 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from ..discovery import CONV_KINDS
 from ..errors import InvalidConfig
-from .config import AdapterConfig, LoraConfig
+from .config import AdapterConfig, LoraConfig, check_rank
 from .injection.apply import Part, Prepared
 from .layers.lora import LoraLayer
 from .layers.wrappers import AdapterLayer, PlannedAdapter, state_of
 
-COMBINATIONS = ("cat", "linear")
+COMBINATIONS = ("svd", "cat", "linear")
+ELSEWHERE = ("ties", "dare", "magnitude_prune")
+"""Beginnings of PEFT's other combinations, which drop values at random or by their sign."""
 
 
 def combine(
@@ -24,7 +27,7 @@ def combine(
     configs: Sequence[AdapterConfig],
     weights: Sequence[tuple[str, float]],
     name: str,
-    combination_type: str,
+    how: tuple[str, int | None],
 ) -> Prepared:
     """Build the weighted sum of adapters from the layers that carry any of them.
 
@@ -33,14 +36,13 @@ def combine(
         configs: The configurations of the adapters.
         weights: The names of the adapters, each with its weight.
         name: Name of the new adapter.
-        combination_type: ``cat`` or ``linear``.
+        how: ``svd``, ``cat`` or ``linear``, and the rank of the result of ``svd``; the largest of the adapters' if
+            ``None``.
 
     Raises:
         InvalidConfig: If the adapters cannot be summed, naming the layer or the value and the way out.
     """
-    if combination_type not in COMBINATIONS:
-        choices = ", ".join(map(repr, COMBINATIONS))
-        raise InvalidConfig(f"combination_type={combination_type!r} is not supported: give one of {choices}.")
+    _check_combination(*how)
     like = configs[0]
     if not isinstance(like, LoraConfig):
         raise InvalidConfig("add_weighted_adapter sums LoRA adapters only: IA3 multiplies, and has no weighted sum.")
@@ -50,12 +52,26 @@ def combine(
     for path, layer in layers:
         shares = [(adapter, weight) for adapter, weight in weights if adapter in layer.adapters()]
         if shares and isinstance(layer, LoraLayer):
-            parts.append(_sum(path, layer, shares, combination_type))
+            parts.append(_sum(path, layer, shares, how))
     return Prepared(name, _config_for([part.planned for part in parts], like), tuple(parts), {})
 
 
-def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], combination_type: str) -> Part:
+def _check_combination(combination_type: str, svd_rank: int | None) -> None:
+    """Reject combinations that there are not, with the way to those of PEFT."""
+    if combination_type not in COMBINATIONS:
+        way_out = f"give one of {', '.join(map(repr, COMBINATIONS))}."
+        if str(combination_type).startswith(ELSEWHERE):
+            way_out = f"{way_out} For this one, combine them with peft, save, and load the result here."
+        raise InvalidConfig(f"combination_type={combination_type!r} is not supported: {way_out}")
+    if svd_rank is not None:
+        check_rank("svd_rank", svd_rank)
+        if combination_type != "svd":
+            raise InvalidConfig(f"svd_rank={svd_rank} is for combination_type='svd', not {combination_type!r}.")
+
+
+def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], how: tuple[str, int | None]) -> Part:
     """Build the weighted sum of the adapters on one layer."""
+    combination_type, svd_rank = how
     planned = [layer.planned[adapter] for adapter, _ in shares]
     ranks = [each.r for each in planned]
     if combination_type == "linear" and len({*ranks}) > 1:
@@ -63,16 +79,16 @@ def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], combi
         raise InvalidConfig(f"{message}: give combination_type='cat'.", path=path)
     strengths = [weight * each.scaling for (_, weight), each in zip(shares, planned, strict=True)]
     firsts, seconds = zip(*(_with_rank_first(layer, adapter) for adapter, _ in shares), strict=True)
-    if combination_type == "cat":  # the product of concatenated factors is the sum of the products
+    if combination_type != "linear":  # the product of concatenated factors is the sum of the products
         r = sum(ranks)
         first = torch.cat([a * strength for a, strength in zip(firsts, strengths, strict=True)])
         second = torch.cat(seconds)
-    else:  # each factor takes the root of the strength, and `A` its sign
+        if combination_type == "svd":
+            r = svd_rank or max(ranks)
+            first, second = _truncate(path, first, second, r)
+    else:
         r = ranks[0]
-        roots = [math.sqrt(abs(strength)) for strength in strengths]
-        signed = [math.copysign(root, strength) for root, strength in zip(roots, strengths, strict=True)]
-        first = torch.stack([a * root for a, root in zip(firsts, signed, strict=True)]).sum(0)
-        second = torch.stack([b * root for b, root in zip(seconds, roots, strict=True)]).sum(0)
+        first, second = _add_factors(firsts, seconds, strengths)
     new = planned[0]._replace(r=r, scaling=1.0)
     children = layer.create_parts(layer.base(), new)
     targets: list[Any] = [*state_of(children).values()]
@@ -80,6 +96,51 @@ def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], combi
         for target, value in zip(targets, (first, second), strict=True):
             target.copy_(value.movedim(0, 1).reshape(target.shape))
     return Part(new, type(layer), children)
+
+
+def _add_factors(
+    firsts: Sequence[torch.Tensor], seconds: Sequence[torch.Tensor], strengths: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums of the factors: each takes the root of its strength, and ``A`` its sign."""
+    roots = [math.sqrt(abs(strength)) for strength in strengths]
+    signed = [math.copysign(root, strength) for root, strength in zip(roots, strengths, strict=True)]
+    first = torch.stack([a * root for a, root in zip(firsts, signed, strict=True)]).sum(0)
+    second = torch.stack([b * root for b, root in zip(seconds, roots, strict=True)]).sum(0)
+    return first, second
+
+
+def _truncate(path: str, first: torch.Tensor, second: torch.Tensor, r: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the factors of rank ``r`` whose product is closest to that of the given ones, expert by expert.
+
+    The singular values go into ``B``, as in PEFT. They are those of the small product of the triangular factors, since
+    the orthogonal ones change no singular value; the sum itself, as large as the base weight, is never computed.
+
+    Args:
+        path: Path of the layer, for the error.
+        first: (rank, experts, in, *kernel).
+        second: (rank, out, experts, *ones).
+        r: The rank of the result; factors of a lower rank are filled up with zeros.
+
+    Raises:
+        InvalidConfig: If the layer is a grouped convolution.
+    """
+    if first.shape[1] != second.shape[2]:
+        message = f"combination_type='svd' cannot sum {path!r}, a grouped convolution: give 'cat'."
+        raise InvalidConfig(message, path=path)
+    dtype = first.dtype
+    read = first.movedim(1, 0).flatten(2).float()  # (experts, rank, in)
+    written = second.movedim(2, 0).flatten(2).float()  # (experts, rank, out)
+    (read_basis, read_rest), (written_basis, written_rest) = torch.linalg.qr(read.mT), torch.linalg.qr(written.mT)
+    left, values, right = torch.linalg.svd(written_rest @ read_rest.mT, full_matrices=False)
+    kept = min(r, values.shape[-1])
+    new_first = right[:, :kept] @ read_basis.mT
+    new_second = (written_basis @ (left[..., :kept] * values[:, None, :kept])).mT
+    padding = (0, 0, 0, r - kept)
+    new_first, new_second = (functional.pad(each, padding).to(dtype) for each in (new_first, new_second))
+    return (
+        new_first.movedim(0, 1).reshape(r, *first.shape[1:]),
+        new_second.movedim(0, 2).reshape(r, *second.shape[1:]),
+    )
 
 
 def _with_rank_first(layer: LoraLayer, adapter: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Match a configuration with module paths: strings in, one frozen ``Match`` out, no model involved."""
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,16 @@ def _match_saved_alone(paths: Sequence[str], names: tuple[str, ...]) -> Match:
         raise TargetsNotFound(message, target_modules=NO_TARGETS)
     saved, remarks = _match_saved(paths, names)
     return Match((), saved, {}, (*remarks,))
+
+
+def warn_of_exclusions(paths: Sequence[str], config: AdapterConfig) -> None:
+    """Warn of the exclusions in a user's configuration that match no path: a misspelt one would leave nothing out."""
+    excluded = config.spec.exclude_modules or ()
+    for each in [excluded] if isinstance(excluded, str) else [(name,) for name in excluded]:
+        if each and not _matched(paths, each):
+            name = each if isinstance(each, str) else each[0]
+            message = f"exclude_modules: no layer is named {name!r}, so nothing is left out for it."
+            warnings.warn(f"{message} {_closest(name, paths)}", stacklevel=3)
 
 
 def _matched(paths: Iterable[str], targets: Targets) -> dict[str, str]:

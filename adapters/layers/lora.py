@@ -38,6 +38,8 @@ class LoraLayer(AdapterLayer):
 
     containers = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_dropout")
     takes_samples = True
+    scaling: dict[str, float]
+    """The factor of each adapter's update; a change takes effect at once, but in weights that are merged already."""
     is_passed_in = False
     """Whether the base weight holds the update already, while the attention around the layer runs."""
 
@@ -63,13 +65,29 @@ class LoraLayer(AdapterLayer):
     def insert(self, adapter: str, planned: PlannedAdapter, parts: Mapping[str, Child]) -> None:
         """Add an adapter to this layer, and its dropout, if it has any, as a module."""
         super().insert(adapter, planned, parts)
+        self.__dict__.setdefault("scaling", {})[adapter] = planned.scaling
         if planned.dropout:
             super().insert(adapter, planned, {"lora_dropout": nn.Dropout(planned.dropout)})
 
-    @property
-    def scaling(self) -> dict[str, float]:
-        """Factor of each adapter's update."""
-        return {adapter: planned.scaling for adapter, planned in self.planned.items()}
+    def remove(self, adapter: str) -> None:
+        """Remove an adapter, if it is here."""
+        super().remove(adapter)
+        self.scaling.pop(adapter, None)
+
+    def set_scale(self, adapter: str, scale: float) -> None:
+        """Multiply the configured factor of an adapter's update by ``scale``; without that adapter nothing happens."""
+        if adapter in self.planned:
+            self.scaling[adapter] = scale * self.planned[adapter].scaling
+
+    def scale_layer(self, scale: float) -> None:
+        """Multiply the factor of each active adapter by ``scale``."""
+        for adapter in self.active_adapters():
+            self.scaling[adapter] *= scale
+
+    def unscale_layer(self, scale: float | None = None) -> None:
+        """Divide the factor of each active adapter by ``scale``; by default it is again the configured one."""
+        for adapter in self.active_adapters():
+            self.scaling[adapter] = self.planned[adapter].scaling if scale is None else self.scaling[adapter] / scale
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer and add the updates, in the dtype of its output.
@@ -115,7 +133,7 @@ class LoraLayer(AdapterLayer):
         x = x.to(first.weight.dtype)
         if (dropouts := self._modules.get("lora_dropout")) is not None and adapter in dropouts:  # type: ignore[operator]
             x = dropouts[adapter](x)  # type: ignore[index]
-        result: torch.Tensor = second(first(x)) * self.planned[adapter].scaling
+        result: torch.Tensor = second(first(x)) * self.scaling[adapter]
         return result
 
     def factors(self, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
@@ -125,7 +143,7 @@ class LoraLayer(AdapterLayer):
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
         """Return ``scaling * B @ A`` in the shape of the base weight, in the dtype of the factors."""
         first, second = self.factors(adapter)
-        delta = (second.flatten(1) @ first.flatten(1)) * self.planned[adapter].scaling
+        delta = (second.flatten(1) @ first.flatten(1)) * self.scaling[adapter]
         return self._shaped(delta)
 
     def _shaped(self, delta: torch.Tensor) -> torch.Tensor:
@@ -164,7 +182,7 @@ class LoraLinear(LoraLayer):
         first, second = modules["lora_A"]._modules[adapter], modules["lora_B"]._modules[adapter]  # type: ignore[union-attr]  # noqa: SLF001
         if (self.training and planned.dropout) or not can_fuse(base, first, second):  # type: ignore[arg-type]
             return super().forward(x)
-        return low_rank_linear(x, base, first, second, planned.scaling)  # type: ignore[arg-type]
+        return low_rank_linear(x, base, first, second, self.scaling[adapter])  # type: ignore[arg-type]
 
     def _shaped(self, delta: torch.Tensor) -> torch.Tensor:
         return delta.T if self._plan.fan_in_fan_out else delta
@@ -247,7 +265,7 @@ class LoraEmbedding(LoraLayer):
         looked_up = functional.embedding(
             x, first.T, base.padding_idx, base.max_norm, base.norm_type, base.scale_grad_by_freq
         )
-        result = looked_up @ second.T * self.planned[adapter].scaling
+        result = looked_up @ second.T * self.scaling[adapter]
         scale = getattr(base, "embed_scale", None)  # of transformers' scaled embeddings, as of Gemma and Bart
         return result if scale is None else result * scale
 
@@ -293,11 +311,11 @@ class LoraParameter(LoraLayer):
         first, second = self.factors(adapter)
         planned, parameter = self.planned[adapter], self._weight()
         if parameter.ndim != STACKED:
-            return second @ first * planned.scaling
+            return second @ first * self.scaling[adapter]
         experts = parameter.shape[0]
         first = first.view(experts, planned.r, -1)
         second = second.view(-1, planned.r, experts).permute(2, 0, 1)
-        delta = second @ first * planned.scaling
+        delta = second @ first * self.scaling[adapter]
         return delta.transpose(1, 2) if planned.fan_in_fan_out else delta
 
 

@@ -60,6 +60,18 @@ def check_readable(model: nn.Module) -> None:
         raise ScanFailed(f"{message} Scan it before they are put in, or call unload() on it first.", path=adapted)
 
 
+def _find_way_out(given: Any) -> str:
+    """Return how to get at the module that was meant, in words."""
+    if isinstance(given, str):
+        return f"Load the model first: AutoModel.from_pretrained({given!r})."
+    if hasattr(given, "model_type") and hasattr(given, "to_dict"):
+        return "Build the model of the configuration first: AutoModel.from_config(config)."
+    inside = [name for name, value in (getattr(given, "__dict__", None) or {}).items() if isinstance(value, nn.Module)]
+    if inside:
+        return f"Give a module inside of it: {', '.join(f'.{name}' for name in inside[:4])}."
+    return "Give the module it was made from." if given is not None else "Give a model."
+
+
 def check_unwrapped(model: nn.Module) -> None:
     """Reject a model that is wrapped, or sharded in a way that an adapter put in now would miss.
 
@@ -68,7 +80,7 @@ def check_unwrapped(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         name = type(model).__name__
-        raise InvalidConfig(f"A {name} is no torch.nn.Module. Give the module it was made from.", class_name=name)
+        raise InvalidConfig(f"A {name} is no torch.nn.Module. {_find_way_out(model)}", class_name=name)
     for path, module in _walk(model):
         wrapper = _find_wrapper(module)
         if wrapper is not None and not (path and is_compiled(module)):

@@ -70,6 +70,7 @@ def test_feedforward_modules_are_targets() -> None:
         ("target_modules", "((", "is not a valid regex"),
         ("target_modules", ["q_proj", 3], "is not a list of names"),
         ("target_modules", 7, "target_modules=7"),
+        ("target_modules", [], r"target_modules=\[\] names no layer: leave it out \(None\)"),
         ("exclude_modules", [""], "is not a list of names"),
         ("modules_to_save", "classifier", r"give a list, \['classifier'\]"),
         ("bias", "some", "give one of 'none', 'all', 'lora_only'"),
@@ -126,6 +127,12 @@ def test_lists_become_tuples_and_sets_are_sorted() -> None:
     assert LoraConfig(modules_to_save=[], exclude_modules=[]).spec == TargetSpec()
 
 
+def test_no_layer_beside_parameters_or_saved_modules_is_no_mistake() -> None:
+    """PEFT's documentation writes ``target_modules=[]`` beside ``target_parameters``."""
+    assert LoraConfig(target_modules=[], target_parameters=["w"]).spec.target_parameters == ("w",)
+    assert LoraConfig(target_modules=[], modules_to_save=["head"]).spec.modules_to_save == ("head",)
+
+
 def test_with_spec_takes_the_targets_and_keeps_what_was_asked_for() -> None:
     """A spec from the registry or a scan sets the targets; the user's own exclusions and heads win."""
     spec = TargetSpec(target_modules=("q",), exclude_modules=("x",), modules_to_save=("head",))
@@ -167,7 +174,7 @@ def test_what_peft_writes_we_read(tmp_path: Path) -> None:
         ("ensure_weight_tying", True, "save it with ensure_weight_tying=False"),
         ("peft_type", "VERA", "peft_type='VERA' is not supported: only LORA and IA3 adapters load"),
         ("invented_later", {"a": 1}, "unknown to peft 0.21.2"),
-        ("init_lora_weights", "olora", "init_lora_weights='olora' is not supported"),
+        ("init_lora_weights", "olora", "init_lora_weights='olora' cannot be loaded here"),
     ],
 )
 def test_pefts_other_features_are_refused(field: str, value: object, says: str) -> None:

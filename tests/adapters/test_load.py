@@ -453,3 +453,43 @@ def test_grouped_layers_are_checked_before_the_first_is_replaced() -> None:
     with pytest.raises(LoradarError, match="'grouped'"):
         inject(model, LoraConfig(target_modules=["plain", "grouped"], r=3))
     assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda key: f"module.{key}",
+        lambda key: key.replace("base_model.model.", "base_model.model.module."),
+        lambda key: key.replace("base_model.model.", "base_model.model._orig_mod."),
+        lambda key: key.replace("seq.", "seq._orig_mod."),
+    ],
+    ids=["ddp", "inside", "compiled", "part compiled"],
+)
+def test_names_of_wrappers_in_a_file_are_passed_over(folder: Path, wrapped: Callable[[str], str]) -> None:
+    """A script that saved the wrapped model wrote them; when loaded, resumed and swapped in they mean nothing."""
+    expected = load_file(folder / WEIGHTS)
+    save_file({wrapped(key): tensor for key, tensor in expected.items()}, folder / WEIGHTS)
+    model = PeftModel.from_pretrained(MLP(8), folder)
+    assert {key: tensor.tolist() for key, tensor in model.adapter_state().items()} == {
+        key: tensor.tolist() for key, tensor in expected.items()
+    }
+    model.load_adapter(folder, "default")
+    model.hotswap_adapter(folder)
+
+
+@pytest.mark.parametrize("how", ["pissa", "pissa_niter_16", "OLoRA", "corda"])
+def test_factors_of_a_changed_base_are_rejected_with_the_way_out(folder: Path, how: str) -> None:
+    """On the unchanged weights they would give another model, silently."""
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, "init_lora_weights": how}))
+    with pytest.raises(LoradarError, match="path_initial_model_for_weight_conversion"):
+        PeftModel.from_pretrained(MLP(8), folder)
+
+
+@pytest.mark.parametrize("how", ["orthogonal", "eva"])
+def test_trained_factors_load_however_they_began(folder: Path, how: str) -> None:
+    """These initialisations leave the base weights as they are."""
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, "init_lora_weights": how}))
+    model = PeftModel.from_pretrained(MLP(8), folder)
+    assert torch.equal(model.adapter_state()[KEY], load_file(folder / WEIGHTS)[KEY])

@@ -4,14 +4,17 @@ import copy
 import inspect
 import pickle
 import warnings
+from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig
 from zoo import MLP, Specimen, bert, convolutions, gpt2, llama, mlp, on_meta, t5, vit, words
 
-from loradar.adapters import IA3Config, LoraConfig, PeftModel, inject
-from loradar.adapters.layers.lora import LoraEmbedding, LoraLinear
+from loradar.adapters import IA3Config, LoraConfig, PeftModel, get_peft_model, inject
+from loradar.adapters.layers.lora import LoraEmbedding, LoraLayer, LoraLinear
 from loradar.domain.targets import TargetSpec
 from loradar.errors import InvalidConfig
 
@@ -427,3 +430,68 @@ def test_ia3_on_layers_of_their_own_kind() -> None:
     paired = inject(nn.Sequential(Paired(4, 6)), IA3Config(target_modules=["0"], init_ia3_weights=False))
     layer, x = paired.base_model.model[0], torch.randn(2, 4)
     torch.testing.assert_close(layer(x)[0], layer.base_layer(x)[0] * layer.ia3_l["default"].flatten())
+
+
+def test_the_model_s_own_name_is_recorded_over_that_of_a_reused_configuration() -> None:
+    """As in PEFT: the file is for the model at hand."""
+    model = llama().model
+    model.__dict__["name_or_path"] = "org/new"
+    with pytest.warns(UserWarning, match="names the base model 'org/old', and this model is 'org/new', which is rec"):
+        adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"], base_model_name_or_path="org/old"))
+    assert adapted.peft_config["default"].base_model_name_or_path == "org/new"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("org/model", r"A str is no torch.nn.Module. Load the model first: AutoModel.from_pretrained\('org/model'\)."),
+        (None, "A NoneType is no torch.nn.Module. Give a model."),
+        (LlamaConfig(), r"Build the model of the configuration first: AutoModel.from_config\(config\)."),
+        (SimpleNamespace(unet=nn.Linear(2, 2), name="x"), "Give a module inside of it: .unet."),
+    ],
+)
+def test_what_is_no_model_is_told_the_way_to_one(given: object, says: str) -> None:
+    """A name, a configuration, a pipeline."""
+    with pytest.raises(InvalidConfig, match=says):
+        get_peft_model(given)
+
+
+@pytest.mark.parametrize("case", CASES[:2] + CASES[4:])
+def test_a_changed_scaling_takes_effect_at_once(case: tuple[Callable[[], Specimen], dict[str, object]]) -> None:
+    """``layer.scaling`` is what the forward reads, as in PEFT; so does a merge."""
+    build, fields = case
+    specimen = build()
+    adapted = shaken(specimen, **{**fields, "modules_to_save": None}).eval()
+    layers = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+    with torch.no_grad():
+        full = specimen(adapted)
+        with adapted.disable_adapter():
+            base = specimen(adapted)
+        for layer in layers:
+            layer.scaling["default"] *= 0
+        assert torch.equal(specimen(adapted), base)
+        for layer in layers:
+            layer.set_scale("default", 2.0)
+            layer.unscale_layer(4.0)
+            layer.scale_layer(2.0)
+            layer.set_scale("another", 5.0)
+        torch.testing.assert_close(specimen(adapted), full)
+        for layer in layers:
+            layer.scale_layer(0.25)
+        quarter = specimen(adapted)
+        adapted.merge_adapter()
+        torch.testing.assert_close(specimen(adapted), quarter, rtol=1e-4, atol=1e-5)
+        adapted.unmerge_adapter()
+        for layer in layers:
+            layer.unscale_layer()
+        torch.testing.assert_close(specimen(adapted), full)
+
+
+def test_exclusions_that_match_nothing_are_told() -> None:
+    """A misspelt one would adapt what it was meant to leave out; one of other layers than the targets' is fine."""
+    config = LoraConfig(target_modules=["q_proj"], exclude_modules=["0.self_attn.q_porj", "lm_head"])
+    with pytest.warns(UserWarning, match=r"no layer is named '0.self_attn.q_porj', .* Closest: '0.self_attn") as told:
+        adapted = get_peft_model(llama().model, config)
+    assert len(told) == 1
+    with pytest.warns(UserWarning, match=r"exclude_modules: no layer is named 'nothing\\\\..\*'"):
+        adapted.add_adapter("b", LoraConfig(target_modules=["q_proj"], exclude_modules=r"nothing\..*"))

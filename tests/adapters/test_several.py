@@ -14,10 +14,10 @@ from adapter_zoo import adapter_parameters, fingerprint, randomise
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch._dynamo.testing import CompileCounter
-from zoo import Specimen, bert, convolutions, gpt2, llama, words
+from zoo import MLP, Specimen, bert, convolutions, gpt2, llama, words
 
 from loradar.adapters import LoraConfig, PeftModel, inject
-from loradar.errors import LoradarError
+from loradar.errors import InvalidConfig, LoradarError
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -205,6 +205,26 @@ def test_an_operation_does_what_pefts_does(net: Net, operation: str) -> None:
         if operation not in PADDED or ".mix." not in name:
             torch.testing.assert_close(parameter, tensors[name], rtol=1e-6, atol=1e-6)
         assert parameter.requires_grad == tensors[name].requires_grad, name
+
+
+@pytest.mark.parametrize("options", [{}, {"svd_rank": 2}, {"combination_type": "svd", "svd_rank": 64}], ids=str)
+@pytest.mark.parametrize("kind", [kind for kind in NETS if kind != "convolutions"])
+def test_the_default_sum_is_pefts_truncated_one(kind: str, options: dict[str, Any]) -> None:
+    """``svd``: same outputs, from factors that may differ in sign; a rank above the sum's is filled up with zeros."""
+    specimen = NETS[kind].build()
+    first, second = ours(NETS[kind], copy.deepcopy(specimen.model)), theirs(NETS[kind], specimen.model)
+    if options.get("svd_rank") != 64:  # PEFT fails where the rank is above that of the weight
+        with quiet():
+            second.add_weighted_adapter(["default", "other"], [0.7, -0.4], "mix", **options)
+            second.set_adapter("mix")
+        first.add_weighted_adapter(["default", "other"], [0.7, -0.4], "mix", **options)
+    else:
+        first.add_weighted_adapter(["default", "other"], [0.7, -0.4], "mix", **options)
+        first.add_weighted_adapter(["default", "other"], [0.7, -0.4], "exact", "cat")
+        second = copy.deepcopy(first)
+        second.set_adapter("exact")
+    first.set_adapter("mix")
+    torch.testing.assert_close(specimen(first), specimen(second), rtol=1e-4, atol=1e-5)
 
 
 def test_cat_sums_a_grouped_convolution_group_by_group() -> None:
@@ -585,6 +605,14 @@ ERRORS: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda model: model.add_weighted_adapter(["default", "other"], [1, 1], "mix", combination_type="sum"),
         "sum",
     ),
+    "weighted rank": (
+        lambda model: model.add_weighted_adapter(["default", "other"], [1, 1], "mix", "cat", svd_rank=4),
+        "svd_rank=4 is for combination_type='svd', not 'cat'",
+    ),
+    "weighted ties": (
+        lambda model: model.add_weighted_adapter(["default", "other"], [1, 1], "mix", "ties"),
+        "combine them with peft, save, and load the result here",
+    ),
     "weighted none": (lambda model: model.add_weighted_adapter([], [], "mix", combination_type="cat"), "adapter"),
     "sample count": (lambda model: model(**llama().inputs, adapter_names=["default"]), "adapter_names"),
     "sample unknown": (lambda model: model(**llama().inputs, adapter_names=["default", "nobody"]), "nobody"),
@@ -646,3 +674,27 @@ def test_a_failed_addition_leaves_no_trace(adapted: tuple[Specimen, PeftModel]) 
     assert fingerprint(model) == before
     model.add_adapter("new", LoraConfig(target_modules=["q_proj"]))
     assert specimen(model).isfinite().all()
+
+
+def test_two_adapters_that_save_the_same_module_are_never_active_together() -> None:
+    """Only one copy could run: PEFT refuses it as well."""
+    adapted = inject(MLP(8), LoraConfig(target_modules=["seq.0"], modules_to_save=["seq.4"]))
+    adapted.add_adapter("b", LoraConfig(target_modules=["seq.2"], modules_to_save=["seq.4"]))
+    adapted.add_adapter("c", LoraConfig(target_modules=["seq.2"]))
+    with pytest.raises(InvalidConfig, match=r"'default', 'b' each save 'seq.4' in full.*: activate one"):
+        adapted.set_adapter(["default", "b"])
+    with pytest.raises(InvalidConfig, match=r"each save 'seq\.4' in full"):
+        adapted.merge_adapter(["default", "b"])
+    assert adapted.active_adapters == ["default"]
+    adapted.set_adapter(["b", "c"])
+    assert adapted.active_adapters == ["b", "c"]
+
+
+def test_an_unknown_argument_of_save_pretrained_is_named(tmp_path) -> None:
+    """It was dropped without a word; what trainers pass is accepted."""
+    adapted = inject(MLP(8), LoraConfig(target_modules=["seq.0"]))
+    with pytest.raises(InvalidConfig, match=r"save_pretrained has no field 'save_embeding_layers'\. Closest: 'save_e"):
+        adapted.save_pretrained(tmp_path, save_embeding_layers=True)
+    assert not [*tmp_path.iterdir()]
+    adapted.save_pretrained(tmp_path, save_function=print, max_shard_size="5GB", safe_serialization=True)
+    assert (tmp_path / "adapter_config.json").exists()

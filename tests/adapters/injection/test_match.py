@@ -92,7 +92,6 @@ def test_a_target_that_is_saved_is_remarked_on() -> None:
         ({"target_modules": "q_proj"}, r"No whole path matches the regex 'q_proj'\. For a suffix, give a list"),
         ({"target_modules": ".*nothing"}, r"the regex '\.\*nothing'\. This model has: 'q_proj'"),
         ({}, "target_modules is not set. This model has"),
-        ({"target_modules": []}, "target_modules is not set"),
         (
             {"target_modules": ["q_proj"], "exclude_modules": ".*"},
             r"All 12 layers .* left out by exclude_modules='.\*'",

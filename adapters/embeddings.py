@@ -1,0 +1,120 @@
+"""Embeddings of the base model that a saved adapter needs, because its checkpoint has others: PEFT's rule (0.21.2)."""
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..discovery import read_attribute
+from ..errors import InvalidConfig
+from .injection.apply import PREFIX
+from .injection.host_model import Site, Survey
+from .layers.wrappers import SavedModule
+
+AUTO = "auto"
+UNKNOWN = -1
+"""The size of a vocabulary that is not on this machine."""
+
+
+def list_embeddings(survey: Survey, adapter: str, base: str | None, wanted: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors of the input and output embeddings to save with an adapter, under their keys in PEFT's files.
+
+    Args:
+        survey: The walk over the model.
+        adapter: Name of the adapter; what it trains in full is in its own tensors.
+        base: Name or folder of the checkpoint that the adapter will be loaded onto.
+        wanted: Whether to save them; ``"auto"`` saves them if the adapter adapts one, or if the model's vocabulary is
+            not that of the checkpoint.
+
+    Raises:
+        InvalidConfig: If ``wanted`` is something else, or ``True`` and the model tells no embeddings.
+    """
+    if wanted not in (True, False, AUTO):
+        message = f"save_embedding_layers={wanted!r}: give True, False or {AUTO!r}."
+        raise InvalidConfig(message, save_embedding_layers=repr(wanted))
+    if wanted is False:
+        return {}
+    sites = _find_sites(survey)
+    if wanted == AUTO and not (sites and _is_needed(survey, sites, adapter, base)):
+        return {}
+    if not sites:
+        message = "save_embedding_layers=True: the model has no get_input_embeddings that returns one of its modules."
+        raise InvalidConfig(message, save_embedding_layers=True)
+    state: dict[str, torch.Tensor] = {}
+    for path, site in sites.items():
+        state |= _read_tensors(path, site, adapter)
+    return state
+
+
+def _read_tensors(path: str, site: Site, adapter: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of one embedding under their keys; none if the adapter trains it in full."""
+    own = [wrapper for wrapper in site.wrappers if adapter in wrapper.adapters()]
+    if any(isinstance(wrapper, SavedModule) for wrapper in own):
+        return {}
+    inside = "base_layer." if own else ""
+    tensors = site.module.state_dict(keep_vars=True)
+    return {f"{PREFIX}{path}.{inside}{name}": tensor for name, tensor in tensors.items()}
+
+
+def _find_sites(survey: Survey) -> dict[str, Site]:
+    """Return the positions of a transformers model's input and output embeddings by path."""
+    layers = []
+    for getter in ("get_input_embeddings", "get_output_embeddings"):
+        method: Any = read_attribute(survey.model, getter)
+        try:
+            layers.append(method() if callable(method) else None)
+        except (NotImplementedError, AttributeError):  # a model without a vocabulary
+            layers.append(None)
+    found = (layer for layer in layers if layer is not None)
+    ids = {id(layer) for layer in found}
+    return {path: site for path, site in survey.sites.items() if ids & {id(site.module), id(site.current())}}
+
+
+def _is_needed(survey: Survey, sites: dict[str, Site], adapter: str, base: str | None) -> bool:
+    """Return whether the checkpoint lacks the embeddings that the adapter was trained with, and say why."""
+    adapted = (path for path, site in sites.items() if any(adapter in each.adapters() for each in site.wrappers))
+    path = next(adapted, None)
+    if path is not None:
+        warnings.warn(f"{path!r} is adapted: the embeddings are saved too (save_embedding_layers).", stacklevel=5)
+        return True
+    config = read_attribute(survey.model, "config")
+    own = _vocabulary_of(config)
+    if own is None or not base:
+        return False
+    saved = _read_vocabulary(config, base)
+    if saved == UNKNOWN:
+        message = f"The config.json of {base!r} is not on this machine: the vocabulary is taken to be as it has it"
+        warnings.warn(f"{message}. If it was resized, save with save_embedding_layers=True.", stacklevel=5)
+    elif saved != own:
+        message = f"The vocabulary was resized from {saved} to {own}: the embeddings are saved too"
+        warnings.warn(f"{message} (save_embedding_layers).", stacklevel=5)
+    return saved not in (UNKNOWN, own)
+
+
+def _vocabulary_of(config: Any) -> int | None:
+    """Return the size of a configuration's vocabulary, that of its text model if it has several."""
+    text = config.get_text_config() if callable(getattr(config, "get_text_config", None)) else config
+    size = getattr(text, "vocab_size", None)
+    return size if isinstance(size, int) else None
+
+
+def _read_vocabulary(config: Any, base: str) -> int | None:
+    """Return the size of a checkpoint's vocabulary, read from its folder or the cache of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    file: Any = Path(base, "config.json")
+    if not file.is_file():
+        try:
+            file = try_to_load_from_cache(base, "config.json")
+        except HFValidationError:  # neither a folder nor the id of a repository
+            return UNKNOWN
+    if not isinstance(file, str | Path):
+        return UNKNOWN
+    try:
+        data = json.loads(Path(file).read_text("utf-8"))
+        return _vocabulary_of(type(config).from_dict(data))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return UNKNOWN
