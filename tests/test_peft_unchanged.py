@@ -1,6 +1,7 @@
 """The default of every type in PEFT's table is PEFT's own, layer for layer (tests/golden/peft_defaults.json)."""
 
 import json
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -8,10 +9,13 @@ import peft
 import pytest
 import torch
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TABLE
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_OSF_TARGET_MODULES_MAPPING as OSF
 
 import loradar
-from loradar.discovery import sources
+from loradar.discovery import read_model, sources
 from loradar.domain.patterns import pattern_of
+from loradar.domain.selection import Choice, count_fixed
+from loradar.domain.targets import TargetSpec, find_hits
 from loradar.references import Reference
 
 RECORDED = json.loads((Path(__file__).parent / "golden" / "peft_defaults.json").read_text("utf-8"))
@@ -50,6 +54,30 @@ def build(name):
     """Build a type at its default size on the meta device."""
     with torch.device("meta"):
         return sources.build(Reference("transformers", name))
+
+
+SIZES = tomllib.loads((Path(__file__).parent.parent / "data" / "peft_sizes.toml").read_text("utf-8"))
+COUNTED = [(method, name) for method in ("IA3", "LN_TUNING", "OSF") for name in SIZES[method]]
+
+
+@pytest.mark.filterwarnings("ignore:Unsupported layer type:UserWarning")
+@pytest.mark.parametrize(("method", "name"), COUNTED)
+def test_the_size_of_an_entry_for_another_method_is_counted_on_the_model(method, name):
+    """By PEFT; for OSF, which decomposes weights with values, by the shapes of the layers its entry names."""
+    model, expected = build(name), SIZES[method][name]
+    if method == "OSF":
+        layers = find_hits(TargetSpec(tuple(OSF[name])), read_model(model).layers)
+        assert count_fixed(Choice("OSF", layers, ""), {}, {}) == expected
+    else:
+        config = {"IA3": peft.IA3Config, "LN_TUNING": peft.LNTuningConfig}[method]()
+        adapted = peft.get_peft_model(model, config, low_cpu_mem_usage=True)
+        assert sum(each.numel() for each in adapted.parameters() if each.requires_grad) == expected
+    answer = loradar.lookup(name, method)
+    assert (answer.source.kind, answer.trainable, answer.verification.library_version) == (
+        "peft",
+        expected,
+        SIZES["library_version"],
+    )
 
 
 def count(paths):

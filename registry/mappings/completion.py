@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from ...catalog.lines import find_targets, to_slot_reason
+from ...data import read_facts
 from ...domain.choosing.query import Selection
 from ...domain.choosing.recommendations import Structure, advise, find_rule
 from ...domain.layers import Coverage, Slot
@@ -158,7 +159,14 @@ class Record:
 
 
 def _sum_sizes(mapping: Mapping, slots: Iterable[Slot]) -> Formula | None:
-    """Return the size of LoRA on these slots; ``None`` if one is unknown, or modules are saved, whose size is."""
+    """Return the size of LoRA on these slots, or the one counted for an entry of PEFT at the verified version.
+
+    ``None`` if a slot's is unknown, or modules are saved, whose size is.
+    """
+    counted = read_facts("peft_sizes.toml")
+    check, size = mapping.verification, counted.get(mapping.peft_type, {}).get(mapping.name)
+    if size and mapping.source.kind == "peft" and check and check.library_version == counted["library_version"]:
+        return Formula(0, size)
     sizes = [slot.per_rank for slot in slots]
     known = [size for size in sizes if size is not None]
     is_sized = mapping.peft_type == TARGETED or get_method(mapping.peft_type).sized_alike

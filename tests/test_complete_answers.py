@@ -11,12 +11,8 @@ SIZED = ("LORA", "IA3", "LN_TUNING", "OSF", "BEFT")
 """The methods that scans propose layers for: the others share theirs."""
 UNCLASSED = {"RefinedWeb", "RefinedWebModel", "btlm", "chatglm", "rwkv7"}
 """Types of PEFT's tables that no release of transformers has a class for, so that none can be scanned."""
-OTHERS_SIZED = {
-    "IA3": "bart bert deberta deberta-v2 gemma gemma2 gemma3_text gpt_neo gptj mt5 opt phi qwen2 qwen3 roberta",
-    "LN_TUNING": "blip-2 llava",
-    "OSF": "bloom falcon gpt2 gpt_bigcode gpt_neox",
-}
-"""Entries of PEFT that adapt other layers than any scanned mapping, for methods whose sizes slots do not hold."""
+UNSIZED = {("gpt2", "OSF")}
+"""Entries of PEFT for layers of a kind that the method does not adapt."""
 EVERY = 400
 """One architecture of so many is asked for every method of PEFT."""
 
@@ -59,8 +55,8 @@ def test_every_stored_answer_is_complete_or_says_why_not(known, library):
     for answer in answers(known, library, methods, [each.architecture.name for each in summaries]):
         count += 1
         assert not gaps_of(answer), (answer.name, answer.peft_type, answer.preset)
-        unsized = answer.name in OTHERS_SIZED.get(answer.peft_type, "").split() and answer.source.kind == "peft"
-        assert bool(answer.formula) is not (answer.name in UNCLASSED or unsized), (answer.name, answer.peft_type)
+        unsized = answer.name in UNCLASSED or (answer.name, answer.peft_type) in UNSIZED
+        assert bool(answer.formula) is not unsized, (answer.name, answer.peft_type)
         assert bool(answer.verification) is (answer.name not in UNCLASSED), (answer.name, answer.peft_type)
         blocks = {each.block.partition(" ")[0] for each in answer.coverage}
         assert bool(blocks) is not any(reason.startswith("no ") and "coverage" in reason for reason in answer.reasons)
