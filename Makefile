@@ -56,8 +56,9 @@ bench: $(VENV)/.installed  ## measure ratios to the alternatives, each within on
 	for script in $(filter-out bench/accelerator.py bench/arms.py $(wildcard bench/placement*.py),$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
 # Goes on where it was interrupted; delete bench/results/placement.jsonl to start again.
-placement: $(VENV)/.installed  ## train adapters on different layers at equal size, about an hour on one core
+placement: $(VENV)/.installed  ## train adapters at every placement, about an hour on one core, and write docs/placement.md
 	OMP_NUM_THREADS=1 $(BIN)/python bench/placement.py
+	$(BIN)/python bench/placement_page.py
 
 # EXAMPLES is the number per operation and phase; 80 are over 5,000 requests and take about ten minutes.
 EXAMPLES ?= 130

@@ -32,6 +32,8 @@ Loss = Callable[[nn.Module, Batch], tuple[torch.Tensor, torch.Tensor | None]]
 CHARACTERS = string.printable
 FIRST = 3
 """Tokens below are for padding, start and end."""
+END = 1
+"""End of a caption: for an end token of 2, CLIP reads the text at the token with the highest number instead."""
 WIDTH, BLOCKS, HEADS, LENGTH = 64, 4, 4, 32
 TOKENS = {"vocab_size": FIRST + len(CHARACTERS), "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 SHAPE = {
@@ -243,8 +245,8 @@ def captions(*, shifted: bool) -> torch.Tensor:
     """Return the tokens of the captions of the ten digits, (10, length); the end token closes each."""
     words, text = (GERMAN, "eine {} als Bild") if shifted else (ENGLISH, "a picture of {}")
     texts = [text.format(word) for word in words]
-    rows = [torch.cat([encode(each), torch.tensor([2])]) for each in texts]
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=2)
+    rows = [torch.cat([encode(each), torch.tensor([END])]) for each in texts]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=END)
 
 
 def noisy(*, shifted: bool) -> Data:
@@ -363,7 +365,7 @@ def dit() -> nn.Module:
 def clip() -> nn.Module:
     """Return a text and a vision tower of three blocks each."""
     shape = {**SHAPE, "num_hidden_layers": 3}
-    text = {**shape, **TOKENS, "max_position_embeddings": 32}
+    text = {**shape, **TOKENS, "eos_token_id": END, "max_position_embeddings": 32}
     vision = {**shape, "image_size": 8, "patch_size": 2, "num_channels": 1}
     return hf.CLIPModel(hf.CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH))
 
@@ -392,7 +394,8 @@ Read = partial(
     build=minilm,
     before=None,
     loss=read_loss,
-    steps=30,
+    steps=60,
+    rates=(1e-3, 3e-3, 1e-2),
     batch=8,
     subset=400,
 )
@@ -431,6 +434,8 @@ TASKS: dict[str, Task] = {
             after=partial(captioned, shifted=True),
             loss=match_loss,
             pretraining=300,
+            steps=150,
+            rates=(1e-3, 3e-3, 1e-2),
             subset=300,
         ),
     )

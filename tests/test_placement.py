@@ -1,4 +1,4 @@
-"""bench/placement.py: it runs, goes on where it was interrupted, and its tasks are what the page says they are."""
+"""bench/placement.py: it runs, goes on where it was interrupted, and docs/placement.md says what was measured."""
 
 import json
 import sys
@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import ttest_rel
 
 import loradar
 
 BENCH = Path(__file__).parent.parent / "bench"
+DOCS = Path(__file__).parent.parent / "docs"
 
 pytestmark = pytest.mark.usefixtures("read_settings")
 
@@ -29,6 +31,18 @@ TASKS = load("placement_tasks").TASKS
 def bench():
     """The bench as a module."""
     return load("placement")
+
+
+@pytest.fixture(scope="module")
+def page():
+    """The script that writes the page."""
+    return load("placement_page")
+
+
+@pytest.fixture(scope="module")
+def measured(page):
+    """The committed results, by task."""
+    return {each.task.name: each for each in page.read(page.RESULTS)}
 
 
 def quick(bench, folder, patch):
@@ -88,3 +102,76 @@ def test_an_unknown_task_is_named(bench, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         bench.main()
     assert "no task vitt; there are minilm-news" in capsys.readouterr().err
+
+
+def made_up(page, losses):
+    """A comparison of task vit, from the losses of each placement on three seeds; the frozen network has 2."""
+    runs = [{"task": "vit", "arm": "none", "seed": 1, "loss": 2.0}]
+    runs += [
+        {"task": "vit", "arm": arm, "seed": seed, "loss": loss, "stands_for": ["all-linear"]}
+        for arm, row in losses.items()
+        for seed, loss in enumerate(row, 1)
+    ]
+    return page.Comparison(TASKS["vit"], runs)
+
+
+def test_a_difference_is_paired_and_a_share_of_the_gain(page):
+    """As scipy has it; above 0 the placement has the higher loss."""
+    ours, theirs = [1.0, 0.9, 1.1], [1.2, 1.0, 1.3]
+    found = made_up(page, {"recommended": ours, "mlp": theirs}).compare("mlp")
+    expected = ttest_rel(theirs, ours).confidence_interval(0.95)
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((expected.low, expected.high))
+    assert found.mean == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(
+    ("mlp", "says"),
+    [
+        ([1.2, 1.1, 1.3], "`recommended` is the best"),
+        ([0.9, 0.8, 1.0], "behind `mlp`"),
+        ([0.4, 1.2, 0.9], "within noise of `mlp`"),
+    ],
+)
+def test_a_verdict_follows_the_interval(page, mlp, says):
+    """A random placement is none of the presets, however good."""
+    comparison = made_up(page, {"recommended": [1.0, 0.91, 1.1], "mlp": mlp, "random": [0.1, 0.2, 0.1]})
+    assert comparison.verdict() == says
+
+
+def test_the_page_shows_the_results(page, measured, tmp_path):
+    """Tables and picture are those of the committed results."""
+    (tmp_path / "placement.md").write_text((DOCS / "placement.md").read_text("utf-8"), "utf-8")
+    page.write_page([*measured.values()], tmp_path)
+    for name in ("placement.md", "placement.svg"):
+        assert (tmp_path / name).read_text("utf-8") == (DOCS / name).read_text("utf-8")
+
+
+def test_at_least_five_seeds_were_tested_in_ten_families(measured):
+    """At sizes within a tenth of those of the recommended placement."""
+    assert len({each.task.family for each in measured.values()}) >= 10
+    for each in measured.values():
+        assert len(each.seeds) >= 5
+        sizes = {name: each.values(name, "parameters") for name in each.names}
+        assert all(0.9 < size / sizes["recommended"][0] < 1.1 for row in sizes.values() for size in row)
+
+
+def test_what_the_page_concludes_holds(measured):
+    """Each sentence of the conclusions, on the committed results; new results may need new sentences."""
+    signs = {task: {name: each.compare(name).sign for name in each.names[1:]} for task, each in measured.items()}
+    over = {
+        name: {task for task, row in signs.items() if row.get(name) == 1} for name in ("default", "attention", "mlp")
+    }
+    assert over["default"] == {"llama", "qwen3_moe", "falcon_h1", "t5", "vit", "dit"}
+    assert over["attention"] == {"llama", "qwen3_moe", "falcon_h1", "bamba", "dit"}
+    assert over["mlp"] == {"llama", "qwen3_moe", "falcon_h1", "t5", "vit", "clip"}
+    assert signs["clip"]["default"] == 0
+    assert signs["qwen3_moe"]["all-linear"] == 0
+    assert not any(
+        signs[task][name] for task in ("minilm-news", "minilm-docs") for name in ("default", "attention", "mlp")
+    )
+    behind = {task: each.best for task, each in measured.items() if each.verdict().startswith("behind")}
+    assert behind == {"vit": "attention", "resnet": "everything", "unet": "default"}
+    assert signs["unet"]["random"] == -1
+    assert measured["bamba"].best == "all-linear"
+    assert measured["mamba"].same == {"default", "all-linear", "everything"}
+    assert "default" in measured["bamba"].same
