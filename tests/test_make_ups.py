@@ -87,6 +87,7 @@ def test_a_make_up_that_a_user_scans_is_answered_then(registry):
     assert "holds for text model electra, vision model clip_vision_model" in found.reasons
 
 
+@pytest.mark.usefixtures("read_settings")
 def test_the_command_scans_a_make_up(capsys):
     """``--part`` as in a lookup."""
     with pytest.raises(SystemExit) as stopped:

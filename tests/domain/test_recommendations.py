@@ -204,11 +204,17 @@ GATED = {
 """Convolutional networks with blocks where only gates take an adapter, such as those of squeeze and excitation."""
 
 
-def test_recommended_layers_reach_nine_tenths_of_the_blocks_everywhere():
+@pytest.fixture(scope="module")
+def recommended():
+    """What is recommended in every entry: (entry, [(chosen, candidates, rule) of each tower])."""
+    return [(entry, [*recommended_in(entry)]) for entry in PROPOSED]
+
+
+def test_recommended_layers_reach_nine_tenths_of_the_blocks_everywhere(recommended):
     """But in families whose sources leave blocks alone; and nothing is taken that no preset adapts."""
     short = {}
-    for entry in PROPOSED:
-        for chosen, candidates, rule in recommended_in(entry):
+    for entry, towers in recommended:
+        for chosen, candidates, rule in towers:
             hit, of = count_reached(chosen.layers, candidates)
             assert all(map(is_adaptable, chosen.layers)), entry.architecture.reference
             if hit < 0.9 * of and rule.name not in NARROW:
@@ -217,11 +223,11 @@ def test_recommended_layers_reach_nine_tenths_of_the_blocks_everywhere():
     assert len(PROPOSED) > 2300
 
 
-def test_the_recurrence_of_sequential_hybrids_is_left_alone_where_every_block_has_a_feed_forward_network():
+def test_the_recurrence_of_sequential_hybrids_is_left_alone_where_every_block_has_a_feed_forward_network(recommended):
     """Of all in the catalog; those with blocks of a recurrence alone are adapted whole."""
     found = {}
-    for entry in PROPOSED:
-        for chosen, _, rule in recommended_in(entry):
+    for entry, towers in recommended:
+        for chosen, _, rule in towers:
             if rule.name == "sequential-hybrid":
                 found[entry.architecture.name] = any(one.role.startswith("mixer") for one in chosen.layers)
     assert len(found) > 20
