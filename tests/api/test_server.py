@@ -54,7 +54,7 @@ def test_other_processes_of_the_user_cannot_read_a_service():
     )
     told = [process.stdout.readline().strip() for _ in range(2)]
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=patience())
     assert told == ["1", "0"]
 
 
