@@ -77,7 +77,7 @@ def _run_in_training(model: nn.Module, session: Session, call: Call, plan: Plan)
         session.attempt(call, plan)
 
 
-def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> tuple[Run, ...]:
+def compute_model(model: nn.Module, watch: Watch, seconds: float | None = None) -> tuple[Run, ...]:
     """Find inputs for a model and its parts on meta, then run them with real numbers on the CPU.
 
     The model may be changed by it: this is for builds that are thrown away.
@@ -85,9 +85,9 @@ def compute_model(model: nn.Module, watch: Watch, seconds: float = SECONDS) -> t
     Args:
         model: On the CPU, with weights to compute with.
         watch: Calls each forward that computes.
-        seconds: Time for everything.
+        seconds: Time for everything, by default ``SECONDS``.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + (SECONDS if seconds is None else seconds)
     on_meta_only = Session(model, lambda forward: forward(), deadline)
     with untouched(model), plain_settings(model), weights_on_meta(model):
         on_meta_only.run("", model, model, MOST_ATTEMPTS)
