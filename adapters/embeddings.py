@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..discovery import read_attribute
 from ..errors import InvalidConfig
@@ -59,7 +60,10 @@ def _read_tensors(path: str, site: Site, adapter: str) -> dict[str, torch.Tensor
 
 
 def _find_sites(survey: Survey) -> dict[str, Site]:
-    """Return the positions of a transformers model's input and output embeddings by path."""
+    """Return the positions of a transformers model's input and output embeddings by path, if they are of a vocabulary.
+
+    A vision model calls its convolution over patches an input embedding.
+    """
     layers = []
     for getter in ("get_input_embeddings", "get_output_embeddings"):
         method: Any = read_attribute(survey.model, getter)
@@ -67,9 +71,9 @@ def _find_sites(survey: Survey) -> dict[str, Site]:
             layers.append(method() if callable(method) else None)
         except (NotImplementedError, AttributeError):  # a model without a vocabulary
             layers.append(None)
-    found = (layer for layer in layers if layer is not None)
-    ids = {id(layer) for layer in found}
-    return {path: site for path, site in survey.sites.items() if ids & {id(site.module), id(site.current())}}
+    ids = {id(layer) for layer in layers if layer is not None}
+    found = ((path, site) for path, site in survey.sites.items() if ids & {id(site.module), id(site.current())})
+    return {path: site for path, site in found if isinstance(site.module, nn.Embedding | nn.Linear)}
 
 
 def _is_needed(survey: Survey, sites: dict[str, Site], adapter: str, base: str | None) -> bool:

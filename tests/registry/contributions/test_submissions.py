@@ -68,7 +68,8 @@ def test_the_way_of_a_submission(scanned):
     assert (found.id, found.source.kind, found.source.version) == (done.mapping_id, "community", "submission-1")
     assert (found.spec, found.matched, found.trainable) == (STATED.spec, 4, 512)
     assert found.verification == LIVE
-    assert found.reasons == ("submitted by ada, approved by bob (submission 1)", "seen in a paper")
+    assert found.reasons[:2] == ("submitted by ada, approved by bob (submission 1)", "seen in a paper")
+    assert all("on record" in reason for reason in found.reasons[2:])
     assert log_of(scanned) == ["scan.store", "submission.add", "submission.check", "submission.publish"]
     changes = scanned.get_revision(found.id).changes
     assert [(one.actor, one.details["comment"]) for one in changes] == [("bob", "as the paper has it")]
@@ -293,7 +294,8 @@ def test_what_rests_on_a_listing_is_published_unproven(scanned):
     scanned.backend(BOB).review(made.id, "approve", "plausible")
     mapping = scanned.lookup("unheard-of")
     assert mapping.verification is None
-    assert mapping.reasons[-1].startswith("unproven")
+    assert [reason for reason in mapping.reasons if reason.startswith("unproven")]
+    assert mapping.reasons[-1] == "no size, coverage or verification: no scan of transformers:unheard-of is on record"
 
 
 def test_lists_are_filtered_and_newest_first(scanned):
