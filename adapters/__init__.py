@@ -14,8 +14,8 @@ from ..extras import require
 
 require("scan", "torch", "safetensors")
 
-from .card import card_of
 from .config import IA3Config, LoraConfig
+from .hub.card import card_of
 from .importance import LayerRanking, RankedLayer, rank_layers
 from .injection.match import Match, match
 from .injection.plan import Expand

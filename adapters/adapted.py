@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from ..errors import InvalidConfig, nearest, quoted
-from . import checkpoint
 from .config import AdapterConfig
-from .embeddings import AUTO, list_embeddings
+from .files import checkpoint
+from .files.embeddings import AUTO, list_embeddings
 from .injection.apply import Prepared, adapters_in, attach, biases, detach, file_state, layers_in
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
 from .injection.statistics import NormStatistics, put

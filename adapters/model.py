@@ -17,16 +17,16 @@ from torch import nn
 from ..domain.methods import choose_preset
 from ..errors import InvalidConfig
 from .adapted import Adapted, Forward, by_sample
-from .card import write_card
 from .config import AdapterConfig, LoraConfig, check_known
-from .embeddings import AUTO
+from .files.embeddings import AUTO
+from .files.load import hotswap, load, reread
+from .hub.card import write_card
+from .hub.transfer import local_folder, push
 from .injection.apply import Prepared, attach, build, detach, layers_in
 from .injection.host_model import Survey, set_trainable, survey_model
 from .injection.match import warn_of_exclusions
 from .injection.plan import Expand, check_host, make_plan
-from .load import hotswap, load, reread
 from .targets import Decision, decide, expand_shorthand, with_ranks
-from .transfer import local_folder, push
 from .weighted import combine
 
 PASSED_BY_TRAINERS = ("save_function", "max_shard_size")

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..discovery import read_attribute
-from ..errors import InvalidConfig
-from .injection.apply import PREFIX
-from .injection.host_model import Site, Survey
-from .layers.wrappers import SavedModule
+from ...discovery import read_attribute
+from ...errors import InvalidConfig
+from ..injection.apply import PREFIX
+from ..injection.host_model import Site, Survey
+from ..layers.wrappers import SavedModule
 
 AUTO = "auto"
 UNKNOWN = -1

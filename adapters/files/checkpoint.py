@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
-from .config import AdapterConfig, config_from_peft
-from .injection.apply import PREFIX
+from ...errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
+from ..config import AdapterConfig, config_from_peft
+from ..injection.apply import PREFIX
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -7,12 +7,12 @@ from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from ..extras import require
-from ..hub_errors import translate_errors
-from ..references import HubFolder
-from .adapted import Adapted
+from ...extras import require
+from ...hub_errors import translate_errors
+from ...references import HubFolder
+from ..adapted import Adapted
+from ..files.checkpoint import CONFIG, WEIGHTS
 from .card import CARD, write_card
-from .checkpoint import CONFIG, WEIGHTS
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

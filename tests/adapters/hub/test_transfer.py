@@ -17,7 +17,7 @@ from zoo import MLP, llama
 
 import loradar
 from loradar.adapters import LoraConfig, PeftModel, inject
-from loradar.adapters.transfer import fetch
+from loradar.adapters.hub.transfer import fetch
 from loradar.errors import HubFailed, InvalidReference
 from loradar.references import HubFolder
 

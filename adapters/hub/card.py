@@ -11,12 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import data
-from ..domain.patterns import pattern_of
-from ..errors import AdapterUnreadable
-from ..extras import require
-from ..references import HubFolder
-from .adapted import Adapted
+from ... import data
+from ...domain.patterns import pattern_of
+from ...errors import AdapterUnreadable
+from ...extras import require
+from ...references import HubFolder
+from ..adapted import Adapted
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from ..errors import AdapterUnreadable, InvalidConfig
+from ...errors import AdapterUnreadable, InvalidConfig
+from ..config import AdapterConfig
+from ..injection.apply import PREFIX, Prepared, build, file_state, layers_in
+from ..injection.host_model import Survey
+from ..injection.plan import make_plan
+from ..injection.statistics import statistics_in
 from .checkpoint import WEIGHTS, naming, read, without_wrappers
-from .config import AdapterConfig
-from .injection.apply import PREFIX, Prepared, build, file_state, layers_in
-from .injection.host_model import Survey
-from .injection.plan import make_plan
-from .injection.statistics import statistics_in
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The dimension of each factor that is the rank."""

@@ -15,8 +15,8 @@ from loradar import LoraConfig, PeftModel, get_peft_model
 from loradar.adapters import card_of, inject
 from loradar.errors import AdapterUnreadable
 
-GOLDEN = Path(__file__).parent.parent / "golden" / "model_card.md"
-TEMPLATE = Path(__file__).parents[2] / "data" / "model_card.md.jinja"
+GOLDEN = Path(__file__).parents[2] / "golden" / "model_card.md"
+TEMPLATE = Path(__file__).parents[3] / "data" / "model_card.md.jinja"
 
 
 def without_versions(card):

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from loradar.adapters.card import as_code, as_text
+from loradar.adapters.hub.card import as_code, as_text
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 PRINTABLE = st.text(st.one_of(st.sampled_from("`|\\*_[]()<>&~#+-=!.: 1a\"'"), st.characters(exclude_categories=["C"])))

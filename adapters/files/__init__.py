@@ -1,0 +1,1 @@
+"""The files of an adapter: PEFT's checkpoint format, loading, and the embeddings saved beside the factors."""
