@@ -12,7 +12,8 @@ from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig
 from ..config import AdapterConfig
 from ..layers.ia3 import IA3Layer
-from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear, LoraMultihead, LoraParameter
+from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear
+from ..layers.parameters import LoraMultihead, LoraParameter
 from ..layers.wrappers import AdapterLayer, Child, PlannedAdapter, SavedModule, Steering, state_of
 from .host_model import Site, Survey, survey_model
 from .plan import Plan

@@ -15,20 +15,17 @@ from torch.nn import functional
 
 from ...discovery import is_plain_conv
 from ...errors import InvalidConfig
-from .low_rank import CONV_FACTORS, LinearFactor, can_fuse, low_rank_linear
+from .low_rank import CONV_FACTORS, can_fuse, linear_factors, low_rank_linear
 from .wrappers import (
     AdapterLayer,
     Child,
     PlannedAdapter,
-    Wrapper,
     adapter_dtype,
     features_of,
     first_tensor,
     state_of,
 )
 
-STACKED = 3
-"""Number of dimensions of a stack of matrices."""
 CONV_FIELDS = ("kernel_size", "stride", "padding", "dilation", "padding_mode", "_reversed_padding_repeated_twice")
 """The attributes by which a convolution walks over its input."""
 
@@ -170,7 +167,7 @@ class LoraLinear(LoraLayer):
     @classmethod
     def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
         """Create ``A`` (r, in) and ``B`` (out, r)."""
-        return _linear_factors(*features_of(base, planned.kind), planned.r, first_tensor(base))
+        return linear_factors(*features_of(base, planned.kind), planned.r, first_tensor(base))
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer and add the updates, as one step of autograd where the result is the same."""
@@ -271,96 +268,3 @@ class LoraEmbedding(LoraLayer):
 
     def _shaped(self, delta: torch.Tensor) -> torch.Tensor:
         return delta.T
-
-
-class LoraParameter(LoraLayer):
-    """LoRA on a bare parameter, (out, in) or a stack of them, such as fused experts (PEFT's ``ParamWrapper``).
-
-    ``A`` is (experts * r, in), expert by expert; ``B`` is (out, r * experts), the experts of each rank together. As in
-    PEFT, the last dimension of a stack is ``in``, unless its module has ``is_transposed``. The base layer is run with
-    the updated parameter, so that every use of it sees the update.
-    """
-
-    takes_samples = False
-
-    @classmethod
-    def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
-        """Create both factors as linear layers over all experts."""
-        parameter: Any = getattr(base, planned.parameter)
-        *stack, written, read = parameter.shape
-        if stack and planned.fan_in_fan_out:
-            written, read = read, written
-        experts = stack[0] if stack else 1
-        return _linear_factors(read, written, planned.r * experts, parameter)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the base layer with the updated parameter."""
-        adapters = self.active_adapters()
-        if not adapters:
-            return self.base_layer(*args, **kwargs)
-        return functional_call(self.base_layer, _renamed(self.updated(adapters), self.base_layer), args, kwargs)
-
-    def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
-        """Raise: the update is in the parameter."""
-        raise NotImplementedError
-
-    def get_delta_weight(self, adapter: str) -> torch.Tensor:
-        """Return ``scaling * B @ A`` for every expert, in the shape of the parameter."""
-        first: torch.Tensor
-        second: torch.Tensor
-        first, second = self.factors(adapter)
-        planned, parameter = self.planned[adapter], self._weight()
-        if parameter.ndim != STACKED:
-            return second @ first * self.scaling[adapter]
-        experts = parameter.shape[0]
-        first = first.view(experts, planned.r, -1)
-        second = second.view(-1, planned.r, experts).permute(2, 0, 1)
-        delta = second @ first * self.scaling[adapter]
-        return delta.transpose(1, 2) if planned.fan_in_fan_out else delta
-
-
-class LoraMultihead(LoraParameter):
-    """LoRA on an input projection of ``nn.MultiheadAttention``, which has one fused projection or three.
-
-    The output projection ``out_proj`` is a layer and gets an adapter layer, but the attention reads its weight and
-    never calls it, unless a subclass does. So the innermost of these layers passes the updated weight of ``out_proj``
-    in, and that layer adds nothing meanwhile.
-    """
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the attention with the updated weights of this projection and of the output projection."""
-        adapters = self.active_adapters()
-        updated = self.updated(adapters) if adapters else {}
-        layer = None if isinstance(self.base_layer, LoraMultihead) else self._find_output_layer()
-        if layer is None:
-            return functional_call(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
-        of_output = _renamed(layer.updated(layer.active_adapters()), self.base().out_proj)  # type: ignore[arg-type]
-        updated |= {f"out_proj.{name}": value for name, value in of_output.items()}
-        layer.is_passed_in = True
-        try:
-            return functional_call(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
-        finally:
-            layer.is_passed_in = False
-
-    def _find_output_layer(self) -> LoraLayer | None:
-        """Return the adapter layer around ``out_proj``, if an adapter is active there."""
-        layer: Any = self.base().out_proj
-        while isinstance(layer, Wrapper):
-            if isinstance(layer, LoraLayer) and layer.active_adapters():
-                return layer
-            layer = layer.wrapped()
-        return None
-
-
-def _renamed(updated: Mapping[str, torch.Tensor], outer: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters of the module inside of ``outer``'s wrappers by their names in ``outer``."""
-    prefix, module = "", outer
-    while isinstance(module, Wrapper):
-        prefix, module = f"{prefix}{module.inner_name}.", module.wrapped()
-    return {prefix + name: value for name, value in updated.items()}
-
-
-def _linear_factors(read: int, written: int, r: int, like: torch.Tensor) -> dict[str, Child]:
-    """Create ``A`` (r, read) and ``B`` (written, r), uninitialised, on the device of ``like``."""
-    device, dtype = like.device, adapter_dtype(like.dtype)
-    return {"lora_A": LinearFactor(read, r, device, dtype), "lora_B": LinearFactor(r, written, device, dtype)}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 
-from .wrappers import init_module
+from .wrappers import Child, adapter_dtype, init_module
 
 
 class LinearFactor(nn.Linear):
@@ -47,6 +47,12 @@ CONV_FACTORS: dict[str, type[ConvFactor]] = {
     "conv2d": Conv2dFactor,
     "conv3d": Conv3dFactor,
 }
+
+
+def linear_factors(read: int, written: int, r: int, like: torch.Tensor) -> dict[str, Child]:
+    """Create ``A`` (r, read) and ``B`` (written, r), uninitialised, on the device of ``like``."""
+    device, dtype = like.device, adapter_dtype(like.dtype)
+    return {"lora_A": LinearFactor(read, r, device, dtype), "lora_B": LinearFactor(r, written, device, dtype)}
 
 
 def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
