@@ -15,13 +15,14 @@ from ..extras import require
 require("scan", "torch", "safetensors")
 
 from .config import IA3Config, LoraConfig
+from .entry import get_peft_model, inject
 from .hub.card import card_of
 from .importance import LayerRanking, RankedLayer, rank_layers
 from .injection.match import Match, match
 from .injection.plan import Expand
 from .memory import plan
 from .memory_plan import MemoryChoice, MemoryPlan
-from .model import PeftModel, get_peft_model, inject
+from .model import PeftModel
 from .peft_bridge.configuration import auto_config
 from .peft_bridge.defaults import PeftDefaults, enable_peft_defaults
 

@@ -17,8 +17,8 @@ from ..domain.vocabulary import RECOMMENDED, STANDS_FOR, count_of, describe_byte
 from ..errors import InvalidRequest, NoAdaptableLayers, quoted
 from ..references import Reference
 from .config import LoraConfig, check_rank
+from .entry import inject
 from .memory_plan import DTYPES, FACTS, MemoryChoice, MemoryPlan, Setting, choose, describe, interpolate
-from .model import inject
 from .targets import scan_known
 
 UNITS = {

@@ -16,7 +16,7 @@ from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear
 from ..layers.parameters import LoraMultihead, LoraParameter
 from ..layers.wrappers import AdapterLayer, Child, PlannedAdapter, SavedModule, Steering, state_of
 from .host_model import Site, Survey, survey_model
-from .plan import Plan
+from .plan import Expand, Plan, make_plan
 
 PREFIX = "base_model.model."
 """Prefix of every key of an adapter file."""
@@ -99,6 +99,19 @@ def build(survey: Survey, plan: Plan, adapter_name: str) -> Prepared:
     name = plan.config.base_model_name_or_path or (origin if isinstance(origin, str) and origin else None)
     config = replace(plan.config, fan_in_fan_out=is_transposed, base_model_name_or_path=name)
     return Prepared(adapter_name, config, tuple(parts), copies)
+
+
+def prepare(survey: Survey, config: AdapterConfig, adapter_name: str, expand: Expand | None = None) -> Prepared:
+    """Plan, check, build and initialise an adapter; the model stays as it is.
+
+    Raises:
+        TargetsNotFound: As ``make_plan``.
+        NoAdaptableLayers: As ``make_plan``.
+        InvalidConfig: As ``make_plan`` and ``build``.
+    """
+    prepared = build(survey, make_plan(survey, config, expand), adapter_name)
+    prepared.initialise()
+    return prepared
 
 
 def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:

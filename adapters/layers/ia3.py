@@ -42,7 +42,7 @@ class IA3Layer(AdapterLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer with its input or its output rescaled."""
-        of_input, of_output = self._factors(self.active_adapters())
+        of_input, of_output = self._factors(self.effective_adapters())
         if of_input is not None:
             x = (x * self._per_feature(of_input)).to(x.dtype)
         result = self.base_layer(x, *args, **kwargs)

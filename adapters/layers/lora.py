@@ -78,12 +78,12 @@ class LoraLayer(AdapterLayer):
 
     def scale_layer(self, scale: float) -> None:
         """Multiply the factor of each active adapter by ``scale``."""
-        for adapter in self.active_adapters():
+        for adapter in self.effective_adapters():
             self.scaling[adapter] *= scale
 
     def unscale_layer(self, scale: float | None = None) -> None:
         """Divide the factor of each active adapter by ``scale``; by default it is again the configured one."""
-        for adapter in self.active_adapters():
+        for adapter in self.effective_adapters():
             self.scaling[adapter] = self.planned[adapter].scaling if scale is None else self.scaling[adapter] / scale
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -92,7 +92,7 @@ class LoraLayer(AdapterLayer):
         A linear layer of the user's own class may return a tuple, of which the first element is updated.
         """
         result = self.base_layer(x, *args, **kwargs)
-        adapters, samples = self.active_adapters(), self.steering.samples
+        adapters, samples = self.effective_adapters(), self.steering.samples
         if self.is_passed_in or (not adapters and samples is None):
             return result
         output = result[0] if isinstance(result, tuple) else result
@@ -171,7 +171,7 @@ class LoraLinear(LoraLayer):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer and add the updates, as one step of autograd where the result is the same."""
-        adapters = self.active_adapters()
+        adapters = self.effective_adapters()
         if len(adapters) != 1 or args or kwargs or self.steering.samples is not None:
             return super().forward(x, *args, **kwargs)
         [adapter], modules = adapters, self._modules
@@ -211,7 +211,7 @@ class LoraConv(LoraLayer):
         """Run the base layer and add the updates."""
         if is_plain_conv(self.base_layer) or self.groups > 1 or self.steering.samples is not None:
             return super().forward(x, *args, **kwargs)
-        return functional_call(self.base_layer, self.updated(self.active_adapters()), (x, *args), kwargs)
+        return functional_call(self.base_layer, self.updated(self.effective_adapters()), (x, *args), kwargs)
 
     @property
     def takes_samples(self) -> bool:  # type: ignore[override]

@@ -37,7 +37,7 @@ class LoraParameter(LoraLayer):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer with the updated parameter."""
-        adapters = self.active_adapters()
+        adapters = self.effective_adapters()
         if not adapters:
             return self.base_layer(*args, **kwargs)
         return functional_call(self.base_layer, _renamed(self.updated(adapters), self.base_layer), args, kwargs)
@@ -71,12 +71,12 @@ class LoraMultihead(LoraParameter):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the attention with the updated weights of this projection and of the output projection."""
-        adapters = self.active_adapters()
+        adapters = self.effective_adapters()
         updated = self.updated(adapters) if adapters else {}
         layer = None if isinstance(self.base_layer, LoraMultihead) else self._find_output_layer()
         if layer is None:
             return functional_call(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
-        of_output = _renamed(layer.updated(layer.active_adapters()), self.base().out_proj)  # type: ignore[arg-type]
+        of_output = _renamed(layer.updated(layer.effective_adapters()), self.base().out_proj)  # type: ignore[arg-type]
         updated |= {f"out_proj.{name}": value for name, value in of_output.items()}
         layer.is_passed_in = True
         try:
@@ -88,7 +88,7 @@ class LoraMultihead(LoraParameter):
         """Return the adapter layer around ``out_proj``, if an adapter is active there."""
         layer: Any = self.base().out_proj
         while isinstance(layer, Wrapper):
-            if isinstance(layer, LoraLayer) and layer.active_adapters():
+            if isinstance(layer, LoraLayer) and layer.effective_adapters():
                 return layer
             layer = layer.wrapped()
         return None

@@ -183,7 +183,7 @@ class AdapterLayer(Wrapper):
         """Return the names of the adapters on this layer."""
         return [*self.planned]
 
-    def active_adapters(self) -> list[str]:
+    def effective_adapters(self) -> list[str]:
         """Return the adapters whose update the next forward adds."""
         steering = self.steering
         if steering.disabled or self.merged_adapters:
