@@ -1,6 +1,5 @@
 """A model with adapters in it: their state, training, merging, switching off and files."""
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidConfig, nearest, quoted
+from ..warn import warn
 from .config import AdapterConfig
 from .files import checkpoint
 from .files.embeddings import AUTO, list_embeddings
@@ -156,7 +156,7 @@ class Adapted(Wrapper):
                     parameter.requires_grad = before.requires_grad
                 survey.replace(site, module)
         if note_untied(survey.model):
-            warnings.warn("Embeddings are no longer tied: config.tie_word_embeddings is False now.", stacklevel=2)
+            warn("Embeddings are no longer tied: config.tie_word_embeddings is False now.")
         return survey.model
 
     def unload(self) -> nn.Module:
@@ -177,10 +177,10 @@ class Adapted(Wrapper):
         for which in (self.peft_config[name].trained_biases for name in self._steering.active):
             if which != "none":
                 message = f"Biases trained with bias={which!r} stay in place while the adapter is disabled."
-                warnings.warn(message, stacklevel=3)
+                warn(message)
         if self.norm_statistics():
             message = "Running statistics of norms changed by training stay in place while the adapter is disabled."
-            warnings.warn(message, stacklevel=3)
+            warn(message)
         with self._unmerged():
             before, self._steering.disabled = self._steering.disabled, True
             try:
@@ -264,7 +264,7 @@ class Adapted(Wrapper):
         """Copy the running statistics of an adapter's file into the model, and warn if other adapters share them."""
         if put(values, self._survey()) and len(self.peft_config) > 1:
             message = f"The file of {adapter_name!r} holds running statistics of norms, which replace the model's"
-            warnings.warn(f"{message}: all adapters share them.", stacklevel=4)
+            warn(f"{message}: all adapters share them.")
 
     def _biases(self, adapter: str) -> dict[str, nn.Parameter]:
         which = self.peft_config[adapter].trained_biases

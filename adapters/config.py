@@ -5,7 +5,6 @@ An error names the field, the value and the way out in one line.
 
 import math
 import re
-import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self
 from ..data import read_facts
 from ..domain.targets import TargetSpec
 from ..errors import InvalidConfig, nearest, quoted
+from ..warn import warn
 
 FACTS = "adapter_fields.toml"
 BIASES = ("none", "all", "lora_only")
@@ -245,7 +245,7 @@ class AdapterConfig:
         if not isinstance(origin, str) or not origin or stated in (None, origin):
             return self
         message = f"The configuration names the base model {stated!r}, and this model is {origin!r}, which is recorded"
-        warnings.warn(f"{message} (base_model_name_or_path).", stacklevel=3)
+        warn(f"{message} (base_model_name_or_path).")
         return replace(self, base_model_name_or_path=origin)
 
     @property

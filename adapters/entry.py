@@ -1,6 +1,5 @@
 """``get_peft_model`` and ``inject``, which put adapters into a model, with the choice of its layers."""
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
@@ -12,6 +11,7 @@ from torch import nn
 
 from ..domain.methods import choose_preset
 from ..errors import InvalidConfig
+from ..warn import warn
 from .config import AdapterConfig, LoraConfig, check_known
 from .injection.apply import prepare
 from .injection.host_model import survey_model
@@ -83,9 +83,9 @@ def get_peft_model(
         preset = choose_preset(preset, config.peft_type)
         decision = decide(model, preset, config.peft_type, example_inputs, **rank, **choice)
         for left_out in () if config.modules_to_save else decision.frozen:
-            warnings.warn(left_out, stacklevel=2)
+            warn(left_out)
         if decision.spec.saves_alone:
-            warnings.warn(decision.spec.describe_saved(), stacklevel=2)
+            warn(decision.spec.describe_saved())
         config = with_ranks(config.with_spec(decision.spec), decision)
     config = config.for_base(model.__dict__.get("name_or_path"))
     expand = partial(expand_shorthand, example_inputs=example_inputs)

@@ -1,7 +1,6 @@
 """``PeftModel``, the wrapper around a model with adapters, with its files and the hub."""
 
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from inspect import signature
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import InvalidConfig
+from ..warn import warn
 from .adapted import Adapted
 from .config import AdapterConfig, check_known
 from .files.embeddings import AUTO
@@ -101,7 +101,7 @@ class PeftModel(Adapted):
         self._check_known(names)
         self._check_saved_once(names)
         if any(layer.merged for layer in self._layers()):
-            warnings.warn("The adapters were merged, and are unmerged to switch between them.", stacklevel=2)
+            warn("The adapters were merged, and are unmerged to switch between them.")
             self.unmerge_adapter()
         self._steering.active = names
         self._set_trainable(frozen=inference_mode)
@@ -123,7 +123,7 @@ class PeftModel(Adapted):
         left = [name for name in self._steering.active if name != adapter_name]
         if not left:
             left = [next(iter(self.peft_config))]
-            warnings.warn(f"{adapter_name!r} was active and is deleted: {left[0]!r} is active now.", stacklevel=2)
+            warn(f"{adapter_name!r} was active and is deleted: {left[0]!r} is active now.")
         self.set_adapter(left)
 
     def add_weighted_adapter(

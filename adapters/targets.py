@@ -5,7 +5,6 @@ does a forward run, and all four steps use its result.
 """
 
 import logging
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -28,6 +27,7 @@ from ..domain.targets import TargetSpec, find_hits, resolve_blocks
 from ..domain.vocabulary import RECOMMENDED
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
 from ..registry import Registry, verify
+from ..warn import warn
 from .config import AdapterConfig, LoraConfig
 from .fit import Fit, find_entry, fit, leave_out
 from .translation import translate
@@ -205,7 +205,7 @@ def expand_shorthand(model: nn.Module, shorthand: str, example_inputs: Any = Non
     else:
         spec = _from_scan(scan_known(model, example_inputs), PEFT_TYPE, shorthand).spec
     if spec.saves_alone:
-        warnings.warn(spec.describe_saved(), stacklevel=2)
+        warn(spec.describe_saved())
         return spec
     return replace(resolve_blocks(spec), modules_to_save=None)
 
@@ -217,7 +217,7 @@ def _from_registry(scan: Scan, peft_type: str, preset: str) -> Decision | None:
             query = (registry, scan, peft_type, preset)
             return _by_name(*query) or _by_fingerprint(*query) or _by_structure(*query)
     except DatabaseUnusable as error:
-        warnings.warn(f"The registry is not used: {error.message}", stacklevel=5)
+        warn(f"The registry is not used: {error.message}")
         return None
 
 
@@ -233,7 +233,7 @@ def _by_name(registry: Registry, scan: Scan, peft_type: str, preset: str) -> Dec
     narrowed = _without_strays(mapping, scan, known)
     misfit = _misfit(narrowed, scan) or _describe_unmatched(narrowed, scan, known)
     if misfit:
-        warnings.warn(f"The registry's entry for {_named(mapping)} is not used: {misfit}.", stacklevel=6)
+        warn(f"The registry's entry for {_named(mapping)} is not used: {misfit}.")
         return None
     return _fitting("registry", narrowed, scan, says)
 

@@ -1,7 +1,6 @@
 """Embeddings of the base model that a saved adapter needs, because its checkpoint has others: PEFT's rule (0.21.2)."""
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from ...discovery import read_attribute
 from ...errors import InvalidConfig
+from ...warn import warn
 from ..injection.apply import PREFIX
 from ..injection.host_model import Site, Survey
 from ..layers.wrappers import SavedModule
@@ -81,7 +81,7 @@ def _is_needed(survey: Survey, sites: dict[str, Site], adapter: str, base: str |
     adapted = (path for path, site in sites.items() if any(adapter in each.adapters() for each in site.wrappers))
     path = next(adapted, None)
     if path is not None:
-        warnings.warn(f"{path!r} is adapted: the embeddings are saved too (save_embedding_layers).", stacklevel=5)
+        warn(f"{path!r} is adapted: the embeddings are saved too (save_embedding_layers).")
         return True
     config = read_attribute(survey.model, "config")
     own = _vocabulary_of(config)
@@ -90,10 +90,10 @@ def _is_needed(survey: Survey, sites: dict[str, Site], adapter: str, base: str |
     saved = _read_vocabulary(config, base)
     if saved == UNKNOWN:
         message = f"The config.json of {base!r} is not on this machine: the vocabulary is taken to be as it has it"
-        warnings.warn(f"{message}. If it was resized, save with save_embedding_layers=True.", stacklevel=5)
+        warn(f"{message}. If it was resized, save with save_embedding_layers=True.")
     elif saved != own:
         message = f"The vocabulary was resized from {saved} to {own}: the embeddings are saved too"
-        warnings.warn(f"{message} (save_embedding_layers).", stacklevel=5)
+        warn(f"{message} (save_embedding_layers).")
     return saved not in (UNKNOWN, own)
 
 

@@ -1,13 +1,13 @@
 """Match a configuration with module paths: strings in, one frozen ``Match`` out, no model involved."""
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...domain.targets import NO_TARGETS, TargetMatcher, Targets
 from ...errors import TargetsNotFound, nearest
+from ...warn import warn
 from ..config import AdapterConfig, LoraConfig
 
 MOST_NAMES = 3
@@ -80,7 +80,7 @@ def warn_of_exclusions(paths: Sequence[str], config: AdapterConfig) -> None:
         if each and not _matched(paths, each):
             name = each if isinstance(each, str) else each[0]
             message = f"exclude_modules: no layer is named {name!r}, so nothing is left out for it."
-            warnings.warn(f"{message} {_closest(name, paths)}", stacklevel=3)
+            warn(f"{message} {_closest(name, paths)}")
 
 
 def _matched(paths: Iterable[str], targets: Targets) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from ...discovery import (
 from ...domain.targets import TargetMatcher, TargetSpec
 from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
+from ...warn import warn
 from ..config import ALL_LINEAR, AdapterConfig, LoraConfig, task_heads
 from ..layers.wrappers import PlannedAdapter
 from .host_model import Site, Survey
@@ -78,13 +78,13 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
         check_adaptable(survey)
         raise
     for remark in matched.remarks:
-        warnings.warn(remark, stacklevel=4)
+        warn(remark)
     saved = check_saved(survey, matched.saved)
     adapters = _plan_adapters(survey, matched, config)
     for path in (*(each.path for each in adapters if each.shares_weight), *saved):
         if others := survey.sharing(path):
             message = f"{path!r} shares its weight with {', '.join(map(repr, others))}, which keeps it as it is"
-            warnings.warn(f"{message}: merging will untie them.", stacklevel=4)
+            warn(f"{message}: merging will untie them.")
     return Plan(config, adapters, saved)
 
 
@@ -143,7 +143,7 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
     ]
     if dropout and in_weight:
         message = f"lora_dropout is not applied in {in_weight[0]!r} ({len(in_weight)} in all)"
-        warnings.warn(f"{message}: the update is in the weight there, and no input of its own.", stacklevel=5)
+        warn(f"{message}: the update is in the weight there, and no input of its own.")
     return tuple(planned)
 
 
@@ -227,7 +227,7 @@ def _warn_of_unmatched(config: AdapterConfig, keys: Sequence[str]) -> None:
     for field, patterns in (("rank_pattern", config.rank_pattern), ("alpha_pattern", config.alpha_pattern)):
         if unmatched := sorted(map(repr, patterns.keys() - {*_match_patterns(patterns, keys)})):
             message = f"{field}: {', '.join(unmatched)} matches no adapted layer and is ignored."
-            warnings.warn(message, stacklevel=6)
+            warn(message)
 
 
 # Checks; each error names the module, its class and the way out

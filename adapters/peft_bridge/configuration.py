@@ -1,6 +1,5 @@
 """Configurations of the installed peft: ``auto_config``, and filling in targets where a configuration has none."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
@@ -16,6 +15,7 @@ from ...domain.targets import Targets, TargetSpec, find_hits, without_exclusion
 from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
 from ...schema import to_json
+from ...warn import warn
 from ..config import check_known
 from ..injection.plan import check_host
 from ..targets import Decision, decide, scan_known
@@ -229,7 +229,7 @@ def _without_converted(config: Any, spec: TargetSpec, model: nn.Module) -> Targe
     if not lost:
         return spec
     message = f"{', '.join(sorted(lost))} of {type(model).__name__} get no adapter"
-    warnings.warn(f"{message}: peft takes these names for experts, and changes them (transformers 5).", stacklevel=5)
+    warn(f"{message}: peft takes these names for experts, and changes them (transformers 5).")
     return replace(spec, target_modules=tuple(target for target, name in names.items() if name not in lost))
 
 

@@ -1,7 +1,6 @@
 """``enable_peft_defaults``: plain ``peft.get_peft_model(model, peft.LoraConfig())`` for every architecture."""
 
 import inspect
-import warnings
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from ...domain.vocabulary import PRESETS
 from ...errors import InvalidConfig, InvalidRequest, LoradarError
 from ...extras import require
 from ...registry import verify
+from ...warn import warn
 from ..targets import Decision, decide, decide_for, decide_unscanned, scan_known
 from .configuration import fill, fill_ranks, lacks_targets, method_of, peft_targets, without_adapters
 
@@ -120,7 +120,7 @@ def _hook() -> None:
 
     if peft.__version__ != WRITTEN_FOR:
         message = f"enable_peft_defaults was written for peft {WRITTEN_FOR}, and {peft.__version__} is installed"
-        warnings.warn(f"{message}: check what print_trainable_parameters() says.", stacklevel=3)
+        warn(f"{message}: check what print_trainable_parameters() says.")
     for name, needed in _HOOKED.items():
         function = BaseTuner.__dict__.get(name)
         if not callable(function) or not {*needed} <= {*inspect.signature(function).parameters}:
@@ -162,7 +162,7 @@ def _fill(tuner: Any, config: Any, model: nn.Module, selection: Selection) -> No
         with without_adapters(model):
             decision = _decide(tuner, config, model, selection)
     except LoradarError as error:
-        warnings.warn(f"peft is left to itself, loradar has no targets: {error.message}", stacklevel=4)
+        warn(f"peft is left to itself, loradar has no targets: {error.message}")
         return
     saved = decision.spec.modules_to_save if decision.spec.saves_alone else None  # the user selects the other heads
     spec = replace(decision.spec, modules_to_save=saved)
