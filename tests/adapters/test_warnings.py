@@ -48,14 +48,14 @@ def switch_merged():
 
 
 ACTS = {
-    "pattern": lambda folder: get_peft_model(MLP(8), LoraConfig(**FIELDS, rank_pattern={"nothing": 4})),
-    "exclusion": lambda folder: get_peft_model(MLP(8), LoraConfig(**FIELDS, exclude_modules=["nothing"])),
-    "added": lambda folder: adapted().add_adapter("b", LoraConfig(**FIELDS, alpha_pattern={"nothing": 4})),
-    "base": lambda folder: get_peft_model(named("a/b"), LoraConfig(**FIELDS, base_model_name_or_path="c/d")),
-    "tied": lambda folder: inject(tied(), LoraConfig(target_modules=["0"])),
-    "deleted": lambda folder: delete_active(),
-    "switched": lambda folder: switch_merged(),
-    "disabled": lambda folder: adapted(bias="all").disable_adapter().__enter__(),
+    "pattern": lambda _folder: get_peft_model(MLP(8), LoraConfig(**FIELDS, rank_pattern={"nothing": 4})),
+    "exclusion": lambda _folder: get_peft_model(MLP(8), LoraConfig(**FIELDS, exclude_modules=["nothing"])),
+    "added": lambda _folder: adapted().add_adapter("b", LoraConfig(**FIELDS, alpha_pattern={"nothing": 4})),
+    "base": lambda _folder: get_peft_model(named("a/b"), LoraConfig(**FIELDS, base_model_name_or_path="c/d")),
+    "tied": lambda _folder: inject(tied(), LoraConfig(target_modules=["0"])),
+    "deleted": lambda _folder: delete_active(),
+    "switched": lambda _folder: switch_merged(),
+    "disabled": lambda _folder: adapted(bias="all").disable_adapter().__enter__(),
     "saved": lambda folder: inject(llama().model, LoraConfig(target_modules=["embed_tokens"])).save_pretrained(folder),
 }
 
