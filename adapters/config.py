@@ -1,139 +1,45 @@
-"""``LoraConfig`` and ``IA3Config``: PEFT's fields and defaults, checked on construction.
+"""``LoraConfig`` and ``IA3Config``: PEFT's fields and defaults, checked whenever they are set.
 
 An error names the field, the value and the way out in one line.
 """
 
-import math
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
 from ..data import read_facts
-from ..domain.targets import TargetSpec
-from ..errors import InvalidConfig, nearest, quoted
+from ..domain.targets import NO_TARGETS, TargetSpec
+from ..errors import InvalidConfig
 from ..warn import warn
+from .checks import (
+    BIASES,
+    FACTS,
+    Names,
+    check_choice,
+    check_flag,
+    check_indices,
+    check_initialisation,
+    check_known,
+    check_list_names,
+    check_names,
+    check_patterns,
+    check_positive,
+    check_probability,
+    check_rank,
+    check_targets,
+    check_task,
+    check_text,
+    invalid,
+)
 
-FACTS = "adapter_fields.toml"
-BIASES = ("none", "all", "lora_only")
-INITIALISATIONS = (True, False, "gaussian")
 CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of PEFT's initialisations that change the base weights too: the factors belong to the changed ones."""
-ALL_LINEAR = "all-linear"
-"""PEFT's shorthand for every linear layer; ``injection.plan`` resolves it."""
-
-
-def invalid(field: str, value: object, why: str) -> InvalidConfig:
-    """Return the error for the value of one field."""
-    return InvalidConfig(f"{field}={value!r} {why}", field=field, value=repr(value))
-
-
-def check_known(given: Collection[str], known: Collection[str], owner: str = "LoraConfig") -> None:
-    """Reject field names that the configuration class ``owner`` does not have."""
-    for name in given:
-        if name not in known:
-            near = nearest(name, known, limit=3)
-            way_out = f"Closest: {quoted(near)}." if near else f"The fields are: {', '.join(sorted(known))}."
-            raise InvalidConfig(f"{owner} has no field {name!r}. {way_out}", field=name)
-
-
-def _accepting(accepts: Callable[[Any], bool], way_out: str) -> Callable[[str, Any], Any]:
-    """Return the check of a field whose value stays as it is if ``accepts`` accepts it."""
-
-    def check(name: str, value: Any) -> Any:
-        if not accepts(value):
-            raise invalid(name, value, way_out)
-        return value
-
-    return check
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-check_rank = _accepting(
-    lambda value: _is_number(value) and isinstance(value, int) and value > 0,
-    "is not a rank: give a positive integer such as 8.",
+FREE_IN_MODEL = (
+    *("task_type", "inference_mode", "base_model_name_or_path", "revision"),
+    *("fan_in_fan_out", "init_lora_weights", "init_ia3_weights"),
 )
-check_positive = _accepting(
-    lambda value: _is_number(value) and math.isfinite(value) and value > 0,
-    "is not usable: give a number above 0, such as 16.",
-)
-check_probability = _accepting(  # at 1 nothing would ever reach the adapter
-    lambda value: _is_number(value) and 0 <= value < 1,
-    "is no dropout probability: give a number from 0 up to, not including, 1.",
-)
-check_flag = _accepting(lambda value: isinstance(value, bool), "is not a boolean: give True or False.")
-check_text = _accepting(lambda value: value is None or isinstance(value, str), "is not text: give a string or None.")
-
-
-def check_choice(field: str, value: object, choices: tuple[Any, ...]) -> Any:
-    """Check a value that is one of ``choices``."""
-    for known in choices:
-        if type(value) is type(known) and value == known:
-            return known
-    raise invalid(field, value, f"is not supported: give one of {', '.join(map(repr, choices))}.")
-
-
-def check_initialisation(field: str, value: object) -> bool | str:
-    """Check an initialisation of the factors; PEFT accepts ``Gaussian`` in any case."""
-    found: bool | str = check_choice(field, value.lower() if isinstance(value, str) else value, INITIALISATIONS)
-    return found
-
-
-def check_task(field: str, value: object) -> str | None:
-    """Check a PEFT task type, given as text or as PEFT's enum; return text."""
-    name = value.value if isinstance(value, Enum) else value
-    if name is None or (isinstance(name, str) and name in task_heads()):
-        return name
-    raise invalid(field, name, f"is no task type: give None or one of {quoted(task_heads())}.")
-
-
-def check_names(field: str, value: object) -> tuple[str, ...] | None:
-    """Check a list of names; return a tuple, ``None`` for an empty list."""
-    if isinstance(value, str):
-        raise invalid(field, value, f"is a string: give a list, [{value!r}].")
-    if value is None:
-        return None
-    if not isinstance(value, Collection) or not all(isinstance(name, str) and name for name in value):
-        raise invalid(field, value, "is not a list of names: give non-empty strings.")
-    return tuple(sorted(value) if isinstance(value, set | frozenset) else value) or None
-
-
-def check_targets(field: str, value: object) -> tuple[str, ...] | str | None:
-    """Check a list of path suffixes, returned as a tuple, or one regex."""
-    if isinstance(value, str):
-        return value if value.lower() == ALL_LINEAR else check_regex(field, value)
-    return check_names(field, value)
-
-
-def check_regex(field: str, value: str) -> str:
-    """Check a regex."""
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise invalid(field, value, f"is not a valid regex ({error}): correct it or give a list.") from None
-    return value
-
-
-def check_patterns(field: str, value: object, check: Any) -> dict[str, Any]:
-    """Check a mapping from regexes to values that each pass ``check``."""
-    if not isinstance(value, Mapping) or not all(isinstance(pattern, str) for pattern in value):
-        raise invalid(field, value, "is not a mapping: give {pattern: value}.")
-    return {check_regex(field, pattern): check(f"{field}[{pattern!r}]", each) for pattern, each in value.items()}
-
-
-def check_indices(field: str, value: object) -> tuple[int, ...] | int | None:
-    """Check a block index or a list of them; return ``None`` for an empty list."""
-    if value is None:
-        return None
-    many = [value] if isinstance(value, int) else value
-    if not isinstance(many, Collection) or not all(type(each) is int and each >= 0 for each in many):
-        raise invalid(field, value, "is no list of block indices: give integers from 0.")
-    return value if isinstance(value, int) else tuple(many) or None
+"""Fields that can be set in the configuration of a model: they do not describe its layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +67,6 @@ def peft_fields(peft_type: str) -> PeftFields:
     return PeftFields(inert, idle, frozenset(facts["bookkeeping"]["names"]))
 
 
-def task_heads() -> dict[str, tuple[str, ...]]:
-    """Return the names of the heads that are saved in full, per task type."""
-    return {task: tuple(names) for task, names in read_facts(FACTS)["task_heads"].items()}
-
-
 def _field(checked: Callable[..., Any], *more: Any, default: Any) -> Any:
     """Return a dataclass field whose value is that of ``checked(name, value, *more)``."""
     metadata = {"check": lambda name, value: checked(name, value, *more)}
@@ -175,11 +76,12 @@ def _field(checked: Callable[..., Any], *more: Any, default: Any) -> Any:
 
 
 # A standard-library dataclass: pydantic is no dependency of the adapters, and its error would be a page, not a line.
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class AdapterConfig:
     """The fields common to all methods, with the names and defaults of peft 0.21.2.
 
-    Frozen: a configuration that passed its checks stays valid. ``dataclasses.replace`` makes a changed copy.
+    Attributes can be set. Every value is checked at once; fields that contradict each other are rejected when the
+    configuration is made or used, so that several can be set one after the other. A model takes a copy.
 
     Attributes:
         target_modules: Path suffixes, one regex for the whole path, or ``"all-linear"``.
@@ -215,22 +117,47 @@ class AdapterConfig:
         check_known(values, [known.name for known in fields(cls)], cls.__name__)
         return super().__new__(cls)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field to a value that passes its check, unless a model has layers made by the old one."""
+        known = {each.name: each for each in fields(self)}
+        check_known([name], known, type(self).__name__)
+        value = known[name].metadata["check"](name, value)
+        if "is_in_model" in self.__dict__ and name not in FREE_IN_MODEL and value != (old := getattr(self, name)):
+            way_out = f"add_adapter takes another one, dataclasses.replace(config, {name}={value!r})."
+            raise invalid(name, value, f"comes too late for an adapter whose layers were made with {old!r}: {way_out}")
+        object.__setattr__(self, name, value)
+
+    def settle(self) -> None:
+        """Reject from now on what would no longer describe the layers: the configuration is that of a model."""
+        self.__dict__["is_in_model"] = True
+
     def __post_init__(self) -> None:
-        is_empty = isinstance(self.target_modules, Collection) and not self.target_modules
+        is_empty = self.target_modules is not None and not self.target_modules
         if is_empty and not getattr(self, "target_parameters", None) and not self.modules_to_save:
             why = "names no layer: leave it out (None), so that the layers are decided, or name some."
             raise invalid("target_modules", [], why)
-        for known in fields(self):
-            object.__setattr__(self, known.name, known.metadata["check"](known.name, getattr(self, known.name)))
         self._check_together()
 
     def _check_together(self) -> None:
         """Reject fields that contradict each other."""
 
+    def checked(self) -> Self:
+        """Return a copy whose fields were all checked again, alone and together: they may have been changed in place.
+
+        Raises:
+            InvalidConfig: Naming the field, the value and the way out.
+        """
+        return replace(self)
+
     @property
     def spec(self) -> TargetSpec:
         """The part of the configuration that selects layers."""
-        return TargetSpec(**{each.name: getattr(self, each.name, None) for each in fields(TargetSpec)})
+        named: dict[str, Any] = {each.name: getattr(self, each.name, None) for each in fields(TargetSpec)}
+        for name, value in named.items():
+            named[name] = value if isinstance(value, str) else tuple(value or ()) or None
+        if self.target_modules is not None and not self.target_modules and not named["target_parameters"]:
+            named["target_modules"] = NO_TARGETS  # nothing but modules_to_save
+        return TargetSpec(**named)
 
     def with_spec(self, spec: TargetSpec) -> Self:
         """Return a copy with the targets of ``spec``; exclusions and saved modules of this one stay."""
@@ -267,7 +194,7 @@ class AdapterConfig:
         return {**facts.inert, **facts.idle, **own, "auto_mapping": None, "peft_type": self.peft_type}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class LoraConfig(AdapterConfig):
     """The configuration of LoRA, with the names and defaults of ``peft.LoraConfig`` (0.21.2).
 
@@ -298,7 +225,7 @@ class LoraConfig(AdapterConfig):
     use_rslora: bool = _field(check_flag, default=False)
     init_lora_weights: bool | str = _field(check_initialisation, default=True)
     layers_to_transform: Collection[int] | int | None = _field(check_indices, default=None)
-    layers_pattern: Collection[str] | None = _field(check_targets, default=None)
+    layers_pattern: Collection[str] | None = _field(check_list_names, default=None)
     rank_pattern: Mapping[str, int] = _field(check_patterns, check_rank, default=dict)
     alpha_pattern: Mapping[str, float] = _field(check_patterns, check_positive, default=dict)
     target_parameters: Collection[str] | None = _field(check_names, default=None)
@@ -314,7 +241,7 @@ class LoraConfig(AdapterConfig):
             raise invalid("layers_pattern", self.layers_pattern, why)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class IA3Config(AdapterConfig):
     """The configuration of IA3, with the names and defaults of ``peft.IA3Config`` (0.21.2).
 
@@ -339,7 +266,7 @@ class IA3Config(AdapterConfig):
     def _check_together(self) -> None:
         """Reject feed-forward modules that are no targets, as PEFT does."""
         inner, outer = self.feedforward_modules, self.target_modules
-        if isinstance(inner, tuple) and isinstance(outer, tuple) and not {*inner} <= {*outer}:
+        if isinstance(inner, Names) and isinstance(outer, Names) and not inner <= outer:
             raise invalid("feedforward_modules", inner, f"must be a part of target_modules={outer!r}.")
 
 
@@ -385,4 +312,4 @@ def _check_origin(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_json(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
+    return list(value) if isinstance(value, Names) else value

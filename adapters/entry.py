@@ -12,7 +12,8 @@ from torch import nn
 from ..domain.methods import choose_preset
 from ..errors import InvalidConfig
 from ..warn import warn
-from .config import AdapterConfig, LoraConfig, check_known
+from .checks import check_known
+from .config import AdapterConfig, LoraConfig
 from .injection.apply import prepare
 from .injection.host_model import survey_model
 from .injection.match import warn_of_exclusions

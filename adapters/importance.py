@@ -17,7 +17,7 @@ from ..domain.selection import Choice, count_gains, make_spec, size_per_rank
 from ..domain.targets import TargetSpec, find_hits
 from ..domain.vocabulary import RANK, Role
 from ..errors import InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
-from .config import check_rank
+from .checks import check_rank
 from .targets import scan_known
 
 Batches = Iterable[Any]

@@ -16,7 +16,8 @@ from ..domain.targets import TargetSpec, resolve_blocks
 from ..domain.vocabulary import RECOMMENDED, STANDS_FOR, count_of, describe_bytes
 from ..errors import InvalidRequest, NoAdaptableLayers, quoted
 from ..references import Reference
-from .config import LoraConfig, check_rank
+from .checks import check_rank
+from .config import LoraConfig
 from .entry import inject
 from .memory_plan import DTYPES, FACTS, MemoryChoice, MemoryPlan, Setting, choose, describe, interpolate
 from .targets import scan_known

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from inspect import signature
 from os import PathLike
 from pathlib import Path
@@ -14,7 +13,8 @@ from torch import nn
 from ..errors import InvalidConfig
 from ..warn import warn
 from .adapted import Adapted
-from .config import AdapterConfig, check_known
+from .checks import check_known
+from .config import AdapterConfig
 from .files.embeddings import AUTO
 from .files.load import hotswap, load, reread
 from .forward import Forward, by_sample
@@ -248,7 +248,7 @@ class PeftModel(Adapted):
         if (known := self.peft_config.get(adapter_name)) is not None:
             survey, wanted = self._survey(), self.adapter_state(adapter_name)
             self._put_statistics(reread(survey, local, adapter_name, wanted, known), adapter_name)
-            self.peft_config[adapter_name] = replace(known, inference_mode=not is_trainable)
+            known.inference_mode = not is_trainable
             self._set_trainable()
             return
         with self._unmerged():

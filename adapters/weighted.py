@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from ..discovery import CONV_KINDS
 from ..errors import InvalidConfig
-from .config import AdapterConfig, LoraConfig, check_rank
+from .checks import check_rank
+from .config import AdapterConfig, LoraConfig
 from .injection.apply import Part, Prepared
 from .layers.lora import LoraLayer
 from .layers.wrappers import AdapterLayer, PlannedAdapter, state_of

@@ -17,7 +17,7 @@ def test_the_multilayer_perceptron(capsys):
     adapted.print_trainable_parameters()
     assert capsys.readouterr().out == "trainable params: 52,162 || all params: 4,100,164 || trainable%: 1.2722\n"
     assert adapted.targeted_module_names == ["seq.0", "seq.2"]
-    assert adapted.peft_config["default"].modules_to_save == ("seq.4",)
+    assert adapted.peft_config["default"].modules_to_save == ["seq.4"]
     frozen_copy = sum(p.numel() for p in adapted.base_model.model.seq[4].original_module.parameters())
     assert 52_162 + frozen_copy == 56_164
 
@@ -28,7 +28,7 @@ def test_the_timm_model():
     assert adapted.get_nb_trainable_parameters() == (1_062_147, 56_467_974)
     assert len(adapted.targeted_module_names) == 72
     assert all(name.endswith(("mlp.fc1", "mlp.fc2")) for name in adapted.targeted_module_names)
-    assert adapted.peft_config["default"].modules_to_save == ("head.fc",)
+    assert adapted.peft_config["default"].modules_to_save == ["head.fc"]
     frozen_copy = sum(p.numel() for p in adapted.base_model.model.head.fc.original_module.parameters())
     assert 1_062_147 + frozen_copy == 1_064_454
 
@@ -46,7 +46,7 @@ def test_the_transformers_architecture():
     adapted = get_peft_model(AutoModelForCausalLM.from_config(config))
     theirs = peft.get_peft_model(AutoModelForCausalLM.from_config(config), peft.LoraConfig())
     assert adapted.decision.step == "registry"
-    assert adapted.peft_config["default"].target_modules == ("q_proj", "v_proj")
+    assert adapted.peft_config["default"].target_modules == {"q_proj", "v_proj"}
     assert adapted.peft_config["default"].r == 8
     assert adapted.targeted_module_names == theirs.targeted_module_names
     assert adapted.get_nb_trainable_parameters() == theirs.get_nb_trainable_parameters()

@@ -25,7 +25,8 @@ from ...domain.targets import TargetMatcher, TargetSpec
 from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
 from ...warn import warn
-from ..config import ALL_LINEAR, AdapterConfig, LoraConfig, task_heads
+from ..checks import ALL_LINEAR, task_heads
+from ..config import AdapterConfig, LoraConfig
 from ..layers.wrappers import PlannedAdapter
 from .host_model import Site, Survey
 from .match import Match, match
@@ -69,7 +70,7 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
         InvalidConfig: Naming the module, its class and the way out, for a layer of a kind that cannot be adapted,
             a rank that its groups do not divide, or a module that cannot be saved.
     """
-    config = _complete(config, survey, expand)
+    config = _complete(config.checked(), survey, expand)
     check_blocks(survey, config)
     parameters = survey.parameter_paths() if config.spec.target_parameters else ()
     try:

@@ -16,7 +16,7 @@ from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
 from ...schema import to_json
 from ...warn import warn
-from ..config import check_known
+from ..checks import check_known
 from ..injection.plan import check_host
 from ..targets import Decision, decide, scan_known
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import peft
 import pytest
+from zoo import mlp
 
-from loradar.adapters import IA3Config, LoraConfig
+from loradar.adapters import IA3Config, LoraConfig, inject
 from loradar.adapters.config import AdapterConfig, config_from_peft, peft_fields
 from loradar.domain.targets import TargetSpec
 from loradar.errors import InvalidConfig
@@ -50,7 +51,7 @@ def test_every_peft_field_is_accounted_for(ours: type[AdapterConfig], theirs: ty
 
 def test_feedforward_modules_are_targets() -> None:
     """As with peft, what IA3 scales at its input has to be a target."""
-    with pytest.raises(InvalidConfig, match=r"feedforward_modules=\('fc2',\) must be a part of target_modules"):
+    with pytest.raises(InvalidConfig, match=r"feedforward_modules=\{'fc2'\} must be a part of target_modules"):
         IA3Config(target_modules=["fc1"], feedforward_modules=["fc2"])
 
 
@@ -110,27 +111,83 @@ def test_a_regex_cannot_be_narrowed_by_block() -> None:
         LoraConfig(target_modules=".*q", layers_to_transform=[0])
 
 
-def test_a_config_is_frozen_and_copies() -> None:
-    """It cannot be changed behind the checks; copies and pickles are equal to it."""
+def test_what_is_set_is_checked() -> None:
+    """A value set later passes the check of the constructor, or the old one stays."""
     config = LoraConfig(target_modules=["q"], rank_pattern={"q": 4})
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        config.r = 0  # type: ignore[misc]
-    assert copy.deepcopy(config) == config == pickle.loads(pickle.dumps(config))  # noqa: S301 - our own bytes
+    config.r, config.target_modules, config.task_type = 16, ["v", "q"], "CAUSAL_LM"
+    assert config == LoraConfig(r=16, target_modules=["v", "q"], task_type="CAUSAL_LM", rank_pattern={"q": 4})
+    with pytest.raises(InvalidConfig, match="r=0 is not a rank"):
+        config.r = 0
+    with pytest.raises(InvalidConfig, match=r"no field 'lora_aplha'\. Closest: 'lora_alpha'"):
+        config.lora_aplha = 16
+    assert config.r == 16
     with pytest.raises(InvalidConfig, match="r=0"):
         dataclasses.replace(config, r=0)
 
 
-def test_lists_become_tuples_and_sets_are_sorted() -> None:
-    """Whatever collection comes in, the same configuration comes out."""
-    assert LoraConfig(target_modules={"v", "q"}).target_modules == ("q", "v")
-    assert LoraConfig(target_modules=["v", "q"]).target_modules == ("v", "q")
+def test_a_config_copies() -> None:
+    """Copies and pickles are equal, and can be set on their own."""
+    config = LoraConfig(target_modules=["v", "q"], rank_pattern={"q": 4})
+    twin = copy.deepcopy(config)
+    assert twin == config == pickle.loads(pickle.dumps(config))  # noqa: S301 - our own bytes
+    twin.r = 2
+    twin.rank_pattern["v"] = 2
+    assert (config.r, config.rank_pattern) == (8, {"q": 4})
+
+
+def test_fields_that_contradict_each_other_are_rejected_when_used() -> None:
+    """Two fields that belong together are set one after the other, in any order; the use checks both."""
+    config = IA3Config(target_modules=["q", "0"], feedforward_modules=["0"])
+    config.target_modules = ["0", "2"]
+    config.feedforward_modules = ["2"]
+    assert inject(mlp().model.seq, config).targeted_module_names == ["0", "2"]
+    config.target_modules = ["0"]
+    with pytest.raises(InvalidConfig, match="must be a part of target_modules"):
+        inject(mlp().model.seq, config)
+
+
+def test_changes_in_place_are_checked_when_used() -> None:
+    """Nothing notices a change of a mapping or a list; the use checks it all again."""
+    config = LoraConfig(target_modules=["0"])
+    config.rank_pattern["0"] = -1
+    with pytest.raises(InvalidConfig, match=r"rank_pattern\['0'\]=-1 is not a rank"):
+        inject(mlp().model.seq, config)
+
+
+def test_a_model_has_a_configuration_of_its_own() -> None:
+    """A configuration serves two models; in one, what the layers were made with cannot be set, the rest can."""
+    config = LoraConfig(target_modules=["0"], r=2)
+    first = inject(mlp().model.seq, config)
+    config.r = 4
+    second = inject(mlp().model.seq, config)
+    assert (first.peft_config["default"].r, second.peft_config["default"].r) == (2, 4)
+    own = first.peft_config["default"]
+    with pytest.raises(InvalidConfig, match="r=16 comes too late for an adapter whose layers were made with 2"):
+        own.r = 16
+    own.base_model_name_or_path, own.inference_mode, own.r = "org/base", True, 2
+    other = dataclasses.replace(own, r=16)
+    other.lora_alpha = 1
+    assert (own.base_model_name_or_path, other.r, other.lora_alpha) == ("org/base", 16, 1)
+
+
+def test_names_are_sets_and_lists_as_in_peft() -> None:
+    """Fields compare as those of peft's configurations do, and keep the order in which names were given."""
+    given = {"target_modules": ["v", "q"], "modules_to_save": ["head"], "layers_to_transform": [0, 1]}
+    ours, theirs = LoraConfig(**given, layers_pattern="h"), peft.LoraConfig(**given, layers_pattern="h")
+    for name in (*given, "layers_pattern", "exclude_modules"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert isinstance(ours.target_modules, set)
+    assert [*ours.target_modules] == [*copy.deepcopy(ours).target_modules] == ["v", "q"]
+    assert list(LoraConfig(target_modules={"v", "q"}).target_modules or ()) == ["q", "v"]
+    ours.target_modules.add("k")
+    assert (ours.spec.target_modules, str(ours.target_modules)) == (("v", "q", "k"), "{'v', 'q', 'k'}")
     assert LoraConfig(modules_to_save=[], exclude_modules=[]).spec == TargetSpec()
 
 
 def test_no_layer_beside_parameters_or_saved_modules_is_no_mistake() -> None:
     """PEFT's documentation writes ``target_modules=[]`` beside ``target_parameters``."""
     assert LoraConfig(target_modules=[], target_parameters=["w"]).spec.target_parameters == ("w",)
-    assert LoraConfig(target_modules=[], modules_to_save=["head"]).spec.modules_to_save == ("head",)
+    assert LoraConfig(target_modules=[], modules_to_save=["head"]).spec.saves_alone
 
 
 def test_with_spec_takes_the_targets_and_keeps_what_was_asked_for() -> None:

@@ -310,7 +310,7 @@ def test_grouped_convolutions_are_not_merged() -> None:
 def test_heads_of_a_task_are_saved() -> None:
     """With a task type the head is trained in full without being named, as in PEFT, but only heads that exist."""
     model = inject(bert().model, LoraConfig(target_modules=["query"], task_type="SEQ_CLS"))
-    assert model.active_peft_config.modules_to_save == ("classifier",)
+    assert model.active_peft_config.modules_to_save == ["classifier"]
     assert all(p.requires_grad for p in model.classifier.modules_to_save["default"].parameters())
 
 
@@ -324,7 +324,7 @@ def test_all_linear_is_resolved_by_the_caller() -> None:
 
     model = inject(MLP(8), LoraConfig(target_modules="All-Linear"), expand=expand)
     assert seen == [(MLP, "all-linear")]
-    assert model.active_peft_config.target_modules == ("seq.0",)
+    assert model.active_peft_config.target_modules == {"seq.0"}
 
 
 def test_frozen_for_inference() -> None:

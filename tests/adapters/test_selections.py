@@ -41,9 +41,9 @@ def test_ones_own_numbers_go_with_automatic_targets():
     adapted = loradar.get_peft_model(olmo(), r=16, lora_alpha=32, lora_dropout=0.05, use_rslora=True)
     config = adapted.peft_config["default"]
     assert (config.r, config.lora_alpha, config.lora_dropout, config.use_rslora) == (16, 32, 0.05, True)
-    assert config.target_modules == ("q_proj", "v_proj")
+    assert config.target_modules == {"q_proj", "v_proj"}
     again = loradar.get_peft_model(olmo(), loradar.LoraConfig(r=16), lora_alpha=4).peft_config["default"]
-    assert (again.r, again.lora_alpha, again.target_modules) == (16, 4, ("q_proj", "v_proj"))
+    assert (again.r, again.lora_alpha, again.target_modules) == (16, 4, {"q_proj", "v_proj"})
 
 
 def test_blocks_and_roles_are_resolved_on_the_model_at_hand():

@@ -182,7 +182,7 @@ def test_heads_to_save_are_those_of_this_model():
     """The registry's entry for bert knows no head; this task's class has a fresh one."""
     adapted = get_peft_model(BertForSequenceClassification(BertConfig(**SMALL)))
     assert adapted.decision.step == "registry"
-    assert adapted.peft_config["default"].modules_to_save == ("classifier",)
+    assert adapted.peft_config["default"].modules_to_save == ["classifier"]
 
 
 def test_targets_in_the_configuration_decide():

@@ -85,7 +85,7 @@ def test_there_and_back(hub):
     back = PeftModel.from_pretrained(MLP(8), "hub:alice/mlp")
     assert same(back, model)
     assert back.get_nb_trainable_parameters()[0] == 0
-    assert (back.decision, back.active_peft_config.target_modules) == (None, ("seq.0", "seq.2"))
+    assert (back.decision, back.active_peft_config.target_modules) == (None, {"seq.0", "seq.2"})
 
 
 def test_what_peft_saves_is_fetched(hub, tmp_path):

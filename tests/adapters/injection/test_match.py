@@ -96,8 +96,8 @@ def test_a_target_that_is_saved_is_remarked_on() -> None:
             {"target_modules": ["q_proj"], "exclude_modules": ".*"},
             r"All 12 layers .* left out by exclude_modules='.\*'",
         ),
-        ({"target_modules": ["q_proj"], "layers_to_transform": [99]}, r"left out by layers_to_transform=\(99,\)"),
-        ({"target_modules": ["dense"], "modules_to_save": ["score"]}, r"left out by modules_to_save=\('score',\)"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [99]}, r"left out by layers_to_transform=\[99\]"),
+        ({"target_modules": ["dense"], "modules_to_save": ["score"]}, r"left out by modules_to_save=\['score'\]"),
         (
             {"target_modules": ["q_proj"], "modules_to_save": ["lm_haed"]},
             r"nothing to save for it\. Closest: 'lm_head'",

@@ -1,0 +1,156 @@
+"""The checks of a configuration's fields: each returns the value to keep, or raises one line with the way out."""
+
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+from ..data import read_facts
+from ..errors import InvalidConfig, nearest, quoted
+
+FACTS = "adapter_fields.toml"
+BIASES = ("none", "all", "lora_only")
+INITIALISATIONS = (True, False, "gaussian")
+ALL_LINEAR = "all-linear"
+"""PEFT's shorthand for every linear layer; ``injection.plan`` resolves it."""
+
+
+class Names(set[str]):
+    """Names of modules: a set, as in PEFT's configurations, that keeps the order in which they were given."""
+
+    _given: tuple[str, ...] = ()
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self._given = tuple(names)
+        super().__init__(self._given)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names in their order; those added later come last, sorted."""
+        yield from (name for name in self._given if name in self)
+        yield from sorted({*super().__iter__()}.difference(self._given))
+
+    def __repr__(self) -> str:
+        """Show a set."""
+        return f"{{{quoted(self)}}}" if self else "set()"
+
+
+def invalid(field: str, value: object, why: str) -> InvalidConfig:
+    """Return the error for the value of one field."""
+    return InvalidConfig(f"{field}={value!r} {why}", field=field, value=repr(value))
+
+
+def check_known(given: Collection[str], known: Collection[str], owner: str = "LoraConfig") -> None:
+    """Reject field names that the configuration class ``owner`` does not have."""
+    for name in given:
+        if name not in known:
+            near = nearest(name, known, limit=3)
+            way_out = f"Closest: {quoted(near)}." if near else f"The fields are: {', '.join(sorted(known))}."
+            raise InvalidConfig(f"{owner} has no field {name!r}. {way_out}", field=name)
+
+
+def _accepting(accepts: Callable[[Any], bool], way_out: str) -> Callable[[str, Any], Any]:
+    """Return the check of a field whose value stays as it is if ``accepts`` accepts it."""
+
+    def check(name: str, value: Any) -> Any:
+        if not accepts(value):
+            raise invalid(name, value, way_out)
+        return value
+
+    return check
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+check_rank = _accepting(
+    lambda value: _is_number(value) and isinstance(value, int) and value > 0,
+    "is not a rank: give a positive integer such as 8.",
+)
+check_positive = _accepting(
+    lambda value: _is_number(value) and math.isfinite(value) and value > 0,
+    "is not usable: give a number above 0, such as 16.",
+)
+check_probability = _accepting(  # at 1 nothing would ever reach the adapter
+    lambda value: _is_number(value) and 0 <= value < 1,
+    "is no dropout probability: give a number from 0 up to, not including, 1.",
+)
+check_flag = _accepting(lambda value: isinstance(value, bool), "is not a boolean: give True or False.")
+check_text = _accepting(lambda value: value is None or isinstance(value, str), "is not text: give a string or None.")
+
+
+def check_choice(field: str, value: object, choices: tuple[Any, ...]) -> Any:
+    """Check a value that is one of ``choices``."""
+    for known in choices:
+        if type(value) is type(known) and value == known:
+            return known
+    raise invalid(field, value, f"is not supported: give one of {', '.join(map(repr, choices))}.")
+
+
+def check_initialisation(field: str, value: object) -> bool | str:
+    """Check an initialisation of the factors; PEFT accepts ``Gaussian`` in any case."""
+    found: bool | str = check_choice(field, value.lower() if isinstance(value, str) else value, INITIALISATIONS)
+    return found
+
+
+def check_task(field: str, value: object) -> str | None:
+    """Check a PEFT task type, given as text or as PEFT's enum; return text."""
+    name = value.value if isinstance(value, Enum) else value
+    if name is None or (isinstance(name, str) and name in task_heads()):
+        return name
+    raise invalid(field, name, f"is no task type: give None or one of {quoted(task_heads())}.")
+
+
+def check_names(field: str, value: object) -> list[str] | None:
+    """Check names; return a list."""
+    if isinstance(value, str):
+        raise invalid(field, value, f"is a string: give a list, [{value!r}].")
+    if value is None:
+        return None
+    if not isinstance(value, Collection) or not all(isinstance(name, str) and name for name in value):
+        raise invalid(field, value, "is not a list of names: give non-empty strings.")
+    return sorted(value) if type(value) in (set, frozenset) else [*value]
+
+
+def check_targets(field: str, value: object) -> Names | str | None:
+    """Check path suffixes, returned as a set, or one regex."""
+    if isinstance(value, str):
+        return value if value.lower() == ALL_LINEAR else check_regex(field, value)
+    return None if value is None else Names(check_names(field, value) or ())
+
+
+def check_list_names(field: str, value: object) -> list[str] | str | None:
+    """Check the names of lists of blocks: one regex, or several."""
+    return check_regex(field, value) if isinstance(value, str) else check_names(field, value)
+
+
+def check_regex(field: str, value: str) -> str:
+    """Check a regex."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise invalid(field, value, f"is not a valid regex ({error}): correct it or give a list.") from None
+    return value
+
+
+def check_patterns(field: str, value: object, check: Any) -> dict[str, Any]:
+    """Check a mapping from regexes to values that each pass ``check``."""
+    if not isinstance(value, Mapping) or not all(isinstance(pattern, str) for pattern in value):
+        raise invalid(field, value, "is not a mapping: give {pattern: value}.")
+    return {check_regex(field, pattern): check(f"{field}[{pattern!r}]", each) for pattern, each in value.items()}
+
+
+def check_indices(field: str, value: object) -> list[int] | int | None:
+    """Check a block index or a list of them; return ``None`` for an empty list."""
+    if value is None:
+        return None
+    many = [value] if isinstance(value, int) else value
+    if not isinstance(many, Collection) or not all(type(each) is int and each >= 0 for each in many):
+        raise invalid(field, value, "is no list of block indices: give integers from 0.")
+    return value if isinstance(value, int) else [*many] or None
+
+
+def task_heads() -> dict[str, tuple[str, ...]]:
+    """Return the names of the heads that are saved in full, per task type."""
+    return {task: tuple(names) for task, names in read_facts(FACTS)["task_heads"].items()}
