@@ -60,7 +60,6 @@ class Adapted(Wrapper):
         self._norms = NormStatistics.of(survey)
         put(prepared.statistics, survey)
         try:
-            self._host.require_input_gradients(survey)
             self._set_trainable_if_needed(prepared)
         except BaseException:
             self.unload()

@@ -10,6 +10,7 @@ from torch import nn
 
 from ...discovery import is_compiled, read_attribute
 from ..layers.wrappers import Wrapper
+from .checkpointing import Checkpointing
 
 
 class Site(NamedTuple):
@@ -149,19 +150,8 @@ class HostState:
         self.encoders: list[Any] = [encoder for encoder in encoders if encoder.use_nested_tensor]
         for encoder in self.encoders:
             encoder.use_nested_tensor = False
-        self.requires_inputs = False
-
-    def require_input_gradients(self, survey: Survey) -> None:
-        """Make the inputs of the first block of a transformers model require gradients, if its blocks are checkpointed.
-
-        Checkpointed blocks pass no gradient on when none of their inputs requires one, as with a frozen embedding.
-        """
-        # The model's own property walks over every module twice, which costs as much as the rest of an injection.
-        is_checkpointing = any(module.__dict__.get("gradient_checkpointing", False) for module in survey.modules())
-        enable = read_attribute(survey.model, "enable_input_require_grads") if is_checkpointing else None
-        if enable and read_attribute(survey.model, "_require_grads_hook") is None:
-            enable()
-            self.requires_inputs = True
+        is_enabled = any(module.__dict__.get("gradient_checkpointing", False) for module in survey.modules())
+        self.checkpointing = Checkpointing(survey.model, is_enabled=is_enabled)
 
     def restore(self, model: Any) -> None:
         """Restore the model, from which the adapters are removed."""
@@ -171,10 +161,7 @@ class HostState:
             getattr(module, name).requires_grad = True
         for encoder in self.encoders:
             encoder.use_nested_tensor = True
-        if self.requires_inputs:
-            model.disable_input_require_grads()
-            if getattr(model, "_require_grads_hook", None) is not None:
-                model._require_grads_hook = None  # noqa: SLF001 - transformers leaves the removed handle
+        self.checkpointing.remove(model)
 
 
 def note_untied(model: Any) -> bool:

@@ -172,7 +172,6 @@ def test_checkpointed_gradients(build: Callable[[], Specimen], first: str, reent
     model = adapted(specimen, **fields).train()
     if first == "injection":
         enable()
-        model.enable_input_require_grads()
     found = backward(model, specimen.inputs)
     assert found.keys() == expected.keys() == dict(adapter_parameters(twin)).keys()
     for name, gradient in found.items():
