@@ -17,6 +17,7 @@ from .forward import Forward
 from .injection.apply import Prepared, adapters_in, attach, biases, detach, file_state, layers_in
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
 from .injection.statistics import NormStatistics, put
+from .layers.dora import fill_magnitude
 from .layers.wrappers import AdapterLayer, SavedModule, Steering, Wrapper
 from .targets import Decision
 
@@ -126,7 +127,7 @@ class Adapted(Wrapper):
         self._check_saved_once(names)
         layers = [(path, layer) for path, layer in layers_in(self._survey()) if {*names} & {*layer.adapters()}]
         for path, layer in layers:
-            layer.check_mergeable(path)
+            layer.check_mergeable(path, names)
         for _, layer in layers:
             layer.merge(names, keep=keep)
         return names
@@ -206,9 +207,11 @@ class Adapted(Wrapper):
         """
         name = adapter_name or self.active_adapter
         self._check_known((name,))
-        for layer in self._layers():
-            if name in layer.adapters():
-                layer.initialise(layer.parts(name), how=self.peft_config[name].initialisation)
+        with self._unmerged():
+            for layer in self._layers():
+                if name in layer.adapters():
+                    layer.initialise(layer.parts(name), how=self.peft_config[name].initialisation)
+                    fill_magnitude(layer.parts(name), layer.base(), layer.planned[name])
 
     # Files
 

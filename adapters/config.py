@@ -210,6 +210,8 @@ class LoraConfig(AdapterConfig):
         rank_pattern: Ranks that differ from ``r``, by path regex.
         alpha_pattern: Alphas that differ from ``lora_alpha``, by path regex.
         target_parameters: Bare parameters to adapt, such as fused experts, by suffixes of their paths.
+        use_dora: Rescale each output feature to a learned magnitude (DoRA, arXiv:2402.09353).
+        lora_bias: Give ``B`` a bias, for adapters extracted from full fine-tunings.
 
     Raises:
         InvalidConfig: One line naming the field, the value and the way out.
@@ -229,6 +231,8 @@ class LoraConfig(AdapterConfig):
     rank_pattern: Mapping[str, int] = _field(check_patterns, check_rank, default=dict)
     alpha_pattern: Mapping[str, float] = _field(check_patterns, check_positive, default=dict)
     target_parameters: Collection[str] | None = _field(check_names, default=None)
+    use_dora: bool = _field(check_flag, default=False)
+    lora_bias: bool = _field(check_flag, default=False)
 
     def _check_together(self) -> None:
         """Reject fields that contradict each other, as PEFT does."""
@@ -239,6 +243,11 @@ class LoraConfig(AdapterConfig):
         if self.layers_pattern and self.layers_to_transform is None:
             why = "needs layers_to_transform: give the indices of the blocks."
             raise invalid("layers_pattern", self.layers_pattern, why)
+        if self.lora_bias and self.use_dora:
+            raise invalid("lora_bias", self.lora_bias, "is not supported with use_dora=True: leave one out.")
+        if self.lora_bias and self.init_lora_weights not in (True, False):
+            why = f"is not supported with init_lora_weights={self.init_lora_weights!r}: give True or False there."
+            raise invalid("lora_bias", self.lora_bias, why)
 
 
 @dataclass(kw_only=True)

@@ -107,7 +107,13 @@ def _configure(config: AdapterConfig | None, fields: Mapping[str, Any], choice: 
     check_known(fields, [*(each.name for each in dataclass_fields(config)), *options], "get_peft_model")
     if "r" in fields and choice.get("budget") is not None:
         raise InvalidConfig(f"r={fields['r']!r} and budget={choice['budget']!r} both decide the rank: leave one out.")
-    return replace(config, **fields)
+    config = replace(config, **fields)
+    if choice.get("budget") is not None:
+        for name in ("use_dora", "lora_bias"):
+            if getattr(config, name, False):
+                why = f"counts plain LoRA, and {name}=True trains more: give r instead"
+                raise InvalidConfig(f"budget={choice['budget']!r} {why}.", budget=choice["budget"])
+    return config
 
 
 def inject(

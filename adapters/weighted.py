@@ -47,6 +47,11 @@ def combine(
     like = configs[0]
     if not isinstance(like, LoraConfig):
         raise InvalidConfig("add_weighted_adapter sums LoRA adapters only: IA3 multiplies, and has no weighted sum.")
+    if any(getattr(config, "use_dora", False) for config in configs):
+        way_out = "Activate them together, or merge them one after the other."
+        raise InvalidConfig(f"add_weighted_adapter cannot sum DoRA adapters: magnitudes do not add up. {way_out}")
+    if len({getattr(config, "lora_bias", False) for config in configs}) > 1:
+        raise InvalidConfig("add_weighted_adapter cannot sum adapters with and without lora_bias=True.")
     if any(config.modules_to_save for config in configs):
         raise InvalidConfig("add_weighted_adapter cannot sum modules that are trained in full (modules_to_save).")
     parts = []
@@ -78,7 +83,7 @@ def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], how: 
     if combination_type == "linear" and len({*ranks}) > 1:
         message = f"combination_type='linear' needs equal ranks, and {path!r} has {', '.join(map(str, ranks))}"
         raise InvalidConfig(f"{message}: give combination_type='cat'.", path=path)
-    strengths = [weight * each.scaling for (_, weight), each in zip(shares, planned, strict=True)]
+    strengths = [weight * layer.scaling[adapter] for adapter, weight in shares]
     firsts, seconds = zip(*(_with_rank_first(layer, adapter) for adapter, _ in shares), strict=True)
     if combination_type != "linear":  # the product of concatenated factors is the sum of the products
         r = sum(ranks)
@@ -94,8 +99,11 @@ def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], how: 
     children = layer.create_parts(layer.base(), new)
     targets: list[Any] = [*state_of(children).values()]
     with torch.no_grad():
-        for target, value in zip(targets, (first, second), strict=True):
+        for target, value in zip(targets, (first, second), strict=False):
             target.copy_(value.movedim(0, 1).reshape(target.shape))
+        if new.lora_bias:
+            biases = [layer.lora_B[adapter].bias for adapter, _ in shares]
+            targets[2].copy_(sum(bias * strength for bias, strength in zip(biases, strengths, strict=True)))
     return Part(new, type(layer), children)
 
 

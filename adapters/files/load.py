@@ -12,12 +12,17 @@ from ..injection.apply import PREFIX, Prepared, build, file_state, layers_in
 from ..injection.host_model import Survey
 from ..injection.plan import make_plan
 from ..injection.statistics import statistics_in
+from ..layers.dora import fill_magnitude
 from .checkpoint import WEIGHTS, naming, read, without_wrappers
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The dimension of each factor that is the rank."""
-STRENGTH = ("peft_type", "r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
-"""The fields that give an adapter's weights their meaning."""
+VARIANT = ("peft_type", "use_dora", "lora_bias")
+"""The fields that give an adapter its parts."""
+STRENGTH = ("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
+"""The fields that give the weights of these parts their meaning."""
+SCALED = ("lora_B.weight", "lora_B.bias", "lora_embedding_B")
+"""The tensors that an update is proportional to."""
 MOST_KEYS = 3
 """Number of keys that an error lists."""
 
@@ -59,11 +64,10 @@ def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterCon
     """
     config, tensors = read(folder)
     with naming(folder / WEIGHTS):
-        if config.peft_type != current.peft_type:
-            message = f"it holds {config.peft_type}, and {adapter_name!r} is {current.peft_type}"
-            raise InvalidConfig(f"{message}: load it beside instead.", adapter_name=adapter_name)
+        _check_same(VARIANT, config, current, adapter_name)
         layers = [layer for _, layer in layers_in(survey) if adapter_name in layer.adapters()]
-        if any(adapter_name in layer.merged_adapters for layer in layers):
+        uses_base = getattr(config, "use_dora", False)  # whose norms are those of the unmerged weight
+        if any(adapter_name in layer.merged_adapters or (layer.merged and uses_base) for layer in layers):
             raise InvalidConfig(f"{adapter_name!r} is merged: call unmerge_adapter first.", adapter_name=adapter_name)
         wanted = file_state(survey, adapter_name)
         tensors = _rename_wrapped(tensors, wanted)
@@ -80,11 +84,22 @@ def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterCon
                 _check_complete([key], tensors)
                 ranks = new[planned.location].r, planned.r
                 tensors[key] = _widened(key, tensors[key], wanted[key].shape, RANK_DIMENSIONS.get(name), ranks)
-                if name in ("lora_B.weight", "lora_embedding_B"):  # the layer keeps its scaling
+                if name in SCALED:  # the layer keeps its scaling
                     tensors[key] = tensors[key] * (new[planned.location].scaling / planned.scaling)
         _check_complete(wanted, tensors)
         _copy(wanted, tensors)
+        for layer in layers:
+            if layer.planned[adapter_name].location not in new:
+                fill_magnitude(layer.parts(adapter_name), layer.base(), layer.planned[adapter_name])
     return statistics
+
+
+def _check_same(names: Iterable[str], config: AdapterConfig, current: AdapterConfig, adapter_name: str) -> None:
+    """Reject a file whose configuration differs from that of an adapter in the model in one of these fields."""
+    for name in names:
+        if (value := getattr(config, name, None)) != (known := getattr(current, name, None)):
+            message = f"it has {name}={value!r}, and {adapter_name!r} has {known!r}"
+            raise InvalidConfig(f"{message}: load it under another name.", adapter_name=adapter_name)
 
 
 def _rename_wrapped(tensors: dict[str, torch.Tensor], wanted: Iterable[str]) -> dict[str, torch.Tensor]:
@@ -142,10 +157,7 @@ def reread(
     """
     config, tensors = read(folder)
     with naming(folder / WEIGHTS):
-        for name in STRENGTH:
-            if (value := getattr(config, name, None)) != (known := getattr(current, name, None)):
-                message = f"it has {name}={value!r}, and {adapter_name!r} has {known!r}"
-                raise InvalidConfig(f"{message}: load it under another name.", adapter_name=adapter_name)
+        _check_same((*VARIANT, *STRENGTH), config, current, adapter_name)
         tensors = _rename_wrapped(tensors, wanted)
         _check_complete(wanted, tensors)
         statistics = _take_statistics(survey, tensors, wanted)

@@ -11,6 +11,7 @@ from torch import nn
 from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig
 from ..config import AdapterConfig
+from ..layers.dora import fill_magnitude
 from ..layers.ia3 import IA3Layer
 from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear
 from ..layers.parameters import LoraMultihead, LoraParameter
@@ -60,10 +61,11 @@ class Prepared:
     copies: dict[str, nn.Module]
     statistics: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def initialise(self) -> None:
-        """Fill every part as the configuration states."""
-        for part in self.parts:
-            part.layer.initialise(part.children, how=self.config.initialisation)
+    def initialise(self, survey: Survey) -> None:
+        """Fill every part as the configuration states; ``survey`` is of the model that it was built for."""
+        for planned, layer, children in self.parts:
+            layer.initialise(children, how=self.config.initialisation)
+            fill_magnitude(children, survey.sites[planned.path].module, planned)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return its tensors under their keys in PEFT's files."""
@@ -111,7 +113,7 @@ def prepare(survey: Survey, config: AdapterConfig, adapter_name: str, expand: Ex
         InvalidConfig: As ``make_plan`` and ``build``.
     """
     prepared = build(survey, make_plan(survey, config, expand), adapter_name)
-    prepared.initialise()
+    prepared.initialise(survey)
     return prepared
 
 

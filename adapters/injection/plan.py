@@ -27,6 +27,7 @@ from ...errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
 from ...warn import warn
 from ..checks import ALL_LINEAR, task_heads
 from ..config import AdapterConfig, LoraConfig
+from ..layers.dora import has_dense_weight
 from ..layers.wrappers import PlannedAdapter
 from .host_model import Site, Survey
 from .match import Match, match
@@ -107,7 +108,8 @@ def _complete(config: AdapterConfig, survey: Survey, expand: Expand | None) -> A
 
 def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tuple[PlannedAdapter, ...]:
     shared = survey.shared_parameters()
-    dropout = config.lora_dropout if isinstance(config, LoraConfig) else 0.0
+    lora = config if isinstance(config, LoraConfig) else LoraConfig()
+    dropout = lora.lora_dropout
     is_feedforward = TargetMatcher(config.spec.feedforward_modules or ()).find
     targets = [*_targets(survey, matched, config)]
     keys = [target.key for target in targets]
@@ -133,9 +135,13 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
             shares_weight=id(weight) in shared,
             parameter=parameter,
             is_feedforward=is_feedforward(path) is not None,
+            use_dora=lora.use_dora,
+            lora_bias=lora.lora_bias,
         )
         planned.append(adapter)
     _warn_of_unmatched(config, keys)
+    if lora.use_dora or lora.lora_bias:
+        check_variant(survey, planned)
     # Where the update is in the weight, there is no input to drop from.
     in_weight = [
         each.path
@@ -254,6 +260,30 @@ def check_layer(path: str, site: Site, kind: Kind, r: int, *, is_passed_in: bool
     if misfit is not None:
         raise rejected(path, site.module, misfit.why, misfit.way_out or LEAVE_OUT)
     return site.module._parameters.get("weight")  # noqa: SLF001 - packed weights have other names
+
+
+def check_variant(survey: Survey, planned: Iterable[PlannedAdapter]) -> None:
+    """Reject layers that DoRA or a bias of ``B`` does not work on, as PEFT; warn of biases that cannot be merged."""
+    without_bias = []
+    for each in planned:
+        module = survey.sites[each.path].module
+        option = "use_dora=True" if each.use_dora else "lora_bias=True"
+        why = None
+        if each.parameter:
+            why = f"is adapted in its parameter {each.parameter!r}"
+        elif each.use_dora and not has_dense_weight(module):
+            why = "packs its weight in a way of its own"
+        elif each.lora_bias and each.kind == "embedding":
+            why = "is an embedding"
+        elif each.lora_bias and getattr(module, "bias", None) is None:
+            if each.kind in CONV_KINDS and not is_plain_conv(module):
+                why = "has a forward of its own and no bias"
+            without_bias.append(each.path)
+        if why is not None:
+            raise rejected(each.path, module, f"{why}, where {option} does not work", "Leave one of both out.")
+    if without_bias:
+        message = f"lora_bias=True: {without_bias[0]!r} has no bias ({len(without_bias)} such layers in all)"
+        warn(f"{message}, so that the adapter cannot be merged there.")
 
 
 def check_parameter(path: str, site: Site, name: str) -> nn.Parameter:

@@ -52,9 +52,9 @@ class IA3Layer(AdapterLayer):
         scaled = (first * self._per_feature(of_output)).to(first.dtype)
         return (scaled, *result[1:]) if isinstance(result, tuple) else scaled
 
-    def check_mergeable(self, path: str) -> None:
+    def check_mergeable(self, path: str, adapters: Iterable[str]) -> None:
         """Reject a convolution with its own forward too: one that standardises its weight loses a factor in it."""
-        super().check_mergeable(path)
+        super().check_mergeable(path, adapters)
         base = self.base()
         if self._is_convolution() and not is_plain_conv(base):
             message = f"{path!r} ({type(base).__name__}) has a forward of its own: IA3 on it cannot be merged."

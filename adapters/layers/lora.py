@@ -1,5 +1,7 @@
 """LoRA layers: add ``scaling * B(A(x))`` to the base layer's output, or ``scaling * B @ A`` to its weight.
 
+With DoRA, the sum is then rescaled (``dora.py``).
+
 The names are PEFT's (``lora_A``, ``lora_B``, ``lora_embedding_A``, ``lora_dropout``, ``scaling``), so that state dicts
 and files agree. Source of the method: arXiv:2106.09685.
 """
@@ -15,9 +17,10 @@ from torch.nn import functional
 
 from ...discovery import is_plain_conv
 from ...errors import InvalidConfig
+from .dora import DoraLayer, create_magnitude, dense_weight
 from .low_rank import CONV_FACTORS, can_fuse, linear_factors, low_rank_linear
 from .wrappers import (
-    AdapterLayer,
+    MAGNITUDE,
     Child,
     PlannedAdapter,
     adapter_dtype,
@@ -30,10 +33,10 @@ CONV_FIELDS = ("kernel_size", "stride", "padding", "dilation", "padding_mode", "
 """The attributes by which a convolution walks over its input."""
 
 
-class LoraLayer(AdapterLayer):
+class LoraLayer(DoraLayer):
     """The base class of LoRA layers."""
 
-    containers = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_dropout")
+    containers = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_dropout", MAGNITUDE)
     takes_samples = True
     scaling: dict[str, float]
     """The factor of each adapter's update; a change takes effect at once, but in weights that are merged already."""
@@ -45,9 +48,10 @@ class LoraLayer(AdapterLayer):
         """Fill both factors with PEFT's distributions (``reset_lora_parameters``, 0.21.2).
 
         ``True``: Kaiming uniform with ``a=sqrt(5)`` and zeros, the reference of arXiv:2106.09685. ``"gaussian"``:
-        normal with ``std=1/r`` and zeros. ``False``: both uniform, so that the first update is not zero.
+        normal with ``std=1/r`` and zeros. ``False``: both uniform, so that the first update is not zero. A bias is
+        zero, or uniform as that of any layer.
         """
-        first, second = state_of(parts).values()
+        first, second, *others = state_of(parts).values()
         if first.is_meta:
             return
         if how == "gaussian":
@@ -58,6 +62,9 @@ class LoraLayer(AdapterLayer):
             second.data = torch.zeros(second.shape, device=second.device, dtype=second.dtype)
         else:
             nn.init.kaiming_uniform_(second, a=math.sqrt(5))
+        for bias in () if MAGNITUDE in parts else others:
+            bound = 0.0 if how else 1 / math.sqrt(second[0].numel())
+            nn.init.uniform_(bias, -bound, bound)
 
     def insert(self, adapter: str, planned: PlannedAdapter, parts: Mapping[str, Child]) -> None:
         """Add an adapter to this layer, and its dropout, if it has any, as a module."""
@@ -99,8 +106,11 @@ class LoraLayer(AdapterLayer):
         if samples is not None:
             output = self._add_by_sample(output, x, samples)
         else:
+            dtype = output.dtype
             for adapter in adapters:
-                output = (output + self.update(x, adapter)).to(output.dtype)
+                is_plain = not self.planned[adapter].use_dora
+                output = output + self.update(x, adapter) if is_plain else self.decompose(output, x, adapter)
+            output = output.to(dtype)
         return (output, *result[1:]) if isinstance(result, tuple) else output
 
     def _add_by_sample(self, output: torch.Tensor, x: torch.Tensor, samples: Sequence[str]) -> torch.Tensor:
@@ -133,12 +143,16 @@ class LoraLayer(AdapterLayer):
         result: torch.Tensor = second(first(x)) * self.scaling[adapter]
         return result
 
-    def factors(self, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
-        """Return an adapter's ``A`` and ``B``."""
-        return self.lora_A[adapter].weight, self.lora_B[adapter].weight
+    def check_mergeable(self, path: str, adapters: Iterable[str]) -> None:
+        """Reject a bias of ``B`` too, where the base layer has none to add it to."""
+        super().check_mergeable(path, adapters)
+        with_bias = [name for name in adapters if name in self.planned and self.planned[name].lora_bias]
+        if with_bias and self.base()._parameters.get("bias") is None:  # noqa: SLF001 - none registered is none
+            message = f"{path!r} has no bias, so that {with_bias[0]!r}, made with lora_bias=True, cannot be merged."
+            raise InvalidConfig(f"{message} Keep the adapter apart.", path=path)
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
-        """Return ``scaling * B @ A`` in the shape of the base weight, in the dtype of the factors."""
+        """Return ``scaling * B @ A`` in the shape of the base weight, in the dtype of the factors; without DoRA."""
         first, second = self.factors(adapter)
         delta = (second.flatten(1) @ first.flatten(1)) * self.scaling[adapter]
         return self._shaped(delta)
@@ -148,13 +162,22 @@ class LoraLayer(AdapterLayer):
         return delta.view(self._weight().shape)
 
     def updated(self, adapters: Iterable[str]) -> dict[str, torch.Tensor]:
-        """Return the base weight plus ``scaling * B @ A`` of each adapter."""
+        """Return the base weight plus ``scaling * B @ A`` of each adapter, and the bias plus that of each ``B``."""
         weight = self._weight()
         total: torch.Tensor = weight
+        biases = []
         for adapter in adapters:
             delta = self.get_delta_weight(adapter)
             total = total.to(delta.dtype) + delta
-        return {self._weight_name: total.to(weight.dtype)}
+            if self.planned[adapter].use_dora:
+                total = self.rescaled(total, adapter)
+            if self.planned[adapter].lora_bias:
+                biases.append(self.lora_B[adapter].bias * self.scaling[adapter])
+        updated = {self._weight_name: total.to(weight.dtype)}
+        if biases:
+            bias: Any = self.base().bias
+            updated["bias"] = sum(biases, bias).to(bias.dtype)
+        return updated
 
     def _weight(self) -> nn.Parameter:
         weight: nn.Parameter = getattr(self.base(), self._weight_name)
@@ -167,7 +190,10 @@ class LoraLinear(LoraLayer):
     @classmethod
     def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
         """Create ``A`` (r, in) and ``B`` (out, r)."""
-        return linear_factors(*features_of(base, planned.kind), planned.r, first_tensor(base))
+        factors = linear_factors(
+            *features_of(base, planned.kind), planned.r, first_tensor(base), has_bias=planned.lora_bias
+        )
+        return {**factors, **create_magnitude(base, planned)}
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer and add the updates, as one step of autograd where the result is the same."""
@@ -177,7 +203,8 @@ class LoraLinear(LoraLayer):
         [adapter], modules = adapters, self._modules
         base, planned = modules["base_layer"], self.planned[adapter]
         first, second = modules["lora_A"]._modules[adapter], modules["lora_B"]._modules[adapter]  # type: ignore[union-attr]  # noqa: SLF001
-        if (self.training and planned.dropout) or not can_fuse(base, first, second):  # type: ignore[arg-type]
+        is_plain = not (planned.use_dora or planned.lora_bias or (planned.dropout and self.training))
+        if not (is_plain and can_fuse(base, first, second)):  # type: ignore[arg-type]
             return super().forward(x)
         return low_rank_linear(x, base, first, second, self.scaling[adapter])  # type: ignore[arg-type]
 
@@ -204,7 +231,10 @@ class LoraConv(LoraLayer):
         point = dict(zip(CONV_FIELDS, (ones, ones, zeros, ones, "zeros", 2 * zeros), strict=True))
         return {
             "lora_A": factor((planned.r, conv.in_channels, *sizes), 1, walk, where),
-            "lora_B": factor((conv.out_channels, planned.r // groups, *ones), groups, point, where),
+            "lora_B": factor(
+                (conv.out_channels, planned.r // groups, *ones), groups, point, where, has_bias=planned.lora_bias
+            ),
+            **create_magnitude(base, planned),
         }
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -218,9 +248,9 @@ class LoraConv(LoraLayer):
         """Whether the update is added to the output, not to the weight."""
         return is_plain_conv(self.base())
 
-    def check_mergeable(self, path: str) -> None:
+    def check_mergeable(self, path: str, adapters: Iterable[str]) -> None:
         """Reject groups too: the product of ``A`` and ``B`` mixes them."""
-        super().check_mergeable(path)
+        super().check_mergeable(path, adapters)
         if self.groups > 1:
             message = f"{path!r} has groups={self.groups}: LoRA on a grouped convolution cannot be merged."
             raise InvalidConfig(f"{message} Keep the adapter apart.", path=path, groups=self.groups)
@@ -237,12 +267,12 @@ class LoraEmbedding(LoraLayer):
         where: dict[str, Any] = {"device": weight.device, "dtype": adapter_dtype(weight.dtype)}
         first = nn.Parameter(torch.empty((planned.r, ids), **where))
         second = nn.Parameter(torch.empty((features, planned.r), **where))
-        return {"lora_embedding_A": first, "lora_embedding_B": second}
+        return {"lora_embedding_A": first, "lora_embedding_B": second, **create_magnitude(base, planned)}
 
     @classmethod
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
         """Fill ``A`` with zeros and ``B`` normally; both normally if ``how`` is ``False``."""
-        first, second = state_of(parts).values()
+        first, second, *_ = state_of(parts).values()
         if first.is_meta:
             return
         nn.init.normal_(second)
@@ -265,6 +295,11 @@ class LoraEmbedding(LoraLayer):
         result = looked_up @ second.T * self.scaling[adapter]
         scale = getattr(base, "embed_scale", None)  # of transformers' scaled embeddings, as of Gemma and Bart
         return result if scale is None else result * scale
+
+    def decompose(self, output: torch.Tensor, x: torch.Tensor, adapter: str) -> torch.Tensor:
+        """Return the output with an adapter's update, each feature rescaled to its magnitude."""
+        ratio = self.magnitude_ratio(adapter, dense_weight(self.base()))
+        return ratio * output + ratio * self.update(x, adapter)
 
     def _shaped(self, delta: torch.Tensor) -> torch.Tensor:
         return delta.T

@@ -13,33 +13,45 @@ from .wrappers import Child, adapter_dtype, init_module
 
 
 class LinearFactor(nn.Linear):
-    """A bias-free linear layer with an unfilled weight: LoRA would overwrite the default initialisation at once."""
+    """A linear layer with unfilled parameters: LoRA would overwrite the default initialisation at once."""
 
-    def __init__(self, read: int, written: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, read: int, written: int, device: torch.device, dtype: torch.dtype, *, has_bias: bool = False
+    ) -> None:
         init_module(self, in_features=read, out_features=written)
         weight = nn.Parameter(torch.empty((written, read), device=device, dtype=dtype))
-        self._parameters.update(weight=weight, bias=None)
+        bias = nn.Parameter(torch.empty(written, device=device, dtype=dtype)) if has_bias else None
+        self._parameters.update(weight=weight, bias=bias)
 
 
 class ConvFactor(nn.Module):
-    """A bias-free convolution with an unfilled weight."""
+    """A convolution with unfilled parameters."""
 
-    def __init__(self, shape: tuple[int, ...], groups: int, walk: dict[str, Any], where: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        groups: int,
+        walk: dict[str, Any],
+        where: dict[str, Any],
+        *,
+        has_bias: bool = False,
+    ) -> None:
         channels = {"in_channels": shape[1] * groups, "out_channels": shape[0], "groups": groups}
         init_module(self, **channels, **walk, transposed=False, output_padding=(0,) * (len(shape) - 2))
-        self._parameters.update(weight=nn.Parameter(torch.empty(shape, **where)), bias=None)
+        bias = nn.Parameter(torch.empty(shape[0], **where)) if has_bias else None
+        self._parameters.update(weight=nn.Parameter(torch.empty(shape, **where)), bias=bias)
 
 
 class Conv1dFactor(ConvFactor, nn.Conv1d):
-    """A bias-free 1-D convolution."""
+    """A factor of a 1-D convolution."""
 
 
 class Conv2dFactor(ConvFactor, nn.Conv2d):
-    """A bias-free 2-D convolution."""
+    """A factor of a 2-D convolution."""
 
 
 class Conv3dFactor(ConvFactor, nn.Conv3d):
-    """A bias-free 3-D convolution."""
+    """A factor of a 3-D convolution."""
 
 
 CONV_FACTORS: dict[str, type[ConvFactor]] = {
@@ -49,10 +61,10 @@ CONV_FACTORS: dict[str, type[ConvFactor]] = {
 }
 
 
-def linear_factors(read: int, written: int, r: int, like: torch.Tensor) -> dict[str, Child]:
+def linear_factors(read: int, written: int, r: int, like: torch.Tensor, *, has_bias: bool = False) -> dict[str, Child]:
     """Create ``A`` (r, read) and ``B`` (written, r), uninitialised, on the device of ``like``."""
-    device, dtype = like.device, adapter_dtype(like.dtype)
-    return {"lora_A": LinearFactor(read, r, device, dtype), "lora_B": LinearFactor(r, written, device, dtype)}
+    where = like.device, adapter_dtype(like.dtype)
+    return {"lora_A": LinearFactor(read, r, *where), "lora_B": LinearFactor(r, written, *where, has_bias=has_bias)}
 
 
 def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:

@@ -13,6 +13,8 @@ from ...errors import InvalidConfig
 
 Child = nn.Module | nn.Parameter
 """One part of an adapter: a factor module, or a bare parameter."""
+MAGNITUDE = "lora_magnitude_vector"
+"""The name of DoRA's magnitudes. PEFT keeps them in a module, and leaves its ``weight`` out of the key in a file."""
 
 
 class PlannedAdapter(NamedTuple):
@@ -30,6 +32,8 @@ class PlannedAdapter(NamedTuple):
         shares_weight: Whether another module holds the same weight, as with tied embeddings.
         parameter: Name of the bare parameter to adapt; empty for a layer.
         is_feedforward: Whether IA3 scales the layer's input.
+        use_dora: Whether LoRA rescales each output feature to a learned magnitude (``layers.dora``).
+        lora_bias: Whether ``B`` of LoRA has a bias.
     """
 
     path: str
@@ -43,6 +47,8 @@ class PlannedAdapter(NamedTuple):
     shares_weight: bool = False
     parameter: str = ""
     is_feedforward: bool = False
+    use_dora: bool = False
+    lora_bias: bool = False
 
 
 _EMPTY = nn.Module().__dict__
@@ -195,8 +201,8 @@ class AdapterLayer(Wrapper):
         """Whether an adapter is merged into the base weights."""
         return bool(self.merged_adapters)
 
-    def check_mergeable(self, path: str) -> None:
-        """Reject a base layer whose weight no update can be merged into.
+    def check_mergeable(self, path: str, adapters: Iterable[str]) -> None:  # noqa: ARG002 - of LoRA, some have a bias
+        """Reject a base layer whose weight no update of these adapters can be merged into.
 
         Raises:
             InvalidConfig: Naming the layer, by ``path``, and the reason.
@@ -340,7 +346,8 @@ def state_of(parts: Mapping[str, Child]) -> dict[str, nn.Parameter]:
     for container, part in parts.items():
         if isinstance(part, nn.Module):  # of nn.Parameter, isinstance takes ten times as long
             own = part._parameters.items()  # noqa: SLF001 - factors have no children, and some no bias
-            state.update({f"{container}.{name}": parameter for name, parameter in own if parameter is not None})
+            named = {f"{container}.{name}": parameter for name, parameter in own if parameter is not None}
+            state.update(named if container != MAGNITUDE else {MAGNITUDE: named[f"{MAGNITUDE}.weight"]})
         else:
             state[container] = part
     return state

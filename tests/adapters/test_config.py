@@ -224,8 +224,7 @@ def test_what_peft_writes_we_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("use_dora", True, "use_dora=True is a PEFT feature loradar does not have"),
-        ("lora_bias", True, "lora_bias=True"),
+        ("use_qalora", True, "use_qalora=True is a PEFT feature loradar does not have"),
         ("trainable_token_indices", [1, 2], "trainable_token_indices"),
         ("layer_replication", [[0, 4]], "layer_replication"),
         ("ensure_weight_tying", True, "save it with ensure_weight_tying=False"),
