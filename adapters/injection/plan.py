@@ -109,7 +109,6 @@ def _complete(config: AdapterConfig, survey: Survey, expand: Expand | None) -> A
 def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tuple[PlannedAdapter, ...]:
     shared = survey.shared_parameters()
     lora = config if isinstance(config, LoraConfig) else LoraConfig()
-    dropout = lora.lora_dropout
     is_feedforward = TargetMatcher(config.spec.feedforward_modules or ()).find
     targets = [*_targets(survey, matched, config)]
     keys = [target.key for target in targets]
@@ -130,7 +129,7 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
             kind,
             r,
             scaling,
-            dropout=0.0 if parameter else dropout,
+            dropout=0.0 if parameter else lora.lora_dropout,
             fan_in_fan_out=is_transposed,
             shares_weight=id(weight) in shared,
             parameter=parameter,
@@ -142,16 +141,21 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
     _warn_of_unmatched(config, keys)
     if lora.use_dora or lora.lora_bias:
         check_variant(survey, planned)
-    # Where the update is in the weight, there is no input to drop from.
+    if lora.lora_dropout:
+        _warn_of_dropout(survey, planned)
+    return tuple(planned)
+
+
+def _warn_of_dropout(survey: Survey, planned: Iterable[PlannedAdapter]) -> None:
+    """Warn of layers whose update is in the weight, so that there is no input to drop from."""
     in_weight = [
         each.path
         for each in planned
         if each.parameter or (each.kind in CONV_KINDS and not is_plain_conv(survey.sites[each.path].module))
     ]
-    if dropout and in_weight:
+    if in_weight:
         message = f"lora_dropout is not applied in {in_weight[0]!r} ({len(in_weight)} in all)"
         warn(f"{message}: the update is in the weight there, and no input of its own.")
-    return tuple(planned)
 
 
 class _Target(NamedTuple):
