@@ -18,6 +18,7 @@ from .injection.apply import Prepared, adapters_in, attach, biases, detach, file
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
 from .injection.statistics import NormStatistics, put
 from .layers.dora import fill_magnitude
+from .layers.tokens import TokenLayer
 from .layers.wrappers import AdapterLayer, SavedModule, Steering, Wrapper
 from .targets import Decision
 
@@ -53,7 +54,7 @@ class Adapted(Wrapper):
         self.forward = Forward(survey.model, steering)
         self.training = survey.model.training
         self.peft_config = {prepared.name: prepared.config}
-        planned = [part.planned for part in prepared.parts]
+        planned = [part.planned for part in prepared.parts if not part.planned.tokens]
         self.targeted_parameter_names = [f"{p.path}.{p.parameter}" for p in planned if p.kind == "expert_parameter"]
         self.targeted_module_names = [*dict.fromkeys(p.named for p in planned if p.kind != "expert_parameter")]
         self._steering = steering
@@ -124,7 +125,7 @@ class Adapted(Wrapper):
     def _merge(self, adapter_names: Sequence[str] | None, *, keep: bool) -> tuple[str, ...]:
         names = self._steering.active if adapter_names is None else tuple(adapter_names)
         self._check_known(names)
-        self._check_saved_once(names)
+        self._check_compatible(names)
         layers = [(path, layer) for path, layer in layers_in(self._survey()) if {*names} & {*layer.adapters()}]
         for path, layer in layers:
             layer.check_mergeable(path, names)
@@ -210,7 +211,7 @@ class Adapted(Wrapper):
         with self._unmerged():
             for layer in self._layers():
                 if name in layer.adapters():
-                    layer.initialise(layer.parts(name), how=self.peft_config[name].initialisation)
+                    layer.reset(name, how=self.peft_config[name].initialisation)
                     fill_magnitude(layer.parts(name), layer.base(), layer.planned[name])
 
     # Files
@@ -287,11 +288,13 @@ class Adapted(Wrapper):
     def _layers(self) -> Iterator[AdapterLayer]:
         return (layer for _, layer in layers_in(self._survey()))
 
-    def _check_saved_once(self, names: Sequence[str]) -> None:
-        """Reject adapters that each have a module of their own for the same place: only one of them could run."""
+    def _check_compatible(self, names: Sequence[str]) -> None:
+        """Reject adapters that each have a module, or a row of an embedding, for the same place: only one could run."""
         for path, wrapper in adapters_in(self._survey()) if len(names) > 1 else ():
             own = [name for name in names if name in wrapper.adapters()]
-            if isinstance(wrapper, SavedModule) and len(own) > 1:
+            if isinstance(wrapper, TokenLayer):
+                wrapper.check_rows_once(path, own)
+            elif isinstance(wrapper, SavedModule) and len(own) > 1:
                 message = f"{quoted(own)} each save {path!r} in full, and only one can take its place: activate one."
                 raise InvalidConfig(message, path=path, adapters=own)
 

@@ -154,3 +154,24 @@ def check_indices(field: str, value: object) -> list[int] | int | None:
 def task_heads() -> dict[str, tuple[str, ...]]:
     """Return the names of the heads that are saved in full, per task type."""
     return {task: tuple(names) for task, names in read_facts(FACTS)["task_heads"].items()}
+
+
+def check_tokens(field: str, value: object) -> dict[str, list[int]] | list[int] | None:
+    """Check the rows of embeddings that train: a list of them, or one by the name of each module."""
+    if value is None:
+        return None
+    if isinstance(value, Mapping):
+        if not value or not all(isinstance(name, str) and name for name in value):
+            raise invalid(field, value, "names no module: give lists by names, such as {'embed_tokens': [0, 1]}.")
+        return {name: check_rows(f"{field}[{name!r}]", rows) for name, rows in value.items()}
+    return check_rows(field, value)
+
+
+def check_rows(field: str, value: object) -> list[int]:
+    """Check a list of token indices."""
+    rows = [*value] if isinstance(value, Collection) and not isinstance(value, str | Mapping) else []
+    if not rows or not all(type(each) is int and each >= 0 for each in rows):
+        raise invalid(field, value, "is no list of token indices: give integers from 0, or leave it out (None).")
+    if len({*rows}) < len(rows):
+        raise invalid(field, value, "names a token twice, and each has one row: name it once.")
+    return rows

@@ -30,6 +30,7 @@ from .checks import (
     check_targets,
     check_task,
     check_text,
+    check_tokens,
     invalid,
 )
 
@@ -212,6 +213,8 @@ class LoraConfig(AdapterConfig):
         target_parameters: Bare parameters to adapt, such as fused experts, by suffixes of their paths.
         use_dora: Rescale each output feature to a learned magnitude (DoRA, arXiv:2402.09353).
         lora_bias: Give ``B`` a bias, for adapters extracted from full fine-tunings.
+        trainable_token_indices: Tokens whose rows of the input embedding train too, and are saved with the adapter; or
+            such tokens by names of embeddings. A tied output layer uses the same rows.
 
     Raises:
         InvalidConfig: One line naming the field, the value and the way out.
@@ -233,6 +236,7 @@ class LoraConfig(AdapterConfig):
     target_parameters: Collection[str] | None = _field(check_names, default=None)
     use_dora: bool = _field(check_flag, default=False)
     lora_bias: bool = _field(check_flag, default=False)
+    trainable_token_indices: Collection[int] | Mapping[str, Collection[int]] | None = _field(check_tokens, default=None)
 
     def _check_together(self) -> None:
         """Reject fields that contradict each other, as PEFT does."""

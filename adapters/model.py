@@ -99,7 +99,7 @@ class PeftModel(Adapted):
         if not names:
             raise InvalidConfig("set_adapter([]) names no adapter: for the base model alone, use disable_adapter().")
         self._check_known(names)
-        self._check_saved_once(names)
+        self._check_compatible(names)
         if any(layer.merged for layer in self._layers()):
             warn("The adapters were merged, and are unmerged to switch between them.")
             self.unmerge_adapter()

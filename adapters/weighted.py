@@ -54,6 +54,8 @@ def combine(
         raise InvalidConfig("add_weighted_adapter cannot sum adapters with and without lora_bias=True.")
     if any(config.modules_to_save for config in configs):
         raise InvalidConfig("add_weighted_adapter cannot sum modules that are trained in full (modules_to_save).")
+    if any(getattr(config, "trainable_token_indices", None) for config in configs):
+        raise InvalidConfig("add_weighted_adapter cannot sum rows of embeddings (trainable_token_indices).")
     parts = []
     for path, layer in layers:
         shares = [(adapter, weight) for adapter, weight in weights if adapter in layer.adapters()]

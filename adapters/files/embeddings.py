@@ -12,6 +12,7 @@ from ...errors import InvalidConfig
 from ...warn import warn
 from ..injection.apply import PREFIX
 from ..injection.host_model import Site, Survey
+from ..layers.tokens import TokenLayer
 from ..layers.wrappers import SavedModule
 
 AUTO = "auto"
@@ -54,7 +55,7 @@ def _read_tensors(path: str, site: Site, adapter: str) -> dict[str, torch.Tensor
     own = [wrapper for wrapper in site.wrappers if adapter in wrapper.adapters()]
     if any(isinstance(wrapper, SavedModule) for wrapper in own):
         return {}
-    inside = "base_layer." if own else ""
+    inside = f"{own[0].inner_name}." if own else ""
     tensors = site.module.state_dict(keep_vars=True)
     return {f"{PREFIX}{path}.{inside}{name}": tensor for name, tensor in tensors.items()}
 
@@ -78,7 +79,8 @@ def _find_sites(survey: Survey) -> dict[str, Site]:
 
 def _is_needed(survey: Survey, sites: dict[str, Site], adapter: str, base: str | None) -> bool:
     """Return whether the checkpoint lacks the embeddings that the adapter was trained with, and say why."""
-    adapted = (path for path, site in sites.items() if any(adapter in each.adapters() for each in site.wrappers))
+    wrappers = ((path, wrapper) for path, site in sites.items() for wrapper in site.wrappers)
+    adapted = (path for path, each in wrappers if adapter in each.adapters() and not isinstance(each, TokenLayer))
     path = next(adapted, None)
     if path is not None:
         warn(f"{path!r} is adapted: the embeddings are saved too (save_embedding_layers).")

@@ -1,5 +1,6 @@
 """Load adapter folders into a model: everything is read and checked before the model is touched."""
 
+import functools
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from ..injection.host_model import Survey
 from ..injection.plan import make_plan
 from ..injection.statistics import statistics_in
 from ..layers.dora import fill_magnitude
+from ..layers.tokens import KEY
 from .checkpoint import WEIGHTS, naming, read, without_wrappers
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The dimension of each factor that is the rank."""
-VARIANT = ("peft_type", "use_dora", "lora_bias")
+VARIANT = ("peft_type", "use_dora", "lora_bias", "trainable_token_indices")
 """The fields that give an adapter its parts."""
 STRENGTH = ("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
 """The fields that give the weights of these parts their meaning."""
@@ -44,6 +46,9 @@ def load(survey: Survey, folder: Path, adapter_name: str, *, is_trainable: bool)
                 message = f"{planned.path!r} has rank {planned.r} by the configuration"
                 raise AdapterUnreadable(f"{message}, and no tensor of the file is so large.", path=planned.path)
         prepared = build(survey, plan, adapter_name)
+        for planned in plan.adapters:
+            if planned.tied_to:  # a file that holds the embeddings too repeats the rows
+                tensors.pop(f"{PREFIX}{planned.path}.{KEY}", None)
         wanted = prepared.state()
         tensors = _rename_wrapped(tensors, wanted)
         _check_complete(wanted, tensors)
@@ -235,7 +240,8 @@ def _base_tensors(survey: Survey, keys: Iterable[str]) -> dict[str, torch.Tensor
         path, _, name = key.removeprefix(PREFIX).rpartition(".")
         if path.endswith(".modules_to_save"):  # with bias="all" peft writes a saved module's bias twice
             continue
-        site = survey.sites.get(path.removesuffix(".base_layer").removesuffix(".original_module"))
+        inside = (".base_layer", ".token_adapter", ".original_module")
+        site = survey.sites.get(functools.reduce(str.removesuffix, inside, path))
         own = {**site.module._parameters, **site.module._buffers} if site else {}  # noqa: SLF001
         if (tensor := own.get(name)) is None:
             unknown.append(key)

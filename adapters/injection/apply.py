@@ -15,6 +15,7 @@ from ..layers.dora import fill_magnitude
 from ..layers.ia3 import IA3Layer
 from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear
 from ..layers.parameters import LoraMultihead, LoraParameter
+from ..layers.tokens import TokenLayer
 from ..layers.wrappers import AdapterLayer, Child, PlannedAdapter, SavedModule, Steering, state_of
 from .host_model import Site, Survey, survey_model
 from .plan import Expand, Plan, make_plan
@@ -92,6 +93,7 @@ def build(survey: Survey, plan: Plan, adapter_name: str) -> Prepared:
         # The projections of an attention are bare parameters, and planned as such.
         kind: Kind = "multihead_attention" if isinstance(base, nn.MultiheadAttention) else planned.kind
         layer: type[AdapterLayer] = IA3Layer if plan.config.peft_type == "IA3" else LORA_LAYERS[kind]
+        layer = TokenLayer if planned.tokens else layer
         parts.append(Part(planned, layer, layer.create_parts(base, planned)))
     copies = {path: deepcopy(survey.sites[path].module) for path in plan.saved}
     for copy in copies.values():
@@ -125,6 +127,8 @@ def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:
             same = (each for each in site.wrappers if isinstance(each, AdapterLayer) and each.adapts(planned))
             layer = next(same, None) or _add_layer(survey, site, layer_type, steering)
             layer.insert(prepared.name, planned, children)
+            if planned.tied_to and isinstance(layer, TokenLayer):
+                layer.sources[prepared.name] = survey.sites[planned.tied_to].current()  # type: ignore[assignment]  # planned first
         for path, copy in prepared.copies.items():
             site = survey.sites[path]
             saved = site.current()
@@ -142,7 +146,7 @@ def _add_layer(survey: Survey, site: Site, layer_type: type[AdapterLayer], steer
     current = site.current()
     if isinstance(current, SavedModule):
         layer = layer_type(current.original_module, steering)
-        current._modules[current.inner_name] = layer  # noqa: SLF001 - past nn.Module's slow assignment
+        current.put(layer)
     else:
         layer = layer_type(current, steering)
         survey.replace(site, layer)
@@ -203,7 +207,8 @@ def biases(survey: Survey, adapter: str, which: str) -> dict[str, nn.Parameter]:
         if any(isinstance(wrapper, SavedModule) for wrapper in own):
             saved += (f"{path}.",)
         bias = site.module._parameters.get("bias")  # noqa: SLF001 - a Wrapper looks names up on its inner module
-        if bias is None or f"{path}.".startswith(saved) or not (own or which == "all"):
+        is_adapted = any(not isinstance(wrapper, TokenLayer) for wrapper in own)
+        if bias is None or f"{path}.".startswith(saved) or not (is_adapted or which == "all"):
             continue
-        state[f"{PREFIX}{path}.{'base_layer.' if own else ''}bias"] = bias
+        state[f"{PREFIX}{path}.{own[0].inner_name + '.' if own else ''}bias"] = bias
     return state

@@ -57,7 +57,7 @@ class Survey:
         """Put these wrappers, the outermost first, around the module of a site, and no other."""
         inside = site.module
         for wrapper in reversed(wrappers):
-            wrapper._modules[wrapper.inner_name] = inside  # noqa: SLF001 - past nn.Module's slow assignment
+            wrapper.put(inside)
             inside = wrapper
         self.replace(site, inside)
 

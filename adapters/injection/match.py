@@ -51,7 +51,7 @@ def match(paths: Sequence[str], config: AdapterConfig, parameters: Sequence[str]
     if spec.saves_alone:
         return _match_saved_alone(paths, spec.modules_to_save or ())
     targets, bare_targets = spec.target_modules or (), spec.target_parameters or ()
-    named, bare = _matched(paths, targets), _matched(parameters, bare_targets)
+    named, bare = matched(paths, targets), matched(parameters, bare_targets)
     kept = _kept(named, config)
     if not kept and not bare:
         raise _no_match(paths, parameters, named, config)
@@ -77,13 +77,13 @@ def warn_of_exclusions(paths: Sequence[str], config: AdapterConfig) -> None:
     """Warn of the exclusions in a user's configuration that match no path: a misspelt one would leave nothing out."""
     excluded = config.spec.exclude_modules or ()
     for each in [excluded] if isinstance(excluded, str) else [(name,) for name in excluded]:
-        if each and not _matched(paths, each):
+        if each and not matched(paths, each):
             name = each if isinstance(each, str) else each[0]
             message = f"exclude_modules: no layer is named {name!r}, so nothing is left out for it."
-            warn(f"{message} {_closest(name, paths)}")
+            warn(f"{message} {closest(name, paths)}")
 
 
-def _matched(paths: Iterable[str], targets: Targets) -> dict[str, str]:
+def matched(paths: Iterable[str], targets: Targets) -> dict[str, str]:
     """Return the matched paths, each with its target."""
     if not targets:
         return {}
@@ -94,7 +94,7 @@ def _matched(paths: Iterable[str], targets: Targets) -> dict[str, str]:
 def _kept(named: dict[str, str], config: AdapterConfig) -> dict[str, str]:
     """Return the matched paths that are not excluded, in a saved module or in a block left out."""
     saved = config.modules_to_save or ()
-    excluded = _matched(named, config.spec.exclude_modules or ())
+    excluded = matched(named, config.spec.exclude_modules or ())
     return {
         path: target
         for path, target in named.items()
@@ -125,19 +125,19 @@ def _counts(targets: Targets, kept: dict[str, str]) -> dict[str, int]:
     if isinstance(targets, str):
         return {targets: len(kept)}
     counts = Counter(kept.values())
-    return {target: counts[target] or len(_matched(kept, (target,))) for target in targets}
+    return {target: counts[target] or len(matched(kept, (target,))) for target in targets}
 
 
 def _match_saved(paths: Sequence[str], names: tuple[str, ...]) -> tuple[tuple[str, ...], list[str]]:
     """Return the paths that saved names match, none inside of another one, and a remark per name without a match."""
     saved: list[str] = []
-    for path in _matched(paths, names):
+    for path in matched(paths, names):
         if not any(path.startswith(outer + ".") for outer in saved):
             saved.append(path)
     remarks = [
-        f"No module ends with {name!r}, so modules_to_save has nothing to save for it. {_closest(name, paths)}"
+        f"No module ends with {name!r}, so modules_to_save has nothing to save for it. {closest(name, paths)}"
         for name in names
-        if not _matched(paths, (name,))
+        if not matched(paths, (name,))
     ]
     if names and not saved:
         raise TargetsNotFound(" ".join(remarks), modules_to_save=names)
@@ -153,7 +153,7 @@ def _no_match(
     """Return the error for a configuration that adapts nothing, though it may match the paths ``named``."""
     targets, bare_targets = config.spec.target_modules, config.spec.target_parameters
     if not targets and bare_targets:
-        message = " ".join(f"No parameter ends with {each!r}. {_closest(each, parameters)}" for each in bare_targets)
+        message = " ".join(f"No parameter ends with {each!r}. {closest(each, parameters)}" for each in bare_targets)
         return TargetsNotFound(message, target_parameters=[*bare_targets])
     if targets is None:
         message = f"target_modules is not set. {_frequent(paths)}"
@@ -168,7 +168,7 @@ def _no_match(
         way_out = f"For a suffix, give a list: [{targets!r}]{_times(count)}." if count else _frequent(paths)
         message = f"No whole path matches the regex {targets!r}. {way_out}"
     else:
-        message = " ".join(f"No layer ends with {target!r}. {_closest(target, paths)}" for target in targets)
+        message = " ".join(f"No layer ends with {target!r}. {closest(target, paths)}" for target in targets)
     return TargetsNotFound(message, target_modules=targets)
 
 
@@ -176,10 +176,10 @@ def _unmatched(target: str, paths: Sequence[str], named: Iterable[str]) -> str:
     """Return the remark on a target without a layer, where other targets have some."""
     if any(path == target or path.endswith(f".{target}") for path in named):
         return f"Every layer that {target!r} names is excluded or saved in full: none is adapted."
-    return f"No layer ends with {target!r}: it is ignored. {_closest(target, paths)}"
+    return f"No layer ends with {target!r}: it is ignored. {closest(target, paths)}"
 
 
-def _closest(name: str, paths: Sequence[str]) -> str:
+def closest(name: str, paths: Sequence[str]) -> str:
     """List the path endings most similar to ``name``, of as many segments, with their counts."""
     counts = _endings(paths, name.count(".") + 1)
     near = nearest(name, counts, MOST_NAMES)

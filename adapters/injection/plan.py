@@ -31,6 +31,7 @@ from ..layers.dora import has_dense_weight
 from ..layers.wrappers import PlannedAdapter
 from .host_model import Site, Survey
 from .match import Match, match
+from .tokens import plan_tokens
 
 Expand = Callable[[nn.Module, str], TargetSpec]
 """A function from a model and a shorthand such as ``all-linear`` to the targets of the shorthand in that model."""
@@ -87,7 +88,8 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
         if others := survey.sharing(path):
             message = f"{path!r} shares its weight with {', '.join(map(repr, others))}, which keeps it as it is"
             warn(f"{message}: merging will untie them.")
-    return Plan(config, adapters, saved)
+    tokens = plan_tokens(survey, config, [each.path for each in adapters], saved)
+    return Plan(config, (*adapters, *tokens), saved)
 
 
 def _complete(config: AdapterConfig, survey: Survey, expand: Expand | None) -> AdapterConfig:

@@ -34,6 +34,8 @@ class PlannedAdapter(NamedTuple):
         is_feedforward: Whether IA3 scales the layer's input.
         use_dora: Whether LoRA rescales each output feature to a learned magnitude (``layers.dora``).
         lora_bias: Whether ``B`` of LoRA has a bias.
+        tokens: The rows that train in place of the layer's own, by number; of no other adapter.
+        tied_to: Path of the layer whose trained rows this one uses too; empty if it has its own.
     """
 
     path: str
@@ -49,6 +51,8 @@ class PlannedAdapter(NamedTuple):
     is_feedforward: bool = False
     use_dora: bool = False
     lora_bias: bool = False
+    tokens: tuple[int, ...] = ()
+    tied_to: str = ""
 
 
 _EMPTY = nn.Module().__dict__
@@ -102,6 +106,10 @@ class Wrapper(nn.Module):
         """Return the replaced module."""
         return self._modules[self.inner_name]  # type: ignore[return-value]  # set in every constructed wrapper
 
+    def put(self, module: nn.Module) -> None:
+        """Put a module in the place of the replaced one."""
+        self._modules[self.inner_name] = module  # past nn.Module's slow assignment
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -149,6 +157,10 @@ class AdapterLayer(Wrapper):
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
         """Fill the parts of an adapter; ``how`` is ``init_lora_weights`` or ``init_ia3_weights``."""
 
+    def reset(self, adapter: str, *, how: bool | str) -> None:
+        """Fill the parts of an adapter on this layer again."""
+        self.initialise(self.parts(adapter), how=how)
+
     @abstractmethod
     def updated(self, adapters: Iterable[str]) -> dict[str, torch.Tensor]:
         """Return the base layer's parameters, by name, with the updates of these adapters applied."""
@@ -182,8 +194,8 @@ class AdapterLayer(Wrapper):
         return {name: each[adapter] for name, each in containers.items() if each is not None and adapter in each}
 
     def adapts(self, planned: PlannedAdapter) -> bool:
-        """Return whether this layer adapts the same weight as ``planned``."""
-        return self._plan.parameter == planned.parameter
+        """Return whether this layer adapts the same weight as ``planned``, in the same way."""
+        return self._plan.parameter == planned.parameter and not planned.tokens
 
     def adapters(self) -> list[str]:
         """Return the names of the adapters on this layer."""
@@ -253,7 +265,7 @@ class AdapterLayer(Wrapper):
 
     def base(self) -> nn.Module:
         """Return the user's module, inside of all adapter layers."""
-        base = self.base_layer
+        base = self.wrapped()
         while isinstance(base, Wrapper):
             base = base.wrapped()
         return base

@@ -225,7 +225,6 @@ def test_what_peft_writes_we_read(tmp_path: Path) -> None:
     ("field", "value", "says"),
     [
         ("use_qalora", True, "use_qalora=True is a PEFT feature loradar does not have"),
-        ("trainable_token_indices", [1, 2], "trainable_token_indices"),
         ("layer_replication", [[0, 4]], "layer_replication"),
         ("ensure_weight_tying", True, "save it with ensure_weight_tying=False"),
         ("peft_type", "VERA", "peft_type='VERA' is not supported: only LORA and IA3 adapters load"),

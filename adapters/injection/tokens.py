@@ -1,0 +1,139 @@
+"""The plan of rows that train in embeddings (``trainable_token_indices``), by PEFT's rules (0.21.2)."""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+from torch import nn
+
+from ...discovery import read_attribute
+from ...errors import InvalidConfig, TargetsNotFound
+from ...warn import warn
+from ..config import AdapterConfig
+from ..layers.tokens import TokenLayer
+from ..layers.wrappers import PlannedAdapter
+from .host_model import Site, Survey
+from .match import closest, matched
+
+MATRIX = 2
+"""The number of dimensions of a matrix."""
+
+
+def plan_tokens(
+    survey: Survey, config: AdapterConfig, adapted: Collection[str], saved: Collection[str]
+) -> tuple[PlannedAdapter, ...]:
+    """Plan the rows that a configuration trains, and the same rows of the layers tied to the input embedding.
+
+    Args:
+        survey: The walk over the model.
+        config: The configuration.
+        adapted: Paths of the layers that it adapts.
+        saved: Paths of the modules that it trains in full.
+
+    Raises:
+        TargetsNotFound: If a name matches no module.
+        InvalidConfig: Naming the module, for one without rows, a row it does not have, or one that is adapted or
+            saved too.
+    """
+    taken = {**dict.fromkeys(adapted, "target_modules"), **dict.fromkeys(saved, "modules_to_save")}
+    _check_untouched(survey, taken)
+    given = getattr(config, "trainable_token_indices", None)
+    if given is None:
+        return ()
+    read = _input_embedding(survey) or "embed_tokens"
+    wanted = _resolve(survey, given if isinstance(given, Mapping) else {read: given})
+    tied = _list_tied(survey, read) if read in wanted else []
+    if any(wanted.get(path, wanted[read]) != wanted[read] for path in tied):
+        tied = []  # rows of their own, as in PEFT
+    planned = [_plan(path, wanted[read], survey.sites[path], tied_to=read) for path in tied]
+    for path, tokens in wanted.items():
+        if path in tied:
+            continue
+        others = survey.sharing(path)
+        if is_shared := bool({*others} - ({*tied} if path == read else set())):
+            message = f"{path!r} shares its weight with {', '.join(map(repr, others))}, which keeps its rows"
+            warn(f"{message}: merging will untie them.")
+        planned.insert(0, _plan(path, tokens, survey.sites[path], is_shared=is_shared))  # before those tied to it
+    for each in planned:
+        _check(each, survey.sites[each.path], taken)
+    return tuple(planned)
+
+
+def _plan(
+    path: str, tokens: Sequence[int], site: Site, *, tied_to: str = "", is_shared: bool = False
+) -> PlannedAdapter:
+    return PlannedAdapter(
+        path=path,
+        named=path,
+        location=path,
+        kind="embedding" if isinstance(site.module, nn.Embedding) else "linear",
+        shares_weight=is_shared,
+        tokens=tuple(tokens),
+        tied_to=tied_to,
+    )
+
+
+def _resolve(survey: Survey, given: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
+    """Return the tokens by the path of their module."""
+    wanted: dict[str, Sequence[int]] = {}
+    for name, tokens in given.items():
+        paths = matched(survey.paths, (name,))
+        if not paths:
+            message = f"Target modules { ({name})!r} not found in the base model."
+            why = f"{message} trainable_token_indices has rows for it. {closest(name, survey.paths)}"
+            raise TargetsNotFound(why, trainable_token_indices=name)
+        for path in paths:
+            if wanted.setdefault(path, tokens) != tokens:
+                message = f"trainable_token_indices: several names match {path!r}, with other tokens: name it once."
+                raise InvalidConfig(message, path=path)
+    return wanted
+
+
+def _input_embedding(survey: Survey) -> str | None:
+    """Return the path of the input embedding of a model that tells it."""
+    method = read_attribute(survey.model, "get_input_embeddings")
+    try:
+        layer = method() if callable(method) else None
+    except (NotImplementedError, AttributeError):  # a model without a vocabulary
+        layer = None
+    found = (
+        path for path, site in survey.sites.items() if layer is not None and layer in (site.module, site.current())
+    )
+    return next(found, None)
+
+
+def _list_tied(survey: Survey, read: str) -> list[str]:
+    """Return the paths of the layers with the weight of the input embedding, if its model states that they are tied."""
+    config = read_attribute(survey.model, "config")
+    get = config.get if isinstance(config, Mapping) else partial(read_attribute, config)
+    return survey.sharing(read) if config is not None and get("tie_word_embeddings") else []
+
+
+def _check_untouched(survey: Survey, taken: Mapping[str, str]) -> None:
+    """Reject modules to adapt or save in which another adapter trains rows."""
+    for path, field in taken.items():
+        if any(isinstance(wrapper, TokenLayer) for wrapper in survey.sites[path].wrappers):
+            message = f"{path!r} has rows that another adapter trains (trainable_token_indices), so it cannot be in"
+            raise InvalidConfig(f"{message} {field}: leave it out, or use a second copy.", path=path)
+
+
+def _check(planned: PlannedAdapter, site: Site, taken: Mapping[str, str]) -> None:
+    """Reject a module that has no such rows, or in which something else trains."""
+    path, name = planned.path, type(site.module).__name__
+    weight = site.module._parameters.get("weight")  # noqa: SLF001 - a packed or computed weight has other names
+    is_plain = weight is not None and weight.ndim == MATRIX and weight.is_floating_point()
+    if weight is None or not is_plain or not isinstance(site.module, nn.Embedding | nn.Linear):
+        message = (
+            f"{path!r} ({name}) is no embedding or linear layer with a plain weight, so none of its rows can train"
+        )
+        raise InvalidConfig(f"{message}: take it out of trainable_token_indices.", path=path, class_name=name)
+    if largest := max(0, *(token for token in planned.tokens if token >= len(weight)), 0):
+        message = f"trainable_token_indices names row {largest}, and {path!r} has {len(weight)}, from 0"
+        raise InvalidConfig(f"{message}: give smaller ones, or resize the vocabulary first.", path=path, row=largest)
+    for other, field in taken.items():
+        if f"{path}.".startswith(f"{other}."):
+            already = "is already marked to be trained fully" if field == "modules_to_save" else "is adapted too"
+            message = f"{path!r} {already} ({field}), and rows of it are named in trainable_token_indices"
+            raise InvalidConfig(f"{message}: leave it out of one of both.", path=path)
+    if any(not isinstance(wrapper, TokenLayer) for wrapper in site.wrappers):
+        message = f"{path!r} is adapted or saved by another adapter, so that no rows of it can train"
+        raise InvalidConfig(f"{message} (trainable_token_indices): use a second copy of the model.", path=path)
