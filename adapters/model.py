@@ -14,13 +14,14 @@ from ..errors import InvalidConfig
 from ..warn import warn
 from .adapted import Adapted
 from .checks import check_known
+from .combinations import Combination
 from .config import AdapterConfig
 from .files.embeddings import AUTO
 from .files.load import hotswap, load, reread
 from .forward import Forward, by_sample
 from .hub.card import write_card
 from .hub.transfer import local_folder, push
-from .injection.apply import Prepared, attach, detach, layers_in, prepare
+from .injection.apply import Prepared, adapters_in, attach, detach, prepare
 from .injection.host_model import set_trainable, survey_model
 from .injection.match import warn_of_exclusions
 from .injection.plan import check_host
@@ -126,15 +127,22 @@ class PeftModel(Adapted):
             warn(f"{adapter_name!r} was active and is deleted: {left[0]!r} is active now.")
         self.set_adapter(left)
 
-    def add_weighted_adapter(
+    def add_weighted_adapter(  # noqa: PLR0917 - the arguments of PEFT, in its order
         self,
         adapters: Sequence[str],
         weights: Sequence[float],
         adapter_name: str,
         combination_type: str = "svd",
         svd_rank: int | None = None,
+        svd_clamp: float | None = None,
+        svd_full_matrices: bool = True,
+        svd_driver: str | None = None,
+        density: float | None = None,
+        majority_sign_method: str = "total",
     ) -> None:
         """Add the weighted sum of other LoRA adapters as a new one.
+
+        A module that one of them trains in full is copied; two of them must not train the same.
 
         Args:
             adapters: Names of the others.
@@ -142,8 +150,15 @@ class PeftModel(Adapted):
             adapter_name: Name of the new one, which is inactive until it is activated.
             combination_type: ``svd``, the default as in PEFT, truncates the sum to ``svd_rank``: the closest of that
                 rank. ``cat`` concatenates the factors: exact, with the sum of the ranks. ``linear`` adds ``A`` to ``A``
-                and ``B`` to ``B``: a rough approximation, and the ranks have to agree.
+                and ``B`` to ``B``: a rough approximation, and the ranks have to agree. ``magnitude_prune``, ``ties``,
+                ``dare_linear`` and ``dare_ties`` do so with a part of the values; with ``_svd`` behind them they prune
+                the updates instead of the factors, and truncate. Of one adapter, all but ``svd`` are ``linear``.
             svd_rank: Rank of the sum for ``svd``; the largest rank of the adapters on each layer if ``None``.
+            svd_clamp: Quantile at which the values of the factors are clamped, for ``svd``.
+            svd_full_matrices: Whether to decompose in full, which takes memory and changes nothing.
+            svd_driver: cuSOLVER's method, for ``svd`` on CUDA.
+            density: Share of the values to keep, for the pruning ones.
+            majority_sign_method: The sign that wins, for ``ties``: of the sum (``total``) or of most (``frequency``).
 
         Raises:
             InvalidConfig: If an adapter is unknown or no LoRA, the ranks do not agree, or the name is taken.
@@ -155,8 +170,11 @@ class PeftModel(Adapted):
         if len(weights) != len(adapters):
             message = f"{len(weights)} weights for {len(adapters)} adapters: give one for each."
             raise InvalidConfig(message, weights=len(weights), adapters=len(adapters))
+        how = Combination(
+            combination_type, svd_rank, svd_clamp, svd_full_matrices, svd_driver, density, majority_sign_method
+        )
         configs, shares = [self.peft_config[name] for name in adapters], [*zip(adapters, weights, strict=True)]
-        self._add(combine(layers_in(self._survey()), configs, shares, adapter_name, (combination_type, svd_rank)))
+        self._add(combine(adapters_in(self._survey()), configs, shares, adapter_name, how))
 
     def generate(self, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Call ``generate`` of the user's model; ``adapter_names`` as in ``forward``."""

@@ -4,46 +4,61 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ..discovery import CONV_KINDS
 from ..errors import InvalidConfig
-from .checks import check_rank
+from .combinations import Combination
 from .config import AdapterConfig, LoraConfig
 from .injection.apply import Part, Prepared
 from .layers.lora import LoraLayer
-from .layers.wrappers import AdapterLayer, PlannedAdapter, state_of
-
-COMBINATIONS = ("svd", "cat", "linear")
-ELSEWHERE = ("ties", "dare", "magnitude_prune")
-"""Beginnings of PEFT's other combinations, which drop values at random or by their sign."""
+from .layers.parameters import STACKED
+from .layers.wrappers import AdapterLayer, PlannedAdapter, SavedModule, state_of
 
 
 def combine(
-    layers: Iterable[tuple[str, AdapterLayer]],
+    wrappers: Iterable[tuple[str, AdapterLayer | SavedModule]],
     configs: Sequence[AdapterConfig],
     weights: Sequence[tuple[str, float]],
     name: str,
-    how: tuple[str, int | None],
+    how: Combination,
 ) -> Prepared:
     """Build the weighted sum of adapters from the layers that carry any of them.
 
+    A module that one of them trains in full is copied.
+
     Args:
-        layers: All adapted layers of the model, with their paths.
+        wrappers: All wrappers of the model that hold adapters, with their paths.
         configs: The configurations of the adapters.
         weights: The names of the adapters, each with its weight.
         name: Name of the new adapter.
-        how: ``svd``, ``cat`` or ``linear``, and the rank of the result of ``svd``; the largest of the adapters' if
-            ``None``.
+        how: The combination.
 
     Raises:
         InvalidConfig: If the adapters cannot be summed, naming the layer or the value and the way out.
     """
-    _check_combination(*how)
+    like = _check_summable(configs)
+    how = how.for_number(len(weights))
+    wrappers = [*wrappers]
+    saved = _list_saved(wrappers, [adapter for adapter, _ in weights])
+    parts = []
+    for path, wrapper in wrappers:
+        shares = [(adapter, weight) for adapter, weight in weights if adapter in wrapper.adapters()]
+        if shares and isinstance(wrapper, LoraLayer):
+            parts.append(_sum(path, wrapper, shares, how))
+    names = dict.fromkeys(name for each in configs for name in each.modules_to_save or ())
+    config = replace(_config_for([part.planned for part in parts], like), modules_to_save=[*names] or None)
+    return Prepared(name, config, tuple(parts), {path: deepcopy(module) for path, module in saved.items()})
+
+
+def _check_summable(configs: Sequence[AdapterConfig]) -> LoraConfig:
+    """Reject adapters that have no sum; return the first one's configuration."""
     like = configs[0]
     if not isinstance(like, LoraConfig):
         raise InvalidConfig("add_weighted_adapter sums LoRA adapters only: IA3 multiplies, and has no weighted sum.")
@@ -52,72 +67,76 @@ def combine(
         raise InvalidConfig(f"add_weighted_adapter cannot sum DoRA adapters: magnitudes do not add up. {way_out}")
     if len({getattr(config, "lora_bias", False) for config in configs}) > 1:
         raise InvalidConfig("add_weighted_adapter cannot sum adapters with and without lora_bias=True.")
-    if any(config.modules_to_save for config in configs):
-        raise InvalidConfig("add_weighted_adapter cannot sum modules that are trained in full (modules_to_save).")
     if any(getattr(config, "trainable_token_indices", None) for config in configs):
         raise InvalidConfig("add_weighted_adapter cannot sum rows of embeddings (trainable_token_indices).")
-    parts = []
-    for path, layer in layers:
-        shares = [(adapter, weight) for adapter, weight in weights if adapter in layer.adapters()]
-        if shares and isinstance(layer, LoraLayer):
-            parts.append(_sum(path, layer, shares, how))
-    return Prepared(name, _config_for([part.planned for part in parts], like), tuple(parts), {})
+    return like
 
 
-def _check_combination(combination_type: str, svd_rank: int | None) -> None:
-    """Reject combinations that there are not, with the way to those of PEFT."""
-    if combination_type not in COMBINATIONS:
-        way_out = f"give one of {', '.join(map(repr, COMBINATIONS))}."
-        if str(combination_type).startswith(ELSEWHERE):
-            way_out = f"{way_out} For this one, combine them with peft, save, and load the result here."
-        raise InvalidConfig(f"combination_type={combination_type!r} is not supported: {way_out}")
-    if svd_rank is not None:
-        check_rank("svd_rank", svd_rank)
-        if combination_type != "svd":
-            raise InvalidConfig(f"svd_rank={svd_rank} is for combination_type='svd', not {combination_type!r}.")
+def _list_saved(
+    wrappers: Sequence[tuple[str, AdapterLayer | SavedModule]], adapters: Sequence[str]
+) -> dict[str, nn.Module]:
+    """Return the modules that one of the adapters trains in full, by path.
+
+    Raises:
+        InvalidConfig: If several of them train one: there is no sum of them.
+    """
+    saved: dict[str, nn.Module] = {}
+    twice = []
+    for path, wrapper in wrappers:
+        own = [name for name in adapters if isinstance(wrapper, SavedModule) and name in wrapper.adapters()]
+        if own:
+            saved[path] = wrapper.modules_to_save[own[0]]
+        twice += [path] if len(own) > 1 else []
+    if twice:
+        message = "Cannot add weighted adapters if they target the same module with modules_to_save, but found"
+        raise InvalidConfig(f"{message} {len(twice)} such instance(s). The first is {twice[0]!r}.", paths=twice)
+    return saved
 
 
-def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], how: tuple[str, int | None]) -> Part:
+def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], how: Combination) -> Part:
     """Build the weighted sum of the adapters on one layer."""
-    combination_type, svd_rank = how
     planned = [layer.planned[adapter] for adapter, _ in shares]
     ranks = [each.r for each in planned]
-    if combination_type == "linear" and len({*ranks}) > 1:
-        message = f"combination_type='linear' needs equal ranks, and {path!r} has {', '.join(map(str, ranks))}"
-        raise InvalidConfig(f"{message}: give combination_type='cat'.", path=path)
-    strengths = [weight * layer.scaling[adapter] for adapter, weight in shares]
-    firsts, seconds = zip(*(_with_rank_first(layer, adapter) for adapter, _ in shares), strict=True)
-    if combination_type != "linear":  # the product of concatenated factors is the sum of the products
-        r = sum(ranks)
-        first = torch.cat([a * strength for a, strength in zip(firsts, strengths, strict=True)])
-        second = torch.cat(seconds)
-        if combination_type == "svd":
-            r = svd_rank or max(ranks)
-            first, second = _truncate(path, first, second, r)
-    else:
-        r = ranks[0]
-        first, second = _add_factors(firsts, seconds, strengths)
+    r = sum(ranks) if how.kind == "cat" else how.svd_rank or max(ranks)
     new = planned[0]._replace(r=r, scaling=1.0)
     children = layer.create_parts(layer.base(), new)
+    if how.is_product:
+        values = _concatenate(layer, shares)
+        values = _truncate(path, *values, r) if how.truncates else values
+    elif how.truncates:
+        values = _decompose(path, layer, shares, how, r)
+    elif len({*ranks}) > 1:
+        message = f"combination_type={how.kind!r} needs equal ranks, and {path!r} has {', '.join(map(str, ranks))}"
+        raise InvalidConfig(f"{message}: give combination_type='cat'.", path=path)
+    else:
+        values = _sum_factors(layer, shares, how)
     targets: list[Any] = [*state_of(children).values()]
+    is_ranked = how.is_product or how.truncates
     with torch.no_grad():
-        for target, value in zip(targets, (first, second), strict=False):
-            target.copy_(value.movedim(0, 1).reshape(target.shape))
+        for target, value in zip(targets, values, strict=False):
+            target.copy_((value.movedim(0, 1) if is_ranked else value).reshape(target.shape))
         if new.lora_bias:
-            biases = [layer.lora_B[adapter].bias for adapter, _ in shares]
-            targets[2].copy_(sum(bias * strength for bias, strength in zip(biases, strengths, strict=True)))
+            biases = [layer.lora_B[adapter].bias * (weight * layer.scaling[adapter]) for adapter, weight in shares]
+            targets[2].copy_(torch.stack(biases).sum(0))
     return Part(new, type(layer), children)
 
 
-def _add_factors(
-    firsts: Sequence[torch.Tensor], seconds: Sequence[torch.Tensor], strengths: Sequence[float]
+def _sum_factors(
+    layer: LoraLayer, shares: Sequence[tuple[str, float]], how: Combination
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sums of the factors: each takes the root of its strength, and ``A`` its sign."""
+    strengths = [weight * layer.scaling[adapter] for adapter, weight in shares]
     roots = [math.sqrt(abs(strength)) for strength in strengths]
     signed = [math.copysign(root, strength) for root, strength in zip(roots, strengths, strict=True)]
-    first = torch.stack([a * root for a, root in zip(firsts, signed, strict=True)]).sum(0)
-    second = torch.stack([b * root for b, root in zip(seconds, roots, strict=True)]).sum(0)
-    return first, second
+    firsts, seconds = zip(*(layer.factors(adapter) for adapter, _ in shares), strict=True)
+    return how.sum([a.detach() for a in firsts], signed), how.sum([b.detach() for b in seconds], roots)
+
+
+def _concatenate(layer: LoraLayer, shares: Sequence[tuple[str, float]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the factors one below the other, strengths in ``A``: their product is the sum of the products."""
+    firsts, seconds = zip(*(_with_rank_first(layer, adapter) for adapter, _ in shares), strict=True)
+    scaled = [a * (weight * layer.scaling[adapter]) for a, (adapter, weight) in zip(firsts, shares, strict=True)]
+    return torch.cat(scaled), torch.cat(seconds)
 
 
 def _truncate(path: str, first: torch.Tensor, second: torch.Tensor, r: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -135,22 +154,54 @@ def _truncate(path: str, first: torch.Tensor, second: torch.Tensor, r: int) -> t
     Raises:
         InvalidConfig: If the layer is a grouped convolution.
     """
-    if first.shape[1] != second.shape[2]:
-        message = f"combination_type='svd' cannot sum {path!r}, a grouped convolution: give 'cat'."
-        raise InvalidConfig(message, path=path)
-    dtype = first.dtype
+    _check_ungrouped(path, first, second)
     read = first.movedim(1, 0).flatten(2).float()  # (experts, rank, in)
     written = second.movedim(2, 0).flatten(2).float()  # (experts, rank, out)
     (read_basis, read_rest), (written_basis, written_rest) = torch.linalg.qr(read.mT), torch.linalg.qr(written.mT)
     left, values, right = torch.linalg.svd(written_rest @ read_rest.mT, full_matrices=False)
+    return _shaped(right @ read_basis.mT, written_basis @ (left * values[:, None]), first, second, r)
+
+
+def _decompose(
+    path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], how: Combination, r: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the factors of rank ``r`` closest to the combination of the updates themselves; see ``_truncate``."""
+    first, second = _with_rank_first(layer, shares[0][0])
+    _check_ungrouped(path, first, second)
+    if how.svd_driver and first.device.type != "cuda":
+        message = f"svd_driver={how.svd_driver!r} is one of CUDA, and {path!r} is on {first.device.type}: leave it out."
+        raise InvalidConfig(message, path=path)
+    planned = layer.planned[shares[0][0]]
+    deltas = [layer.get_delta_weight(adapter).detach().float() for adapter, _ in shares]
+    total = how.sum(deltas, [weight for _, weight in shares])
+    is_stack = bool(planned.parameter) and total.ndim == STACKED
+    total = total if is_stack else total.flatten(1)[None]
+    total = total.mT if planned.fan_in_fan_out or planned.kind == "embedding" else total  # (experts, out, in)
+    left, values, right = torch.linalg.svd(total, full_matrices=how.svd_full_matrices, driver=how.svd_driver)
     kept = min(r, values.shape[-1])
-    new_first = right[:, :kept] @ read_basis.mT
-    new_second = (written_basis @ (left[..., :kept] * values[:, None, :kept])).mT
-    padding = (0, 0, 0, r - kept)
-    new_first, new_second = (functional.pad(each, padding).to(dtype) for each in (new_first, new_second))
+    written, read = left[..., :kept] * values[:, None, :kept], right[:, :kept]
+    if how.svd_clamp is not None:
+        limit = torch.quantile(torch.cat([written.flatten(), read.flatten()]), how.svd_clamp)
+        written, read = written.clamp(-limit, limit), read.clamp(-limit, limit)
+    return _shaped(read, written, first, second, r)
+
+
+def _check_ungrouped(path: str, first: torch.Tensor, second: torch.Tensor) -> None:
+    """Reject a grouped convolution, whose update is no single matrix."""
+    if first.shape[1] != second.shape[2]:
+        message = f"combination_type='svd' cannot sum {path!r}, a grouped convolution: give 'cat'."
+        raise InvalidConfig(message, path=path)
+
+
+def _shaped(
+    read: torch.Tensor, written: torch.Tensor, first: torch.Tensor, second: torch.Tensor, r: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return factors (experts, rank, in) and (experts, out, rank), cut or filled up to rank ``r``, shaped as others."""
+    padding = (0, 0, 0, max(0, r - read.shape[1]))
+    read, written = (functional.pad(each[:, :r], padding).to(first.dtype) for each in (read, written.mT))
     return (
-        new_first.movedim(0, 1).reshape(r, *first.shape[1:]),
-        new_second.movedim(0, 2).reshape(r, *second.shape[1:]),
+        read.movedim(0, 1).reshape(r, *first.shape[1:]),
+        written.movedim(0, 2).reshape(r, *second.shape[1:]),
     )
 
 

@@ -607,11 +607,7 @@ ERRORS: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "weighted rank": (
         lambda model: model.add_weighted_adapter(["default", "other"], [1, 1], "mix", "cat", svd_rank=4),
-        "svd_rank=4 is for combination_type='svd', not 'cat'",
-    ),
-    "weighted ties": (
-        lambda model: model.add_weighted_adapter(["default", "other"], [1, 1], "mix", "ties"),
-        "combine them with peft, save, and load the result here",
+        "svd_rank=4 is for 'svd' and the combinations that end with it, not for 'cat'",
     ),
     "weighted none": (lambda model: model.add_weighted_adapter([], [], "mix", combination_type="cat"), "adapter"),
     "sample count": (lambda model: model(**llama().inputs, adapter_names=["default"]), "adapter_names"),

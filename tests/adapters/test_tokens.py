@@ -405,7 +405,7 @@ def test_rows_swap_in_place(tmp_path):
     adapted = inject(llama(), LoraConfig(**{**fields, "trainable_token_indices": [7, 2]}))
     with pytest.raises(InvalidConfig, match=r"trainable_token_indices=\[7, 1\]"):
         adapted.hotswap_adapter(tmp_path)
-    with pytest.raises(InvalidConfig, match=r"trainable_token_indices=\(7, 1\)"):
+    with pytest.raises(InvalidConfig, match=r"trainable_token_indices=\[7, 1\]"):
         adapted.load_adapter(tmp_path, "default")
 
 
