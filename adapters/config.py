@@ -248,10 +248,10 @@ class LoraConfig(AdapterConfig):
             why = "needs layers_to_transform: give the indices of the blocks."
             raise invalid("layers_pattern", self.layers_pattern, why)
         if self.lora_bias and self.use_dora:
-            raise invalid("lora_bias", self.lora_bias, "is not supported with use_dora=True: leave one out.")
+            raise InvalidConfig("The argument lora_bias=True is not supported with use_dora=True: leave one out.")
         if self.lora_bias and self.init_lora_weights not in (True, False):
-            why = f"is not supported with init_lora_weights={self.init_lora_weights!r}: give True or False there."
-            raise invalid("lora_bias", self.lora_bias, why)
+            message = f"The argument lora_bias=True is not supported with init_lora_weights={self.init_lora_weights!r}"
+            raise InvalidConfig(f"{message}: give True or False there.")
 
 
 @dataclass(kw_only=True)

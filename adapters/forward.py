@@ -64,10 +64,12 @@ def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str]
         if name not in known:
             raise InvalidConfig(f"adapter_names holds {name!r}. There is: {quoted(known)}.")
     for path, layer in layers:
-        uses_dora = any(layer.planned[name].use_dora for name in {*adapter_names} & {*layer.adapters()})
-        if not layer.takes_samples or layer.merged or uses_dora:
-            why = "uses DoRA" if uses_dora else "has its update in the weight"
-            why = "is merged: call unmerge_adapter first" if layer.merged else why
+        for name in {*adapter_names} & {*layer.adapters()}:
+            if layer.planned[name].use_dora:
+                message = f"Cannot pass `adapter_names` when DoRA is enabled, as it is for {name!r} at {path!r}"
+                raise InvalidConfig(f"{message}: activate it for the whole batch.", path=path, adapter_name=name)
+        if not layer.takes_samples or layer.merged:
+            why = "is merged: call unmerge_adapter first" if layer.merged else "has its update in the weight"
             raise InvalidConfig(f"{path!r} cannot give each sample its own adapter: it {why}.", path=path)
     before, steering.samples = steering.samples, tuple(adapter_names)
     try:

@@ -269,27 +269,29 @@ def check_layer(path: str, site: Site, kind: Kind, r: int, *, is_passed_in: bool
 
 
 def check_variant(survey: Survey, planned: Iterable[PlannedAdapter]) -> None:
-    """Reject layers that DoRA or a bias of ``B`` does not work on, as PEFT; warn of biases that cannot be merged."""
+    """Reject layers without DoRA or a bias of ``B`` in PEFT's words; warn of biases that cannot be merged."""
     without_bias = []
     for each in planned:
         module = survey.sites[each.path].module
-        option = "use_dora=True" if each.use_dora else "lora_bias=True"
-        why = None
+        name, why = type(module).__name__, None
         if each.parameter:
-            why = f"is adapted in its parameter {each.parameter!r}"
+            why = f"its parameter {each.parameter!r} is adapted, not its output"
         elif each.use_dora and not has_dense_weight(module):
-            why = "packs its weight in a way of its own"
+            why = "its weight is packed in a way of its own"
         elif each.lora_bias and each.kind == "embedding":
-            why = "is an embedding"
+            why = "its B is no layer"
         elif each.lora_bias and getattr(module, "bias", None) is None:
             if each.kind in CONV_KINDS and not is_plain_conv(module):
-                why = "has a forward of its own and no bias"
-            without_bias.append(each.path)
+                why = "it has a forward of its own and no bias"
+            without_bias.append(f"{name} has no bias ({each.path!r}")
         if why is not None:
-            raise rejected(each.path, module, f"{why}, where {option} does not work", "Leave one of both out.")
+            option = "lora_bias=True is not supported for {}"
+            if each.use_dora:
+                option = "{} does not support DoRA (yet), please set use_dora to False or leave it out"
+            raise InvalidConfig(f"{each.path!r}: {option.format(name)}: {why}.", path=each.path, class_name=name)
     if without_bias:
-        message = f"lora_bias=True: {without_bias[0]!r} has no bias ({len(without_bias)} such layers in all)"
-        warn(f"{message}, so that the adapter cannot be merged there.")
+        message = f"`lora_bias=True` was passed but the targeted layer of type {without_bias[0]}"
+        warn(f"{message}, {len(without_bias)} such layers in all): the adapter cannot be merged there.")
 
 
 def check_parameter(path: str, site: Site, name: str) -> nn.Parameter:
