@@ -14,7 +14,8 @@ from .config import AdapterConfig
 from .files import checkpoint
 from .files.embeddings import AUTO, list_embeddings
 from .forward import Forward
-from .injection.apply import Prepared, adapters_in, attach, biases, detach, file_state, layers_in
+from .injection.apply import PREFIX, Prepared, adapters_in, attach, biases, detach, file_state, layers_in
+from .injection.beginnings import REPEATABLE, Beginnings, check_alone
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
 from .injection.statistics import NormStatistics, put
 from .layers.dora import fill_magnitude
@@ -60,12 +61,19 @@ class Adapted(Wrapper):
         self._steering = steering
         self._host = HostState(survey)
         self._norms = NormStatistics.of(survey)
+        self._beginnings = Beginnings()
         put(prepared.statistics, survey)
         try:
+            self._begin(prepared)
             self._set_trainable_if_needed(prepared)
         except BaseException:
             self.unload()
             raise
+
+    def _begin(self, prepared: Prepared) -> None:
+        """Initialise an attached adapter by PEFT's functions, if its configuration states one of them."""
+        parts = [(part.planned, part.children) for part in prepared.parts]
+        self._beginnings.begin(self._survey(), prepared.config, parts, fill=prepared.is_fresh)
 
     def _set_trainable_if_needed(self, prepared: Prepared) -> None:
         """Set the gradient flags after an adapter was attached, unless its new factors, which train, are right."""
@@ -168,6 +176,7 @@ class Adapted(Wrapper):
         self.unmerge_adapter()
         model = self.get_base_model()
         detach(model)
+        self._beginnings.restore(survey_model(model))
         self._norms.restore(survey_model(model))
         self._host.restore(model)
         return model
@@ -182,6 +191,9 @@ class Adapted(Wrapper):
         if self.norm_statistics():
             message = "Running statistics of norms changed by training stay in place while the adapter is disabled."
             warn(message)
+        if self._beginnings.weights:
+            how = self.active_peft_config.initialisation
+            warn(f"Base weights changed by init_lora_weights={how!r} stay in place while the adapter is disabled.")
         with self._unmerged():
             before, self._steering.disabled = self._steering.disabled, True
             try:
@@ -209,10 +221,13 @@ class Adapted(Wrapper):
         name = adapter_name or self.active_adapter
         self._check_known((name,))
         with self._unmerged():
-            for layer in self._layers():
-                if name in layer.adapters():
-                    layer.reset(name, how=self.peft_config[name].initialisation)
-                    fill_magnitude(layer.parts(name), layer.base(), layer.planned[name])
+            layers = [layer for layer in self._layers() if name in layer.adapters()]
+            for layer in layers:
+                layer.reset(name, how=self.peft_config[name].initialisation)
+                fill_magnitude(layer.parts(name), layer.base(), layer.planned[name])
+            parts, survey = [(layer.planned[name], layer.parts(name)) for layer in layers], self._survey()
+            self._beginnings.restore(survey)
+            self._beginnings.begin(survey, self.peft_config[name], parts, fill=True)
 
     # Files
 
@@ -236,6 +251,7 @@ class Adapted(Wrapper):
         values: Mapping[str, torch.Tensor] | None = None,
         *,
         save_embedding_layers: bool | str = AUTO,
+        is_converted: bool = False,
     ) -> None:
         """Write an adapter's two files, into a subfolder of its name unless that is ``default``.
 
@@ -244,6 +260,7 @@ class Adapted(Wrapper):
             adapter_name: Name of the adapter.
             values: A state dict of this model to take the tensors' values from.
             save_embedding_layers: Whether to write the embeddings too, as in ``save_pretrained``.
+            is_converted: Whether to write an adapter that changed base weights as one on the former weights.
 
         Raises:
             InvalidConfig: If the adapter is unknown, or on meta and has no values.
@@ -256,6 +273,8 @@ class Adapted(Wrapper):
             names = {id(tensor): name for name, tensor in self.state_dict(keep_vars=True).items()}
             state = {key: values.get(names.get(id(tensor), key), tensor) for key, tensor in state.items()}
         config = {**self.peft_config[adapter_name].to_peft_dict(), "inference_mode": True}
+        if self._beginnings.factors and (is_converted or config["init_lora_weights"] not in REPEATABLE):
+            state, config = self._beginnings.convert(state, config, PREFIX)
         if self.peft_config[adapter_name].task_type is None:
             origin = type(self.get_base_model())
             config["auto_mapping"] = {"base_model_class": origin.__name__, "parent_library": origin.__module__}
@@ -308,6 +327,7 @@ class Adapted(Wrapper):
         if name in self.peft_config:
             message = f"There is an adapter {name!r} already. Give another name, or call delete_adapter first."
             raise InvalidConfig(message, adapter_name=name)
+        check_alone(name, config, self.peft_config)
         for other, known in self.peft_config.items():
             if known.peft_type != config.peft_type:
                 message = f"Adapter {name!r} is {config.peft_type}, and {other!r} is {known.peft_type}"

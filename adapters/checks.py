@@ -11,7 +11,14 @@ from ..errors import InvalidConfig, nearest, quoted
 
 FACTS = "adapter_fields.toml"
 BIASES = ("none", "all", "lora_only")
-INITIALISATIONS = (True, False, "gaussian")
+INITIALISATIONS = (True, False, "gaussian", "orthogonal", "pissa", "olora", "corda")
+PISSA_IN_STEPS = re.compile(r"pissa_niter_[1-9]\d*")
+INITIALISED_ELSEWHERE = {
+    "eva": "takes a data set: fill the adapter with peft (initialize_lora_eva_weights), save it, and load it here.",
+    "loftq": "is not supported: make and train the adapter with peft.",
+    "lora_ga": "is not supported: use peft, and save with path_initial_model_for_weight_conversion to load it here.",
+    "mica": "freezes a factor, which loradar does not: train the adapter with peft, and load it here.",
+}
 ALL_LINEAR = "all-linear"
 """PEFT's shorthand for every linear layer; ``injection.plan`` resolves it."""
 
@@ -90,7 +97,12 @@ def check_choice(field: str, value: object, choices: tuple[Any, ...]) -> Any:
 
 def check_initialisation(field: str, value: object) -> bool | str:
     """Check an initialisation of the factors; PEFT accepts ``Gaussian`` in any case."""
-    found: bool | str = check_choice(field, value.lower() if isinstance(value, str) else value, INITIALISATIONS)
+    name = value.lower() if isinstance(value, str) else value
+    if isinstance(name, str) and PISSA_IN_STEPS.fullmatch(name):
+        return name
+    if isinstance(name, str) and name in INITIALISED_ELSEWHERE:
+        raise invalid(field, value, INITIALISED_ELSEWHERE[name])
+    found: bool | str = check_choice(field, name, INITIALISATIONS)
     return found
 
 

@@ -36,6 +36,8 @@ from .checks import (
 
 CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of PEFT's initialisations that change the base weights too: the factors belong to the changed ones."""
+REPEATED_ON_LOAD = ("gaussian", "pissa", "olora")
+"""Initialisations that are kept on loading; the last two change the base weights in the same way again."""
 FREE_IN_MODEL = (
     *("task_type", "inference_mode", "base_model_name_or_path", "revision"),
     *("fan_in_fan_out", "init_lora_weights", "init_ia3_weights"),
@@ -188,6 +190,17 @@ class AdapterConfig:
         how: bool | str = getattr(self, f"init_{self.prefix}weights")
         return how
 
+    @property
+    def begins_with_peft(self) -> bool:
+        """Whether the factors get their first values from the base weights, or others, by PEFT's functions."""
+        return isinstance(self.initialisation, str) and self.initialisation != "gaussian"
+
+    @property
+    def base_changed_by(self) -> str | None:
+        """The initialisation, if it takes a part out of the base weights."""
+        how = self.initialisation
+        return how if isinstance(how, str) and how.startswith(CHANGING_THE_BASE) else None
+
     def to_peft_dict(self) -> dict[str, Any]:
         """Return the content of ``adapter_config.json`` for peft 0.21.2, its unsupported fields at their defaults."""
         facts = peft_fields(self.peft_type)
@@ -205,7 +218,9 @@ class LoraConfig(AdapterConfig):
         lora_dropout: Dropout on the input of ``A``, in ``[0, 1)``.
         bias: Which biases of the base model train: ``none``, ``all`` or ``lora_only``.
         use_rslora: Scale by ``lora_alpha / sqrt(r)`` (arXiv:2312.03732).
-        init_lora_weights: ``True`` as in the paper (``B`` zero), ``"gaussian"``, or ``False`` for a non-zero ``B``.
+        init_lora_weights: ``True`` as in the paper (``B`` zero), ``"gaussian"``, or ``False`` for a non-zero ``B``;
+            by peft's functions ``"orthogonal"``, and from the base weights, which change, ``"pissa"``,
+            ``"pissa_niter_4"``, ``"olora"`` and ``"corda"``.
         layers_to_transform: Indices of the blocks to adapt; all when ``None``.
         layers_pattern: Name of the list those indices count in.
         rank_pattern: Ranks that differ from ``r``, by path regex.
@@ -247,6 +262,9 @@ class LoraConfig(AdapterConfig):
         if self.layers_pattern and self.layers_to_transform is None:
             why = "needs layers_to_transform: give the indices of the blocks."
             raise invalid("layers_pattern", self.layers_pattern, why)
+        if self.use_dora and self.base_changed_by and self.base_changed_by not in REPEATED_ON_LOAD:
+            why = f"cannot be saved with init_lora_weights={self.init_lora_weights!r}: give 'pissa' or 'olora' there."
+            raise invalid("use_dora", self.use_dora, why)
         if self.lora_bias and self.use_dora:
             raise InvalidConfig("The argument lora_bias=True is not supported with use_dora=True: leave one out.")
         if self.lora_bias and self.init_lora_weights not in (True, False):
@@ -313,7 +331,7 @@ def config_from_peft(data: Mapping[str, Any]) -> AdapterConfig:
 def _check_origin(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the initialisation to state for trained factors, which load however they began on an unchanged base."""
     how = given.get("init_lora_weights")
-    if not isinstance(how, str) or how.lower() == "gaussian":
+    if not isinstance(how, str) or how.lower() in REPEATED_ON_LOAD:
         return {}
     if how.lower().startswith(CHANGING_THE_BASE):
         way_out = (

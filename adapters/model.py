@@ -88,6 +88,7 @@ class PeftModel(Adapted):
         attach(self._survey(), prepared, self._steering)
         self.peft_config[prepared.name] = prepared.config
         self._put_statistics(prepared.statistics, prepared.name)
+        self._begin(prepared)
         self._set_trainable_if_needed(prepared)
 
     def set_adapter(self, adapter_name: str | Sequence[str], *, inference_mode: bool = False) -> None:
@@ -193,6 +194,7 @@ class PeftModel(Adapted):
         is_main_process: bool = True,
         save_embedding_layers: bool | str = AUTO,
         safe_serialization: bool = True,
+        path_initial_model_for_weight_conversion: str | PathLike[str] | None = None,
         **others: Any,
     ) -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does for each adapter, and a card.
@@ -209,6 +211,9 @@ class PeftModel(Adapted):
                 them, with a warning, if the adapter adapts one, or if the vocabulary is not that of the checkpoint that
                 the configuration names, as after ``resize_token_embeddings``.
             safe_serialization: Always ``True``: pickles are not written.
+            path_initial_model_for_weight_conversion: If given, an adapter whose initialisation changed base weights
+                (PiSSA, OLoRA, CorDA) is written as an ordinary LoRA of twice the rank, on the weights from before. PEFT
+                reads the first factors from this folder; loradar has kept them, and reads nothing.
             others: ``save_function`` and ``max_shard_size``, which trainers pass, change nothing: an adapter is one
                 file, and safetensors writes it.
 
@@ -224,7 +229,13 @@ class PeftModel(Adapted):
             raise InvalidConfig("safe_serialization=False would write a pickle: loradar writes safetensors only.")
         if is_main_process:
             for name in names:
-                self.write_files(Path(folder), name, state_dict, save_embedding_layers=save_embedding_layers)
+                self.write_files(
+                    Path(folder),
+                    name,
+                    state_dict,
+                    save_embedding_layers=save_embedding_layers,
+                    is_converted=path_initial_model_for_weight_conversion is not None,
+                )
             write_card(self, Path(folder))
 
     push_to_hub = push

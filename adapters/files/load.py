@@ -19,8 +19,8 @@ from .checkpoint import WEIGHTS, naming, read, without_wrappers
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The dimension of each factor that is the rank."""
-VARIANT = ("peft_type", "use_dora", "lora_bias", "trainable_token_indices")
-"""The fields that give an adapter its parts."""
+VARIANT = ("peft_type", "use_dora", "lora_bias", "trainable_token_indices", "base_changed_by")
+"""The fields that give an adapter its parts, and the weights that it acts on."""
 STRENGTH = ("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
 """The fields that give the weights of these parts their meaning."""
 SCALED = ("lora_B.weight", "lora_B.bias", "lora_embedding_B")

@@ -54,6 +54,7 @@ class Prepared:
         parts: Its part on each layer; of several on one module the innermost first.
         copies: The copies of the modules it trains in full, by path.
         statistics: The running statistics of norms in its file, by key.
+        is_fresh: Whether it has its first values, not those of a file.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Prepared:
     parts: tuple[Part, ...]
     copies: dict[str, nn.Module]
     statistics: dict[str, torch.Tensor] = field(default_factory=dict)
+    is_fresh: bool = False
 
     def initialise(self, survey: Survey) -> None:
         """Fill every part as the configuration states; ``survey`` is of the model that it was built for."""
@@ -116,7 +118,7 @@ def prepare(survey: Survey, config: AdapterConfig, adapter_name: str, expand: Ex
     """
     prepared = build(survey, make_plan(survey, config, expand), adapter_name)
     prepared.initialise(survey)
-    return prepared
+    return replace(prepared, is_fresh=True)
 
 
 def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:

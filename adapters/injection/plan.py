@@ -29,6 +29,7 @@ from ..checks import ALL_LINEAR, task_heads
 from ..config import AdapterConfig, LoraConfig
 from ..layers.dora import has_dense_weight
 from ..layers.wrappers import PlannedAdapter
+from .beginnings import check_beginning
 from .host_model import Site, Survey
 from .match import Match, match
 from .tokens import plan_tokens
@@ -84,6 +85,7 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
         warn(remark)
     saved = check_saved(survey, matched.saved)
     adapters = _plan_adapters(survey, matched, config)
+    check_beginning(survey, config, adapters)
     for path in (*(each.path for each in adapters if each.shares_weight), *saved):
         if others := survey.sharing(path):
             message = f"{path!r} shares its weight with {', '.join(map(repr, others))}, which keeps it as it is"

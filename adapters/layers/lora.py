@@ -49,10 +49,10 @@ class LoraLayer(DoraLayer):
 
         ``True``: Kaiming uniform with ``a=sqrt(5)`` and zeros, the reference of arXiv:2106.09685. ``"gaussian"``:
         normal with ``std=1/r`` and zeros. ``False``: both uniform, so that the first update is not zero. A bias is
-        zero, or uniform as that of any layer.
+        zero, or uniform as that of any layer. For other names see ``injection.beginnings``.
         """
         first, second, *others = state_of(parts).values()
-        if first.is_meta:
+        if first.is_meta or how not in (True, False, "gaussian"):
             return
         if how == "gaussian":
             nn.init.normal_(first, std=1 / first.shape[0])

@@ -77,7 +77,7 @@ def test_feedforward_modules_are_targets() -> None:
         ("bias", "some", "give one of 'none', 'all', 'lora_only'"),
         ("fan_in_fan_out", 1, "is not a boolean"),
         ("use_rslora", None, "is not a boolean"),
-        ("init_lora_weights", "pissa", "init_lora_weights='pissa' is not supported: give one of True, False"),
+        ("init_lora_weights", "pisa", "init_lora_weights='pisa' is not supported: give one of True, False"),
         ("init_lora_weights", 1, "init_lora_weights=1 is not supported"),
         ("layers_to_transform", [-1], "is no list of block indices"),
         ("layers_to_transform", "0", "is no list of block indices"),
@@ -229,7 +229,7 @@ def test_what_peft_writes_we_read(tmp_path: Path) -> None:
         ("ensure_weight_tying", True, "save it with ensure_weight_tying=False"),
         ("peft_type", "VERA", "peft_type='VERA' is not supported: only LORA and IA3 adapters load"),
         ("invented_later", {"a": 1}, "unknown to peft 0.21.2"),
-        ("init_lora_weights", "olora", "init_lora_weights='olora' cannot be loaded here"),
+        ("init_lora_weights", "corda", "init_lora_weights='corda' cannot be loaded here"),
     ],
 )
 def test_pefts_other_features_are_refused(field: str, value: object, says: str) -> None:

@@ -478,7 +478,7 @@ def test_names_of_wrappers_in_a_file_are_passed_over(folder: Path, wrapped: Call
     model.hotswap_adapter(folder)
 
 
-@pytest.mark.parametrize("how", ["pissa", "pissa_niter_16", "OLoRA", "corda"])
+@pytest.mark.parametrize("how", ["pissa_niter_16", "loftq", "corda", "lora_ga"])
 def test_factors_of_a_changed_base_are_rejected_with_the_way_out(folder: Path, how: str) -> None:
     """On the unchanged weights they would give another model, silently."""
     config = json.loads((folder / CONFIG).read_text())
