@@ -329,8 +329,8 @@ class Adapted(Wrapper):
             raise InvalidConfig(message, adapter_name=name)
         check_alone(name, config, self.peft_config)
         for other, known in self.peft_config.items():
-            if known.peft_type != config.peft_type:
-                message = f"Adapter {name!r} is {config.peft_type}, and {other!r} is {known.peft_type}"
+            if known.method != config.method:
+                message = f"Adapter {name!r} is {config.method}, and {other!r} is {known.method}"
                 raise InvalidConfig(f"{message}: one model takes one method. Use a second copy.", adapter_name=name)
             if "none" not in (known.trained_biases, config.trained_biases):
                 message = f"{name!r} and {other!r} both train biases, of which the model has one each."

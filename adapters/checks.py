@@ -2,12 +2,16 @@
 
 import math
 import re
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from ..data import read_facts
 from ..errors import InvalidConfig, nearest, quoted
+from ..warn import warn
 
 FACTS = "adapter_fields.toml"
 BIASES = ("none", "all", "lora_only")
@@ -19,6 +23,10 @@ INITIALISED_ELSEWHERE = {
     "lora_ga": "is not supported: use peft, and save with path_initial_model_for_weight_conversion to load it here.",
     "mica": "freezes a factor, which loradar does not: train the adapter with peft, and load it here.",
 }
+CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Beginnings of PEFT's initialisations that change the base weights too: the factors belong to the changed ones."""
+REPEATED_ON_LOAD = ("gaussian", "pissa", "olora")
+"""Initialisations that are kept on loading; the last two change the base weights in the same way again."""
 ALL_LINEAR = "all-linear"
 """PEFT's shorthand for every linear layer; ``injection.plan`` resolves it."""
 
@@ -42,9 +50,32 @@ class Names(set[str]):
         return f"{{{quoted(self)}}}" if self else "set()"
 
 
+class Constant(str):
+    """Text that equals the member of an enum of peft's, and has its value, where peft is not imported."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> str:
+        """The text."""
+        return str(self)
+
+
+def _as_constant(enum: str, name: str) -> str:
+    """Return the member of one of peft's enums, or a constant that equals it where peft is not imported."""
+    known = getattr(sys.modules.get("peft"), enum, None)
+    member: str = Constant(name) if known is None else known(name)
+    return member
+
+
 def invalid(field: str, value: object, why: str) -> InvalidConfig:
     """Return the error for the value of one field."""
     return InvalidConfig(f"{field}={value!r} {why}", field=field, value=repr(value))
+
+
+def lacking(field: str, value: object, way_out: str) -> InvalidConfig:
+    """Return the error for a feature of PEFT's that loradar does not have."""
+    return invalid(field, value, f"is a feature of PEFT that loradar lacks: {way_out}.")
 
 
 def check_known(given: Collection[str], known: Collection[str], owner: str = "LoraConfig") -> None:
@@ -84,6 +115,9 @@ check_probability = _accepting(  # at 1 nothing would ever reach the adapter
     "is no dropout probability: give a number from 0 up to, not including, 1.",
 )
 check_flag = _accepting(lambda value: isinstance(value, bool), "is not a boolean: give True or False.")
+check_mapping = _accepting(
+    lambda value: value is None or isinstance(value, Mapping), "is not a mapping: give a dictionary or None."
+)
 check_text = _accepting(lambda value: value is None or isinstance(value, str), "is not text: give a string or None.")
 
 
@@ -107,11 +141,53 @@ def check_initialisation(field: str, value: object) -> bool | str:
 
 
 def check_task(field: str, value: object) -> str | None:
-    """Check a PEFT task type, given as text or as PEFT's enum; return text."""
-    name = value.value if isinstance(value, Enum) else value
-    if name is None or (isinstance(name, str) and name in task_heads()):
-        return name
-    raise invalid(field, name, f"is no task type: give None or one of {quoted(task_heads())}.")
+    """Check a PEFT task type, given as text or as PEFT's enum; return PEFT's, or text that equals it."""
+    name = value.value if isinstance(value, Enum | Constant) else value
+    if name is None:
+        return None
+    if not isinstance(name, str) or name not in task_heads():
+        raise invalid(field, name, f"is no task type: give None or one of {quoted(task_heads())}.")
+    return _as_constant("TaskType", name)
+
+
+def check_method(field: str, value: object, method: str) -> str:
+    """Check the method of a configuration, of which its class has one; return PEFT's enum, or text that equals it."""
+    name = getattr(value, "value", value)
+    if name != method:
+        raise invalid(field, name, f"is another method than {method}: leave it out.")
+    return _as_constant("PeftType", method)
+
+
+def check_lacking(field: str, value: object, default: object) -> object:
+    """Check a field of a feature that loradar lacks, which has its default alone."""
+    if value != default:
+        shown = repr(value) if isinstance(value, bool | int | str | list) else "..."
+        way_out = f"peft.get_peft_model(model, loradar.auto_config(model, {field}={shown})) has it"
+        raise lacking(field, value, way_out)
+    return deepcopy(default)
+
+
+def check_idle(field: str, value: object, default: object) -> object:
+    """Check a field that only qualifies a feature that loradar lacks; warn of any value but the default."""
+    if value not in (None, default):
+        warn(f"{field}={value!r} has no effect: it only qualifies a feature of PEFT that is not in use.")
+    return deepcopy(default)
+
+
+@dataclass
+class RuntimeConfig:
+    """PEFT's ``LoraRuntimeConfig``, with its default."""
+
+    ephemeral_gpu_offload: bool = False
+
+
+def check_runtime(field: str, value: Any) -> RuntimeConfig:
+    """Check the options of a running process, peft's object or a dictionary; loradar has none but the default."""
+    given = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+    for name, option in given.items():
+        if option:
+            raise lacking(f"{field}.{name}", option, "leave it out, or adapt with peft.get_peft_model")
+    return RuntimeConfig()
 
 
 def check_names(field: str, value: object) -> list[str] | None:

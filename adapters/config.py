@@ -5,82 +5,68 @@ An error names the field, the value and the way out in one line.
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
 
-from ..data import read_facts
 from ..domain.targets import NO_TARGETS, TargetSpec
 from ..errors import InvalidConfig
 from ..warn import warn
 from .checks import (
     BIASES,
-    FACTS,
+    CHANGING_THE_BASE,
+    REPEATED_ON_LOAD,
     Names,
+    RuntimeConfig,
     check_choice,
     check_flag,
+    check_idle,
     check_indices,
     check_initialisation,
-    check_known,
+    check_lacking,
     check_list_names,
+    check_mapping,
+    check_method,
     check_names,
     check_patterns,
     check_positive,
     check_probability,
     check_rank,
+    check_runtime,
     check_targets,
     check_task,
     check_text,
     check_tokens,
     invalid,
 )
+from .peft_forms import PeftForms, check_fields
 
-CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Beginnings of PEFT's initialisations that change the base weights too: the factors belong to the changed ones."""
-REPEATED_ON_LOAD = ("gaussian", "pissa", "olora")
-"""Initialisations that are kept on loading; the last two change the base weights in the same way again."""
 FREE_IN_MODEL = (
-    *("task_type", "inference_mode", "base_model_name_or_path", "revision"),
-    *("fan_in_fan_out", "init_lora_weights", "init_ia3_weights"),
+    *("task_type", "inference_mode", "base_model_name_or_path", "revision", "auto_mapping", "peft_version"),
+    *("fan_in_fan_out", "init_lora_weights", "init_ia3_weights", "runtime_config"),
 )
 """Fields that can be set in the configuration of a model: they do not describe its layers."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeftFields:
-    """The fields of peft 0.21.2's configuration of one method that loradar has no feature for.
-
-    Attributes:
-        inert: Fields supported at this value only.
-        idle: Fields without effect while the inert ones have their value; any value is accepted.
-        bookkeeping: Fields that describe the origin of a file.
-    """
-
-    inert: dict[str, Any]
-    idle: dict[str, Any]
-    bookkeeping: frozenset[str]
-
-
-@lru_cache
-def peft_fields(peft_type: str) -> PeftFields:
-    """Return the unsupported fields of ``LORA`` or ``IA3``, from ``data/adapter_fields.toml``."""
-    facts = read_facts(FACTS)
-    tables = (facts[peft_type].get(name, {}) for name in ("inert", "idle"))
-    # TOML has no null: the file holds "none".
-    inert, idle = ({name: None if value == "none" else value for name, value in table.items()} for table in tables)
-    return PeftFields(inert, idle, frozenset(facts["bookkeeping"]["names"]))
-
-
-def _field(checked: Callable[..., Any], *more: Any, default: Any) -> Any:
+def _field(checked: Callable[..., Any], *more: Any, default: Any, **notes: Any) -> Any:
     """Return a dataclass field whose value is that of ``checked(name, value, *more)``."""
-    metadata = {"check": lambda name, value: checked(name, value, *more)}
+    metadata = {"check": lambda name, value: checked(name, value, *more), **notes}
     if callable(default):
         return field(default_factory=default, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
+def _lacking(default: Any) -> Any:
+    """Return a field of a feature of PEFT's that loradar lacks: it has its default alone."""
+    return _field(check_lacking, default, default=default, lacks=default, is_lora_variant=True)
+
+
+def _idle(default: Any) -> Any:
+    """Return a field that has no effect without such a feature."""
+    return _field(check_idle, default() if callable(default) else default, default=default, is_idle=True)
+
+
 # A standard-library dataclass: pydantic is no dependency of the adapters, and its error would be a page, not a line.
 @dataclass(kw_only=True)
-class AdapterConfig:
+class AdapterConfig(PeftForms):
     """The fields common to all methods, with the names and defaults of peft 0.21.2.
 
     Attributes can be set. Every value is checked at once; fields that contradict each other are rejected when the
@@ -95,12 +81,14 @@ class AdapterConfig:
         inference_mode: Whether the adapter is frozen.
         base_model_name_or_path: Base model the adapter belongs to.
         revision: Revision of that base model.
+        peft_type: PEFT's name of the method; of PEFT's enum where peft is imported, as ``task_type`` is.
+        auto_mapping: Class of the base model in a file of a model without ``task_type``.
+        peft_version: Version of PEFT that wrote the file.
 
     Raises:
         InvalidConfig: One line naming the field, the value and the way out.
     """
 
-    peft_type: ClassVar[str]
     prefix: ClassVar[str]
     """Prefix of the names of the adapter's own parts."""
 
@@ -112,19 +100,23 @@ class AdapterConfig:
     inference_mode: bool = _field(check_flag, default=False)
     base_model_name_or_path: str | None = _field(check_text, default=None)
     revision: str | None = _field(check_text, default=None)
+    auto_mapping: Mapping[str, Any] | None = _field(check_mapping, default=None)
+    peft_version: str | None = _field(check_text, default=None)
 
     def __new__(cls, *args: object, **values: object) -> Self:
         """Reject unknown fields before the generated constructor raises a ``TypeError`` over them."""
         if args:
             raise InvalidConfig(f"{cls.__name__} takes its fields by name, not {args[0]!r}: write r=8, for example.")
-        check_known(values, [known.name for known in fields(cls)], cls.__name__)
+        check_fields(values, cls)
         return super().__new__(cls)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set a field to a value that passes its check, unless a model has layers made by the old one."""
-        known = {each.name: each for each in fields(self)}
-        check_known([name], known, type(self).__name__)
-        value = known[name].metadata["check"](name, value)
+        if name.startswith("_"):  # peft's own remarks
+            object.__setattr__(self, name, value)
+            return
+        check_fields([name], type(self))
+        value = self.__dataclass_fields__[name].metadata["check"](name, value)
         if "is_in_model" in self.__dict__ and name not in FREE_IN_MODEL and value != (old := getattr(self, name)):
             way_out = f"add_adapter takes another one, dataclasses.replace(config, {name}={value!r})."
             raise invalid(name, value, f"comes too late for an adapter whose layers were made with {old!r}: {way_out}")
@@ -201,12 +193,6 @@ class AdapterConfig:
         how = self.initialisation
         return how if isinstance(how, str) and how.startswith(CHANGING_THE_BASE) else None
 
-    def to_peft_dict(self) -> dict[str, Any]:
-        """Return the content of ``adapter_config.json`` for peft 0.21.2, its unsupported fields at their defaults."""
-        facts = peft_fields(self.peft_type)
-        own = {known.name: _as_json(getattr(self, known.name)) for known in fields(self)}
-        return {**facts.inert, **facts.idle, **own, "auto_mapping": None, "peft_type": self.peft_type}
-
 
 @dataclass(kw_only=True)
 class LoraConfig(AdapterConfig):
@@ -235,23 +221,43 @@ class LoraConfig(AdapterConfig):
         InvalidConfig: One line naming the field, the value and the way out.
     """
 
-    peft_type = "LORA"
+    method = "LORA"
     prefix = "lora_"
 
+    peft_type: str = _field(check_method, "LORA", default="LORA")
     r: int = _field(check_rank, default=8)
     lora_alpha: float = _field(check_positive, default=8)
     lora_dropout: float = _field(check_probability, default=0.0)
     bias: Literal["none", "all", "lora_only"] = _field(check_choice, BIASES, default="none")
     use_rslora: bool = _field(check_flag, default=False)
-    init_lora_weights: bool | str = _field(check_initialisation, default=True)
+    init_lora_weights: bool | str = _field(check_initialisation, default=True, lora_variants=["mica"])
     layers_to_transform: Collection[int] | int | None = _field(check_indices, default=None)
     layers_pattern: Collection[str] | None = _field(check_list_names, default=None)
     rank_pattern: Mapping[str, int] = _field(check_patterns, check_rank, default=dict)
     alpha_pattern: Mapping[str, float] = _field(check_patterns, check_positive, default=dict)
     target_parameters: Collection[str] | None = _field(check_names, default=None)
-    use_dora: bool = _field(check_flag, default=False)
+    use_dora: bool = _field(check_flag, default=False, is_lora_variant=True)
     lora_bias: bool = _field(check_flag, default=False)
     trainable_token_indices: Collection[int] | Mapping[str, Collection[int]] | None = _field(check_tokens, default=None)
+    runtime_config: RuntimeConfig = _field(check_runtime, default=RuntimeConfig)  # noqa: RUF009 - a factory
+
+    # Features of PEFT's that loradar lacks, and fields that only qualify them.
+    layer_replication: None = _lacking(None)
+    use_qalora: bool = _lacking(default=False)
+    use_bdlora: None = _lacking(None)
+    ensure_weight_tying: bool = _lacking(default=False)
+    alora_invocation_tokens: None = _lacking(None)
+    megatron_config: None = _lacking(None)
+    monteclora_config: None = _lacking(None)
+    arrow_config: None = _lacking(None)
+    kasa_config: None = _lacking(None)
+    velora_config: None = _lacking(None)
+    corda_config: None = _idle(None)
+    eva_config: None = _idle(None)
+    loftq_config: Mapping[str, Any] = _idle(dict)
+    lora_ga_config: None = _idle(None)
+    megatron_core: str = _idle("megatron.core")
+    qalora_group_size: int = _idle(16)
 
     def _check_together(self) -> None:
         """Reject fields that contradict each other, as PEFT does."""
@@ -284,63 +290,20 @@ class IA3Config(AdapterConfig):
         InvalidConfig: One line naming the field, the value and the way out.
     """
 
-    peft_type = "IA3"
+    method = "IA3"
     prefix = "ia3_"
 
+    peft_type: str = _field(check_method, "IA3", default="IA3")
     feedforward_modules: Collection[str] | None = _field(check_targets, default=None)
     init_ia3_weights: bool = _field(check_flag, default=True)
 
     def to_peft_dict(self) -> dict[str, Any]:
         """Return the content for peft 0.21.2, which without feed-forward modules accepts an empty list only."""
-        return {**super().to_peft_dict(), "feedforward_modules": _as_json(self.feedforward_modules or ())}
+        data = super().to_peft_dict()
+        return {**data, "feedforward_modules": data["feedforward_modules"] or []}
 
     def _check_together(self) -> None:
         """Reject feed-forward modules that are no targets, as PEFT does."""
         inner, outer = self.feedforward_modules, self.target_modules
         if isinstance(inner, Names) and isinstance(outer, Names) and not inner <= outer:
             raise invalid("feedforward_modules", inner, f"must be a part of target_modules={outer!r}.")
-
-
-METHODS: dict[str, type[AdapterConfig]] = {each.peft_type: each for each in (LoraConfig, IA3Config)}
-"""The configurations of the methods that loradar injects itself, by PEFT's names."""
-
-
-def config_from_peft(data: Mapping[str, Any]) -> AdapterConfig:
-    """Build a configuration from the content of an ``adapter_config.json``.
-
-    Raises:
-        InvalidConfig: If it is of another method, has an invalid value, or uses a PEFT feature that loradar lacks.
-    """
-    peft_type = data.get("peft_type", "LORA")
-    config_class = METHODS.get(peft_type) if isinstance(peft_type, str) else None
-    if config_class is None:
-        raise InvalidConfig(f"peft_type={peft_type!r} is not supported: only {' and '.join(METHODS)} adapters load.")
-    facts, known = peft_fields(config_class.peft_type), {each.name for each in fields(config_class)}
-    for name, value in data.items():
-        if name in known or name in facts.idle or name in facts.bookkeeping:
-            continue
-        if name not in facts.inert and value:
-            raise invalid(name, value, "is unknown to peft 0.21.2 and may change the adapter: load it with peft.")
-        if name in facts.inert and value != facts.inert[name]:
-            way_out = f"load this adapter with peft, or save it with {name}={facts.inert[name]!r}."
-            raise invalid(name, value, f"is a PEFT feature loradar does not have: {way_out}")
-    given = {name: value for name, value in data.items() if name in known}
-    return config_class(**given | _check_origin(given))
-
-
-def _check_origin(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the initialisation to state for trained factors, which load however they began on an unchanged base."""
-    how = given.get("init_lora_weights")
-    if not isinstance(how, str) or how.lower() in REPEATED_ON_LOAD:
-        return {}
-    if how.lower().startswith(CHANGING_THE_BASE):
-        way_out = (
-            "cannot be loaded here: its factors belong to base weights that PEFT changed when it made them. Load it "
-            "with peft, and save it there with path_initial_model_for_weight_conversion, as an ordinary LoRA."
-        )
-        raise invalid("init_lora_weights", how, way_out)
-    return {"init_lora_weights": True}
-
-
-def _as_json(value: object) -> object:
-    return list(value) if isinstance(value, Names) else value

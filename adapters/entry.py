@@ -19,6 +19,7 @@ from .injection.host_model import survey_model
 from .injection.match import warn_of_exclusions
 from .injection.plan import Expand, check_host
 from .model import PeftModel
+from .peft_forms import as_config
 from .targets import Decision, decide, expand_shorthand, with_ranks
 
 
@@ -45,7 +46,8 @@ def get_peft_model(
 
     Args:
         model: Any module, live or on the meta device.
-        config: Method, strength and, if it names any, the targets; ``LoraConfig()`` when ``None``.
+        config: Method, strength and, if it names any, the targets; ``LoraConfig()`` when ``None``. A configuration of
+            peft's for LoRA or IA3 is taken as it is.
         preset: ``default``, ``recommended``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``, of
             which IA3 has the first alone; by default that of ``LORADAR_PRESET``, else the first. Not used if
             ``config`` has targets.
@@ -81,8 +83,8 @@ def get_peft_model(
     else:
         check_host(model)  # its adapters would look like a misfit of the registry
         rank = {"rank": config.r} if isinstance(config, LoraConfig) else {}
-        preset = choose_preset(preset, config.peft_type)
-        decision = decide(model, preset, config.peft_type, example_inputs, **rank, **choice)
+        preset = choose_preset(preset, config.method)
+        decision = decide(model, preset, config.method, example_inputs, **rank, **choice)
         for left_out in () if config.modules_to_save else decision.frozen:
             warn(left_out)
         if decision.spec.saves_alone:
@@ -98,11 +100,7 @@ def get_peft_model(
 
 def _configure(config: AdapterConfig | None, fields: Mapping[str, Any], choice: Mapping[str, Any]) -> AdapterConfig:
     """Return the configuration with fields given beside it, checked."""
-    if config is not None and not isinstance(config, AdapterConfig):
-        given = f"{type(config).__module__}.{type(config).__qualname__}"
-        message = f"config is a {given}, not one of loradar's. Make one with the same fields: LoraConfig(r=8)."
-        raise InvalidConfig(message, given=given)
-    config = LoraConfig() if config is None else config
+    config = LoraConfig() if config is None else as_config(config)
     options = [*signature(get_peft_model).parameters][2:-1]
     check_known(fields, [*(each.name for each in dataclass_fields(config)), *options], "get_peft_model")
     if "r" in fields and choice.get("budget") is not None:
@@ -125,7 +123,7 @@ def inject(
 
     Args:
         model: Any module.
-        config: The configuration, with targets.
+        config: The configuration, with targets; peft's of LoRA or IA3 is taken as it is.
         adapter_name: Key of the adapter in the state dict.
         expand: The function that resolves shorthands in ``target_modules``; without it they are rejected.
 
@@ -136,4 +134,4 @@ def inject(
     """
     check_host(model)
     survey = survey_model(model)
-    return PeftModel(survey, prepare(survey, config, adapter_name, expand))
+    return PeftModel(survey, prepare(survey, as_config(config), adapter_name, expand))

@@ -25,6 +25,7 @@ from .injection.apply import Prepared, adapters_in, attach, detach, prepare
 from .injection.host_model import set_trainable, survey_model
 from .injection.match import warn_of_exclusions
 from .injection.plan import check_host
+from .peft_forms import as_config
 from .weighted import combine
 
 PASSED_BY_TRAINERS = ("save_function", "max_shard_size")
@@ -77,6 +78,7 @@ class PeftModel(Adapted):
             InvalidConfig: If the name is taken, the method another one, or the configuration does not fit the model.
             TargetsNotFound: As ``inject``.
         """
+        peft_config = as_config(peft_config)
         self._check_new(adapter_name, peft_config)
         with self._unmerged():
             prepared = prepare(survey := self._survey(), peft_config, adapter_name)

@@ -1,8 +1,7 @@
 """Adapter folders in PEFT's format: ``adapter_config.json`` beside ``adapter_model.safetensors``."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,12 +11,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ...errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
-from ..config import AdapterConfig, config_from_peft
+from ...errors import InvalidConfig
+from ..config import AdapterConfig
+from ..hub.transfer import CONFIG, WEIGHTS
 from ..injection.apply import PREFIX
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
+from ..peft_forms import read_config, unreadable
 
 
 def without_wrappers(key: str) -> str:
@@ -47,7 +45,7 @@ def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.T
             for name in (WEIGHTS, CONFIG):
                 Path(staging, name).replace(folder / name)
     except OSError as error:
-        raise _unreadable(folder, f"cannot be written: {error.strerror}") from error
+        raise unreadable(folder, f"cannot be written: {error.strerror}") from error
 
 
 def _own_storage(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -71,51 +69,20 @@ def read(folder: str | PathLike[str]) -> tuple[AdapterConfig, dict[str, torch.Te
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise _unreadable(folder, "is no folder. Give the folder that save_pretrained wrote, or hub:org/repo")
-    path = folder / CONFIG
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise _unreadable(path, "is missing. Give the folder that save_pretrained wrote") from None
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: broken JSON or broken UTF-8
-        raise _unreadable(path, f"is not readable JSON ({error})") from error
-    if not isinstance(data, dict):
-        raise _unreadable(path, f"holds a {type(data).__name__}, not an adapter configuration")
-    with naming(path):
-        config = config_from_peft(data)
-    return config, _read_weights(folder / WEIGHTS)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Put the path of a file in front of the errors raised inside of a ``with`` block.
-
-    Raises:
-        AdapterUnreadable: As raised inside, with the file named.
-        InvalidConfig: As raised inside, with the file named.
-    """
-    try:
-        yield
-    except (AdapterUnreadable, InvalidConfig, TargetsNotFound) as error:
-        if str(path) in error.message:
-            raise
-        raise type(error)(f"{path}: {error.message}", **error.details) from error
+        raise unreadable(folder, "is no folder. Give the folder that save_pretrained wrote, or hub:org/repo")
+    return read_config(folder / CONFIG), _read_weights(folder / WEIGHTS)
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.exists():
         pickled = path.with_suffix(".bin")
         hint = f"; {pickled.name} is a pickle and is not read. Save it again with peft" if pickled.exists() else ""
-        raise _unreadable(path, f"is missing{hint}")
+        raise unreadable(path, f"is missing{hint}")
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, f"is damaged or truncated ({error}). Save or download it again") from error
+        raise unreadable(path, f"is damaged or truncated ({error}). Save or download it again") from error
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise _unreadable(path, f"holds values that are no numbers (NaN or infinite) in {key!r}. Save it again")
+            raise unreadable(path, f"holds values that are no numbers (NaN or infinite) in {key!r}. Save it again")
     return tensors
-
-
-def _unreadable(path: Path, why: str) -> AdapterUnreadable:
-    return AdapterUnreadable(f"{path} {why}.", path=str(path))

@@ -9,17 +9,19 @@ import torch
 
 from ...errors import AdapterUnreadable, InvalidConfig
 from ..config import AdapterConfig
+from ..hub.transfer import WEIGHTS
 from ..injection.apply import PREFIX, Prepared, build, file_state, layers_in
 from ..injection.host_model import Survey
 from ..injection.plan import make_plan
 from ..injection.statistics import statistics_in
 from ..layers.dora import fill_magnitude
 from ..layers.tokens import KEY
-from .checkpoint import WEIGHTS, naming, read, without_wrappers
+from ..peft_forms import naming
+from .checkpoint import read, without_wrappers
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The dimension of each factor that is the rank."""
-VARIANT = ("peft_type", "use_dora", "lora_bias", "trainable_token_indices", "base_changed_by")
+VARIANT = ("method", "use_dora", "lora_bias", "trainable_token_indices", "base_changed_by")
 """The fields that give an adapter its parts, and the weights that it acts on."""
 STRENGTH = ("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
 """The fields that give the weights of these parts their meaning."""

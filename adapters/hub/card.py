@@ -16,23 +16,26 @@ from ...domain.patterns import pattern_of
 from ...errors import AdapterUnreadable
 from ...extras import require
 from ...references import HubFolder
-from ..adapted import Adapted
 
 if TYPE_CHECKING:
     from jinja2 import Template
+
+    from ..adapted import Adapted
 
 CARD = "README.md"
 TEMPLATE = "model_card.md.jinja"
 THIS_FOLDER = "path/to/this/folder"
 MARK = "\n\n<!-- Written by loradar, and replaced by the next save until it is edited. "
 LISTED_ALWAYS = ("r", "lora_alpha")
-LISTED_ELSEWHERE = ("target_modules", "inference_mode", "base_model_name_or_path", "revision")
+LISTED_ELSEWHERE = (
+    *("target_modules", "inference_mode", "base_model_name_or_path", "revision", "auto_mapping", "peft_version"),
+)
 MARKUP = re.compile(r"[\\`*\[\]<>&|~]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]")
 """Characters that could be markup: anywhere, an underscore not within a word, the last few only at the beginning."""
 NUMBERED = re.compile(r"^(\d+)([.)])")
 
 
-def card_of(model: Adapted, source: str = THIS_FOLDER) -> str:
+def card_of(model: "Adapted", source: str = THIS_FOLDER) -> str:
     """Return the model card of a model's active adapter: front matter, then Markdown.
 
     Args:
@@ -75,7 +78,7 @@ def card_of(model: Adapted, source: str = THIS_FOLDER) -> str:
     return _signed(card)
 
 
-def write_card(model: Adapted, folder: Path, source: str = THIS_FOLDER) -> None:
+def write_card(model: "Adapted", folder: Path, source: str = THIS_FOLDER) -> None:
     """Write ``README.md`` into a folder, unless it has one written or edited by the user.
 
     Raises:
@@ -125,7 +128,7 @@ def _hub_name(name: str | None) -> str | None:
     return None if name is None or Path(name).exists() else name
 
 
-def _layers(model: Adapted) -> Iterator[dict[str, Any]]:
+def _layers(model: "Adapted") -> Iterator[dict[str, Any]]:
     """Yield the adapted layers by pattern and role, with the evidence of a scan for the first of each."""
     scanned = {layer.path: layer for layer in model.decision.layers} if model.decision else {}
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)

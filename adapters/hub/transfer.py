@@ -1,5 +1,6 @@
 """Download and upload adapters with huggingface_hub: endpoint, token, cache and offline mode are the user's."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from os import PathLike
 from pathlib import Path
@@ -10,34 +11,37 @@ from typing import TYPE_CHECKING
 from ...extras import require
 from ...hub_errors import translate_errors
 from ...references import HubFolder
-from ..adapted import Adapted
-from ..files.checkpoint import CONFIG, WEIGHTS
 from .card import CARD, write_card
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+    from ..adapted import Adapted
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 SCHEME = "hub:"
 PICKLE = "adapter_model.bin"
 
 
-def local_folder(folder: str | PathLike[str]) -> Path:
-    """Return a folder on this machine, after its download if it is a reference to the hub.
+def local_folder(folder: str | PathLike[str], files: Sequence[str] = (WEIGHTS, CONFIG)) -> Path:
+    """Return a folder on this machine, after the download of these files if it is a reference to the hub.
 
     Raises:
         HubFailed: As ``fetch``.
     """
-    return fetch(folder) if isinstance(folder, str) and folder.startswith(SCHEME) else Path(folder)
+    return fetch(folder, files) if isinstance(folder, str) and folder.startswith(SCHEME) else Path(folder)
 
 
-def fetch(reference: str) -> Path:
-    """Download the two files of an adapter, or take them from the cache, and return their folder.
+def fetch(reference: str, files: Sequence[str] = (WEIGHTS, CONFIG)) -> Path:
+    """Download files of an adapter, or take them from the cache, and return their folder.
 
     ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and ``HF_HOME`` apply. Only ``adapter_model.safetensors`` and
-    ``adapter_config.json`` are downloaded, both of one commit: no pickle, no code.
+    ``adapter_config.json`` are downloaded, all of one commit: no pickle, no code.
 
     Args:
         reference: ``hub:org/repo[/subfolder][@revision]``.
+        files: Their names.
 
     Raises:
         InvalidReference: If it is not of that form.
@@ -50,14 +54,15 @@ def fetch(reference: str) -> Path:
 
     source, api = HubFolder.parse(reference), HfApi()
     with _in_words(api, source):
-        weights = Path(api.hf_hub_download(source.repo, source.path_of(WEIGHTS), revision=source.revision))
-        commit = weights.parents[source.path_of(WEIGHTS).count("/")].name  # .../snapshots/<commit>/<path in the repo>
-        api.hf_hub_download(source.repo, source.path_of(CONFIG), revision=commit)
-    return weights.parent
+        first = Path(api.hf_hub_download(source.repo, source.path_of(files[0]), revision=source.revision))
+        commit = first.parents[source.path_of(files[0]).count("/")].name  # .../snapshots/<commit>/<path in the repo>
+        for name in files[1:]:
+            api.hf_hub_download(source.repo, source.path_of(name), revision=commit)
+    return first.parent
 
 
 def push(  # noqa: PLR0913 - the options of a commit on the hub
-    model: Adapted,
+    model: "Adapted",
     repo_id: str,
     *,
     private: bool | None = None,

@@ -94,7 +94,7 @@ def build(survey: Survey, plan: Plan, adapter_name: str) -> Prepared:
         base = survey.sites[planned.path].module
         # The projections of an attention are bare parameters, and planned as such.
         kind: Kind = "multihead_attention" if isinstance(base, nn.MultiheadAttention) else planned.kind
-        layer: type[AdapterLayer] = IA3Layer if plan.config.peft_type == "IA3" else LORA_LAYERS[kind]
+        layer: type[AdapterLayer] = IA3Layer if plan.config.method == "IA3" else LORA_LAYERS[kind]
         layer = TokenLayer if planned.tokens else layer
         parts.append(Part(planned, layer, layer.create_parts(base, planned)))
     copies = {path: deepcopy(survey.sites[path].module) for path in plan.saved}

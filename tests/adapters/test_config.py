@@ -2,9 +2,7 @@
 
 import copy
 import dataclasses
-import json
 import pickle
-from pathlib import Path
 from typing import Any
 
 import peft
@@ -12,7 +10,7 @@ import pytest
 from zoo import mlp
 
 from loradar.adapters import IA3Config, LoraConfig, inject
-from loradar.adapters.config import AdapterConfig, config_from_peft, peft_fields
+from loradar.adapters.config import AdapterConfig
 from loradar.domain.targets import TargetSpec
 from loradar.errors import InvalidConfig
 
@@ -35,18 +33,22 @@ def default(field: dataclasses.Field[Any]) -> Any:
 def test_defaults_are_pefts(ours: type[AdapterConfig], theirs: type) -> None:
     """Every field has the name and the default that the installed peft gives it."""
     known = fields_of(theirs)
-    assert {name: default(field) for name, field in fields_of(ours).items()} == {
-        name: default(known[name]) for name in fields_of(ours)
-    }
+    own = {name: field for name, field in fields_of(ours).items() if name not in ("peft_type", "runtime_config")}
+    assert {name: default(field) for name, field in own.items()} == {name: default(known[name]) for name in own}
 
 
 @pytest.mark.parametrize(("ours", "theirs"), METHODS)
-def test_every_peft_field_is_accounted_for(ours: type[AdapterConfig], theirs: type) -> None:
-    """A field of peft's is ours, inert, idle or bookkeeping; the data file knows the installed version's defaults."""
-    facts, known = peft_fields(ours.peft_type), fields_of(theirs)
-    assert set(known) - facts.bookkeeping == set(fields_of(ours)) | set(facts.inert) | set(facts.idle)
-    for name, value in {**facts.inert, **facts.idle}.items():
-        assert default(known[name]) == value
+def test_every_field_of_peft_is_there(ours: type[AdapterConfig], theirs: type) -> None:
+    """All fields can be given at their default and read, as trainers do; the class of an attribute is peft's."""
+    known = fields_of(theirs)
+    assert set(known) == set(fields_of(ours))
+    given = {name: default(field) for name, field in known.items()}
+    assert ours(**given | {"peft_type": ours.method}) == ours()
+    for name, value in given.items():
+        read = getattr(ours(), name)
+        assert read == (ours.method if name == "peft_type" else value) or name == "runtime_config", name
+    assert ours().to_dict().keys() == theirs().to_dict().keys()
+    assert (ours().is_prompt_learning, ours().is_adaption_prompt) == (False, False)
 
 
 def test_feedforward_modules_are_targets() -> None:
@@ -195,50 +197,3 @@ def test_with_spec_takes_the_targets_and_keeps_what_was_asked_for() -> None:
     spec = TargetSpec(target_modules=("q",), exclude_modules=("x",), modules_to_save=("head",))
     config = LoraConfig(r=4, modules_to_save=["score"]).with_spec(spec)
     assert (config.r, config.spec) == (4, TargetSpec(("q",), ("x",), ("score",)))
-
-
-def test_pefts_task_enum_is_welcome() -> None:
-    """The value of PEFT's enum is kept as plain text."""
-    assert LoraConfig(task_type=peft.TaskType.SEQ_CLS).task_type == "SEQ_CLS"
-
-
-def test_what_we_write_peft_reads(tmp_path: Path) -> None:
-    """PEFT builds its own configuration from our file, field by field the same, without a warning."""
-    config = LoraConfig(target_modules=["q"], r=4, lora_alpha=16, rank_pattern={"q": 2}, modules_to_save=["head"])
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config.to_peft_dict()))
-    read = peft.LoraConfig.from_pretrained(str(tmp_path))
-    assert (read.r, read.lora_alpha, read.target_modules, read.modules_to_save) == (4, 16, {"q"}, ["head"])
-    assert read.rank_pattern == {"q": 2}
-    assert config.to_peft_dict().keys() | {"peft_version"} == read.to_dict().keys()
-
-
-def test_what_peft_writes_we_read(tmp_path: Path) -> None:
-    """Our configuration comes back from PEFT's file."""
-    theirs = peft.LoraConfig(target_modules=["q", "v"], r=4, use_rslora=True, init_lora_weights="gaussian")
-    theirs.save_pretrained(str(tmp_path))
-    ours = config_from_peft(json.loads((tmp_path / "adapter_config.json").read_text()))
-    assert (ours.r, ours.use_rslora, ours.init_lora_weights) == (4, True, "gaussian")
-    assert sorted(ours.target_modules or ()) == ["q", "v"]
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "says"),
-    [
-        ("use_qalora", True, "use_qalora=True is a PEFT feature loradar does not have"),
-        ("layer_replication", [[0, 4]], "layer_replication"),
-        ("ensure_weight_tying", True, "save it with ensure_weight_tying=False"),
-        ("peft_type", "VERA", "peft_type='VERA' is not supported: only LORA and IA3 adapters load"),
-        ("invented_later", {"a": 1}, "unknown to peft 0.21.2"),
-        ("init_lora_weights", "corda", "init_lora_weights='corda' cannot be loaded here"),
-    ],
-)
-def test_pefts_other_features_are_refused(field: str, value: object, says: str) -> None:
-    """A file that asks for what we lack is refused by name, never loaded as something else."""
-    with pytest.raises(InvalidConfig, match=says):
-        config_from_peft({"peft_type": "LORA", "target_modules": ["q"], field: value})
-
-
-def test_inert_and_idle_fields_are_accepted() -> None:
-    """Fields at their inert value, and those that qualify only them, change nothing."""
-    data = {**LoraConfig(target_modules=["q"]).to_peft_dict(), "qalora_group_size": 32, "invented_later": None}
-    assert config_from_peft(data) == LoraConfig(target_modules=["q"])
