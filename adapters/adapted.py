@@ -29,10 +29,16 @@ class AdaptedModel(Wrapper):
 
     inner_name = "model"
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, peft_config: dict[str, AdapterConfig]) -> None:
         super().__init__()
         self.model = model
+        self.peft_config = peft_config
+        self.prefix = next(iter(peft_config.values())).prefix
         self.training = model.training
+
+    def peft_class(self) -> str:
+        """Return PEFT's tuner of the method."""
+        return {"lora_": "tuners.lora.model.LoraModel", "ia3_": "tuners.ia3.model.IA3Model"}[self.prefix]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the user's model."""
@@ -50,11 +56,11 @@ class Adapted(Wrapper):
     def __init__(self, survey: Survey, prepared: Prepared) -> None:
         super().__init__()
         steering = Steering((prepared.name,))
-        self.base_model = AdaptedModel(survey.model)
+        self.peft_config = {prepared.name: prepared.config}
+        self.base_model = AdaptedModel(survey.model, self.peft_config)
         attach(survey, prepared, steering)
         self.forward = Forward(survey.model, steering)
         self.training = survey.model.training
-        self.peft_config = {prepared.name: prepared.config}
         planned = [part.planned for part in prepared.parts if not part.planned.tokens]
         self.targeted_parameter_names = [f"{p.path}.{p.parameter}" for p in planned if p.kind == "expert_parameter"]
         self.targeted_module_names = [*dict.fromkeys(p.named for p in planned if p.kind != "expert_parameter")]
@@ -194,6 +200,9 @@ class Adapted(Wrapper):
         if self._beginnings.weights:
             how = self.active_peft_config.initialisation
             warn(f"Base weights changed by init_lora_weights={how!r} stay in place while the adapter is disabled.")
+        if [each for _, each in adapters_in(self._survey()) if each.follow_model()]:
+            message = "The model contains some adapter layers that are enabled and others that are disabled, or others"
+            warn(f"{message} active: from here on, all follow the model again.")
         with self._unmerged():
             before, self._steering.disabled = self._steering.disabled, True
             try:
@@ -296,6 +305,7 @@ class Adapted(Wrapper):
         """Let the active adapters train and no other, except those that are frozen for inference."""
         active = {name for name in self._steering.active if not (frozen or self.peft_config[name].inference_mode)}
         for _, wrapper in adapters_in(self._survey()):
+            wrapper.follow_model()
             for name in wrapper.adapters():
                 set_trainable(wrapper.adapter_state(name).values(), trainable=name in active)
         for name in self.peft_config:

@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import InvalidConfig, quoted
 from .injection.apply import layers_in
 from .injection.host_model import survey_model
-from .layers.wrappers import Steering
+from .layers.wrappers import AdapterLayer, Steering
 
 BASE = "__base__"
 """The name in ``adapter_names`` for a sample without an adapter."""
@@ -32,8 +32,8 @@ class Forward:
             return self.model(*args, **kwargs)
         tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.ndim)
         if (first := next(tensors, None)) is not None and len(first) != len(names):
-            message = f"adapter_names has {len(names)} names for a batch of {len(first)}: give one for each sample."
-            raise InvalidConfig(message, names=len(names), batch=len(first))
+            message = "Length of `adapter_names` should be the same as the number of inputs, but got "
+            raise InvalidConfig(f"{message}{len(names)} and {len(first)}.", names=len(names), batch=len(first))
         with by_sample(self.steering, self.model, names):
             return self.model(*args, **kwargs)
 
@@ -57,22 +57,37 @@ def by_sample(steering: Steering, model: nn.Module, adapter_names: Sequence[str]
         yield
         return
     if model.training:
-        raise InvalidConfig("adapter_names is for inference, and the model is training: call eval() first.")
-    layers = [*layers_in(survey_model(model))]
-    known = [*sorted({name for _, layer in layers for name in layer.adapters()}), BASE]
-    for name in adapter_names:
-        if name not in known:
-            raise InvalidConfig(f"adapter_names holds {name!r}. There is: {quoted(known)}.")
-    for path, layer in layers:
-        for name in {*adapter_names} & {*layer.adapters()}:
-            if layer.planned[name].use_dora:
-                message = f"Cannot pass `adapter_names` when DoRA is enabled, as it is for {name!r} at {path!r}"
-                raise InvalidConfig(f"{message}: activate it for the whole batch.", path=path, adapter_name=name)
-        if not layer.takes_samples or layer.merged:
-            why = "is merged: call unmerge_adapter first" if layer.merged else "has its update in the weight"
-            raise InvalidConfig(f"{path!r} cannot give each sample its own adapter: it {why}.", path=path)
-    before, steering.samples = steering.samples, tuple(adapter_names)
+        raise InvalidConfig("Cannot pass `adapter_names` when the model is in training mode: call eval() first.")
+    own = [layer.steering for layer in _check_samples(model, adapter_names) if layer.steering.model is not None]
+    before = [(each, each.samples) for each in (steering, *own)]
+    for each, _ in before:
+        each.samples = tuple(adapter_names)
     try:
         yield
     finally:
-        steering.samples = before
+        for each, samples in before:
+            each.samples = samples
+
+
+def _check_samples(model: nn.Module, adapter_names: Sequence[str]) -> list[AdapterLayer]:
+    """Return the adapted layers of a model, each of which can use an adapter per sample, by these names."""
+    layers = [*layers_in(survey_model(model))]
+    known = [*sorted({name for _, layer in layers for name in layer.adapters()}), BASE]
+    if unknown := [name for name in dict.fromkeys(adapter_names) if name not in known]:
+        message = f"Trying to infer with non-existing adapter(s): {', '.join(unknown)}"
+        raise InvalidConfig(f"{message}. adapter_names may hold: {quoted(known)}.", adapter_names=unknown)
+    for path, layer in layers:
+        if why := _why_alike(layer, {*adapter_names}):
+            raise InvalidConfig(f"{why}: {path!r} runs all samples alike.", path=path)
+    return [layer for _, layer in layers]
+
+
+def _why_alike(layer: AdapterLayer, names: set[str]) -> str:
+    """Return the reason, in PEFT's words, why a layer cannot run these adapters per sample; empty if it can."""
+    if layer.merged:
+        return "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first"
+    if any(layer.planned[name].use_dora for name in names & {*layer.adapters()}):
+        return "Cannot pass `adapter_names` when DoRA is enabled"
+    if not layer.takes_samples:
+        return f"{repr(layer).partition('(')[0]} does not support mixed adapter batches yet"
+    return ""

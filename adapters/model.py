@@ -1,6 +1,5 @@
 """``PeftModel``, the wrapper around a model with adapters, with its files and the hub."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from os import PathLike
@@ -46,18 +45,7 @@ class PeftModel(Adapted):
         decision: The decision on its targets; ``None`` for a loaded adapter.
     """
 
-    @property  # type: ignore[misc]
-    def __class__(self) -> type:
-        """``peft.PeftModel`` where peft is imported: trainers and launchers check ``isinstance`` before they save.
-
-        The methods they then call have the same names here. ``type()`` distinguishes the two classes.
-        """
-        peft = sys.modules.get("peft")
-        return PeftModel if peft is None else peft.PeftModel
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as an instance of ``type(self)``, not of ``__class__``."""
-        return object.__new__, (type(self),), self.__dict__
+    peft_name = "peft_model.PeftModel"
 
     def _replicate_for_data_parallel(self) -> "PeftModel":
         """Return a replica that runs its own model: ``forward`` is bound to the original's."""

@@ -19,6 +19,11 @@ class IA3Layer(AdapterLayer):
 
     containers = ("ia3_l",)
 
+    def peft_class(self) -> str:
+        """Return the class for the kind of layer; PEFT has none for one dimension."""
+        names = {4: "Conv2d", 5: "Conv3d"}
+        return f"tuners.ia3.layer.{names.get(first_tensor(self.base()).ndim, 'Linear')}"
+
     @classmethod
     def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
         """Create the factors: (out, 1) or, feed-forward, (1, in); for a convolution (1, features, 1, ...)."""

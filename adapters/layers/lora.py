@@ -37,11 +37,16 @@ class LoraLayer(DoraLayer):
     """The base class of LoRA layers."""
 
     containers = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_dropout", MAGNITUDE)
+    other_param_names = ("scaling",)
     takes_samples = True
     scaling: dict[str, float]
     """The factor of each adapter's update; a change takes effect at once, but in weights that are merged already."""
     is_passed_in = False
     """Whether the base weight holds the update already, while the attention around the layer runs."""
+
+    def _get_name(self) -> str:
+        """Return the name in PEFT's ``repr``, and in its status of layers."""
+        return f"lora.{self.peft_class().rpartition('.')[2]}"
 
     @classmethod
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
@@ -187,6 +192,8 @@ class LoraLayer(DoraLayer):
 class LoraLinear(LoraLayer):
     """LoRA on a linear layer, quantised or not, with a weight (out, in), or (in, out) in transformers' ``Conv1D``."""
 
+    peft_name = "tuners.lora.layer.Linear"
+
     @classmethod
     def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
         """Create ``A`` (r, in) and ``B`` (out, r)."""
@@ -219,6 +226,10 @@ class LoraConv(LoraLayer):
     both). With groups, ``A`` still reads every channel, as in PEFT; no grouped weight holds such an update, so it
     cannot be merged. A subclass with its own forward (padding, standardised weights) is run with the updated weight.
     """
+
+    def peft_class(self) -> str:
+        """Return the class for the number of dimensions."""
+        return f"tuners.lora.layer.Conv{self._weight().ndim - 2}d"
 
     @classmethod
     def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
@@ -258,6 +269,8 @@ class LoraConv(LoraLayer):
 
 class LoraEmbedding(LoraLayer):
     """LoRA on an embedding: a lookup in ``lora_embedding_A`` (r, ids), then ``lora_embedding_B`` (features, r)."""
+
+    peft_name = "tuners.lora.layer.Embedding"
 
     @classmethod
     def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:

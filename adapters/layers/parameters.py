@@ -23,7 +23,18 @@ class LoraParameter(LoraLayer):
     the updated parameter, so that every use of it sees the update.
     """
 
+    peft_name = "tuners.lora.layer.ParamWrapper"
+
     takes_samples = False
+
+    @property
+    def parameter_name(self) -> str:
+        """Name of the adapted parameter."""
+        return self._weight_name
+
+    def extra_repr(self) -> str:
+        """Return the name of the parameter: several of one module may be adapted."""
+        return f"parameter_name={self.parameter_name!r},"
 
     @classmethod
     def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
@@ -68,6 +79,8 @@ class LoraMultihead(LoraParameter):
     never calls it, unless a subclass does. So the innermost of these layers passes the updated weight of ``out_proj``
     in, and that layer adds nothing meanwhile.
     """
+
+    peft_name = "tuners.lora.layer.MultiheadAttention"
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the attention with the updated weights of this projection and of the output projection."""

@@ -12,10 +12,46 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from ...errors import InvalidConfig
+from .as_peft import PeftLayer
 from .wrappers import AdapterLayer, Child, PlannedAdapter, Steering, adapter_dtype, init_module
 
 KEY = "token_adapter.trainable_tokens_delta"
 """The name of the rows in files, below the path of their module."""
+
+
+class TokenRows(PeftLayer, nn.Module):
+    """The child of a token layer that holds its rows, which PEFT's functions take for the layer with the adapters.
+
+    Attributes:
+        base_layer: The replaced module.
+        trainable_tokens_delta: The rows, by adapter.
+    """
+
+    peft_name = "tuners.trainable_tokens.layer.TrainableTokensLayer"
+    containers = ("trainable_tokens_delta",)
+    trainable_tokens_delta: Any
+
+    def __init__(self, layer: "TokenLayer") -> None:
+        init_module(self, layer=layer)  # no child, of which it is one itself
+
+    @property
+    def steering(self) -> Steering:
+        """The switch of the token layer."""
+        return self.__dict__["layer"].steering  # type: ignore[no-any-return]
+
+    @property
+    def merged_adapters(self) -> list[str]:  # type: ignore[override]
+        """Names of the adapters merged into the base weights."""
+        return self.__dict__["layer"].merged_adapters  # type: ignore[no-any-return]
+
+    @property
+    def tied_adapter(self) -> bool:
+        """Whether all rows are those of another layer with the same weight."""
+        return not self.trainable_tokens_delta
+
+    def adapters(self) -> list[str]:
+        """Return the names of the adapters with rows of their own."""
+        return [*self.trainable_tokens_delta]
 
 
 class TokenLayer(AdapterLayer):
@@ -27,13 +63,14 @@ class TokenLayer(AdapterLayer):
     """
 
     inner_name = "token_adapter.base_layer"
+    peft_name = "utils.other.TrainableTokensWrapper"
     takes_samples = True
     token_adapter: Any
     sources: dict[str, "TokenLayer"]
 
     def __init__(self, base_layer: nn.Module, steering: Steering) -> None:
         init_module(self, steering=steering, planned={}, merged_adapters=[], _kept={}, sources={})
-        self.token_adapter = nn.Module()
+        self.token_adapter = TokenRows(self)
         self.token_adapter.base_layer, self.token_adapter.trainable_tokens_delta = base_layer, nn.ParameterDict()
         for module in (self, self.token_adapter, self._deltas):
             module.__dict__["training"] = base_layer.training
@@ -96,6 +133,15 @@ class TokenLayer(AdapterLayer):
     @property
     def _deltas(self) -> Any:
         return self.token_adapter.trainable_tokens_delta
+
+    @property
+    def adapter_layer_names(self) -> tuple[str, ...]:
+        """The path of the rows, as PEFT has it."""
+        return (KEY,)
+
+    def adapter_state_dict_load_map(self, adapter_name: str) -> dict[str, str]:
+        """Return the name of an adapter's rows in this module's state dict, by their name in files."""
+        return {KEY: f"{KEY}.{adapter_name}"} if adapter_name in self._deltas else {}
 
     def is_tied(self, adapter: str) -> bool:
         """Return whether an adapter uses the rows of another layer here."""

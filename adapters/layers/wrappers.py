@@ -10,7 +10,10 @@ from torch import nn
 
 from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig
+from .as_peft import PeftInstance, PeftLayer
 
+PARAMETER_CONTAINERS = ("lora_embedding_A", "lora_embedding_B", "ia3_l")
+"""The containers of bare parameters; the others hold modules."""
 Child = nn.Module | nn.Parameter
 """One part of an adapter: a factor module, or a bare parameter."""
 MAGNITUDE = "lora_magnitude_vector"
@@ -79,14 +82,16 @@ class Steering:
         active: Names of the active adapters.
         disabled: Whether all adapters are switched off.
         samples: The adapter of each sample of the batch, during a forward with ``adapter_names``.
+        model: The switch of the whole model, if this one is a layer's own.
     """
 
     active: tuple[str, ...]
     disabled: bool = False
     samples: tuple[str, ...] | None = None
+    model: "Steering | None" = None
 
 
-class Wrapper(nn.Module):
+class Wrapper(PeftInstance, nn.Module):
     """A module in place of another one, with the other's attributes where it has none of the name.
 
     Model code reads ``layer.weight.dtype``, ``embedding.num_embeddings`` or ``model.config`` of the module it knows.
@@ -96,6 +101,8 @@ class Wrapper(nn.Module):
     """
 
     inner_name: str
+    containers: ClassVar[tuple[str, ...]] = ()
+    """Names of the children that hold the parts of all adapters, by adapter."""
 
     def inner(self) -> nn.Module | None:
         """Return the module to look attributes up on; ``None`` while construction or unpickling is incomplete."""
@@ -114,13 +121,22 @@ class Wrapper(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            if name in self.containers and "_modules" in self.__dict__:
+                return self._add_container(name)
             inner = self.inner()
             if inner is None or name.startswith("__"):
                 raise
             return getattr(inner, name)
 
+    def _add_container(self, name: str) -> nn.Module:
+        """Return a new, empty child for parts of adapters: PEFT's layers have every container, used or not."""
+        holder = nn.ParameterDict() if name in PARAMETER_CONTAINERS else nn.ModuleDict()
+        holder.training = self.training
+        self._modules[name] = holder
+        return holder
 
-class AdapterLayer(Wrapper):
+
+class AdapterLayer(PeftLayer, Wrapper):
     """A layer with adapters, around the replaced layer, which is the child ``base_layer`` as in PEFT.
 
     Attributes:
@@ -132,8 +148,6 @@ class AdapterLayer(Wrapper):
 
     inner_name = "base_layer"
     base_layer: nn.Module
-    containers: ClassVar[tuple[str, ...]]
-    """Names of the children that hold the parts of all adapters, by adapter."""
     takes_samples = False
     """Whether each sample of a batch can use another adapter."""
 
@@ -289,7 +303,7 @@ class AdapterLayer(Wrapper):
         return self.planned[adapter].location
 
 
-class SavedModule(Wrapper):
+class SavedModule(PeftLayer, Wrapper):
     """A frozen original and its trainable copies, under PEFT's names (``ModulesToSaveWrapper``, 0.21.2).
 
     Attributes:
@@ -299,6 +313,8 @@ class SavedModule(Wrapper):
     """
 
     inner_name = "original_module"
+    peft_name = "utils.other.ModulesToSaveWrapper"
+    containers = ("modules_to_save",)
     original_module: nn.Module
 
     def __init__(self, original: nn.Module, steering: Steering) -> None:
@@ -324,6 +340,11 @@ class SavedModule(Wrapper):
     def adapter_state(self, adapter: str) -> dict[str, torch.Tensor]:
         """Return the tensors of a copy under their names in PEFT's files."""
         return dict(self.modules_to_save[adapter].state_dict(keep_vars=True))
+
+    def adapter_state_dict_load_map(self, adapter_name: str) -> dict[str, str]:
+        """Return the name in this module's state dict of each tensor of a copy, by its name in files."""
+        names = self.modules_to_save[adapter_name].state_dict() if adapter_name in self.modules_to_save else ()
+        return {name: f"modules_to_save.{adapter_name}.{name}" for name in names}
 
     def location(self, adapter: str, path: str) -> str:  # noqa: ARG002 - the counterpart of `AdapterLayer.location`
         """Return the prefix of those tensors in a file, which is the path of the module."""
