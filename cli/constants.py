@@ -200,9 +200,10 @@ def _make_patch(against: Path | None, options: "ExportOptions", *, tried: bool) 
         known = {summary.architecture.name for summary in architectures}
         for name in sorted(options.names - known):
             raise UnknownArchitecture(name, known, f"Scan it with: loradar scan {name} --store", library=LIBRARY)
-        asked = known.intersection(options.usage) if options.usage else known
-        options = replace(options, unsuitable=_find_unsuitable(asked - options.names))
-        patch = export_constants(source, registry.list_mappings(LIBRARY), options, str(file))
+        if not options.names:  # a type that is named is taken as it is
+            asked = known.intersection(options.usage) if options.usage else known
+            options = replace(options, unsuitable=_find_unsuitable(asked))
+        patch = export_constants(source, registry.list_mappings(LIBRARY, names=options.names), options, str(file))
     if tried and patch.plan.added and _can_try():
         patch = _without(patch, str(file), _try_entries(patch.plan))
     return patch, support_rows(patch.plan, architectures)
@@ -211,7 +212,7 @@ def _make_patch(against: Path | None, options: "ExportOptions", *, tried: bool) 
 def _find_unsuitable(names: "Collection[str]") -> dict[str, str]:
     """Return why one entry cannot serve a model type, for composites and for parts of other models.
 
-    Without transformers nothing is known of it; a type that is named by an option is taken as it is.
+    Without transformers nothing is known of it.
     """
     if not _are_installed("torch", "transformers"):
         return {}

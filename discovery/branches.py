@@ -117,9 +117,9 @@ def _build_branches(recipe: Recipe, patterns: Collection[str], label: Label) -> 
     own = [module for module in modules if module.__name__.startswith("transformers.")]
     for says, changed in list_branches(recipe.settings, own):
         with suppress(LoradarError):  # no checkpoint has a configuration that does not build
-            layers = label(replace(recipe, settings=changed).build_on_meta())
-            if {pattern_of(layer.path) for layer in layers} != {*patterns}:
-                yield says, layers
+            branch = replace(recipe, settings=changed).build_on_meta()
+            if {pattern_of(layer.path) for layer in list_layers(branch)} != {*patterns}:
+                yield says, label(branch)
 
 
 def _find_gap(proposal: Proposal, known: Mapping[str, Layer], layers: tuple[Layer, ...]) -> str | None:

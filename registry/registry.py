@@ -37,14 +37,7 @@ from .seed import add_seed
 from .sqlite_lookup import SqliteLookup
 from .verification.audit import Audit, suggestions_on_record
 
-_COUNTED = (
-    tables.architectures,
-    tables.slots,
-    tables.mappings,
-    tables.verifications,
-    tables.renames,
-    tables.constants,
-)
+_COUNTED = (tables.architectures, tables.slots, tables.mappings, tables.verifications, tables.renames, tables.constants)
 
 
 class Registry:
@@ -250,7 +243,11 @@ class Registry:
             return list_slots(connection, library, name) or listing.get_architecture(connection, library, name).slots
 
     def list_mappings(
-        self, library: str, source: SourceKind | None = None, library_version: str | None = None
+        self,
+        library: str,
+        source: SourceKind | None = None,
+        library_version: str | None = None,
+        names: Collection[str] = (),
     ) -> tuple[Mapping, ...]:
         """Return the current revision of every mapping of a library for a version, sorted.
 
@@ -258,9 +255,10 @@ class Registry:
             library: Library of the architectures.
             source: Only those of this kind of source.
             library_version: Version of their verifications; if not given, the newest counts.
+            names: Only those of these architectures; of all if empty.
         """
         with self._database.read() as connection:
-            return listing.list_mappings(connection, library, source, library_version)
+            return listing.list_mappings(connection, library, source, library_version, names)
 
     def find_mappings(  # noqa: PLR0913, PLR0917 - the filters
         self,

@@ -12,9 +12,10 @@ from itertools import islice
 import peft
 import pytest
 import torch
+from packaged import packaged_catalogs
+from peft.functional import set_adapter
 
 from loradar import adapters
-from loradar.catalog.entries import list_catalogs, read_catalog
 from loradar.discovery import list_layers, sources
 from loradar.discovery.liveness.experiment import quiet
 from loradar.discovery.meta_run.running import compute_model
@@ -30,7 +31,8 @@ from loradar.errors import ScanFailed
 from loradar.references import Reference
 
 STEPS = {"transformers": 53, "timm": 137, "diffusers": 40}
-"""Every how manieth architecture is tried."""
+"""Every how manieth architecture is tried, or the next one that is quick."""
+MOST_LAYERS = 800
 EVERY = int(os.environ.get("LORADAR_EVERY", "0"))
 BUILDS = 3
 REFUSALS = (ValueError, NotImplementedError, TypeError, RuntimeError, AttributeError, KeyError)
@@ -39,10 +41,18 @@ REFUSALS = (ValueError, NotImplementedError, TypeError, RuntimeError, AttributeE
 
 def sample():
     """Yield the entries tried that have a proposal called live."""
-    for catalog in map(read_catalog, list_catalogs()):
-        for entry in catalog.entries[1 :: EVERY or STEPS[catalog.header.library]]:
+    for catalog in packaged_catalogs():
+        step = EVERY or STEPS[catalog.header.library]
+        for start in range(1, len(catalog.entries), step):
+            near = catalog.entries[start : start + step]
+            entry = near[0] if EVERY else next(filter(is_quick, near), near[0])
             if live_proposals(entry):
                 yield entry
+
+
+def is_quick(entry):
+    """Return whether an architecture has so few layers that all of its proposals are tried in seconds."""
+    return sum(slot.count for slot in entry.slots) <= MOST_LAYERS
 
 
 def live_proposals(entry):
@@ -69,59 +79,77 @@ class Watcher:
                 sum((output.float() * torch.randn_like(output.float())).sum() for output in outputs).backward()
         self.live |= {name for name, p in self.factors.items() if p.grad is not None and p.grad.abs().max() > 0}
 
-    def dead(self, *, by_place):
-        """The patterns of factors none of which learnt anything; single factors where a layer's place decides."""
+    def dead(self, adapter, *, by_place):
+        """The patterns of an adapter's factors none of which learnt; single factors where a layer's place decides."""
         learnt = defaultdict(bool)
         for name in self.factors:
-            learnt[name if by_place else pattern_of(name)] |= name in self.live
+            if name.rpartition(".lora_")[2].split(".")[1] == adapter:
+                learnt[name if by_place else pattern_of(name)] |= name in self.live
+        assert learnt
         return sorted(name for name, is_live in learnt.items() if not is_live)
 
 
-def injected(build, spec):
-    """Return the build with peft's adapters; blocks left alone are those of its own depth."""
-    spec = resolve_blocks(spec, [layer.path for layer in list_layers(build.model)])
-    config = peft.LoraConfig(
+def config_of(spec, layers):
+    """Return peft's configuration of a spec; blocks left alone are those of a model with these layers."""
+    spec = resolve_blocks(spec, [layer.path for layer in layers])
+    return peft.LoraConfig(
         target_modules=list(spec.target_modules)
         if isinstance(spec.target_modules, tuple)
         else spec.target_modules or [],
         exclude_modules=list(spec.exclude_modules) if isinstance(spec.exclude_modules, tuple) else spec.exclude_modules,
         target_parameters=list(spec.target_parameters) if spec.target_parameters else None,
     )
-    return peft.inject_adapter_in_model(config, build.model)
 
 
-def tried(build, model, *, by_place):
-    """Return the dead factors of one build that peft has adapted, or their patterns."""
+def injected(build, spec):
+    """Return the build with peft's adapters."""
+    return peft.inject_adapter_in_model(config_of(spec, list_layers(build.model)), build.model)
+
+
+def tried(build, specs):
+    """Return the dead factors of each spec that peft takes on one build, or their patterns.
+
+    Every spec is an adapter of its own, and all are active in one run: as their factors start at zero, none changes the
+    outputs or another's gradients.
+    """
+    model, layers, taken = build.model, list_layers(build.model), []
+    for preset, spec in specs.items():
+        with suppress(*REFUSALS):  # the injection alone: what fails afterwards fails the test
+            peft.inject_adapter_in_model(config_of(spec, layers), model, preset)
+            taken.append(preset)
+    if not taken:
+        return {}
+    set_adapter(model, taken)
     torch.manual_seed(0)
     if build.input_size:
         model.__dict__["pretrained_cfg"] = {"input_size": build.input_size}
     watcher = Watcher(model)
-    assert watcher.factors
     quiet(model)
     compute_model(model, watcher)
-    return watcher.dead(by_place=by_place)
+    return {preset: watcher.dead(preset, by_place=specs[preset].exclude_blocks is not None) for preset in taken}
 
 
-def dead_under_peft(reference, spec):
-    """Return the dead factors on the build that shows the fewest, and on the same build with more blocks.
+def dead_under_peft(reference, specs):
+    """Return the dead factors of each spec on the build that shows the fewest, and on the same build with more blocks.
 
-    ``None`` if peft refuses every build.
+    A spec that peft refuses on every build is left out.
     """
-    least, deepen, by_place = None, tuple, spec.exclude_blocks is not None
+    least, deepen, left = {}, {}, dict(specs)
     for build in islice(small_builds(reference, list_layers(sources.build(reference))), BUILDS):
-        try:
-            model = injected(build, spec)
-        except REFUSALS:  # the injection alone: what fails afterwards fails the test
-            continue
-        dead = tried(build, model, by_place=by_place)
-        if least is None or len(dead) < len(least):
-            least, deepen = dead, build.deepen
-        if not dead:
+        for preset, dead in tried(build, left).items():
+            if preset not in least or len(dead) < len(least[preset]):
+                least[preset], deepen[preset] = dead, build.deepen
+        left = {preset: spec for preset, spec in left.items() if least.get(preset) != []}
+        if not left:
             break
-    if least is None or not by_place:
-        return least
-    deeper = (tried(build, injected(build, spec), by_place=True) for build in deepen())
-    return least + [dead for each in deeper for dead in each]
+    for deeper in {id(each): each for each in deepen.values()}.values():
+        placed = {p: specs[p] for p in least if deepen[p] is deeper and specs[p].exclude_blocks is not None}
+        for build in deeper() if placed else ():
+            found = tried(build, placed)
+            assert found.keys() == placed.keys()
+            for preset, dead in found.items():
+                least[preset] = least[preset] + dead
+    return least
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -129,8 +157,8 @@ def dead_under_peft(reference, spec):
 def test_peft_s_adapters_learn_where_the_catalog_says_live(entry):
     """0 dead layers in any proposal called live."""
     reference = Reference.parse(entry.architecture.reference)
-    found = {p.preset: dead_under_peft(reference, p.spec) for p in live_proposals(entry)}
-    if all(dead is None for dead in found.values()):
+    found = dead_under_peft(reference, {p.preset: p.spec for p in live_proposals(entry)})
+    if not found:
         pytest.skip(f"peft refuses every proposal for {reference}")
     assert not {preset: dead for preset, dead in found.items() if dead}
 
@@ -155,7 +183,7 @@ RELATED = [
 
 def tried_deep():
     """Yield the entries tried at other depths: a few, or those that ``LORADAR_EVERY`` keeps."""
-    for catalog in map(read_catalog, list_catalogs()):
+    for catalog in packaged_catalogs():
         entries = catalog.entries[:: EVERY or 1]
         yield from (e for e in entries if (EVERY or e.architecture.reference in RELATED) and live_proposals(e))
 

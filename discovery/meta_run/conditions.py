@@ -181,7 +181,9 @@ def weights_on_cpu(model: nn.Module) -> AbstractContextManager[None]:
     """Give the model tensors of zeros on the CPU inside, in half precision: memory is taken only where it is read."""
 
     def zeros(tensor: Tensor) -> Tensor:
-        filled = torch.zeros(tensor.shape, dtype=torch.bfloat16 if tensor.is_floating_point() else tensor.dtype)
+        dtype = torch.bfloat16 if tensor.is_floating_point() else tensor.dtype
+        # unlike torch.zeros, which writes every byte
+        filled = torch.from_numpy(np.zeros(tensor.numel() * dtype.itemsize, np.uint8)).view(dtype).view(tensor.shape)
         return nn.Parameter(filled, requires_grad=False) if isinstance(tensor, nn.Parameter) else filled
 
     return _replaced(model, zeros)

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from collections.abc import Mapping as Row
 from typing import Any, NamedTuple
 
@@ -123,10 +123,12 @@ def scan_command(library: str, name: str) -> str:
 
 
 def list_mappings(
-    connection: Connection, library: str, source: str | None, library_version: str | None
+    connection: Connection, library: str, source: str | None, library_version: str | None, names: Collection[str]
 ) -> tuple[Mapping, ...]:
     """Return the current revisions of a library's mappings for a version, each verified for it, sorted."""
     query = IN_USE.where(_architectures.library == library)
+    if names:
+        query = query.where(_architectures.name.in_(names))
     current = latest_revisions(read_mappings(connection, query, {}, library_version), library_version)
     found = (mapping for mapping in current if source in (None, mapping.source.kind))
     return tuple(sorted(found, key=lambda mapping: (key_of(mapping), mapping.source.kind)))

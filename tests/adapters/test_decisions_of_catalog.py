@@ -21,7 +21,8 @@ from loradar.domain.targets import find_hits
 from loradar.references import Reference
 
 STEPS = {"transformers": 53, "timm": 137, "diffusers": 40}
-"""Every how manieth architecture is tried."""
+"""Every how manieth architecture is tried, or the next one that is quick."""
+MOST_LAYERS = 400
 EVERY = int(os.environ.get("LORADAR_EVERY", "0"))
 NAMED = {
     "transformers": ["llama", "bert", "dinov3_vit", "ctrl", "detr", "qwen3_moe", "mimi", "vitpose"],
@@ -37,9 +38,16 @@ def list_references():
     """Yield the references tried."""
     for catalog in packaged_catalogs():
         library = catalog.header.library
-        names = [entry.architecture.name for entry in catalog.entries if entry.method]
-        for name in dict.fromkeys([*names[2 :: EVERY or STEPS[library]], *NAMED[library]]):
+        scanned, step = [entry for entry in catalog.entries if entry.method], EVERY or STEPS[library]
+        stretches = [scanned[start : start + step] for start in range(2, len(scanned), step)]
+        chosen = [near[0] if EVERY else next(filter(is_quick, near), near[0]) for near in stretches]
+        for name in dict.fromkeys([*(entry.architecture.name for entry in chosen), *NAMED[library]]):
             yield f"{library}:{name}"
+
+
+def is_quick(entry):
+    """Return whether an architecture has so few layers that it is scanned in a second or two."""
+    return sum(slot.count for slot in entry.slots) <= MOST_LAYERS
 
 
 @reads_the_registry

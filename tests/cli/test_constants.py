@@ -47,7 +47,7 @@ print(json.dumps({"file": peft.__file__, "trained": trained}))
 
 
 @pytest.fixture
-def run(capfdbinary, seeded_settings):  # noqa: ARG001 - a registry to export from
+def run(capfdbinary, read_settings):  # noqa: ARG001 - a registry to export from
     """Return a function that runs a command and returns (exit code, standard output, standard error)."""
 
     def run_command(*arguments):
@@ -75,9 +75,9 @@ def named(names):
 def test_twenty_new_architectures_work_in_the_real_peft(run, tmp_path):
     """A copy of peft with the patched file adapts and trains each without being told a target."""
     package = Path(import_module("peft").__path__[0])
-    copied = shutil.copytree(package, tmp_path / "peft", ignore=shutil.ignore_patterns("__pycache__"))
+    copied = shutil.copytree(package, tmp_path / "peft")
     target = copied / "utils/constants.py"
-    code, out, err = run("constants", "export", *named(DECODERS), "--out", target, "--json")
+    code, out, err = run("constants", "export", *named(DECODERS), "--no-try", "--out", target, "--json")
     assert code == 0, err
     assert json.loads(out)["imported"] is True
     old, new = (parse_constants(path.read_bytes(), "", "").tables[LORA] for path in (installed_constants(), target))
@@ -146,6 +146,17 @@ def test_json_has_everything(run, file):
     assert (found["corrected"], found["file"], found["imported"]) == ([], None, None)
     assert '+    "olmo2"' in found["diff"]
     assert "Olmo2" in found["readme"]
+
+
+def test_a_named_type_is_taken_without_a_look_at_the_others(run, file, monkeypatch):
+    """What one entry cannot serve matters to types that nobody named, and takes the configurations of all."""
+
+    def look(names):
+        raise AssertionError(names)
+
+    monkeypatch.setattr("loradar.cli.constants._find_unsuitable", look)
+    code, out, _ = run("constants", "export", "--against", file, "--name", "olmo2", "--no-try", "--json")
+    assert (code, [one["name"] for one in json.loads(out)["added"]]) == (0, ["olmo2"])
 
 
 def test_a_file_of_ones_own_is_imported_only_when_told(run, file, tmp_path, monkeypatch):
@@ -275,7 +286,7 @@ BAD = [
     (("--name", "olmo22"), "Unknown architecture 'olmo22'. Closest: 'olmo2'"),
     (("--peft-type", "LORRA"), "Unknown PEFT type 'LORRA'"),
     (("--against", "/no/such/constants.py"), "Cannot read '/no/such/constants.py'"),
-    (("--against", __file__), "no table"),
+    (("--against", __file__, "--name", "olmo2"), "no table"),
     (("--path", "../constants.py"), "'../constants.py'"),
     (("--path", "/etc/constants.py"), "'/etc/constants.py'"),
     (("--path", "a b.py"), "'a b.py'"),
@@ -294,7 +305,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, options, words):
     "command",
     [
         ("export", "--name", "olmo2", "--no-try", "--no-import", "--out"),
-        ("export", "--no-try", "--no-import", "--readme"),
+        ("export", "--name", "olmo2", "--no-try", "--no-import", "--readme"),
         ("facts",),
     ],
     ids=["patch", "rows", "facts"],

@@ -45,6 +45,14 @@ def test_pages_cover_everything_once(registry, size):
     assert tuple(found) == registry.list_architectures()
 
 
+def test_the_mappings_of_named_architectures_alone_are_listed(registry):
+    """Those that the list of all has of these names, in its order."""
+    every = registry.list_mappings("transformers")
+    named = registry.list_mappings("transformers", names=("llama", "gpt2"))
+    assert named == tuple(mapping for mapping in every if mapping.name in ("llama", "gpt2"))
+    assert named
+
+
 def test_details_recommend_one_mapping_per_question(registry):
     """The recommended ones are those lookups give; every revision is listed besides."""
     registry.add_scan(make_scan("llama", proposals=(proposal("q_proj"), proposal("up_proj", preset="mlp"))))

@@ -13,7 +13,7 @@ QUERY_VALUE = TargetSpec(target_modules=("q_proj", "v_proj"))
 
 def run(registry, scans, source="peft", known=("llama", "gpt2", "vit"), names=("llama", "gpt2", "chatglm")):
     """Audit the mappings of a few names against these scans, and return the outcomes by name and PEFT type."""
-    mappings = [m for m in registry.list_mappings("transformers", source, VERSION) if m.name in names]
+    mappings = registry.list_mappings("transformers", source, VERSION, names)
     return {(o.mapping.name, o.mapping.peft_type): o for o in registry.audit(mappings, scans, known)}
 
 
