@@ -17,6 +17,7 @@ from .forward import Forward
 from .injection.apply import PREFIX, Prepared, adapters_in, attach, biases, detach, file_state, layers_in
 from .injection.beginnings import REPEATABLE, Beginnings, check_alone
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
+from .injection.replication import check_same_replication
 from .injection.statistics import NormStatistics, put
 from .layers.dora import fill_magnitude
 from .layers.tokens import TokenLayer
@@ -58,7 +59,12 @@ class Adapted(Wrapper):
         steering = Steering((prepared.name,))
         self.peft_config = {prepared.name: prepared.config}
         self.base_model = AdaptedModel(survey.model, self.peft_config)
-        attach(survey, prepared, steering)
+        self._replication = prepared.replication
+        try:
+            attach(survey, prepared, steering)
+        except BaseException:
+            self._undo_replication()
+            raise
         self.forward = Forward(survey.model, steering)
         self.training = survey.model.training
         planned = [part.planned for part in prepared.parts if not part.planned.tokens]
@@ -75,6 +81,10 @@ class Adapted(Wrapper):
         except BaseException:
             self.unload()
             raise
+
+    def _undo_replication(self) -> None:
+        if self._replication is not None:
+            self._replication.undo()
 
     def _begin(self, prepared: Prepared) -> None:
         """Initialise an attached adapter by PEFT's functions, if its configuration states one of them."""
@@ -185,6 +195,7 @@ class Adapted(Wrapper):
         self._beginnings.restore(survey_model(model))
         self._norms.restore(survey_model(model))
         self._host.restore(model)
+        self._undo_replication()
         return model
 
     @contextmanager
@@ -338,6 +349,7 @@ class Adapted(Wrapper):
             message = f"There is an adapter {name!r} already. Give another name, or call delete_adapter first."
             raise InvalidConfig(message, adapter_name=name)
         check_alone(name, config, self.peft_config)
+        check_same_replication(name, config, next(iter(self.peft_config.values())))
         for other, known in self.peft_config.items():
             if known.method != config.method:
                 message = f"Adapter {name!r} is {config.method}, and {other!r} is {known.method}"

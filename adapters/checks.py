@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
@@ -27,6 +27,7 @@ CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of PEFT's initialisations that change the base weights too: the factors belong to the changed ones."""
 REPEATED_ON_LOAD = ("gaussian", "pissa", "olora")
 """Initialisations that are kept on loading; the last two change the base weights in the same way again."""
+PAIR = 2
 ALL_LINEAR = "all-linear"
 """PEFT's shorthand for every linear layer; ``injection.plan`` resolves it."""
 
@@ -242,6 +243,20 @@ def check_indices(field: str, value: object) -> list[int] | int | None:
 def task_heads() -> dict[str, tuple[str, ...]]:
     """Return the names of the heads that are saved in full, per task type."""
     return {task: tuple(names) for task, names in read_facts(FACTS)["task_heads"].items()}
+
+
+def check_ranges(field: str, value: object) -> list[list[int]] | None:
+    """Check a list of ranges of blocks, each a first and a last block, the last one excluded."""
+    if value is None:
+        return None
+    pairs = [[*pair] if isinstance(pair, Sequence) else [] for pair in value] if isinstance(value, Sequence) else []
+    if not pairs or not all(map(_is_range, pairs)):
+        raise invalid(field, value, "is no list of ranges of blocks: give pairs such as [(0, 4), (2, 5)], or None.")
+    return pairs
+
+
+def _is_range(pair: list[Any]) -> bool:
+    return len(pair) == PAIR and all(type(each) is int for each in pair) and 0 <= pair[0] < pair[1]
 
 
 def check_tokens(field: str, value: object) -> dict[str, list[int]] | list[int] | None:

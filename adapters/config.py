@@ -29,6 +29,7 @@ from .checks import (
     check_patterns,
     check_positive,
     check_probability,
+    check_ranges,
     check_rank,
     check_runtime,
     check_targets,
@@ -214,6 +215,7 @@ class LoraConfig(AdapterConfig):
         target_parameters: Bare parameters to adapt, such as fused experts, by suffixes of their paths.
         use_dora: Rescale each output feature to a learned magnitude (DoRA, arXiv:2402.09353).
         lora_bias: Give ``B`` a bias, for adapters extracted from full fine-tunings.
+        layer_replication: Ranges of blocks, such as ``[(0, 4), (2, 5)]``, that make up a model with shared weights.
         trainable_token_indices: Tokens whose rows of the input embedding train too, and are saved with the adapter; or
             such tokens by names of embeddings. A tied output layer uses the same rows.
 
@@ -238,11 +240,11 @@ class LoraConfig(AdapterConfig):
     target_parameters: Collection[str] | None = _field(check_names, default=None)
     use_dora: bool = _field(check_flag, default=False, is_lora_variant=True)
     lora_bias: bool = _field(check_flag, default=False)
+    layer_replication: Collection[tuple[int, int]] | None = _field(check_ranges, default=None)
     trainable_token_indices: Collection[int] | Mapping[str, Collection[int]] | None = _field(check_tokens, default=None)
     runtime_config: RuntimeConfig = _field(check_runtime, default=RuntimeConfig)  # noqa: RUF009 - a factory
 
     # Features of PEFT's that loradar lacks, and fields that only qualify them.
-    layer_replication: None = _lacking(None)
     use_qalora: bool = _lacking(default=False)
     use_bdlora: None = _lacking(None)
     ensure_weight_tying: bool = _lacking(default=False)

@@ -107,9 +107,9 @@ def _configure(config: AdapterConfig | None, fields: Mapping[str, Any], choice: 
         raise InvalidConfig(f"r={fields['r']!r} and budget={choice['budget']!r} both decide the rank: leave one out.")
     config = replace(config, **fields)
     if choice.get("budget") is not None:
-        for name in ("use_dora", "lora_bias"):
-            if getattr(config, name, False):
-                why = f"counts plain LoRA, and {name}=True trains more: give r instead"
+        for name in ("use_dora", "lora_bias", "trainable_token_indices", "layer_replication"):
+            if value := getattr(config, name, False):
+                why = f"counts plain LoRA, and {name}={value!r} trains more: give r instead"
                 raise InvalidConfig(f"budget={choice['budget']!r} {why}.", budget=choice["budget"])
     return config
 

@@ -13,6 +13,7 @@ from ..hub.transfer import WEIGHTS
 from ..injection.apply import PREFIX, Prepared, build, file_state, layers_in
 from ..injection.host_model import Survey
 from ..injection.plan import make_plan
+from ..injection.replication import replicated
 from ..injection.statistics import statistics_in
 from ..layers.dora import fill_magnitude
 from ..layers.tokens import KEY
@@ -21,7 +22,7 @@ from .checkpoint import read, without_wrappers
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The dimension of each factor that is the rank."""
-VARIANT = ("method", "use_dora", "lora_bias", "trainable_token_indices", "base_changed_by")
+VARIANT = ("method", "use_dora", "lora_bias", "trainable_token_indices", "base_changed_by", "layer_replication")
 """The fields that give an adapter its parts, and the weights that it acts on."""
 STRENGTH = ("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
 """The fields that give the weights of these parts their meaning."""
@@ -40,7 +41,7 @@ def load(survey: Survey, folder: Path, adapter_name: str, *, is_trainable: bool)
         InvalidConfig: If the adapter needs a feature that loradar lacks, or does not fit the model.
     """
     config, tensors = read(folder)
-    with naming(folder / WEIGHTS):
+    with naming(folder / WEIGHTS), replicated(survey, config) as replication:
         plan = make_plan(survey, replace(config, inference_mode=not is_trainable))
         largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
         for planned in plan.adapters:
@@ -56,7 +57,7 @@ def load(survey: Survey, folder: Path, adapter_name: str, *, is_trainable: bool)
         _check_complete(wanted, tensors)
         statistics = _take_statistics(survey, tensors, wanted)
         _copy({**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}, tensors)
-    return replace(prepared, statistics=statistics)
+    return replace(prepared, statistics=statistics, replication=replication)
 
 
 def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterConfig) -> dict[str, torch.Tensor]:

@@ -19,6 +19,7 @@ from ..layers.tokens import TokenLayer
 from ..layers.wrappers import AdapterLayer, Child, PlannedAdapter, SavedModule, Steering, state_of
 from .host_model import Site, Survey, survey_model
 from .plan import Expand, Plan, make_plan
+from .replication import Replication, replicated
 
 PREFIX = "base_model.model."
 """Prefix of every key of an adapter file."""
@@ -55,6 +56,7 @@ class Prepared:
         copies: The copies of the modules it trains in full, by path.
         statistics: The running statistics of norms in its file, by key.
         is_fresh: Whether it has its first values, not those of a file.
+        replication: The blocks from before they were repeated for it, if they were.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Prepared:
     copies: dict[str, nn.Module]
     statistics: dict[str, torch.Tensor] = field(default_factory=dict)
     is_fresh: bool = False
+    replication: Replication | None = None
 
     def initialise(self, survey: Survey) -> None:
         """Fill every part as the configuration states; ``survey`` is of the model that it was built for."""
@@ -116,9 +119,10 @@ def prepare(survey: Survey, config: AdapterConfig, adapter_name: str, expand: Ex
         NoAdaptableLayers: As ``make_plan``.
         InvalidConfig: As ``make_plan`` and ``build``.
     """
-    prepared = build(survey, make_plan(survey, config, expand), adapter_name)
-    prepared.initialise(survey)
-    return replace(prepared, is_fresh=True)
+    with replicated(survey, config) as replication:
+        prepared = build(survey, make_plan(survey, config, expand), adapter_name)
+        prepared.initialise(survey)
+    return replace(prepared, is_fresh=True, replication=replication)
 
 
 def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:

@@ -45,6 +45,12 @@ class Survey:
     repeats: list[tuple[nn.Module, str]]
     """The further positions of modules that have several, each as a parent and the name there."""
 
+    def walk(self) -> None:
+        """List the modules again, after blocks of the model were exchanged."""
+        self.sites.clear()
+        self.repeats.clear()
+        _descend(self.model, "", self, {id(self.model)})
+
     def replace(self, site: Site, module: nn.Module) -> None:
         """Put ``module`` in the place of the current child at a site, in every position of that child."""
         before = site.current()
@@ -105,7 +111,7 @@ class Survey:
 def survey_model(model: nn.Module) -> Survey:
     """Walk ``model`` once; a module in two positions is listed under its first path, as in PEFT."""
     survey = Survey(model, {}, [])
-    _descend(model, "", survey, {id(model)})
+    survey.walk()
     return survey
 
 

@@ -86,12 +86,19 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
     saved = check_saved(survey, matched.saved)
     adapters = _plan_adapters(survey, matched, config)
     check_beginning(survey, config, adapters)
+    is_repeated = getattr(config, "layer_replication", None) is not None
     for path in (*(each.path for each in adapters if each.shares_weight), *saved):
-        if others := survey.sharing(path):
+        others = [other for other in survey.sharing(path) if not (is_repeated and _is_replica(other, path))]
+        if others:
             message = f"{path!r} shares its weight with {', '.join(map(repr, others))}, which keeps it as it is"
             warn(f"{message}: merging will untie them.")
     tokens = plan_tokens(survey, config, [each.path for each in adapters], saved)
     return Plan(config, (*adapters, *tokens), saved)
+
+
+def _is_replica(path: str, other: str) -> bool:
+    """Return whether two paths differ by numbers alone, as those of one layer in repeated blocks."""
+    return re.sub(r"\d+", "*", path) == re.sub(r"\d+", "*", other)
 
 
 def _complete(config: AdapterConfig, survey: Survey, expand: Expand | None) -> AdapterConfig:
