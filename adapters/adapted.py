@@ -15,7 +15,7 @@ from .files import checkpoint
 from .files.embeddings import AUTO, list_embeddings
 from .forward import Forward
 from .injection.apply import PREFIX, Prepared, adapters_in, attach, biases, detach, file_state, layers_in
-from .injection.beginnings import REPEATABLE, Beginnings, check_alone
+from .injection.beginnings import Beginnings
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
 from .injection.replication import check_same_replication
 from .injection.statistics import NormStatistics, put
@@ -208,8 +208,7 @@ class Adapted(Wrapper):
         if self.norm_statistics():
             message = "Running statistics of norms changed by training stay in place while the adapter is disabled."
             warn(message)
-        if self._beginnings.weights:
-            how = self.active_peft_config.initialisation
+        if how := self._beginnings.how:
             warn(f"Base weights changed by init_lora_weights={how!r} stay in place while the adapter is disabled.")
         if [each for _, each in adapters_in(self._survey()) if each.follow_model()]:
             message = "The model contains some adapter layers that are enabled and others that are disabled, or others"
@@ -293,8 +292,7 @@ class Adapted(Wrapper):
             names = {id(tensor): name for name, tensor in self.state_dict(keep_vars=True).items()}
             state = {key: values.get(names.get(id(tensor), key), tensor) for key, tensor in state.items()}
         config = {**self.peft_config[adapter_name].to_peft_dict(), "inference_mode": True}
-        if self._beginnings.factors and (is_converted or config["init_lora_weights"] not in REPEATABLE):
-            state, config = self._beginnings.convert(state, config, PREFIX)
+        state, config = self._beginnings.write(state, config, PREFIX, is_converted=is_converted)
         if self.peft_config[adapter_name].task_type is None:
             origin = type(self.get_base_model())
             config["auto_mapping"] = {"base_model_class": origin.__name__, "parent_library": origin.__module__}
@@ -348,7 +346,7 @@ class Adapted(Wrapper):
         if name in self.peft_config:
             message = f"There is an adapter {name!r} already. Give another name, or call delete_adapter first."
             raise InvalidConfig(message, adapter_name=name)
-        check_alone(name, config, self.peft_config)
+        self._beginnings.check_alone(name, config, next(iter(self.peft_config)))
         check_same_replication(name, config, next(iter(self.peft_config.values())))
         for other, known in self.peft_config.items():
             if known.method != config.method:

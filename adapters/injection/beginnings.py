@@ -16,7 +16,7 @@ from torch import nn
 
 from ...errors import InvalidConfig
 from ...extras import require
-from ..checks import invalid
+from ..checks import CHANGING_THE_BASE, invalid
 from ..config import AdapterConfig
 from ..layers.dora import fill_magnitude
 from ..layers.wrappers import Child, PlannedAdapter, features_of, state_of
@@ -68,10 +68,12 @@ class Beginnings:
     """The base weights and first factors of a model's adapter whose initialisation changed the weights.
 
     Attributes:
+        how: The initialisation; ``None`` if no weight is changed.
         weights: The weights from before, by path.
         factors: The first factors, by path: ``A`` and ``B``.
     """
 
+    how: str | None = None
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
@@ -94,6 +96,7 @@ class Beginnings:
         """
         if not config.begins_with_peft or not (fill or config.base_changed_by):
             return
+        self.how = config.base_changed_by
         try:
             for planned, children in parts:
                 base: Any = survey.sites[planned.path].module
@@ -117,8 +120,45 @@ class Beginnings:
         """Give the base weights the values from before, bit for bit."""
         for path, weight in self.weights.items():
             survey.sites[path].module.weight.data.copy_(weight)  # type: ignore[operator]  # a parameter
+        self.how = None
         self.weights.clear()
         self.factors.clear()
+
+    def check_alone(self, name: str, config: AdapterConfig, known: str) -> None:
+        """Reject a second adapter where one changes the base weights, which both would share.
+
+        Args:
+            name: Name of the second.
+            config: Its configuration.
+            known: Name of the first.
+
+        Raises:
+            InvalidConfig: Naming the one that changes them.
+        """
+        if how := self.how or config.base_changed_by:
+            message = f"init_lora_weights={how!r} of {(known if self.how else name)!r} changes base weights"
+            way_out = "give it a model of its own, or save it with path_initial_model_for_weight_conversion first"
+            raise InvalidConfig(f"{message}, so no other adapter fits beside it: {way_out}.", adapter_name=name)
+
+    def write(
+        self, state: Mapping[str, torch.Tensor], config: Mapping[str, Any], prefix: str, *, is_converted: bool
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return an adapter's tensors and configuration as a file holds them.
+
+        Args:
+            state: Its tensors.
+            config: Its configuration.
+            prefix: The prefix of their keys.
+            is_converted: Whether it becomes an ordinary LoRA on the former weights, though loading could change them.
+
+        Raises:
+            InvalidConfig: If the adapter has to be converted, and uses DoRA.
+        """
+        if self.how and (is_converted or self.how not in REPEATABLE):
+            return self.convert(state, config, prefix)
+        written = str(config.get("init_lora_weights")).startswith(CHANGING_THE_BASE)
+        how = {"init_lora_weights": self.how or True} if self.how or written else {}  # a changed field tells nothing
+        return dict(state), {**config, **how}
 
     def convert(
         self, state: Mapping[str, torch.Tensor], config: Mapping[str, Any], prefix: str
@@ -174,16 +214,3 @@ def _run(how: str, base: Any, planned: PlannedAdapter) -> tuple[torch.Tensor, to
     else:
         PeftLayer.pissa_init(stand_in, ONE, how)
     return stand_in.lora_A[ONE].weight.detach(), stand_in.lora_B[ONE].weight.detach(), layer.weight.detach()
-
-
-def check_alone(name: str, config: AdapterConfig, known: Mapping[str, AdapterConfig]) -> None:
-    """Reject a second adapter where one changes the base weights, which both would share.
-
-    Raises:
-        InvalidConfig: Naming the adapter.
-    """
-    for other, each in {name: config, **known}.items():
-        if each.base_changed_by:
-            message = f"init_lora_weights={each.base_changed_by!r} of {other!r} changes base weights"
-            way_out = "give it a model of its own, or save it with path_initial_model_for_weight_conversion first"
-            raise InvalidConfig(f"{message}, so no other adapter fits beside it: {way_out}.", adapter_name=name)

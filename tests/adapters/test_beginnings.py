@@ -104,6 +104,22 @@ def test_a_converted_adapter_belongs_to_the_former_weights(how: str, fields: dic
         torch.testing.assert_close(specimen(again), specimen(base.eval()))
 
 
+def test_a_changed_field_does_not_change_what_a_file_means(tmp_path: Path) -> None:
+    """PEFT's guides set it to ``True`` before they save the first factors."""
+    specimen, ours, _, base = both("llama", init_lora_weights="pissa")
+    expected = specimen(trained(ours))
+    for value in (True, "olora"):
+        ours.peft_config["default"].init_lora_weights = value
+        ours.save_pretrained(tmp_path)
+        torch.testing.assert_close(
+            specimen(PeftModel.from_pretrained(copy.deepcopy(base), tmp_path)), expected, rtol=1e-4, atol=1e-5
+        )
+    plain = inject(MLP(), LoraConfig(target_modules=["seq.0"], r=2))
+    plain.peft_config["default"].init_lora_weights = "pissa"
+    plain.save_pretrained(tmp_path / "plain")
+    assert PeftModel.from_pretrained(MLP(), tmp_path / "plain").peft_config["default"].init_lora_weights is True
+
+
 def test_dora_begins_after_the_factors() -> None:
     """Its magnitudes are those of the whole weight, as in PEFT."""
     _, ours, theirs, _ = both("llama", init_lora_weights="pissa", use_dora=True)
