@@ -65,7 +65,7 @@ class Adapted(Wrapper):
         except BaseException:
             self._undo_replication()
             raise
-        self.forward = Forward(survey.model, steering)
+        self.forward = Forward(survey.model, steering, survey.around)
         self.training = survey.model.training
         planned = [part.planned for part in prepared.parts if not part.planned.tokens]
         self.targeted_parameter_names = [f"{p.path}.{p.parameter}" for p in planned if p.kind == "expert_parameter"]
@@ -289,7 +289,9 @@ class Adapted(Wrapper):
         embeddings = list_embeddings(self._survey(), adapter_name, base, save_embedding_layers)
         state = {**self.norm_statistics(), **embeddings, **self.adapter_state(adapter_name)}
         if values is not None:
-            names = {id(tensor): name for name, tensor in self.state_dict(keep_vars=True).items()}
+            values = {checkpoint.without_wrappers(name): tensor for name, tensor in values.items()}
+            own = self.state_dict(keep_vars=True).items()
+            names = {id(tensor): checkpoint.without_wrappers(name) for name, tensor in own}
             state = {key: values.get(names.get(id(tensor), key), tensor) for key, tensor in state.items()}
         config = {**self.peft_config[adapter_name].to_peft_dict(), "inference_mode": True}
         state, config = self._beginnings.write(state, config, PREFIX, is_converted=is_converted)

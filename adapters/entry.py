@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from ..discovery import open_wrappers
 from ..domain.methods import choose_preset
 from ..errors import InvalidConfig
 from ..warn import warn
 from .checks import check_known
 from .config import AdapterConfig, LoraConfig
 from .injection.apply import prepare
-from .injection.host_model import survey_model
+from .injection.host_model import survey_model, unwrapped
 from .injection.match import warn_of_exclusions
 from .injection.plan import Expand, check_host
 from .model import PeftModel
@@ -84,13 +85,14 @@ def get_peft_model(
         check_host(model)  # its adapters would look like a misfit of the registry
         rank = {"rank": config.r} if isinstance(config, LoraConfig) else {}
         preset = choose_preset(preset, config.method)
-        decision = decide(model, preset, config.method, example_inputs, **rank, **choice)
+        with unwrapped(model) as inner:
+            decision = decide(inner, preset, config.method, example_inputs, **rank, **choice)
         for left_out in () if config.modules_to_save else decision.frozen:
             warn(left_out)
         if decision.spec.saves_alone:
             warn(decision.spec.describe_saved())
         config = with_ranks(config.with_spec(decision.spec), decision)
-    config = config.for_base(model.__dict__.get("name_or_path"))
+    config = config.for_base(open_wrappers(model)[-1].__dict__.get("name_or_path"))
     expand = partial(expand_shorthand, example_inputs=example_inputs)
     adapted = inject(model, config, adapter_name, expand=expand)
     warn_of_exclusions(adapted._survey().paths, given_config)  # noqa: SLF001 - its own class

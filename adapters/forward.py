@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ..discovery import find_inner
 from ..errors import InvalidConfig, quoted
 from .injection.apply import layers_in
 from .injection.host_model import survey_model
@@ -19,23 +20,34 @@ BASE = "__base__"
 
 
 class Forward:
-    """The user's model as a callable with the signature that trainers read to select the columns of a data set."""
+    """The user's model as a callable with the signature that trainers read to select the columns of a data set.
 
-    def __init__(self, model: nn.Module, steering: Steering) -> None:
+    Attributes:
+        model: The model with adapters.
+        steering: The switch of its adapters.
+        runner: What is called: the model, or the compiled or data-parallel wrapper that the user has around it.
+    """
+
+    def __init__(self, model: nn.Module, steering: Steering, around: Sequence[nn.Module] = ()) -> None:
         self.model = model
         self.steering = steering
+        outdated = [index for index, wrapper in enumerate(around) if not find_inner(wrapper)]
+        self.runner = next(iter(around[max(outdated, default=-1) + 1 :]), model)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, with the adapters of ``adapter_names`` if it is given."""
         names = cast("Sequence[str] | None", kwargs.pop("adapter_names", None))
         if names is None:
-            return self.model(*args, **kwargs)
+            return self.runner(*args, **kwargs)
         tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor) and value.ndim)
         if (first := next(tensors, None)) is not None and len(first) != len(names):
             message = "Length of `adapter_names` should be the same as the number of inputs, but got "
             raise InvalidConfig(f"{message}{len(names)} and {len(first)}.", names=len(names), batch=len(first))
+        if isinstance(self.runner, nn.DataParallel) and len(self.runner.device_ids) > 1:
+            message = "adapter_names is for one device, and DataParallel splits it: adapt the model inside."
+            raise InvalidConfig(message)
         with by_sample(self.steering, self.model, names):
-            return self.model(*args, **kwargs)
+            return self.runner(*args, **kwargs)
 
     @property
     def __signature__(self) -> inspect.Signature:

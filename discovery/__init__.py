@@ -8,7 +8,8 @@ of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_laye
 the layers an adapter fits, ``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``;
 ``why_not_exported`` (whether one entry serves a type);
 ``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model); ``check_unwrapped``,
-``find_adapted``, ``is_compiled`` and ``read_attribute`` (for models of others: wrapped, adapted, compiled);
+``open_wrappers``, ``find_inner``, ``find_adapted``, ``is_compiled`` and ``read_attribute`` (for models of others:
+wrapped, adapted, compiled);
 ``build_subject`` and ``build_repo`` (what a scan or a plan is for, as a module), ``copy_to_meta``, ``quantise`` and
 ``Rehearsal``, which gives a ``Usage`` (training steps on meta, with their memory).
 """
@@ -23,7 +24,7 @@ from .config_scan import build_repo, scan_config
 from .facts.layers import Site, kind_of, list_layers, walk
 from .facts.misfits import FITTING_KINDS, find_misfit, find_owner_misfit, is_plain_conv, is_stack
 from .facts.model_facts import identify, read_attribute
-from .facts.wrapped import check_unwrapped, find_adapted, is_compiled
+from .facts.wrapped import check_unwrapped, find_adapted, find_inner, is_compiled, open_wrappers
 from .listing_scan import scan_listing
 from .liveness import proof_holds
 from .meta_run.kernels import quantise
@@ -51,6 +52,7 @@ __all__ = [
     "copy_to_meta",
     "fetch_config",
     "find_adapted",
+    "find_inner",
     "find_misfit",
     "find_owner_misfit",
     "identify",
@@ -60,6 +62,7 @@ __all__ = [
     "kind_of",
     "list_architectures",
     "list_layers",
+    "open_wrappers",
     "proof_holds",
     "quantise",
     "quiet_libraries",

@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from ...discovery import is_compiled, read_attribute
+from ...discovery import find_inner, is_compiled, open_wrappers, read_attribute
+from ...errors import InvalidConfig
+from ...warn import warn
 from ..layers.wrappers import Wrapper
 from .checkpointing import Checkpointing
 
@@ -29,31 +32,44 @@ class Site(NamedTuple):
     wrappers: tuple[Wrapper, ...] = ()
 
     def current(self) -> nn.Module:
-        """Return the child of the parent at this site now: the module or its outermost wrapper."""
-        return self.parent._modules[self.name]  # type: ignore[return-value]  # noqa: SLF001
+        """Return the child at this site now, inside of wrappers of others: the module or its outermost wrapper."""
+        child: Any = self.parent._modules[self.name]  # noqa: SLF001
+        while inner := find_inner(child):
+            child = child._modules[inner]  # noqa: SLF001
+        return child  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
     """A model and all its modules but the root, by path, each module once, in the order of ``named_modules``.
 
-    The walk sees through our own adapters: paths and modules are those of the model without them.
+    The walk sees through our own adapters and through wrappers that run a module as it is, compiled or data-parallel:
+    paths and modules are those of the model without them.
+
+    Attributes:
+        model: The model, inside of all wrappers.
+        sites: The modules in it.
+        repeats: The further positions of modules that have several, each as a parent and the name there.
+        wrapped: The wrappers of others inside of the model, each with its parent and its name there.
+        around: The wrappers of others around the model, the outermost first.
     """
 
     model: nn.Module
     sites: dict[str, Site]
     repeats: list[tuple[nn.Module, str]]
-    """The further positions of modules that have several, each as a parent and the name there."""
+    wrapped: list[tuple[nn.Module, str, nn.Module]] = field(default_factory=list)
+    around: tuple[nn.Module, ...] = ()
 
     def walk(self) -> None:
         """List the modules again, after blocks of the model were exchanged."""
         self.sites.clear()
         self.repeats.clear()
+        self.wrapped.clear()
         _descend(self.model, "", self, {id(self.model)})
 
     def replace(self, site: Site, module: nn.Module) -> None:
         """Put ``module`` in the place of the current child at a site, in every position of that child."""
-        before = site.current()
+        before = site.parent._modules[site.name]  # noqa: SLF001
         site.parent._modules[site.name] = module  # noqa: SLF001 - nn.Module's assignment costs as much as the rest
         for parent, name in self.repeats:
             if parent._modules[name] is before:  # noqa: SLF001
@@ -110,7 +126,8 @@ class Survey:
 
 def survey_model(model: nn.Module) -> Survey:
     """Walk ``model`` once; a module in two positions is listed under its first path, as in PEFT."""
-    survey = Survey(model, {}, [])
+    *around, model = open_wrappers(model)
+    survey = Survey(model, {}, [], around=tuple(around))
     survey.walk()
     return survey
 
@@ -122,17 +139,42 @@ def _descend(parent: nn.Module, prefix: str, survey: Survey, seen: set[int]) -> 
         if id(child) in seen:
             survey.repeats.append((parent, name))
             continue
-        seen.add(id(child))
-        wrappers: tuple[Wrapper, ...] = ()
-        module = child
-        while isinstance(module, Wrapper):
-            wrappers += (module,)
-            module = module.wrapped()
-            seen.add(id(module))
+        module, wrappers = _open(child, (parent, name), survey, seen)
         path = prefix + name
         survey.sites[path] = Site(module, parent, name, wrappers)
         if module._modules and not is_compiled(module):  # noqa: SLF001
             _descend(module, path + ".", survey, seen)
+
+
+def _open(
+    child: nn.Module, place: tuple[nn.Module, str], survey: Survey, seen: set[int]
+) -> tuple[nn.Module, tuple[Wrapper, ...]]:
+    """Return the module at a place, inside of all wrappers, and our wrappers around it, the outermost first."""
+    wrappers: tuple[Wrapper, ...] = ()
+    seen.add(id(child))
+    while True:
+        if isinstance(child, Wrapper):
+            wrappers += (child,)
+            child = child.wrapped()
+        elif inner := find_inner(child):
+            survey.wrapped.append((*place, child))
+            child = child._modules[inner]  # type: ignore[assignment]  # noqa: SLF001
+        else:
+            return child, wrappers
+        seen.add(id(child))
+
+
+@contextmanager
+def unwrapped(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the model inside of the wrappers of others, with those inside of it taken off for a ``with`` block."""
+    survey = survey_model(model)
+    for parent, name, wrapper in survey.wrapped:
+        parent._modules[name] = wrapper._modules[find_inner(wrapper)]  # noqa: SLF001
+    try:
+        yield survey.model
+    finally:
+        for parent, name, wrapper in reversed(survey.wrapped):
+            parent._modules[name] = wrapper  # noqa: SLF001
 
 
 class HostState:
@@ -158,6 +200,8 @@ class HostState:
             encoder.use_nested_tensor = False
         is_enabled = any(module.__dict__.get("gradient_checkpointing", False) for module in survey.modules())
         self.checkpointing = Checkpointing(survey.model, is_enabled=is_enabled)
+        self.wrapped = survey.wrapped
+        self.outdated = [_reject_forwards(wrapper) for wrapper in survey.around if not find_inner(wrapper)]
 
     def restore(self, model: Any) -> None:
         """Restore the model, from which the adapters are removed."""
@@ -168,6 +212,24 @@ class HostState:
         for encoder in self.encoders:
             encoder.use_nested_tensor = True
         self.checkpointing.remove(model)
+        for parent, name, wrapper in reversed(self.wrapped):
+            if parent._modules.get(name) is wrapper._modules[find_inner(wrapper)]:  # noqa: SLF001
+                parent._modules[name] = wrapper  # noqa: SLF001
+        for handle in self.outdated:
+            handle.remove()
+
+
+def _reject_forwards(wrapper: nn.Module) -> Any:
+    """Let a wrapper reject forwards, and warn: it knows the parameters that it was made with alone."""
+    name = type(wrapper).__name__
+    way_out = f"Wrap the model with adapters: {name}(peft_model)"
+    warn(f"The {name} around the model averages no gradients of adapters, and is taken off. {way_out}.")
+
+    def reject(*_: Any) -> None:
+        message = f"This {name} was made before the adapters and averages none of their gradients. {way_out}."
+        raise InvalidConfig(message, class_name=name)
+
+    return wrapper.register_forward_pre_hook(reject)
 
 
 def note_untied(model: Any) -> bool:

@@ -30,7 +30,7 @@ from ..config import AdapterConfig, LoraConfig
 from ..layers.dora import has_dense_weight
 from ..layers.wrappers import PlannedAdapter
 from .beginnings import check_beginning
-from .host_model import Site, Survey
+from .host_model import Site, Survey, unwrapped
 from .match import Match, match
 from .tokens import plan_tokens
 
@@ -108,7 +108,8 @@ def _complete(config: AdapterConfig, survey: Survey, expand: Expand | None) -> A
         if expand is None:
             way_out = "Use loradar.get_peft_model, which resolves it, or name the layers."
             raise InvalidConfig(f"target_modules={targets!r} is a shorthand that cannot be resolved here. {way_out}")
-        config = config.with_spec(expand(survey.model, ALL_LINEAR))
+        with unwrapped(survey.model) as model:
+            config = config.with_spec(expand(model, ALL_LINEAR))
     heads = task_heads().get(config.task_type or "", ())
     if not heads:
         return config
@@ -346,8 +347,8 @@ def check_saved(survey: Survey, paths: Collection[str]) -> tuple[str, ...]:
 
 
 def check_host(model: nn.Module) -> None:
-    """Reject a model that no adapter can be put in: wrapped, sharded, or with adapters in it, ours or PEFT's."""
-    check_unwrapped(model)
+    """Reject a model that no adapter can be put in: wrapped so that they are missed, sharded, or adapted already."""
+    check_unwrapped(model, is_opened=True)
     path = find_adapted(model)
     if path is not None:
         message = f"{type(model).__name__} carries adapters already (at {path!r})."

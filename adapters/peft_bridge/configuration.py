@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ...discovery import check_unwrapped
 from ...domain.choosing.ranks import scale_alphas
 from ...domain.layers import Layer
 from ...domain.methods import TARGETED, UNTARGETED, Method, choose_preset, get_method, list_fact_fields, list_methods
@@ -62,6 +63,7 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
         InvalidRequest: If a selection cannot be read or matches nothing, or the budget is too small.
     """
     require("peft", "peft")
+    check_unwrapped(model)
     check_host(model)
     method, config_class = _find_method(peft_type)
     check_known(fields, config_class.__dataclass_fields__, config_class.__name__)

@@ -42,6 +42,33 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def open_wrappers(model: nn.Module) -> tuple[nn.Module, ...]:
+    """Return the wrappers around a model that adapters can be put into, the outermost first, and the model itself.
+
+    Compiled and data-parallel models are run as they are. The others are for ``check_unwrapped`` to reject.
+    """
+    opened = [model]
+    while isinstance(model, nn.Module) and (inner := find_inner(model, at_root=True)):
+        model = model._modules[inner]  # type: ignore[assignment]  # noqa: SLF001 - past its own lookup of attributes
+        opened.append(model)
+    return tuple(opened)
+
+
+def find_inner(module: object, *, at_root: bool = False) -> str:
+    """Return the child with the model, of a wrapper that runs adapters put into it; empty for any other module.
+
+    Args:
+        module: The module.
+        at_root: Whether wrappers count too that have to be made again around a model with adapters.
+    """
+    own_type: Any = type(module)
+    wrapper = _find_entry(own_type)
+    if wrapper is None or wrapper.get("adapters") not in (("through", "inside") if at_root else ("through",)):
+        return ""
+    inner: str = wrapper["inner"]
+    return inner
+
+
 def check_readable(model: nn.Module) -> None:
     """Reject a model whose layers cannot be read.
 
@@ -72,8 +99,12 @@ def _find_way_out(given: Any) -> str:
     return "Give the module it was made from." if given is not None else "Give a model."
 
 
-def check_unwrapped(model: nn.Module) -> None:
+def check_unwrapped(model: nn.Module, *, is_opened: bool = False) -> None:
     """Reject a model that is wrapped, or sharded in a way that an adapter put in now would miss.
+
+    Args:
+        model: The model.
+        is_opened: Whether the wrappers that ``open_wrappers`` opens are accepted.
 
     Raises:
         InvalidConfig: Naming the wrapper, the reason and the way out.
@@ -81,18 +112,23 @@ def check_unwrapped(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         name = type(model).__name__
         raise InvalidConfig(f"A {name} is no torch.nn.Module. {_find_way_out(model)}", class_name=name)
-    for path, module in _walk(model):
-        wrapper = _find_wrapper(module)
+    for path, module in _walk(open_wrappers(model)[-1] if is_opened else model):
+        wrapper = None if is_opened and find_inner(module) else _find_wrapper(module)
         if wrapper is not None and not (path and is_compiled(module)):
             inner = wrapper.get("inner")
             way_out = f"Adapt the model inside (its {inner!r}), and wrap that." if inner else ""
             way_out = way_out or f"Adapt the model {wrapper['before']}."
             raise _rejected(InvalidConfig, path, module, wrapper["why"], way_out)
-        sharded = next((name for name, tensor in _own_parameters(module) if is_sharded(tensor)), None)
-        if sharded is not None:
-            why = f"has a {sharded!r} that is sharded over processes, which an adapter put in now is not"
-            way_out = "Adapt the model first, then shard it (fully_shard, parallelize_module)."
-            raise _rejected(InvalidConfig, path, module, why, way_out)
+        _check_whole(path, module)
+
+
+def _check_whole(path: str, module: nn.Module) -> None:
+    """Reject a module with a parameter that is sharded over processes."""
+    sharded = next((name for name, tensor in _own_parameters(module) if is_sharded(tensor)), None)
+    if sharded is not None:
+        why = f"has a {sharded!r} that is sharded over processes, which an adapter put in now is not"
+        way_out = "Adapt the model first, then shard it (fully_shard, parallelize_module)."
+        raise _rejected(InvalidConfig, path, module, why, way_out)
 
 
 def _rejected(kind: type[LoradarError], path: str, module: nn.Module, why: str, way_out: str) -> LoradarError:

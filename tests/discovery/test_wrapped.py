@@ -96,7 +96,7 @@ def test_a_sharded_model_is_scanned_as_a_whole(how, device):
     assert isolated(scan_sharded, how, device) == ("dataflow", "Model", ROLES, True)
 
 
-@pytest.mark.parametrize(("how", "says"), [("fully", "sharded"), ("tensors", "sharded"), ("replicas", "'module'")])
+@pytest.mark.parametrize(("how", "says"), [("fully", "sharded"), ("tensors", "sharded")])
 def test_a_sharded_model_is_adapted_before(how, says):
     """An adapter put in now would be no part of what is sharded: one line, with the way out."""
     message = isolated(adapt_sharded, how)
@@ -125,11 +125,12 @@ WRAPPERS = [nn.DataParallel, torch.compile, torch.optim.swa_utils.AveragedModel]
 
 @pytest.mark.parametrize("wrap", WRAPPERS)
 def test_a_wrapper_is_seen_through(wrap):
-    """A scan goes on with the model inside; an adapter belongs there, before it is wrapped."""
+    """A scan goes on with the model inside; an adapter belongs there, and in an average before it is made."""
     model = Model()
     assert to_json(scan(wrap(copy.deepcopy(model)), INPUT)) == to_json(scan(model, INPUT))
-    with pytest.raises(InvalidConfig, match="Adapt the model inside"):
-        loradar.get_peft_model(wrap(model))
+    if wrap is torch.optim.swa_utils.AveragedModel:
+        with pytest.raises(InvalidConfig, match="Adapt the model inside"):
+            loradar.get_peft_model(wrap(model))
 
 
 def test_a_model_compiled_in_place_is_scanned_as_written():
