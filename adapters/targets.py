@@ -30,7 +30,7 @@ from ..registry import Registry, verify
 from ..warn import warn
 from .config import AdapterConfig, LoraConfig
 from .fit import Fit, find_entry, fit, leave_out
-from .translation import translate
+from .translation import add_last_layers, translate
 
 logger = logging.getLogger("loradar")
 
@@ -200,10 +200,11 @@ def expand_shorthand(model: nn.Module, shorthand: str, example_inputs: Any = Non
     Of the registry's entries only a scanner's is used: a contributed one of this name may mean other layers.
     """
     fitted = _fit_entry(model, PEFT_TYPE, shorthand) if example_inputs is None else None
-    if fitted is not None and fitted.mapping.source.kind == "scanner":
+    if fitted is not None and fitted.mapping.source.kind == "scanner" and fitted.mapping.library != "torch":
         spec = fitted.mapping.spec
     else:
-        spec = _from_scan(scan_known(model, example_inputs), PEFT_TYPE, shorthand).spec
+        scan = scan_known(model, example_inputs)
+        spec = add_last_layers(_from_scan(scan, PEFT_TYPE, shorthand).spec, scan)
     if spec.saves_alone:
         warn(spec.describe_saved())
         return spec

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..domain.layers import Slot
+from ..domain.layers import Layer, Slot
 from ..domain.patterns import name_targets, pattern_of
 from ..domain.scans import Scan
-from ..domain.targets import TargetMatcher, TargetSpec
+from ..domain.targets import TargetMatcher, TargetSpec, find_hits
 
+LINEAR_KINDS = ("linear", "transposed_linear")
 UNCOUNTED = ("norm", "head", "projector")
 """Roles that are no part of a structure, so that their numbers may differ."""
 
@@ -65,7 +66,30 @@ def _share(spec: TargetSpec, slot: Slot) -> float:
 
 def _select(scan: Scan, patterns: set[str]) -> TargetSpec:
     """Return the spec that matches the layers with these patterns."""
-    wanted = [layer for layer in scan.layers if pattern_of(layer.path) in patterns]
+    return _name(scan, [layer for layer in scan.layers if pattern_of(layer.path) in patterns])
+
+
+def add_last_layers(spec: TargetSpec, scan: Scan) -> TargetSpec:
+    """Return the targets of all linears with the last ones of a user's own module, which PEFT adapts too.
+
+    That they write the output does not make them heads. A layer over a vocabulary is one: tied to an embedding, or with
+    one output for each of its rows. A model of a library declares its heads.
+    """
+    if scan.architecture.library != "torch" or spec.saves_alone:
+        return spec
+    rows = {layer.shape[0] for layer in scan.layers if layer.kind == "embedding"}
+    tied = {layer.tied_to for layer in scan.layers}
+    last = [
+        layer
+        for layer in scan.layers
+        if layer.role == "head" and layer.kind in LINEAR_KINDS and layer.out_features not in rows
+        if not layer.tied_to and layer.path not in tied
+    ]
+    return _name(scan, [*find_hits(spec, scan.layers), *last]) if last else spec
+
+
+def _name(scan: Scan, wanted: list[Layer]) -> TargetSpec:
+    """Return the spec that matches these layers."""
     modules = [layer.path for layer in wanted if layer.kind != "expert_parameter"]
     parameters = [layer.path for layer in wanted if layer.kind == "expert_parameter"]
     names = name_targets(parameters, [*scan.module_paths, *parameters])

@@ -209,6 +209,30 @@ def test_all_linear_leaves_the_head_alone():
 ALL_LINEAR = LoraConfig(target_modules="all-linear")
 
 
+class Classifier(nn.Module):
+    """A user's own module: an embedding, two linears in a row, and a last one of any width."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.words = nn.Embedding(11, 8)
+        self.hidden = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8))
+        self.classifier = nn.Linear(8, classes)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return one value per class."""
+        return self.classifier(self.hidden(self.words(ids)))
+
+
+@pytest.mark.parametrize(("classes", "count"), [(3, 3), (11, 2)])
+def test_all_linear_of_a_users_own_module(classes: int, count: int) -> None:
+    """The last linear is adapted, as by PEFT, unless it writes one value per row of the embedding."""
+    adapted = get_peft_model(Classifier(classes), ALL_LINEAR)
+    assert len(adapted.targeted_module_names) == count
+    theirs = peft.get_peft_model(Classifier(3), peft.LoraConfig(target_modules="all-linear"))
+    assert {*adapted.targeted_module_names} <= {*theirs.targeted_module_names}
+    assert len(theirs.targeted_module_names) == 3
+
+
 def test_every_preset_can_be_asked_for():
     """A stored or a scanned one alike."""
     assert len(get_peft_model(Decoder(), preset="mlp").targeted_module_names) == 6
