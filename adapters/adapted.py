@@ -10,6 +10,7 @@ from torch import nn
 
 from ..errors import InvalidConfig, nearest, quoted
 from ..warn import warn
+from .base_weights import fill_copy
 from .config import AdapterConfig
 from .files import checkpoint
 from .files.embeddings import AUTO, list_embeddings
@@ -234,13 +235,18 @@ class Adapted(Wrapper):
     def reset_adapter(self, adapter_name: str | None = None) -> None:
         """Initialise an adapter again, for example in a model that was built on meta and then given storage.
 
+        Copies of saved modules get the values of their originals.
+
         Raises:
             InvalidConfig: If there is no such adapter.
         """
         name = adapter_name or self.active_adapter
         self._check_known((name,))
         with self._unmerged():
-            layers = [layer for layer in self._layers() if name in layer.adapters()]
+            wrappers = [wrapper for _, wrapper in adapters_in(self._survey()) if name in wrapper.adapters()]
+            for saved in (wrapper for wrapper in wrappers if isinstance(wrapper, SavedModule)):
+                fill_copy(saved, name)
+            layers = [wrapper for wrapper in wrappers if isinstance(wrapper, AdapterLayer)]
             for layer in layers:
                 layer.reset(name, how=self.peft_config[name].initialisation)
                 fill_magnitude(layer.parts(name), layer.base(), layer.planned[name])

@@ -12,6 +12,7 @@ from torch import nn
 from ..errors import InvalidConfig
 from ..warn import warn
 from .adapted import Adapted
+from .base_weights import base_key_map, get_base_model_state_dict, load_base_state_dict
 from .checks import check_known
 from .combinations import Combination
 from .config import AdapterConfig
@@ -229,6 +230,12 @@ class PeftModel(Adapted):
             write_card(self, Path(folder))
 
     push_to_hub = push
+
+    # The base model's own weights
+
+    base_key_map = base_key_map
+    get_base_model_state_dict = get_base_model_state_dict
+    load_base_state_dict = load_base_state_dict
 
     @classmethod
     def from_pretrained(
