@@ -21,7 +21,8 @@ from ..errors import InvalidRequest, NoAdaptableLayers
 from ..validation.text import explain_invalid_name, explain_invalid_path, shorten
 from .facts.layers import READS_ITS_PARTS
 from .facts.misfits import OWN_FORWARD
-from .facts.model_facts import ModelFacts, read_prompt_facts
+from .facts.model_facts import ModelFacts
+from .facts.prompt_facts import read_prompt_facts
 from .facts.towers import TowerMap, is_below, list_prefixes
 from .fingerprint import fingerprint
 from .focus import UNLISTED, Focus

@@ -27,8 +27,9 @@ from .evidence import label_traced_heads, list_untraced, mark_unlearning, merge
 from .facts.frozen import find_frozen
 from .facts.layers import Site, list_layers, walk
 from .facts.misfits import holds_unfitting, list_unfitting
-from .facts.model_facts import ModelFacts, collect_facts, is_configuration, is_of_transformers, read_prompt_facts
+from .facts.model_facts import ModelFacts, collect_facts, is_configuration, is_of_transformers
 from .facts.parts import list_parts
+from .facts.prompt_facts import read_prompt_facts
 from .facts.towers import TowerMap, list_prefixes, map_towers
 from .facts.wrapped import check_readable, list_compiled, own_class, shape_of, unwrap
 from .fingerprint import digest_build, fingerprint, structure
@@ -149,7 +150,7 @@ def _scan_module(
         untraced=untraced,
         proof=proof.says if proof else None,
         is_cut_short=is_cut_short,
-        prompt_facts=read_prompt_facts(facts.configuration, layers, model),
+        prompt_facts=read_prompt_facts(facts.configuration, layers, model, traced.active_experts if traced else None),
         parts=list_parts(model, facts),
     )
 

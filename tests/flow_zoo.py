@@ -311,6 +311,29 @@ class ExpertList(nn.Module):
         return sum(expert(x) * (chosen == number) * weights for number, expert in enumerate(self.x))
 
 
+class BestExpert(ExpertList):
+    """The same, chosen by the largest output, of which value and index are read apart."""
+
+    def forward(self, x):
+        """Add up what the experts make of the positions they are sent."""
+        scores = self.a(x).softmax(-1)
+        weights, chosen = scores.max(-1).values[..., None], scores.argmax(-1, keepdim=True)
+        return sum(expert(x) * (chosen == number) * weights for number, expert in enumerate(self.x))
+
+
+class SecondExpert(ExpertList):
+    """The same with a second expert, the best of the others."""
+
+    def forward(self, x):
+        """Add up what the experts make of the positions they are sent."""
+        scores = self.a(x).softmax(-1)
+        first = F.one_hot(scores.argmax(-1), 4)
+        others = scores.masked_fill(first.bool(), 0)
+        second = F.one_hot(others.argmax(-1), 4)
+        weights = scores * (first + second)
+        return sum(expert(x) * weights[..., number, None] for number, expert in enumerate(self.x))
+
+
 class Copies(nn.Module):
     """A feed-forward network b, a behind the mean of three copies of a stream, which c makes."""
 

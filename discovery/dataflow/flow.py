@@ -62,12 +62,21 @@ class Origin:
 
 @dataclass(slots=True)
 class Ranking:
-    """A top-k, maximum or softmax over the last dimension of a layer's output, as in a router."""
+    """A top-k, maximum or softmax over the last dimension of a layer's output, as in a router.
+
+    Attributes:
+        sources: The layers.
+        size: The number of outputs that are ranked.
+        site: Where.
+        name: The operation.
+        chosen: The number of outputs that it chooses; 0 if it orders or weights them all.
+    """
 
     sources: Sources
     size: int
     site: str
     name: str
+    chosen: int = 0
 
 
 @dataclass(slots=True)

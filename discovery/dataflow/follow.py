@@ -240,7 +240,14 @@ def rank(flow: Flow, op: Op, sources: Sources) -> None:
     """Record an operation that ranks the outputs of layers."""
     shape = flow.tape.shapes[op.inputs[0]]
     if (op.name in operations.RANKINGS or op.name in operations.SOFTMAXES) and shape and flow.layers(sources):
-        flow.rankings.append(Ranking(sources, shape[-1], op.site, op.name))
+        flow.rankings.append(Ranking(sources, shape[-1], op.site, op.name, _count_chosen(flow, op)))
+
+
+def _count_chosen(flow: Flow, op: Op) -> int:
+    """Return the number of outputs that a ranking chooses; 0 if it orders or weights them all."""
+    if op.name == "topk":
+        return flow.tape.shapes[op.outputs[0]][-1]
+    return int(op.name == "argmax" or (op.name == "max" and len(op.outputs) > 1))
 
 
 def merge_sources(flow: Flow, op: Op) -> Sources:

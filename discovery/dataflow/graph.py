@@ -147,6 +147,21 @@ class Graph:
                     routers[layer.path] = ranking.size
         return routers
 
+    @cached_property
+    def chosen_experts(self) -> frozenset[int]:
+        """The numbers of experts that the routers choose for a token: by a top-k, or by a maximum for each."""
+        chosen: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for ranking in self.flow.rankings:
+            for layer in filter(None, map(self.layer, self.flow.layers(ranking.sources))):
+                if ranking.chosen and ranking.size == self.routers.get(layer.path):
+                    chosen[layer.path][ranking.name].append(ranking.chosen)
+        called = self.flow.tape.called
+        counts = (
+            (max(names["topk"], default=0), *(len(names[one]) // max(1, called[path]) for one in ("argmax", "max")))
+            for path, names in chosen.items()
+        )
+        return frozenset(next(filter(None, found)) for found in counts if any(found))
+
     def is_router(self, number: int) -> bool:
         """Return whether an origin is a router."""
         layer = self.records[number]

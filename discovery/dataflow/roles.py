@@ -61,6 +61,7 @@ class Trace:
         bare: Layers found by the way of the data alone: bare matrices with a role.
         uncalled: Paths of the matrices in containers of parameters, which are never called.
         operations: Digest of the operations of every forward, and of the values they read and made.
+        active_experts: The number of experts that every router chooses for a token; ``None`` if they differ.
     """
 
     runs: tuple[Run, ...]
@@ -77,6 +78,7 @@ class Trace:
     bare: tuple[Layer, ...] = ()
     uncalled: tuple[str, ...] = ()
     operations: str = ""
+    active_experts: int | None = None
 
     def verdict(self, path: str) -> Verdict | None:
         """Return the verdict of most forwards on a layer, or ``None`` if there is none."""
@@ -106,6 +108,7 @@ def trace(
     graphs = [Graph(flow, by_path | bare, module_paths) for flow in flows]
     votes, layouts = _vote(graphs)
     ends = [find_ends(graph) for graph, tape in zip(graphs, tapes, strict=True) if tape.returned]
+    chosen = frozenset[int]().union(*(graph.chosen_experts for graph in graphs))
     direct_reads = (read for tape in tapes for read in tape.direct_reads.items())
     return Trace(
         runs=runs,
@@ -122,6 +125,7 @@ def trace(
         bare=tuple(bare.values()),
         uncalled=list_uncalled(flows, sites),
         operations=digest_operations([*tapes, *trained]),
+        active_experts=next(iter(chosen)) if len(chosen) == 1 else None,
     )
 
 

@@ -10,20 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from math import prod
 from typing import Any
 
 from torch import nn
 
 from ...data import read_facts
-from ...domain.architectures import Architecture, PromptFacts
-from ...domain.layers import Layer
-from ...domain.methods import list_fact_names
-from ...domain.presets import EXPERT
+from ...domain.architectures import Architecture
 from ...domain.vocabulary import Library, Tower
 from .layers import Part, Site, draw_outline, list_aliases, repeats_blocks, walk
 from .library_models import find_library_models
-from .wrapped import own_class, shape_of
+from .wrapped import own_class
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)
 
@@ -209,54 +205,6 @@ def _values(config: Any) -> dict[str, Any]:
         return {}
     depth = getattr(config, "num_hidden_layers", None)
     return {**config.to_dict(), **({} if depth is None else {"num_hidden_layers": depth})}
-
-
-def read_prompt_facts(
-    configuration: Mapping[str, Any], layers: Sequence[Layer], model: nn.Module | None = None
-) -> PromptFacts:
-    """Return depth and widths of the language model for prompt-learning methods, as PEFT reads the configuration.
-
-    See ``_prepare_prompt_learning_config`` of peft 0.21.2. Depth and width missing there are those of the layers.
-    """
-    text = configuration.get("text_config") or configuration
-    found = {
-        fact: next(filter(None, (_size(text.get(name)) for name in names)), None)
-        for fact, names in list_fact_names().items()
-    }
-    blocks = {layer.block for layer in layers if layer.block and layer.role.startswith("attention.")}
-    # PEFT reads the depth of the outer configuration first.
-    depth = _size(configuration.get("num_hidden_layers")) or found["num_layers"] or len(blocks) or None
-    tokens = (layer.out_features for layer in layers if layer.role == "embedding.token")
-    queries = (layer.in_features for layer in layers if layer.role in ("attention.query", "attention.qkv"))
-    heads, width = found["num_attention_heads"], found["token_dim"] or next(tokens, None) or next(queries, None)
-    cached, head_dim = _largest_cache(text, found["num_key_value_heads"] or heads, found["head_dim"])
-    head_dim = head_dim or (width // heads if width and heads else None)
-    return PromptFacts(
-        num_layers=depth,
-        num_attention_heads=heads,
-        token_dim=width,
-        num_key_value_heads=cached,
-        key_value_dim=cached * head_dim if cached and head_dim else None,
-        active_experts=found["active_experts"] if any(x.role in EXPERT for x in layers) else None,
-        parameters=sum(prod(shape_of(parameter)) for parameter in model.parameters()) if model is not None else None,
-    )
-
-
-def _largest_cache(text: Mapping[str, Any], heads: int | None, head_dim: int | None) -> tuple[int | None, int | None]:
-    """Return (heads, width of one) of the layers that cache most keys and values: a prefix is made for those."""
-    if _size(text.get("global_head_dim")):
-        return _size(text.get("num_global_key_value_heads")) or heads, _size(text["global_head_dim"])
-    per_layer = text.get("per_layer_config")
-    cached = heads, head_dim
-    for layer in per_layer.values() if isinstance(per_layer, Mapping) else ():
-        wider = _size(layer.get("head_dim"))
-        if wider and wider > (cached[1] or 0):
-            cached = _size(layer.get("num_key_value_heads")) or heads, wider
-    return cached
-
-
-def _size(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
 
 
 # --- models inside the model ------------------------------------------------------------------------------------------

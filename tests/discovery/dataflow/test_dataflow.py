@@ -107,6 +107,15 @@ def test_experts_in_a_list():
     assert found == {f"x.{n}.{name}": f"expert.{role}" for n in range(4) for name, role in (("a", "down"), ("b", "up"))}
 
 
+@pytest.mark.parametrize(
+    ("network", "active"),
+    [(zoo.Experts, 2), (zoo.ExpertList, 1), (zoo.BestExpert, 1), (zoo.SecondExpert, 2), (zoo.Plain, None)],
+)
+def test_routers_tell_how_many_experts_run_for_a_token(network, active):
+    """By a top-k, or by a maximum for each; the value and the index of one are no two."""
+    assert scanned(network).prompt_facts.active_experts == active
+
+
 def test_a_mean_over_copies_of_a_stream_is_no_pooling():
     """Hyper-connections (qwen4_exp): every position is there still."""
     found = roles(zoo.Copies)
