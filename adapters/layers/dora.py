@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from ...domain.vocabulary import Kind
+from .low_rank import LinearFactor
 from .wrappers import (
     MAGNITUDE,
     AdapterLayer,
@@ -94,9 +95,20 @@ class DoraLayer(AdapterLayer):
 
     def magnitude_ratio(self, adapter: str, weight: torch.Tensor) -> torch.Tensor:
         """Return the magnitude of each output feature over its norm, (out,)."""
-        norms = norms_of(weight, self.factors(adapter), self.scaling[adapter], self.planned[adapter].kind)
+        with torch.no_grad():
+            norms = norms_of(weight, self._product(adapter) * self.scaling[adapter], self.planned[adapter].kind)
         ratio: torch.Tensor = self.lora_magnitude_vector[adapter](norms)
         return ratio
+
+    def _product(self, adapter: str) -> torch.Tensor:
+        """Return ``B @ A``, (out, everything else)."""
+        if self.planned[adapter].kind in ("linear", "transposed_linear"):
+            first, second = self.lora_A[adapter], self.lora_B[adapter]
+            if _is_gathered(first) or _is_gathered(second):
+                weight: torch.Tensor = first.weight
+                result = second(first(torch.eye(first.in_features, device=weight.device, dtype=weight.dtype)))
+                return result.T  # type: ignore[no-any-return]
+        return product_of(*self.factors(adapter))
 
     def factors(self, adapter: str) -> tuple[nn.Parameter, nn.Parameter]:
         """Return an adapter's ``A`` and ``B``."""
@@ -120,25 +132,31 @@ def fill_magnitude(parts: Mapping[str, Child], base: nn.Module, planned: Planned
     magnitude: Any = parts.get(MAGNITUDE)
     if magnitude is not None and not magnitude.weight.is_meta:
         first, second, *_ = state_of(parts).values()
-        norms = norms_of(dense_weight(base), (first, second), planned.scaling, planned.kind)
+        with torch.no_grad():
+            norms = norms_of(dense_weight(base), product_of(first, second) * planned.scaling, planned.kind)
         magnitude.weight.data.copy_(norms.view(magnitude.weight.shape))
 
 
-@torch.no_grad()
-def norms_of(
-    weight: torch.Tensor, factors: tuple[torch.Tensor, torch.Tensor], scaling: float, kind: Kind
-) -> torch.Tensor:
-    """Return the norm of each output feature's part of ``weight + scaling * B @ A``, (out,).
+def product_of(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return ``B @ A``, (out, everything else).
 
-    With groups of a convolution, the product is not what the factors compute. It is PEFT's all the same, so that files
-    mean the same.
+    With groups of a convolution, this is not what the factors compute. It is PEFT's all the same, so that files mean
+    the same.
     """
-    first, second = factors
     r = len(first)
-    rows = _rows(weight, kind).to(first.dtype)
-    update = second.reshape(-1, r) @ first.reshape(r, -1)
-    norms: torch.Tensor = torch.linalg.vector_norm(rows + scaling * update.view(rows.shape), dim=1)
+    return second.reshape(-1, r) @ first.reshape(r, -1)
+
+
+def norms_of(weight: torch.Tensor, update: torch.Tensor, kind: Kind) -> torch.Tensor:
+    """Return the norm of each output feature's part of an updated weight, (out,)."""
+    rows = _rows(weight, kind).to(update.dtype)
+    norms: torch.Tensor = torch.linalg.vector_norm(rows + update.view(rows.shape), dim=1)
     return norms
+
+
+def _is_gathered(factor: Any) -> bool:
+    """Return whether a factor may have its weight in its own forward alone, as under FSDP and ZeRO-3."""
+    return type(factor) is not LinearFactor or bool(factor._forward_pre_hooks)  # noqa: SLF001 - as low_rank asks
 
 
 def has_dense_weight(base: Any) -> bool:

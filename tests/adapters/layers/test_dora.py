@@ -515,6 +515,29 @@ def test_copies_deletion_and_unloading() -> None:
     assert torch.equal(model.unload()(x), plain)
 
 
+@pytest.mark.parametrize("kind", ["linear", "transposed"])
+def test_factors_gathered_in_their_own_forward(kind: str) -> None:
+    """Sharded apart, as by PEFT's policy for FSDP, a factor has its weight in its own forward alone."""
+    mine, peer = pair(kind, **DORA)
+    shake(mine, peer)
+    x, layer = inputs(kind), mine.base_model.model.layer
+    with torch.no_grad():
+        expected = mine(x)
+        for factor in (layer.lora_A["default"], layer.lora_B["default"]):
+            full = factor.weight.data
+
+            def gather(module: Any, _: Any, full: torch.Tensor = full) -> None:
+                module.weight.data = full
+
+            def release(module: Any, _: Any, __: Any) -> None:
+                module.weight.data = torch.empty(0)
+
+            factor.register_forward_pre_hook(gather)
+            factor.register_forward_hook(release)
+            factor.weight.data = torch.empty(0)
+        torch.testing.assert_close(mine(x), expected, **TOLERANCE)
+
+
 @pytest.mark.parametrize("kind", ["transposed", "conv2d", "scaled embedding"])
 def test_a_compiler_sees_one_graph(kind: str) -> None:
     """Forward and backward compile whole, with the same result."""
