@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ..errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
+from ..references import HubFolder
 from ..warn import warn
 from .checks import CHANGING_THE_BASE, REPEATED_ON_LOAD, Constant, Names, check_known, invalid, lacking
-from .hub.transfer import CONFIG, local_folder
+from .hub.transfer import CONFIG, SCHEME, local_folder
 
 if TYPE_CHECKING:
     from .config import AdapterConfig
@@ -104,8 +105,14 @@ class PeftForms:
         """
         check_known(others, ["revision"], "from_pretrained of a configuration")
         place, revision = str(pretrained_model_name_or_path), others.get("revision")
-        place = f"{place}/{subfolder}" if subfolder else place
-        return read_config(local_folder(f"{place}@{revision}" if revision else place, (CONFIG,)) / CONFIG)
+        if not place.startswith(SCHEME):
+            if revision is not None:
+                raise invalid("revision", revision, f"is for a repo, and {place!r} is a folder: hub:org/repo@revision.")
+            return read_config(Path(place, subfolder or "", CONFIG))
+        given = HubFolder.parse(place)
+        inside = "/".join(filter(None, (given.subfolder, subfolder)))
+        reference = HubFolder(given.repo, inside, revision or given.revision)
+        return read_config(local_folder(str(reference), (CONFIG,)) / CONFIG)
 
     @classmethod
     def from_json_file(cls, path_json_file: str | PathLike[str]) -> dict[str, Any]:

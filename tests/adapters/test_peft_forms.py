@@ -221,6 +221,8 @@ def test_unreadable_files_and_unknown_options_are_rejected(tmp_path: Path) -> No
         LoraConfig.from_pretrained(tmp_path)
     with pytest.raises(InvalidConfig, match="save_pretrained of a configuration has no field 'nonsense'"):
         LoraConfig().save_pretrained(tmp_path, nonsense=1)
+    with pytest.raises(InvalidConfig, match="revision='v1' is for a repo, and .* is a folder"):
+        LoraConfig.from_pretrained(tmp_path, revision="v1")
     with pytest.raises(AdapterUnreadable, match="cannot be written"):
         LoraConfig().save_pretrained(tmp_path / "adapter_config.json")
     LoraConfig().save_pretrained(tmp_path, auto_mapping_dict={"base_model_class": "MLP"})

@@ -88,6 +88,17 @@ def test_there_and_back(hub):
     assert (back.decision, back.active_peft_config.target_modules) == (None, {"seq.0", "seq.2"})
 
 
+def test_a_configuration_alone_is_fetched(hub):
+    """``LoraConfig.from_pretrained`` reads a repo, a subfolder, a revision; the weights stay where they are."""
+    config = json.dumps(LoraConfig(target_modules=["seq.0"], r=2).to_peft_dict()).encode()
+    hub.add("bob/configs", {CONFIG: config, f"best/{CONFIG}": config})
+    places = [("hub:bob/configs", {}), ("hub:bob/configs", {"subfolder": "best"}), ("hub:bob/configs@main", {"subfolder": "best"})]
+    for place, options in [*places, ("hub:bob/configs", {"revision": "main"})]:
+        assert LoraConfig.from_pretrained(place, **options) == LoraConfig(target_modules=["seq.0"], r=2)
+    with pytest.raises(HubFailed, match="nobody"):
+        LoraConfig.from_pretrained("hub:bob/nobody")
+
+
 def test_what_peft_saves_is_fetched(hub, tmp_path):
     """An adapter of PEFT's own, in a subfolder as transformers' repos have it."""
     peft = pytest.importorskip("peft")
