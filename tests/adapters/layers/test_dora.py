@@ -240,6 +240,20 @@ def test_a_feature_of_zeros_stays_finite_and_learns() -> None:
     torch.testing.assert_close(merged(x), model(x))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize(("kind", "shape"), [("linear", (6,)), ("conv2d", (3, 5, 5)), ("conv1d", (3, 7))])
+def test_an_input_without_a_batch_is_one_row_of_a_batch(kind: str, shape: tuple[int, ...], dropout: float) -> None:
+    """The output has the layer's own shape (PEFT's has another, or fails), in half precision with dropout too."""
+    mine, peer = pair(kind, torch.bfloat16, **DORA, lora_dropout=dropout)
+    shake(mine, peer)
+    x = torch.randn(shape).bfloat16()
+    results = []
+    for given in (x, x[None]):
+        torch.manual_seed(2)
+        results.append(mine.train()(given))
+    torch.testing.assert_close(results[0], results[1][0], rtol=2e-2, atol=2e-2)
+
+
 def test_an_adapter_made_on_meta_is_filled_later() -> None:
     """``reset_adapter`` sets the magnitudes to the norms of the weights that came, merged or not."""
     with torch.device("meta"):
