@@ -218,6 +218,7 @@ class LoraConfig(AdapterConfig):
         layer_replication: Ranges of blocks, such as ``[(0, 4), (2, 5)]``, that make up a model with shared weights.
         trainable_token_indices: Tokens whose rows of the input embedding train too, and are saved with the adapter; or
             such tokens by names of embeddings. A tied output layer uses the same rows.
+        ensure_weight_tying: Reject other rows for an output layer than for the embedding that it is tied to.
 
     Raises:
         InvalidConfig: One line naming the field, the value and the way out.
@@ -242,12 +243,12 @@ class LoraConfig(AdapterConfig):
     lora_bias: bool = _field(check_flag, default=False)
     layer_replication: Collection[tuple[int, int]] | None = _field(check_ranges, default=None)
     trainable_token_indices: Collection[int] | Mapping[str, Collection[int]] | None = _field(check_tokens, default=None)
+    ensure_weight_tying: bool = _field(check_flag, default=False)
     runtime_config: RuntimeConfig = _field(check_runtime, default=RuntimeConfig)  # noqa: RUF009 - a factory
 
     # Features of PEFT's that loradar lacks, and fields that only qualify them.
     use_qalora: bool = _lacking(default=False)
     use_bdlora: None = _lacking(None)
-    ensure_weight_tying: bool = _lacking(default=False)
     alora_invocation_tokens: None = _lacking(None)
     megatron_config: None = _lacking(None)
     monteclora_config: None = _lacking(None)

@@ -44,6 +44,7 @@ VARIANTS = "velora_config|use_bdlora|monteclora_config|kasa_config|alora_invocat
 BY_DESIGN = {
     "pickles": r"safe_serialization=False|is a pickle and is not read",
     "variants of LoRA": rf"InvalidConfig: (LoraConfig has no field ')?({VARIANTS})",
+    "changed base weights": r"changes base weights, so no other adapter fits",
 }
 """The rules of ``docs/peft-differences.md`` that explain failures, each with a regex for their messages."""
 

@@ -40,6 +40,9 @@ def check_beginning(survey: Survey, config: AdapterConfig, adapters: Iterable[Pl
         return
     require("peft", "peft")
     for planned in adapters:
+        if config.initialisation == "orthogonal" and planned.r % 2:
+            message = f"Orthogonal initialization requires the LoRA rank to be even, got {planned.r} instead"
+            raise InvalidConfig(f"{message}, for {planned.path!r}: give an even one.", path=planned.path)
         if why := _find_obstacle(config, planned, survey.sites[planned.path].module):
             raise invalid("init_lora_weights", config.initialisation, f"does not fit {planned.path!r}, {why}.")
 
@@ -51,7 +54,6 @@ def _find_obstacle(config: AdapterConfig, planned: PlannedAdapter, base: nn.Modu
     rules = {
         f"which is no linear layer: {leave_out}": planned.kind not in KINDS or bool(planned.parameter),
         f"whose weight is not float32, float16 or bfloat16: {leave_out}": weight is None or weight.dtype not in DTYPES,
-        "whose rank is odd: give an even one": how == "orthogonal" and planned.r % 2 == 1,
         "whose rank is above the size of its weight: give a smaller one": weight is not None
         and planned.r > min(weight.shape),
         f"which stores its weight transposed: {leave_out}": how == "olora" and planned.fan_in_fan_out,

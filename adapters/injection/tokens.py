@@ -36,6 +36,7 @@ def plan_tokens(
     """
     taken = {**dict.fromkeys(adapted, "target_modules"), **dict.fromkeys(saved, "modules_to_save")}
     _check_untouched(survey, taken)
+    _check_tying(survey, config, taken)
     given = getattr(config, "trainable_token_indices", None)
     if given is None:
         return ()
@@ -43,6 +44,9 @@ def plan_tokens(
     wanted = _resolve(survey, given if isinstance(given, Mapping) else {read: given})
     tied = _list_tied(survey, read) if read in wanted else []
     if any(wanted.get(path, wanted[read]) != wanted[read] for path in tied):
+        if getattr(config, "ensure_weight_tying", False):
+            message = "Cannot ensure weight tying when different token indices are specified for tied layers"
+            raise InvalidConfig(f"{message}: give {read!r} alone, or leave ensure_weight_tying out.", path=read)
         tied = []  # rows of their own, as in PEFT
     planned = [_plan(path, wanted[read], survey.sites[path], tied_to=read) for path in tied]
     for path, tokens in wanted.items():
@@ -108,6 +112,21 @@ def _list_tied(survey: Survey, read: str) -> list[str]:
     return survey.sharing(read) if config is not None and get("tie_word_embeddings") else []
 
 
+def _check_tying(survey: Survey, config: AdapterConfig, taken: Mapping[str, str]) -> None:
+    """Reject tied layers that are adapted or saved, with ``ensure_weight_tying``, which is honoured for rows alone."""
+    if not getattr(config, "ensure_weight_tying", False):
+        return
+    read = _input_embedding(survey)
+    tied = _list_tied(survey, read) if read else []
+    if not tied:
+        message = "ensure_weight_tying=True but the model does not have tied weights (tie_word_embeddings=False)"
+        warn(f"{message}: it changes nothing.")
+    for path, field in taken.items():
+        if any(f"{each}.".startswith(f"{path}.") for each in (read, *tied) if tied):
+            message = f"ensure_weight_tying=True is for trainable_token_indices, and {path!r} is in {field}"
+            raise InvalidConfig(f"{message}: leave it out of one, or adapt the model with peft.", path=path)
+
+
 def _check_untouched(survey: Survey, taken: Mapping[str, str]) -> None:
     """Reject modules to adapt or save in which another adapter trains rows."""
     for path, field in taken.items():
@@ -132,8 +151,8 @@ def _check(planned: PlannedAdapter, site: Site, taken: Mapping[str, str]) -> Non
     for other, field in taken.items():
         if f"{path}.".startswith(f"{other}."):
             already = "is already marked to be trained fully" if field == "modules_to_save" else "is adapted too"
-            message = f"{path!r} {already} ({field}), and rows of it are named in trainable_token_indices"
-            raise InvalidConfig(f"{message}: leave it out of one of both.", path=path)
+            message = f"The embedding layer {already}: {path!r} is in {field}, and its rows in trainable_token_indices"
+            raise InvalidConfig(f"{message}. Leave it out of one of both.", path=path)
     if any(not isinstance(wrapper, TokenLayer) for wrapper in site.wrappers):
         message = f"{path!r} is adapted or saved by another adapter, so that no rows of it can train"
         raise InvalidConfig(f"{message} (trainable_token_indices): use a second copy of the model.", path=path)

@@ -45,6 +45,11 @@ class TokenRows(PeftLayer, nn.Module):
         return self.__dict__["layer"].merged_adapters  # type: ignore[no-any-return]
 
     @property
+    def token_indices(self) -> dict[str, list[int]]:
+        """The tokens whose rows each adapter trains."""
+        return {name: [*planned.tokens] for name, planned in self.__dict__["layer"].planned.items()}
+
+    @property
     def tied_adapter(self) -> bool:
         """Whether all rows are those of another layer with the same weight."""
         return not self.trainable_tokens_delta

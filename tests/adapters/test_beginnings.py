@@ -193,7 +193,11 @@ def test_a_beginning_on_meta_waits_for_storage() -> None:
         (lambda: words().model, {"target_modules": ["emb"]}, "which is no linear layer"),
         (lambda: MLP().double(), {"target_modules": ["seq.0"]}, "not float32, float16 or bfloat16"),
         (MLP, {"target_modules": ["seq.0"], "r": 512}, "rank is above the size"),
-        (MLP, {"target_modules": ["seq.0"], "r": 3, "init_lora_weights": "orthogonal"}, "rank is odd"),
+        (
+            MLP,
+            {"target_modules": ["seq.0"], "r": 3, "init_lora_weights": "orthogonal"},
+            "rank to be even, got 3 instead, for 'seq.0'",
+        ),
         (
             lambda: gpt2().model,
             {"target_modules": ["c_attn"], "init_lora_weights": "olora"},

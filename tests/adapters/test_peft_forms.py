@@ -252,7 +252,6 @@ def test_what_peft_writes_we_read(tmp_path: Path) -> None:
     ("field", "value", "says"),
     [
         ("use_qalora", True, "use_qalora=True is a feature of PEFT that loradar lacks: load this adapter with peft"),
-        ("ensure_weight_tying", True, "ensure_weight_tying=True is a feature of PEFT"),
         ("peft_type", "VERA", "peft_type='VERA' is not supported: only LORA and IA3 adapters load"),
         ("invented_later", {"a": 1}, "unknown to peft 0.21.2"),
         ("init_lora_weights", "corda", "init_lora_weights='corda' cannot be loaded here"),

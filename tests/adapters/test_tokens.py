@@ -144,6 +144,7 @@ def test_new_rows_change_nothing_and_only_they_train():
     adapted = inject(model, LoraConfig(target_modules=["q_proj"], trainable_token_indices=[7, 1]))
     assert torch.equal(logits(adapted), plain)
     rows = dict(adapted.named_parameters())[f"{KEY}.default"]
+    assert adapted.get_base_model().lm_head.token_adapter.token_indices == {"default": [7, 1]}
     assert (rows.dtype, rows.requires_grad, tuple(rows.shape)) == (torch.float32, True, (2, 32))
     assert not adapted.get_base_model().model.embed_tokens.original_module.weight.requires_grad
     assert adapted.targeted_module_names == ["model.layers.0.self_attn.q_proj"]
@@ -252,7 +253,10 @@ def test_impossible_indices_are_rejected(value, says):
         ({"trainable_token_indices": [50]}, r"names row 50, and 'model.embed_tokens' has 50, from 0"),
         ({"trainable_token_indices": {"norm": [0]}}, r"'model.norm' \(LlamaRMSNorm\) is no embedding or linear"),
         ({"trainable_token_indices": [1], "modules_to_save": ["embed_tokens"]}, "already marked to be trained fully"),
-        ({"trainable_token_indices": [1], "modules_to_save": ["lm_head"]}, "'lm_head' is already marked"),
+        (
+            {"trainable_token_indices": [1], "modules_to_save": ["lm_head"]},
+            "trained fully: 'lm_head' is in modules_to_save",
+        ),
         ({"trainable_token_indices": [1], "target_modules": ["embed_tokens"]}, "is adapted too"),
         ({"trainable_token_indices": {"embed_tokens": [1], "model.embed_tokens": [2]}}, "several names match"),
     ],
@@ -293,6 +297,22 @@ def test_one_embedding_is_adapted_in_one_way():
         adapted = inject(llama(), first)
         with pytest.raises(InvalidConfig, match=says):
             adapted.add_adapter("other", second)
+
+
+def test_tying_can_be_ensured():
+    """Of rows; other uses of the field are rejected, and a model without tied weights is named."""
+    fields = {"target_modules": ["q_proj"], "ensure_weight_tying": True}
+    adapted = inject(llama(), LoraConfig(**fields, trainable_token_indices={"embed_tokens": [1], "lm_head": [1]}))
+    assert [name for name, each in adapted.named_parameters() if each.requires_grad and "lora" not in name] == [
+        f"{KEY}.default"
+    ]
+    with pytest.raises(InvalidConfig, match="Cannot ensure weight tying when different token indices"):
+        inject(llama(), LoraConfig(**fields, trainable_token_indices={"embed_tokens": [1], "lm_head": [2]}))
+    with pytest.warns(UserWarning, match="does not have tied weights"):
+        inject(llama(tied=False), LoraConfig(**fields, trainable_token_indices=[1]))
+    with pytest.raises(InvalidConfig, match="and 'lm_head' is in modules_to_save"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inject(llama(), LoraConfig(**fields, modules_to_save=["lm_head"]))
 
 
 class Tied(nn.Module):
