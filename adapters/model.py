@@ -14,7 +14,6 @@ from ..warn import warn
 from .adapted import Adapted
 from .base_weights import base_key_map, get_base_model_state_dict, load_base_state_dict
 from .checks import check_known
-from .combinations import Combination
 from .config import AdapterConfig
 from .files.embeddings import AUTO
 from .files.load import hotswap, load, reread
@@ -22,11 +21,12 @@ from .forward import Forward, by_sample
 from .hub.card import write_card
 from .hub.transfer import local_folder, push
 from .injection.apply import Prepared, adapters_in, attach, detach, prepare
+from .injection.combinations import Combination
 from .injection.host_model import set_trainable, survey_model
 from .injection.match import warn_of_exclusions
 from .injection.plan import check_host
+from .injection.weighted import combine
 from .peft_forms import as_config
-from .weighted import combine
 
 PASSED_BY_TRAINERS = ("save_function", "max_shard_size")
 """Arguments of ``save_pretrained`` for models of many files."""

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..discovery import CONV_KINDS
-from ..errors import InvalidConfig
+from ...discovery import CONV_KINDS
+from ...errors import InvalidConfig
+from ..config import AdapterConfig, LoraConfig
+from ..layers.lora import LoraLayer
+from ..layers.parameters import STACKED
+from ..layers.wrappers import AdapterLayer, PlannedAdapter, SavedModule, state_of
+from .apply import Part, Prepared
 from .combinations import Combination
-from .config import AdapterConfig, LoraConfig
-from .injection.apply import Part, Prepared
-from .layers.lora import LoraLayer
-from .layers.parameters import STACKED
-from .layers.wrappers import AdapterLayer, PlannedAdapter, SavedModule, state_of
 
 
 def combine(

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from ..warn import warn
-from .checks import check_choice, check_rank, invalid
+from ...warn import warn
+from ..checks import check_choice, check_rank, invalid
 
 PRUNING = ("ties", "dare_ties", "dare_linear", "magnitude_prune")
 TRUNCATING = ("svd", *(f"{each}_svd" for each in PRUNING))
