@@ -22,7 +22,15 @@ from .injection.match import Match, match
 from .injection.plan import Expand
 from .memory import plan
 from .memory_plan import MemoryChoice, MemoryPlan
-from .model import PeftModel
+from .model import (
+    PeftModel,
+    PeftModelForCausalLM,
+    PeftModelForFeatureExtraction,
+    PeftModelForQuestionAnswering,
+    PeftModelForSeq2SeqLM,
+    PeftModelForSequenceClassification,
+    PeftModelForTokenClassification,
+)
 from .peft_bridge.configuration import auto_config
 from .peft_bridge.defaults import PeftDefaults, enable_peft_defaults
 
@@ -36,6 +44,12 @@ __all__ = [
     "MemoryPlan",
     "PeftDefaults",
     "PeftModel",
+    "PeftModelForCausalLM",
+    "PeftModelForFeatureExtraction",
+    "PeftModelForQuestionAnswering",
+    "PeftModelForSeq2SeqLM",
+    "PeftModelForSequenceClassification",
+    "PeftModelForTokenClassification",
     "RankedLayer",
     "auto_config",
     "card_of",

@@ -1,106 +1,58 @@
-"""A model with adapters in it: their state, training, merging, switching off and files."""
+"""The adapters of a model: their state, merging and files."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
+from rich.progress import track
 from torch import nn
 
 from ..errors import InvalidConfig, nearest, quoted
 from ..warn import warn
-from .base_weights import fill_copy
 from .config import AdapterConfig
 from .files import checkpoint
 from .files.embeddings import AUTO, list_embeddings
-from .forward import Forward
-from .injection.apply import PREFIX, Prepared, adapters_in, attach, biases, detach, file_state, layers_in
+from .injection.apply import PREFIX, Prepared, adapters_in, biases, detach, file_state, layers_in
 from .injection.beginnings import Beginnings
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
-from .injection.replication import check_same_replication
+from .injection.replication import Replication, check_same_replication
 from .injection.statistics import NormStatistics, put
-from .layers.dora import fill_magnitude
+from .layers.saved import SavedModule
 from .layers.tokens import TokenLayer
-from .layers.wrappers import AdapterLayer, SavedModule, Steering, Wrapper
+from .layers.wrappers import AdapterLayer, Steering, Wrapper
 from .targets import Decision
 
 
-class AdaptedModel(Wrapper):
-    """The level between the outer wrapper and the user's model, for PEFT's keys: ``base_model.model.<path>``."""
-
-    inner_name = "model"
-
-    def __init__(self, model: nn.Module, peft_config: dict[str, AdapterConfig]) -> None:
-        super().__init__()
-        self.model = model
-        self.peft_config = peft_config
-        self.prefix = next(iter(peft_config.values())).prefix
-        self.training = model.training
-
-    def peft_class(self) -> str:
-        """Return PEFT's tuner of the method."""
-        return {"lora_": "tuners.lora.model.LoraModel", "ia3_": "tuners.ia3.model.IA3Model"}[self.prefix]
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the user's model."""
-        return self.model(*args, **kwargs)
-
-
 class Adapted(Wrapper):
-    """The state of ``PeftModel``, which lists its attributes, with training, merging and switching off."""
+    """The adapters of a model, with their numbers, merging and files: of ``PeftModel``, and of its ``base_model``.
 
-    inner_name = "base_model"
-    base_model: AdaptedModel
+    The state belongs to ``base_model``; ``PeftModel`` finds it there, as attributes that it lacks.
+    """
+
+    peft_config: dict[str, AdapterConfig]
+    targeted_module_names: list[str]
+    targeted_parameter_names: list[str]
     decision: Decision | None = None
-    forward: Callable[..., Any]
+    _steering: Steering
+    _host: HostState
+    _norms: NormStatistics
+    _beginnings: Beginnings
+    _replication: Replication | None
 
-    def __init__(self, survey: Survey, prepared: Prepared) -> None:
-        super().__init__()
-        steering = Steering((prepared.name,))
-        self.peft_config = {prepared.name: prepared.config}
-        self.base_model = AdaptedModel(survey.model, self.peft_config)
-        self._replication = prepared.replication
-        try:
-            attach(survey, prepared, steering)
-        except BaseException:
-            self._undo_replication()
-            raise
-        self.forward = Forward(survey.model, steering, survey.around)
-        self.training = survey.model.training
-        planned = [part.planned for part in prepared.parts if not part.planned.tokens]
-        self.targeted_parameter_names = [f"{p.path}.{p.parameter}" for p in planned if p.kind == "expert_parameter"]
-        self.targeted_module_names = [*dict.fromkeys(p.named for p in planned if p.kind != "expert_parameter")]
-        self._steering = steering
-        self._host = HostState(survey)
-        self._norms = NormStatistics.of(survey)
-        self._beginnings = Beginnings()
-        put(prepared.statistics, survey)
-        try:
-            self._begin(prepared)
-            self._set_trainable_if_needed(prepared)
-        except BaseException:
-            self.unload()
-            raise
-
-    def _undo_replication(self) -> None:
-        if self._replication is not None:
-            self._replication.undo()
-
-    def _begin(self, prepared: Prepared) -> None:
-        """Initialise an attached adapter by PEFT's functions, if its configuration states one of them."""
-        parts = [(part.planned, part.children) for part in prepared.parts]
-        self._beginnings.begin(self._survey(), prepared.config, parts, fill=prepared.is_fresh)
-
-    def _set_trainable_if_needed(self, prepared: Prepared) -> None:
-        """Set the gradient flags after an adapter was attached, unless its new factors, which train, are right."""
-        is_active = prepared.name in self._steering.active and not prepared.config.inference_mode
-        if prepared.copies or not is_active or prepared.config.trained_biases != "none":
-            self._set_trainable()
+    def get_base_model(self) -> nn.Module:
+        """Return the user's model, adapters included."""
+        raise NotImplementedError
 
     @property
     def active_adapter(self) -> str:
-        """The active adapter; of several, the first."""
+        """The active adapter; of several, the first.
+
+        Raises:
+            InvalidConfig: If none is active, as after ``delete_adapter`` of the last one.
+        """
+        if not self._steering.active:
+            raise InvalidConfig("No adapter is active: add one with add_adapter, and activate it with set_adapter.")
         return self._steering.active[0]
 
     @property
@@ -113,9 +65,15 @@ class Adapted(Wrapper):
         """Configuration of the active adapter."""
         return self.peft_config[self.active_adapter]
 
-    def get_base_model(self) -> nn.Module:
-        """Return the user's model, adapters included."""
-        return self.base_model.model
+    @property
+    def has_active_enabled_adapter(self) -> bool:
+        """Whether an adapter is active, and adapters are not switched off."""
+        return bool(self._steering.active) and not self._steering.disabled
+
+    @property
+    def modules_to_save(self) -> set[str] | None:
+        """The names of the modules that any adapter trains in full; ``None`` without any."""
+        return {name for config in self.peft_config.values() for name in config.modules_to_save or ()} or None
 
     def get_nb_trainable_parameters(self) -> tuple[int, int]:
         """Return the numbers of trainable and of all parameters; frozen originals of saved modules count too."""
@@ -133,29 +91,40 @@ class Adapted(Wrapper):
 
     # Merging
 
-    def merge_adapter(self, adapter_names: Sequence[str] | None = None) -> None:
+    def merge_adapter(self, adapter_names: str | Sequence[str] | None = None, safe_merge: bool = False) -> None:
         """Add updates to the base weights, so that the forward costs nothing extra; repeating it changes nothing.
 
         The original weights are kept in main memory, and ``unmerge_adapter`` restores them bit for bit.
 
         Args:
-            adapter_names: Names of the adapters; the active ones when ``None``.
+            adapter_names: Names of the adapters, or one name; the active ones when ``None``.
+            safe_merge: Whether to reject weights that are not finite after it.
 
         Raises:
             InvalidConfig: If an adapter is unknown, or naming a layer whose weight cannot take an update (quantised,
-                grouped convolution); nothing is merged then.
+                grouped convolution) or would not be finite; nothing is merged then.
         """
-        self._merge(adapter_names, keep=True)
+        self._merge(adapter_names, safe=safe_merge, keep=True)
 
-    def _merge(self, adapter_names: Sequence[str] | None, *, keep: bool) -> tuple[str, ...]:
-        names = self._steering.active if adapter_names is None else tuple(adapter_names)
+    def _merge(
+        self, adapter_names: str | Sequence[str] | None, *, safe: bool, keep: bool, progressbar: bool = False
+    ) -> tuple[str, ...]:
+        names = self._steering.active if adapter_names is None else as_names(adapter_names)
         self._check_known(names)
         self._check_compatible(names)
         layers = [(path, layer) for path, layer in layers_in(self._survey()) if {*names} & {*layer.adapters()}]
         for path, layer in layers:
             layer.check_mergeable(path, names)
-        for _, layer in layers:
-            layer.merge(names, keep=keep)
+            if safe:
+                layer.check_finite(path, names)
+        merged = dict.fromkeys(name for _, layer in layers for name in layer.merged_adapters)
+        if more := [name for name in names if name not in merged] if merged else []:
+            message = f"Already following adapters were merged {', '.join(merged)}"
+            warn(f"{message}. You are now additionally merging {', '.join(more)}.")
+        elif merged and keep:
+            warn("All adapters are already merged, nothing to do.")
+        for _, layer in track(layers, "Merging", disable=not progressbar):
+            layer.merge(adapter_names=names, keep=keep)
         return names
 
     def unmerge_adapter(self) -> None:
@@ -163,13 +132,23 @@ class Adapted(Wrapper):
         for layer in self._layers():
             layer.unmerge()
 
-    def merge_and_unload(self, adapter_names: Sequence[str] | None = None) -> nn.Module:
+    def merge_and_unload(
+        self,
+        progressbar: bool = False,
+        safe_merge: bool = False,
+        adapter_names: str | Sequence[str] | None = None,
+    ) -> nn.Module:
         """Merge, put the trained modules in place of the saved ones, and return the user's model without wrappers.
+
+        Args:
+            progressbar: Whether to show the progress.
+            safe_merge: As in ``merge_adapter``.
+            adapter_names: As in ``merge_adapter``.
 
         Raises:
             InvalidConfig: As ``merge_adapter``; nothing is changed then.
         """
-        names = self._merge(adapter_names, keep=False)
+        names = self._merge(adapter_names, safe=safe_merge, keep=False, progressbar=progressbar)
         survey = self._survey()
         holders = adapters_in(survey)
         trained = {path: holder.active_module(names) for path, holder in holders if isinstance(holder, SavedModule)}
@@ -200,28 +179,6 @@ class Adapted(Wrapper):
         return model
 
     @contextmanager
-    def disable_adapter(self) -> Iterator[None]:
-        """Switch all adapters off within a ``with`` block; merged ones are unmerged for its duration."""
-        for which in (self.peft_config[name].trained_biases for name in self._steering.active):
-            if which != "none":
-                message = f"Biases trained with bias={which!r} stay in place while the adapter is disabled."
-                warn(message)
-        if self.norm_statistics():
-            message = "Running statistics of norms changed by training stay in place while the adapter is disabled."
-            warn(message)
-        if how := self._beginnings.how:
-            warn(f"Base weights changed by init_lora_weights={how!r} stay in place while the adapter is disabled.")
-        if [each for _, each in adapters_in(self._survey()) if each.follow_model()]:
-            message = "The model contains some adapter layers that are enabled and others that are disabled, or others"
-            warn(f"{message} active: from here on, all follow the model again.")
-        with self._unmerged():
-            before, self._steering.disabled = self._steering.disabled, True
-            try:
-                yield
-            finally:
-                self._steering.disabled = before
-
-    @contextmanager
     def _unmerged(self) -> Iterator[None]:
         """Restore the base weights, and tie them where they were tied, within a ``with`` block."""
         merged = [(layer, [*layer.merged_adapters]) for layer in self._layers() if layer.merged]
@@ -230,29 +187,7 @@ class Adapted(Wrapper):
             yield
         finally:
             for layer, names in merged:
-                layer.merge(names)
-
-    def reset_adapter(self, adapter_name: str | None = None) -> None:
-        """Initialise an adapter again, for example in a model that was built on meta and then given storage.
-
-        Copies of saved modules get the values of their originals.
-
-        Raises:
-            InvalidConfig: If there is no such adapter.
-        """
-        name = adapter_name or self.active_adapter
-        self._check_known((name,))
-        with self._unmerged():
-            wrappers = [wrapper for _, wrapper in adapters_in(self._survey()) if name in wrapper.adapters()]
-            for saved in (wrapper for wrapper in wrappers if isinstance(wrapper, SavedModule)):
-                fill_copy(saved, name)
-            layers = [wrapper for wrapper in wrappers if isinstance(wrapper, AdapterLayer)]
-            for layer in layers:
-                layer.reset(name, how=self.peft_config[name].initialisation)
-                fill_magnitude(layer.parts(name), layer.base(), layer.planned[name])
-            parts, survey = [(layer.planned[name], layer.parts(name)) for layer in layers], self._survey()
-            self._beginnings.restore(survey)
-            self._beginnings.begin(survey, self.peft_config[name], parts, fill=True)
+                layer.merge(adapter_names=names)
 
     # Files
 
@@ -314,19 +249,28 @@ class Adapted(Wrapper):
             message = f"The file of {adapter_name!r} holds running statistics of norms, which replace the model's"
             warn(f"{message}: all adapters share them.")
 
+    def _undo_replication(self) -> None:
+        if self._replication is not None:
+            self._replication.undo()
+
+    def _begin(self, prepared: Prepared) -> None:
+        """Initialise an attached adapter by PEFT's functions, if its configuration states one of them."""
+        parts = [(part.planned, part.children) for part in prepared.parts]
+        self._beginnings.begin(self._survey(), prepared.config, parts, fill=prepared.is_fresh)
+
     def _biases(self, adapter: str) -> dict[str, nn.Parameter]:
         which = self.peft_config[adapter].trained_biases
         return {} if which == "none" else biases(self._survey(), adapter, which)
 
-    def _set_trainable(self, *, frozen: bool = False) -> None:
-        """Let the active adapters train and no other, except those that are frozen for inference."""
-        active = {name for name in self._steering.active if not (frozen or self.peft_config[name].inference_mode)}
+    def _set_trainable(self, names: Collection[str], *, trainable: bool) -> None:
+        """Let adapters train, with the biases of the base model that they train, or freeze them."""
         for _, wrapper in adapters_in(self._survey()):
             wrapper.follow_model()
             for name in wrapper.adapters():
-                set_trainable(wrapper.adapter_state(name).values(), trainable=name in active)
-        for name in self.peft_config:
-            set_trainable(self._biases(name).values(), trainable=name in active)
+                if name in names:
+                    set_trainable(wrapper.adapter_state(name).values(), trainable=trainable)
+        for name in names:
+            set_trainable(self._biases(name).values(), trainable=trainable)
 
     def _survey(self) -> Survey:
         return survey_model(self.get_base_model())
@@ -346,6 +290,8 @@ class Adapted(Wrapper):
 
     def _check_known(self, names: Sequence[str]) -> None:
         for name in names:
+            if not self.peft_config:
+                raise InvalidConfig(f"There is no adapter {name!r}, nor any other.", adapter_name=name)
             if name not in self.peft_config:
                 near = quoted(nearest(name, self.peft_config) or self.peft_config)
                 raise InvalidConfig(f"There is no adapter {name!r}. There is: {near}.", adapter_name=name)
@@ -354,8 +300,9 @@ class Adapted(Wrapper):
         if name in self.peft_config:
             message = f"There is an adapter {name!r} already. Give another name, or call delete_adapter first."
             raise InvalidConfig(message, adapter_name=name)
-        self._beginnings.check_alone(name, config, next(iter(self.peft_config)))
-        check_same_replication(name, config, next(iter(self.peft_config.values())))
+        if (first := next(iter(self.peft_config), None)) is not None:
+            self._beginnings.check_alone(name, config, first)
+            check_same_replication(name, config, self.peft_config[first])
         for other, known in self.peft_config.items():
             if known.method != config.method:
                 message = f"Adapter {name!r} is {config.method}, and {other!r} is {known.method}"
@@ -363,3 +310,8 @@ class Adapted(Wrapper):
             if "none" not in (known.trained_biases, config.trained_biases):
                 message = f"{name!r} and {other!r} both train biases, of which the model has one each."
                 raise InvalidConfig(f"{message} Set bias='none' for one of them.", adapter_name=name)
+
+
+def as_names(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names of adapters, each once; one may be given without a list."""
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))

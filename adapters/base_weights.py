@@ -14,7 +14,8 @@ from ..discovery import find_inner
 from ..errors import InvalidConfig
 from .files.checkpoint import without_wrappers
 from .injection.apply import PREFIX, adapters_in
-from .layers.wrappers import AdapterLayer, SavedModule, Wrapper
+from .layers.saved import SavedModule
+from .layers.wrappers import AdapterLayer, Wrapper
 
 MOST_KEYS = 3
 """Number of keys that an error lists."""

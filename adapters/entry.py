@@ -3,33 +3,33 @@
 from collections.abc import Mapping
 from dataclasses import fields as dataclass_fields
 from dataclasses import replace
-from functools import partial
 from inspect import signature
 from typing import Any
 
 from torch import nn
 
-from ..discovery import open_wrappers
-from ..domain.methods import choose_preset
 from ..errors import InvalidConfig
 from ..warn import warn
 from .checks import check_known
+from .choice import choose
 from .config import AdapterConfig, LoraConfig
 from .injection.apply import prepare
-from .injection.host_model import survey_model, unwrapped
-from .injection.match import warn_of_exclusions
+from .injection.host_model import survey_model
 from .injection.plan import Expand, check_host
 from .model import PeftModel
 from .peft_forms import as_config
-from .targets import Decision, decide, expand_shorthand, with_ranks
 
 
 def get_peft_model(
     model: nn.Module,
-    config: AdapterConfig | None = None,
+    peft_config: AdapterConfig | None = None,
+    adapter_name: str = "default",
+    mixed: bool = False,
+    autocast_adapter_dtype: bool = True,
+    revision: str | None = None,
+    low_cpu_mem_usage: bool = False,
     *,
     preset: str | None = None,
-    adapter_name: str = "default",
     example_inputs: Any = None,
     towers: Any = None,
     roles: Any = None,
@@ -40,19 +40,23 @@ def get_peft_model(
 ) -> PeftModel:
     """Put LoRA, or IA3, into ``model``, in place, and return the wrapper that controls it.
 
-    Without targets in ``config`` they are decided in this order: the registry's entry for the model, checked against
-    its layers; the entry of an architecture of the same structure; a live scan. With towers, roles, blocks or a budget
-    the scan decides. ``decision`` of the result names the step that decided, and what is recommended beside it; so does
-    the log (logger ``loradar``), in one line.
+    Without targets in ``peft_config`` they are decided in this order: the registry's entry for the model, checked
+    against its layers; the entry of an architecture of the same structure; a live scan. With towers, roles, blocks or a
+    budget the scan decides. ``decision`` of the result names the step that decided, and what is recommended beside it;
+    so does the log (logger ``loradar``), in one line.
 
     Args:
         model: Any module, live or on the meta device.
-        config: Method, strength and, if it names any, the targets; ``LoraConfig()`` when ``None``. A configuration of
-            peft's for LoRA or IA3 is taken as it is.
+        peft_config: Method, strength and, if it names any, the targets; ``LoraConfig()`` when ``None``. A
+            configuration of peft's for LoRA or IA3 is taken as it is.
+        adapter_name: Key of the adapter in the state dict.
+        mixed: Always ``False``: one model takes one method.
+        autocast_adapter_dtype: Whether the adapter's tensors are float32 where the layers have half precision.
+        revision: Revision of the base model, for the file.
+        low_cpu_mem_usage: Whether the adapter's tensors are on the meta device, until an adapter is loaded into them.
         preset: ``default``, ``recommended``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``, of
             which IA3 has the first alone; by default that of ``LORADAR_PRESET``, else the first. Not used if
-            ``config`` has targets.
-        adapter_name: Key of the adapter in the state dict.
+            ``peft_config`` has targets.
         example_inputs: Inputs of its forward, as in ``scan``: a scan with them decides. Without, a scan makes its own.
         towers: Towers to adapt instead of those of the preset: ``language``, ``vision``, ``audio``, ``projector``,
             ``main``, several of them, or ``all``.
@@ -63,7 +67,7 @@ def get_peft_model(
             or a number.
         budget: Parameters to train at most, as a number or a share such as ``0.5%``: decides ``r``, and the preset if
             that is ``default``.
-        **fields: Fields of the configuration, such as ``r=16``; they replace those of ``config``.
+        **fields: Fields of the configuration, such as ``r=16``; they replace those of ``peft_config``.
 
     Raises:
         InvalidConfig: If the configuration is none of ours or does not fit, or the model has adapters or is wrapped.
@@ -73,30 +77,17 @@ def get_peft_model(
         UnknownName: If a tower or a role is unknown, or the model lacks the tower.
         InvalidRequest: If a selection cannot be read or matches nothing, or the budget is too small.
     """
+    if mixed:
+        raise InvalidConfig("mixed=True: one model of loradar takes one method. Use peft, or a second copy.")
     given = {"towers": towers, "roles": roles, "blocks": blocks, "expert_rank": expert_rank, "budget": budget}
     choice = {name: value for name, value in given.items() if value is not None}
-    config = given_config = _configure(config, fields, choice)
-    if config.spec.target_modules is not None or config.spec.target_parameters:
-        if choice:
-            names = ", ".join(choice)
-            raise InvalidConfig(f"{names} selects layers, and the configuration names them too: leave one of both out.")
-        decision = Decision("config", config.spec, "targets given in the configuration")
-    else:
-        check_host(model)  # its adapters would look like a misfit of the registry
-        rank = {"rank": config.r} if isinstance(config, LoraConfig) else {}
-        preset = choose_preset(preset, config.method)
-        with unwrapped(model) as inner:
-            decision = decide(inner, preset, config.method, example_inputs, **rank, **choice)
-        for left_out in () if config.modules_to_save else decision.frozen:
-            warn(left_out)
-        if decision.spec.saves_alone:
-            warn(decision.spec.describe_saved())
-        config = with_ranks(config.with_spec(decision.spec), decision)
-    config = config.for_base(open_wrappers(model)[-1].__dict__.get("name_or_path"))
-    expand = partial(expand_shorthand, example_inputs=example_inputs)
-    adapted = inject(model, config, adapter_name, expand=expand)
-    warn_of_exclusions(adapted._survey().paths, given_config)  # noqa: SLF001 - its own class
-    adapted.decision = decision.about([*adapted.targeted_module_names, *adapted.targeted_parameter_names])
+    config = _configure(peft_config, fields, choice)
+    if revision is not None and config.revision not in (None, revision):
+        warn(f"The configuration states revision {config.revision!r} of the base model: {revision!r} is recorded.")
+    config = replace(config, revision=revision or config.revision)
+    adapted = PeftModel.blank(config.task_type)
+    storage = {"autocast": autocast_adapter_dtype, "on_meta": low_cpu_mem_usage}
+    adapted.adapt(model, choose(model, config, preset, example_inputs, choice), adapter_name, **storage)
     return adapted
 
 
@@ -136,4 +127,7 @@ def inject(
     """
     check_host(model)
     survey = survey_model(model)
-    return PeftModel(survey, prepare(survey, as_config(config), adapter_name, expand))
+    config = as_config(config)
+    adapted = PeftModel.blank(config.task_type)
+    adapted.hold(survey, prepare(survey, config, adapter_name, expand))
+    return adapted

@@ -1,6 +1,6 @@
 """``PeftModel``, the wrapper around a model with adapters, with its files and the hub."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from os import PathLike
 from pathlib import Path
@@ -8,31 +8,30 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from ..errors import InvalidConfig
-from ..warn import warn
-from .adapted import Adapted
 from .base_weights import base_key_map, get_base_model_state_dict, load_base_state_dict
 from .checks import check_known
+from .choice import Choice, choose
 from .config import AdapterConfig
 from .files.embeddings import AUTO
-from .files.load import hotswap, load, reread
-from .forward import Forward, by_sample
+from .files.load import Source, hotswap, load, reread
 from .hub.card import write_card
-from .hub.transfer import local_folder, push
-from .injection.apply import Prepared, adapters_in, attach, detach, prepare
-from .injection.combinations import Combination
-from .injection.host_model import set_trainable, survey_model
+from .hub.transfer import locate, push
+from .injection.apply import Prepared, prepare
+from .injection.forward import Forward, by_sample
+from .injection.host_model import Survey, survey_model
 from .injection.match import warn_of_exclusions
 from .injection.plan import check_host
-from .injection.weighted import combine
 from .peft_forms import as_config
+from .switching import AdaptedModel, Switching
 
 PASSED_BY_TRAINERS = ("save_function", "max_shard_size")
 """Arguments of ``save_pretrained`` for models of many files."""
 
 
-class PeftModel(Adapted):
+class PeftModel(Switching):
     """A model with adapters in it, with the methods and the state-dict keys of ``peft.PeftModel`` (0.21.2).
 
     Made by ``inject`` and ``PeftModel.from_pretrained``. Attributes it lacks (``config``, ``device``) are those of the
@@ -46,7 +45,56 @@ class PeftModel(Adapted):
         decision: The decision on its targets; ``None`` for a loaded adapter.
     """
 
-    peft_name = "peft_model.PeftModel"
+    inner_name = "base_model"
+    base_model: AdaptedModel
+    forward: Callable[..., Any]
+    special_peft_forward_args = frozenset({"adapter_names"})
+    """The arguments of ``forward`` that are not the model's own."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        peft_config: AdapterConfig,
+        adapter_name: str = "default",
+        autocast_adapter_dtype: bool = True,
+        low_cpu_mem_usage: bool = False,
+    ) -> None:
+        """Put an adapter into ``model``, in place; the arguments are those of ``get_peft_model``, with its errors."""
+        chosen = choose(model, peft_config)
+        self.adapt(model, chosen, adapter_name, autocast=autocast_adapter_dtype, on_meta=low_cpu_mem_usage)
+
+    @classmethod
+    def blank(cls, task_type: str | None) -> "PeftModel":
+        """Return a model without anything in it, of the class of a task, as in PEFT."""
+        own = TASKS.get(task_type or "", cls)
+        return own.__new__(own)
+
+    def adapt(self, model: nn.Module, chosen: Choice, adapter_name: str, **storage: bool) -> None:
+        """Put the chosen adapter into a model, and take hold of it; nothing is changed unless everything can be done.
+
+        Raises:
+            LoradarError: As ``get_peft_model``.
+        """
+        check_host(model)
+        survey = survey_model(model)
+        self.hold(survey, prepare(survey, chosen.config, adapter_name, chosen.expand, **storage))
+        warn_of_exclusions(survey.paths, chosen.given)
+        self.decision = chosen.decision.about([*self.targeted_module_names, *self.targeted_parameter_names])
+
+    def hold(self, survey: Survey, prepared: Prepared) -> None:
+        """Attach an adapter to the model that it was built for, and take hold of that."""
+        super().__init__()
+        self.base_model = AdaptedModel(survey, prepared)
+        self.forward = Forward(survey.model, self._steering, survey.around)
+        self.training = survey.model.training
+
+    def get_base_model(self) -> nn.Module:
+        """Return the user's model, adapters included."""
+        return self.base_model.model
+
+    def peft_class(self) -> str:
+        """Return PEFT's class of the same task."""
+        return f"peft_model.{type(self).__name__}"
 
     def _replicate_for_data_parallel(self) -> "PeftModel":
         """Return a replica that runs its own model: ``forward`` is bound to the original's."""
@@ -60,8 +108,20 @@ class PeftModel(Adapted):
 
     # Several adapters
 
-    def add_adapter(self, adapter_name: str, peft_config: AdapterConfig) -> None:
+    def add_adapter(
+        self,
+        adapter_name: str,
+        peft_config: AdapterConfig,
+        low_cpu_mem_usage: bool = False,
+        autocast_adapter_dtype: bool = True,
+    ) -> None:
         """Add a further adapter to the model, inactive until ``set_adapter`` activates it.
+
+        Args:
+            adapter_name: Its name.
+            peft_config: Its configuration, with targets.
+            low_cpu_mem_usage: Whether its tensors are on the meta device until values are loaded.
+            autocast_adapter_dtype: Whether its tensors are float32 where the layers have half precision.
 
         Raises:
             InvalidConfig: If the name is taken, the method another one, or the configuration does not fit the model.
@@ -70,103 +130,12 @@ class PeftModel(Adapted):
         peft_config = as_config(peft_config)
         self._check_new(adapter_name, peft_config)
         with self._unmerged():
-            prepared = prepare(survey := self._survey(), peft_config, adapter_name)
+            survey = self._survey()
+            prepared = prepare(
+                survey, peft_config, adapter_name, autocast=autocast_adapter_dtype, on_meta=low_cpu_mem_usage
+            )
         warn_of_exclusions(survey.paths, peft_config)
         self._add(prepared)
-
-    def _add(self, prepared: Prepared) -> None:
-        self.unmerge_adapter()
-        attach(self._survey(), prepared, self._steering)
-        self.peft_config[prepared.name] = prepared.config
-        self._put_statistics(prepared.statistics, prepared.name)
-        self._begin(prepared)
-        self._set_trainable_if_needed(prepared)
-
-    def set_adapter(self, adapter_name: str | Sequence[str], *, inference_mode: bool = False) -> None:
-        """Activate one adapter, or several at once; these train, the others are frozen.
-
-        Raises:
-            InvalidConfig: If there is no such adapter, none is named, or two of them save the same module in full.
-        """
-        names = (adapter_name,) if isinstance(adapter_name, str) else tuple(dict.fromkeys(adapter_name))
-        if not names:
-            raise InvalidConfig("set_adapter([]) names no adapter: for the base model alone, use disable_adapter().")
-        self._check_known(names)
-        self._check_compatible(names)
-        if any(layer.merged for layer in self._layers()):
-            warn("The adapters were merged, and are unmerged to switch between them.")
-            self.unmerge_adapter()
-        self._steering.active = names
-        self._set_trainable(frozen=inference_mode)
-
-    def delete_adapter(self, adapter_name: str) -> None:
-        """Remove an adapter; if it was the active one, the first of the others becomes active.
-
-        Raises:
-            InvalidConfig: If there is no such adapter, or no other one, so that ``unload`` is the way.
-        """
-        self._check_known((adapter_name,))
-        if len(self.peft_config) == 1:
-            message = f"{adapter_name!r} is the only adapter: call unload(), which returns the model without it."
-            raise InvalidConfig(message, adapter_name=adapter_name)
-        self.unmerge_adapter()
-        set_trainable(self._biases(adapter_name).values(), trainable=False)
-        detach(self.get_base_model(), adapter_name)
-        del self.peft_config[adapter_name]
-        left = [name for name in self._steering.active if name != adapter_name]
-        if not left:
-            left = [next(iter(self.peft_config))]
-            warn(f"{adapter_name!r} was active and is deleted: {left[0]!r} is active now.")
-        self.set_adapter(left)
-
-    def add_weighted_adapter(  # noqa: PLR0917 - the arguments of PEFT, in its order
-        self,
-        adapters: Sequence[str],
-        weights: Sequence[float],
-        adapter_name: str,
-        combination_type: str = "svd",
-        svd_rank: int | None = None,
-        svd_clamp: float | None = None,
-        svd_full_matrices: bool = True,
-        svd_driver: str | None = None,
-        density: float | None = None,
-        majority_sign_method: str = "total",
-    ) -> None:
-        """Add the weighted sum of other LoRA adapters as a new one.
-
-        A module that one of them trains in full is copied; two of them must not train the same.
-
-        Args:
-            adapters: Names of the others.
-            weights: One weight each; negative ones subtract.
-            adapter_name: Name of the new one, which is inactive until it is activated.
-            combination_type: ``svd``, the default as in PEFT, truncates the sum to ``svd_rank``: the closest of that
-                rank. ``cat`` concatenates the factors: exact, with the sum of the ranks. ``linear`` adds ``A`` to ``A``
-                and ``B`` to ``B``: a rough approximation, and the ranks have to agree. ``magnitude_prune``, ``ties``,
-                ``dare_linear`` and ``dare_ties`` do so with a part of the values; with ``_svd`` behind them they prune
-                the updates instead of the factors, and truncate. Of one adapter, all but ``svd`` are ``linear``.
-            svd_rank: Rank of the sum for ``svd``; the largest rank of the adapters on each layer if ``None``.
-            svd_clamp: Quantile at which the values of the factors are clamped, for ``svd``.
-            svd_full_matrices: Whether to decompose in full, which takes memory and changes nothing.
-            svd_driver: cuSOLVER's method, for ``svd`` on CUDA.
-            density: Share of the values to keep, for the pruning ones.
-            majority_sign_method: The sign that wins, for ``ties``: of the sum (``total``) or of most (``frequency``).
-
-        Raises:
-            InvalidConfig: If an adapter is unknown or no LoRA, the ranks do not agree, or the name is taken.
-        """
-        if not adapters:
-            raise InvalidConfig("add_weighted_adapter: adapters=[] names no adapter to sum: give one at least.")
-        self._check_known(adapters)
-        self._check_new(adapter_name, self.peft_config[adapters[0]])
-        if len(weights) != len(adapters):
-            message = f"{len(weights)} weights for {len(adapters)} adapters: give one for each."
-            raise InvalidConfig(message, weights=len(weights), adapters=len(adapters))
-        how = Combination(
-            combination_type, svd_rank, svd_clamp, svd_full_matrices, svd_driver, density, majority_sign_method
-        )
-        configs, shares = [self.peft_config[name] for name in adapters], [*zip(adapters, weights, strict=True)]
-        self._add(combine(adapters_in(self._survey()), configs, shares, adapter_name, how))
 
     def generate(self, *args: Any, adapter_names: Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Call ``generate`` of the user's model; ``adapter_names`` as in ``forward``."""
@@ -178,14 +147,14 @@ class PeftModel(Adapted):
 
     def save_pretrained(
         self,
-        folder: str | PathLike[str],
+        save_directory: str | PathLike[str],
+        safe_serialization: bool = True,
         selected_adapters: Sequence[str] | None = None,
+        save_embedding_layers: bool | str = AUTO,
+        is_main_process: bool = True,
+        path_initial_model_for_weight_conversion: str | PathLike[str] | None = None,
         *,
         state_dict: Mapping[str, torch.Tensor] | None = None,
-        is_main_process: bool = True,
-        save_embedding_layers: bool | str = AUTO,
-        safe_serialization: bool = True,
-        path_initial_model_for_weight_conversion: str | PathLike[str] | None = None,
         **others: Any,
     ) -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does for each adapter, and a card.
@@ -194,17 +163,17 @@ class PeftModel(Adapted):
         by the user is kept.
 
         Args:
-            folder: The folder.
+            save_directory: The folder.
+            safe_serialization: Always ``True``: pickles are not written.
             selected_adapters: Names of the adapters; all when ``None``.
-            state_dict: A state dict to take the values from: trainers that shard a model gather them there.
-            is_main_process: Whether this process writes.
             save_embedding_layers: Whether to write the input and output embeddings of the model too. ``"auto"`` writes
                 them, with a warning, if the adapter adapts one, or if the vocabulary is not that of the checkpoint that
                 the configuration names, as after ``resize_token_embeddings``.
-            safe_serialization: Always ``True``: pickles are not written.
+            is_main_process: Whether this process writes.
             path_initial_model_for_weight_conversion: If given, an adapter whose initialisation changed base weights
                 (PiSSA, OLoRA, CorDA) is written as an ordinary LoRA of twice the rank, on the weights from before. PEFT
                 reads the first factors from this folder; loradar has kept them, and reads nothing.
+            state_dict: A state dict to take the values from: trainers that shard a model gather them there.
             others: ``save_function`` and ``max_shard_size``, which trainers pass, change nothing: an adapter is one
                 file, and safetensors writes it.
 
@@ -216,18 +185,18 @@ class PeftModel(Adapted):
         self._check_known(names)
         options = [*signature(PeftModel.save_pretrained).parameters][2:-1]
         check_known(others, [*options, *PASSED_BY_TRAINERS], "save_pretrained")
-        if not safe_serialization:
+        if safe_serialization is not True:
             raise InvalidConfig("safe_serialization=False would write a pickle: loradar writes safetensors only.")
         if is_main_process:
             for name in names:
                 self.write_files(
-                    Path(folder),
+                    Path(save_directory),
                     name,
                     state_dict,
                     save_embedding_layers=save_embedding_layers,
                     is_converted=path_initial_model_for_weight_conversion is not None,
                 )
-            write_card(self, Path(folder))
+            write_card(self, Path(save_directory))
 
     push_to_hub = push
 
@@ -241,46 +210,99 @@ class PeftModel(Adapted):
     def from_pretrained(
         cls,
         model: nn.Module,
-        folder: str | PathLike[str],
+        model_id: str | PathLike[str],
         adapter_name: str = "default",
-        *,
         is_trainable: bool = False,
+        config: AdapterConfig | None = None,
+        autocast_adapter_dtype: bool = True,
+        ephemeral_gpu_offload: bool = False,
+        low_cpu_mem_usage: bool = False,  # noqa: ARG003 - PEFT's signature
+        key_mapping: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> "PeftModel":
         """Put a saved adapter, ours or PEFT's, into ``model``, in place; frozen and in eval mode unless trainable.
 
-        ``folder`` may be on the hub: ``"hub:org/repo"``, ``"hub:org/repo/subfolder@revision"``.
+        Args:
+            model: The model.
+            model_id: A folder, or a repo on the hub: ``org/repo``, or ``hub:org/repo/subfolder@revision``.
+            adapter_name: Its name in the model.
+            is_trainable: Whether it trains.
+            config: The configuration to use instead of that in the folder.
+            autocast_adapter_dtype: Whether its tensors are float32 where the layers have half precision.
+            ephemeral_gpu_offload: Always ``False``: a layer computes where its weight is.
+            low_cpu_mem_usage: Changes nothing: the tensors are never filled before the values of the file are.
+            key_mapping: Regexes and their replacements, of which the first that matches changes a key of the file,
+                without its prefix ``base_model.model``; those of a transformers model by default.
+            options: ``subfolder``; for the hub ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and
+                ``force_download``; and ``torch_device``, which changes nothing: an adapter is where its layers are.
 
         Raises:
             HubFailed: If it cannot be downloaded from the hub; the model is unchanged.
             AdapterUnreadable: If a file is missing, damaged or does not fit; the model is unchanged.
-            InvalidConfig: If the adapter needs a feature that loradar lacks, or the model has adapters; the model is
-                unchanged.
+            InvalidConfig: If the adapter needs a feature that loradar lacks, the model has adapters, or an argument
+                cannot be honoured; the model is unchanged.
         """
         check_host(model)
+        folder = locate(model_id, "from_pretrained", {**options, "ephemeral_gpu_offload": ephemeral_gpu_offload})
         survey = survey_model(model)
-        adapted = PeftModel(survey, load(survey, local_folder(folder), adapter_name, is_trainable=is_trainable))
+        source = Source(folder, config, key_mapping, autocast_adapter_dtype)
+        prepared = load(survey, source, adapter_name, is_trainable=is_trainable)
+        adapted = cls.blank(prepared.config.task_type)
+        adapted.hold(survey, prepared)
         return adapted if is_trainable else adapted.eval()
 
-    def load_adapter(self, folder: str | PathLike[str], adapter_name: str, *, is_trainable: bool = False) -> None:
-        """Add a saved adapter, ours or PEFT's, inactive until it is activated.
+    def load_adapter(
+        self,
+        model_id: str | PathLike[str],
+        adapter_name: str,
+        is_trainable: bool = False,
+        torch_device: str | None = None,
+        autocast_adapter_dtype: bool = True,
+        ephemeral_gpu_offload: bool = False,
+        low_cpu_mem_usage: bool = False,  # noqa: ARG002 - PEFT's signature
+        key_mapping: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> _IncompatibleKeys:
+        """Add a saved adapter, ours or PEFT's, inactive until it is activated; without ``is_trainable``, set eval mode.
 
         Under the name of an adapter in the model, its weights are copied into that one, as trainers do to resume.
+
+        Args:
+            model_id: As in ``from_pretrained``, with all other arguments.
+            adapter_name: Its name in the model.
+            is_trainable: Whether a new one trains.
+            torch_device: As in ``from_pretrained``.
+            autocast_adapter_dtype: As in ``from_pretrained``, for a new one.
+            ephemeral_gpu_offload: As in ``from_pretrained``.
+            low_cpu_mem_usage: As in ``from_pretrained``.
+            key_mapping: As in ``from_pretrained``.
+            options: As in ``from_pretrained``.
+
+        Returns:
+            PEFT's result, with no missing and no unexpected keys: a file with such keys is rejected.
 
         Raises:
             AdapterUnreadable: As ``from_pretrained``; or if it does not fit the adapter in the model.
             InvalidConfig: As ``from_pretrained``.
         """
-        local = local_folder(folder)
+        options |= {"torch_device": torch_device, "ephemeral_gpu_offload": ephemeral_gpu_offload}
+        source = Source(locate(model_id, "load_adapter", options), None, key_mapping, autocast_adapter_dtype)
         if (known := self.peft_config.get(adapter_name)) is not None:
+            self._give_storage(adapter_name)
             survey, wanted = self._survey(), self.adapter_state(adapter_name)
-            self._put_statistics(reread(survey, local, adapter_name, wanted, known), adapter_name)
-            known.inference_mode = not is_trainable
-            self._set_trainable()
-            return
-        with self._unmerged():
-            prepared = load(self._survey(), local, adapter_name, is_trainable=is_trainable)
-        self._check_new(adapter_name, prepared.config)
-        self._add(prepared)
+            self._put_statistics(reread(survey, source, adapter_name, wanted, known), adapter_name)
+        else:
+            with self._unmerged():
+                prepared = load(self._survey(), source, adapter_name, is_trainable=is_trainable)
+            self._check_new(adapter_name, prepared.config)
+            self._add(prepared, trainable=is_trainable)
+        if not is_trainable:
+            self.eval()
+        return _IncompatibleKeys([], [])
+
+    def create_or_update_model_card(self, output_dir: str | PathLike[str]) -> None:
+        """Write the model card into a folder, unless it has one written or edited by the user."""
+        write_card(self, Path(output_dir))
 
     def hotswap_adapter(self, folder: str | PathLike[str], adapter_name: str = "default") -> None:
         """Copy the weights of a saved adapter into one in the model, in place: a compiled model stays compiled.
@@ -293,5 +315,42 @@ class PeftModel(Adapted):
             InvalidConfig: If there is no such adapter, or it is merged.
         """
         self._check_known((adapter_name,))
-        found = hotswap(self._survey(), local_folder(folder), adapter_name, self.peft_config[adapter_name])
+        found = hotswap(
+            self._survey(), locate(folder, "hotswap_adapter", {}), adapter_name, self.peft_config[adapter_name]
+        )
         self._put_statistics(found, adapter_name)
+
+
+class PeftModelForSequenceClassification(PeftModel):
+    """A model of task type ``SEQ_CLS``."""
+
+
+class PeftModelForSeq2SeqLM(PeftModel):
+    """A model of task type ``SEQ_2_SEQ_LM``."""
+
+
+class PeftModelForCausalLM(PeftModel):
+    """A model of task type ``CAUSAL_LM``."""
+
+
+class PeftModelForTokenClassification(PeftModel):
+    """A model of task type ``TOKEN_CLS``."""
+
+
+class PeftModelForQuestionAnswering(PeftModel):
+    """A model of task type ``QUESTION_ANS``."""
+
+
+class PeftModelForFeatureExtraction(PeftModel):
+    """A model of task type ``FEATURE_EXTRACTION``."""
+
+
+TASKS: dict[str, type[PeftModel]] = {
+    "SEQ_CLS": PeftModelForSequenceClassification,
+    "SEQ_2_SEQ_LM": PeftModelForSeq2SeqLM,
+    "CAUSAL_LM": PeftModelForCausalLM,
+    "TOKEN_CLS": PeftModelForTokenClassification,
+    "QUESTION_ANS": PeftModelForQuestionAnswering,
+    "FEATURE_EXTRACTION": PeftModelForFeatureExtraction,
+}
+"""The class of a model by the task type of its first adapter, as in PEFT."""

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ..errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
-from ..references import HubFolder
 from ..warn import warn
 from .checks import CHANGING_THE_BASE, REPEATED_ON_LOAD, Constant, Names, check_known, invalid, lacking
-from .hub.transfer import CONFIG, SCHEME, local_folder
+from .hub.transfer import CONFIG, locate
 
 if TYPE_CHECKING:
     from .config import AdapterConfig
@@ -96,23 +95,16 @@ class PeftForms:
         Args:
             pretrained_model_name_or_path: The folder, or the reference to the hub.
             subfolder: Folder in it.
-            others: ``revision``: branch, tag or commit on the hub.
+            others: Options of a download, as ``PeftModel.from_pretrained``: ``revision``, ``token``...
 
         Raises:
             HubFailed: If it cannot be downloaded.
             AdapterUnreadable: If the file is missing or damaged.
             InvalidConfig: If it is of another method, has an invalid value, or uses a feature that loradar lacks.
         """
-        check_known(others, ["revision"], "from_pretrained of a configuration")
-        place, revision = str(pretrained_model_name_or_path), others.get("revision")
-        if not place.startswith(SCHEME):
-            if revision is not None:
-                raise invalid("revision", revision, f"is for a repo, and {place!r} is a folder: hub:org/repo@revision.")
-            return read_config(Path(place, subfolder or "", CONFIG))
-        given = HubFolder.parse(place)
-        inside = "/".join(filter(None, (given.subfolder, subfolder)))
-        reference = HubFolder(given.repo, inside, revision or given.revision)
-        return read_config(local_folder(str(reference), (CONFIG,)) / CONFIG)
+        options = {**others, "subfolder": subfolder}
+        method = "from_pretrained of a configuration"
+        return read_config(locate(pretrained_model_name_or_path, method, options, (CONFIG,)) / CONFIG)
 
     @classmethod
     def from_json_file(cls, path_json_file: str | PathLike[str]) -> dict[str, Any]:

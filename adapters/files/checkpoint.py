@@ -60,8 +60,14 @@ def _own_storage(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]
     return own
 
 
-def read(folder: str | PathLike[str]) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
+def read(
+    folder: str | PathLike[str], config: AdapterConfig | None = None
+) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
     """Read both files of an adapter completely, onto the CPU.
+
+    Args:
+        folder: The folder.
+        config: A configuration to take instead of that in the folder.
 
     Raises:
         AdapterUnreadable: If one is missing, truncated or not in its format.
@@ -69,8 +75,8 @@ def read(folder: str | PathLike[str]) -> tuple[AdapterConfig, dict[str, torch.Te
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise unreadable(folder, "is no folder. Give the folder that save_pretrained wrote, or hub:org/repo")
-    return read_config(folder / CONFIG), _read_weights(folder / WEIGHTS)
+        raise unreadable(folder, "is no folder. Give the folder that save_pretrained wrote, or a repo on the hub")
+    return config or read_config(folder / CONFIG), _read_weights(folder / WEIGHTS)
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -12,8 +12,8 @@ from ...errors import InvalidConfig
 from ...warn import warn
 from ..injection.apply import PREFIX
 from ..injection.host_model import Site, Survey
+from ..layers.saved import SavedModule
 from ..layers.tokens import TokenLayer
-from ..layers.wrappers import SavedModule
 
 AUTO = "auto"
 UNKNOWN = -1

@@ -1,12 +1,16 @@
 """Load adapter folders into a model: everything is read and checked before the model is touched."""
 
 import functools
+import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from torch import nn
 
+from ...discovery import read_attribute
 from ...errors import AdapterUnreadable, InvalidConfig
 from ..config import AdapterConfig
 from ..hub.transfer import WEIGHTS
@@ -32,23 +36,59 @@ MOST_KEYS = 3
 """Number of keys that an error lists."""
 
 
-def load(survey: Survey, folder: Path, adapter_name: str, *, is_trainable: bool) -> Prepared:
-    """Build the adapter in ``folder`` for a model, which stays as it is.
+class Source(NamedTuple):
+    """The source of a saved adapter.
+
+    Attributes:
+        folder: Its folder.
+        config: The configuration to use instead of that in the folder.
+        key_mapping: Regexes and their replacements, of which the first that matches changes a key of the file; those
+            of the model if ``None``.
+        autocast: Whether its tensors are float32 where the layers have half precision.
+    """
+
+    folder: Path
+    config: AdapterConfig | None = None
+    key_mapping: Mapping[str, str] | None = None
+    autocast: bool = True
+
+    def read(self, model: nn.Module) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
+        """Read both files, and rename the keys for a model."""
+        config, tensors = read(self.folder, self.config)
+        # Of a transformers model whose modules have other names than when its checkpoints were made.
+        mapping = self.key_mapping or read_attribute(model, "_checkpoint_conversion_mapping")
+        if not isinstance(mapping, Mapping) or not mapping:
+            return config, tensors
+        return config, {_rename(key, mapping): tensor for key, tensor in tensors.items()}
+
+
+def _rename(key: str, mapping: Mapping[str, str]) -> str:
+    """Return a key of a file as the first pattern that matches changes it, as in PEFT."""
+    plain = key.removeprefix(PREFIX)
+    for pattern, replacement in mapping.items():
+        renamed, count = re.subn(pattern, replacement, plain)
+        if count:
+            return key.removesuffix(plain) + renamed
+    return key
+
+
+def load(survey: Survey, source: Source, adapter_name: str, *, is_trainable: bool) -> Prepared:
+    """Build a saved adapter for a model, which stays as it is.
 
     Raises:
         AdapterUnreadable: If a file is missing, damaged or does not fit.
         TargetsNotFound: If the targets match nothing in this model.
         InvalidConfig: If the adapter needs a feature that loradar lacks, or does not fit the model.
     """
-    config, tensors = read(folder)
-    with naming(folder / WEIGHTS), replicated(survey, config) as replication:
+    config, tensors = source.read(survey.model)
+    with naming(source.folder / WEIGHTS), replicated(survey, config) as replication:
         plan = make_plan(survey, replace(config, inference_mode=not is_trainable))
         largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
         for planned in plan.adapters:
             if tensors and planned.r > largest:  # memory would be allocated for it
                 message = f"{planned.path!r} has rank {planned.r} by the configuration"
                 raise AdapterUnreadable(f"{message}, and no tensor of the file is so large.", path=planned.path)
-        prepared = build(survey, plan, adapter_name)
+        prepared = build(survey, plan, adapter_name, autocast=source.autocast)
         for planned in plan.adapters:
             if planned.tied_to:  # a file that holds the embeddings too repeats the rows
                 tensors.pop(f"{PREFIX}{planned.path}.{KEY}", None)
@@ -152,9 +192,9 @@ def _widened(
 
 
 def reread(
-    survey: Survey, folder: Path, adapter_name: str, wanted: Mapping[str, torch.Tensor], current: AdapterConfig
+    survey: Survey, source: Source, adapter_name: str, wanted: Mapping[str, torch.Tensor], current: AdapterConfig
 ) -> dict[str, torch.Tensor]:
-    """Copy the weights of the adapter in ``folder`` into ``wanted``, the tensors of an adapter like it.
+    """Copy the weights of a saved adapter into ``wanted``, the tensors of an adapter like it.
 
     Returns:
         The running statistics of norms in its file.
@@ -163,8 +203,8 @@ def reread(
         AdapterUnreadable: If a file is missing or damaged, or has other tensors; nothing is changed.
         InvalidConfig: If its rank, alpha or method differs, so that its weights would mean another update.
     """
-    config, tensors = read(folder)
-    with naming(folder / WEIGHTS):
+    config, tensors = source.read(survey.model)
+    with naming(source.folder / WEIGHTS):
         _check_same((*VARIANT, *STRENGTH), config, current, adapter_name)
         tensors = _rename_wrapped(tensors, wanted)
         _check_complete(wanted, tensors)

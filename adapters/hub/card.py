@@ -3,7 +3,7 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -35,12 +35,13 @@ MARKUP = re.compile(r"[\\`*\[\]<>&|~]|(?<![^\W_])_|_(?![^\W_])|^[#+=-]")
 NUMBERED = re.compile(r"^(\d+)([.)])")
 
 
-def card_of(model: "Adapted", source: str = THIS_FOLDER) -> str:
+def card_of(model: "Adapted", source: str = THIS_FOLDER, tags: Iterable[str] = ()) -> str:
     """Return the model card of a model's active adapter: front matter, then Markdown.
 
     Args:
         model: Any model with an adapter, also one that was loaded.
         source: Location to load the adapter from: a folder, or ``hub:org/repo[/subfolder][@revision]``.
+        tags: Tags of the model beside its own.
 
     Raises:
         MissingExtra: If huggingface_hub or jinja2 is not installed.
@@ -51,7 +52,9 @@ def card_of(model: "Adapted", source: str = THIS_FOLDER) -> str:
     config, kind = model.active_peft_config, type(model.get_base_model())
     settings, defaults = config.to_peft_dict(), type(config)().to_peft_dict()
     method, base = str(settings["peft_type"]), _hub_name(settings["base_model_name_or_path"])
-    about = ModelCardData(base_model=base, library_name="peft", tags=[method.lower(), "loradar"])
+    about = ModelCardData(
+        base_model=base, library_name="peft", tags=[*dict.fromkeys((method.lower(), "loradar", *tags))]
+    )
     listed = [
         (name, value)
         for name, value in settings.items()
@@ -78,7 +81,7 @@ def card_of(model: "Adapted", source: str = THIS_FOLDER) -> str:
     return _signed(card)
 
 
-def write_card(model: "Adapted", folder: Path, source: str = THIS_FOLDER) -> None:
+def write_card(model: "Adapted", folder: Path, source: str = THIS_FOLDER, tags: Iterable[str] = ()) -> None:
     """Write ``README.md`` into a folder, unless it has one written or edited by the user.
 
     Raises:
@@ -88,7 +91,7 @@ def write_card(model: "Adapted", folder: Path, source: str = THIS_FOLDER) -> Non
     try:
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
         if text is None or text == _signed(text.rpartition(MARK)[0]):
-            path.write_text(card_of(model, source), encoding="utf-8")
+            path.write_text(card_of(model, source, tags), encoding="utf-8")
     except OSError as error:
         raise AdapterUnreadable(f"{path} cannot be written: {error.strerror}.", path=str(path)) from error
 

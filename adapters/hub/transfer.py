@@ -1,16 +1,20 @@
 """Download and upload adapters with huggingface_hub: endpoint, token, cache and offline mode are the user's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from os import PathLike
 from pathlib import Path
 from shutil import copyfile
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
+
+from ...errors import HubFailed
 from ...extras import require
 from ...hub_errors import translate_errors
-from ...references import HubFolder
+from ...references import HubFolder, explain_invalid_repo
+from ..checks import check_known, invalid
 from .card import CARD, write_card
 
 if TYPE_CHECKING:
@@ -22,29 +26,81 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 SCHEME = "hub:"
 PICKLE = "adapter_model.bin"
+PLACE = ("subfolder", "revision")
+DOWNLOAD = ("token", "cache_dir", "local_files_only", "force_download")
+"""Options of a download, as huggingface_hub's."""
+DISPATCH = "dispatch the model with accelerate before: adapters follow their layers"
+LEFT_OUT = {
+    "ephemeral_gpu_offload": "a layer computes where its weight is",
+    "ignore_mismatched_sizes": "a file of other sizes is for another model, and is rejected",
+    "use_auth_token": "its name is token now",
+    **dict.fromkeys(("device_map", "max_memory", "offload_dir", "offload_folder", "offload_index"), DISPATCH),
+}
+"""Options of PEFT that are rejected, and why."""
 
 
-def local_folder(folder: str | PathLike[str], files: Sequence[str] = (WEIGHTS, CONFIG)) -> Path:
-    """Return a folder on this machine, after the download of these files if it is a reference to the hub.
+def locate(
+    model_id: str | PathLike[str], method: str, options: Mapping[str, Any], files: Sequence[str] = (WEIGHTS, CONFIG)
+) -> Path:
+    """Return the folder of a saved adapter on this machine, after the download of these files if it is on the hub.
+
+    Args:
+        model_id: A folder, or ``org/repo`` if there is no such folder, or ``hub:org/repo[/subfolder][@revision]``.
+        method: The method that was called, for messages.
+        options: Its options, as PEFT's; ``None`` stands for the default.
+        files: Names of the files.
 
     Raises:
+        InvalidConfig: If an option is unknown or cannot be honoured.
+        InvalidReference: As ``fetch``.
         HubFailed: As ``fetch``.
     """
-    return fetch(folder, files) if isinstance(folder, str) and folder.startswith(SCHEME) else Path(folder)
+    given = {name: value for name, value in options.items() if value is not None}
+    _check_options(given, method)
+    subfolder, revision = given.get("subfolder", ""), given.get("revision")
+    download = {name: given[name] for name in DOWNLOAD if name in given}
+    if isinstance(model_id, str) and model_id.startswith(SCHEME):
+        source = HubFolder.parse(model_id)
+        inside = "/".join(filter(None, (source.subfolder, subfolder)))
+        source = HubFolder(source.repo, inside, revision or source.revision)
+        return fetch(source, files, **download)
+    is_repo = isinstance(model_id, str) and explain_invalid_repo(model_id) is None
+    if not is_repo or Path(model_id).is_dir():
+        if revision is not None:
+            raise invalid("revision", revision, f"is for a repo, and {str(model_id)!r} is a folder: leave it out.")
+        return Path(model_id, subfolder)
+    try:
+        return fetch(HubFolder(str(model_id), subfolder, revision), files, **download)
+    except HubFailed as error:
+        raise HubFailed(f"There is no folder {model_id!r}, and {error.message}", **error.details) from error
 
 
-def fetch(reference: str, files: Sequence[str] = (WEIGHTS, CONFIG)) -> Path:
+def _check_options(given: Mapping[str, Any], method: str) -> None:
+    """Reject the options of a loading method that are unknown or cannot be honoured."""
+    check_known(given, (*PLACE, *DOWNLOAD, *LEFT_OUT, "torch_device"), method)
+    for name, why in LEFT_OUT.items():
+        if given.get(name):
+            raise invalid(name, given[name], f"cannot be honoured: {why}.")
+    if (device := given.get("torch_device")) is not None:
+        try:
+            torch.device(device)
+        except (RuntimeError, TypeError):
+            raise invalid("torch_device", device, "is no device of torch: leave it out.") from None
+
+
+def fetch(source: HubFolder, files: Sequence[str] = (WEIGHTS, CONFIG), **download: Any) -> Path:
     """Download files of an adapter, or take them from the cache, and return their folder.
 
     ``HF_ENDPOINT``, ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and ``HF_HOME`` apply. Only ``adapter_model.safetensors`` and
     ``adapter_config.json`` are downloaded, all of one commit: no pickle, no code.
 
     Args:
-        reference: ``hub:org/repo[/subfolder][@revision]``.
+        source: The folder on the hub.
         files: Their names.
+        download: Arguments of huggingface_hub's download, among ``DOWNLOAD``.
 
     Raises:
-        InvalidReference: If it is not of that form.
+        InvalidReference: If the repo's name is invalid.
         HubFailed: If a file is missing or cannot be downloaded: no such repo or revision, no access, not in the cache
             while offline, no connection.
         MissingExtra: If huggingface_hub is not installed.
@@ -52,12 +108,13 @@ def fetch(reference: str, files: Sequence[str] = (WEIGHTS, CONFIG)) -> Path:
     require("scan", "huggingface_hub")
     from huggingface_hub import HfApi
 
-    source, api = HubFolder.parse(reference), HfApi()
+    api = HfApi(token=download.pop("token", None))
     with _in_words(api, source):
-        first = Path(api.hf_hub_download(source.repo, source.path_of(files[0]), revision=source.revision))
-        commit = first.parents[source.path_of(files[0]).count("/")].name  # .../snapshots/<commit>/<path in the repo>
+        path = source.path_of(files[0])
+        first = Path(api.hf_hub_download(source.repo, path, revision=source.revision, **download))
+        commit = first.parents[path.count("/")].name  # .../snapshots/<commit>/<path in the repo>
         for name in files[1:]:
-            api.hf_hub_download(source.repo, source.path_of(name), revision=commit)
+            api.hf_hub_download(source.repo, source.path_of(name), revision=commit, **download)
     return first.parent
 
 
@@ -65,11 +122,14 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
     model: "Adapted",
     repo_id: str,
     *,
+    commit_message: str | None = None,
+    commit_description: str | None = None,
     private: bool | None = None,
+    token: bool | str | None = None,
     revision: str | None = None,
-    commit_message: str = "Upload adapter",
-    token: str | None = None,
     create_pr: bool = False,
+    max_shard_size: int | str | None = None,  # noqa: ARG001 - PEFT's signature
+    tags: Sequence[str] | None = None,
 ) -> str:
     """Upload a model's adapters and their card in one commit; create the repo and the branch if they are missing.
 
@@ -78,11 +138,14 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
     Args:
         model: The model with the adapters.
         repo_id: ``org/repo``, or ``repo`` for a repo of the account.
+        commit_message: Summary of the commit.
+        commit_description: Its text.
         private: Whether a new repo is private; ``None`` for the account's default.
-        revision: Branch to commit to; ``None`` for the main branch.
-        commit_message: Its summary.
         token: Token to use instead of ``HF_TOKEN`` or the login.
+        revision: Branch to commit to; ``None`` for the main branch.
         create_pr: Whether to open a pull request instead; its address is returned then, else the commit's.
+        max_shard_size: Changes nothing: an adapter is one file.
+        tags: Tags of the card, beside its own.
 
     Raises:
         InvalidReference: If ``repo_id`` cannot name a repo.
@@ -98,10 +161,15 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
             model.write_files(Path(folder), name)
         repo = _prepare_repo(api, target, Path(folder), private=private, create_pr=create_pr)
         subfolder = "" if model.active_adapter == "default" else model.active_adapter
-        write_card(model, Path(folder), str(HubFolder(repo, subfolder, revision)))
+        write_card(model, Path(folder), str(HubFolder(repo, subfolder, revision)), tags or ())
         with _in_words(api, target):
             commit = api.upload_folder(
-                repo_id=repo, folder_path=folder, commit_message=commit_message, revision=revision, create_pr=create_pr
+                repo_id=repo,
+                folder_path=folder,
+                commit_message=commit_message or "Upload adapter",
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
             )
     return commit.pr_url or commit.commit_url
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import nn
@@ -15,8 +15,9 @@ from ..layers.dora import fill_magnitude
 from ..layers.ia3 import IA3Layer
 from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear
 from ..layers.parameters import LoraMultihead, LoraParameter
+from ..layers.saved import SavedModule
 from ..layers.tokens import TokenLayer
-from ..layers.wrappers import AdapterLayer, Child, PlannedAdapter, SavedModule, Steering, state_of
+from ..layers.wrappers import AdapterLayer, Child, PlannedAdapter, Steering, state_of
 from .host_model import Site, Survey, survey_model
 from .plan import Expand, Plan, make_plan
 from .replication import Replication, replicated
@@ -73,6 +74,15 @@ class Prepared:
             layer.initialise(children, how=self.config.initialisation)
             fill_magnitude(children, survey.sites[planned.path].module, planned)
 
+    def on_meta(self) -> Self:
+        """Return the adapter with its factors on the meta device, where they take no memory and have no values."""
+        parts = []
+        for part in self.parts:
+            moved = ((name, each.to("meta")) for name, each in part.children.items())
+            children = {name: nn.Parameter(each) if isinstance(each, torch.Tensor) else each for name, each in moved}
+            parts.append(part._replace(children=children))
+        return replace(self, parts=tuple(parts))
+
     def state(self) -> dict[str, torch.Tensor]:
         """Return its tensors under their keys in PEFT's files."""
         state: dict[str, torch.Tensor] = {}
@@ -83,15 +93,19 @@ class Prepared:
         return state
 
 
-def build(survey: Survey, plan: Plan, adapter_name: str) -> Prepared:
+def build(survey: Survey, plan: Plan, adapter_name: str, *, autocast: bool = True) -> Prepared:
     """Create every part of an adapter, uninitialised; the model stays as it is.
+
+    Args:
+        survey: The walk over the model.
+        plan: The plan.
+        adapter_name: Key of the adapter in the state dict.
+        autocast: Whether its tensors are float32 where the layers have half precision.
 
     Raises:
         InvalidConfig: If ``adapter_name`` cannot be a key of a ``ModuleDict``.
     """
-    if not adapter_name or "." in adapter_name or adapter_name == "__base__" or hasattr(nn.ModuleDict, adapter_name):
-        message = f"adapter_name={adapter_name!r} is not usable: give a word such as 'default'."
-        raise InvalidConfig(message, adapter_name=adapter_name)
+    _check_name(adapter_name)
     parts = []
     for planned in plan.adapters:
         base = survey.sites[planned.path].module
@@ -100,6 +114,8 @@ def build(survey: Survey, plan: Plan, adapter_name: str) -> Prepared:
         layer: type[AdapterLayer] = IA3Layer if plan.config.method == "IA3" else LORA_LAYERS[kind]
         layer = TokenLayer if planned.tokens else layer
         parts.append(Part(planned, layer, layer.create_parts(base, planned)))
+        if not autocast:
+            _store_like(getattr(base, planned.parameter or "weight", None), parts[-1])
     copies = {path: deepcopy(survey.sites[path].module) for path in plan.saved}
     for copy in copies.values():
         detach(copy)  # of a module that other adapters are in
@@ -111,8 +127,38 @@ def build(survey: Survey, plan: Plan, adapter_name: str) -> Prepared:
     return Prepared(adapter_name, config, tuple(parts), copies)
 
 
-def prepare(survey: Survey, config: AdapterConfig, adapter_name: str, expand: Expand | None = None) -> Prepared:
+def _check_name(name: str) -> None:
+    """Reject a name that is reserved, or cannot be a key of a ``ModuleDict``."""
+    if not name or "." in name or name == "__base__" or hasattr(nn.ModuleDict, name):
+        message = f"adapter_name={name!r} is not usable: give a word such as 'default'."
+        raise InvalidConfig(message, adapter_name=name)
+
+
+def _store_like(weight: object, part: Part) -> None:
+    """Convert the tensors of a part to the dtype of the weight, unless that is packed."""
+    if isinstance(weight, torch.Tensor) and weight.is_floating_point():
+        for tensor in state_of(part.children).values():
+            tensor.data = tensor.data.to(weight.dtype)
+
+
+def prepare(
+    survey: Survey,
+    config: AdapterConfig,
+    adapter_name: str,
+    expand: Expand | None = None,
+    *,
+    autocast: bool = True,
+    on_meta: bool = False,
+) -> Prepared:
     """Plan, check, build and initialise an adapter; the model stays as it is.
+
+    Args:
+        survey: The walk over the model.
+        config: The configuration, with targets.
+        adapter_name: Key of the adapter in the state dict.
+        expand: The function that resolves shorthands in the targets.
+        autocast: As in ``build``.
+        on_meta: Whether its tensors are on the meta device, without values.
 
     Raises:
         TargetsNotFound: As ``make_plan``.
@@ -120,9 +166,11 @@ def prepare(survey: Survey, config: AdapterConfig, adapter_name: str, expand: Ex
         InvalidConfig: As ``make_plan`` and ``build``.
     """
     with replicated(survey, config) as replication:
-        prepared = build(survey, make_plan(survey, config, expand), adapter_name)
-        prepared.initialise(survey)
-    return replace(prepared, is_fresh=True, replication=replication)
+        prepared = build(survey, make_plan(survey, config, expand), adapter_name, autocast=autocast)
+        if not on_meta:
+            prepared.initialise(survey)
+    prepared = replace(prepared, is_fresh=not on_meta, replication=replication)
+    return prepared.on_meta() if on_meta else prepared
 
 
 def attach(survey: Survey, prepared: Prepared, steering: Steering) -> None:

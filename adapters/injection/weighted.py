@@ -17,7 +17,8 @@ from ...errors import InvalidConfig
 from ..config import AdapterConfig, LoraConfig
 from ..layers.lora import LoraLayer
 from ..layers.parameters import STACKED
-from ..layers.wrappers import AdapterLayer, PlannedAdapter, SavedModule, state_of
+from ..layers.saved import SavedModule
+from ..layers.wrappers import AdapterLayer, PlannedAdapter, state_of
 from .apply import Part, Prepared
 from .combinations import Combination
 

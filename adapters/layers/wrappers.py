@@ -1,7 +1,7 @@
-"""The modules around the user's modules: adapter layers, with merging and unmerging, and modules trained in full."""
+"""The modules around the user's modules: adapter layers, with merging and unmerging."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ...domain.vocabulary import Kind
-from ...errors import InvalidConfig
+from ...errors import InvalidConfig, quoted
 from .as_peft import PeftInstance, PeftLayer
 
 PARAMETER_CONTAINERS = ("lora_embedding_A", "lora_embedding_B", "ia3_l")
@@ -196,6 +196,16 @@ class AdapterLayer(PeftLayer, Wrapper):
             else:
                 holder[adapter] = part
 
+    def give_storage(self, adapter: str) -> None:
+        """Create the tensors of an adapter that is on meta on the device of the base layer, without values."""
+        device = first_tensor(self.base()).device
+        for container, part in self.parts(adapter).items():
+            if isinstance(part, nn.Module) and any(each.is_meta for each in part.parameters()):
+                part.to_empty(device=device)
+            elif isinstance(part, nn.Parameter) and part.is_meta:
+                holder: Any = self._modules[container]
+                holder[adapter] = nn.Parameter(torch.empty_like(part, device=device), part.requires_grad)
+
     def remove(self, adapter: str) -> None:
         """Remove an adapter, if it is on this layer."""
         for container in self.parts(adapter):
@@ -241,13 +251,37 @@ class AdapterLayer(PeftLayer, Wrapper):
             raise InvalidConfig(f"{message} Keep the adapter apart, or load the model unquantised.", path=path)
 
     @torch.no_grad()
-    def merge(self, adapters: Iterable[str], *, keep: bool = True) -> None:
+    def check_finite(self, path: str, adapters: Iterable[str]) -> None:
+        """Reject adapters with which a weight would hold NaN or infinite values.
+
+        Raises:
+            InvalidConfig: Naming the layer, by ``path``, and the adapters.
+        """
+        names = [name for name in adapters if name in self.planned and name not in self.merged_adapters]
+        if names and not all(weight.isfinite().all() for weight in self.updated(names).values()):
+            message = (
+                f"NaNs detected in the merged weights of {path!r}, or infinite values: {quoted(names)} seems broken"
+            )
+            raise InvalidConfig(f"{message}. Load another checkpoint of it.", path=path, adapters=names)
+
+    @torch.no_grad()
+    def merge(
+        self, safe_merge: bool = False, adapter_names: str | Sequence[str] | None = None, *, keep: bool = True
+    ) -> None:
         """Merge adapters into the base weights; those already merged stay merged once.
 
         Args:
-            adapters: Names; those that are not on this layer are passed over.
+            safe_merge: Whether to reject weights that are not finite after it.
+            adapter_names: Names; those that are not on this layer are passed over. The active ones if ``None``.
             keep: Whether to copy the weights to main memory, so that ``unmerge`` restores them bit for bit.
+
+        Raises:
+            InvalidConfig: If ``safe_merge`` rejects them.
         """
+        given = (adapter_names,) if isinstance(adapter_names, str) else adapter_names
+        adapters = self.steering.active if given is None else given
+        if safe_merge:
+            self.check_finite(type(self.base()).__name__, adapters)
         wanted = [*dict.fromkeys((*self.merged_adapters, *(name for name in adapters if name in self.planned)))]
         if wanted == self.merged_adapters:
             return
@@ -258,11 +292,11 @@ class AdapterLayer(PeftLayer, Wrapper):
             if any(self.planned[adapter].shares_weight for adapter in wanted):
                 self._kept[name] = parameter  # the module that shares it keeps it unmerged
                 base._parameters[name] = nn.Parameter(updated, parameter.requires_grad)  # noqa: SLF001
-            else:
-                if keep:  # in main memory, which an accelerator has more of; a meta tensor has nothing to copy
-                    device = parameter.device if parameter.is_meta else torch.device("cpu")
-                    self._kept[name] = parameter.detach().to(device, copy=True)
-                parameter.data.copy_(updated)
+                continue
+            if keep:  # in main memory, which an accelerator has more of; a meta tensor has nothing to copy
+                device = parameter.device if parameter.is_meta else torch.device("cpu")
+                self._kept[name] = parameter.detach().to(device, copy=True)
+            parameter.data.copy_(updated)
         self.merged_adapters.extend(wanted)
 
     @torch.no_grad()
@@ -301,76 +335,6 @@ class AdapterLayer(PeftLayer, Wrapper):
     def location(self, adapter: str, path: str) -> str:  # noqa: ARG002 - `SavedModule` needs the path
         """Return the prefix of an adapter's tensors in a file."""
         return self.planned[adapter].location
-
-
-class SavedModule(PeftLayer, Wrapper):
-    """A frozen original and its trainable copies, under PEFT's names (``ModulesToSaveWrapper``, 0.21.2).
-
-    Attributes:
-        original_module: The replaced module.
-        modules_to_save: The copies, by adapter name.
-        steering: The switch shared by the model; an active adapter without a copy uses the original.
-    """
-
-    inner_name = "original_module"
-    peft_name = "utils.other.ModulesToSaveWrapper"
-    containers = ("modules_to_save",)
-    original_module: nn.Module
-
-    def __init__(self, original: nn.Module, steering: Steering) -> None:
-        super().__init__()
-        self.original_module = original
-        self.modules_to_save = nn.ModuleDict()
-        self.steering = steering
-        self.training = self.modules_to_save.training = original.training
-
-    def insert(self, adapter: str, trained: nn.Module) -> None:
-        """Add the copy of an adapter."""
-        self.modules_to_save[adapter] = trained
-
-    def remove(self, adapter: str) -> None:
-        """Remove the copy of an adapter, if there is one."""
-        if adapter in self.modules_to_save:
-            del self.modules_to_save[adapter]
-
-    def adapters(self) -> list[str]:
-        """Return the names of the adapters with a copy."""
-        return [*self.modules_to_save]
-
-    def adapter_state(self, adapter: str) -> dict[str, torch.Tensor]:
-        """Return the tensors of a copy under their names in PEFT's files."""
-        return dict(self.modules_to_save[adapter].state_dict(keep_vars=True))
-
-    def adapter_state_dict_load_map(self, adapter_name: str) -> dict[str, str]:
-        """Return the name in this module's state dict of each tensor of a copy, by its name in files."""
-        names = self.modules_to_save[adapter_name].state_dict() if adapter_name in self.modules_to_save else ()
-        return {name: f"modules_to_save.{adapter_name}.{name}" for name in names}
-
-    def location(self, adapter: str, path: str) -> str:  # noqa: ARG002 - the counterpart of `AdapterLayer.location`
-        """Return the prefix of those tensors in a file, which is the path of the module."""
-        return path
-
-    def inner(self) -> nn.Module | None:
-        """Return the active module, to look attributes up on."""
-        children = self.__dict__.get("_modules", {})
-        return self.active_module() if "modules_to_save" in children else None
-
-    def active_module(self, adapters: tuple[str, ...] | None = None) -> nn.Module:
-        """Return the copy of the last of these adapters, or of the active ones, that has one; else the original."""
-        copies = self._modules["modules_to_save"]._modules  # type: ignore[union-attr]  # noqa: SLF001
-        names = self.steering.active if adapters is None else adapters
-        trained = [copies[name] for name in names if name in copies and not self.steering.disabled]
-        return trained[-1] if trained else self.original_module  # type: ignore[return-value]
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the active module, or with ``adapter_names`` the module of each sample on its rows."""
-        if (samples := self.steering.samples) is None:
-            return self.active_module()(*args, **kwargs)
-        x, *others = args
-        times = x.shape[0] // len(samples)
-        rows = (x[n * times : (n + 1) * times] for n in range(len(samples)))
-        results = [self.active_module((name,))(own, *others, **kwargs) for name, own in zip(samples, rows, strict=True)]
-        return torch.cat(results)
 
 
 def state_of(parts: Mapping[str, Child]) -> dict[str, nn.Parameter]:

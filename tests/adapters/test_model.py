@@ -65,7 +65,6 @@ def test_merging_keeps_the_outputs(build, fields) -> None:
     expected = specimen(model)
     model.merge_adapter()
     torch.testing.assert_close(specimen(model), expected, rtol=1e-4, atol=1e-5)
-    model.merge_adapter()
     model.unmerge_adapter()
     torch.testing.assert_close(specimen(model), expected, rtol=1e-4, atol=1e-5)
     merged = model.merge_and_unload()

@@ -203,7 +203,7 @@ def test_a_weighted_sum_on_an_attention_is_saved_and_read(widths: dict[str, int]
     randomise(model)
     model.add_weighted_adapter(["default", "other"], [1.0, 0.5], "sum", combination_type="cat")
     model.set_adapter("sum")
-    model.save_pretrained(tmp_path, ["sum"])
+    model.save_pretrained(tmp_path, selected_adapters=["sum"])
     torch.testing.assert_close(PeftModel.from_pretrained(fresh, tmp_path / "sum")(x), model(x))
 
 

@@ -227,7 +227,7 @@ def test_only_two_files_are_downloaded(hub, tmp_path):
     """Code, pickles and whatever else is beside them stay where they are."""
     others = {"adapter_model.bin": b"\x80\x04.", "modeling.py": b"raise SystemExit", "optimizer.pt": b"\x80\x04."}
     hub.add("bob/mlp", {**files_of(adapted(), tmp_path / "saved"), **others})
-    folder = fetch("hub:bob/mlp")
+    folder = fetch(HubFolder.parse("hub:bob/mlp"))
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG, WEIGHTS]
     fetched = [request.rpartition("/")[2] for request in hub.requests if request.startswith("GET")]
     assert sorted(fetched) == [CONFIG, WEIGHTS]
@@ -237,13 +237,13 @@ def test_offline_with_a_warm_cache(hub, monkeypatch):
     """What was fetched once loads without a connection, and nobody is asked; the rest is refused in words."""
     model = adapted()
     model.push_to_hub("alice/mlp")
-    fetch("hub:alice/mlp")
+    fetch(HubFolder.parse("hub:alice/mlp"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     huggingface_hub.close_session()
     asked = len(hub.requests)
     assert same(PeftModel.from_pretrained(MLP(8), "hub:alice/mlp"), model)
     with pytest.raises(HubFailed, match="hub:alice/other is out of reach: HF_HUB_OFFLINE is set, and a needed file"):
-        fetch("hub:alice/other")
+        fetch(HubFolder.parse("hub:alice/other"))
     with pytest.raises(HubFailed, match="hub:alice/mlp is out of reach: HF_HUB_OFFLINE is set"):
         model.push_to_hub("alice/mlp")
     assert len(hub.requests) == asked
@@ -253,7 +253,7 @@ def test_nobody_answers(hub, monkeypatch):
     """A refused connection names the address and the variable that holds it."""
     ask("http://127.0.0.1:9", monkeypatch)
     monkeypatch.setattr("time.sleep", lambda _: None)  # it tries again for half a minute
-    for call in (lambda: fetch("hub:alice/mlp"), lambda: adapted().push_to_hub("alice/mlp")):
+    for call in (lambda: fetch(HubFolder.parse("hub:alice/mlp")), lambda: adapted().push_to_hub("alice/mlp")):
         with pytest.raises(HubFailed, match=r"http://127.0.0.1:9 does not answer \(.*refused.*Check.*and HF_ENDPOINT"):
             call()
     assert not hub.requests
@@ -263,7 +263,7 @@ def test_a_failing_hub(hub, monkeypatch):
     """An error of the server is told with its status; what is in the cache still loads."""
     model = adapted()
     model.push_to_hub("alice/mlp")
-    fetch("hub:alice/mlp")
+    fetch(HubFolder.parse("hub:alice/mlp"))
     hub.down = True
     monkeypatch.setattr("time.sleep", lambda _: None)
     assert same(PeftModel.from_pretrained(MLP(8), "hub:alice/mlp"), model)

@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..discovery import find_inner
-from ..errors import InvalidConfig, quoted
-from .injection.apply import layers_in
-from .injection.host_model import survey_model
-from .layers.wrappers import AdapterLayer, Steering
+from ...discovery import find_inner
+from ...errors import InvalidConfig, quoted
+from ..layers.wrappers import AdapterLayer, Steering
+from .apply import layers_in
+from .host_model import survey_model
 
 BASE = "__base__"
 """The name in ``adapter_names`` for a sample without an adapter."""

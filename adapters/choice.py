@@ -1,0 +1,62 @@
+"""The choice of the layers to adapt: by the configuration, or else by the registry or a scan."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from ..discovery import open_wrappers
+from ..domain.methods import choose_preset
+from ..errors import InvalidConfig
+from ..warn import warn
+from .config import AdapterConfig, LoraConfig
+from .injection.host_model import unwrapped
+from .injection.plan import Expand, check_host
+from .peft_forms import as_config
+from .targets import Decision, decide, expand_shorthand, with_ranks
+
+
+class Choice(NamedTuple):
+    """An adapter whose layers are chosen.
+
+    Attributes:
+        config: Its configuration, with targets.
+        given: The configuration as given.
+        decision: The decision on its targets.
+        expand: The function that resolves shorthands in its targets.
+    """
+
+    config: AdapterConfig
+    given: AdapterConfig
+    decision: Decision
+    expand: Expand
+
+
+def choose(
+    model: nn.Module,
+    given: AdapterConfig,
+    preset: str | None = None,
+    example_inputs: Any = None,
+    selection: Mapping[str, Any] | None = None,
+) -> Choice:
+    """Choose the layers of a model for a configuration; see ``get_peft_model`` for the arguments and errors."""
+    config, selection = (given := as_config(given)), selection or {}
+    if config.spec.target_modules is not None or config.spec.target_parameters:
+        if selection:
+            names = ", ".join(selection)
+            raise InvalidConfig(f"{names} selects layers, and the configuration names them too: leave one of both out.")
+        decision = Decision("config", config.spec, "targets given in the configuration")
+    else:
+        check_host(model)  # its adapters would look like a misfit of the registry
+        rank = {"rank": config.r} if isinstance(config, LoraConfig) else {}
+        preset = choose_preset(preset, config.method)
+        with unwrapped(model) as inner:
+            decision = decide(inner, preset, config.method, example_inputs, **rank, **selection)
+        for left_out in () if config.modules_to_save else decision.frozen:
+            warn(left_out)
+        if decision.spec.saves_alone:
+            warn(decision.spec.describe_saved())
+        config = with_ranks(config.with_spec(decision.spec), decision)
+    config = config.for_base(open_wrappers(model)[-1].__dict__.get("name_or_path"))
+    return Choice(config, given, decision, partial(expand_shorthand, example_inputs=example_inputs))
