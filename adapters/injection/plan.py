@@ -287,7 +287,7 @@ def check_variant(survey: Survey, planned: Iterable[PlannedAdapter]) -> None:
         if each.parameter:
             why = f"its parameter {each.parameter!r} is adapted, not its output"
         elif each.use_dora and not has_dense_weight(module):
-            why = "its weight is packed in a way of its own"
+            why = "its weight is packed in a way of its own, or offloaded"
         elif each.lora_bias and each.kind == "embedding":
             why = "its B is no layer"
         elif each.lora_bias and getattr(module, "bias", None) is None:

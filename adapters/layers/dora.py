@@ -160,7 +160,12 @@ def _is_gathered(factor: Any) -> bool:
 
 
 def has_dense_weight(base: Any) -> bool:
-    """Return whether ``dense_weight`` can read a layer: unquantised, or by HQQ, torchao or bitsandbytes, as in PEFT."""
+    """Return whether ``dense_weight`` can read a layer: unquantised, or by HQQ, torchao or bitsandbytes, as in PEFT.
+
+    A weight that accelerate offloads is there in the forward of its layer alone.
+    """
+    if getattr(base.__dict__.get("_hf_hook"), "offload", False):
+        return False
     weight = getattr(base, "weight", None)
     is_float = isinstance(weight, torch.Tensor) and weight.is_floating_point()
     return is_float or hasattr(base, "W_q") or type(weight).__name__ in PACKED_BY_BITSANDBYTES

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import accelerate
 import peft
 import pytest
 import torch
@@ -346,6 +347,14 @@ def test_a_quantised_weight_is_unpacked_for_its_norm(dropout: float) -> None:
     assert all(torch.allclose(own[name], gradient, rtol=1e-4) for name, gradient in others.items() if "lora_" in name)
     with pytest.raises(InvalidConfig, match="no update can be merged"):
         models[0].merge_adapter()
+
+
+def test_an_offloaded_weight_is_rejected() -> None:
+    """A weight that accelerate offloads is there in the forward of its layer alone: one clear line says so."""
+    model = nn.Sequential(nn.Linear(4, 8))
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    with pytest.raises(InvalidConfig, match=r"'0': Linear does not support DoRA .* or offloaded"):
+        inject(model, LoraConfig(target_modules=["0"], **DORA))
 
 
 class Attention(nn.Module):
