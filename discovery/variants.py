@@ -40,7 +40,9 @@ def list_variants(model_type: str) -> tuple[Variant, ...]:
             model = build()
         except LoradarError:  # no checkpoint has a configuration that does not build
             continue
-        variant = _describe(says, model, is_class=is_class)
+        # of layers and modules that differ only by an index, the first
+        paths = {pattern_of(site.path): site.path for site in reversed([*walk(model)])}
+        variant = Variant(says, tuple(_by_pattern(model).values()), tuple(paths.values()), is_class=is_class)
         patterns = frozenset(pattern_of(layer.path) for layer in variant.layers)
         if patterns not in seen:
             seen.add(patterns)
@@ -91,12 +93,6 @@ def _list_others(recipe: Recipe, field: str, model_types: list[str]) -> Iterator
                 False,
                 Recipe(recipe.reference, config, recipe.make).build_on_meta,
             )
-
-
-def _describe(says: str, model: nn.Module, *, is_class: bool) -> Variant:
-    """Return the variant of a model: of layers and modules that differ only by an index, the first."""
-    paths = {pattern_of(site.path): site.path for site in reversed([*walk(model)])}
-    return Variant(says, tuple(_by_pattern(model).values()), tuple(paths.values()), is_class=is_class)
 
 
 def _by_pattern(model: nn.Module) -> dict[str, Layer]:

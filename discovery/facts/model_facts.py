@@ -226,13 +226,15 @@ def list_sub_models(sites: Sequence[Site]) -> Iterator[SubModel]:
             around.pop()
         base = read_attribute(module, "base_model") or module
         words = _field_words(config, [outer for _, outer in reversed(around)])
+        known: dict[str, Tower] = read_facts("towers.toml")["fields"]
+        towers = {known[word] for word in known.keys() & words}
         yield SubModel(
             path=path,
             config_class=type(config).__name__,
             towers=input_towers(module.__class__),
             main_tower=main_input_tower(module, config),
             base_path=paths.get(id(base), path),
-            field_tower=_tower_of_words(words),
+            field_tower=towers.pop() if len(towers) == 1 else None,
             outputs=_towers_of(getattr(type(module), "output_modalities", ())),
             heads=frozenset(_paths_of(module, "get_output_embeddings", paths)),
             writes_with_head=is_part_of_generator(module.__class__),
@@ -300,13 +302,6 @@ def _field_words(config: Any, outer_configs: list[Any]) -> frozenset[str]:
         if fields and type(outer) is not type(config):
             return frozenset("_".join(fields).split("_"))
     return frozenset()
-
-
-def _tower_of_words(words: frozenset[str]) -> Tower | None:
-    """Return the tower that the words of a field name, if it is one."""
-    known: dict[str, Tower] = read_facts("towers.toml")["fields"]
-    towers = {known[word] for word in known.keys() & words}
-    return towers.pop() if len(towers) == 1 else None
 
 
 def main_input_tower(module: nn.Module, config: Any) -> Tower | None:

@@ -49,7 +49,18 @@ class Tokens:
         Raises:
             InvalidRequest: If the name, the role or the time is invalid.
         """
-        _check(name, role, expires_in)
+        if not _NAME.fullmatch(name):
+            message = f"Invalid token name {name!r}. Give 1 to 64 of a-z, 0-9, '.', '_' and '-', such as 'ada'."
+            raise InvalidRequest(message, name=name)
+        if name in RESERVED:
+            message = f"The name {name!r} is reserved. Choose another."
+            raise InvalidRequest(message, name=name)
+        if role not in TOKEN_ROLES:
+            message = f"Unknown role {role!r}. Roles: {quoted(TOKEN_ROLES)}."
+            raise InvalidRequest(message, role=role)
+        if expires_in is not None and not timedelta() < expires_in <= LONGEST:
+            message = f"A token cannot expire in {expires_in.days} days. Give 1 to {LONGEST.days}, or nothing."
+            raise InvalidRequest(message, days=expires_in.days)
         secret = SECRET_PREFIX + token_urlsafe(32)
         with self._database.write("token.create", by.name) as write:
             values = {
@@ -114,21 +125,6 @@ class Tokens:
 
 def _find(connection: Connection, query: Select[Any]) -> list[Token]:
     return [Token(**row) for row in connection.execute(query).mappings()]
-
-
-def _check(name: str, role: str, expires_in: timedelta | None) -> None:
-    if not _NAME.fullmatch(name):
-        message = f"Invalid token name {name!r}. Give 1 to 64 of a-z, 0-9, '.', '_' and '-', such as 'ada'."
-        raise InvalidRequest(message, name=name)
-    if name in RESERVED:
-        message = f"The name {name!r} is reserved. Choose another."
-        raise InvalidRequest(message, name=name)
-    if role not in TOKEN_ROLES:
-        message = f"Unknown role {role!r}. Roles: {quoted(TOKEN_ROLES)}."
-        raise InvalidRequest(message, role=role)
-    if expires_in is not None and not timedelta() < expires_in <= LONGEST:
-        message = f"A token cannot expire in {expires_in.days} days. Give 1 to {LONGEST.days}, or nothing."
-        raise InvalidRequest(message, days=expires_in.days)
 
 
 def _digest(secret: str) -> str:

@@ -77,7 +77,9 @@ class Ranked:
         """Return the mapping at these ranks."""
         if not (ranks.others or ranks.reasons):
             return replace(self.mapping, rank=ranks.rank)
-        if self._shares_names(ranks):
+        # a layer of another rank may have the name of one of no expert in other blocks
+        others = {slot.pattern for slot in self.slots if slot.role not in EXPERT}
+        if any(x.role in EXPERT and x.pattern in others and path_of(x) in ranks.others for x in self.slots):
             says = "experts at the common rank: dense layers of other blocks have their names; a scan tells them apart"
             return replace(self.mapping, rank=ranks.rank, reasons=(*self.mapping.reasons, says))
         patterns = self._name(ranks)
@@ -94,11 +96,6 @@ class Ranked:
             formula=formula,
             reasons=(*self.mapping.reasons, *ranks.reasons),
         )
-
-    def _shares_names(self, ranks: Ranks) -> bool:
-        """Return whether a layer of another rank has the name of one of no expert in other blocks."""
-        others = {slot.pattern for slot in self.slots if slot.role not in EXPERT}
-        return any(x.role in EXPERT and x.pattern in others and path_of(x) in ranks.others for x in self.slots)
 
     def _name(self, ranks: Ranks) -> dict[str, int]:
         """Return PEFT's ``rank_pattern``, which holds in every block: by whole paths where a shorter one does not."""
