@@ -23,6 +23,7 @@ from loradar.references import Reference
 STEPS = {"transformers": 53, "timm": 137, "diffusers": 40}
 """Every how manieth architecture is tried, or the next one that is quick."""
 MOST_LAYERS = 400
+SLOW = ("slanet", "slanext")  # a forward decodes 500 steps one by one: 15 s, which a scan of a user's cuts short
 EVERY = int(os.environ.get("LORADAR_EVERY", "0"))
 NAMED = {
     "transformers": ["llama", "bert", "dinov3_vit", "ctrl", "detr", "qwen3_moe", "mimi", "vitpose"],
@@ -47,7 +48,7 @@ def list_references():
 
 def is_quick(entry):
     """Return whether an architecture has so few layers that it is scanned in a second or two."""
-    return sum(slot.count for slot in entry.slots) <= MOST_LAYERS
+    return entry.architecture.name not in SLOW and sum(slot.count for slot in entry.slots) <= MOST_LAYERS
 
 
 @reads_the_registry
