@@ -147,7 +147,8 @@ def check_task(field: str, value: object) -> str | None:
     if name is None:
         return None
     if not isinstance(name, str) or name not in task_heads():
-        raise invalid(field, name, f"is no task type: give None or one of {quoted(task_heads())}.")
+        message = f"Invalid task type: {name!r}. Must be one of the following task types: {', '.join(task_heads())}."
+        raise InvalidConfig(f"{message} {field}=None states none.", field=field, value=repr(name))
     return _as_constant("TaskType", name)
 
 

@@ -266,10 +266,10 @@ class LoraConfig(AdapterConfig):
         """Reject fields that contradict each other, as PEFT does."""
         is_regex = isinstance(self.target_modules, str)
         if is_regex and self.layers_to_transform is not None:
-            why = "cannot narrow a regex in target_modules: put the indices in the regex, or give a list of suffixes."
+            why = "is for a list: `layers_to_transform` cannot be used when `target_modules` is a str."
             raise invalid("layers_to_transform", self.layers_to_transform, why)
         if self.layers_pattern and self.layers_to_transform is None:
-            why = "needs layers_to_transform: give the indices of the blocks."
+            why = "lacks indices. When `layers_pattern` is specified, `layers_to_transform` must also be specified."
             raise invalid("layers_pattern", self.layers_pattern, why)
         if self.use_dora and self.base_changed_by and self.base_changed_by not in REPEATED_ON_LOAD:
             why = f"cannot be saved with init_lora_weights={self.init_lora_weights!r}: give 'pissa' or 'olora' there."

@@ -74,7 +74,7 @@ class PeftForms:
             InvalidConfig: If an argument is unknown, or a field was changed to an impossible value.
         """
         check_known(others, ["auto_mapping_dict"], "save_pretrained of a configuration")
-        data = type(self)(**self.to_dict()).to_peft_dict()
+        data = PeftForms.to_peft_dict(type(self)(**self.to_dict()))
         if (mapping := others.get("auto_mapping_dict")) is not None:
             data["auto_mapping"] = mapping
         folder = Path(save_directory)

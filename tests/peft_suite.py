@@ -45,6 +45,7 @@ BY_DESIGN = {
     "pickles": r"safe_serialization=False|is a pickle and is not read",
     "variants of LoRA": rf"InvalidConfig: (LoraConfig has no field ')?({VARIANTS})",
     "changed base weights": r"changes base weights, so no other adapter fits",
+    "fields of configurations": r"InvalidConfig: .*(is unknown to peft 0\.21\.2|is another method than)",
 }
 """The rules of ``docs/peft-differences.md`` that explain failures, each with a regex for their messages."""
 

@@ -192,6 +192,8 @@ def test_files_and_dictionaries_as_in_peft(ours: type[AdapterConfig], theirs: ty
     data = ours.from_json_file(tmp_path / "sub" / "adapter_config.json")
     assert theirs.from_json_file(str(tmp_path / "sub" / "adapter_config.json")) == data
     assert LoraConfig.from_peft_type(**data) == config
+    ours().save_pretrained(tmp_path)
+    assert ours.from_pretrained(tmp_path).to_dict() == ours().to_dict()
     with pytest.raises(InvalidConfig, match="no field 'invented_later'"):
         LoraConfig.from_peft_type(peft_type="LORA", invented_later=1)
     with pytest.raises(InvalidConfig, match="peft_type='VERA' is not supported"):
@@ -221,7 +223,7 @@ def test_unreadable_files_and_unknown_options_are_rejected(tmp_path: Path) -> No
         LoraConfig.from_pretrained(tmp_path)
     with pytest.raises(InvalidConfig, match="save_pretrained of a configuration has no field 'nonsense'"):
         LoraConfig().save_pretrained(tmp_path, nonsense=1)
-    with pytest.raises(InvalidConfig, match="revision='v1' is for a repo, and .* is a folder"):
+    with pytest.raises(InvalidConfig, match="is for a repo, and"):
         LoraConfig.from_pretrained(tmp_path, revision="v1")
     with pytest.raises(AdapterUnreadable, match="cannot be written"):
         LoraConfig().save_pretrained(tmp_path / "adapter_config.json")

@@ -92,7 +92,11 @@ def test_a_configuration_alone_is_fetched(hub):
     """``LoraConfig.from_pretrained`` reads a repo, a subfolder, a revision; the weights stay where they are."""
     config = json.dumps(LoraConfig(target_modules=["seq.0"], r=2).to_peft_dict()).encode()
     hub.add("bob/configs", {CONFIG: config, f"best/{CONFIG}": config})
-    places = [("hub:bob/configs", {}), ("hub:bob/configs", {"subfolder": "best"}), ("hub:bob/configs@main", {"subfolder": "best"})]
+    places = [
+        ("hub:bob/configs", {}),
+        ("hub:bob/configs", {"subfolder": "best"}),
+        ("hub:bob/configs@main", {"subfolder": "best"}),
+    ]
     for place, options in [*places, ("hub:bob/configs", {"revision": "main"})]:
         assert LoraConfig.from_pretrained(place, **options) == LoraConfig(target_modules=["seq.0"], r=2)
     with pytest.raises(HubFailed, match="nobody"):
