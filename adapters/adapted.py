@@ -255,6 +255,8 @@ class Adapted(Wrapper):
 
     def _begin(self, prepared: Prepared) -> None:
         """Initialise an attached adapter by PEFT's functions, if its configuration states one of them."""
+        if not prepared.config.begins_with_peft:
+            return
         parts = [(part.planned, part.children) for part in prepared.parts]
         self._beginnings.begin(self._survey(), prepared.config, parts, fill=prepared.is_fresh)
 
@@ -273,7 +275,16 @@ class Adapted(Wrapper):
             set_trainable(self._biases(name).values(), trainable=trainable)
 
     def _survey(self) -> Survey:
-        return survey_model(self.get_base_model())
+        return self.__dict__.get("_known_survey") or survey_model(self.get_base_model())
+
+    @contextmanager
+    def _surveyed(self) -> Iterator[None]:
+        """Walk over the model once for a ``with`` block that only reads it."""
+        self.__dict__["_known_survey"] = self._survey()
+        try:
+            yield
+        finally:
+            del self.__dict__["_known_survey"]
 
     def _layers(self) -> Iterator[AdapterLayer]:
         return (layer for _, layer in layers_in(self._survey()))

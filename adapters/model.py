@@ -187,7 +187,9 @@ class PeftModel(Switching):
         check_known(others, [*options, *PASSED_BY_TRAINERS], "save_pretrained")
         if safe_serialization is not True:
             raise InvalidConfig("safe_serialization=False would write a pickle: loradar writes safetensors only.")
-        if is_main_process:
+        if not is_main_process:
+            return
+        with self._surveyed():
             for name in names:
                 self.write_files(
                     Path(save_directory),

@@ -238,7 +238,8 @@ class AdaptedModel(Switching):
         try:
             self._begin(prepared)
             # New factors train already.
-            if prepared.copies or prepared.config.inference_mode or prepared.config.trained_biases != "none":
+            is_right = prepared.config.inference_mode == prepared.is_frozen
+            if prepared.copies or not is_right or prepared.config.trained_biases != "none":
                 self._set_trainable([prepared.name], trainable=not prepared.config.inference_mode)
         except BaseException:
             self.unload()

@@ -97,7 +97,10 @@ def load(survey: Survey, source: Source, adapter_name: str, *, is_trainable: boo
         _check_complete(wanted, tensors)
         statistics = _take_statistics(survey, tensors, wanted)
         _copy({**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}, tensors)
-    return replace(prepared, statistics=statistics, replication=replication)
+    if not is_trainable:
+        for tensor in wanted.values():
+            tensor.requires_grad = False
+    return replace(prepared, statistics=statistics, replication=replication, is_frozen=not is_trainable)
 
 
 def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterConfig) -> dict[str, torch.Tensor]:

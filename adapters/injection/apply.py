@@ -57,6 +57,7 @@ class Prepared:
         copies: The copies of the modules it trains in full, by path.
         statistics: The running statistics of norms in its file, by key.
         is_fresh: Whether it has its first values, not those of a file.
+        is_frozen: Whether its tensors require no gradient, as those of a file that is loaded for inference.
         replication: The blocks from before they were repeated for it, if they were.
     """
 
@@ -66,6 +67,7 @@ class Prepared:
     copies: dict[str, nn.Module]
     statistics: dict[str, torch.Tensor] = field(default_factory=dict)
     is_fresh: bool = False
+    is_frozen: bool = False
     replication: Replication | None = None
 
     def initialise(self, survey: Survey) -> None:

@@ -240,6 +240,8 @@ def _match_patterns(patterns: Iterable[str], keys: Sequence[str]) -> list[str | 
     PEFT's rule (``get_pattern_key``, 0.21.2).
     """
     rules = {each: re.compile(rf"(.*\.)?({each})$") for each in patterns}
+    if not rules:
+        return [None] * len(keys)
     return [next((each for each, rule in rules.items() if rule.match(key)), None) for key in keys]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.nn import functional
 
 from .wrappers import Child, adapter_dtype, init_module
 
@@ -107,7 +108,21 @@ def low_rank_linear(
     tensors: Any = (own["weight"], own.get("bias"), *factors)
     if torch.is_grad_enabled():
         return LowRankLinear.apply(x, *tensors, scaling)  # type: ignore[no-any-return]
+    if x.numel() == x.shape[-1]:
+        return _run_row(x, tensors, scaling)
     return _forward(x, tensors, scaling)[0]
+
+
+def _run_row(x: torch.Tensor, tensors: Tensors, scaling: float) -> torch.Tensor:
+    """Return the sum for one row, as of a token that is generated: there each call costs as much as its products."""
+    weight, bias, first, second = tensors
+    result = functional.linear(x, weight, bias)
+    row, down = result.view(-1), torch.mv(first, _like(x.reshape(-1), first))
+    if row.dtype == down.dtype:
+        row.addmv_(second, down, alpha=scaling)
+    else:
+        row.add_(torch.mv(second, down), alpha=scaling)
+    return result
 
 
 def _forward(x: torch.Tensor, tensors: Tensors, scaling: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import nn
@@ -170,6 +170,17 @@ class AdapterLayer(PeftLayer, Wrapper):
     @abstractmethod
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
         """Fill the parts of an adapter; ``how`` is ``init_lora_weights`` or ``init_ia3_weights``."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of the base layer by its own method, and of the parts around it past torch's slow one."""
+        self.wrapped().train(mode)
+        parts: list[nn.Module | None] = [child for name, child in self._modules.items() if name != self.inner_name]
+        self.__dict__["training"] = mode
+        while parts:
+            if (part := parts.pop()) is not None:
+                part.__dict__["training"] = mode
+                parts += part._modules.values()  # noqa: SLF001 - past torch's generators
+        return self
 
     def reset(self, adapter: str, *, how: bool | str) -> None:
         """Fill the parts of an adapter on this layer again."""

@@ -169,12 +169,14 @@ def _walk(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     stack = [("", model)]
     while stack:
         path, module = stack.pop()
-        if id(module) not in seen:
-            seen.add(id(module))
-            yield path, module
-            inside = [] if is_compiled(module) else module._modules.items()  # noqa: SLF001 - named_children skips doubles
-            below = [(f"{path}.{name}".lstrip("."), child) for name, child in inside if child is not None]
-            stack.extend(reversed(below))
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield path, module
+        if not is_compiled(module):
+            prefix = f"{path}." if path else ""
+            children = reversed(module._modules.items())  # noqa: SLF001 - named_children skips doubles
+            stack += [(prefix + name, child) for name, child in children if child is not None]
 
 
 def _own_parameters(module: nn.Module) -> Iterable[tuple[str, nn.Parameter | None]]:

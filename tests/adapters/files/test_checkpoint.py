@@ -104,7 +104,7 @@ def test_a_failed_save_keeps_the_old_files(folder: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     before = (folder / WEIGHTS).read_bytes()
-    monkeypatch.setattr("loradar.adapters.files.checkpoint.save_file", full)
+    monkeypatch.setattr("loradar.adapters.files.checkpoint.serialize_file", full)
     with pytest.raises(AdapterUnreadable, match=r"cannot be written: No space left on device"):
         shaken(MLP(8), **FIELDS).save_pretrained(folder)
     assert (folder / WEIGHTS).read_bytes() == before

@@ -222,3 +222,16 @@ def test_an_adapted_linear_runs_on_meta():
     model = nn.Sequential(nn.Linear(3, 4, device="meta"))
     inject(model, LoraConfig(target_modules=("0",), r=2))
     assert model(torch.empty(5, 3, device="meta")).shape == (5, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (1, 1, 6)])
+def test_one_row_without_gradients(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """A single token goes past the products for many, with the same result, base dtype and biases included."""
+    model = nn.Sequential(nn.Linear(6, 5, dtype=dtype))
+    adapted = inject(model, LoraConfig(target_modules=["0"], r=2, init_lora_weights=False)).eval()
+    x = torch.rand(shape).to(dtype)
+    with torch.no_grad():
+        found, several = adapted(x), adapted(x.expand(3, *shape))[0]
+    assert found.dtype == dtype
+    torch.testing.assert_close(found, several, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2)
