@@ -159,6 +159,9 @@ class Adapted(Wrapper):
             if module is not site.module and not isinstance(module, Wrapper):
                 for parameter, before in zip(module.parameters(), site.module.parameters(), strict=True):
                     parameter.requires_grad = before.requires_grad
+                    parameter.data = parameter.data.to(before.dtype)  # a copy may be in float32
+                for buffer, origin in zip(module.buffers(), site.module.buffers(), strict=True):
+                    buffer.data = buffer.data.to(origin.dtype)
                 survey.replace(site, module)
         if note_untied(survey.model):
             warn("Embeddings are no longer tied: config.tie_word_embeddings is False now.")

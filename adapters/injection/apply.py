@@ -15,7 +15,7 @@ from ..layers.dora import fill_magnitude
 from ..layers.ia3 import IA3Layer
 from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear
 from ..layers.parameters import LoraMultihead, LoraParameter
-from ..layers.saved import SavedModule
+from ..layers.saved import SavedModule, widen
 from ..layers.tokens import TokenLayer
 from ..layers.wrappers import AdapterLayer, Child, PlannedAdapter, Steering, state_of
 from .host_model import Site, Survey, survey_model
@@ -118,15 +118,22 @@ def build(survey: Survey, plan: Plan, adapter_name: str, *, autocast: bool = Tru
         parts.append(Part(planned, layer, layer.create_parts(base, planned)))
         if not autocast:
             _store_like(getattr(base, planned.parameter or "weight", None), parts[-1])
-    copies = {path: deepcopy(survey.sites[path].module) for path in plan.saved}
-    for copy in copies.values():
-        detach(copy)  # of a module that other adapters are in
+    copies = {path: _copy(survey.sites[path].module, autocast=autocast) for path in plan.saved}
     is_transposed = any(planned.fan_in_fan_out and not planned.parameter for planned in plan.adapters)
     origin = survey.model.__dict__.get("name_or_path")  # of a transformers model
     name = plan.config.base_model_name_or_path or (origin if isinstance(origin, str) and origin else None)
     config = replace(plan.config, fan_in_fan_out=is_transposed, base_model_name_or_path=name)
     config.settle()
     return Prepared(adapter_name, config, tuple(parts), copies)
+
+
+def _copy(module: nn.Module, *, autocast: bool) -> nn.Module:
+    """Return a copy to train in full, without the adapters in the module."""
+    copy = deepcopy(module)
+    detach(copy)
+    if autocast:
+        widen(copy)
+    return copy
 
 
 def _check_name(name: str) -> None:

@@ -83,6 +83,11 @@ class LoraLayer(DoraLayer):
         super().remove(adapter)
         self.scaling.pop(adapter, None)
 
+    @property
+    def r(self) -> dict[str, int]:
+        """The rank of each adapter on this layer."""
+        return {name: planned.r for name, planned in self.planned.items()}
+
     def set_scale(self, adapter: str, scale: float) -> None:
         """Multiply the configured factor of an adapter's update by ``scale``; without that adapter nothing happens."""
         if adapter in self.planned:

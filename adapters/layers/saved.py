@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from .as_peft import PeftLayer
 from .wrappers import Steering, Wrapper
@@ -71,9 +72,36 @@ class SavedModule(PeftLayer, Wrapper):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the active module, or with ``adapter_names`` the module of each sample on its rows."""
         if (samples := self.steering.samples) is None:
-            return self.active_module()(*args, **kwargs)
+            return self._run(self.active_module(), args, kwargs)
         x, *others = args
         times = x.shape[0] // len(samples)
         rows = (x[n * times : (n + 1) * times] for n in range(len(samples)))
-        results = [self.active_module((name,))(own, *others, **kwargs) for name, own in zip(samples, rows, strict=True)]
+        results = [
+            self._run(self.active_module((name,)), (own, *others), kwargs)
+            for name, own in zip(samples, rows, strict=True)
+        ]
         return torch.cat(results)
+
+    def _run(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run a module; a copy in float32 gets its inputs in float32, and returns the dtype of the original."""
+        own, around = _dtype_of(module), _dtype_of(self.original_module)
+        if module is self.original_module or own == around or own is None or around is None:
+            return module(*args, **kwargs)
+
+        def convert(tensor: torch.Tensor, before: torch.dtype, after: torch.dtype) -> torch.Tensor:
+            return tensor.to(after) if tensor.dtype == before else tensor
+
+        args, kwargs = tree_map_only(torch.Tensor, lambda each: convert(each, around, own), (args, kwargs))
+        return tree_map_only(torch.Tensor, lambda each: convert(each, own, around), module(*args, **kwargs))
+
+
+def _dtype_of(module: nn.Module) -> torch.dtype | None:
+    """Return the dtype of the first parameter in floating point."""
+    return next((each.dtype for each in module.parameters() if each.is_floating_point()), None)
+
+
+def widen(copy: nn.Module) -> None:
+    """Convert the tensors in half precision of a copy to float32, which training needs, as factors are."""
+    for tensor in (*copy.parameters(), *copy.buffers()):
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            tensor.data = tensor.data.float()

@@ -322,6 +322,10 @@ class AdapterLayer(PeftLayer, Wrapper):
         self._kept.clear()
         self.merged_adapters.clear()
 
+    def get_base_layer(self) -> nn.Module:
+        """Return the user's module, inside of all adapter layers."""
+        return self.base()
+
     def base(self) -> nn.Module:
         """Return the user's module, inside of all adapter layers."""
         base = self.wrapped()

@@ -228,6 +228,32 @@ def test_factors_keep_half_precision_without_autocast(dtype):
     assert model(torch.ones(2, 20, dtype=dtype)).dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_copy_of_a_saved_module_trains_in_float32(dtype, tmp_path):
+    """A GradScaler fails on half precision; the output, and the merged module, have the dtype of the model."""
+    model = get_peft_model(MLP(8).to(dtype), LoraConfig(**FIELDS, modules_to_save=["seq.4"]))
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    x = torch.ones(2, 20, dtype=dtype)
+    output = model(x)
+    assert output.dtype == dtype
+    output.float().sum().backward()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(peft.PeftModel.from_pretrained(model.unload(), tmp_path)(x).float(), output.float())
+    kept = get_peft_model(
+        MLP(8).to(dtype), LoraConfig(modules_to_save=["seq.4"], **FIELDS), autocast_adapter_dtype=False
+    )
+    assert {p.dtype for p in kept.parameters()} == {dtype}
+    merged = get_peft_model(MLP(8).to(dtype), LoraConfig(**FIELDS, modules_to_save=["seq.4"])).merge_and_unload()
+    assert {p.dtype for p in merged.parameters()} == {dtype}
+
+
+def test_a_layer_tells_its_base_layer_and_ranks():
+    """As PEFT's layers."""
+    layer = adapted().base_model.model.seq[0]
+    assert type(layer.get_base_layer()) is nn.Linear
+    assert layer.r == {"default": 2}
+
+
 def test_factors_on_meta_get_values_from_a_file(tmp_path):
     """``low_cpu_mem_usage=True``: no memory until an adapter is loaded into them."""
     saved = adapted().eval()
