@@ -18,13 +18,14 @@ from .injection.beginnings import Beginnings
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
 from .injection.replication import Replication, check_same_replication
 from .injection.statistics import NormStatistics, put
+from .layers.as_peft import PeftMethods
 from .layers.saved import SavedModule
 from .layers.tokens import TokenLayer
 from .layers.wrappers import AdapterLayer, Steering, Wrapper
 from .targets import Decision
 
 
-class Adapted(Wrapper):
+class Adapted(PeftMethods, Wrapper):
     """The adapters of a model, with their numbers, merging and files: of ``PeftModel``, and of its ``base_model``.
 
     The state belongs to ``base_model``; ``PeftModel`` finds it there, as attributes that it lacks.

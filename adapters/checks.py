@@ -79,13 +79,17 @@ def lacking(field: str, value: object, way_out: str) -> InvalidConfig:
     return invalid(field, value, f"is a feature of PEFT that loradar lacks: {way_out}.")
 
 
+class UnknownField(InvalidConfig, TypeError):
+    """A field or an argument that there is not, for which Python and PEFT raise a ``TypeError``."""
+
+
 def check_known(given: Collection[str], known: Collection[str], owner: str = "LoraConfig") -> None:
     """Reject field names that the configuration class ``owner`` does not have."""
     for name in given:
         if name not in known:
             near = nearest(name, known, limit=3)
             way_out = f"Closest: {quoted(near)}." if near else f"The fields are: {', '.join(sorted(known))}."
-            raise InvalidConfig(f"{owner} has no field {name!r}. {way_out}", field=name)
+            raise UnknownField(f"{owner} has no field {name!r}. {way_out}", field=name)
 
 
 def _accepting(accepts: Callable[[Any], bool], way_out: str) -> Callable[[str, Any], Any]:

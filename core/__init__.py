@@ -1,8 +1,9 @@
 """Provide loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
 ``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` ->
-adapters, as ``plan`` (memory), ``rank_layers`` (importance), and ``auto_config`` and ``enable_peft_defaults`` for the
-real peft, ``Client`` -> the REST client.
+adapters, with PEFT's functions (``inject_adapter_in_model``, ``get_layer_status`` ...), ``plan`` (memory),
+``rank_layers`` (importance), and ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST
+client.
 """
 
 from importlib import import_module
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
         plan,
         rank_layers,
     )
+    from .adapters.peft_bridge.functions import (
+        get_layer_status,
+        get_model_status,
+        get_peft_model_state_dict,
+        hotswap_adapter,
+        inject_adapter_in_model,
+        rescale_adapter_scale,
+        set_peft_model_state_dict,
+    )
     from .client import Client
     from .discovery import scan
     from .errors import LoradarError
@@ -46,11 +56,18 @@ _HOMES = {
     "PeftModelForTokenClassification": ".adapters",
     "auto_config": ".adapters",
     "enable_peft_defaults": ".adapters",
+    "get_layer_status": ".adapters.peft_bridge.functions",
+    "get_model_status": ".adapters.peft_bridge.functions",
     "get_peft_model": ".adapters",
+    "get_peft_model_state_dict": ".adapters.peft_bridge.functions",
+    "hotswap_adapter": ".adapters.peft_bridge.functions",
+    "inject_adapter_in_model": ".adapters.peft_bridge.functions",
     "lookup": ".registry",
     "plan": ".adapters",
     "rank_layers": ".adapters",
+    "rescale_adapter_scale": ".adapters.peft_bridge.functions",
     "scan": ".discovery",
+    "set_peft_model_state_dict": ".adapters.peft_bridge.functions",
 }
 
 __all__ = [
@@ -68,11 +85,18 @@ __all__ = [
     "__version__",
     "auto_config",
     "enable_peft_defaults",
+    "get_layer_status",
+    "get_model_status",
     "get_peft_model",
+    "get_peft_model_state_dict",
+    "hotswap_adapter",
+    "inject_adapter_in_model",
     "lookup",
     "plan",
     "rank_layers",
+    "rescale_adapter_scale",
     "scan",
+    "set_peft_model_state_dict",
 ]
 
 

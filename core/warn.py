@@ -17,4 +17,5 @@ def warn(message: str) -> None:
     level = 2
     while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in PASSED_OVER:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, stacklevel=level)
+    # As PEFT's where it is imported, for those who filter or expect them: a UserWarning too.
+    warnings.warn(message, getattr(sys.modules.get("peft.utils.warning"), "PeftWarning", UserWarning), stacklevel=level)

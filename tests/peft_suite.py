@@ -43,7 +43,7 @@ COLUMNS = ("passed", "by design", "failed", "skipped", "needs a download", "fail
 VARIANTS = "velora_config|use_bdlora|monteclora_config|kasa_config|alora_invocation_tokens|corda_config|lora_ga_config"
 BY_DESIGN = {
     "pickles": r"safe_serialization=False|is a pickle and is not read",
-    "variants of LoRA": rf"InvalidConfig: (LoraConfig has no field ')?({VARIANTS})",
+    "variants of LoRA": rf"InvalidConfig: (LoraConfig has no field ')?({VARIANTS})|init_lora_weights='mica'",
     "changed base weights": r"changes base weights, so no other adapter fits",
     "fields of configurations": r"InvalidConfig: .*(is unknown to peft 0\.21\.2|is another method than)",
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ... import data
+from ...discovery import read_attribute
 from ...domain.patterns import pattern_of
 from ...errors import AdapterUnreadable
 from ...extras import require
@@ -51,7 +52,9 @@ def card_of(model: "Adapted", source: str = THIS_FOLDER, tags: Iterable[str] = (
 
     config, kind = model.active_peft_config, type(model.get_base_model())
     settings, defaults = config.to_peft_dict(), type(config)().to_peft_dict()
-    method, base = str(settings["peft_type"]), _hub_name(settings["base_model_name_or_path"])
+    method, named = str(settings["peft_type"]), settings["base_model_name_or_path"]
+    is_library = read_attribute(model.get_base_model(), "config") is not None or "/" in (named or "")
+    base = _hub_name(named) if is_library else None  # the name of a user's own class is no repo
     about = ModelCardData(
         base_model=base, library_name="peft", tags=[*dict.fromkeys((method.lower(), "loradar", *tags))]
     )

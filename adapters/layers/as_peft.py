@@ -7,11 +7,14 @@ PEFT's ``get_layer_status``, ``get_peft_model_state_dict`` and ``hotswap_adapter
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
+
+from ...extras import require
 
 
 def find_peft_class(name: str, otherwise: type) -> type:
@@ -51,6 +54,37 @@ class PeftInstance:
         return object.__new__, (type(self),), self.__dict__
 
 
+class PeftMethods(PeftInstance):
+    """Methods of PEFT's models that are PEFT's own functions, for which it has to be installed."""
+
+    _is_prompt_learning = False
+
+    def get_layer_status(self) -> list[Any]:
+        """Return PEFT's record of each adapter layer: its adapters, gradients, devices and switches.
+
+        Raises:
+            MissingExtra: If PEFT is not installed.
+        """
+        require("peft", "peft")
+        records: list[Any] = import_module("peft.peft_model").get_layer_status(self)
+        return records
+
+    def get_model_status(self) -> Any:
+        """Return PEFT's record of the whole model.
+
+        Raises:
+            MissingExtra: If PEFT is not installed.
+        """
+        require("peft", "peft")
+        return import_module("peft.peft_model").get_model_status(self)
+
+    def prepare_model_for_gradient_checkpointing(self, model: Any) -> Any:
+        """Let the input of a model's blocks require gradients, as its embeddings' output, and return the model."""
+        if enable := getattr(model, "enable_input_require_grads", None):
+            enable()
+        return model
+
+
 class PeftLayer(PeftInstance):
     """A wrapper of a module, with the attributes and methods of PEFT's layers.
 
@@ -59,11 +93,13 @@ class PeftLayer(PeftInstance):
     Attributes:
         merged_adapters: Names of the adapters merged into the base weights.
         quantization_backend: PEFT's description of a packed weight, for its status; loradar needs none.
+        cast_input_dtype_enabled: Whether a factor gets its input in its own dtype.
     """
 
     steering: Any
     merged_adapters: list[str] = []  # noqa: RUF012 - of modules that never merge, as in PEFT
     quantization_backend: Any = None
+    cast_input_dtype_enabled = True
     other_param_names: ClassVar[tuple[str, ...]] = ()
     containers: ClassVar[tuple[str, ...]]
 
@@ -112,6 +148,13 @@ class PeftLayer(PeftInstance):
         return self.disable_adapters
 
     def _get_available_adapters(self) -> set[str]:
+        return {*self.adapters()}
+
+    def _all_available_adapter_names(self) -> list[str]:
+        return sorted(self.adapters())
+
+    @property
+    def _adapters(self) -> set[str]:
         return {*self.adapters()}
 
     def adapter_state_dict(
@@ -163,8 +206,11 @@ class PeftLayer(PeftInstance):
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """Move an adapter to the device of the base layer, unless it has no values yet."""
-        base = next(iter(self.get_base_layer().parameters()), None)  # type: ignore[attr-defined]
-        target = device or (None if base is None else base.device)
+        base: Any = self
+        while "base_layer" in base._modules:  # noqa: SLF001 - a Wrapper looks names up on its inner module
+            base = base.base_layer
+        first = next(iter(base.parameters()), None)
+        target = device or (None if first is None else first.device)
         own = self._parameters_of(adapter_name)
         if target is not None and not any(each.is_meta for each in own):
             for parameter in own:

@@ -147,7 +147,7 @@ class LoraLayer(DoraLayer):
             adapter: Name of the adapter.
         """
         first, second = self.lora_A[adapter], self.lora_B[adapter]
-        x = x.to(first.weight.dtype)
+        x = x.to(first.weight.dtype) if self.cast_input_dtype_enabled else x
         if (dropouts := self._modules.get("lora_dropout")) is not None and adapter in dropouts:  # type: ignore[operator]
             x = dropouts[adapter](x)  # type: ignore[index]
         result: torch.Tensor = second(first(x)) * self.scaling[adapter]

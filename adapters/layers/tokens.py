@@ -39,6 +39,10 @@ class TokenRows(PeftLayer, nn.Module):
         """The switch of the token layer."""
         return self.__dict__["layer"].steering  # type: ignore[no-any-return]
 
+    @steering.setter
+    def steering(self, steering: Steering) -> None:
+        self.__dict__["layer"].steering = steering
+
     @property
     def merged_adapters(self) -> list[str]:  # type: ignore[override]
         """Names of the adapters merged into the base weights."""
