@@ -306,10 +306,10 @@ class Adapted(PeftMethods, Wrapper):
     def _check_known(self, names: Sequence[str]) -> None:
         for name in names:
             if not self.peft_config:
-                raise InvalidConfig(f"There is no adapter {name!r}, nor any other.", adapter_name=name)
+                raise InvalidConfig(f"Adapter {name} does not exist, nor any other.", adapter_name=name)
             if name not in self.peft_config:
                 near = quoted(nearest(name, self.peft_config) or self.peft_config)
-                raise InvalidConfig(f"There is no adapter {name!r}. There is: {near}.", adapter_name=name)
+                raise InvalidConfig(f"Adapter {name} does not exist. There is: {near}.", adapter_name=name)
 
     def _check_new(self, name: str, config: AdapterConfig) -> None:
         if name in self.peft_config:

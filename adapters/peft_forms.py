@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ..errors import AdapterUnreadable, InvalidConfig, TargetsNotFound
 from ..warn import warn
-from .checks import CHANGING_THE_BASE, REPEATED_ON_LOAD, Constant, Names, check_known, invalid, lacking
+from .checks import CHANGING_THE_BASE, REPEATED_ON_LOAD, Constant, Names, UnknownField, check_known, invalid, lacking
 from .hub.transfer import CONFIG, locate
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def check_fields(given: Iterable[str], own: type["AdapterConfig"]) -> None:
     known = {each.name for each in fields(own)}
     for name in (name for name in given if name not in known):
         if way_out := _owner_of(name, known):
-            raise InvalidConfig(f"{own.__name__} has no field {name!r}{way_out}", field=name)
+            raise UnknownField(f"{own.__name__} has no field {name!r}{way_out}", field=name)
         check_known([name], known, own.__name__)
 
 

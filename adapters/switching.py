@@ -67,7 +67,7 @@ class Switching(Adapted):
         """
         self._check_known((adapter_name,))
         if any(adapter_name in layer.merged_adapters for layer in self._layers()):
-            message = f"{adapter_name!r} is merged, and cannot be deleted: call unmerge_adapter first."
+            message = f"Cannot delete adapter(s) [{adapter_name!r}] while they are merged. Please unmerge them first."
             raise InvalidConfig(message, adapter_name=adapter_name)
         self._set_trainable([adapter_name], trainable=False)
         with self._unmerged():

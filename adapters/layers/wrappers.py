@@ -9,11 +9,17 @@ import torch
 from torch import nn
 
 from ...domain.vocabulary import Kind
-from ...errors import InvalidConfig, quoted
+from ...errors import InvalidConfig
 from .as_peft import PeftInstance, PeftLayer
 
 PARAMETER_CONTAINERS = ("lora_embedding_A", "lora_embedding_B", "ia3_l")
 """The containers of bare parameters; the others hold modules."""
+FEATURES = (
+    ("in_features", "out_features"),
+    ("in_channels", "out_channels"),
+    ("num_embeddings", "embedding_dim"),
+)
+"""The attributes of layers that hold their numbers of inputs and outputs."""
 Child = nn.Module | nn.Parameter
 """One part of an adapter: a factor module, or a bare parameter."""
 MAGNITUDE = "lora_magnitude_vector"
@@ -244,6 +250,24 @@ class AdapterLayer(PeftLayer, Wrapper):
         return [name for name in steering.active if name in self.planned]
 
     @property
+    def in_features(self) -> int:
+        """Number of features, channels or ids that the replaced layer reads."""
+        return self._features()[0]
+
+    @property
+    def out_features(self) -> int:
+        """Number of features or channels that it writes."""
+        return self._features()[1]
+
+    def _features(self) -> tuple[int, int]:
+        base: Any = self.base()
+        for read, written in FEATURES:
+            if hasattr(base, read):
+                return getattr(base, read), getattr(base, written)
+        written, read = getattr(base, self._weight_name).shape[-2:]
+        return (written, read) if self._plan.fan_in_fan_out else (read, written)
+
+    @property
     def merged(self) -> bool:
         """Whether an adapter is merged into the base weights."""
         return bool(self.merged_adapters)
@@ -270,10 +294,8 @@ class AdapterLayer(PeftLayer, Wrapper):
         """
         names = [name for name in adapters if name in self.planned and name not in self.merged_adapters]
         if names and not all(weight.isfinite().all() for weight in self.updated(names).values()):
-            message = (
-                f"NaNs detected in the merged weights of {path!r}, or infinite values: {quoted(names)} seems broken"
-            )
-            raise InvalidConfig(f"{message}. Load another checkpoint of it.", path=path, adapters=names)
+            message = f"NaNs detected in the merged weights. The adapter {', '.join(names)} seems to be broken"
+            raise InvalidConfig(f"{message} at {path!r}: load another checkpoint of it.", path=path, adapters=names)
 
     @torch.no_grad()
     def merge(

@@ -116,7 +116,7 @@ def test_safe_merge_rejects_what_is_not_finite_and_changes_nothing(value, merge)
     model = get_peft_model(MLP(8), LoraConfig(target_modules=["seq.0", "seq.2"], init_lora_weights=False))
     model.base_model.model.seq[2].lora_A["default"].weight.data[0, 0] = value
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(InvalidConfig, match=r"NaNs detected in the merged weights of 'seq\.2'"):
+    with pytest.raises(InvalidConfig, match=r"NaNs detected in the merged weights\. .* at 'seq\.2'"):
         getattr(model, merge)(safe_merge=True)
     after = model.state_dict()
     assert all(torch.equal(after[name].nan_to_num(), before[name].nan_to_num()) for name in before)
@@ -149,7 +149,7 @@ def test_a_merged_adapter_is_not_deleted():
     """PEFT rejects it; its update would stay in the weights or vanish unseen."""
     model = adapted()
     model.merge_adapter()
-    with pytest.raises(InvalidConfig, match=r"'default' is merged.*unmerge_adapter"):
+    with pytest.raises(InvalidConfig, match=r"Cannot delete adapter\(s\) \['default'\] while they are merged"):
         model.delete_adapter("default")
 
 
