@@ -155,5 +155,5 @@ def test_every_method_of_an_adapted_model_is_documented():
     assert not [name for name in sorted(told) if f"`{name}" not in text and f".{name}(" not in text]
 
 
-UNTOLD = {"add_prepared", "get_base_model", "get_nb_trainable_parameters"}
+UNTOLD = {"add_prepared", "adapt", "blank", "get_base_model", "get_nb_trainable_parameters", "hold", "peft_class"}
 """What is for loradar itself, and what needs no words."""

@@ -21,6 +21,7 @@ from ..injection.replication import replicated
 from ..injection.statistics import statistics_in
 from ..layers.dora import fill_magnitude
 from ..layers.tokens import KEY
+from ..layers.wrappers import PlannedAdapter
 from ..peft_forms import naming
 from .checkpoint import read, without_wrappers
 
@@ -129,20 +130,40 @@ def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterCon
             planned = layer.planned[adapter_name]
             for name in layer.adapter_state(adapter_name):
                 key = f"{PREFIX}{planned.location}.{name}"
-                if planned.location not in new:  # not a target of the new adapter
-                    tensors[key] = torch.zeros(wanted[key].shape)
-                    continue
-                _check_complete([key], tensors)
-                ranks = new[planned.location].r, planned.r
-                tensors[key] = _widened(key, tensors[key], wanted[key].shape, RANK_DIMENSIONS.get(name), ranks)
-                if name in SCALED:  # the layer keeps its scaling
-                    tensors[key] = tensors[key] * (new[planned.location].scaling / planned.scaling)
+                tensors[key] = _fit_to(key, name, tensors, wanted[key].shape, (new.get(planned.location), planned))
         _check_complete(wanted, tensors)
         _copy(wanted, tensors)
         for layer in layers:
             if layer.planned[adapter_name].location not in new:
                 fill_magnitude(layer.parts(adapter_name), layer.base(), layer.planned[adapter_name])
     return statistics
+
+
+def _fit_to(
+    key: str,
+    name: str,
+    tensors: Mapping[str, torch.Tensor],
+    shape: torch.Size,
+    swap: tuple[PlannedAdapter | None, PlannedAdapter],
+) -> torch.Tensor:
+    """Return a tensor of a file for an adapter in the model: of its rank, and for its scaling, which the layer keeps.
+
+    Args:
+        key: The key in the file.
+        name: The name of the tensor in its layer.
+        tensors: The tensors of the file.
+        shape: The shape in the model.
+        swap: The plans of the new adapter on the layer, ``None`` if it leaves the layer out, and of the one there.
+
+    Raises:
+        AdapterUnreadable: If the file lacks the tensor, or it does not fit.
+    """
+    new, old = swap
+    if new is None:
+        return torch.zeros(shape)
+    _check_complete([key], tensors)
+    tensor = _widened(key, tensors[key], shape, RANK_DIMENSIONS.get(name), (new.r, old.r))
+    return tensor * (new.scaling / old.scaling) if name in SCALED else tensor
 
 
 def _check_same(names: Iterable[str], config: AdapterConfig, current: AdapterConfig, adapter_name: str) -> None:

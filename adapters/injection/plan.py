@@ -285,25 +285,31 @@ def check_variant(survey: Survey, planned: Iterable[PlannedAdapter]) -> None:
     without_bias = []
     for each in planned:
         module = survey.sites[each.path].module
-        name, why = type(module).__name__, None
-        if each.parameter:
-            why = f"its parameter {each.parameter!r} is adapted, not its output"
-        elif each.use_dora and not has_dense_weight(module):
-            why = "its weight is packed in a way of its own, or offloaded"
-        elif each.lora_bias and each.kind == "embedding":
-            why = "its B is no layer"
-        elif each.lora_bias and getattr(module, "bias", None) is None:
-            if each.kind in CONV_KINDS and not is_plain_conv(module):
-                why = "it has a forward of its own and no bias"
-            without_bias.append(f"{name} has no bias ({each.path!r}")
-        if why is not None:
+        name = type(module).__name__
+        if (why := _variant_misfit(module, each)) is not None:
             option = "lora_bias=True is not supported for {}"
             if each.use_dora:
                 option = "{} does not support DoRA (yet), please set use_dora to False or leave it out"
             raise InvalidConfig(f"{each.path!r}: {option.format(name)}: {why}.", path=each.path, class_name=name)
+        if each.lora_bias and getattr(module, "bias", None) is None:
+            without_bias.append(f"{name} has no bias ({each.path!r}")
     if without_bias:
         message = f"`lora_bias=True` was passed but the targeted layer of type {without_bias[0]}"
         warn(f"{message}, {len(without_bias)} such layers in all): the adapter cannot be merged there.")
+
+
+def _variant_misfit(module: nn.Module, planned: PlannedAdapter) -> str | None:
+    """Return why a layer cannot have DoRA or a bias of ``B``, as planned; ``None`` if it can."""
+    if planned.parameter:
+        return f"its parameter {planned.parameter!r} is adapted, not its output"
+    if planned.use_dora and not has_dense_weight(module):
+        return "its weight is packed in a way of its own, or offloaded"
+    if planned.lora_bias and planned.kind == "embedding":
+        return "its B is no layer"
+    has_no_bias = planned.lora_bias and getattr(module, "bias", None) is None
+    if has_no_bias and planned.kind in CONV_KINDS and not is_plain_conv(module):
+        return "it has a forward of its own and no bias"
+    return None
 
 
 def check_parameter(path: str, site: Site, name: str) -> nn.Parameter:

@@ -74,13 +74,7 @@ def inject_adapter_in_model(
         TargetsNotFound: As ``get_peft_model``.
     """
     if state_dict is not None:
-        keys = (without_wrappers(key).removeprefix(PREFIX) for key in state_dict)
-        found = {key.partition(f".{name}")[0]: None for key in keys for name in FACTORS if f".{name}" in key}
-        if not found:
-            raise InvalidConfig(f"state_dict holds no {', '.join(FACTORS)} among its {len(state_dict)} keys.")
-        if isinstance(peft_config, LoraConfig):
-            peft_config = replace(peft_config, layers_to_transform=None, layers_pattern=None)
-        peft_config = replace(peft_config, target_modules="|".join(map(re.escape, found)))
+        peft_config = _with_targets_of(state_dict, peft_config)
     owner: Any = model.__dict__.get(OWNER)
     if owner is None:
         owner = get_peft_model(model, peft_config, adapter_name=adapter_name)
@@ -94,6 +88,17 @@ def inject_adapter_in_model(
         for _, wrapper in adapters_in(survey_model(model)):
             _empty(wrapper, adapter_name)
     return model
+
+
+def _with_targets_of(state_dict: Mapping[str, torch.Tensor], config: AdapterConfig) -> AdapterConfig:
+    """Return a configuration whose targets are the layers that the keys of an adapter's state dict name."""
+    keys = (without_wrappers(key).removeprefix(PREFIX) for key in state_dict)
+    found = {key.partition(f".{name}")[0]: None for key in keys for name in FACTORS if f".{name}" in key}
+    if not found:
+        raise InvalidConfig(f"state_dict holds no {', '.join(FACTORS)} among its {len(state_dict)} keys.")
+    if isinstance(config, LoraConfig):
+        config = replace(config, layers_to_transform=None, layers_pattern=None)
+    return replace(config, target_modules="|".join(map(re.escape, found)))
 
 
 def _empty(wrapper: PeftLayer, adapter: str) -> None:
