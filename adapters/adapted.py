@@ -52,6 +52,9 @@ class Adapted(PeftMethods, Wrapper):
         Raises:
             InvalidConfig: If none is active, as after ``delete_adapter`` of the last one.
         """
+        return self._first_active()
+
+    def _first_active(self) -> str:
         if not self._steering.active:
             raise InvalidConfig("No adapter is active: add one with add_adapter, and activate it with set_adapter.")
         return self._steering.active[0]
@@ -64,7 +67,7 @@ class Adapted(PeftMethods, Wrapper):
     @property
     def active_peft_config(self) -> AdapterConfig:
         """Configuration of the active adapter."""
-        return self.peft_config[self.active_adapter]
+        return self.peft_config[self._first_active()]
 
     @property
     def has_active_enabled_adapter(self) -> bool:
@@ -197,7 +200,7 @@ class Adapted(PeftMethods, Wrapper):
 
     def adapter_state(self, adapter_name: str | None = None) -> dict[str, torch.Tensor]:
         """Return an adapter's tensors under PEFT's file keys, without its name; the active one's if ``None``."""
-        name = adapter_name or self.active_adapter
+        name = adapter_name or self._first_active()
         self._check_known((name,))
         return {**file_state(self._survey(), name), **self._biases(name)}
 

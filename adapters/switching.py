@@ -189,7 +189,7 @@ class Switching(Adapted):
         Raises:
             InvalidConfig: If there is no such adapter.
         """
-        name = adapter_name or self.active_adapter
+        name = adapter_name or self._first_active()
         self._check_known((name,))
         self._give_storage(name)
         with self._unmerged():
@@ -244,6 +244,11 @@ class AdaptedModel(Switching):
         except BaseException:
             self.unload()
             raise
+
+    @property
+    def active_adapter(self) -> str | list[str]:  # type: ignore[override]
+        """The active adapter, or a list of several, as PEFT's tuners have it."""
+        return self._first_active() if len(self._steering.active) < 2 else [*self._steering.active]  # noqa: PLR2004
 
     def peft_class(self) -> str:
         """Return PEFT's tuner of the method."""

@@ -85,6 +85,17 @@ class PeftMethods(PeftInstance):
         return model
 
 
+class OwnAdapters:
+    """A wrapper that takes adapters without a part on it for inactive, as PEFT's of saved modules and rows do."""
+
+    steering: Any
+
+    @property
+    def active_adapters(self) -> list[str]:
+        """Names of the active adapters that are on this layer."""
+        return [name for name in self.steering.active if name in self.adapters()]  # type: ignore[attr-defined]
+
+
 class PeftLayer(PeftInstance):
     """A wrapper of a module, with the attributes and methods of PEFT's layers.
 

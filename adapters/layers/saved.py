@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from .as_peft import PeftLayer
+from .as_peft import OwnAdapters, PeftLayer
 from .wrappers import Steering, Wrapper
 
 
-class SavedModule(PeftLayer, Wrapper):
+class SavedModule(OwnAdapters, PeftLayer, Wrapper):
     """A frozen original and its trainable copies, under PEFT's names (``ModulesToSaveWrapper``, 0.21.2).
 
     Attributes:

@@ -12,14 +12,14 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from ...errors import InvalidConfig
-from .as_peft import PeftLayer
+from .as_peft import OwnAdapters, PeftLayer
 from .wrappers import AdapterLayer, Child, PlannedAdapter, Steering, adapter_dtype, init_module
 
 KEY = "token_adapter.trainable_tokens_delta"
 """The name of the rows in files, below the path of their module."""
 
 
-class TokenRows(PeftLayer, nn.Module):
+class TokenRows(OwnAdapters, PeftLayer, nn.Module):
     """The child of a token layer that holds its rows, which PEFT's functions take for the layer with the adapters.
 
     Attributes:

@@ -153,3 +153,15 @@ def test_a_container_that_is_not_used_is_there_and_empty():
     assert not layer.lora_embedding_A
     layer.lora_embedding_A["default"] = nn.Parameter(torch.zeros(1, 1))
     assert "lora_embedding_A" in layer.adapter_layer_names
+
+
+@pytest.mark.parametrize("package", [loradar, peft])
+def test_several_active_adapters_are_a_list_below_the_model(package):
+    """PEFT's tuner has one name or a list; a saved module counts the adapters that have a copy of it."""
+    model = adapted(package)
+    model.add_adapter("other", package.LoraConfig(target_modules=["linear"]))
+    model.base_model.set_adapter(["default", "other"])
+    assert model.base_model.active_adapter == ["default", "other"]
+    assert model.base_model.model.linear.active_adapters == ["default", "other"]
+    assert model.base_model.model.head.active_adapters == ["default"]
+    assert model.base_model.model.conv2d.in_features == model.base_model.model.conv2d.out_features == 4
