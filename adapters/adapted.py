@@ -243,8 +243,8 @@ class Adapted(PeftMethods, Wrapper):
             names = {id(tensor): checkpoint.without_wrappers(name) for name, tensor in own}
             state = {key: values.get(names.get(id(tensor), key), tensor) for key, tensor in state.items()}
         config = {**self.peft_config[adapter_name].to_peft_dict(), "inference_mode": True}
-        if names := config.get("modules_to_save"):
-            config["modules_to_save"] = names_for_peft(self._survey(), adapter_name, names)
+        if saved := config.get("modules_to_save"):
+            config["modules_to_save"] = names_for_peft(self._survey(), adapter_name, saved)
         state, config = self._beginnings.write(state, config, PREFIX, is_converted=is_converted)
         if self.peft_config[adapter_name].task_type is None:
             origin = type(self.get_base_model())
