@@ -42,13 +42,13 @@ def choose(
 ) -> Choice:
     """Choose the layers of a model for a configuration; see ``get_peft_model`` for the arguments and errors."""
     config, selection = (given := as_config(given)), selection or {}
+    check_host(model)  # first: its adapters would look like a misfit of the registry
     if config.spec.target_modules is not None or config.spec.target_parameters:
         if selection:
             names = ", ".join(selection)
             raise InvalidConfig(f"{names} selects layers, and the configuration names them too: leave one of both out.")
         decision = Decision("config", config.spec, "targets given in the configuration")
     else:
-        check_host(model)  # its adapters would look like a misfit of the registry
         rank = {"rank": config.r} if isinstance(config, LoraConfig) else {}
         preset = choose_preset(preset, config.method)
         with unwrapped(model) as inner:

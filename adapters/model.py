@@ -70,12 +70,11 @@ class PeftModel(Switching):
         return own.__new__(own)
 
     def adapt(self, model: nn.Module, chosen: Choice, adapter_name: str, **storage: bool) -> None:
-        """Put the chosen adapter into a model, and take hold of it; nothing is changed unless everything can be done.
+        """Put the adapter chosen for a model into it, and take hold of it; nothing is changed unless everything can be.
 
         Raises:
             LoradarError: As ``get_peft_model``.
         """
-        check_host(model)
         survey = survey_model(model)
         self.hold(survey, prepare(survey, chosen.config, adapter_name, chosen.expand, **storage))
         warn_of_exclusions(survey.paths, chosen.given)

@@ -75,7 +75,7 @@ def inject_adapter_in_model(
     """
     if state_dict is not None:
         peft_config = _with_targets_of(state_dict, peft_config)
-    owner: Any = model.__dict__.get(OWNER)
+    owner: Any = getattr(model, "__dict__", {}).get(OWNER)  # of a name or None, rejected below
     if owner is None:
         owner = get_peft_model(model, peft_config, adapter_name=adapter_name)
         model.__dict__.update({OWNER: owner, "peft_config": owner.peft_config})  # past nn.Module: no child of its own

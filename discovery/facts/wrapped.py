@@ -91,6 +91,8 @@ def _find_way_out(given: Any) -> str:
     """Return how to get at the module that was meant, in words."""
     if isinstance(given, str):
         return f"Load the model first: AutoModel.from_pretrained({given!r})."
+    if isinstance(given, type):
+        return f"It is the class {given.__name__}: give a model of it."
     if hasattr(given, "model_type") and hasattr(given, "to_dict"):
         return "Build the model of the configuration first: AutoModel.from_config(config)."
     inside = [name for name, value in (getattr(given, "__dict__", None) or {}).items() if isinstance(value, nn.Module)]

@@ -5,12 +5,10 @@ import inspect
 import pickle
 import warnings
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig
 from zoo import MLP, Specimen, bert, convolutions, gpt2, llama, mlp, on_meta, t5, vit, words
 
 from loradar.adapters import IA3Config, LoraConfig, PeftModel, get_peft_model, inject
@@ -438,21 +436,6 @@ def test_the_model_s_own_name_is_recorded_over_that_of_a_reused_configuration() 
     with pytest.warns(UserWarning, match="names the base model 'org/old', and this model is 'org/new', which is rec"):
         adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"], base_model_name_or_path="org/old"))
     assert adapted.peft_config["default"].base_model_name_or_path == "org/new"
-
-
-@pytest.mark.parametrize(
-    ("given", "says"),
-    [
-        ("org/model", r"A str is no torch.nn.Module. Load the model first: AutoModel.from_pretrained\('org/model'\)."),
-        (None, "A NoneType is no torch.nn.Module. Give a model."),
-        (LlamaConfig(), r"Build the model of the configuration first: AutoModel.from_config\(config\)."),
-        (SimpleNamespace(unet=nn.Linear(2, 2), name="x"), "Give a module inside of it: .unet."),
-    ],
-)
-def test_what_is_no_model_is_told_the_way_to_one(given: object, says: str) -> None:
-    """A name, a configuration, a pipeline."""
-    with pytest.raises(InvalidConfig, match=says):
-        get_peft_model(given)
 
 
 @pytest.mark.parametrize("case", CASES[:2] + CASES[4:])
