@@ -113,24 +113,30 @@ class Adapted(PeftMethods, Wrapper):
 
     def _merge(
         self, adapter_names: str | Sequence[str] | None, *, safe: bool, keep: bool, progressbar: bool = False
-    ) -> tuple[str, ...]:
-        names = self._steering.active if adapter_names is None else as_names(adapter_names)
-        self._check_known(names)
-        self._check_compatible(names)
-        layers = [(path, layer) for path, layer in layers_in(self._survey()) if {*names} & {*layer.adapters()}]
-        for path, layer in layers:
+    ) -> tuple[str, ...] | None:
+        """Merge, and return the given names; ``None`` if each layer merged those that are active on it."""
+        given = None if adapter_names is None else as_names(adapter_names)
+        self._check_known(given or ())
+        layers = []
+        for path, layer in layers_in(self._survey()):
+            names = layer.steering.active if given is None else given
+            if {*names} & {*layer.adapters()}:
+                layers.append((path, layer, names))
+        chosen = given or [*dict.fromkeys(name for _, _, names in layers for name in names)]
+        self._check_compatible(chosen)
+        for path, layer, names in layers:
             layer.check_mergeable(path, names)
             if safe:
                 layer.check_finite(path, names)
-        merged = dict.fromkeys(name for _, layer in layers for name in layer.merged_adapters)
-        if more := [name for name in names if name not in merged] if merged else []:
+        merged = dict.fromkeys(name for _, layer, _ in layers for name in layer.merged_adapters)
+        if more := [name for name in chosen if name not in merged] if merged else []:
             message = f"Already following adapters were merged {', '.join(merged)}"
             warn(f"{message}. You are now additionally merging {', '.join(more)}.")
         elif merged and keep:
             warn("All adapters are already merged, nothing to do.")
-        for _, layer in track(layers, "Merging", disable=not progressbar):
+        for _, layer, names in track(layers, "Merging", disable=not progressbar):
             layer.merge(adapter_names=names, keep=keep)
-        return names
+        return given
 
     def unmerge_adapter(self) -> None:
         """Restore every base weight that updates were merged into, bit for bit."""

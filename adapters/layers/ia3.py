@@ -11,7 +11,8 @@ from torch import nn
 
 from ...discovery import is_plain_conv
 from ...errors import InvalidConfig
-from .wrappers import AdapterLayer, Child, PlannedAdapter, adapter_dtype, features_of, first_tensor
+from .base_layer import adapter_dtype, features_of, first_tensor
+from .wrappers import AdapterLayer, Child, PlannedAdapter
 
 
 class IA3Layer(AdapterLayer):

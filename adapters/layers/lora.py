@@ -17,17 +17,10 @@ from torch.nn import functional
 
 from ...discovery import is_plain_conv
 from ...errors import InvalidConfig
+from .base_layer import adapter_dtype, features_of, first_tensor
 from .dora import DoraLayer, create_magnitude, dense_weight
 from .low_rank import CONV_FACTORS, can_fuse, linear_factors, low_rank_linear
-from .wrappers import (
-    MAGNITUDE,
-    Child,
-    PlannedAdapter,
-    adapter_dtype,
-    features_of,
-    first_tensor,
-    state_of,
-)
+from .wrappers import MAGNITUDE, Child, PlannedAdapter, state_of
 
 CONV_FIELDS = ("kernel_size", "stride", "padding", "dilation", "padding_mode", "_reversed_padding_repeated_twice")
 """The attributes by which a convolution walks over its input."""

@@ -10,7 +10,8 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.nn import functional
 
-from .wrappers import Child, adapter_dtype, init_module
+from .base_layer import adapter_dtype
+from .wrappers import Child, init_module
 
 
 class LinearFactor(nn.Linear):

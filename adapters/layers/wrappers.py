@@ -11,6 +11,7 @@ from torch import nn
 from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig
 from .as_peft import PeftInstance, PeftLayer
+from .base_layer import first_tensor
 
 PARAMETER_CONTAINERS = ("lora_embedding_A", "lora_embedding_B", "ia3_l")
 """The containers of bare parameters; the others hold modules."""
@@ -385,24 +386,3 @@ def state_of(parts: Mapping[str, Child]) -> dict[str, nn.Parameter]:
         else:
             state[container] = part
     return state
-
-
-def adapter_dtype(base: torch.dtype) -> torch.dtype:
-    """Return the dtype of the factors: float32 for half-precision bases, as with PEFT's ``autocast_adapter_dtype``."""
-    return base if base in (torch.float32, torch.float64) else torch.float32
-
-
-def features_of(layer: Any, kind: str) -> tuple[int, int]:
-    """Return the numbers of input and output features, or channels, of a layer."""
-    if kind.startswith("conv"):
-        return layer.in_channels, layer.out_channels
-    if kind == "transposed_linear":
-        read, written = layer.weight.shape
-        return read, written
-    return layer.in_features, layer.out_features
-
-
-def first_tensor(layer: nn.Module) -> torch.Tensor:
-    """Return the weight of a layer, or the first tensor of one whose packed weight has another name."""
-    own = layer._parameters.get("weight")  # noqa: SLF001 - in every injected layer
-    return own if own is not None else next(iter([*layer.parameters(), *layer.buffers()]))

@@ -10,8 +10,9 @@ from transformers.pytorch_utils import Conv1D
 
 from loradar.adapters import LoraConfig, inject
 from loradar.adapters.injection.apply import LORA_LAYERS
+from loradar.adapters.layers.base_layer import adapter_dtype
 from loradar.adapters.layers.lora import LoraLayer
-from loradar.adapters.layers.wrappers import PlannedAdapter, Steering, adapter_dtype
+from loradar.adapters.layers.wrappers import PlannedAdapter, Steering
 from loradar.domain.vocabulary import Kind
 
 

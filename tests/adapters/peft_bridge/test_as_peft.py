@@ -126,6 +126,20 @@ def test_one_layer_activates_another_adapter_until_the_model_switches(package):
     assert torch.equal(model(IDS), first)
 
 
+@pytest.mark.parametrize("package", [loradar, peft])
+def test_merging_takes_the_adapters_that_are_active_on_each_layer(package):
+    """Also those of a layer that was switched alone, as by PEFT's tests of several active adapters."""
+    model = adapted(package, target_modules=["linear"])
+    model.add_adapter("other", package.LoraConfig(target_modules=["linear"], init_lora_weights=False))
+    model.base_model.model.linear.set_adapter(["default", "other"])
+    expected = model(IDS)
+    model.merge_adapter()
+    assert model.base_model.model.linear.merged_adapters == ["default", "other"]
+    torch.testing.assert_close(model(IDS), expected)
+    model.unmerge_adapter()
+    torch.testing.assert_close(model.merge_and_unload()(IDS), expected)
+
+
 def test_switching_the_model_off_ends_switches_of_single_layers_with_a_warning():
     """They could not be restored as a whole; PEFT warns too."""
     model = adapted(loradar)
