@@ -20,8 +20,8 @@ from ..injection.plan import make_plan
 from ..injection.replication import replicated
 from ..injection.statistics import statistics_in
 from ..layers.dora import fill_magnitude
+from ..layers.planned import PlannedAdapter
 from ..layers.tokens import KEY
-from ..layers.wrappers import PlannedAdapter
 from ..peft_forms import naming
 from .checkpoint import read, without_wrappers
 

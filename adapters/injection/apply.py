@@ -15,9 +15,10 @@ from ..layers.dora import fill_magnitude
 from ..layers.ia3 import IA3Layer
 from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear
 from ..layers.parameters import LoraMultihead, LoraParameter
+from ..layers.planned import PlannedAdapter
 from ..layers.saved import SavedModule, widen
 from ..layers.tokens import TokenLayer
-from ..layers.wrappers import AdapterLayer, Child, PlannedAdapter, Steering, state_of
+from ..layers.wrappers import AdapterLayer, Child, Steering, state_of
 from .host_model import Site, Survey, survey_model
 from .plan import Expand, Plan, make_plan
 from .replication import Replication, replicated

@@ -20,7 +20,8 @@ from ..checks import CHANGING_THE_BASE, invalid
 from ..config import AdapterConfig
 from ..layers.base_layer import features_of
 from ..layers.dora import fill_magnitude
-from ..layers.wrappers import Child, PlannedAdapter, state_of
+from ..layers.planned import PlannedAdapter
+from ..layers.wrappers import Child, state_of
 from .host_model import Survey
 
 KINDS = ("linear", "transposed_linear")

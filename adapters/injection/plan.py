@@ -28,7 +28,7 @@ from ...warn import warn
 from ..checks import ALL_LINEAR, task_heads
 from ..config import AdapterConfig, LoraConfig
 from ..layers.dora import has_dense_weight
-from ..layers.wrappers import PlannedAdapter
+from ..layers.planned import PlannedAdapter
 from .beginnings import check_beginning
 from .host_model import Site, Survey, unwrapped
 from .match import Match, match
@@ -125,7 +125,8 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
     targets = [*_targets(survey, matched, config)]
     keys = [target.key for target in targets]
     planned = []
-    for (path, location, kind, parameter, key), (r, scaling) in zip(targets, _strengths(config, keys), strict=True):
+    strengths = _strengths(config, keys)
+    for (path, location, kind, parameter, key), (r, alpha, scaling) in zip(targets, strengths, strict=True):
         site = survey.sites[path]
         weight: nn.Parameter | None
         if parameter:
@@ -148,6 +149,8 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
             is_feedforward=is_feedforward(path) is not None,
             use_dora=lora.use_dora,
             lora_bias=lora.lora_bias,
+            lora_alpha=alpha,
+            use_rslora=lora.use_rslora,
         )
         planned.append(adapter)
     _warn_of_unmatched(config, keys)
@@ -224,14 +227,15 @@ def _projections(path: str, survey: Survey) -> Iterator[_Target]:
     yield _Target(f"{path}.out_proj", f"{inside}.out_proj", "linear", "", path)
 
 
-def _strengths(config: AdapterConfig, keys: Sequence[str]) -> list[tuple[int, float]]:
-    """Return rank and scaling of the adapter at each of these paths; IA3 has neither."""
+def _strengths(config: AdapterConfig, keys: Sequence[str]) -> list[tuple[int, float, float]]:
+    """Return rank, alpha and scaling of the adapter at each of these paths; IA3 has none of them."""
     if not isinstance(config, LoraConfig):
-        return [(0, 1.0)] * len(keys)
+        return [(0, 0, 1.0)] * len(keys)
     own_ranks, own_alphas = config.rank_pattern, config.alpha_pattern
     ranks = [config.r if each is None else own_ranks[each] for each in _match_patterns(own_ranks, keys)]
     alphas = [config.lora_alpha if each is None else own_alphas[each] for each in _match_patterns(own_alphas, keys)]
-    return [(r, alpha / (math.sqrt(r) if config.use_rslora else r)) for r, alpha in zip(ranks, alphas, strict=True)]
+    roots = [math.sqrt(r) if config.use_rslora else r for r in ranks]
+    return [(r, alpha, alpha / root) for r, alpha, root in zip(ranks, alphas, roots, strict=True)]
 
 
 def _match_patterns(patterns: Iterable[str], keys: Sequence[str]) -> list[str | None]:

@@ -9,8 +9,8 @@ from ...discovery import read_attribute
 from ...errors import InvalidConfig, TargetsNotFound
 from ...warn import warn
 from ..config import AdapterConfig
+from ..layers.planned import PlannedAdapter
 from ..layers.tokens import TokenLayer
-from ..layers.wrappers import PlannedAdapter
 from .host_model import Site, Survey
 from .match import closest, matched
 

@@ -17,8 +17,9 @@ from ...errors import InvalidConfig
 from ..config import AdapterConfig, LoraConfig
 from ..layers.lora import LoraLayer
 from ..layers.parameters import STACKED
+from ..layers.planned import PlannedAdapter
 from ..layers.saved import SavedModule
-from ..layers.wrappers import AdapterLayer, PlannedAdapter, state_of
+from ..layers.wrappers import AdapterLayer, state_of
 from .apply import Part, Prepared
 from .combinations import Combination
 
@@ -99,7 +100,7 @@ def _sum(path: str, layer: LoraLayer, shares: Sequence[tuple[str, float]], how: 
     planned = [layer.planned[adapter] for adapter, _ in shares]
     ranks = [each.r for each in planned]
     r = sum(ranks) if how.kind == "cat" else how.svd_rank or max(ranks)
-    new = planned[0]._replace(r=r, scaling=1.0)
+    new = planned[0]._replace(r=r, scaling=1.0, lora_alpha=r, use_rslora=False)
     children = layer.create_parts(layer.base(), new)
     if how.is_product:
         values = _concatenate(layer, shares)

@@ -17,7 +17,8 @@ from torch.nn import functional
 from ...domain.vocabulary import Kind
 from .base_layer import adapter_dtype, features_of, first_tensor
 from .low_rank import LinearFactor
-from .wrappers import MAGNITUDE, AdapterLayer, Child, PlannedAdapter, init_module, state_of
+from .planned import PlannedAdapter
+from .wrappers import MAGNITUDE, AdapterLayer, Child, init_module, state_of
 
 PACKED_BY_BITSANDBYTES = ("Params4bit", "Int8Params")
 """The classes of its weights."""

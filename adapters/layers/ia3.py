@@ -12,7 +12,8 @@ from torch import nn
 from ...discovery import is_plain_conv
 from ...errors import InvalidConfig
 from .base_layer import adapter_dtype, features_of, first_tensor
-from .wrappers import AdapterLayer, Child, PlannedAdapter
+from .planned import PlannedAdapter
+from .wrappers import AdapterLayer, Child
 
 
 class IA3Layer(AdapterLayer):

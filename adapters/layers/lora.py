@@ -20,7 +20,8 @@ from ...errors import InvalidConfig
 from .base_layer import adapter_dtype, features_of, first_tensor
 from .dora import DoraLayer, create_magnitude, dense_weight
 from .low_rank import CONV_FACTORS, can_fuse, linear_factors, low_rank_linear
-from .wrappers import MAGNITUDE, Child, PlannedAdapter, state_of
+from .planned import PlannedAdapter
+from .wrappers import MAGNITUDE, Child, state_of
 
 CONV_FIELDS = ("kernel_size", "stride", "padding", "dilation", "padding_mode", "_reversed_padding_repeated_twice")
 """The attributes by which a convolution walks over its input."""
@@ -80,6 +81,21 @@ class LoraLayer(DoraLayer):
     def r(self) -> dict[str, int]:
         """The rank of each adapter on this layer."""
         return {name: planned.r for name, planned in self.planned.items()}
+
+    @property
+    def lora_alpha(self) -> dict[str, float]:
+        """The numerator of each adapter's configured scaling."""
+        return {name: planned.lora_alpha for name, planned in self.planned.items()}
+
+    @property
+    def use_rslora(self) -> dict[str, bool]:
+        """Whether the denominator of each adapter's scaling is the root of its rank."""
+        return {name: planned.use_rslora for name, planned in self.planned.items()}
+
+    @property
+    def lora_bias(self) -> dict[str, bool]:
+        """Whether ``B`` of each adapter has a bias."""
+        return {name: planned.lora_bias for name, planned in self.planned.items()}
 
     def set_scale(self, adapter: str, scale: float) -> None:
         """Multiply the configured factor of an adapter's update by ``scale``; without that adapter nothing happens."""

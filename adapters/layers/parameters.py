@@ -9,7 +9,8 @@ from torch.func import functional_call
 
 from .lora import LoraLayer
 from .low_rank import linear_factors
-from .wrappers import Child, PlannedAdapter, Wrapper
+from .planned import PlannedAdapter
+from .wrappers import Child, Wrapper
 
 STACKED = 3
 """Number of dimensions of a stack of matrices."""

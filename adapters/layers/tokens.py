@@ -14,7 +14,8 @@ from torch.nn import functional
 from ...errors import InvalidConfig
 from .as_peft import OwnAdapters, PeftLayer
 from .base_layer import adapter_dtype
-from .wrappers import AdapterLayer, Child, PlannedAdapter, Steering, init_module
+from .planned import PlannedAdapter
+from .wrappers import AdapterLayer, Child, Steering, init_module
 
 KEY = "token_adapter.trainable_tokens_delta"
 """The name of the rows in files, below the path of their module."""

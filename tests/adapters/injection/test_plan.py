@@ -13,7 +13,7 @@ from loradar.adapters import LoraConfig, inject
 from loradar.adapters.injection.apply import LORA_LAYERS
 from loradar.adapters.injection.host_model import survey_model
 from loradar.adapters.injection.plan import make_plan
-from loradar.adapters.layers.wrappers import PlannedAdapter
+from loradar.adapters.layers.planned import PlannedAdapter
 from loradar.discovery import FITTING_KINDS
 from loradar.errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
 
@@ -150,7 +150,8 @@ def test_the_plan_is_plain_data() -> None:
     plan = make_plan(survey, config)
     first, second = plan.adapters
     path = "transformer.h.0.attn.c_attn"
-    assert first == PlannedAdapter(path, path, path, "transposed_linear", 4, 8.0, fan_in_fan_out=True)
+    strength = {"r": 4, "scaling": 8.0, "lora_alpha": 16, "use_rslora": True}
+    assert first == PlannedAdapter(path, path, path, "transposed_linear", **strength, fan_in_fan_out=True)
     assert (second.r, second.scaling) == (9, 16 / math.sqrt(9))
 
 

@@ -12,7 +12,8 @@ from loradar.adapters import LoraConfig, inject
 from loradar.adapters.injection.apply import LORA_LAYERS
 from loradar.adapters.layers.base_layer import adapter_dtype
 from loradar.adapters.layers.lora import LoraLayer
-from loradar.adapters.layers.wrappers import PlannedAdapter, Steering
+from loradar.adapters.layers.planned import PlannedAdapter
+from loradar.adapters.layers.wrappers import Steering
 from loradar.domain.vocabulary import Kind
 
 

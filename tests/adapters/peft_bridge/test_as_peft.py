@@ -54,6 +54,36 @@ def test_status_of_layers_is_pefts():
     assert ours == theirs
 
 
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_every_layer_states_its_strength_and_sizes_as_peft_does(use_rslora):
+    """Per adapter, with patterns, and without one that was deleted."""
+    names = ("r", "lora_alpha", "scaling", "use_rslora", "use_dora", "lora_bias", "in_features", "out_features")
+    patterns = {"rank_pattern": {"conv2d": 6, "linear": 3}, "alpha_pattern": {"linear": 5, "embedding": 7.5}}
+    found = []
+    for package in (loradar, peft):
+        model = adapted(package, r=4, lora_alpha=10, use_rslora=use_rslora, **patterns)
+        second = package.LoraConfig(target_modules=["linear", "transposed"], r=4, use_dora=True)
+        model.add_adapter("second", second)
+        third = package.LoraConfig(target_modules=["linear"], r=2, lora_bias=True)
+        model.add_adapter("third", third)
+        model.delete_adapter("third")
+        layers = {path: each for path, each in model.named_modules() if hasattr(each, "lora_A")}
+        found.append({path: {name: getattr(each, name) for name in names} for path, each in layers.items()})
+        assert len(layers) == len(LAYERS) + 1
+    ours, theirs = found
+    assert ours == theirs
+    assert {type(alpha) for layer in ours.values() for alpha in layer["lora_alpha"].values()} == {int, float}
+
+
+def test_a_weighted_sum_states_the_strength_that_it_has():
+    """Its scaling is 1 on every layer, whatever the summed adapters' were."""
+    model = adapted(loradar, target_modules=["linear", "conv2d"], r=4, lora_alpha=10, use_rslora=True)
+    model.add_weighted_adapter(["default"], [0.5], "sum", combination_type="linear")
+    layers = [each for each in model.modules() if isinstance(each, BaseTunerLayer)]
+    stated = [(each.r["sum"], each.lora_alpha["sum"], each.use_rslora["sum"], each.scaling["sum"]) for each in layers]
+    assert stated == [(4, 4, False, 1.0)] * 2
+
+
 def test_ia3_layers_are_pefts():
     """Linear and convolution of two dimensions."""
     config = {"target_modules": ["linear", "conv2d"], "feedforward_modules": ["linear"]}
