@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.autograd import forward_ad
 from torch.nn import functional
+from torch.utils.weak import TensorWeakRef
 
 from .base_layer import adapter_dtype
 from .wrappers import Child, init_module
@@ -72,16 +73,18 @@ def linear_factors(read: int, written: int, r: int, like: torch.Tensor, *, has_b
 def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
     """Return whether calling these modules is plain arithmetic, so that one autograd function can replace it.
 
-    Hooks (offloading, ZeRO), an overridden forward, tensor subclasses (quantised, sharded) and a base that trains rule
-    it out. So do autocast, which meta does not have, compilers, torch.func and forward-mode derivatives, which act on
-    the separate operations.
+    Hooks (offloading, ZeRO), an overridden forward, tensor subclasses (quantised, sharded), a base that trains and a
+    second factor that trains alone, whose gradient needs no input, rule it out. So do autocast, which meta does not
+    have, compilers, torch.func and forward-mode derivatives, which act on the separate operations.
     """
     weight, bias = base._parameters.get("weight"), base._parameters.get("bias")  # noqa: SLF001 - in every forward
+    down, up = first._parameters["weight"], second._parameters["weight"]  # noqa: SLF001
     return (
         type(base).forward is nn.Linear.forward
         and type(weight) is nn.Parameter
         and not weight.requires_grad
         and not (bias is not None and bias.requires_grad)
+        and (down.requires_grad or not up.requires_grad or not torch.is_grad_enabled())  # type: ignore[union-attr]
         and not (_has_hooks(base) or _has_hooks(first) or _has_hooks(second))
         and not torch.compiler.is_compiling()
         and (weight.is_meta or not torch.is_autocast_enabled(weight.device.type))
@@ -105,10 +108,11 @@ def low_rank_linear(
 ) -> torch.Tensor:
     """Return the output of a linear layer plus the update of its two factors for ``x`` (*, in); see ``can_fuse``."""
     own = base._parameters  # noqa: SLF001 - past nn.Module.__getattr__, in every forward
-    factors = first._parameters["weight"], second._parameters["weight"]  # noqa: SLF001
-    tensors: Any = (own["weight"], own.get("bias"), *factors)
+    down: Any = first._parameters["weight"]  # noqa: SLF001
+    tensors: Any = (own["weight"], own.get("bias"), down, second._parameters["weight"])  # noqa: SLF001
     if torch.is_grad_enabled():
-        return LowRankLinear.apply(x, *tensors, scaling)  # type: ignore[no-any-return]
+        is_cast = x.dtype != down.dtype and down.requires_grad
+        return LowRankLinear.apply(_copies.copy(x) if is_cast else x, x, *tensors, scaling)  # type: ignore[no-any-return]
     if x.numel() == x.shape[-1]:
         return _run_row(x, tensors, scaling)
     return _forward(x, tensors, scaling)[0]
@@ -146,25 +150,52 @@ def _forward(x: torch.Tensor, tensors: Tensors, scaling: float) -> tuple[torch.T
     return result, down
 
 
+class InputCopies:
+    """Copies of inputs for the backward, one for all layers that read the same tensor in succession (q, k and v).
+
+    PEFT keeps each input once per layer, converted to the factors' dtype, so that the model may change the input
+    itself in place. A copy in the input's own dtype allows that too, in at most half of the memory.
+    """
+
+    _last: tuple[TensorWeakRef, int, TensorWeakRef] | None = None
+
+    def copy(self, x: torch.Tensor) -> torch.Tensor:
+        """Return a copy of ``x`` in its graph: the last one, if it is in use and ``x`` has not changed since."""
+        if x.is_inference():  # which counts no changes
+            return x.clone()
+        if self._last is not None:
+            of, version, known = self._last
+            copy: torch.Tensor | None = known() if of() is x and version == x._version else None  # noqa: SLF001 - as autograd compares it
+            if copy is not None and copy.requires_grad == x.requires_grad:
+                return copy
+        copy = x.clone()
+        self._last = TensorWeakRef(x), x._version, TensorWeakRef(copy)  # noqa: SLF001
+        return copy
+
+
+_copies = InputCopies()
+
+
 class LowRankLinear(torch.autograd.Function):
     """A frozen linear layer and its update, which is computed in its own dtype."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, *tensors_and_scaling: Any) -> torch.Tensor:
-        """Return the sum for ``x``; see ``low_rank_linear``."""
+    def forward(ctx: Any, kept: torch.Tensor, x: torch.Tensor, *tensors_and_scaling: Any) -> torch.Tensor:
+        """Return the sum for ``x``, of which ``kept`` is for the backward; see ``low_rank_linear``."""
         *tensors, scaling = tensors_and_scaling
         weight, bias, first, second = tensors
         result, down = _forward(x, (weight, bias, first, second), scaling)
-        ctx.save_for_backward(x, weight, first, second, down)
+        # Nothing of the input is kept that no gradient needs: the model may change it in place.
+        ctx.save_for_backward(kept if ctx.needs_input_grad[4] else None, weight, first, second, down)
         ctx.scaling = scaling
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Return the gradients of ``x`` and both factors."""
+        """Return the gradients of ``kept`` and both factors."""
         x, weight, first, second, down = ctx.saved_tensors
-        flat = x.reshape(-1, x.shape[-1])
-        if torch.is_grad_enabled():  # for a second derivative, this product must not be a constant
+        flat = None if x is None else x.reshape(-1, x.shape[-1])
+        if flat is not None and torch.is_grad_enabled():  # for a second derivative, this must not be a constant
             down = first @ _like(flat, first).t()
         of_result = gradient.reshape(-1, gradient.shape[-1])
         own = _like(of_result, second)
@@ -173,12 +204,12 @@ class LowRankLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = of_result @ weight
             _add_product(of_x, up, first)
-            of_x = of_x.view(x.shape)
-        if ctx.needs_input_grad[3]:
+            of_x = of_x.view(*gradient.shape[:-1], weight.shape[1])
+        if flat is not None:
             of_first = up @ _like(flat, first)
-        if ctx.needs_input_grad[4]:
+        if ctx.needs_input_grad[5]:
             of_second = (down @ own * ctx.scaling).t()
-        return of_x, None, None, of_first, of_second, None
+        return of_x, None, None, None, of_first, of_second, None
 
 
 def _like(tensor: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,7 @@
-"""In-place operations on an adapted layer's output give the outputs and gradients of their out-of-place equivalents."""
+"""In-place operations on an adapted layer's output give the outputs and gradients of their out-of-place equivalents.
+
+Those on its input train where PEFT's do.
+"""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -237,3 +240,121 @@ def test_an_adapted_layer_before_an_in_place_activation_trains() -> None:
     adapted_model = inject(model, LoraConfig(target_modules=["0", "2"], r=2))
     adapted_model(torch.randn(2, 3, 8)).sum().backward()
     assert all(each.grad is not None for each in adapted_model.parameters() if each.requires_grad)
+
+
+class Residual(nn.Module):
+    """Three layers of one input, the second after a change of it, and a sum added to the input in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 4)
+        self.q, self.k, self.v = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the output."""
+        x = self.enter(x)
+        q = self.q(x)
+        x.mul_(1.5)
+        x += q * self.k(x) + self.v(x)
+        return self.leave(x)
+
+
+ALL = ["enter", "leave", "q", "k", "v"]
+
+
+def adapted(library: Any, dtype: torch.dtype, frozen: str = "") -> Any:
+    """Return a residual model with random factors, those of one name frozen."""
+    torch.manual_seed(0)
+    model: Any = library.get_peft_model(Residual().to(dtype), library.LoraConfig(target_modules=ALL, r=2))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) / 8)
+                parameter.requires_grad = not (frozen and frozen in name)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("dtype", "frozen"),
+    [
+        (torch.bfloat16, ""),
+        (torch.float16, ""),
+        (torch.bfloat16, "lora_A"),
+        (torch.float32, "lora_A"),
+        (torch.float32, "lora_"),
+    ],
+    ids=str,
+)
+def test_an_input_changed_in_place_trains_as_in_peft(dtype: torch.dtype, frozen: str) -> None:
+    """In half precision PEFT keeps a converted copy of the input, and of frozen factors none is needed."""
+    x = torch.linspace(-1, 1, 3 * 5 * WIDTH).view(3, 5, WIDTH).to(dtype)
+    ours, pefts = (run(adapted(library, dtype, frozen), (x,), "as it is") for library in (adapters, peft))
+    pairs: Any = zip([ours.output, *ours.gradients.values()], [pefts.output, *pefts.gradients.values()], strict=True)
+    for actual, expected in ((actual.double(), expected.double()) for actual, expected in pairs):
+        assert (actual - expected).norm() <= (1e-5 if dtype == torch.float32 else 0.03) * expected.norm()
+
+
+def test_an_input_that_both_keep_itself_raises_as_in_peft() -> None:
+    """In float32 neither copies it, and autograd finds the change."""
+    for library in (adapters, peft):
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            adapted(library, torch.float32)(torch.randn(3, WIDTH)).sum().backward()
+
+
+def kept_bytes(library: Any, x: torch.Tensor) -> int:
+    """Return the size of all that the backward of three layers of one input keeps, but weights."""
+    base: Any = nn.ModuleDict({name: nn.Linear(64, 64) for name in "qkv"}).to(x.dtype)
+    base.forward = lambda x: sum(base[name](x) for name in "qkv")
+    model = library.get_peft_model(base, library.LoraConfig(target_modules=["q", "k", "v"], r=2))
+    weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
+    sizes: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = model(x)
+    output.sum().backward()
+    return sum(sizes.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_of_one_input_keep_it_once(dtype: torch.dtype) -> None:
+    """A copy for each of q, k and v, as PEFT keeps in float32, would take three times the memory, or six times."""
+    x = torch.randn(100, 64).to(dtype)
+    ranks = 3 * 100 * 2 * 4
+    assert kept_bytes(adapters, x) == x.nbytes + ranks
+    assert kept_bytes(peft, x) == (x.nbytes if dtype == torch.float32 else 6 * x.nbytes) + ranks
+
+
+def test_a_copy_is_that_of_the_current_graph() -> None:
+    """An input that trains from now on, or came from inference mode, gets the gradients that it gets in PEFT."""
+    base = nn.Linear(WIDTH, WIDTH).bfloat16()
+    model = inject(nn.Sequential(base), LoraConfig(target_modules=["0"], r=2, init_lora_weights=False))
+    x = torch.randn(3, WIDTH).bfloat16()
+    first = model(x)
+    x.requires_grad_()
+    (first.sum() + model(x).sum()).backward()
+    assert x.grad is not None
+    with torch.inference_mode():
+        inferred = torch.ones(3, WIDTH).bfloat16()
+    model(inferred).sum().backward()
+
+
+def test_second_derivatives_of_converted_inputs_are_pefts() -> None:
+    """The copy of an input is part of its graph."""
+    penalties = []
+    for library in (adapters, peft):
+        model = adapted(library, torch.float32)
+        for name, parameter in model.named_parameters():
+            parameter.data = parameter.data.double() if "lora_" in name else parameter.data
+        x = torch.linspace(-1, 1, 3 * WIDTH).view(3, WIDTH).requires_grad_()
+        output = model(x).square().sum()
+        (gradient,) = torch.autograd.grad(output, x, create_graph=True)
+        gradient.square().sum().backward()
+        penalties.append([x.grad, *(each.grad for name, each in model.named_parameters() if "lora_" in name)])
+    torch.testing.assert_close(*penalties, rtol=1e-3, atol=1e-4)
