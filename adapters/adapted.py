@@ -129,11 +129,7 @@ class Adapted(PeftMethods, Wrapper):
             if safe:
                 layer.check_finite(path, names)
         merged = dict.fromkeys(name for _, layer, _ in layers for name in layer.merged_adapters)
-        if more := [name for name in chosen if name not in merged] if merged else []:
-            message = f"Already following adapters were merged {', '.join(merged)}"
-            warn(f"{message}. You are now additionally merging {', '.join(more)}.")
-        elif merged and keep:
-            warn("All adapters are already merged, nothing to do.")
+        _warn_of_merged(merged, chosen, is_last=not keep)
         for _, layer, names in track(layers, "Merging", disable=not progressbar):
             layer.merge(adapter_names=names, keep=keep)
         return given
@@ -342,3 +338,13 @@ class Adapted(PeftMethods, Wrapper):
 def as_names(names: str | Sequence[str]) -> tuple[str, ...]:
     """Return names of adapters, each once; one may be given without a list."""
     return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+
+
+def _warn_of_merged(merged: Collection[str], names: Collection[str], *, is_last: bool) -> None:
+    """Warn in PEFT's words if adapters are merged already; without a word if the last merge has nothing to do."""
+    more = [name for name in names if name not in merged]
+    if merged and more:
+        message = f"Already following adapters were merged {', '.join(merged)}"
+        warn(f"{message}. You are now additionally merging {', '.join(more)}.")
+    elif merged and not is_last:
+        warn("All adapters are already merged, nothing to do.")

@@ -1,9 +1,11 @@
-"""The facts of a base layer that decide the shape and the dtype of its adapter."""
+"""A base layer: the facts that decide the shape and the dtype of its adapter, and a forward with other weights."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 
 def adapter_dtype(base: torch.dtype) -> torch.dtype:
@@ -25,3 +27,22 @@ def first_tensor(layer: nn.Module) -> torch.Tensor:
     """Return the weight of a layer, or the first tensor of one whose packed weight has another name."""
     own = layer._parameters.get("weight")  # noqa: SLF001 - in every injected layer
     return own if own is not None else next(iter([*layer.parameters(), *layer.buffers()]))
+
+
+def run_with(module: nn.Module, values: Mapping[str, torch.Tensor], args: Any, kwargs: Any) -> Any:
+    """Run a module with other values for some of its parameters, given by their names in it.
+
+    FSDP with ``use_orig_params`` sets the gathered values as plain attributes, which hide the parameters that
+    ``functional_call`` exchanges: they are taken away meanwhile.
+    """
+    hidden = []
+    for name in values:
+        path, _, own = name.rpartition(".")
+        holder = module.get_submodule(path).__dict__
+        if own in holder:
+            hidden.append((holder, own, holder.pop(own)))
+    try:
+        return functional_call(module, {**values}, args, kwargs)
+    finally:
+        for holder, own, value in hidden:
+            holder[own] = value

@@ -12,12 +12,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from ...discovery import is_plain_conv
 from ...errors import InvalidConfig
-from .base_layer import adapter_dtype, features_of, first_tensor
+from .base_layer import adapter_dtype, features_of, first_tensor, run_with
 from .dora import DoraLayer, create_magnitude, dense_weight
 from .low_rank import CONV_FACTORS, can_fuse, linear_factors, low_rank_linear
 from .planned import PlannedAdapter
@@ -266,7 +265,7 @@ class LoraConv(LoraLayer):
         """Run the base layer and add the updates."""
         if is_plain_conv(self.base_layer) or self.groups > 1 or self.steering.samples is not None:
             return super().forward(x, *args, **kwargs)
-        return functional_call(self.base_layer, self.updated(self.effective_adapters()), (x, *args), kwargs)
+        return run_with(self.base_layer, self.updated(self.effective_adapters()), (x, *args), kwargs)
 
     @property
     def takes_samples(self) -> bool:  # type: ignore[override]

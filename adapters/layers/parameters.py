@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
+from .base_layer import run_with
 from .lora import LoraLayer
 from .low_rank import linear_factors
 from .planned import PlannedAdapter
@@ -52,7 +52,7 @@ class LoraParameter(LoraLayer):
         adapters = self.effective_adapters()
         if not adapters:
             return self.base_layer(*args, **kwargs)
-        return functional_call(self.base_layer, _renamed(self.updated(adapters), self.base_layer), args, kwargs)
+        return run_with(self.base_layer, _renamed(self.updated(adapters), self.base_layer), args, kwargs)
 
     def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
         """Raise: the update is in the parameter."""
@@ -89,12 +89,12 @@ class LoraMultihead(LoraParameter):
         updated = self.updated(adapters) if adapters else {}
         layer = None if isinstance(self.base_layer, LoraMultihead) else self._find_output_layer()
         if layer is None:
-            return functional_call(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
+            return run_with(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
         of_output = _renamed(layer.updated(layer.effective_adapters()), self.base().out_proj)  # type: ignore[arg-type]
         updated |= {f"out_proj.{name}": value for name, value in of_output.items()}
         layer.is_passed_in = True
         try:
-            return functional_call(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
+            return run_with(self.base_layer, _renamed(updated, self.base_layer), args, kwargs)
         finally:
             layer.is_passed_in = False
 

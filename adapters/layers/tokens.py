@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional
 
 from ...errors import InvalidConfig
 from .as_peft import OwnAdapters, PeftLayer
-from .base_layer import adapter_dtype
+from .base_layer import adapter_dtype, run_with
 from .planned import PlannedAdapter
 from .wrappers import AdapterLayer, Child, Steering, init_module
 
@@ -218,7 +217,7 @@ class TokenLayer(AdapterLayer):
             return base(x, *args, **kwargs)
         replace = _REPLACEMENTS.get(type(base).forward)
         if replace is None or args or kwargs or getattr(base, "max_norm", None) or getattr(base, "sparse", False):
-            return functional_call(base, {"weight": self._replaced(adapters)}, (x, *args), kwargs)
+            return run_with(base, {"weight": self._replaced(adapters)}, (x, *args), kwargs)
         output = base(x)
         for adapter in adapters:
             output = replace(base, x, output, self.planned[adapter].tokens, self.rows(adapter).to(base.weight))
@@ -237,7 +236,7 @@ class TokenLayer(AdapterLayer):
         weights = {name: self._replaced([name] if name in self.planned else []) for name in {*samples}}
         return torch.cat(
             [
-                functional_call(self.wrapped(), {"weight": weights[name]}, (part, *args), kwargs)
+                run_with(self.wrapped(), {"weight": weights[name]}, (part, *args), kwargs)
                 for name, part in zip(samples, torch.split(x, times), strict=True)
             ]
         )

@@ -5,6 +5,7 @@ import sys
 from datetime import timedelta
 from types import SimpleNamespace
 
+import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import fsdp_utils
@@ -94,3 +95,44 @@ def test_an_adapter_goes_through_a_sharded_state_dict(tmp_path):
 
 if __name__ == "__main__":
     run(int(sys.argv[2]), sys.argv[1])
+
+
+class Mixed(nn.Module):
+    """An attention, whose weights are read and not called, and a convolution of a class of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.conv = Padded(8, 4, 3)
+
+    def forward(self, x):
+        """Return (3, 4, 5) for (5, 3, 8)."""
+        read, _ = self.attention(x, x, x)
+        return self.conv(read.permute(1, 2, 0))
+
+
+class Padded(nn.Conv1d):
+    """A forward of its own, which an adapter runs with the updated weight."""
+
+    def forward(self, x):
+        """Pad, and convolve."""
+        return super().forward(nn.functional.pad(x, (1, 1)))
+
+
+def test_a_sharded_layer_runs_with_the_updated_weight():
+    """FSDP's gathered values hide the parameters that functional_call exchanges: the update was lost without a word."""
+    torch.manual_seed(0)
+    x = torch.randn(5, 3, 8)
+    config = LoraConfig(target_modules=["attention", "conv"], init_lora_weights=False)
+    model = loradar.get_peft_model(Mixed(), config).eval()
+    expected = model(x)
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1, timeout=UNHURRIED)
+    try:
+        with pytest.warns(UserWarning, match="NO_SHARD"):  # one process has nothing to shard
+            sharded = Fsdp(model, use_orig_params=True, device_id=torch.device("cpu"))
+        with torch.no_grad():
+            torch.testing.assert_close(sharded(x), expected)
+        sharded(x).sum().backward()
+        assert all(each.grad is not None for name, each in model.named_parameters() if "lora_" in name)
+    finally:
+        distributed.destroy_process_group()
