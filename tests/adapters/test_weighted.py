@@ -155,7 +155,7 @@ def test_a_module_that_one_of_them_saves_is_copied(tmp_path: Any) -> None:
     )
     adapted.set_adapter("mix")
     expected = specimen(adapted.eval())
-    adapted.save_pretrained(tmp_path, ["mix"])
+    adapted.save_pretrained(tmp_path, selected_adapters=["mix"])
     loaded = PeftModel.from_pretrained(base, tmp_path / "mix")
     torch.testing.assert_close(specimen(loaded), expected)
     with pytest.raises(InvalidConfig, match=r"same module with modules_to_save, but found 1 such instance\(s\)"):
