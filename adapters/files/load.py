@@ -14,6 +14,7 @@ from ...discovery import read_attribute
 from ...errors import AdapterUnreadable, InvalidConfig
 from ..config import AdapterConfig
 from ..hub.transfer import WEIGHTS
+from ..injection.ambient import without_modes
 from ..injection.apply import PREFIX, Prepared, build, file_state, layers_in
 from ..injection.host_model import Survey
 from ..injection.plan import make_plan
@@ -73,6 +74,7 @@ def _rename(key: str, mapping: Mapping[str, str]) -> str:
     return key
 
 
+@without_modes()
 def load(survey: Survey, source: Source, adapter_name: str, *, is_trainable: bool) -> Prepared:
     """Build a saved adapter for a model, which stays as it is.
 

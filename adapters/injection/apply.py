@@ -10,6 +10,7 @@ from torch import nn
 
 from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig
+from ...warn import warn
 from ..config import AdapterConfig
 from ..layers.dora import fill_magnitude
 from ..layers.ia3 import IA3Layer
@@ -19,6 +20,7 @@ from ..layers.planned import PlannedAdapter
 from ..layers.saved import SavedModule, widen
 from ..layers.tokens import TokenLayer
 from ..layers.wrappers import AdapterLayer, Child, Steering, state_of
+from .ambient import without_modes
 from .host_model import Site, Survey, survey_model
 from .plan import Expand, Plan, make_plan
 from .replication import Replication, replicated
@@ -151,6 +153,7 @@ def _store_like(weight: object, part: Part) -> None:
             tensor.data = tensor.data.to(weight.dtype)
 
 
+@without_modes()
 def prepare(
     survey: Survey,
     config: AdapterConfig,
@@ -179,6 +182,10 @@ def prepare(
         prepared = build(survey, make_plan(survey, config, expand), adapter_name, autocast=autocast)
         if not on_meta:
             prepared.initialise(survey)
+    first = next(survey.model.parameters(), None)
+    if first is not None and first.is_inference() and not config.inference_mode:
+        message = f"The parameters of {type(survey.model).__name__} were made under torch.inference_mode()"
+        warn(f"{message}, and torch rejects a backward through them: to train, make or load the model outside of it.")
     prepared = replace(prepared, is_fresh=not on_meta, replication=replication)
     return prepared.on_meta() if on_meta else prepared
 

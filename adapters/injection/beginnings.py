@@ -22,6 +22,7 @@ from ..layers.base_layer import features_of
 from ..layers.dora import fill_magnitude
 from ..layers.planned import PlannedAdapter
 from ..layers.wrappers import Child, state_of
+from .ambient import without_modes
 from .host_model import Survey
 
 KINDS = ("linear", "transposed_linear")
@@ -61,6 +62,11 @@ def _find_obstacle(config: AdapterConfig, planned: PlannedAdapter, base: nn.Modu
         f"which stores its weight transposed: {leave_out}": how == "olora" and planned.fan_in_fan_out,
         f"whose weight is shared and would change elsewhere too: {leave_out}": bool(config.base_changed_by)
         and planned.shares_weight,
+        "whose weight was made under torch.inference_mode() and cannot be changed: make the model outside of it": bool(
+            config.base_changed_by
+        )
+        and weight is not None
+        and weight.is_inference(),
         "which peft's preprocess_corda has not prepared: call it on the model first": how == "corda"
         and not hasattr(base, "eigens"),
     }
@@ -81,6 +87,7 @@ class Beginnings:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     factors: dict[str, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
 
+    @without_modes()
     @torch.no_grad()
     def begin(
         self,

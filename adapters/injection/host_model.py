@@ -208,7 +208,9 @@ class HostState:
         for parameter in model.parameters():
             parameter.requires_grad = False
         for module, name in self.trainable:
-            getattr(module, name).requires_grad = True
+            parameter = getattr(module, name)
+            # One made under inference_mode cannot train, and torch rejects the flag outside of that.
+            parameter.requires_grad = torch.is_inference_mode_enabled() or not parameter.is_inference()
         for encoder in self.encoders:
             encoder.use_nested_tensor = True
         self.checkpointing.remove(model)
@@ -250,5 +252,5 @@ def note_untied(model: Any) -> bool:
 def set_trainable(tensors: Iterable[torch.Tensor], *, trainable: bool) -> None:
     """Set the gradient flag of the parameters among ``tensors`` whose dtype allows one."""
     for tensor in tensors:
-        if isinstance(tensor, nn.Parameter) and tensor.is_floating_point():
+        if isinstance(tensor, nn.Parameter) and tensor.is_floating_point() and not tensor.is_inference():
             tensor.requires_grad = trainable

@@ -20,10 +20,12 @@ from ..layers.parameters import STACKED
 from ..layers.planned import PlannedAdapter
 from ..layers.saved import SavedModule
 from ..layers.wrappers import AdapterLayer, state_of
+from .ambient import without_modes
 from .apply import Part, Prepared
 from .combinations import Combination
 
 
+@without_modes()
 def combine(
     wrappers: Iterable[tuple[str, AdapterLayer | SavedModule]],
     configs: Sequence[AdapterConfig],
