@@ -123,7 +123,7 @@ class AdapterConfig(PeftForms):
             raise invalid(name, value, f"comes too late for an adapter whose layers were made with {old!r}: {way_out}")
         object.__setattr__(self, name, value)
 
-    def settle(self) -> None:
+    def fix_layer_fields(self) -> None:
         """Reject from now on what would no longer describe the layers: the configuration is that of a model."""
         self.__dict__["is_in_model"] = True
 

@@ -23,7 +23,9 @@ def names_for_peft(survey: Survey, adapter: str, names: Iterable[str]) -> list[s
         adapter: Name of the adapter to save.
         names: Its ``modules_to_save``.
     """
-    keys = [*_list_keys(survey, adapter)]
+    names = [*names]
+    saved = {*matched(survey.paths, tuple(names))}  # what PEFT takes besides is no mistake if it is saved anyway
+    keys = [key for key in _list_keys(survey, adapter) if key not in saved]
     written: list[str] = []
     for name in names:
         paths = [*matched(survey.paths, (name,))]

@@ -126,7 +126,7 @@ def build(survey: Survey, plan: Plan, adapter_name: str, *, autocast: bool = Tru
     origin = survey.model.__dict__.get("name_or_path")  # of a transformers model
     name = plan.config.base_model_name_or_path or (origin if isinstance(origin, str) and origin else None)
     config = replace(plan.config, fan_in_fan_out=is_transposed, base_model_name_or_path=name)
-    config.settle()
+    config.fix_layer_fields()
     return Prepared(adapter_name, config, tuple(parts), copies)
 
 

@@ -78,13 +78,15 @@ def can_fuse(base: nn.Module, first: nn.Module, second: nn.Module) -> bool:
     have, compilers, torch.func and forward-mode derivatives, which act on the separate operations.
     """
     weight, bias = base._parameters.get("weight"), base._parameters.get("bias")  # noqa: SLF001 - in every forward
-    down, up = first._parameters["weight"], second._parameters["weight"]  # noqa: SLF001
+    down, up = first._parameters.get("weight"), second._parameters.get("weight")  # noqa: SLF001
     return (
         type(base).forward is nn.Linear.forward
         and type(weight) is nn.Parameter
         and not weight.requires_grad
         and not (bias is not None and bias.requires_grad)
-        and (down.requires_grad or not up.requires_grad or not torch.is_grad_enabled())  # type: ignore[union-attr]
+        and down is not None  # replicas of DataParallel have plain attributes
+        and up is not None
+        and (down.requires_grad or not up.requires_grad or not torch.is_grad_enabled())
         and not (_has_hooks(base) or _has_hooks(first) or _has_hooks(second))
         and not torch.compiler.is_compiling()
         and (weight.is_meta or not torch.is_autocast_enabled(weight.device.type))

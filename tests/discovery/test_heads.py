@@ -103,7 +103,7 @@ def test_a_fresh_head_is_trained_and_saved_without_a_configuration(tmp_path):
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert any("classifier" in name and name.endswith("2.weight") for name in trained)
     model.save_pretrained(tmp_path)
-    assert model.peft_config["default"].modules_to_save == ("classifier",)
+    assert model.peft_config["default"].modules_to_save == ["classifier"]
 
 
 class Clash(Classifier):
