@@ -94,7 +94,7 @@ def get_peft_model(
 def _configure(config: AdapterConfig | None, fields: Mapping[str, Any], choice: Mapping[str, Any]) -> AdapterConfig:
     """Return the configuration with fields given beside it, checked."""
     config = LoraConfig() if config is None else as_config(config)
-    options = [*signature(get_peft_model).parameters][2:-1]
+    options = [*signature(get_peft_model).parameters][1:-1]
     check_known(fields, [*(each.name for each in dataclass_fields(config)), *options], "get_peft_model")
     if "r" in fields and choice.get("budget") is not None:
         raise InvalidConfig(f"r={fields['r']!r} and budget={choice['budget']!r} both decide the rank: leave one out.")

@@ -398,8 +398,9 @@ def test_an_unusable_registry_does_not_stop_a_training(home):
         (lambda: nn.Linear(4, 4), {}, NoAdaptableLayers, "It holds: Linear"),
         (MLP, {"preset": "defualt"}, UnknownPreset, "Closest: 'default'"),
         (MLP, {"preset": "attention"}, UnknownPreset, "has: 'default', 'recommended', 'all-linear'"),
-        (MLP, {"config": peft.LoraConfig()}, InvalidConfig, "not one of loradar's"),
-        (MLP, {"config": {"r": 8}}, InvalidConfig, "config is a builtins.dict"),
+        (MLP, {"peft_config": {"r": 8}}, InvalidConfig, "config is of class dict"),
+        (MLP, {"config": {"r": 8}}, InvalidConfig, "Closest: .*'peft_config'"),
+        (MLP, {"peft_config": peft.OFTConfig()}, InvalidConfig, "OFT"),
     ],
 )
 def test_what_cannot_be_decided_is_refused_and_the_model_kept(model, arguments, error, words):
