@@ -3,6 +3,7 @@
 import atexit
 import subprocess
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from itertools import count
@@ -35,18 +36,26 @@ class PostgresServer:
         self.folder = folder
         self._numbers = count()
         self._lost: str | None = None
+        self._templates: dict[Callable[[str], None], str] = {}
         self.server: Any = None
 
     @contextmanager
-    def database(self):
-        """Yield the URI of an empty database, which is dropped afterwards, for each takes 8 MB and more.
+    def database(self, fill: Callable[[str], None] | None = None):
+        """Yield the URI of a database, which is dropped afterwards, for each takes 8 MB and more.
+
+        Args:
+            fill: Fills the database at a URI; called once, for a template that is copied from then on. The database
+                is empty without.
 
         Raises:
             PostgresUnavailable: If there is no server, or it died while the database was used.
         """
         self._require_server()
         name = f"registry_{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name}")
+        if fill is None:
+            self._execute(f"CREATE DATABASE {name}")
+        else:
+            self._execute(f"CREATE DATABASE {name} TEMPLATE {self._require_template(fill)}")
         yield self.server.get_uri(name)
         try:
             self._execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -88,12 +97,21 @@ class PostgresServer:
             self._lost = f"No PostgreSQL can be started: {self.describe_death(error)}\n{death}".strip()
             raise PostgresUnavailable(self._lost) from error
 
+    def _require_template(self, fill: Callable[[str], None]) -> str:
+        if fill not in self._templates:
+            name = f"template_{next(self._numbers)}"
+            self._execute(f"CREATE DATABASE {name}")
+            fill(self.server.get_uri(name))
+            self._templates[fill] = name
+        return self._templates[fill]
+
     def _drop(self) -> None:
         """Forget a server that does not answer; the package would wait for it to stop."""
         atexit.unregister(self.server._cleanup)
         with suppress(psutil.Error):
             self.server.get_postmaster_info().process.kill()
         self.server = None
+        self._templates.clear()
 
     def _start(self) -> None:
         folder = self.folder / f"data-{next(self._numbers)}"

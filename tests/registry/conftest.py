@@ -1,5 +1,7 @@
 """What the registry does is tested on PEFT's entries and scans made by hand; the catalog has tests of its own."""
 
+from pathlib import Path
+
 import pytest
 
 from loradar.registry import Registry
@@ -33,6 +35,19 @@ def any_registry(request, tmp_path):
     if request.param == "file":
         yield request.getfixturevalue("registry")
         return
-    url = "sqlite://" if request.param == "memory" else request.getfixturevalue("postgres_url")
-    with Registry.open(Settings(tmp_path, url)) as opened:
+    if request.param == "memory":
+        with Registry.open(Settings(tmp_path, "sqlite://")) as opened:
+            yield opened
+        return
+    with request.getfixturevalue("postgres_server").database(seed) as uri, open_postgres(uri) as opened:
         yield opened
+
+
+def seed(uri: str) -> None:
+    """Seed the database at ``uri`` from PEFT's tables alone."""
+    open_postgres(uri).close()
+
+
+def open_postgres(uri: str) -> Registry:
+    """Open the registry at the URI of a PostgreSQL database."""
+    return Registry.open(Settings(Path(), uri.replace("postgresql://", "postgresql+psycopg://", 1)))

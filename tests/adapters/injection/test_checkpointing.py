@@ -129,7 +129,8 @@ def test_every_family_learns(build: Callable[[], Specimen], first: str) -> None:
     assert found.keys() == expected.keys()
     assert expected
     for name, gradient in found.items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
+        largest = expected[name].abs().max()  # a small element is the rest of large ones, and as exact as these
+        torch.testing.assert_close(gradient / largest, expected[name] / largest, rtol=1e-4, atol=1e-5)
 
 
 def test_checkpointing_of_the_models_own() -> None:
