@@ -199,25 +199,22 @@ def print_renewals(renewals: "Sequence[Renewal]", done: str) -> None:
 
 def _submit_checked(registry: "Registry", drifts: "Sequence[Drift]") -> list[Step]:
     """Submit corrections, and wait until each is checked."""
-    steps = [*_submit(registry, drifts)]
+    from ..registry import DRIFT, find_earlier
+
+    steps: list[Step] = []
+    for drifted in drifts:
+        earlier = find_earlier(registry.submissions, drifted.statement)
+        if earlier:
+            steps.append(Step(drifted, reason=f"submission {earlier.id} exists ({earlier.status})"))
+            continue
+        try:
+            steps.append(Step(drifted, registry.submissions.add(drifted.statement, DRIFT, origin="drift")))
+        except (Conflict, TooManyRequests) as error:  # another run was faster, or too many submissions are open
+            steps.append(Step(drifted, reason=error.message))
     if any(step.submission for step in steps):
         with Checks(registry.backend()) as checks:
             steps = [replace(s, submission=s.submission and checks.wait(s.submission.id)) for s in steps]
     return steps
-
-
-def _submit(registry: "Registry", drifts: "Sequence[Drift]") -> Iterator[Step]:
-    from ..registry import DRIFT, find_earlier
-
-    for drifted in drifts:
-        earlier = find_earlier(registry.submissions, drifted.statement)
-        if earlier:
-            yield Step(drifted, reason=f"submission {earlier.id} exists ({earlier.status})")
-            continue
-        try:
-            yield Step(drifted, registry.submissions.add(drifted.statement, DRIFT, origin="drift"))
-        except (Conflict, TooManyRequests) as error:  # another run was faster, or too many submissions are open
-            yield Step(drifted, reason=error.message)
 
 
 def print_drift(about: dict[str, Any], steps: Sequence[Step]) -> None:

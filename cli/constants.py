@@ -118,7 +118,7 @@ def export_constants(
         write_file(readme, rows)
     if as_json:
         files = {"file": str(out) if out else None, "readme": rows, "imported": imported}
-        print_json({**_to_dict(patch.plan), **files, "diff": patch.diff(diff_path).decode("utf-8", "replace")})
+        print_json({**to_json(patch.plan), **files, "diff": patch.diff(diff_path).decode("utf-8", "replace")})
         return
     if diff or not out:
         typer.echo(patch.diff(diff_path), nl=False)
@@ -170,14 +170,6 @@ def _list_usage(file: Path) -> list[tuple[str, str]]:
         raise InvalidRequest(message, file=str(file)) from error
     except (ValueError, TypeError, RecursionError, csv.Error) as error:
         raise InvalidRequest(f"{str(file)!r} is no list of model types and counts. {USAGE}", file=str(file)) from error
-
-
-def _to_dict(plan: "ExportPlan") -> dict[str, Any]:
-    return {
-        "added": [export.to_dict() for export in plan.added],
-        "corrected": [export.to_dict() for export in plan.corrected],
-        "left_out": [to_json(left) for left in plan.left_out],
-    }
 
 
 def _check_diff_path(path: str) -> str:

@@ -108,14 +108,13 @@ def read_catalogs(files: Iterable[Traversable]) -> list[Catalog]:
     """Read catalog files; the packaged make-ups of composite types that they have are added as further entries."""
     catalogs = [read_catalog(file) for file in files]
     made_up = [read_catalog(file) for file in list_make_ups()] if catalogs else []
-    return [replace(one, entries=(*one.entries, *_list_made_up(one, made_up))) for one in catalogs]
-
-
-def _list_made_up(catalog: Catalog, made_up: Iterable[Catalog]) -> Iterator[CatalogEntry]:
-    names = {entry.architecture.name for entry in catalog.entries}
-    for other in made_up:
-        if other.header.library == catalog.header.library:
-            yield from (entry for entry in other.entries if split_make_up(entry.architecture.name)[0] in names)
+    completed = []
+    for catalog in catalogs:
+        names = {entry.architecture.name for entry in catalog.entries}
+        same = (entry for other in made_up if other.header.library == catalog.header.library for entry in other.entries)
+        own = (entry for entry in same if split_make_up(entry.architecture.name)[0] in names)
+        completed.append(replace(catalog, entries=(*catalog.entries, *own)))
+    return completed
 
 
 def seed_digest() -> str:

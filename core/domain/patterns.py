@@ -14,8 +14,8 @@ MAX_SUFFIXES = 12
 OPEN = "*"
 """Placeholder for any index in a tail."""
 
-SOME = {"*even": r"\d*[02468]", "*odd": r"\d*[13579]", "*later": r"[1-9]\d*"}
-"""Placeholders for every second index and for all but the first, with their regexes."""
+REGEXES = {OPEN: r"\d+", "*even": r"\d*[02468]", "*odd": r"\d*[13579]", "*later": r"[1-9]\d*"}
+"""Regexes of the placeholders: for any index, for every second one, and for all but the first."""
 
 Tail = tuple[str, ...]
 """The last segments of a path; an open index is ``*``."""
@@ -48,7 +48,7 @@ def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Target
         return tuple(plain)
     leaves: dict[str, dict[str, None]] = defaultdict(dict)
     for path, tail in tails.items():
-        *parents, leaf = map(_segment_regex, tail or path.split("."))
+        *parents, leaf = (REGEXES.get(segment) or re.escape(segment) for segment in tail or path.split("."))
         parent = ("" if tail is None else r"(?:.*\.)?") + "".join(rf"{segment}\." for segment in parents)
         leaves[parent][leaf] = None
     return "|".join(parent + _either(tuple(names)) for parent, names in leaves.items())
@@ -167,11 +167,6 @@ class _Names:
         return wanted[tail] == every[tail]
 
 
-@lru_cache(maxsize=16)  # shared by the presets of one model
-def _count_every(paths: tuple[str, ...], named: Named) -> Counter[Tail]:
-    return _count_tails(paths, named)
-
-
 def _count_tails(paths: Iterable[str], named: Named) -> Counter[Tail]:
     """Count the tails of paths; with every index open, the paths of one pattern are counted at once."""
     counts: Counter[Tail] = Counter()
@@ -179,6 +174,9 @@ def _count_tails(paths: Iterable[str], named: Named) -> Counter[Tail]:
         for tail in _tails(path, named):
             counts[tail] += count
     return counts
+
+
+_count_every = lru_cache(maxsize=16)(_count_tails)  # shared by the presets of one model
 
 
 def _tails(path: str, named: Named) -> list[Tail]:
@@ -208,10 +206,6 @@ def _is_name(segment: str) -> bool:
 def _is_suffix(tail: Tail) -> bool:
     """Return whether a tail has no placeholder."""
     return not any(segment.startswith(OPEN) for segment in tail)
-
-
-def _segment_regex(segment: str) -> str:
-    return r"\d+" if segment == OPEN else SOME.get(segment) or re.escape(segment)
 
 
 def _either(names: Sequence[str]) -> str:

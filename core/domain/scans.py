@@ -209,11 +209,6 @@ def _choose(scan: Scan, selection: Selection, family: str, proposals: dict[str, 
         check_preset(scan.architecture.reference, selection.preset, proposals)
         return proposals[selection.preset]
     check_preset(scan.architecture.reference, selection.preset, get_family(family).presets)
-    return _select(scan, selection, family, proposals)
-
-
-def _select(scan: Scan, selection: Selection, family: str, proposals: dict[str, Proposal]) -> Proposal:
-    """Return the proposal of a family for a selection of layers."""
     hits = {name: find_hits(proposal.spec, scan.layers) for name, proposal in proposals.items()}
     plain = proposals.get(selection.preset)
     scaled = find_hits(TargetSpec(plain.feedforward_modules), scan.layers) if plain else ()

@@ -128,7 +128,14 @@ class HasSpec:
     def spec(self) -> TargetSpec:
         """The target spec; blocks in ``exclude_blocks`` are not repeated in its ``exclude_modules``."""
         spec = TargetSpec(*_read_spec(self))
-        return _without_scanned(spec) if spec.exclude_blocks else spec
+        excluded = spec.exclude_modules
+        if not spec.exclude_blocks or excluded is None:
+            return spec
+        added = _list_scanned(spec)  # by ``resolve_blocks``, if it did
+        if isinstance(excluded, str):
+            before = excluded.removesuffix(f"|{as_regex(added)}")
+            return spec if before == excluded else replace(spec, exclude_modules=before[len("(?:") : -1])
+        return replace(spec, exclude_modules=tuple(path for path in excluded if path not in added) or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +209,6 @@ def resolve_blocks(spec: TargetSpec, paths: Iterable[str] | None = None) -> Targ
 def _list_scanned(spec: TargetSpec) -> tuple[str, ...]:
     """Return the layers that ``exclude_blocks`` leaves alone in the scanned model."""
     return tuple(path for text in spec.exclude_blocks or () for path in BlockPattern.parse(text).list_scanned())
-
-
-def _without_scanned(spec: TargetSpec) -> TargetSpec:
-    """Return a spec without the part of ``exclude_modules`` that ``resolve_blocks`` added; the same if it did not."""
-    excluded, added = spec.exclude_modules, _list_scanned(spec)
-    if isinstance(excluded, str):
-        before = excluded.removesuffix(f"|{as_regex(added)}")
-        return spec if before == excluded else replace(spec, exclude_modules=before[len("(?:") : -1])
-    return replace(spec, exclude_modules=tuple(path for path in excluded or () if path not in added) or None)
 
 
 def excluding(spec: TargetSpec, targets: Targets) -> TargetSpec:

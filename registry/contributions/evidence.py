@@ -141,10 +141,17 @@ class _Gathering:
 
     @cached_property
     def _near(self) -> dict[str, tuple[str, ...]]:
-        spec = self.statement.spec
+        """For each name of the spec that matches nothing, similar names that would."""
+        spec, names = self.statement.spec, _Names(self.scan)
         # An excluded layer exists, so its name is not misspelt.
         matches = self._find(replace(spec, exclude_modules=None)) if spec.exclude_modules else self._matches
-        return _find_near(self.scan, spec, {match.target for match in matches})
+        matching = {match.target for match in matches}
+        missed = [target for target in spec.list_targets() if target not in matching]
+        missed += [name for name in spec.modules_to_save or () if not names.is_module(name)]
+        near: dict[str, tuple[str, ...]] = dict.fromkeys(missed, ())
+        for name in missed[:MOST_MISSED]:
+            near[name] = names.near_regex(name) if name is spec.target_modules else names.near(name)
+        return near
 
     def _outside(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield each part outside the blocks, and each other tower, with the patterns matched there."""
@@ -261,23 +268,6 @@ def _patterns(layers: Iterable[Layer]) -> dict[str, int]:
 
 
 # --- names similar to those that match nothing ------------------------------------------------------------------------
-
-
-def _find_near(scan: Scan, spec: TargetSpec, matched: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return, for each name of a spec that matches nothing, similar names that would.
-
-    Args:
-        scan: A scan of the architecture.
-        spec: The stated spec.
-        matched: Its targets that match a layer.
-    """
-    names, matching = _Names(scan), set(matched)
-    missed = [target for target in spec.list_targets() if target not in matching]
-    missed += [name for name in spec.modules_to_save or () if not names.is_module(name)]
-    near: dict[str, tuple[str, ...]] = dict.fromkeys(missed, ())
-    for name in missed[:MOST_MISSED]:
-        near[name] = names.near_regex(name) if name is spec.target_modules else names.near(name)
-    return near
 
 
 class _Names:

@@ -6,7 +6,7 @@ from importlib import metadata
 from sqlalchemy import select
 
 from ...domain.identities import Actor
-from ...domain.mappings import Mapping, Source
+from ...domain.mappings import Source
 from ...domain.submissions import ReviewDecision, Submission
 from ...errors import Conflict
 from ..db import tables
@@ -60,20 +60,15 @@ def _publish(write: Transaction, submission: Submission, reviewer: Actor) -> Sub
         evidence.coverage,
     )
     report = add_mappings(write, Source("community", f"submission-{submission.id}"), [entry])
-    if not report.added:
-        raise _equal_revision(write, report.unchanged[0])
+    if not report.added:  # the newest community revision is equal, yanked or not
+        equal, table = report.unchanged[0], tables.mappings.c
+        query = select(table.yank_reason).where(table.id == equal.id, table.yanked_at.is_not(None))
+        yanked = write.connection.execute(query).first()
+        way_out = f" It was yanked ({yanked.yank_reason}): restore it instead." if yanked else " Reject this one."
+        message = f"Revision {equal.revision} of the community is equal.{way_out}"
+        raise Conflict(message, mapping=equal.id, revision=equal.revision, yanked=bool(yanked))
     mapping = report.added[0]
     if evidence.spec_verification and evidence.spec_verification.library_version:
         put_verification(write, mapping, evidence.spec_verification)
     write.log(mapping_subject(mapping.id), revision=mapping.revision, loradar=metadata.version("loradar"))
     return replace(submission, status="published", reason=None, mapping_id=mapping.id)
-
-
-def _equal_revision(write: Transaction, mapping: Mapping) -> Conflict:
-    """Return the error for a submission equal to the newest community revision, yanked or not."""
-    table = tables.mappings.c
-    query = select(table.yank_reason).where(table.id == mapping.id, table.yanked_at.is_not(None))
-    yanked = write.connection.execute(query).first()
-    way_out = f" It was yanked ({yanked.yank_reason}): restore it instead." if yanked else " Reject this one."
-    message = f"Revision {mapping.revision} of the community is equal.{way_out}"
-    return Conflict(message, mapping=mapping.id, revision=mapping.revision, yanked=bool(yanked))

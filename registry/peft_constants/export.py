@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Iterator
 from collections.abc import Mapping as Values
 from dataclasses import dataclass, field, replace
 from io import BytesIO
-from typing import Any
+from typing import Any, Self
 
 from ...domain.architectures import split_make_up
-from ...domain.mappings import Mapping
+from ...domain.mappings import Mapping, Source
 from ...domain.methods import UNTARGETED, Method, get_method
 from ...domain.targets import Targets
+from ...domain.vocabulary import Status
 from ...errors import ConstantsUnreadable, UnknownPeftType
 from ...extras import require
-from ...schema import to_json
 from ..mappings.precedence import best_for, stored_under
 from .reading import IA3_FEEDFORWARD_TABLE, PeftConstants, parse_constants, peft_type_of
 
@@ -73,29 +73,39 @@ class Export:
         table: Name of the table.
         name: The model type.
         targets: The value of the entry.
-        mapping: The mapping the value comes from.
         replaces: The present value of the entry, if it is known dead; ``None`` for a new entry.
+        id: Id of the mapping the value comes from.
+        source: Source of the mapping.
+        status: Status of its verification, if there is one.
+        library_version: The version verified.
+        mapping: The mapping itself.
     """
 
     table: str
     name: str
     targets: Targets
-    mapping: Mapping
-    replaces: Targets | None = None
+    replaces: Targets | None
+    id: str
+    source: Source
+    status: Status | None
+    library_version: str | None
+    mapping: Mapping = field(metadata={"exclude": True})
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        check = self.mapping.verification
-        return {
-            "table": self.table,
-            "name": self.name,
-            "targets": to_plain(self.targets),
-            "replaces": to_plain(self.replaces),
-            "id": self.mapping.id,
-            "source": to_json(self.mapping.source),
-            "status": check.status if check else None,
-            "library_version": check.library_version if check else None,
-        }
+    @classmethod
+    def of(cls, mapping: Mapping, table: str, targets: Targets | None, replaces: Targets | None = None) -> Self:
+        """Return the entry for a mapping, which has no targets where these are ``None``."""
+        check = mapping.verification
+        return cls(
+            table,
+            mapping.name,
+            targets or (),
+            replaces,
+            mapping.id,
+            mapping.source,
+            check.status if check else None,
+            check.library_version if check else None,
+            mapping,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,11 +291,11 @@ class _Planner:
         if best is None or reason:
             yield LeftOut(table, mappings[0].name, f"{'' if replaces is None else 'dead, but not corrected: '}{reason}")
             return
-        yield Export(table, best.name, best.spec.target_modules or (), best, replaces)
+        yield Export.of(best, table, best.spec.target_modules, replaces)
         if method.name == "IA3":
             scaled = self._file.tables.get(IA3_FEEDFORWARD_TABLE, {}).get(best.name) or ()
             before = None if replaces is None else _as_targets(scaled)
-            yield Export(IA3_FEEDFORWARD_TABLE, best.name, best.spec.feedforward_modules or (), best, before)
+            yield Export.of(best, IA3_FEEDFORWARD_TABLE, best.spec.feedforward_modules, before)
 
     def _objections(self, mapping: Mapping, method: Method) -> Iterator[str]:
         """Yield the reasons why a mapping cannot be written into a table of this file."""

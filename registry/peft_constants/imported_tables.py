@@ -56,15 +56,10 @@ def main(paths: Sequence[str]) -> None:
         sys.modules[name] = module
         spec.loader.exec_module(module)
         tables = {table: entries for table, entries in vars(module).items() if is_table(table)}
-        plain = {t: {name: _to_plain(value) for name, value in entries.items()} for t, entries in tables.items()}
-        sys.stdout.write(json.dumps(plain) + "\n")
-
-
-def _to_plain(value: Any) -> Any:
-    """Return a value as :mod:`.syntax` parses it: a function is its name, a set is sorted."""
-    if callable(value):
-        return {"function": value.__name__}
-    return sorted(value) if isinstance(value, set) else value
+        text = json.dumps(  # as :mod:`.syntax` parses them: a set is sorted, a function is its name
+            tables, default=lambda value: sorted(value) if isinstance(value, set) else {"function": value.__name__}
+        )
+        sys.stdout.write(f"{text}\n")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,12 @@ class Verifier:
         only what follows from the names makes a mapping dead or partial.
         """
         matches = self._find(spec, peft_type)
-        elsewhere = self._find_elsewhere(spec, peft_type, matches)
+        missing = {*spec.list_targets()} - {match.target for match in matches}
+        elsewhere: dict[str, str] = {}  # for such a target, the first variant on which it matches something that fits
+        for variant in self.scan.variants if missing else ():
+            for match in match_spec(variant, spec, peft_type):
+                if match.target in missing and match.is_fit(peft_type):
+                    elsewhere.setdefault(match.target, variant.says)
         return self.verify_matches(spec, peft_type, preset, matches, elsewhere)
 
     def verify_matches(
@@ -91,16 +96,6 @@ class Verifier:
         if (spec, peft_type) not in self._matches:
             self._matches[spec, peft_type] = match_spec(self.scan, spec, peft_type)
         return self._matches[spec, peft_type]
-
-    def _find_elsewhere(self, spec: TargetSpec, peft_type: str, matches: Iterable[Match]) -> dict[str, str]:
-        """Return the first variant on which a target without a match has one that fits, by target."""
-        missing = {*spec.list_targets()} - {match.target for match in matches}
-        found: dict[str, str] = {}
-        for variant in self.scan.variants if missing else ():
-            for match in match_spec(variant, spec, peft_type):
-                if match.target in missing and match.is_fit(peft_type):
-                    found.setdefault(match.target, variant.says)
-        return found
 
     @cached_property
     def _own_patterns(self) -> frozenset[str]:

@@ -196,7 +196,7 @@ def test_exporting_again_changes_nothing():
 
 def test_a_patch_that_is_not_what_was_planned_is_refused():
     """A plan for another file would overwrite an entry of this one."""
-    plan = ExportPlan(added=(Export(LORA, "llama", ("v_proj",), mapping("llama")),))
+    plan = ExportPlan(added=(Export.of(mapping("llama"), LORA, ("v_proj",)),))
     with pytest.raises(ConstantsUnreadable, match=r"does not read back as planned: .*\['llama'\] has changed"):
         apply_plan(FILE.encode(), plan, "constants.py")
 
