@@ -99,7 +99,10 @@ def state_branches(scan: Scan, model_type: str, label: Label) -> Scan:
         for proposal, found in zip(scan.proposals, gaps, strict=True):
             if gap := _find_gap(proposal, known, layers):
                 found[gap].append(says)
-    stated = (_state(proposal, found) for proposal, found in zip(scan.proposals, gaps, strict=True))
+    stated: list[Proposal] = []
+    for proposal, found in zip(scan.proposals, gaps, strict=True):
+        reasons = (f"with {list_some(branches, MOST_NAMES)} it {gap}" for gap, branches in found.items())
+        stated.append(replace(proposal, reasons=(*proposal.reasons, *reasons)))
     return replace(scan, proposals=tuple(stated))
 
 
@@ -139,8 +142,3 @@ def _find_gap(proposal: Proposal, known: Mapping[str, Layer], layers: tuple[Laye
 
 def _place(layer: Layer) -> tuple[Tower, Role, bool]:
     return layer.tower, layer.role, layer.kind in ADAPTABLE_KINDS
-
-
-def _state(proposal: Proposal, gaps: Mapping[str, list[str]]) -> Proposal:
-    reasons = (f"with {list_some(branches, MOST_NAMES)} it {gap}" for gap, branches in gaps.items())
-    return replace(proposal, reasons=(*proposal.reasons, *reasons))

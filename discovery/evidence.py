@@ -5,7 +5,7 @@ Both verdicts are kept with a layer, so that a difference shows.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..domain.layers import Evidence, Layer
@@ -54,15 +54,11 @@ def label_traced_heads(
     projections = [x for x in layers if x.kind in PROJECTOR_KINDS]
     returned = [x for x in projections if x.path in ends.returned]
     is_model = returned == projections and not has_others
-    if is_model or not _returns_heads(layers, facts):
+    is_headless = facts.has_base and "head" not in {layer.role for layer in layers}
+    is_own = facts.architecture.library == "torch" and not facts.sub_models
+    if is_model or not (is_headless or is_own):
         return layers
     return label_heads(layers, [x for x in returned if not _is_inner(x)], RETURNED, "dataflow")
-
-
-def _returns_heads(layers: Iterable[Layer], facts: ModelFacts) -> bool:
-    """Return whether what a model returns shows its heads: a user's own, or a task model without any known."""
-    is_headless = facts.has_base and "head" not in {layer.role for layer in layers}
-    return is_headless or (facts.architecture.library == "torch" and not facts.sub_models)
 
 
 def _label_fresh(layer: Layer, ends: Ends, facts: ModelFacts) -> Layer:

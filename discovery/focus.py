@@ -38,7 +38,9 @@ def find_focus(facts: ModelFacts, towers: TowerMap, trace: Trace | None) -> Focu
     apart = tuple(model.path for model in facts.sub_models if model.is_apart)
     root = next((model for model in facts.sub_models if not model.path), None)
     why = _why_whole_writes(root, facts) if root else ""
-    if not why and not _stands_beside_others(trace):
+    # A language tower that runs beside another and reads nothing of it, as that of a dual encoder, is no writer.
+    apart_from = {other for tower, other in (trace.separate if trace else ()) if tower == "language"}
+    if not why and apart_from.isdisjoint(("vision", "audio")):
         inside = [model for model in facts.sub_models if model is not root and _holds_language(model, towers)]
         why = _why_part_writes(inside or list(facts.sub_models[:1]), towers)
     return Focus(why, apart)
@@ -66,12 +68,6 @@ def _why_part_writes(models: Sequence[SubModel], towers: TowerMap) -> str:
 def _writes_with_head(model: SubModel) -> bool:
     """Return whether a model of several modalities is the base of one that generates text; BERT may generate, too."""
     return model.writes_with_head and len(model.towers) > 1
-
-
-def _stands_beside_others(trace: Trace | None) -> bool:
-    """Return whether the language tower ran beside another, as that of a dual encoder, and reads nothing of any."""
-    pairs = trace.separate if trace else frozenset()
-    return any(pair[0] == "language" and pair[1] in ("vision", "audio") for pair in pairs)
 
 
 def _holds_language(model: SubModel, towers: TowerMap) -> bool:

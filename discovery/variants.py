@@ -65,6 +65,8 @@ def _list_entries() -> frozenset[str]:
 
 def _list_builds(recipe: Recipe) -> Iterator[tuple[str, bool, Build]]:
     """Yield other builds with their differences in words, and whether only the class differs."""
+    from transformers import AutoConfig  # noqa: PLC0415 - an extra
+
     config = recipe.settings
     for model_class in list_classes(type(config)):
         yield model_class.__name__, True, _as_class(recipe, model_class).build_on_meta
@@ -72,27 +74,15 @@ def _list_builds(recipe: Recipe) -> Iterator[tuple[str, bool, Build]]:
     for says, changed in list_branches(config, modules):
         yield says, False, replace(recipe, settings=changed).build_on_meta
     for field, model_types in read_facts("transformers.toml")["part_types"].items():
-        if field in getattr(type(config), "sub_configs", ()):
-            yield from _list_others(recipe, field, model_types)
+        declared = getattr(type(config), "sub_configs", {}).get(field)
+        for model_type in model_types if declared is not None and takes_any_type(declared) else ():
+            other = type(config)(**{field: AutoConfig.for_model(model_type)})
+            says = f"{type(config).__name__}({field}={model_type})"
+            yield says, False, Recipe(recipe.reference, other, recipe.make).build_on_meta
 
 
 def _as_class(recipe: Recipe, model_class: Callable[[Any], nn.Module]) -> Recipe:
     return replace(recipe, make=lambda settings, change: model_class(change(settings)))
-
-
-def _list_others(recipe: Recipe, field: str, model_types: list[str]) -> Iterator[tuple[str, bool, Build]]:
-    """Yield builds with a model of another type inside."""
-    from transformers import AutoConfig  # noqa: PLC0415 - an extra
-
-    config_class = type(recipe.settings)
-    for model_type in model_types:
-        if takes_any_type(config_class.sub_configs[field]):
-            config = config_class(**{field: AutoConfig.for_model(model_type)})
-            yield (
-                f"{config_class.__name__}({field}={model_type})",
-                False,
-                Recipe(recipe.reference, config, recipe.make).build_on_meta,
-            )
 
 
 def _by_pattern(model: nn.Module) -> dict[str, Layer]:

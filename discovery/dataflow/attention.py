@@ -209,8 +209,10 @@ def _operands_of_pair(graph: Graph, inner: Origin, outer: Origin, side: int) -> 
     left, right = inner.reads
     third = outer.reads[1 - side]
     is_left = links_left(graph.flow, inner, outer, side)
-    if is_left is None:
-        return _operands_by_width(graph, inner, outer, side)
+    if is_left is None and _sums_over_width(graph, inner):  # the axes are unknown
+        return (left, right, third) if side == 0 else (right, left, third)
+    if is_left is None:  # of a state, the value survives the outer product
+        return (third, right, left) if side == 0 else (third, left, right)
     key, end = (left, right) if is_left else (right, left)
     return (end, key, third) if _sums_over_features(graph, inner) else (third, key, end)
 
@@ -226,15 +228,6 @@ def _sums_over_features(graph: Graph, inner: Origin) -> bool:
         if found is not None:
             return found
     return _sums_over_width(graph, inner)
-
-
-def _operands_by_width(graph: Graph, inner: Origin, outer: Origin, side: int) -> tuple[Sources, ...]:
-    """Return the operands of a pair whose axes are unknown: of a state, the value survives the outer product."""
-    left, right = inner.reads
-    third = outer.reads[1 - side]
-    if _sums_over_width(graph, inner):
-        return (left, right, third) if side == 0 else (right, left, third)
-    return (third, right, left) if side == 0 else (third, left, right)
 
 
 def _sums_over_width(graph: Graph, inner: Origin) -> bool:

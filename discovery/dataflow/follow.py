@@ -237,17 +237,13 @@ def pass_on(flow: Flow, number: int, op: Op) -> None:
 
 
 def rank(flow: Flow, op: Op, sources: Sources) -> None:
-    """Record an operation that ranks the outputs of layers."""
+    """Record an operation that ranks the outputs of layers, and how many it chooses: 0 if it orders or weights all."""
     shape = flow.tape.shapes[op.inputs[0]]
     if (op.name in operations.RANKINGS or op.name in operations.SOFTMAXES) and shape and flow.layers(sources):
-        flow.rankings.append(Ranking(sources, shape[-1], op.site, op.name, _count_chosen(flow, op)))
-
-
-def _count_chosen(flow: Flow, op: Op) -> int:
-    """Return the number of outputs that a ranking chooses; 0 if it orders or weights them all."""
-    if op.name == "topk":
-        return flow.tape.shapes[op.outputs[0]][-1]
-    return int(op.name == "argmax" or (op.name == "max" and len(op.outputs) > 1))
+        chosen = int(op.name == "argmax" or (op.name == "max" and len(op.outputs) > 1))
+        if op.name == "topk":
+            chosen = flow.tape.shapes[op.outputs[0]][-1]
+        flow.rankings.append(Ranking(sources, shape[-1], op.site, op.name, chosen))
 
 
 def merge_sources(flow: Flow, op: Op) -> Sources:

@@ -24,19 +24,16 @@ def find_cut_off(tapes: Iterable[Tape]) -> dict[Owner, str]:
     reasons: dict[Owner, str] = {}
     learning: set[Owner] = set()
     for tape in tapes:
-        cut = _find_in_tape(tape)
+        read = _list_read(tape, tape.ops)
+        differentiated = _list_read(tape, (op for op in tape.ops if not op.is_cut))
+        behind = _list_behind(tape, through_cuts=True)
+        detached = differentiated & (behind - _list_behind(tape, through_cuts=False))
+        cut = _find_unread(tape, differentiated, behind)
+        cut |= {tape.parameters[value]: DETACHED for value in detached}
+        cut |= {tape.parameters[value]: NO_GRAD for value in read - differentiated}
         reasons |= cut
-        learning.update({tape.parameters[value] for value in _list_read(tape, tape.ops)} - cut.keys())
+        learning.update({tape.parameters[value] for value in read} - cut.keys())
     return {owner: says for owner, says in reasons.items() if owner not in learning}
-
-
-def _find_in_tape(tape: Tape) -> dict[Owner, str]:
-    differentiated = _list_read(tape, (op for op in tape.ops if not op.is_cut))
-    reasons = {tape.parameters[value]: NO_GRAD for value in _list_read(tape, tape.ops) - differentiated}
-    behind = _list_behind(tape, through_cuts=True)
-    detached = behind - _list_behind(tape, through_cuts=False)
-    reasons = {**{tape.parameters[value]: DETACHED for value in differentiated & detached}, **reasons}
-    return {**_find_unread(tape, differentiated, behind), **reasons}
 
 
 def _find_unread(tape: Tape, differentiated: set[int], behind: set[int]) -> dict[Owner, str]:

@@ -1,7 +1,7 @@
 """Run a model's own forward on the meta device, with inputs made for it, so that a watcher can record it."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -108,7 +108,9 @@ def _shrink(model: nn.Module, success: Planned, deadline: float) -> Planned:
         return success
     reached, cost = session.reached, costs.cost
     while cost.excess > 1 and not session.is_over:
-        for divisors in _list_smaller(success.plan.divisors):
+        for axes in (AXES, *((axis,) for axis in AXES)):  # all of them at once, then each alone
+            known = success.plan.divisors
+            divisors = {**known, **{axis: 2 * known.get(axis, 1) for axis in axes}}
             smaller = replace(success, plan=replace(success.plan, divisors=divisors))
             is_run = session.attempt(smaller.call(), smaller.plan) is None
             if is_run and session.reached == reached and costs.cost.excess < cost.excess:
@@ -161,9 +163,3 @@ class _CostWatch:
         with _Cost() as cost:
             forward()
         self.cost = cost
-
-
-def _list_smaller(divisors: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Yield divisors of the axes that are the next smaller ones: of all of them at once, then of each alone."""
-    for axes in (AXES, *((axis,) for axis in AXES)):
-        yield {**divisors, **{axis: 2 * divisors.get(axis, 1) for axis in axes}}

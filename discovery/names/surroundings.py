@@ -180,13 +180,14 @@ class Surroundings:
 
         Outside a library's model also with a norm and a convolution: the decoder of a segmentation model.
         """
-        return frozenset(block for block, layers in self.blocks.items() if self._is_network(block, layers))
-
-    def _is_network(self, block: str, layers: list[Layer]) -> bool:
-        families = {family for layer in layers for family in self._families_of(layer)}
-        has_convolution = self.facts.is_fresh(block) and any(layer.kind in CONV_KINDS for layer in layers)
-        is_plain = "norm" in families and ("mlp" in families or has_convolution)
-        return is_plain or bool(families & {"attention", "mixer", "expert"})
+        found: set[str] = set()
+        for block, layers in self.blocks.items():
+            families = {family for layer in layers for family in self._families_of(layer)}
+            has_convolution = self.facts.is_fresh(block) and any(layer.kind in CONV_KINDS for layer in layers)
+            is_plain = "norm" in families and ("mlp" in families or has_convolution)
+            if is_plain or families & {"attention", "mixer", "expert"}:
+                found.add(block)
+        return frozenset(found)
 
     def _families_of(self, layer: Layer) -> Iterator[str]:
         if layer.kind in ("norm", "embedding"):
