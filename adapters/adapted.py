@@ -222,6 +222,7 @@ class Adapted(PeftMethods, Wrapper):
         *,
         save_embedding_layers: bool | str = AUTO,
         is_converted: bool = False,
+        as_pickle: bool = False,
     ) -> None:
         """Write an adapter's two files, into a subfolder of its name unless that is ``default``.
 
@@ -231,6 +232,7 @@ class Adapted(PeftMethods, Wrapper):
             values: A state dict of this model to take the tensors' values from.
             save_embedding_layers: Whether to write the embeddings too, as in ``save_pretrained``.
             is_converted: Whether to write an adapter that changed base weights as one on the former weights.
+            as_pickle: Whether to write ``adapter_model.bin``, not safetensors.
 
         Raises:
             InvalidConfig: If the adapter is unknown, or on meta and has no values.
@@ -247,11 +249,12 @@ class Adapted(PeftMethods, Wrapper):
         config = {**self.peft_config[adapter_name].to_peft_dict(), "inference_mode": True}
         if saved := config.get("modules_to_save"):
             config["modules_to_save"] = names_for_peft(self._survey(), adapter_name, saved)
-        state, config = self._beginnings.write(state, config, PREFIX, is_converted=is_converted)
+        state, config = self._beginnings.write(adapter_name, state, config, PREFIX, is_converted=is_converted)
         if self.peft_config[adapter_name].task_type is None:
             origin = type(self.get_base_model())
             config["auto_mapping"] = {"base_model_class": origin.__name__, "parent_library": origin.__module__}
-        checkpoint.write(folder / ("" if adapter_name == "default" else adapter_name), config, state)
+        inside = folder / ("" if adapter_name == "default" else adapter_name)
+        checkpoint.write(inside, config, state, as_pickle=as_pickle)
 
     # Helpers
 
@@ -270,7 +273,7 @@ class Adapted(PeftMethods, Wrapper):
         if not prepared.config.begins_with_peft:
             return
         parts = [(part.planned, part.children) for part in prepared.parts]
-        self._beginnings.begin(self._survey(), prepared.config, parts, fill=prepared.is_fresh)
+        self._beginnings.begin(self._survey(), prepared.name, prepared.config, parts, fill=prepared.is_fresh)
 
     def _biases(self, adapter: str) -> dict[str, nn.Parameter]:
         which = self.peft_config[adapter].trained_biases
@@ -283,6 +286,7 @@ class Adapted(PeftMethods, Wrapper):
             for name in wrapper.adapters():
                 if name in names:
                     set_trainable(wrapper.adapter_state(name).values(), trainable=trainable)
+                    wrapper._freeze_non_trainable_peft_weights(name)  # noqa: SLF001 - PEFT's name
         for name in names:
             set_trainable(self._biases(name).values(), trainable=trainable)
 
@@ -324,7 +328,7 @@ class Adapted(PeftMethods, Wrapper):
             message = f"There is an adapter {name!r} already. Give another name, or call delete_adapter first."
             raise InvalidConfig(message, adapter_name=name)
         if (first := next(iter(self.peft_config), None)) is not None:
-            self._beginnings.check_alone(name, config, first)
+            self._beginnings.check_beside(name, config, self.peft_config)
             check_same_replication(name, config, self.peft_config[first])
         for other, known in self.peft_config.items():
             if known.method != config.method:

@@ -15,7 +15,7 @@ from ..errors import InvalidConfig
 from .files.checkpoint import without_wrappers
 from .injection.apply import PREFIX, adapters_in
 from .layers.saved import SavedModule
-from .layers.wrappers import AdapterLayer, Wrapper
+from .layers.wrappers import AdapterLayer, Wrapper, on_device
 
 MOST_KEYS = 3
 """Number of keys that an error lists."""
@@ -146,9 +146,9 @@ def _create(layer: AdapterLayer, adapter: str) -> None:
     for container, part in layer.parts(adapter).items():
         if base is not None and isinstance(part, nn.Module):
             part.to_empty(device=base.device)
-        elif base is not None and isinstance(part, nn.Parameter):
+        elif base is not None and isinstance(part, torch.Tensor):
             holder: Any = layer._modules[container]  # noqa: SLF001 - its own containers
-            holder[adapter] = nn.Parameter(torch.empty_like(part, device=base.device), part.requires_grad)
+            holder[adapter] = on_device(part, base.device)
 
 
 def fill_copy(wrapper: SavedModule, adapter: str) -> None:

@@ -5,28 +5,24 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
+from importlib import import_module
 from typing import Any
 
 from ..data import read_facts
 from ..errors import InvalidConfig, nearest, quoted
+from ..extras import require
 from ..warn import warn
 
 FACTS = "adapter_fields.toml"
 BIASES = ("none", "all", "lora_only")
-INITIALISATIONS = (True, False, "gaussian", "orthogonal", "pissa", "olora", "corda")
+INITIALISATIONS = (True, False, "gaussian", "orthogonal", "pissa", "olora", "corda", "loftq", "lora_ga", "eva", "mica")
 PISSA_IN_STEPS = re.compile(r"pissa_niter_[1-9]\d*")
-INITIALISED_ELSEWHERE = {
-    "eva": "takes a data set: fill the adapter with peft (initialize_lora_eva_weights), save it, and load it here.",
-    "loftq": "is not supported: make and train the adapter with peft.",
-    "lora_ga": "is not supported: use peft, and save with path_initial_model_for_weight_conversion to load it here.",
-    "mica": "freezes a factor, which loradar does not: train the adapter with peft, and load it here.",
-}
 CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of PEFT's initialisations that change the base weights too: the factors belong to the changed ones."""
-REPEATED_ON_LOAD = ("gaussian", "pissa", "olora")
-"""Initialisations that are kept on loading; the last two change the base weights in the same way again."""
+REPEATED_ON_LOAD = ("gaussian", "pissa", "olora", "loftq", "mica")
+"""Initialisations that are kept on loading; those that change the base weights do so in the same way again."""
 PAIR = 2
 ALL_LINEAR = "all-linear"
 """PEFT's shorthand for every linear layer; ``injection.plan`` resolves it."""
@@ -139,8 +135,6 @@ def check_initialisation(field: str, value: object) -> bool | str:
     name = value.lower() if isinstance(value, str) else value
     if isinstance(name, str) and PISSA_IN_STEPS.fullmatch(name):
         return name
-    if isinstance(name, str) and name in INITIALISED_ELSEWHERE:
-        raise invalid(field, value, INITIALISED_ELSEWHERE[name])
     found: bool | str = check_choice(field, name, INITIALISATIONS)
     return found
 
@@ -171,6 +165,35 @@ def check_lacking(field: str, value: object, default: object) -> object:
         way_out = f"peft.get_peft_model(model, loradar.auto_config(model, {field}={shown})) has it"
         raise lacking(field, value, way_out)
     return deepcopy(default)
+
+
+def check_options(field: str, value: Any, class_name: str) -> Any:
+    """Check the options of a variant or an initialisation of PEFT's: its object, or a dictionary; return its object.
+
+    Raises:
+        MissingExtra: If peft is not installed.
+    """
+    if value is None:
+        return None
+    require("peft", "peft")
+    own = getattr(import_module("peft.tuners.lora.config"), class_name)
+    if isinstance(value, Mapping):
+        computed = {each.name for each in fields(own) if not each.init}  # in files, as PEFT writes them
+        try:
+            value = own(**{name: each for name, each in value.items() if name not in computed})
+        except (TypeError, ValueError) as error:
+            raise invalid(field, value, f"makes no {class_name} ({error}): correct it.") from error
+    if not isinstance(value, own):
+        raise invalid(field, value, f"is no {class_name} of peft's, nor a dictionary of its fields: give one, or None.")
+    return value
+
+
+def check_bits(field: str, value: Any) -> dict[str, Any]:
+    """Check the options of LoftQ: a dictionary, or PEFT's object, of which the dictionary is returned."""
+    given = {**value} if isinstance(value, Mapping) else {**getattr(value or object, "__dict__", {})}
+    if value and not {"loftq_bits", "loftq_iter"} <= {*given}:
+        raise invalid(field, value, "lacks loftq_bits or loftq_iter: give {'loftq_bits': 4, 'loftq_iter': 1}.")
+    return given if value else {}
 
 
 def check_idle(field: str, value: object, default: object) -> object:

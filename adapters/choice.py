@@ -12,7 +12,7 @@ from ..errors import InvalidConfig
 from ..warn import warn
 from .config import AdapterConfig, LoraConfig
 from .injection.host_model import unwrapped
-from .injection.plan import Expand, check_host
+from .injection.plan import Expand
 from .peft_forms import as_config
 from .targets import Decision, decide, expand_shorthand, with_ranks
 
@@ -40,9 +40,12 @@ def choose(
     example_inputs: Any = None,
     selection: Mapping[str, Any] | None = None,
 ) -> Choice:
-    """Choose the layers of a model for a configuration; see ``get_peft_model`` for the arguments and errors."""
+    """Choose the layers of a model for a configuration; see ``get_peft_model`` for the arguments and errors.
+
+    The model may have adapters of loradar's; ``check_host`` rejects others, which would look like a misfit of the
+    registry.
+    """
     config, selection = (given := as_config(given)), selection or {}
-    check_host(model)  # first: its adapters would look like a misfit of the registry
     if config.spec.target_modules is not None or config.spec.target_parameters:
         if selection:
             names = ", ".join(selection)

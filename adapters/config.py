@@ -16,6 +16,7 @@ from .checks import (
     REPEATED_ON_LOAD,
     Names,
     RuntimeConfig,
+    check_bits,
     check_choice,
     check_flag,
     check_idle,
@@ -26,6 +27,7 @@ from .checks import (
     check_mapping,
     check_method,
     check_names,
+    check_options,
     check_patterns,
     check_positive,
     check_probability,
@@ -45,6 +47,14 @@ FREE_IN_MODEL = (
     *("fan_in_fan_out", "init_lora_weights", "init_ia3_weights", "runtime_config"),
 )
 """Fields that can be set in the configuration of a model: they do not describe its layers."""
+SHARED_OUT_BY_EVA = ("target_modules", "rank_pattern", "alpha_pattern")
+"""Fields that PEFT's ``initialize_lora_eva_weights`` sets after it gave the layers other ranks."""
+
+NEEDED_OPTIONS = (
+    ("loftq", "loftq_config", "{'loftq_bits': 4, 'loftq_iter': 1}"),
+    ("lora_ga", "lora_ga_config", "peft.LoraGAConfig()"),
+)
+"""The initialisations that PEFT rejects without options, the field for them and an example."""
 
 
 def _field(checked: Callable[..., Any], *more: Any, default: Any, **notes: Any) -> Any:
@@ -118,10 +128,19 @@ class AdapterConfig(PeftForms):
             return
         check_fields([name], type(self))
         value = self.__dataclass_fields__[name].metadata["check"](name, value)
-        if "is_in_model" in self.__dict__ and name not in FREE_IN_MODEL and value != (old := getattr(self, name)):
+        free = FREE_IN_MODEL if self.initialisation != "eva" else (*FREE_IN_MODEL, *SHARED_OUT_BY_EVA)
+        if "is_in_model" in self.__dict__ and name not in free and value != (old := getattr(self, name)):
             way_out = f"add_adapter takes another one, dataclasses.replace(config, {name}={value!r})."
             raise invalid(name, value, f"comes too late for an adapter whose layers were made with {old!r}: {way_out}")
         object.__setattr__(self, name, value)
+
+    def become(self, other: Self) -> Self:
+        """Take the values of another configuration, and return this one: it is that of a model from now on."""
+        for each in fields(self):
+            if (value := getattr(other, each.name)) != getattr(self, each.name):
+                setattr(self, each.name, value)
+        self.fix_layer_fields()
+        return self
 
     def fix_layer_fields(self) -> None:
         """Reject from now on what would no longer describe the layers: the configuration is that of a model."""
@@ -184,15 +203,24 @@ class AdapterConfig(PeftForms):
         return how
 
     @property
+    def variant(self) -> str | None:
+        """The field, or the initialisation, that asks for a variant of LoRA; ``None`` for plain LoRA, DoRA and IA3."""
+        asked = (name for name, each in self.__dataclass_fields__.items() if "is_variant" in each.metadata)
+        frozen = "mica" if self.initialisation == "mica" else None
+        return next((name for name in asked if getattr(self, name) is not None), frozen)
+
+    @property
     def begins_with_peft(self) -> bool:
         """Whether the factors get their first values from the base weights, or others, by PEFT's functions."""
-        return isinstance(self.initialisation, str) and self.initialisation != "gaussian"
+        how = self.initialisation
+        return self.variant == "kasa_config" or (isinstance(how, str) and how not in ("gaussian", "eva"))
 
     @property
     def base_changed_by(self) -> str | None:
-        """The initialisation, if it takes a part out of the base weights."""
+        """The initialisation or the variant, if it takes a part out of the base weights."""
         how = self.initialisation
-        return how if isinstance(how, str) and how.startswith(CHANGING_THE_BASE) else None
+        changed = how if isinstance(how, str) and how.startswith(CHANGING_THE_BASE) else None
+        return self.variant if self.variant == "kasa_config" else changed
 
 
 @dataclass(kw_only=True)
@@ -206,8 +234,9 @@ class LoraConfig(AdapterConfig):
         bias: Which biases of the base model train: ``none``, ``all`` or ``lora_only``.
         use_rslora: Scale by ``lora_alpha / sqrt(r)`` (arXiv:2312.03732).
         init_lora_weights: ``True`` as in the paper (``B`` zero), ``"gaussian"``, or ``False`` for a non-zero ``B``;
-            by peft's functions ``"orthogonal"``, and from the base weights, which change, ``"pissa"``,
-            ``"pissa_niter_4"``, ``"olora"`` and ``"corda"``.
+            by peft's functions ``"orthogonal"``; ``"mica"``, whose ``B`` is frozen; ``"eva"``, whose ``A``
+            ``peft.initialize_lora_eva_weights`` fills; and from the base weights, which change, ``"pissa"``,
+            ``"pissa_niter_4"``, ``"olora"``, ``"loftq"``, ``"corda"`` and ``"lora_ga"``.
         layers_to_transform: Indices of the blocks to adapt; all when ``None``.
         layers_pattern: Name of the list those indices count in.
         rank_pattern: Ranks that differ from ``r``, by path regex.
@@ -219,6 +248,14 @@ class LoraConfig(AdapterConfig):
         trainable_token_indices: Tokens whose rows of the input embedding train too, and are saved with the adapter; or
             such tokens by names of embeddings. A tied output layer uses the same rows.
         ensure_weight_tying: Reject other rows for an output layer than for the embedding that it is tied to.
+        velora_config: VeLoRA, by peft's class; with peft's options or a dictionary of them, as the next ones.
+        monteclora_config: MonteCLoRA, by peft's class.
+        kasa_config: KaSA, by peft's class; it takes the smallest singular values out of the base weights.
+        use_bdlora: BD-LoRA, by peft's class.
+        corda_config: Options of ``init_lora_weights="corda"``.
+        eva_config: Options of ``init_lora_weights="eva"``.
+        lora_ga_config: Options of ``init_lora_weights="lora_ga"``.
+        loftq_config: Options of ``init_lora_weights="loftq"``: ``loftq_bits`` and ``loftq_iter``.
 
     Raises:
         InvalidConfig: One line naming the field, the value and the way out.
@@ -246,24 +283,35 @@ class LoraConfig(AdapterConfig):
     ensure_weight_tying: bool = _field(check_flag, default=False)
     runtime_config: RuntimeConfig = _field(check_runtime, default=RuntimeConfig)  # noqa: RUF009 - a factory
 
+    # Variants that PEFT's classes compute, and the options of its initialisations.
+    velora_config: object | None = _field(
+        check_options, "VeloraConfig", default=None, is_lora_variant=True, is_variant=True
+    )
+    monteclora_config: object | None = _field(
+        check_options, "MontecloraConfig", default=None, is_lora_variant=True, is_variant=True
+    )
+    kasa_config: object | None = _field(
+        check_options, "KasaConfig", default=None, is_lora_variant=True, is_variant=True
+    )
+    use_bdlora: object | None = _field(
+        check_options, "BdLoraConfig", default=None, is_lora_variant=True, is_variant=True
+    )
+    corda_config: object | None = _field(check_options, "CordaConfig", default=None, qualifies="corda")
+    eva_config: object | None = _field(check_options, "EvaConfig", default=None, qualifies="eva")
+    lora_ga_config: object | None = _field(check_options, "LoraGAConfig", default=None, qualifies="lora_ga")
+    loftq_config: Mapping[str, Any] = _field(check_bits, default=dict, qualifies="loftq")
+
     # Features of PEFT's that loradar lacks, and fields that only qualify them.
     use_qalora: bool = _lacking(default=False)
-    use_bdlora: None = _lacking(None)
     alora_invocation_tokens: None = _lacking(None)
     megatron_config: None = _lacking(None)
-    monteclora_config: None = _lacking(None)
     arrow_config: None = _lacking(None)
-    kasa_config: None = _lacking(None)
-    velora_config: None = _lacking(None)
-    corda_config: None = _idle(None)
-    eva_config: None = _idle(None)
-    loftq_config: Mapping[str, Any] = _idle(dict)
-    lora_ga_config: None = _idle(None)
     megatron_core: str = _idle("megatron.core")
     qalora_group_size: int = _idle(16)
 
     def _check_together(self) -> None:
         """Reject fields that contradict each other, as PEFT does."""
+        self._check_variant()
         is_regex = isinstance(self.target_modules, str)
         if is_regex and self.layers_to_transform is not None:
             why = "is for a list: `layers_to_transform` cannot be used when `target_modules` is a str."
@@ -279,6 +327,30 @@ class LoraConfig(AdapterConfig):
         if self.lora_bias and self.init_lora_weights not in (True, False):
             message = f"The argument lora_bias=True is not supported with init_lora_weights={self.init_lora_weights!r}"
             raise InvalidConfig(f"{message}: give True or False there.")
+
+    def _check_variant(self) -> None:
+        """Reject several variants at once."""
+        asked = [name for name, each in self.__dataclass_fields__.items() if "is_variant" in each.metadata]
+        given = [name for name in (*asked, "use_dora", "lora_bias") if getattr(self, name)]
+        given += ["init_lora_weights='mica'"] if self.init_lora_weights == "mica" else []
+        if self.variant and len(given) > 1:
+            raise InvalidConfig(f"{' and '.join(given)} cannot be combined in one adapter: leave out all but one.")
+        if self.kasa_config is not None and str(self.init_lora_weights).startswith(CHANGING_THE_BASE):
+            why = "changes base weights, and so does kasa_config: leave one of both out."
+            raise invalid("init_lora_weights", self.init_lora_weights, why)
+        self._check_options()
+
+    def _check_options(self) -> None:
+        """Reject an initialisation without the options it needs, and warn of options of one that is not in use."""
+        for how, name, example in NEEDED_OPTIONS:
+            if self.init_lora_weights == how and not getattr(self, name):
+                raise invalid("init_lora_weights", how, f"needs `{name}`, which must be specified: {example}.")
+        for name, each in self.__dataclass_fields__.items():
+            needed = each.metadata.get("qualifies")
+            if needed == self.init_lora_weights and needed in ("corda", "eva") and getattr(self, name) is None:
+                setattr(self, name, {})  # PEFT's defaults
+            elif needed is not None and needed != self.init_lora_weights and getattr(self, name):
+                warn(f"{name} has no effect without init_lora_weights={needed!r}, and is ignored.")
 
 
 @dataclass(kw_only=True)

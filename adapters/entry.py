@@ -79,6 +79,7 @@ def get_peft_model(
     """
     if mixed:
         raise InvalidConfig("mixed=True: one model of loradar takes one method. Use peft, or a second copy.")
+    check_host(model)
     given = {"towers": towers, "roles": roles, "blocks": blocks, "expert_rank": expert_rank, "budget": budget}
     choice = {name: value for name, value in given.items() if value is not None}
     config = _configure(peft_config, fields, choice)

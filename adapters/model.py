@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
-from ..errors import InvalidConfig
 from .base_weights import base_key_map, get_base_model_state_dict, load_base_state_dict
 from .checks import check_known
 from .choice import Choice, choose
@@ -60,6 +59,7 @@ class PeftModel(Switching):
         low_cpu_mem_usage: bool = False,
     ) -> None:
         """Put an adapter into ``model``, in place; the arguments are those of ``get_peft_model``, with its errors."""
+        check_host(model)
         chosen = choose(model, peft_config)
         self.adapt(model, chosen, adapter_name, autocast=autocast_adapter_dtype, on_meta=low_cpu_mem_usage)
 
@@ -100,7 +100,7 @@ class PeftModel(Switching):
         replica: PeftModel = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
 
         def forward(*args: Any, **kwargs: Any) -> Any:  # the replica gets its model after this returns
-            return Forward(replica.base_model.model, self._steering)(*args, **kwargs)
+            return Forward(replica.base_model.model, self._steering).run(*args, **kwargs)
 
         replica.forward = forward
         return replica
@@ -118,21 +118,22 @@ class PeftModel(Switching):
 
         Args:
             adapter_name: Its name.
-            peft_config: Its configuration, with targets.
+            peft_config: Its configuration; without targets they are decided as by ``get_peft_model``.
             low_cpu_mem_usage: Whether its tensors are on the meta device until values are loaded.
             autocast_adapter_dtype: Whether its tensors are float32 where the layers have half precision.
 
         Raises:
             InvalidConfig: If the name is taken, the method another one, or the configuration does not fit the model.
-            TargetsNotFound: As ``inject``.
+            TargetsNotFound: As ``get_peft_model``.
+            NoAdaptableLayers: As ``get_peft_model``.
         """
         peft_config = as_config(peft_config)
         self._check_new(adapter_name, peft_config)
+        storage = {"autocast": autocast_adapter_dtype, "on_meta": low_cpu_mem_usage}
         with self._unmerged():
+            chosen = choose(self.get_base_model(), peft_config)
             survey = self._survey()
-            prepared = prepare(
-                survey, peft_config, adapter_name, autocast=autocast_adapter_dtype, on_meta=low_cpu_mem_usage
-            )
+            prepared = prepare(survey, chosen.config, adapter_name, chosen.expand, **storage)
         warn_of_exclusions(survey.paths, peft_config)
         self._add(prepared)
 
@@ -163,7 +164,7 @@ class PeftModel(Switching):
 
         Args:
             save_directory: The folder.
-            safe_serialization: Always ``True``: pickles are not written.
+            safe_serialization: Whether to write safetensors; otherwise ``adapter_model.bin``, a pickle of tensors.
             selected_adapters: Names of the adapters; all when ``None``.
             save_embedding_layers: Whether to write the input and output embeddings of the model too. ``"auto"`` writes
                 them, with a warning, if the adapter adapts one, or if the vocabulary is not that of the checkpoint that
@@ -184,8 +185,6 @@ class PeftModel(Switching):
         self._check_known(names)
         options = [*signature(PeftModel.save_pretrained).parameters][2:-1]
         check_known(others, [*options, *PASSED_BY_TRAINERS], "save_pretrained")
-        if safe_serialization is not True:
-            raise InvalidConfig("safe_serialization=False would write a pickle: loradar writes safetensors only.")
         if not is_main_process:
             return
         with self._surveyed():
@@ -196,6 +195,7 @@ class PeftModel(Switching):
                     state_dict,
                     save_embedding_layers=save_embedding_layers,
                     is_converted=path_initial_model_for_weight_conversion is not None,
+                    as_pickle=not safe_serialization,
                 )
             write_card(self, Path(save_directory))
 
@@ -228,14 +228,16 @@ class PeftModel(Switching):
             model_id: A folder, or a repo on the hub: ``org/repo``, or ``hub:org/repo/subfolder@revision``.
             adapter_name: Its name in the model.
             is_trainable: Whether it trains.
-            config: The configuration to use instead of that in the folder.
+            config: The configuration to use instead of that in the folder; it becomes the model's.
             autocast_adapter_dtype: Whether its tensors are float32 where the layers have half precision.
             ephemeral_gpu_offload: Always ``False``: a layer computes where its weight is.
             low_cpu_mem_usage: Changes nothing: the tensors are never filled before the values of the file are.
             key_mapping: Regexes and their replacements, of which the first that matches changes a key of the file,
                 without its prefix ``base_model.model``; those of a transformers model by default.
             options: ``subfolder``; for the hub ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and
-                ``force_download``; and ``torch_device``, which changes nothing: an adapter is where its layers are.
+                ``force_download``; ``ignore_mismatched_sizes``, which leaves tensors of other sizes out, with a
+                warning; ``torch_device``, which changes nothing: an adapter is where its layers are; and
+                ``device_map``, which has to name the devices where they are.
 
         Raises:
             HubFailed: If it cannot be downloaded from the hub; the model is unchanged.
@@ -244,9 +246,11 @@ class PeftModel(Switching):
                 cannot be honoured; the model is unchanged.
         """
         check_host(model)
-        folder = locate(model_id, "from_pretrained", {**options, "ephemeral_gpu_offload": ephemeral_gpu_offload})
+        options |= {"ephemeral_gpu_offload": ephemeral_gpu_offload}
+        source = Source.find(model, model_id, "from_pretrained", options, key_mapping)
         survey = survey_model(model)
-        source = Source(folder, config, key_mapping, autocast_adapter_dtype)
+        config = None if config is None else as_config(config)
+        source = source._replace(autocast=autocast_adapter_dtype, config=config)
         prepared = load(survey, source, adapter_name, is_trainable=is_trainable)
         adapted = cls.blank(prepared.config.task_type)
         adapted.hold(survey, prepared)
@@ -287,7 +291,8 @@ class PeftModel(Switching):
             InvalidConfig: As ``from_pretrained``.
         """
         options |= {"torch_device": torch_device, "ephemeral_gpu_offload": ephemeral_gpu_offload}
-        source = Source(locate(model_id, "load_adapter", options), None, key_mapping, autocast_adapter_dtype)
+        source = Source.find(self.get_base_model(), model_id, "load_adapter", options, key_mapping)
+        source = source._replace(autocast=autocast_adapter_dtype)
         if (known := self.peft_config.get(adapter_name)) is not None:
             self._give_storage(adapter_name)
             survey, wanted = self._survey(), self.adapter_state(adapter_name)

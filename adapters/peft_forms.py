@@ -202,7 +202,12 @@ def _from_peft(data: Mapping[str, Any], way_out: str) -> "AdapterConfig":
             raise invalid(name, value, "is unknown to peft 0.21.2 and may change the adapter: load it with peft.")
         if name in own and "lacks" in own[name] and value != own[name]["lacks"]:
             raise lacking(name, value, way_out)
-    given = {name: value for name, value in data.items() if name in own and not own[name].get("is_idle")}
+    how = data.get("init_lora_weights")
+    given = {
+        name: value
+        for name, value in data.items()
+        if name in own and not own[name].get("is_idle") and own[name].get("qualifies", how) == how
+    }
     return config_class(**{name: value for name, value in given.items() if name not in NOT_KEPT})
 
 

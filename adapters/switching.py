@@ -13,7 +13,7 @@ from .base_weights import fill_copy
 from .injection.apply import Prepared, adapters_in, attach, detach
 from .injection.beginnings import Beginnings
 from .injection.combinations import Combination
-from .injection.host_model import HostState, Survey
+from .injection.host_model import HostState, Survey, set_trainable
 from .injection.statistics import NormStatistics, put
 from .injection.weighted import combine
 from .layers.dora import fill_magnitude
@@ -142,14 +142,18 @@ class Switching(Adapted):
 
     @contextmanager
     def disable_adapter(self) -> Iterator[None]:
-        """Switch all adapters off within a ``with`` block; merged ones are unmerged for its duration."""
+        """Switch all adapters off, unmerged and frozen, within a ``with`` block."""
         self._warn_of_traces()
+        states = [each.adapter_state(name) for _, each in adapters_in(self._survey()) for name in each.adapters()]
+        trained = [tensor for state in states for tensor in state.values() if tensor.requires_grad]
         with self._unmerged():
             before, self._steering.disabled = self._steering.disabled, True
+            set_trainable(trained, trainable=False)
             try:
                 yield
             finally:
                 self._steering.disabled = before
+                set_trainable(trained, trainable=True)
 
     def disable_adapter_layers(self) -> None:
         """Switch all adapters off, unmerged and frozen, until ``enable_adapter_layers``."""
@@ -170,8 +174,8 @@ class Switching(Adapted):
                 warn(f"Biases trained with bias={which!r} stay in place while the adapter is disabled.")
         if self.norm_statistics():
             warn("Running statistics of norms changed by training stay in place while the adapter is disabled.")
-        if how := self._beginnings.how:
-            warn(f"Base weights changed by init_lora_weights={how!r} stay in place while the adapter is disabled.")
+        if changes := self._beginnings.describe():
+            warn(f"Base weights changed by {changes} stay in place while the adapter is disabled.")
         if [each for _, each in adapters_in(self._survey()) if each.follow_model()]:
             message = "The model contains some adapter layers that are enabled and others that are disabled, or others"
             warn(f"{message} active: from here on, all follow the model again.")
@@ -200,9 +204,8 @@ class Switching(Adapted):
             for layer in layers:
                 layer.reset(name, how=self.peft_config[name].initialisation)
                 fill_magnitude(layer.parts(name), layer.base(), layer.planned[name])
-            parts, survey = [(layer.planned[name], layer.parts(name)) for layer in layers], self._survey()
-            self._beginnings.restore(survey)
-            self._beginnings.begin(survey, self.peft_config[name], parts, fill=True)
+            parts = [(layer.planned[name], layer.parts(name)) for layer in layers]
+            self._beginnings.begin_again(self._survey(), name, self.peft_config[name], parts)
 
 
 class AdaptedModel(Switching):

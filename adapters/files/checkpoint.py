@@ -1,11 +1,16 @@
-"""Adapter folders in PEFT's format: ``adapter_config.json`` beside ``adapter_model.safetensors``."""
+"""Adapter folders in PEFT's format: ``adapter_config.json`` beside ``adapter_model.safetensors``.
+
+Older adapters have ``adapter_model.bin`` in its place, a pickle: torch reads tensors from it and runs nothing.
+"""
 
 import json
 import math
 import sys
+import warnings
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,7 +22,7 @@ from torch.nn.utils import get_total_norm
 
 from ...errors import InvalidConfig
 from ..config import AdapterConfig
-from ..hub.transfer import CONFIG, WEIGHTS
+from ..hub.transfer import CONFIG, PICKLE, WEIGHTS
 from ..injection.apply import PREFIX
 from ..peft_forms import read_config, unreadable
 
@@ -36,8 +41,14 @@ def without_wrappers(key: str) -> str:
     return PREFIX + plain.removeprefix(PREFIX).removeprefix("module.") if plain.startswith(PREFIX) else plain
 
 
-def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write both files of an adapter, each complete or not at all.
+def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], *, as_pickle: bool) -> None:
+    """Write both files of an adapter, each complete or not at all; weights in the other format are removed.
+
+    Args:
+        folder: The folder.
+        config: The content of the configuration.
+        tensors: The tensors, by key.
+        as_pickle: Whether to write ``adapter_model.bin``.
 
     Raises:
         InvalidConfig: If a tensor is on the meta device and has no values.
@@ -49,10 +60,15 @@ def write(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.T
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder, prefix=".saving-") as staging:
-            _write_tensors(_own_storage(tensors), Path(staging, WEIGHTS))
+            name, other = (PICKLE, WEIGHTS) if as_pickle else (WEIGHTS, PICKLE)
+            if as_pickle:
+                torch.save(_own_storage(tensors), Path(staging, PICKLE))
+            else:
+                _write_tensors(_own_storage(tensors), Path(staging, WEIGHTS))
             Path(staging, CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            for name in (WEIGHTS, CONFIG):
-                Path(staging, name).replace(folder / name)
+            for file in (name, CONFIG):
+                Path(staging, file).replace(folder / file)
+            (folder / other).unlink(missing_ok=True)  # PEFT would prefer outdated safetensors
     except (OSError, SafetensorError) as error:
         raise unreadable(folder, f"cannot be written: {getattr(error, 'strerror', error)}") from error
 
@@ -116,11 +132,11 @@ def read(
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not path.exists():
-        pickled = path.with_suffix(".bin")
-        hint = f"; {pickled.name} is a pickle and is not read. Save it again with peft" if pickled.exists() else ""
-        raise unreadable(path, f"is missing{hint}")
+        if not (pickled := path.with_name(PICKLE)).exists():
+            raise unreadable(path, "is missing")
+        path = pickled
     try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
+        tensors: dict[str, torch.Tensor] = _unpickle(path) if path.name == PICKLE else load_file(path)
     except (SafetensorError, OSError) as error:
         raise unreadable(path, f"is damaged or truncated ({error}). Save or download it again") from error
     floats = [tensor for tensor in tensors.values() if tensor.dtype in PLAIN_DTYPES and tensor.is_floating_point()]
@@ -130,3 +146,19 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise unreadable(path, f"holds values that are no numbers (NaN or infinite) in {key!r}. Save it again")
     return tensors
+
+
+def _unpickle(path: Path) -> dict[str, torch.Tensor]:
+    """Read tensors from a pickle, in which anything else is rejected unread."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of protocols that torch itself does not write
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError, TypeError):
+        tensors = None  # each of them comes of a damaged file, and torch's text advises to run its code
+    is_state = isinstance(tensors, dict) and all(
+        isinstance(key, str) and isinstance(tensor, torch.Tensor) for key, tensor in tensors.items()
+    )
+    if not is_state:
+        why = "is damaged, or holds more than tensors, and a pickle of anything else runs code: it is not read"
+        raise unreadable(path, why)
+    return tensors  # type: ignore[no-any-return]

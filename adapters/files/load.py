@@ -4,16 +4,18 @@ import functools
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from ...discovery import read_attribute
 from ...errors import AdapterUnreadable, InvalidConfig
+from ...warn import warn
 from ..config import AdapterConfig
-from ..hub.transfer import WEIGHTS
+from ..hub.transfer import WEIGHTS, locate
 from ..injection.ambient import without_modes
 from ..injection.apply import PREFIX, Prepared, build, file_state, layers_in
 from ..injection.host_model import Survey
@@ -28,7 +30,10 @@ from .checkpoint import read, without_wrappers
 
 RANK_DIMENSIONS = {"lora_A.weight": 0, "lora_B.weight": 1, "lora_embedding_A": 0, "lora_embedding_B": 1}
 """The dimension of each factor that is the rank."""
-VARIANT = ("method", "use_dora", "lora_bias", "trainable_token_indices", "base_changed_by", "layer_replication")
+VARIANT = (
+    *("method", "use_dora", "lora_bias", "trainable_token_indices", "base_changed_by", "layer_replication"),
+    *("variant", "velora_config", "monteclora_config", "use_bdlora"),
+)
 """The fields that give an adapter its parts, and the weights that it acts on."""
 STRENGTH = ("r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "feedforward_modules")
 """The fields that give the weights of these parts their meaning."""
@@ -36,6 +41,10 @@ SCALED = ("lora_B.weight", "lora_B.bias", "lora_embedding_B")
 """The tensors that an update is proportional to."""
 MOST_KEYS = 3
 """Number of keys that an error lists."""
+
+
+class SizeMismatch(AdapterUnreadable, RuntimeError):
+    """A tensor of a file that has another size than in the model, for which torch raises a ``RuntimeError``."""
 
 
 class Source(NamedTuple):
@@ -47,12 +56,42 @@ class Source(NamedTuple):
         key_mapping: Regexes and their replacements, of which the first that matches changes a key of the file; those
             of the model if ``None``.
         autocast: Whether its tensors are float32 where the layers have half precision.
+        ignores_sizes: Whether tensors whose sizes differ from those in the model are left out, with a warning.
     """
 
     folder: Path
     config: AdapterConfig | None = None
     key_mapping: Mapping[str, str] | None = None
     autocast: bool = True
+    ignores_sizes: bool = False
+
+    @classmethod
+    def find(
+        cls,
+        model: nn.Module,
+        model_id: str | PathLike[str],
+        method: str,
+        options: Mapping[str, Any],
+        key_mapping: Mapping[str, str] | None = None,
+    ) -> "Source":
+        """Return the source that a call of ``from_pretrained`` or ``load_adapter`` names.
+
+        Args:
+            model: The model to load it into.
+            model_id: The folder, or the repo on the hub.
+            method: Name of the method, for messages.
+            options: Its options.
+            key_mapping: The renames of keys.
+
+        Raises:
+            InvalidConfig: If an option is unknown or cannot be honoured.
+            HubFailed: If it cannot be downloaded.
+        """
+        given = dict(options)
+        ignores_sizes = bool(given.pop("ignore_mismatched_sizes", False))
+        if isinstance(devices := given.get("device_map"), Mapping) and _is_there(model, devices):
+            del given["device_map"]
+        return cls(locate(model_id, method, given), None, key_mapping, ignores_sizes=ignores_sizes)
 
     def read(self, model: nn.Module) -> tuple[AdapterConfig, dict[str, torch.Tensor]]:
         """Read both files, and rename the keys for a model."""
@@ -62,6 +101,20 @@ class Source(NamedTuple):
         if not isinstance(mapping, Mapping) or not mapping:
             return config, tensors
         return config, {_rename(key, mapping): tensor for key, tensor in tensors.items()}
+
+
+def _is_there(model: nn.Module, devices: Mapping[str, Any]) -> bool:
+    """Return whether a model is already where a device map puts its parts."""
+    try:
+        places = [(f"{path}.".lstrip("."), torch.device(device)) for path, device in devices.items()]
+    except (RuntimeError, TypeError):  # a disk, for example
+        return False
+    return all(
+        tensor.device.type == device.type and device.index in (None, tensor.device.index)
+        for name, tensor in model.named_parameters()
+        for path, device in places
+        if f"{name}.".startswith(path)
+    )
 
 
 def _rename(key: str, mapping: Mapping[str, str]) -> str:
@@ -86,11 +139,7 @@ def load(survey: Survey, source: Source, adapter_name: str, *, is_trainable: boo
     config, tensors = source.read(survey.model)
     with naming(source.folder / WEIGHTS), replicated(survey, config) as replication:
         plan = make_plan(survey, replace(config, inference_mode=not is_trainable))
-        largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
-        for planned in plan.adapters:
-            if tensors and planned.r > largest:  # memory would be allocated for it
-                message = f"{planned.path!r} has rank {planned.r} by the configuration"
-                raise AdapterUnreadable(f"{message}, and no tensor of the file is so large.", path=planned.path)
+        _check_ranks(plan.adapters, tensors)
         prepared = build(survey, plan, adapter_name, autocast=source.autocast)
         for planned in plan.adapters:
             if planned.tied_to:  # a file that holds the embeddings too repeats the rows
@@ -99,11 +148,26 @@ def load(survey: Survey, source: Source, adapter_name: str, *, is_trainable: boo
         tensors = _rename_wrapped(tensors, wanted)
         _check_complete(wanted, tensors)
         statistics = _take_statistics(survey, tensors, wanted)
-        _copy({**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}, tensors)
+        targets = {**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}
+        misfits = [key for key in targets if source.ignores_sizes and targets[key].shape != tensors[key].shape]
+        if misfits:
+            prepared.initialise(survey)
+            warn(f"{_some(misfits)} of {source.folder} has another size in this model, and keeps its first values.")
+        _copy({key: targets[key] for key in targets.keys() - {*misfits}}, tensors)
     if not is_trainable:
         for tensor in wanted.values():
             tensor.requires_grad = False
-    return replace(prepared, statistics=statistics, replication=replication, is_frozen=not is_trainable)
+    own = prepared.config if source.config is None else source.config.become(prepared.config)
+    return replace(prepared, config=own, statistics=statistics, replication=replication, is_frozen=not is_trainable)
+
+
+def _check_ranks(adapters: Iterable[PlannedAdapter], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Reject a rank above every size in the file: memory would be allocated for it."""
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    for planned in adapters:
+        if tensors and planned.r > largest:
+            message = f"{planned.path!r} has rank {planned.r} by the configuration"
+            raise AdapterUnreadable(f"{message}, and no tensor of the file is so large.", path=planned.path)
 
 
 def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterConfig) -> dict[str, torch.Tensor]:
@@ -290,12 +354,11 @@ def _check_fit(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.T
             raise AdapterUnreadable(message, key=key)
         if target.shape != tensors[key].shape:
             shapes = f"{tuple(tensors[key].shape)} where this model needs {tuple(target.shape)}"
+            why = "the adapter is for another model"
             if ".lora_" not in key and tensors[key].shape[1:] == target.shape[1:]:  # a vocabulary
                 way_out = f"call resize_token_embeddings({len(tensors[key])}) on the model first"
-                raise AdapterUnreadable(
-                    f"{key!r} has shape {shapes}: if the vocabulary was resized, {way_out}.", key=key
-                )
-            raise AdapterUnreadable(f"{key!r} has shape {shapes}: the adapter is for another model.", key=key)
+                why = f"if the vocabulary was resized, {way_out}"
+            raise SizeMismatch(f"size mismatch: {key!r} has shape {shapes}: {why}.", key=key)
 
 
 def _base_tensors(survey: Survey, keys: Iterable[str]) -> dict[str, torch.Tensor]:

@@ -32,7 +32,6 @@ DOWNLOAD = ("token", "cache_dir", "local_files_only", "force_download")
 DISPATCH = "dispatch the model with accelerate before: adapters follow their layers"
 LEFT_OUT = {
     "ephemeral_gpu_offload": "a layer computes where its weight is",
-    "ignore_mismatched_sizes": "a file of other sizes is for another model, and is rejected",
     "use_auth_token": "its name is token now",
     **dict.fromkeys(("device_map", "max_memory", "offload_dir", "offload_folder", "offload_index"), DISPATCH),
 }

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import nn
@@ -83,8 +83,9 @@ class Prepared:
         """Return the adapter with its factors on the meta device, where they take no memory and have no values."""
         parts = []
         for part in self.parts:
-            moved = ((name, each.to("meta")) for name, each in part.children.items())
-            children = {name: nn.Parameter(each) if isinstance(each, torch.Tensor) else each for name, each in moved}
+            moved: Any = ((name, each.to("meta")) for name, each in part.children.items())
+            is_trained = {name for name, each in part.children.items() if isinstance(each, nn.Parameter)}
+            children = {name: nn.Parameter(each) if name in is_trained else each for name, each in moved}
             parts.append(part._replace(children=children))
         return replace(self, parts=tuple(parts))
 

@@ -8,9 +8,11 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from ...discovery import find_inner
 from ...errors import InvalidConfig, quoted
+from ...warn import warn
 from ..layers.wrappers import AdapterLayer, Steering
 from .apply import layers_in
 from .host_model import survey_model
@@ -26,6 +28,7 @@ class Forward:
         model: The model with adapters.
         steering: The switch of its adapters.
         runner: What is called: the model, or the compiled or data-parallel wrapper that the user has around it.
+        is_seen_training: Whether a forward in train mode has shown whether adapters get gradients.
     """
 
     def __init__(self, model: nn.Module, steering: Steering, around: Sequence[nn.Module] = ()) -> None:
@@ -33,9 +36,33 @@ class Forward:
         self.steering = steering
         outdated = [index for index, wrapper in enumerate(around) if not find_inner(wrapper)]
         self.runner = next(iter(around[max(outdated, default=-1) + 1 :]), model)
+        self.is_seen_training = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model, with the adapters of ``adapter_names`` if it is given."""
+        output = self.run(*args, **kwargs)
+        if not self.is_seen_training and self.model.training and torch.is_grad_enabled():
+            self.is_seen_training = torch.compiler.is_compiling() or self._warn_if_untrained(output)
+        return output
+
+    def _warn_if_untrained(self, output: Any) -> bool:
+        """Warn of an output that no adapter gets a gradient from; return whether that could be told."""
+        tensors = [each for each in tree_leaves(output) if isinstance(each, torch.Tensor) and each.is_floating_point()]
+        if not tensors or self.steering.disabled or any(each.requires_grad for each in tensors):
+            return bool(tensors) and not self.steering.disabled
+        survey = survey_model(self.model)
+        if not any(each.requires_grad for each in self.model.parameters()):
+            return True  # frozen, as it is wanted
+        why = "they are bypassed, or in blocks that pass gradients on only if their input needs one (reversible layers)"
+        way_out = "Call enable_input_require_grads() on the model, if it has that, or adapt other layers"
+        if any(layer.merged for _, layer in layers_in(survey)):
+            why, way_out = "they are merged into the base weights", "Call unmerge_adapter() first"
+        message = f"The output of {type(self.model).__name__} in train mode needs no gradient, so no adapter trains"
+        warn(f"{message}: {why}. {way_out}.")
+        return True
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model without a look at its output."""
         names = cast("Sequence[str] | None", kwargs.pop("adapter_names", None))
         if names is None:
             return self.runner(*args, **kwargs)

@@ -166,13 +166,18 @@ def _open(
 
 @contextmanager
 def unwrapped(model: nn.Module) -> Iterator[nn.Module]:
-    """Yield the model inside of the wrappers of others, with those inside of it taken off for a ``with`` block."""
+    """Yield the model inside of all wrappers, with those inside of it, ours too, taken off for a ``with`` block."""
     survey = survey_model(model)
+    adapted = [(site, site.current()) for site in survey.sites.values() if site.wrappers]
     for parent, name, wrapper in survey.wrapped:
         parent._modules[name] = wrapper._modules[find_inner(wrapper)]  # noqa: SLF001
+    for site, _ in adapted:
+        survey.replace(site, site.module)
     try:
         yield survey.model
     finally:
+        for site, wrapper in adapted:
+            survey.replace(site, wrapper)
         for parent, name, wrapper in reversed(survey.wrapped):
             parent._modules[name] = wrapper  # noqa: SLF001
 

@@ -27,12 +27,12 @@ from ...errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
 from ...warn import warn
 from ..checks import ALL_LINEAR, task_heads
 from ..config import AdapterConfig, LoraConfig
-from ..layers.dora import has_dense_weight
 from ..layers.planned import PlannedAdapter
 from .beginnings import check_beginning
 from .host_model import Site, Survey, unwrapped
 from .match import Match, match
 from .tokens import plan_tokens
+from .variants import check_variant, plan_variant
 
 Expand = Callable[[nn.Module, str], TargetSpec]
 """A function from a model and a shorthand such as ``all-linear`` to the targets of the shorthand in that model."""
@@ -151,11 +151,11 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
             lora_bias=lora.lora_bias,
             lora_alpha=alpha,
             use_rslora=lora.use_rslora,
+            variant=plan_variant(config),
         )
         planned.append(adapter)
     _warn_of_unmatched(config, keys)
-    if lora.use_dora or lora.lora_bias:
-        check_variant(survey, planned)
+    check_variant(survey, planned)
     if lora.lora_dropout:
         _warn_of_dropout(survey, planned)
     return tuple(planned)
@@ -282,38 +282,6 @@ def check_layer(path: str, site: Site, kind: Kind, r: int, *, is_passed_in: bool
     if misfit is not None:
         raise rejected(path, site.module, misfit.why, misfit.way_out or LEAVE_OUT)
     return site.module._parameters.get("weight")  # noqa: SLF001 - packed weights have other names
-
-
-def check_variant(survey: Survey, planned: Iterable[PlannedAdapter]) -> None:
-    """Reject layers without DoRA or a bias of ``B`` in PEFT's words; warn of biases that cannot be merged."""
-    without_bias = []
-    for each in planned:
-        module = survey.sites[each.path].module
-        name = type(module).__name__
-        if (why := _variant_misfit(module, each)) is not None:
-            option = "lora_bias=True is not supported for {}"
-            if each.use_dora:
-                option = "{} does not support DoRA (yet), please set use_dora to False or leave it out"
-            raise InvalidConfig(f"{each.path!r}: {option.format(name)}: {why}.", path=each.path, class_name=name)
-        if each.lora_bias and getattr(module, "bias", None) is None:
-            without_bias.append(f"{name} has no bias ({each.path!r}")
-    if without_bias:
-        message = f"`lora_bias=True` was passed but the targeted layer of type {without_bias[0]}"
-        warn(f"{message}, {len(without_bias)} such layers in all): the adapter cannot be merged there.")
-
-
-def _variant_misfit(module: nn.Module, planned: PlannedAdapter) -> str | None:
-    """Return why a layer cannot have DoRA or a bias of ``B``, as planned; ``None`` if it can."""
-    if planned.parameter:
-        return f"its parameter {planned.parameter!r} is adapted, not its output"
-    if planned.use_dora and not has_dense_weight(module):
-        return "its weight is packed in a way of its own, or offloaded"
-    if planned.lora_bias and planned.kind == "embedding":
-        return "its B is no layer"
-    has_no_bias = planned.lora_bias and getattr(module, "bias", None) is None
-    if has_no_bias and planned.kind in CONV_KINDS and not is_plain_conv(module):
-        return "it has a forward of its own and no bias"
-    return None
 
 
 def check_parameter(path: str, site: Site, name: str) -> nn.Parameter:

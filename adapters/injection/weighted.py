@@ -69,6 +69,8 @@ def _check_summable(configs: Sequence[AdapterConfig]) -> LoraConfig:
     if any(getattr(config, "use_dora", False) for config in configs):
         way_out = "Activate them together, or merge them one after the other."
         raise InvalidConfig(f"add_weighted_adapter cannot sum DoRA adapters: magnitudes do not add up. {way_out}")
+    if names := sorted({config.variant for config in configs if config.variant}):
+        raise InvalidConfig(f"add_weighted_adapter sums plain LoRA adapters only, not those with {', '.join(names)}.")
     if len({getattr(config, "lora_bias", False) for config in configs}) > 1:
         raise InvalidConfig("add_weighted_adapter cannot sum adapters with and without lora_bias=True.")
     if any(getattr(config, "trainable_token_indices", None) for config in configs):

@@ -78,6 +78,25 @@ class PeftMethods(PeftInstance):
         require("peft", "peft")
         return import_module("peft.peft_model").get_model_status(self)
 
+    def _get_monteclora_loss(self, adapter_names: str | Sequence[str] | None = None) -> Any:
+        """Return the loss of MonteCLoRA to add in training, of these adapters or the active ones."""
+        return self._of_lora("_get_monteclora_loss", adapter_names)
+
+    def _get_kasa_loss(self, adapter_names: str | Sequence[str] | None = None) -> Any:
+        """Return the loss of KaSA to add in training, of these adapters or the active ones."""
+        return self._of_lora("_get_kasa_loss", adapter_names)
+
+    def _of_lora(self, name: str, *args: Any) -> Any:
+        """Call a method of PEFT's LoRA model."""
+        require("peft", "peft")
+        return getattr(import_module("peft.tuners.lora").LoraModel, name)(self, *args)
+
+    @staticmethod
+    def _check_target_module_exists(peft_config: Any, key: str) -> bool:
+        """Return whether a configuration targets the module at a path; PEFT's ``inspect_matched_modules`` calls it."""
+        require("peft", "peft")
+        return bool(import_module("peft.tuners.tuners_utils").check_target_module_exists(peft_config, key))
+
     def prepare_model_for_gradient_checkpointing(self, model: Any) -> Any:
         """Let the input of a model's blocks require gradients, as its embeddings' output, and return the model."""
         if enable := getattr(model, "enable_input_require_grads", None):
@@ -105,6 +124,7 @@ class PeftLayer(PeftInstance):
         merged_adapters: Names of the adapters merged into the base weights.
         quantization_backend: PEFT's description of a packed weight, for its status; loradar needs none.
         cast_input_dtype_enabled: Whether a factor gets its input in its own dtype.
+        frozen_peft_weight_names: Names of the children in which a part of an adapter never trains, by adapter.
     """
 
     steering: Any
@@ -112,6 +132,7 @@ class PeftLayer(PeftInstance):
     quantization_backend: Any = None
     cast_input_dtype_enabled = True
     other_param_names: ClassVar[tuple[str, ...]] = ()
+    frozen_peft_weight_names: Mapping[str, tuple[str, ...]] = {}
     containers: ClassVar[tuple[str, ...]]
 
     def adapters(self) -> list[str]:
@@ -128,7 +149,12 @@ class PeftLayer(PeftInstance):
     @property
     def adapter_layer_names(self) -> tuple[str, ...]:
         """Names of the children that hold trainable parts."""
-        return tuple(name for name in self.containers if name in self.__dict__["_modules"] and name != "lora_dropout")
+        held = self.__dict__["_modules"]
+        return tuple(
+            name
+            for name in self.containers
+            if isinstance(held.get(name), nn.ModuleDict | nn.ParameterDict) and name != "lora_dropout"
+        )
 
     @property
     def active_adapters(self) -> list[str]:
@@ -214,6 +240,15 @@ class PeftLayer(PeftInstance):
         for name in (adapter_names,) if isinstance(adapter_names, str) else adapter_names:
             for parameter in self._parameters_of(name):
                 parameter.requires_grad = requires_grad and parameter.is_floating_point()
+            self._freeze_non_trainable_peft_weights(name)
+
+    def _freeze_non_trainable_peft_weights(self, adapter_names: str | Sequence[str] | None = None) -> None:
+        """Freeze the parts of these adapters, or of all, that never train."""
+        names = [*self.frozen_peft_weight_names] if adapter_names is None else adapter_names
+        for name in (names,) if isinstance(names, str) else names:
+            for container in self.frozen_peft_weight_names.get(name, ()):
+                part: Any = attrgetter(container)(self)[name]
+                part.requires_grad_(requires_grad=False)
 
     def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
         """Move an adapter to the device of the base layer, unless it has no values yet."""

@@ -1,11 +1,13 @@
 """A base layer: the facts that decide the shape and the dtype of its adapter, and a forward with other weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.func import functional_call
+
+from ...errors import InvalidConfig
 
 
 def adapter_dtype(base: torch.dtype) -> torch.dtype:
@@ -27,6 +29,22 @@ def first_tensor(layer: nn.Module) -> torch.Tensor:
     """Return the weight of a layer, or the first tensor of one whose packed weight has another name."""
     own = layer._parameters.get("weight")  # noqa: SLF001 - in every injected layer
     return own if own is not None else next(iter([*layer.parameters(), *layer.buffers()]))
+
+
+def count_rows(x: torch.Tensor, samples: Sequence[str]) -> int:
+    """Return the number of consecutive rows of each sample of a batch.
+
+    Args:
+        x: The input of a layer, of which the rows come first.
+        samples: The adapter of each sample.
+
+    Raises:
+        InvalidConfig: If the rows cannot be split evenly among the samples.
+    """
+    if len(x) % len(samples):
+        message = f"adapter_names has {len(samples)} names for {len(x)} rows: give one for each sample."
+        raise InvalidConfig(message, rows=len(x), names=len(samples))
+    return len(x) // len(samples)
 
 
 def run_with(module: nn.Module, values: Mapping[str, torch.Tensor], args: Any, kwargs: Any) -> Any:

@@ -16,17 +16,22 @@ from torch.nn import functional
 
 from ...discovery import is_plain_conv
 from ...errors import InvalidConfig
-from .base_layer import adapter_dtype, features_of, first_tensor, run_with
-from .dora import DoraLayer, create_magnitude, dense_weight
+from .base_layer import adapter_dtype, count_rows, features_of, first_tensor, run_with
+from .dora import create_magnitude, dense_weight, fill_magnitude
 from .low_rank import CONV_FACTORS, can_fuse, linear_factors, low_rank_linear
 from .planned import PlannedAdapter
+from .variants import VariantLayer, add_variant_parts
 from .wrappers import MAGNITUDE, Child, state_of
 
 CONV_FIELDS = ("kernel_size", "stride", "padding", "dilation", "padding_mode", "_reversed_padding_repeated_twice")
 """The attributes by which a convolution walks over its input."""
 
 
-class LoraLayer(DoraLayer):
+class BiasNotMergeable(InvalidConfig, RuntimeError):
+    """A bias of ``B`` that the base layer has no bias for; PEFT raises a ``RuntimeError``."""
+
+
+class LoraLayer(VariantLayer):
     """The base class of LoRA layers."""
 
     containers = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_dropout", MAGNITUDE)
@@ -49,18 +54,20 @@ class LoraLayer(DoraLayer):
         normal with ``std=1/r`` and zeros. ``False``: both uniform, so that the first update is not zero. A bias is
         zero, or uniform as that of any layer. For other names see ``injection.beginnings``.
         """
-        first, second, *others = state_of(parts).values()
-        if first.is_meta or how not in (True, False, "gaussian"):
+        state = state_of(parts)
+        first, second = state["lora_A.weight"], state["lora_B.weight"]
+        if first.is_meta or how not in (True, False, "gaussian", "eva"):
             return
-        if how == "gaussian":
-            nn.init.normal_(first, std=1 / first.shape[0])
-        else:
-            nn.init.kaiming_uniform_(first, a=math.sqrt(5))
+        if not hasattr(parts["lora_A"], "nblocks"):  # of BD-LoRA, whose blocks PEFT's class fills
+            if how == "gaussian":
+                nn.init.normal_(first, std=1 / first.shape[0])
+            else:
+                nn.init.kaiming_uniform_(first, a=math.sqrt(5))
         if how:  # fresh zero pages come from the system unwritten, which costs a sixth of writing zeros
             second.data = torch.zeros(second.shape, device=second.device, dtype=second.dtype)
         else:
             nn.init.kaiming_uniform_(second, a=math.sqrt(5))
-        for bias in () if MAGNITUDE in parts else others:
+        if (bias := state.get("lora_B.bias")) is not None:
             bound = 0.0 if how else 1 / math.sqrt(second[0].numel())
             nn.init.uniform_(bias, -bound, bound)
 
@@ -126,10 +133,16 @@ class LoraLayer(DoraLayer):
         else:
             dtype = output.dtype
             for adapter in adapters:
-                is_plain = not self.planned[adapter].use_dora
-                output = output + self.update(x, adapter) if is_plain else self.decompose(output, x, adapter)
+                output = self._add(output, x, adapter)
             output = output.to(dtype)
         return (output, *result[1:]) if isinstance(result, tuple) else output
+
+    def _add(self, output: torch.Tensor, x: torch.Tensor, adapter: str) -> torch.Tensor:
+        """Return the output with the update of one adapter."""
+        planned = self.planned[adapter]
+        if planned.variant is not None:
+            return self.run_variant(output, x, adapter)
+        return self.decompose(output, x, adapter) if planned.use_dora else output + self.update(x, adapter)
 
     def _add_by_sample(self, output: torch.Tensor, x: torch.Tensor, samples: Sequence[str]) -> torch.Tensor:
         """Add to each row the update of its sample's adapter; a sample may have several consecutive rows.
@@ -137,14 +150,12 @@ class LoraLayer(DoraLayer):
         Raises:
             InvalidConfig: If the rows cannot be split evenly among the samples.
         """
-        if x.shape[0] % len(samples):
-            message = f"adapter_names has {len(samples)} names for {x.shape[0]} rows: give one for each sample."
-            raise InvalidConfig(message, rows=x.shape[0], names=len(samples))
-        times = x.shape[0] // len(samples)
+        times = count_rows(x, samples)
         for adapter in {*samples} & self.planned.keys():
             first = [sample * times for sample, name in enumerate(samples) if name == adapter]
             rows = torch.tensor([row + each for row in first for each in range(times)], device=x.device)
-            output = output.index_add(0, rows, self.update(x[rows], adapter).to(output.dtype))
+            updated = self._add(output[rows], x[rows], adapter)
+            output = output.index_copy(0, rows, updated.to(output.dtype))
         return output
 
     def update(self, x: torch.Tensor, adapter: str) -> torch.Tensor:
@@ -166,8 +177,8 @@ class LoraLayer(DoraLayer):
         super().check_mergeable(path, adapters)
         with_bias = [name for name in adapters if name in self.planned and self.planned[name].lora_bias]
         if with_bias and self.base()._parameters.get("bias") is None:  # noqa: SLF001 - none registered is none
-            message = f"{path!r} has no bias, so that {with_bias[0]!r}, made with lora_bias=True, cannot be merged."
-            raise InvalidConfig(f"{message} Keep the adapter apart.", path=path)
+            message = "Impossible to merge LoRA with `lora_bias=True` because the base layer has no bias"
+            raise BiasNotMergeable(f"{message}: {path!r}, for {with_bias[0]!r}. Keep the adapter apart.", path=path)
 
     def get_delta_weight(self, adapter: str) -> torch.Tensor:
         """Return ``scaling * B @ A`` in the shape of the base weight, in the dtype of the factors; without DoRA."""
@@ -185,6 +196,9 @@ class LoraLayer(DoraLayer):
         total: torch.Tensor = weight
         biases = []
         for adapter in adapters:
+            if self.planned[adapter].variant is not None:
+                total = self.lora_variant[adapter].merge_safe(self, adapter, total)
+                continue
             delta = self.get_delta_weight(adapter)
             total = total.to(delta.dtype) + delta
             if self.planned[adapter].use_dora:
@@ -213,7 +227,7 @@ class LoraLinear(LoraLayer):
         factors = linear_factors(
             *features_of(base, planned.kind), planned.r, first_tensor(base), has_bias=planned.lora_bias
         )
-        return {**factors, **create_magnitude(base, planned)}
+        return {**add_variant_parts(cls, base, planned, factors), **create_magnitude(base, planned)}
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer and add the updates, as one step of autograd where the result is the same."""
@@ -223,10 +237,21 @@ class LoraLinear(LoraLayer):
         [adapter], modules = adapters, self._modules
         base, planned = modules["base_layer"], self.planned[adapter]
         first, second = modules["lora_A"]._modules[adapter], modules["lora_B"]._modules[adapter]  # type: ignore[union-attr]  # noqa: SLF001
-        is_plain = not (planned.use_dora or planned.lora_bias or (planned.dropout and self.training))
+        is_plain = not (planned.use_dora or planned.lora_bias or planned.variant or (planned.dropout and self.training))
         if not (is_plain and can_fuse(base, first, second)):  # type: ignore[arg-type]
             return super().forward(x)
         return low_rank_linear(x, base, first, second, self.scaling[adapter])  # type: ignore[arg-type]
+
+    def update_layer(self, adapter_name: str, r: int, lora_alpha: float, config: Any) -> None:
+        """Make the factors of an adapter again with another rank: PEFT's EVA shares ranks out among the layers."""
+        scaling = lora_alpha / (math.sqrt(r) if config.use_rslora else r)
+        planned = self.planned[adapter_name]._replace(r=r, lora_alpha=lora_alpha, scaling=scaling)
+        base, is_trained = self.base(), self.lora_A[adapter_name].weight.requires_grad
+        parts = self.create_parts(base, planned)
+        self.initialise(parts, how=config.init_lora_weights)
+        fill_magnitude(parts, base, planned)
+        self.insert(adapter_name, planned, parts)
+        self.set_requires_grad(adapter_name, is_trained)
 
     def _shaped(self, delta: torch.Tensor) -> torch.Tensor:
         return delta.T if self._plan.fan_in_fan_out else delta

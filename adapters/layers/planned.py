@@ -1,6 +1,6 @@
 """The plan of one adapter on one layer."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...domain.vocabulary import Kind
 
@@ -26,6 +26,7 @@ class PlannedAdapter(NamedTuple):
         tied_to: Path of the layer whose trained rows this one uses too; empty if it has its own.
         lora_alpha: The numerator of LoRA's scaling.
         use_rslora: Whether its denominator is the root of the rank.
+        variant: The variant of LoRA that PEFT's class computes (``layers.variants``); ``None`` for plain LoRA and DoRA.
     """
 
     path: str
@@ -45,3 +46,4 @@ class PlannedAdapter(NamedTuple):
     tied_to: str = ""
     lora_alpha: float = 0
     use_rslora: bool = False
+    variant: Any = None

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from .as_peft import OwnAdapters, PeftLayer
+from .base_layer import count_rows
 from .wrappers import Steering, Wrapper
 
 
@@ -74,7 +75,7 @@ class SavedModule(OwnAdapters, PeftLayer, Wrapper):
         if (samples := self.steering.samples) is None:
             return self._run(self.active_module(), args, kwargs)
         x, *others = args
-        times = x.shape[0] // len(samples)
+        times = count_rows(x, samples)
         rows = (x[n * times : (n + 1) * times] for n in range(len(samples)))
         results = [
             self._run(self.active_module((name,)), (own, *others), kwargs)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ...errors import InvalidConfig
 from .as_peft import OwnAdapters, PeftLayer
-from .base_layer import adapter_dtype, run_with
+from .base_layer import adapter_dtype, count_rows, run_with
 from .planned import PlannedAdapter
 from .wrappers import AdapterLayer, Child, Steering, init_module
 
@@ -64,7 +64,7 @@ class TokenRows(OwnAdapters, PeftLayer, nn.Module):
         return [*self.trainable_tokens_delta]
 
 
-class TokenLayer(AdapterLayer):
+class TokenLayer(OwnAdapters, AdapterLayer):
     """An embedding, or an output layer, with rows that train in place of its own.
 
     Attributes:
@@ -229,10 +229,7 @@ class TokenLayer(AdapterLayer):
         Raises:
             InvalidConfig: If the rows cannot be split evenly among the samples.
         """
-        if x.shape[0] % len(samples):
-            message = f"adapter_names has {len(samples)} names for {x.shape[0]} rows: give one for each sample."
-            raise InvalidConfig(message, rows=x.shape[0], names=len(samples))
-        times = x.shape[0] // len(samples)
+        times = count_rows(x, samples)
         weights = {name: self._replaced([name] if name in self.planned else []) for name in {*samples}}
         return torch.cat(
             [

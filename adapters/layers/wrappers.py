@@ -21,8 +21,8 @@ FEATURES = (
     ("num_embeddings", "embedding_dim"),
 )
 """The attributes of layers that hold their numbers of inputs and outputs."""
-Child = nn.Module | nn.Parameter
-"""One part of an adapter: a factor module, or a bare parameter."""
+Child = nn.Module | nn.Parameter | torch.Tensor
+"""One part of an adapter: a factor module, a bare parameter, or a tensor that does not train."""
 MAGNITUDE = "lora_magnitude_vector"
 """The name of DoRA's magnitudes. PEFT keeps them in a module, and leaves its ``weight`` out of the key in a file."""
 
@@ -182,9 +182,9 @@ class AdapterLayer(PeftLayer, Wrapper):
         for container, part in self.parts(adapter).items():
             if isinstance(part, nn.Module) and any(each.is_meta for each in part.parameters()):
                 part.to_empty(device=device)
-            elif isinstance(part, nn.Parameter) and part.is_meta:
+            elif isinstance(part, torch.Tensor) and part.is_meta:
                 holder: Any = self._modules[container]
-                holder[adapter] = nn.Parameter(torch.empty_like(part, device=device), part.requires_grad)
+                holder[adapter] = on_device(part, device)
 
     def remove(self, adapter: str) -> None:
         """Remove an adapter, if it is on this layer."""
@@ -337,13 +337,19 @@ class AdapterLayer(PeftLayer, Wrapper):
         return self.planned[adapter].location
 
 
-def state_of(parts: Mapping[str, Child]) -> dict[str, nn.Parameter]:
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor like another one, or a parameter like it, on a device and without values."""
+    empty = torch.empty_like(tensor, device=device)
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def state_of(parts: Mapping[str, Child]) -> dict[str, Any]:
     """Return the tensors of an adapter's parts under their names in PEFT's files, such as ``lora_A.weight``."""
     state = {}
     for container, part in parts.items():
         if isinstance(part, nn.Module):  # of nn.Parameter, isinstance takes ten times as long
-            own = part._parameters.items()  # noqa: SLF001 - factors have no children, and some no bias
-            named = {f"{container}.{name}": parameter for name, parameter in own if parameter is not None}
+            own = {**part._parameters, **part._buffers}.items()  # noqa: SLF001 - factors have no children, some no bias
+            named: dict[str, Any] = {f"{container}.{name}": tensor for name, tensor in own if tensor is not None}
             state.update(named if container != MAGNITUDE else {MAGNITUDE: named[f"{MAGNITUDE}.weight"]})
         else:
             state[container] = part

@@ -8,6 +8,7 @@ import peft
 import pytest
 import torch
 from adapter_zoo import adapter_parameters, randomise
+from peft.tuners.lora import preprocess_loraga
 from peft.tuners.lora.config import CordaConfig
 from peft.tuners.lora.corda import preprocess_corda
 from torch import nn
@@ -66,7 +67,10 @@ def test_a_model_begins_as_it_was(how: str) -> None:
     specimen, ours, _, base = both("llama", init_lora_weights=how)
     expected = specimen(base.eval())
     torch.testing.assert_close(specimen(ours), expected, rtol=1e-4, atol=1e-5)
-    with pytest.warns(UserWarning, match=f"changed by init_lora_weights='{how}' stay in place"), ours.disable_adapter():
+    with (
+        pytest.warns(UserWarning, match=f"changed by init_lora_weights='{how}' of 'default' stay in"),
+        ours.disable_adapter(),
+    ):
         assert not torch.allclose(specimen(ours), expected, atol=1e-3)
     torch.testing.assert_close(specimen(ours.merge_and_unload()), expected, rtol=1e-4, atol=1e-5)
 
@@ -145,19 +149,27 @@ def test_corda_begins_where_peft_has_prepared_the_model() -> None:
     assert not hasattr(ours.get_base_model().model.layers[0].self_attn.q_proj.base_layer, "eigens")
 
 
-def test_no_adapter_fits_beside_changed_weights(tmp_path: Path) -> None:
-    """Neither added nor loaded, in either order: its factors would belong to other weights."""
+def test_an_adapter_beside_changed_weights_is_said_to_belong_to_them(tmp_path: Path) -> None:
+    """Added, loaded and saved, in either order; two that change them would not find the weights of their files."""
     plain = LoraConfig(target_modules=["seq.0"], r=2)
     changing = LoraConfig(target_modules=["seq.0"], r=2, init_lora_weights="pissa")
-    inject(MLP(), plain).save_pretrained(tmp_path)
-    for first, second, name in ((plain, changing, "other"), (changing, plain, "default")):
-        adapted = inject(MLP(), first)
-        before = copy.deepcopy(adapted.state_dict())
-        with pytest.raises(InvalidConfig, match=f"'pissa' of '{name}' changes base weights, so no other adapter fits"):
-            adapted.add_adapter("other", second)
-        assert all(torch.equal(each, before[key]) for key, each in adapted.state_dict().items())
-    with pytest.raises(InvalidConfig, match="no other adapter fits"):
+    inject(MLP(64), plain).save_pretrained(tmp_path)
+    base = MLP(64)
+    adapted = inject(copy.deepcopy(base), plain)
+    with pytest.warns(UserWarning, match="'pissa' of 'other' changes base weights, on which 'default' act too"):
+        adapted.add_adapter("other", changing)
+    adapted = inject(copy.deepcopy(base), changing)
+    with pytest.warns(UserWarning, match=r"'other' acts on base weights that init_lora_weights='pissa' of 'default'"):
         adapted.load_adapter(tmp_path, "other")
+    with pytest.warns(UserWarning, match="file of 'other' belongs to base weights that init_lora_weights='pissa'"):
+        adapted.save_pretrained(tmp_path / "both")
+    before = copy.deepcopy(adapted.state_dict())
+    with pytest.raises(InvalidConfig, match=r"'pissa' of 'third' would find base weights that .* of 'default' changed"):
+        adapted.add_adapter("third", changing)
+    assert all(torch.equal(each, before[key]) for key, each in adapted.state_dict().items())
+    restored = adapted.unload().state_dict()
+    assert all(torch.equal(each, restored[key]) for key, each in base.state_dict().items())
+    adapted = inject(MLP(64), changing)
     with pytest.raises(InvalidConfig, match="base_changed_by=None, and 'default' has 'pissa'"):
         adapted.hotswap_adapter(tmp_path)
 
@@ -214,7 +226,60 @@ def test_layers_that_do_not_fit_are_rejected(build: Any, fields: dict[str, Any],
     assert all(torch.equal(each, before[key]) for key, each in model.state_dict().items())
 
 
-@pytest.mark.parametrize("how", ["eva", "loftq", "lora_ga", "mica", "pissa_niter_0", "pissa_niter_x"])
+@pytest.mark.filterwarnings("ignore:Full backward hook")
+def test_lora_ga_begins_where_peft_has_prepared_the_model(tmp_path: Path) -> None:
+    """As in PEFT, and its file is an ordinary LoRA on the former weights; without the gradients the error says so."""
+    specimen = llama()
+    given = {
+        "target_modules": ["q_proj"],
+        "r": 4,
+        "init_lora_weights": "lora_ga",
+        "lora_ga_config": peft.LoraGAConfig(),
+    }
+    with pytest.raises(InvalidConfig, match="which peft's preprocess_loraga has not prepared: call it"):
+        inject(copy.deepcopy(specimen.model), LoraConfig(**given))
+    ids, outputs = torch.randint(0, 32, (2, 8)), []
+
+    def run(model: nn.Module) -> torch.Tensor:
+        return model(ids).logits  # type: ignore[no-any-return]
+
+    for make, config in ((inject, LoraConfig(**given)), (peft.get_peft_model, peft.LoraConfig(**given))):
+        model = copy.deepcopy(specimen.model)
+        preprocess_loraga(model, config, lambda model=model: run(model).square().sum().backward())
+        torch.manual_seed(3)
+        outputs.append(make(model, config).eval())
+    expected = run(outputs[1])
+    torch.testing.assert_close(run(outputs[0]), expected, rtol=1e-4, atol=1e-5)
+    outputs[0].save_pretrained(tmp_path)
+    loaded = peft.PeftModel.from_pretrained(copy.deepcopy(specimen.model), tmp_path).eval()
+    torch.testing.assert_close(run(loaded), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:lora with eva")
+def test_eva_shares_out_ranks_as_in_peft() -> None:
+    """``initialize_lora_eva_weights`` fills ``A`` and gives layers other ranks, in the configuration too."""
+    specimen = llama()
+    given = {"target_modules": ["q_proj", "down_proj"], "r": 4, "init_lora_weights": "eva"}
+    data = [{"input_ids": torch.randint(0, 32, (4, 8)), "attention_mask": torch.ones(4, 8).long()} for _ in range(4)]
+    found = []
+    for make, kind in ((inject, LoraConfig), (peft.get_peft_model, peft.LoraConfig)):
+        model = make(copy.deepcopy(specimen.model), kind(**given, eva_config=peft.EvaConfig(rho=2.0)))
+        peft.initialize_lora_eva_weights(model, data, show_progress_bar=False)
+        found.append((model.peft_config["default"].rank_pattern, peft.get_peft_model_state_dict(model)))
+    assert found[0][0] == found[1][0] != {}
+    assert found[0][1].keys() == found[1][1].keys()
+    for key, tensor in found[1][1].items():
+        torch.testing.assert_close(found[0][1][key].abs(), tensor.abs(), rtol=1e-3, atol=1e-4)
+
+
+def test_loftq_names_what_it_lacks() -> None:
+    """It quantises on a GPU, with bitsandbytes."""
+    config = LoraConfig(target_modules=["seq.0"], init_lora_weights="loftq", loftq_config=peft.LoftQConfig())
+    with pytest.raises(InvalidConfig, match="'loftq' quantises with bitsandbytes on a GPU"):
+        inject(MLP(64), config)
+
+
+@pytest.mark.parametrize("how", ["loftq", "lora_ga", "pissa_niter_0", "pissa_niter_x"])
 def test_other_initialisations_are_rejected(how: str) -> None:
     """In a line."""
     with pytest.raises(InvalidConfig, match=f"init_lora_weights='{how}'"):

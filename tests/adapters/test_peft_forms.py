@@ -104,7 +104,6 @@ def test_fields_beside_pefts_configuration_replace_its_own() -> None:
     ("config", "says"),
     [
         (peft.LoraConfig(use_qalora=True), "use_qalora=True is a feature of PEFT that loradar lacks: give this conf"),
-        (peft.LoraConfig(kasa_config=peft.KasaConfig()), "kasa_config=KasaConfig(.*) is a feature of PEFT"),
         (peft.AdaLoraConfig(total_step=2), r"peft.AdaLoraConfig, a method .* loradar.auto_config\(model, 'ADALORA'\)"),
         (peft.PromptTuningConfig(), "PromptTuningConfig, a method that loradar leaves to peft: give it to peft.get_"),
         (peft.PeftConfig(), "of class peft.PeftConfig, no configuration of an adapter: give a LoraConfig"),
@@ -151,7 +150,7 @@ def test_fields_of_other_methods_name_the_method(config_class: type[AdapterConfi
     ("field", "value", "says"),
     [
         ("use_qalora", True, r"peft.get_peft_model\(model, loradar.auto_config\(model, use_qalora=True\)\) has it"),
-        ("kasa_config", peft.KasaConfig(), r"loradar.auto_config\(model, kasa_config=...\)"),
+        ("arrow_config", peft.ArrowConfig(), r"loradar.auto_config\(model, arrow_config=...\)"),
         (
             "runtime_config",
             peft.LoraRuntimeConfig(ephemeral_gpu_offload=True),

@@ -13,6 +13,7 @@ from transformers import (
 )
 
 import loradar
+from loradar.adapters.injection.host_model import unwrapped
 from loradar.errors import InvalidConfig, InvalidRequest, UnknownName
 
 pytestmark = pytest.mark.usefixtures("read_settings")
@@ -111,3 +112,20 @@ def test_what_cannot_be_is_said_in_one_line(given, error, says):
     """With the way out."""
     with pytest.raises(error, match=says):
         loradar.get_peft_model(olmo(), **given)
+
+
+def test_a_further_adapter_without_targets_is_decided_as_the_first() -> None:
+    """On the model without adapters; shorthands and merged adapters included, and nothing else is changed."""
+    model = loradar.get_peft_model(olmo(), loradar.LoraConfig(target_modules=["down_proj"]))
+    model.merge_adapter()
+    before = {path: id(module) for path, module in model.named_modules()}
+    with unwrapped(model.get_base_model()) as plain:
+        assert not any("lora" in path for path, _ in plain.named_modules())
+    assert {path: id(module) for path, module in model.named_modules()} == before
+    model.unmerge_adapter()
+    expected = loradar.get_peft_model(olmo())
+    model.add_adapter("decided", loradar.LoraConfig())
+    assert model.adapter_state("decided").keys() == expected.adapter_state().keys()
+    model.add_adapter("all", loradar.LoraConfig(target_modules="all-linear"))
+    whole = loradar.get_peft_model(olmo(), loradar.LoraConfig(target_modules="all-linear"))
+    assert model.adapter_state("all").keys() == whole.adapter_state().keys()

@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 from zoo import MLP, llama
 
@@ -74,3 +75,65 @@ def test_no_warning_of_the_adapters_counts_frames_itself():
     sources = [*Path(loradar.adapters.__file__).parent.rglob("*.py")]
     assert sources
     assert [path.name for path in sources if "warnings.warn(" in path.read_text("utf-8")] == []
+
+
+class Reversible(torch.autograd.Function):
+    """A block that computes its gradients in the backward alone, and has one only if its input needs one."""
+
+    @staticmethod
+    def forward(ctx, x, block):
+        """Run the block without a graph."""
+        ctx.block = block
+        ctx.save_for_backward(x)
+        with torch.no_grad():
+            return block(x)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        """Run it again with one."""
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        with torch.enable_grad():
+            ctx.block(x).backward(gradient)
+        return x.grad, None
+
+
+class ReversibleMLP(MLP):
+    """A model whose output needs no gradient, whatever trains in it."""
+
+    def forward(self, x):
+        """Run all layers as one reversible block."""
+        return {"logits": Reversible.apply(x, self.seq), "ids": torch.arange(2)}
+
+
+UNTRAINED = "in train mode needs no gradient, so no adapter trains: "
+
+
+def test_a_model_that_trains_nothing_says_so_once():
+    """At the first forward in train mode that shows it; with an input that needs a gradient it trains."""
+    model = inject(ReversibleMLP(8), LoraConfig(**FIELDS)).train()
+    x = torch.randn(3, 20)
+    with warnings.catch_warnings(action="error"):
+        with torch.no_grad():
+            model(x)
+        model.eval()(x)
+        with model.train().disable_adapter():
+            model(x)
+    with pytest.warns(UserWarning, match=f"The output of ReversibleMLP {UNTRAINED}they are bypassed, or in blocks"):
+        model(x)
+    with warnings.catch_warnings(action="error"):
+        model(x.requires_grad_())["logits"].sum().backward()
+    assert all(each.grad is not None for each in model.parameters() if each.requires_grad)
+
+
+def test_merged_adapters_in_train_mode_say_that_they_do_not_train():
+    """With the way out; frozen ones are frozen as is wanted, and others train."""
+    model, x = adapted().train(), torch.randn(3, 20)
+    model.merge_adapter()
+    with pytest.warns(
+        UserWarning, match=rf"{UNTRAINED}they are merged into the base weights. Call unmerge_adapter\(\)"
+    ):
+        model(x)
+    with warnings.catch_warnings(action="error"):
+        adapted().train()(x)
+        frozen = adapted(inference_mode=True).train()
+        frozen(x)

@@ -4,7 +4,9 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -125,7 +127,7 @@ def drop_weights(folder: Path) -> None:
 
 
 def pickled(folder: Path) -> None:
-    """Leave an old-style pickle."""
+    """Leave other bytes under the name of a pickle."""
     (folder / WEIGHTS).rename(folder / "adapter_model.bin")
 
 
@@ -187,7 +189,7 @@ def reshape(folder: Path) -> None:
     ("damage", "says"),
     [
         (drop_weights, r"adapter_model.safetensors is missing\.$"),
-        (pickled, "adapter_model.bin is a pickle and is not read. Save it again with peft"),
+        (pickled, "adapter_model.bin is damaged, or holds more than tensors"),
         (truncate, "is damaged or truncated"),
         (truncate_header, "is damaged or truncated"),
         (empty, "is damaged or truncated"),
@@ -211,6 +213,50 @@ def test_a_bad_folder_leaves_the_model_alone(damage: Callable[[Path], None], say
     assert dict(model.named_modules()) == modules
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_pickle_goes_both_ways(folder: Path) -> None:
+    """``safe_serialization=False`` writes PEFT's older format; each format replaces the other."""
+    base, x = MLP(8), torch.randn(3, 20)
+    model = PeftModel.from_pretrained(copy.deepcopy(base), folder)
+    model.save_pretrained(folder, safe_serialization=False)
+    assert {path.name for path in folder.iterdir()} == {"adapter_model.bin", CONFIG, CARD}
+    for load in (PeftModel.from_pretrained, peft.PeftModel.from_pretrained):
+        torch.testing.assert_close(load(copy.deepcopy(base), folder)(x), model(x))
+    model.save_pretrained(folder)
+    assert {path.name for path in folder.iterdir()} == {WEIGHTS, CONFIG, CARD}
+
+
+@pytest.mark.parametrize("devices", [{"": "cpu"}, {"": "cuda:1"}, "auto"], ids=str)
+def test_a_device_map_names_where_the_layers_are(devices: Any, folder: Path) -> None:
+    """Adapters follow their layers, so that any other map cannot be honoured."""
+    if devices == {"": "cpu"}:
+        PeftModel.from_pretrained(MLP(8), folder, device_map=devices)
+        return
+    with pytest.raises(InvalidConfig, match=r"device_map=.* cannot be honoured: dispatch the model"):
+        PeftModel.from_pretrained(MLP(8), folder, device_map=devices)
+
+
+def test_a_given_configuration_becomes_the_models(folder: Path) -> None:
+    """It is the same object, whose layer fields are fixed from then on."""
+    config = LoraConfig(**FIELDS)
+    model = PeftModel.from_pretrained(MLP(8), folder, config=config)
+    assert model.peft_config["default"] is config
+    assert config.inference_mode
+    with pytest.raises(InvalidConfig, match="comes too late"):
+        config.r = 2
+
+
+def test_mismatched_sizes_are_left_out_if_asked(folder: Path) -> None:
+    """With a warning that names them; without it they are a ``RuntimeError`` too, as in PEFT."""
+    with pytest.raises(RuntimeError, match=r"size mismatch.*shape"):
+        PeftModel.from_pretrained(MLP(16), folder)
+    with pytest.warns(UserWarning, match=r"'base_model.model.seq.0.lora_B.weight'.* has another size in this model"):
+        model = PeftModel.from_pretrained(MLP(16), folder, ignore_mismatched_sizes=True)
+    state = model.adapter_state()
+    kept = "base_model.model.seq.0.lora_A.weight"
+    assert torch.equal(state[kept], load_file(folder / WEIGHTS)[kept])
+    assert not state["base_model.model.seq.0.lora_B.weight"].any()
 
 
 def test_no_folder(tmp_path: Path) -> None:

@@ -439,7 +439,7 @@ def test_a_bias_is_merged_into_the_base_bias(kind_with_bias: str) -> None:
     if kind_with_bias == UNMERGEABLE:
         pytest.skip("neither library merges it")
     if layer.base_layer.bias is None:
-        with pytest.raises(InvalidConfig, match="'layer' has no bias, so that 'default', made with lora_bias=True"):
+        with pytest.raises(InvalidConfig, match=r"lora_bias=True` because the base layer has no bias: 'layer'"):
             mine.merge_adapter()
         with pytest.raises(RuntimeError, match="base layer has no bias"):
             peer.merge_adapter()
