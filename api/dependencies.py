@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NAME_LENGTH = 255
 NAME_PATTERN = r"^[^\s\x00-\x1f\x7f-\x9f]+$"
+REFERENCE_PATTERN = r"^[^\s\x00-\x1f\x7f-\x9f]+( [^\s\x00-\x1f\x7f-\x9f]+)*$"
+"""A name that may have single spaces in it: ``stable diffusion xl``."""
 PLACE_PATTERN = r"^(transformers|timm|diffusers|torch):[^\s\x00-\x1f\x7f-\x9f]+"
 """Start of a pagination cursor: an architecture."""
 LARGEST_NUMBER = 2**31 - 1
@@ -71,6 +73,15 @@ def get_registry(request: Request) -> Registry:
 
 OpenRegistry = Annotated[Registry, Depends(get_registry)]
 
+ReferencePath = Annotated[
+    str,
+    Path(
+        max_length=NAME_LENGTH,
+        pattern=REFERENCE_PATTERN,
+        description="A reference in any spelling: a name, a class, a checkpoint, a nickname; `/` may stand in it",
+        examples=["llama", "timm:resnet50", "Qwen/Qwen3-8B"],
+    ),
+]
 Name = Annotated[
     str,
     Path(max_length=NAME_LENGTH, pattern=NAME_PATTERN, description="Name of the architecture", examples=["llama"]),

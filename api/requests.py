@@ -17,7 +17,7 @@ from ..domain.vocabulary import Library
 from ..errors import InvalidRequest
 from ..validation.statements import STRICT, WHOLE, NameField, StatementBody, TargetsField, rejecting
 from ..validation.text import HIDDEN, NAME_PATTERN, explain_invalid_reason, parse_json
-from .dependencies import NAME_LENGTH, needs_actor, require_actor
+from .dependencies import NAME_LENGTH, REFERENCE_PATTERN, needs_actor, require_actor
 from .dependencies import NAME_PATTERN as LOOKUP_PATTERN
 
 JSON = "application/json"
@@ -148,10 +148,10 @@ class Question(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"model_type": "llama", "peft_type": "IA3"}]}
     )
 
-    model_type: str = Field(min_length=1, max_length=NAME_LENGTH, pattern=LOOKUP_PATTERN)
+    model_type: str = Field(min_length=1, max_length=NAME_LENGTH, pattern=REFERENCE_PATTERN)
     peft_type: str = Field(default="LORA", pattern=r"^[A-Za-z0-9_]+$", max_length=64)
     preset: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$", max_length=32)
-    library: Library = "transformers"
+    library: Library | None = None
     library_version: str | None = Field(default=None, pattern=LOOKUP_PATTERN, max_length=64)
     parts: dict[PartField, PartField] = Field(
         default={},

@@ -1,30 +1,41 @@
-"""``loradar lookup``, ``list`` and ``similar``: look up targets, the names of a library, the nearest architectures."""
+"""``loradar lookup``, ``list``, ``search`` and ``similar``: look up targets, names, and the nearest architectures."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from ..domain.vocabulary import PRESETS
+from ..domain.vocabulary import PRESETS, Library
+from ..errors import LoradarError, NotRegistered, UnknownLibrary, quoted
 from ..references import Reference, parse_parts
 from ..schema import to_json
 from .backend import read
-from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, ReferenceText, Roles, Towers, Url
+from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, ReferenceText, ReferenceTexts, Roles, Towers, Url
 from .output import (
+    describe_config,
     describe_coverage,
     describe_formula,
     describe_ranks,
     describe_size,
     describe_spec,
+    describe_understood,
     print_json,
     print_rows,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from ..domain.mappings import Mapping
+    from ..references.resolver import Candidate
+
+LIBRARIES: tuple[str, ...] = get_args(Library)
+MOST_NAMES = 20
+"""Names that contain a text, listed at most."""
 
 
 def lookup(
-    reference: ReferenceText,
+    references: ReferenceTexts,
     *,
     peft_type: Annotated[str, typer.Option(help="PEFT method: LORA, IA3, ...")] = "LORA",
     preset: Annotated[
@@ -43,31 +54,55 @@ def lookup(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look up the default targets of an architecture."""
+    """Look up the default targets of architectures, in any spelling: llama, LlamaForCausalLM, Qwen/Qwen3-8B, sdxl."""
     given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
     given |= {"expert_rank": expert_rank, "budget": budget}
     choice: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    parsed = Reference.parse(reference)
-    query = (parsed.registered_name, peft_type, preset, parsed.scheme, library_version, parse_parts(part or ()))
+    query = (peft_type, preset, None, library_version, parse_parts(part or ()))
+    with ExitStack() as stack:
+        look_up = _open_lookup(url, stack)
+        if len(references) == 1:
+            mapping = look_up(references[0], *query, **choice)
+            print_json(to_json(mapping)) if as_json else print_mapping(mapping)
+            return
+        found = [(reference, _try(look_up, reference, *query, **choice)) for reference in references]
+    _print_many(found, as_json=as_json)
+
+
+def _print_many(found: "list[tuple[str, Mapping | LoradarError]]", *, as_json: bool) -> None:
+    """Print the answers to several references; the first error sets the exit code."""
+    if as_json:
+        print_json({"answers": [one.to_dict() if isinstance(one, LoradarError) else to_json(one) for _, one in found]})
+    else:
+        print_mappings(found)
+    failed = next((one for _, one in found if isinstance(one, LoradarError)), None)
+    if failed:
+        raise typer.Exit(failed.exit_code)
+
+
+def _open_lookup(url: str | None, stack: ExitStack) -> "Callable[..., Mapping]":
+    """Return the lookup of a service, or of the registry here."""
     if url:
         from ..client import Client
 
-        with Client(url) as client:
-            mapping = client.targets(*query, **choice)
-    else:
-        from ..registry import lookup as look_up
+        return stack.enter_context(Client(url)).targets
+    from ..registry import lookup as look_up
 
-        mapping = look_up(*query, **choice)
-    if as_json:
-        print_json(to_json(mapping))
-    else:
-        print_mapping(mapping)
+    return look_up
+
+
+def _try(look_up: "Callable[..., Mapping]", *query: Any, **choice: Any) -> "Mapping | LoradarError":
+    try:
+        return look_up(*query, **choice)
+    except LoradarError as error:
+        return error
 
 
 def print_mapping(mapping: "Mapping") -> None:
-    """Print one mapping with its source, verification and reasons."""
+    """Print one mapping with its source, verification and reasons, and a configuration to paste."""
     source = f"{mapping.source.kind} {mapping.source.version}, revision {mapping.revision}"
-    rows = [*describe_spec(mapping.spec), ("source", source)]
+    understood = describe_understood(mapping.understood)
+    rows = [*([("understood", understood)] if understood else []), *describe_spec(mapping.spec), ("source", source)]
     check, versions = mapping.verification, mapping.versions
     verdict = f"{check.status} on {mapping.library} {check.library_version}" if check else "never checked"
     rows.append(("verified", verdict))
@@ -83,23 +118,102 @@ def print_mapping(mapping: "Mapping") -> None:
         sized = f"; it trains {describe_formula(mapping.recommended.formula)}" if mapping.recommended.formula else ""
         rows.append(("recommended", f"{mapping.recommended.text}{sized}"))
     rows += (("reason", reason) for reason in mapping.reasons)
+    rows += (("paste", line) for line in describe_config(mapping))
     typer.echo(f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}")
     print_rows(rows)
 
 
+def print_mappings(found: "Iterable[tuple[str, Mapping | LoradarError]]") -> None:
+    """Print a row per reference: what it was understood as, the targets and the size; then lines to paste."""
+    rows, pasted = [("reference", "architecture", "targets", "trains")], []
+    for reference, one in found:
+        if isinstance(one, LoradarError):
+            rows.append((reference, "-", one.message, ""))
+            continue
+        understood = describe_understood(one.understood)
+        guess = " (guess)" if one.understood and one.understood.is_guess else ""
+        targets = ", ".join(one.spec.list_targets())
+        rows.append(
+            (reference, f"{one.library}:{one.name}{guess}", targets, describe_size(one).removeprefix("trains "))
+        )
+        pasted += [f"{reference}: {understood}"] if understood else []
+        pasted += [f"{line}  # {reference}" for line in describe_config(one)]
+    widths = [max(len(row[column]) for row in rows if row[1] != "-") for column in range(3)]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, (*widths, 0), strict=True)).rstrip())
+    typer.echo("")
+    typer.echo("\n".join(pasted))
+
+
+def _check_library(library: str | None) -> None:
+    if library is not None and library not in LIBRARIES:
+        raise UnknownLibrary(library, LIBRARIES, f"Libraries: {quoted(LIBRARIES)}.")
+
+
 def list_names(
-    library: Annotated[str, typer.Argument(help="transformers, timm or diffusers")] = "transformers",
+    library: Annotated[str, typer.Argument(help="transformers, timm, diffusers or torch")] = "transformers",
     *,
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Names of the installed library, registered or not; needs it.")
+    ] = False,
+    url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """List every architecture a library knows, scanned or not."""
-    from ..discovery import list_architectures
+    """List the architectures of a library in the registry."""
+    _check_library(library)
+    if installed:
+        from ..discovery import list_architectures
 
-    names = list_architectures(library)
+        names = list_architectures(library)
+    else:
+        found = read(url, lambda client: client.architectures(library), lambda own: own.list_architectures(library))
+        names = [one.architecture.name for one in found]
     if as_json:
         print_json({"library": library, "names": names})
     else:
         typer.echo("\n".join(names))
+
+
+def search(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A name in any spelling, or a part of one")],
+    *,
+    library: Annotated[str | None, typer.Option(help="Only architectures of this library.")] = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search the registry: what a text may stand for, best first and with the reason, then names that contain it."""
+    from ..references.resolver import resolve
+
+    _check_library(library)
+    found = read(
+        url, lambda client: client.architectures(library, text), lambda own: own.list_architectures(library, text)
+    )
+    names = [one.architecture.reference for one in found]
+    candidates = resolve(text, library, names)
+    likely = {one.reference for one in candidates}
+    others = [name for name in names if name not in likely]
+    if not (candidates or others):
+        message = (
+            f"No architecture, class, checkpoint or nickname is like {text!r}. List what is known with: loradar list"
+        )
+        raise NotRegistered(text, (), message, near=(), command="loradar list")
+    if as_json:
+        print_json({"candidates": [*map(_to_json, candidates)], "containing": others})
+        return
+    print_rows([(one.reference, one.explain()) for one in candidates])
+    print_rows([(name, f"contains {text!r}") for name in others[:MOST_NAMES]])
+    if len(others) > MOST_NAMES:
+        typer.echo(f"  and {len(others) - MOST_NAMES} more names that contain it; --json lists all")
+
+
+def _to_json(candidate: "Candidate") -> dict[str, Any]:
+    return {
+        "reference": candidate.reference,
+        "how": candidate.how,
+        "because": candidate.because,
+        "is_guess": candidate.is_guess,
+        "tag": candidate.tag,
+    }
 
 
 def similar(

@@ -33,6 +33,10 @@ IfMatch = Annotated[int | None, typer.Option(min=1, max=LARGEST, help="Only if t
 Reason = Annotated[str, typer.Option(callback=_check_reason, help="The reason; it is kept in the history.")]
 Number = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST, help="Its number.")]
 ReferenceText = Annotated[str, typer.Argument(metavar="REFERENCE", help="llama, timm:resnet50")]
+ReferenceTexts = Annotated[
+    list[str],
+    typer.Argument(metavar="REFERENCE...", help="llama, timm:resnet50, LlamaForCausalLM, Qwen/Qwen3-8B, sdxl"),
+]
 MappingId = Annotated[str, typer.Argument(metavar="ID", help="Id of a mapping, or its first eight digits.")]
 
 # What a selection has beside its preset: the names are those of ``SELECTING``.

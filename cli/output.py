@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..domain.mappings import Mapping
     from ..domain.scans import Proposal
     from ..domain.targets import Formula, TargetSpec
+    from ..references import Understood
 
 Row = tuple[str, str]
 """A name and a value."""
@@ -74,6 +75,43 @@ def describe_coverage(coverage: "tuple[Coverage, ...]") -> list[Row]:
     """Return a row per kind of block, if the layers of any are missed."""
     is_partial = any(kind.hit < kind.of for kind in coverage)
     return [("covers", f"{kind.hit} of {kind.of} {kind.block}") for kind in coverage] if is_partial else []
+
+
+DEFAULT_SIZES = "; sizes are those of the library's default configuration"
+"""The registry knows architectures, not checkpoints: layer names hold for each, sizes for the scanned configuration."""
+
+
+def describe_understood(understood: "Understood | None") -> str:
+    """Return how a reference was understood, in words; empty if it was exact."""
+    if understood is None:
+        return ""
+    kinds = {"class": "a class", "checkpoint": "a checkpoint", "nickname": "a nickname"}
+    if understood.is_guess:
+        text = f"a guess by its name, for {understood.because!r}"
+        if "/" in understood.given:
+            text += f"; confirm with: loradar scan hub:{understood.given.removeprefix('hub:')}"
+    else:
+        text = f"{understood.because!r}, {kinds.get(understood.how, 'the name')}"
+    text += f" (also {', '.join(understood.also)})" if understood.also else ""
+    return text + (DEFAULT_SIZES if understood.how in {"checkpoint", "nickname", "by name"} else "")
+
+
+CONFIG_CLASSES = {"LORA": "LoraConfig", "IA3": "IA3Config"}
+"""Configurations that loradar and PEFT both have under a name."""
+
+
+def describe_config(mapping: "Mapping") -> list[str]:
+    """Return the line of Python that configures a mapping, for a method of loradar's own; it is PEFT's as well."""
+    name = CONFIG_CLASSES.get(mapping.peft_type)
+    if name is None:
+        return []
+    values: dict[str, Any] = {"r": mapping.rank} if mapping.peft_type == "LORA" else {}
+    values |= {
+        key: [*value] if isinstance(value, tuple) else value for key, value in mapping.spec.values.items() if value
+    }
+    patterns = {key: getattr(mapping, key) for key in ("rank_pattern", "alpha_pattern")}
+    values |= {key: dict(value) for key, value in patterns.items() if value}
+    return [f"{name}({', '.join(f'{key}={value!r}' for key, value in values.items())})"]
 
 
 @contextmanager

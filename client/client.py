@@ -59,13 +59,14 @@ class Client(Connection, Backend):
         name: str,
         peft_type: str = "LORA",
         preset: str | None = None,
-        library: str = "transformers",
+        library: str | None = None,
         library_version: str | None = None,
         parts: Json[str, str] | None = None,
         **choice: Any,
     ) -> Mapping:
         """Return the mapping to use for an architecture, with these types of model as the parts of a composite one.
 
+        ``name`` may be in any spelling, as in ``loradar.lookup``; ``understood`` tells how it was read.
         Without ``preset`` it is that of ``LORADAR_PRESET`` here, else the one of the service.
         ``choice`` may have ``towers``, ``roles``, ``blocks``, ``rank``, ``expert_rank`` and ``budget``: the targets are
         those of a selection.

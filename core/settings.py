@@ -22,6 +22,11 @@ PRESET_VARIABLE = "LORADAR_PRESET"
 _MOST_DIGITS = 9
 
 
+def hub_endpoint() -> str:
+    """Return the address of the hub, ``HF_ENDPOINT`` as huggingface_hub reads it."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
     """Rate limits of a service, in requests per minute."""

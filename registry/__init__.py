@@ -7,6 +7,7 @@ for a registry in an SQLite file: it has half a second, Python's start included.
 import re
 from collections.abc import Mapping as Values
 from contextlib import closing
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ from .peft_constants.reading import (
 )
 from .peft_constants.rendering import constants_python, support_rows
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
+from .references import describe, find_understood
 from .releases import Release
 from .sqlite_lookup import SqliteLookup
 from .verification.audit import peft_report
@@ -128,13 +130,17 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
     name: str,
     peft_type: str = "LORA",
     preset: str | None = None,
-    library: str = "transformers",
+    library: str | None = None,
     library_version: str | None = None,
     parts: Values[str, str] | None = None,
     **choice: Any,
 ) -> Mapping:
     """Look up the mapping of an architecture in the user's registry, which is created and seeded on first use.
 
+    ``name`` may be in any spelling (``timm:resnet50``, ``LlamaForCausalLM``, ``Qwen/Qwen3-8B``, ``sdxl``),
+    or a folder or configuration file on this machine;
+    ``understood`` of the result tells how it was read, and whether that is a guess. With ``library``, only names of
+    that library count.
     Without ``preset`` it is that of ``LORADAR_PRESET``, else ``default``. ``parts`` gives the types of models in a
     composite architecture, such as ``{"text": "t5"}``.
     ``choice`` may have ``towers``, ``roles``, ``blocks``, ``rank``, ``expert_rank`` and ``budget``, as in
@@ -145,21 +151,39 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
         UnknownName: If the architecture has no part or tower of a name.
         UnknownPeftType: If PEFT has no such method.
         UnknownPreset: If there is no such preset.
-        NotRegistered: If nothing is registered; the message lists similar names and the scan command.
+        InvalidReference: If ``name`` is no reference.
+        NotRegistered: If nothing is registered; the message lists near names, and a command that works.
         DatabaseUnusable: If the registry's database cannot be used.
     """
+    if name.startswith(("file:", ".", "~")) or "/" in name:
+        from ..references.local import find_configuration  # noqa: PLC0415 - reads files
+
+        local = find_configuration(name)
+        if local:
+            found = lookup(local.reference, peft_type, preset, library, library_version, parts, **choice)
+            return replace(found, understood=describe(name, local, ()))
     settings, preset = Settings.from_environment(), choose_preset(preset, peft_type)
     file = _FILE_URL.fullmatch(settings.database_url)
     if file and preset in PRESETS and not parts and not choice:
-        with closing(SqliteLookup(Path(file[1]).absolute())) as fast:
-            if fast.is_ready():
-                mapping = fast.find(MappingKey(library, name, peft_type.upper(), preset), library_version)
-                if mapping:
-                    return mapping
+        mapping = _look_up_fast(Path(file[1]).absolute(), name, (peft_type.upper(), preset), library, library_version)
+        if mapping:
+            return mapping
     from .registry import Registry  # noqa: PLC0415 - SQLAlchemy, 0.3 s
 
     with Registry.open(settings) as registry:
         return registry.lookup(name, peft_type, preset, library, library_version, parts, **choice)
+
+
+def _look_up_fast(
+    file: Path, name: str, method: tuple[str, str], library: str | None, library_version: str | None
+) -> Mapping | None:
+    """Return the mapping of a registry in an SQLite file; ``None`` if the standard library's queries are not enough."""
+    with closing(SqliteLookup(file)) as fast:
+
+        def find(library: str, name: str) -> Mapping | None:
+            return fast.find(MappingKey(library, name, *method), library_version)
+
+        return find_understood(name, library, find, fast.list_references) if fast.is_ready() else None
 
 
 def __getattr__(name: str) -> Any:

@@ -33,6 +33,7 @@ from .mappings.similar import Similarity
 from .mappings.stored_names import list_slots
 from .peft_constants.reading import PeftConstants
 from .records import Constant, DatabaseInfo, Outcome, StoreReport
+from .references import find_understood
 from .seed import add_seed
 from .sqlite_lookup import SqliteLookup
 from .verification.audit import Audit, suggestions_on_record
@@ -62,11 +63,7 @@ class Registry:
         return LocalBackend(self._database, actor)
 
     def get_revision(self, mapping_id: str) -> Revision:
-        """Return a revision of a mapping with its history; the first eight digits of its id suffice.
-
-        Raises:
-            UnknownMapping: If no revision has this id.
-        """
+        """Return a revision of a mapping with its history, or raise ``UnknownMapping``; 8 digits of its id suffice."""
         with self._database.read() as connection:
             return history.get_revision(connection, mapping_id)
 
@@ -120,14 +117,15 @@ class Registry:
         name: str,
         peft_type: str = "LORA",
         preset: str | None = None,
-        library: str = "transformers",
+        library: str | None = None,
         library_version: str | None = None,
         parts: Values[str, str] | None = None,
         **choice: Any,
     ) -> Mapping:
         """Return the mapping to use, by precedence.
 
-        Without ``preset`` it is that of ``LORADAR_PRESET``, else ``default``.
+        ``name`` may be in any spelling; ``understood`` of the mapping tells how it was read. Without ``preset`` it is
+        that of ``LORADAR_PRESET``, else ``default``.
 
         A mapping verified partial for ``library_version`` never wins over one that is not, and a dead one is not
         returned. For a version never scanned, the mapping at a scanned version with the same layer names is returned,
@@ -138,20 +136,28 @@ class Registry:
 
         Raises:
             InvalidRequest: If ``library_version`` is no version, or a part cannot be chosen.
-            UnknownPeftType: If PEFT has no such method.
-            UnknownPreset: If ``preset`` is no preset.
-            UnknownName: If the architecture has no part or tower of a name.
+            UnknownName: If there is no such method or preset, or the architecture has no part or tower of a name.
             UnknownArchitecture: If the registry does not know the type of a part.
             MethodDoesNotFit: If the method can adapt none of the layers registered for its family.
-            NotRegistered: If there is no such mapping; lists those there are, and the scan command.
+            InvalidReference: If ``name`` is no reference.
+            NotRegistered: If there is no such mapping; lists those there are, or near names, and a command.
             VersionUnproven: If the layer names at ``library_version`` are not known, and differ around it.
         """
-        found = self.find(name, peft_type, preset, library, library_version, parts, **choice)
+
+        def find(library: str, name: str) -> Mapping | None:
+            return self.find(name, peft_type, preset, library, library_version, parts, **choice)
+
+        found = find_understood(name, library, find, self.list_references)
         if found is None:
+            method = peft_type.upper(), choose_preset(preset, peft_type)
             with self._database.read() as connection:
-                key = MappingKey(library, name, peft_type.upper(), choose_preset(preset, peft_type))
-                raise not_found.unanswered(connection, key, library_version)
+                raise not_found.unknown_or_unanswered(connection, name, library, method, library_version)
         return found
+
+    def list_references(self) -> list[str]:
+        """Return the references of all architectures, such as ``timm:resnet50``."""
+        with self._database.read() as connection:
+            return listing.list_references(connection)
 
     def find(  # noqa: PLR0913, PLR0917 - what identifies a mapping
         self,

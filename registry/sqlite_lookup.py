@@ -67,6 +67,7 @@ ORDER BY slots.position
 
 
 SERIAL = "SELECT value FROM serial"
+REFERENCES = "SELECT library || ':' || name FROM architectures"
 MOST_ANSWERS = 4096
 
 
@@ -101,6 +102,15 @@ class SqliteLookup:
                 return answers[key, library_version]
         except (OSError, sqlite3.Error):
             return None
+
+    def list_references(self) -> list[str]:
+        """Return the references of all architectures, sorted as they are stored.
+
+        Raises:
+            sqlite3.Error: If the file cannot be read.
+        """
+        with self._connect() as connection:
+            return [row[0] for row in connection.execute(REFERENCES)]
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:

@@ -12,7 +12,7 @@ from ...errors import DatabaseUnusable, LoradarError
 from ...references import parse_parts
 from ...registry import Registry
 from ...schema import to_json
-from ..dependencies import NAME_LENGTH, LibraryQuery, Name, OpenRegistry, VersionQuery, cached
+from ..dependencies import NAME_LENGTH, LibraryQuery, OpenRegistry, ReferencePath, VersionQuery, cached
 from ..errors import NOT_FOUND, error_responses
 from ..requests import (
     BUDGET,
@@ -94,7 +94,7 @@ BudgetQuery = Annotated[
 
 
 @router.get(
-    "/targets/{model_type}",
+    "/targets/{model_type:path}",
     summary="Look up targets",
     responses={
         200: {"model": Mapping, "description": "The mapping to use"},
@@ -105,11 +105,11 @@ BudgetQuery = Annotated[
 def get_targets(  # noqa: PLR0913 - the query's fields
     request: Request,
     registry: OpenRegistry,
-    model_type: Name,
+    model_type: ReferencePath,
     *,
     peft_type: PeftTypeQuery = "LORA",
     preset: PresetQuery = None,
-    library: LibraryQuery = "transformers",
+    library: LibraryQuery | None = None,
     library_version: VersionQuery = None,
     part: PartQuery = None,
     towers: TowersQuery = None,
@@ -119,7 +119,10 @@ def get_targets(  # noqa: PLR0913 - the query's fields
     expert_rank: ExpertRankQuery = None,
     budget: BudgetQuery = None,
 ) -> Response:
-    """Return the mapping to use for an architecture: target spec, source, revision and verification."""
+    """Return the mapping to use for an architecture: target spec, source, revision and verification.
+
+    `model_type` may be in any spelling; `understood` tells how it was read, and whether that is a guess.
+    """
     parts = parse_parts(part or ())
     choice = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
     choice |= {"expert_rank": expert_rank, "budget": budget}

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from ..errors import ERROR_EXAMPLE, ErrorBody
+from ..references import Understood
 from ..schema import Config, schema_config, to_json
 from .architectures import ARCHITECTURE_EXAMPLE, Architecture, ArchitectureName, ModelPart, PromptFacts
 from .layers import SLOT_EXAMPLE, Coverage, Slot
@@ -125,6 +126,8 @@ class Mapping(HasSpec, HasFormula):
     """Ranks of layers that have another one, by regexes as in PEFT; ``formula`` counts them as fixed."""
     alpha_pattern: dict[str, float] | None = None
     """Alphas of the same layers, which scale them as the others where ``lora_alpha`` is 8, PEFT's default."""
+    understood: Understood | None = None
+    """How the reference was understood, by a lookup; null if it names the architecture exactly."""
     recommended: Recommendation | None = None
     """What the evidence recommends for its family, by a lookup; null in lists, and if the architecture was never
     scanned."""

@@ -122,6 +122,11 @@ def scan_command(library: str, name: str) -> str:
     return f"loradar scan {name if library == 'transformers' else f'{library}:{name}'} --store"
 
 
+def list_references(connection: Connection) -> list[str]:
+    """Return the references of all architectures."""
+    return [*connection.execute(select(_architectures.library + ":" + _architectures.name)).scalars()]
+
+
 def list_mappings(
     connection: Connection, library: str, source: str | None, library_version: str | None, names: Collection[str]
 ) -> tuple[Mapping, ...]:

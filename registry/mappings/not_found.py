@@ -7,9 +7,12 @@ from sqlalchemy import Connection, select
 from ...domain.methods import UNTARGETED, get_method, nothing_for
 from ...domain.vocabulary import PRESETS, list_some
 from ...errors import LoradarError, NotRegistered, UnknownPreset, VersionUnproven, quoted
+from ...references import LIBRARIES
+from ...references.resolver import resolve
 from ...schema import to_json
 from ..db import tables
 from ..db.encoding import MappingKey
+from ..references import exact_name, not_understood
 from . import listing
 from .precedence import stored_under
 from .resolve import find_answering, read_answers
@@ -24,6 +27,24 @@ def check_preset(preset: str) -> None:
     """Raise ``UnknownPreset`` unless this is a preset."""
     if preset not in PRESETS:
         raise UnknownPreset(preset, PRESETS, f"Presets: {quoted(PRESETS)}.")
+
+
+def unknown_or_unanswered(
+    connection: Connection, text: str, library: str | None, method: tuple[str, str], library_version: str | None
+) -> LoradarError:
+    """Return the error for a reference without a mapping for a PEFT type and preset, or that is no known name."""
+    get_method(method[0])
+    registered = listing.list_references(connection)
+    candidates = resolve(text, library, frozenset(registered))
+    named = exact_name(text, library)
+    is_known = ":".join(named) in registered or named[0] not in LIBRARIES
+    if not is_known and candidates and candidates[0].how != "near name":
+        named, is_known = (candidates[0].library, candidates[0].name), True
+    return (
+        unanswered(connection, MappingKey(*named, *method), library_version)
+        if is_known
+        else not_understood(text, candidates)
+    )
 
 
 def unanswered(connection: Connection, key: MappingKey, library_version: str | None = None) -> LoradarError:

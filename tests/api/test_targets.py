@@ -27,7 +27,7 @@ def test_every_part_of_the_question_counts(client, registry):
     far = client.get("/v1/targets/net", params=query | {"library_version": "1"}).json()
     assert far["reasons"][0] == "seen at 5.24.0, the nearest to 1"
     assert far["versions"] == {"since": "5.24.0", "until": "5.24.0"}
-    assert client.get("/v1/targets/net").status_code == 404
+    assert client.get("/v1/targets/net", params={"library": "transformers"}).status_code == 404
 
 
 @pytest.mark.parametrize("named", ["{}", "W/{}", '"other", {}', "*"])
@@ -51,13 +51,31 @@ def test_a_tag_changes_with_the_verification(client, registry):
 
 
 def test_a_miss_lists_near_names(client):
-    """404 with the scan command; an error is not to be cached."""
+    """404 with a command that works; an error is not to be cached."""
     answer = client.get("/v1/targets/lama")
     assert (answer.status_code, answer.headers["Cache-Control"]) == (404, "no-store")
     error = answer.json()["error"]
     assert error["code"] == "not_registered"
     assert "llama" in error["details"]["near"]
-    assert error["details"]["command"] == "loradar scan lama --store"
+    assert error["details"]["command"] == "loradar lookup llama"
+
+
+@pytest.mark.parametrize(
+    ("path", "reference"),
+    [
+        ("timm:resnet50", "timm:resnet50"),
+        ("Qwen/Qwen3-8B", "transformers:qwen3"),
+        ("Qwen%2FQwen3-8B", "transformers:qwen3"),
+        ("stable%20diffusion%20xl", "diffusers:UNet2DConditionModel"),
+    ],
+)
+def test_the_path_takes_any_spelling(client, path, reference):
+    """Slashes may stand in it as they are; the body says how it was read."""
+    body = client.get(f"/v1/targets/{path}").json()
+    assert ":".join(body["architecture"].values()) == reference
+    assert (body["understood"] is None) == (path == reference)
+    answers = client.post("/v1/targets:batch", json={"questions": [{"model_type": "LlamaModel"}]}).json()["answers"]
+    assert answers[0]["mapping"]["understood"]["how"] == "class"
 
 
 @pytest.mark.parametrize(
@@ -70,9 +88,9 @@ def test_a_miss_lists_near_names(client):
         ("/v1/targets/llama?peft_type=a b", 422, "invalid_request"),
         ("/v1/targets/llama?library_version=%00", 422, "invalid_request"),
         (f"/v1/targets/{'x' * 256}", 422, "invalid_request"),
-        ("/v1/targets/a%20b", 422, "invalid_request"),
+        ("/v1/targets/a%20%20b", 422, "invalid_request"),
         ("/v1/targets/%00", 422, "invalid_request"),
-        ("/v1/targets/", 404, "not_found"),
+        ("/v1/targets/", 422, "invalid_request"),
     ],
 )
 def test_a_bad_question_has_the_one_shape(client, path, status, code):

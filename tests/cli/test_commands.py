@@ -139,7 +139,7 @@ BAD = [
     (("scan", "olmo2", "--method", "magic"), "method 'magic'"),
     (("scan",), "Nothing to scan"),
     (("scan", "--all", "timm"), "--out"),
-    (("lookup", "my_own"), "loradar scan my_own --store"),
+    (("lookup", "qqqqzzzz"), "loradar list"),
     (("lookup", "lama"), "'llama'"),
     (("lookup", "llama", "--preset", "defualt"), "Unknown preset 'defualt'. Closest: 'default'"),
     (("lookup", "llama", "--peft-type", "LORRA"), "Unknown PEFT type 'LORRA'. Closest: 'LORA'"),
@@ -210,10 +210,35 @@ def test_constants_are_imported_and_exported(run, tmp_path):
     assert "my_own" in out.read_text()
 
 
-def test_names_are_listed(run):
-    """What can be scanned at all."""
+@pytest.mark.usefixtures("read_settings")
+def test_names_are_listed_and_searched_without_torch(run, monkeypatch):
+    """Those of the registry, which needs no library; ``--installed`` asks the library itself."""
+    monkeypatch.setattr("loradar.extras.find_spec", lambda _: None)
     assert "\nolmo2\n" in run("list")[1]
     assert "resnet50" in json.loads(run("list", "timm", "--json")[1])["names"]
+    assert (
+        "'torch' is not installed" in run("list", "timm", "--installed")[2]
+        or "not installed" in run("list", "timm", "--installed")[2]
+    )
+    assert run("search", "sdxl")[1].splitlines()[0].split() == [
+        *("diffusers:UNet2DConditionModel", "a", "nickname,", "'sdxl'")
+    ]
+    found = json.loads(run("search", "resnet50", "--json")[1])
+    assert found["candidates"][0]["reference"] == "timm:resnet50"
+    assert "timm:seresnet50" in found["containing"]
+
+
+@pytest.mark.usefixtures("read_settings")
+def test_several_references_are_one_table(run):
+    """With what each was understood as, and a configuration to paste that says what it is of."""
+    code, out, err = run("lookup", "LlamaForCausalLM", "SDXL")
+    assert (code, err) == (0, "")
+    assert "LoraConfig(r=8, target_modules=['q_proj', 'v_proj'])  # LlamaForCausalLM" in out
+    assert "SDXL              diffusers:UNet2DConditionModel" in out
+    assert "'sdxl', a nickname" in out
+    code, out, _ = run("lookup", "llama", "lama", "--json")
+    assert code == 2
+    assert ["error" in one for one in json.loads(out)["answers"]] == [False, True]
 
 
 def test_version_and_help(run):

@@ -76,9 +76,10 @@ def test_a_stale_mapping_comes_in_the_newest_names(registry, monkeypatch):
 
 
 def test_a_lookup_imports_neither_sqlalchemy_nor_torch():
-    """Reading a seeded registry needs the standard library alone, and so does the import of the package."""
+    """Reading a seeded registry needs the standard library alone, in any spelling, and so does the package's import."""
     heavy = {"sqlalchemy", "alembic", "torch", "pydantic", "httpx2", "fastapi", "peft"}
-    code = f"import sys, loradar; loradar.lookup('llama'); print({heavy} & {{*sys.modules}})"
+    spellings = ["llama", "LlamaForCausalLM", "meta-llama/Llama-2-7b-hf", "vicuna", "somebody/llama-3-tuned"]
+    code = f"import sys, loradar; [*map(loradar.lookup, {spellings})]; print({heavy} & {{*sys.modules}})"
     command = [sys.executable, "-W", "error", "-c", code]
     first, second = (subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(2))  # noqa: S603 - ours
     assert "sqlalchemy" in first.stdout  # it seeds from all there is

@@ -5,10 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
-from .errors import InvalidReference, InvalidRequest, quoted
+from ..errors import InvalidReference, InvalidRequest, quoted
 
 Scheme = Literal["transformers", "timm", "diffusers", "torch", "hub", "file"]
 SCHEMES: tuple[str, ...] = get_args(Scheme)
+LIBRARIES = ("transformers", "diffusers", "timm")
+"""The libraries whose names are known, in the order of equal candidates."""
 MAX_LENGTH = 512
 
 MAX_REVISION_LENGTH = 255

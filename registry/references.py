@@ -1,0 +1,77 @@
+"""Find a mapping by a reference in any spelling, and explain why there is none.
+
+The standard library's queries and SQLAlchemy's share this: each gives ``find`` a mapping by its exact name.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..domain.mappings import Mapping
+from ..errors import NotRegistered, quoted
+from ..references import Reference, Understood, explain_invalid_repo
+from ..settings import hub_endpoint
+
+if TYPE_CHECKING:
+    from ..references.resolver import Candidate
+
+Find = Callable[[str, str], Mapping | None]
+"""Return the mapping of an architecture by library and exact name."""
+
+
+def exact_name(text: str, library: str | None) -> tuple[str, str]:
+    """Return the library and the name that a text is read as literally; a bare word is transformers'."""
+    scheme, colon, rest = text.partition(":")
+    if library and not (colon and scheme == library):
+        return library, text
+    if colon:
+        return scheme, Reference.parse(text).registered_name if scheme == "torch" else rest
+    return "transformers", text
+
+
+def find_understood(
+    text: str, library: str | None, find: Find, registered: Callable[[], Iterable[str]]
+) -> Mapping | None:
+    """Return the mapping of what a text stands for; ``None`` if there is none, or only near names.
+
+    Raises:
+        InvalidReference: If the text is no reference.
+    """
+    found = find(*exact_name(text, library))
+    if found:
+        return found
+    from ..references.resolver import resolve  # noqa: PLC0415 - 10 ms, which an exact name does without
+
+    first, *others = resolve(text, library) or (None,)
+    if first is None or first.is_guess:  # it may be an architecture of the registry's own, which takes time to list
+        first, *others = resolve(text, library, frozenset(registered())) or (None,)
+    if first is None or first.how == "near name":
+        return None
+    found = find(first.library, first.name)
+    return found and replace(found, understood=describe(text, first, others))
+
+
+def describe(text: str, first: "Candidate", others: "Iterable[Candidate]") -> Understood | None:
+    """Return how a text was understood; ``None`` if it names the architecture exactly."""
+    if first.how == "exact" and ":" in text:
+        return None
+    known = [one.reference for one in others if first.is_guess or one.how != "near name"]
+    return Understood(text, first.how, first.because, first.is_guess, tuple(known))
+
+
+def not_understood(text: str, candidates: "Iterable[Candidate]") -> NotRegistered:
+    """Return the error for a text that is no known name: near ones, and a command that works."""
+    near = [one.reference.removeprefix("transformers:") for one in candidates]
+    repo = text.removeprefix("hub:").partition("@")[0]
+    command = f"loradar lookup {near[0]}" if near else "loradar list"
+    message = f"No architecture, class, checkpoint or nickname is called {text!r}."
+    if repo.count("/") == 1 and ":" not in repo and explain_invalid_repo(repo) is None:
+        scan = f"loradar scan hub:{text.removeprefix('hub:')}"
+        command = command if near else scan
+        message = (
+            f"{text!r} is not known offline. To read its config.json (a few kB from {hub_endpoint()}; no weights, none "
+            f"of its code), run: {scan}."
+        )
+    closest = f" Closest: {quoted(near)}." if near else ""
+    way_out = f" {'Try' if near else 'List what is known with'}: {command}" if command not in message else ""
+    return NotRegistered(text, (), f"{message}{closest}{way_out}", near=near, command=command)
