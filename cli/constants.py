@@ -196,8 +196,12 @@ def _make_patch(against: Path | None, options: "ExportOptions", *, tried: bool) 
             asked = known.intersection(options.usage) if options.usage else known
             options = replace(options, unsuitable=_find_unsuitable(asked))
         patch = export_constants(source, registry.list_mappings(LIBRARY, names=options.names), options, str(file))
-    if tried and patch.plan.added and _can_try():
-        patch = _without(patch, str(file), _try_entries(patch.plan))
+    if tried and patch.plan.added:
+        if _are_installed("torch", "transformers", "peft"):
+            patch = _without(patch, str(file), _try_entries(patch.plan))
+        else:
+            way_out = "that takes torch, transformers and peft. pip install 'loradar[scan,peft]'"
+            typer.echo(f"Not tried on peft: {way_out}", err=True)
     return patch, support_rows(patch.plan, architectures)
 
 
@@ -213,14 +217,6 @@ def _find_unsuitable(names: "Collection[str]") -> dict[str, str]:
     quiet_libraries()
     reasons = ((name, why_not_exported(name)) for name in sorted(names))
     return {name: f"{reason}; its --name includes it" for name, reason in reasons if reason}
-
-
-def _can_try() -> bool:
-    """Return whether entries can be tried, and say so on standard error if they cannot."""
-    if _are_installed("torch", "transformers", "peft"):
-        return True
-    typer.echo("Not tried on peft: that takes torch, transformers and peft. pip install 'loradar[scan,peft]'", err=True)
-    return False
 
 
 def _are_installed(*packages: str) -> bool:

@@ -70,11 +70,12 @@ class Compact(NamedTuple):
         Without a digest, an entry is only known to hold for the version it was made for, and only if it is proved:
         one that ran out of time is tried again.
         """
-        return {
-            entry.architecture.name: as_of(entry, self.header.library_version)
-            for entry in (self.base.entries if self.base else ())
-            if entry.architecture.name in names and (entry.digest or (self.is_renewal and _is_proved(entry)))
-        }
+        known: dict[str, CatalogEntry] = {}
+        for entry in self.base.entries if self.base else ():
+            is_proved = all(check.status != "unproven" for check in entry.checks)
+            if entry.architecture.name in names and (entry.digest or (self.is_renewal and is_proved)):
+                known[entry.architecture.name] = as_of(entry, self.header.library_version)
+        return known
 
     def is_settled(self, entry: CatalogEntry) -> bool:
         """Return whether an entry of the base holds without another look."""
@@ -146,11 +147,6 @@ def _write(out: Path, journal: "Journal", compact: Compact | None) -> None:
     new.replace(out)
     if compact:
         journal.path.unlink()
-
-
-def _is_proved(entry: CatalogEntry) -> bool:
-    """Return whether nothing of an entry is left to prove."""
-    return all(check.status != "unproven" for check in entry.checks)
 
 
 class Unchanged(NamedTuple):

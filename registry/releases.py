@@ -72,26 +72,25 @@ class Release:
 
     def page(self) -> str:
         """Return the page about the newer version as Markdown."""
-        return "\n".join(self._lines()) + "\n"
-
-    def _lines(self) -> Iterator[str]:
         header, before = self.newer.header, self.older.header.library_version
-        yield f"# {header.library} {header.library_version}"
-        yield f"Compared with {before}. Written by `loradar catalog update` (loradar {header.loradar}).\n"
-        yield f"- {len(self.newer.entries):,} architectures: {len(self.added)} new, {len(self.removed)} removed."
         kept, again = sum(old.digest == new.digest is not None for old, new in self.both), len(self.rebuilt)
-        yield f"- {kept:,} are built and run as in {before}; their proofs were carried over."
-        yield f"- {again:,} were scanned again; the layers of {len(self.renamed)} have other names or kinds."
-        yield from self._list_new_types()
-        yield from _section("Removed", [f"- `{name}`" for name in self.removed])
-        yield from _section("Changed layers", [line for pair in self.renamed for line in _describe_change(*pair)])
-        yield from _section("Other targets for the same names", [*self._list_retargeted()])
-        yield from _section(f"PEFT {header.peft}: entries that no longer work", [*self._list_died()])
-        yield from _section(
-            "Not scanned", [_describe_failure(e, e.unscanned) for e in self.newer.entries if e.unscanned]
-        )
+        failed = [(entry, entry.unscanned) for entry in self.newer.entries if entry.unscanned]
         unproven = [(entry, explain_unproven(entry)) for entry in self.scanned if not entry.unscanned]
-        yield from _section("Scanned, but not proved", [_describe_failure(e, why) for e, why in unproven if why])
+        lines = [
+            f"# {header.library} {header.library_version}",
+            f"Compared with {before}. Written by `loradar catalog update` (loradar {header.loradar}).\n",
+            f"- {len(self.newer.entries):,} architectures: {len(self.added)} new, {len(self.removed)} removed.",
+            f"- {kept:,} are built and run as in {before}; their proofs were carried over.",
+            f"- {again:,} were scanned again; the layers of {len(self.renamed)} have other names or kinds.",
+            *self._list_new_types(),
+            *_section("Removed", [f"- `{name}`" for name in self.removed]),
+            *_section("Changed layers", [line for pair in self.renamed for line in _describe_change(*pair)]),
+            *_section("Other targets for the same names", [*self._list_retargeted()]),
+            *_section(f"PEFT {header.peft}: entries that no longer work", [*self._list_died()]),
+            *_section("Not scanned", [_describe_failure(*each) for each in failed]),
+            *_section("Scanned, but not proved", [_describe_failure(entry, why) for entry, why in unproven if why]),
+        ]
+        return "\n".join(lines) + "\n"
 
     def _list_new_types(self) -> Iterator[str]:
         scanned = [entry for entry in self.added if not entry.unscanned]

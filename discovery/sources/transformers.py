@@ -58,9 +58,13 @@ def find_recipe(name: str) -> Recipe:
     override.check(f"transformers:{model_type}")
     with explained(f"transformers:{name}"):
         config = AutoConfig.for_model(model_type, **copy.deepcopy(override.config))
-        if make_up:
-            parts = {_find_field(config, part): kind for part, kind in make_up.items()}
-            others = {field: _describe_part(kind, getattr(config, field)) for field, kind in parts.items()}
+        others: dict[str, dict[str, Any]] = {}
+        for part, kind in make_up.items():
+            field = _find_field(config, part)
+            before = getattr(config, field)  # the other model decodes, if this one does
+            decodes = {flag: True for flag in ("is_decoder", "add_cross_attention") if getattr(before, flag, False)}
+            others[field] = {"model_type": kind, **decodes}
+        if others:
             config = AutoConfig.for_model(model_type, **copy.deepcopy(override.config) | others)
         _add_sections(config)
     return _recipe(config, name, override.find_class())
@@ -81,12 +85,6 @@ def _find_field(config: Any, part: str) -> str:
         message = f"{config.model_type} has no part {part!r} of a free type. Those that it has: {free}."
         raise ScanFailed(message, reference=f"transformers:{config.model_type}", part=part)
     return found
-
-
-def _describe_part(model_type: str, before: Any) -> dict[str, Any]:
-    """Return the settings of another model in the place of a part: it decodes, if that did."""
-    decodes = {flag: True for flag in ("is_decoder", "add_cross_attention") if getattr(before, flag, False)}
-    return {"model_type": model_type, **decodes}
 
 
 def _add_sections(config: "PreTrainedConfig") -> None:

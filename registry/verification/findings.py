@@ -152,14 +152,16 @@ def _kinds_do_not_fit(target: str, matches: list[Match], peft_type: str) -> Iter
 
 def _layers_are_dead(target: str, matches: list[Match]) -> Iterator[Finding]:
     every = [layer for match in matches for layer in match.layers]
-    for reason, count in Counter(_reason_dead(layer) for layer in every if is_dead(layer)).items():
+    reasons = Counter[str]()
+    for layer in filter(is_dead, every):
+        if layer.bypassed:
+            reasons[f"weight read directly at {layer.bypassed}, never called"] += 1
+        elif layer.proof:
+            reasons[f"no gradient: {layer.proof}"] += 1
+        else:
+            reasons["no gradient" if layer.live is False else "never called"] += 1
+    for reason, count in reasons.items():
         yield Finding(f"{target} is dead in {count} of {count_layers(len(every))}: {reason}")
-
-
-def _reason_dead(layer: Layer) -> str:
-    if layer.bypassed:
-        return f"weight read directly at {layer.bypassed}, never called"
-    return f"no gradient: {layer.proof}" if layer.proof else "no gradient" if layer.live is False else "never called"
 
 
 def _kernels_bypass_layers(target: str, matches: list[Match]) -> Iterator[Finding]:
