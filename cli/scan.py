@@ -20,16 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..adapters import MemoryPlan
-    from ..domain.architectures import Architecture
+    from ..domain.architectures import Architecture, StoredFacts
     from ..domain.layers import Slot
     from ..domain.scans import Scan
+    from .output import Row
 
 LIVENESS = {True: "live", False: "dead", None: "unproven"}
 """Names of the values of ``Slot.live``."""
 
 
 def scan(
-    reference: Annotated[str | None, typer.Argument(help="llama, timm:resnet50, torch:package.module:Class")] = None,
+    reference: Annotated[
+        str | None, typer.Argument(help="llama, timm:resnet50, hub:org/repo, file:PATH, torch:package.module:Class")
+    ] = None,
     *,
     store: Annotated[bool, typer.Option("--store", help="Store the result in the registry.")] = False,
     method: Annotated[str, typer.Option(help="auto, dataflow or names.")] = "auto",
@@ -80,6 +83,10 @@ def _scan_one(reference: str, how: "dict[str, Any]", wanted: "dict[str, Any]", *
     quiet_libraries()
     sys.path.append(os.getcwd())  # noqa: PTH109 - a path entry is a string; `torch:module:Class` may be right here
     result = scan_reference(reference, **how)
+    if store and result.stored and result.stored.verdict:
+        known = result.architecture.reference
+        message = f"--store keeps architectures, and {reference} is a checkpoint of one: loradar scan {known} --store"
+        raise InvalidRequest(message, reference=reference)
     shown = replace(result, proposals=(result.propose(**wanted),)) if wanted else result
     if as_json:
         print_json(to_json(shown))
@@ -155,6 +162,7 @@ def print_scan(scan: "Scan") -> None:
     typer.echo(f"{scan.architecture.reference} · {scan.architecture.class_name} · by {by}")
     print_rows([(tower, ", ".join(p or "(root)" for p in paths)) for tower, paths in scan.towers.items() if paths])
     print_rows([("proof", scan.proof)] if scan.proof else [])
+    print_rows(_describe_stored(scan.stored) if scan.stored else [])
     _print_slots(scan.slots)
     for proposal in scan.proposals:
         typer.echo(
@@ -164,6 +172,23 @@ def print_scan(scan: "Scan") -> None:
         reasons = [("reason", reason) for reason in proposal.reasons]
         rows = [*describe_spec(proposal.spec), *describe_ranks(proposal), *describe_coverage(proposal.coverage)]
         print_rows([*rows, *reasons])
+
+
+def _describe_stored(stored: "StoredFacts") -> "list[Row]":
+    """Return what was read of a stored model, and how it fits the architecture, as rows."""
+    read = f"{stored.tensors} tensors in {stored.files} files; {stored.headers} headers were read"
+    read += f", {describe_bytes(stored.transferred)} from the hub" if stored.transferred else ""
+    rows: list[Row] = [("stored", read), *(("packed", text) for text in stored.packed)]
+    rows += [("note", text) for text in stored.notes]
+    rows += [("verdict", stored.verdict)] if stored.verdict else []
+    for name in ("renames", "missing", "beyond", "shapes"):
+        patterns: tuple[str, ...] = getattr(stored, name)
+        rows += (
+            [(name, "; ".join((*patterns[:8], *([f"and {len(patterns) - 8} more"] if patterns[8:] else []))))]
+            if patterns
+            else []
+        )
+    return rows
 
 
 def _print_slots(slots: "Sequence[Slot]") -> None:

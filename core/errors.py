@@ -15,7 +15,8 @@
     │   ├── UnknownMapping        no revision has this id
     │   └── UnknownToken
     ├── ScanFailed            an architecture that could not be built or read
-    │   └── NoAdaptableLayers     a model without adaptable layers
+    │   ├── NoAdaptableLayers     a model without adaptable layers
+    │   └── WeightsUnreadable     stored weights whose header cannot be read
     ├── MethodDoesNotFit      a PEFT method that can adapt no layer of an architecture
     ├── InvalidConfig         an adapter configuration with an impossible value
     │   └── TargetsNotFound       targets that match no layer of this model
@@ -88,8 +89,7 @@ class LoradarError(Exception):
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
-        self.message = message
-        self.details: dict[str, Any] = details
+        self.message, self.details = message, details
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of every error, in REST responses and with ``--json``."""
@@ -117,12 +117,9 @@ class UnknownName(LoradarError):
     def __init__(self, name: str, known: Iterable[str], way_out: str = "", **details: Any) -> None:
         self.name = name
         self.near = nearest(name, known)
-        sentences = [
-            f"Unknown {self.noun} {name!r}.",
-            f"Closest: {quoted(self.near)}." if self.near else "",
-            way_out,
-        ]
-        super().__init__(" ".join(filter(None, sentences)), name=name, near=self.near, **details)
+        closest = f"Closest: {quoted(self.near)}." if self.near else ""
+        sentences = filter(None, [f"Unknown {self.noun} {name!r}.", closest, way_out])
+        super().__init__(" ".join(sentences), name=name, near=self.near, **details)
 
 
 class UnknownArchitecture(UnknownName):
@@ -233,6 +230,12 @@ class AdapterUnreadable(LoradarError):
 
     code = "adapter_unreadable"
     status = 422
+
+
+class WeightsUnreadable(ScanFailed):
+    """A weights file, or the list of a model's weights files, that cannot be read; names the file and the tensor."""
+
+    code = "weights_unreadable"
 
 
 class HubFailed(LoradarError):
@@ -370,8 +373,8 @@ class MissingExtra(LoradarError):
     status = 501
 
     def __init__(self, package: str, extra: str) -> None:
-        message = f"{package!r} is not installed. Install it with: pip install 'loradar[{extra}]'"
-        super().__init__(message, package=package, extra=extra)
+        way_out = f"Install it with: pip install 'loradar[{extra}]'"
+        super().__init__(f"{package!r} is not installed. {way_out}", package=package, extra=extra)
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 5) -> list[str]:
@@ -392,8 +395,7 @@ def to_error(body: Mapping[str, Any]) -> LoradarError:
     for kind in kinds:  # it grows: each brings its subclasses
         kinds += kind.__subclasses__()
     kind = next((kind for kind in kinds if kind.code == code), LoradarError)
-    # Without the class's own __init__, which would compose the message again.
-    error = kind.__new__(kind, message)
+    error = kind.__new__(kind, message)  # its own __init__ would compose the message again
     error.message, error.details = str(message), dict(details)
     if isinstance(error, UnknownName):
         error.name, error.near = details["name"], details["near"]

@@ -1,17 +1,17 @@
 """discovery *scans*: it finds the layers, roles, slots and proposals of an unregistered architecture.
 
 Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named``, ``scan_each`` and
-``scan_library`` (one, some or all architectures of a library, as ``How`` and ``Compact`` set it; the latter two run in
-the workers of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bounds``), ``scan_config`` and
-``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``list_architectures``, ``build`` (the model
-of a reference, on meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``;
-the layers an adapter fits, ``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``;
-``why_not_exported`` (whether one entry serves a type);
-``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model); ``check_unwrapped``,
-``open_wrappers``, ``find_inner``, ``find_adapted``, ``is_compiled`` and ``read_attribute`` (for models of others:
-wrapped, adapted, compiled);
-``build_subject`` and ``build_repo`` (what a scan or a plan is for, as a module), ``copy_to_meta``, ``quantise`` and
-``Rehearsal``, which gives a ``Usage`` (training steps on meta, with their memory).
+``scan_library`` (one, some or all architectures of a library, as ``How`` and ``Compact`` set it; the latter two run
+in the workers of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bounds``),
+``scan_config`` and ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``scan_stored`` (a
+model on a hub or in a folder), ``list_architectures``, ``build`` (the model of a reference, on meta), ``identify``
+and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``; the layers an adapter fits,
+``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``; ``why_not_exported``
+(whether one entry serves a type); ``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for
+such a model); ``check_unwrapped``, ``open_wrappers``, ``find_inner``, ``find_adapted``, ``is_compiled`` and
+``read_attribute`` (for models of others: wrapped, adapted, compiled); ``build_subject`` and ``build_repo`` (what a
+scan or a plan is for, as a module), ``copy_to_meta``, ``quantise`` and ``Rehearsal``, which gives a ``Usage``
+(training steps on meta, with their memory).
 """
 
 from ..domain.vocabulary import CONV_KINDS
@@ -21,6 +21,7 @@ require("scan", "torch")
 
 from .catalog import Compact, How, Runner, scan_each, scan_library, scan_named
 from .config_scan import build_repo, scan_config
+from .entry import scan
 from .facts.layers import Site, kind_of, list_layers, walk
 from .facts.misfits import FITTING_KINDS, find_misfit, find_owner_misfit, is_plain_conv, is_stack
 from .facts.model_facts import identify, read_attribute
@@ -29,11 +30,12 @@ from .listing_scan import scan_listing
 from .liveness import proof_holds
 from .meta_run.kernels import quantise
 from .meta_run.training import Rehearsal, Usage, copy_to_meta
-from .scanner import StaticModel, build_subject, read_model, scan, scan_module
+from .scanner import StaticModel, build_subject, read_model, scan_module
 from .sources import build, quiet_libraries
 from .sources import list_names as list_architectures
 from .sources.hub import fetch_config
 from .sources.transformers import why_not_exported
+from .stored_scan import scan_stored
 
 __all__ = [
     "CONV_KINDS",
@@ -75,6 +77,7 @@ __all__ = [
     "scan_listing",
     "scan_module",
     "scan_named",
+    "scan_stored",
     "walk",
     "why_not_exported",
 ]

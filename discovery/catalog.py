@@ -21,7 +21,7 @@ from ..errors import InvalidRequest, LoradarError
 from ..schema import from_json, to_json
 from . import sources
 from .fingerprint import digest_with
-from .scanner import scan
+from .scanner import scan_built
 from .variants import has_entry, list_variants
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def scan_named(library: str, name: str, how: How = HOW) -> Scan:
 
     One that is proved, and that PEFT has entries for, comes with its variants.
     """
-    result = scan(f"{library}:{name}", method=how.method, proved=how.proved)
+    result = scan_built(f"{library}:{name}", method=how.method, proved=how.proved)
     variants = _list_variants(library, name) if how.proved else ()
     architecture = replace(result.architecture, name=name)
     digest = digest_with(result.digest, variants)
@@ -218,7 +218,7 @@ def scan_named(library: str, name: str, how: How = HOW) -> Scan:
 def find_digest(library: str, name: str, method: str) -> str | None:
     """Return the digest that a proved scan of an architecture would have; ``None`` if it is not traced whole."""
     try:
-        digest = scan(f"{library}:{name}", method=method).digest
+        digest = scan_built(f"{library}:{name}", method=method).digest
     except LoradarError:
         return None
     return digest_with(digest, _list_variants(library, name)) if digest else None

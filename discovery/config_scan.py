@@ -16,7 +16,7 @@ from ..extras import require
 from ..references import Reference
 from ..validation.text import explain_invalid_name, shorten
 from . import sources
-from .scanner import scan
+from .scanner import scan_built
 from .sources.hub import fetch_config, offline
 
 MOST_VALUES = 20_000
@@ -41,7 +41,7 @@ def scan_config(config: Mapping[str, Any]) -> Scan:
     model_type = check_model_type(config)
     with offline():
         try:
-            return scan(sources.make_config(model_type, clean_config(config)))
+            return scan_built(sources.make_config(model_type, clean_config(config)))
         except ScanFailed as error:
             cause = error.details.get("cause") or error.message
             message = f"No model of type {model_type!r} builds from this configuration ({cause})."

@@ -48,20 +48,23 @@ PLAIN_ATTENTION = (None, "MultiheadAttention")
 """Classes of which a listed attention may be without a forward of its own."""
 
 
-def scan_listing(architecture: Architecture, layers: Sequence[ListedLayer]) -> Scan:
+def scan_listing(
+    architecture: Architecture, layers: Sequence[ListedLayer], norms: frozenset[str] = frozenset()
+) -> Scan:
     """Scan the listed weights of a model.
 
     Args:
         architecture: The identity of the model.
         layers: Its weights, in its order. A fused expert is listed by the parameter's own path; vectors other than
             norms, and scalars, are left out.
+        norms: Paths of vectors that are the weight of a module, which makes them norms whatever their names.
 
     Raises:
         InvalidRequest: If there are none or too many, or one has an impossible path or shape, or is there twice.
         NoAdaptableLayers: If an adapter could be put on none of them.
     """
     check_listing(layers)
-    listing = list_listed(layers)
+    listing = list_listed(layers, norms)
     towers = find_towers(listing, architecture)
     facts = collect_listed_facts(architecture, listing, towers)
     labelled = label_layers(Surroundings(facts, towers, listing.module_paths, listing.layers))
@@ -132,9 +135,9 @@ class Listing:
     containers: frozenset[str]
 
 
-def list_listed(listed: Sequence[ListedLayer]) -> Listing:
+def list_listed(listed: Sequence[ListedLayer], norms: frozenset[str] = frozenset()) -> Listing:
     """Return the layers of a list of weights, without the weights that no adapter supports."""
-    entries = list(_classify(listed))
+    entries = list(_classify(listed, norms))
     owners = (path.rpartition(".")[0] if kind == "expert_parameter" else path for _, kind, path in entries)
     modules = tuple(dict.fromkeys(chain([""], chain.from_iterable(map(_prefixes, owners)))))
     children: dict[str, list[str]] = defaultdict(list)
@@ -149,11 +152,11 @@ def list_listed(listed: Sequence[ListedLayer]) -> Listing:
     return Listing(layers, modules, containers)
 
 
-def _classify(listed: Sequence[ListedLayer]) -> Iterator[tuple[ListedLayer, Kind, str]]:
+def _classify(listed: Sequence[ListedLayer], norms: frozenset[str]) -> Iterator[tuple[ListedLayer, Kind, str]]:
     """Yield (weight, kind, path) of each supported weight: the path of its module, or of a bare parameter."""
     stacks = list_expert_stacks(listed)
     for weight in listed:
-        kind = kind_of_listed(weight, stacks)
+        kind = "norm" if weight.path in norms else kind_of_listed(weight, stacks)
         if kind is not None:
             is_packed = kind == "multihead_attention"
             yield weight, kind, weight.path.removesuffix(f".{IN_PROJ}") if is_packed else weight.path

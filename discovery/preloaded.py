@@ -13,7 +13,7 @@ import torch
 
 from ..data import read_facts
 from ..errors import LoradarError
-from .scanner import scan
+from .scanner import scan_built
 from .sources import quiet_libraries
 
 _M_MMAP_THRESHOLD, _LARGE = -3, 1 << 20  # malloc.h; bytes
@@ -29,7 +29,7 @@ for module in read_facts("workers.toml")["import"]:
         import_module(module)
 for reference in read_facts("workers.toml")["scan"]:
     with suppress(LoradarError):  # a library that is not installed
-        scan(reference)
+        scan_built(reference)
 gc.collect()
 gc.freeze()  # a collection in a worker would touch, and so copy, every page that it shares with the server
 gc.set_threshold(50_000, 20, 20)  # a scan makes many objects and drops them at once

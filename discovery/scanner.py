@@ -49,33 +49,14 @@ if TYPE_CHECKING:
 METHODS = ("auto", "dataflow", "names")
 
 
-def scan(
+def scan_built(
     model_or_reference: "nn.Module | PreTrainedConfig | str",
     example_inputs: Any = None,
     method: str = "auto",
     *,
     proved: bool = False,
 ) -> Scan:
-    """Scan a model, a transformers configuration, or a reference such as ``timm:resnet50``.
-
-    The model is left unchanged: its forward runs on the meta device, without its weights.
-
-    Args:
-        model_or_reference: A live module (any device, meta included), a configuration object, or a reference.
-        example_inputs: The inputs of the forward (a tensor, a tuple or a dictionary); made from its signature and
-            configuration if not given.
-        method: ``dataflow`` follows tensors through the model's own forward, ``names`` reads names, shapes and
-            structure alone, ``auto`` is dataflow where a forward runs and names where none does.
-        proved: Also try an adapter on every layer of a small real build, and leave the dead ones out. The build of a
-            live model is a copy, if it has real weights; that of a reference is smaller, with every slot of the model.
-
-    Raises:
-        InvalidReference: If the reference cannot be parsed or its scheme cannot be scanned.
-        UnknownArchitecture: If its library has no such architecture.
-        ScanFailed: If it does not build, or the method is ``dataflow`` and no forward runs.
-        NoAdaptableLayers: If it has no layer that an adapter could be put on.
-        InvalidRequest: If the method is unknown.
-    """
+    """Scan a model, a configuration, or a reference of which a model can be built, as ``scan``."""
     if method not in METHODS:
         message = f"Unknown method {method!r}. Methods: {quoted(METHODS)}."
         raise InvalidRequest(message, method=method)
@@ -99,7 +80,7 @@ def scan_module(
     builds: Builds | None = None,
     recall: Recall | None = None,
 ) -> Scan:
-    """Scan a live module as :func:`scan` does.
+    """Scan a live module as ``scan`` does.
 
     ``builds`` makes small real builds of the model, given its layers, to prove them on. ``recall`` finds the record of
     its architecture; a proof of a model built alike holds for this one.

@@ -15,7 +15,15 @@ from ..domain.mappings import Mapping
 from ..domain.scans import Scan
 from ..domain.submissions import Checked, ListedLayer, Statement
 from ..domain.vocabulary import Library
-from ..errors import InvalidReference, InvalidRequest, InvalidStatement, LoradarError, UnknownArchitecture, quoted
+from ..errors import (
+    InvalidReference,
+    InvalidRequest,
+    InvalidStatement,
+    LoradarError,
+    UnknownArchitecture,
+    WeightsUnreadable,
+    quoted,
+)
 from ..references import Reference
 from ..schema import dump_json
 from ..validation.statements import STRICT, LayersField, NameField
@@ -184,7 +192,7 @@ def scan_sent(body: Json[str, Any]) -> Scan:
         InvalidReference: If the reference may name arbitrary code or files.
         LoradarError: As the scan.
     """
-    from ..discovery import fetch_config, scan_config, scan_listing  # noqa: PLC0415
+    from ..discovery import fetch_config, scan_config, scan_listing, scan_stored  # noqa: PLC0415
 
     if body.get("config") is not None:
         return scan_config(body["config"])
@@ -197,7 +205,14 @@ def scan_sent(body: Json[str, Any]) -> Scan:
         raise InvalidRequest(message)
     reference = Reference.parse(body["reference"])
     if reference.scheme == "hub":
-        return scan_config(fetch_config(reference, for_others=True))
+        config = fetch_config(reference, for_others=True)
+        try:
+            return scan_config(config)
+        except UnknownArchitecture as unknown:
+            try:
+                return scan_stored(str(reference), for_others=True)
+            except WeightsUnreadable:
+                raise unknown from None
     if reference.scheme not in LISTABLE:
         schemes = ("hub", *LISTABLE)
         message = f"{reference} is not scanned for others: it may be any code or file. Schemes: {quoted(schemes)}."

@@ -65,6 +65,9 @@ class Hub:
     Attributes:
         repos: By ``org/name``.
         requests: Method and path of every request so far.
+        ranges: The range of bytes that each of them asks for.
+        tokens: The credentials that each of them carries.
+        honours_ranges: Whether a part of a file is given; else the whole is.
         down: Whether every request is answered with an error of the server.
         full: Whether no file can be stored any more.
         revises: Whether every revision is answered, as the main branch.
@@ -75,6 +78,9 @@ class Hub:
         self.folder = folder
         self.repos: dict[str, Repo] = {}
         self.requests: list[str] = []
+        self.ranges: list[str | None] = []
+        self.tokens: list[str | None] = []
+        self.honours_ranges = True
         self.down = self.full = self.revises = False
         self.redirects: dict[str, str] = {}
         self.url = ""
@@ -103,6 +109,7 @@ class Hub:
             ("POST", "/api/validate-yaml"): self.validate,
             ("GET", f"/api/models{repo}"): self.info,
             ("GET", f"/api/models{repo}/revision/{{revision:path}}"): self.info,
+            ("GET", f"/api/models{repo}/tree/{{revision:path}}"): self.tree,
             ("POST", f"/api/models{repo}/branch/{{branch:path}}"): self.branch,
             ("POST", f"/api/models{repo}/preupload/{{revision:path}}"): self.preupload,
             ("POST", f"{repo}.git/info/lfs/objects/batch"): self.batch,
@@ -116,6 +123,8 @@ class Hub:
     def _noted(self, answer):
         async def noted(request: Request) -> Response:
             self.requests.append(f"{request.method} {request.url.path}")
+            self.ranges.append(request.headers.get("range"))
+            self.tokens.append(request.headers.get("authorization"))
             if self.down:
                 return JSONResponse({"error": "Out of order"}, 500)
             try:
@@ -176,9 +185,18 @@ class Hub:
         return JSONResponse({"errors": [], "warnings": []})
 
     async def info(self, request: Request) -> Response:
-        """Tell the commit of a revision."""
+        """Tell the commit of a revision and its files."""
         name, repo = self._repo(request)
-        return JSONResponse({"id": name, "sha": self._commit(request, repo), "private": repo.private, "siblings": []})
+        commit = self._commit(request, repo)
+        files = [{"rfilename": path} for path in sorted(repo.commits[commit])]
+        return JSONResponse({"id": name, "sha": commit, "private": repo.private, "siblings": files})
+
+    async def tree(self, request: Request) -> Response:
+        """List the files of a revision."""
+        _, repo = self._repo(request)
+        stored = repo.commits[self._commit(request, repo)].items()
+        sizes = {digest: (self.folder / digest).stat().st_size for _, digest in stored}
+        return JSONResponse([{"type": "file", "path": p, "oid": d, "size": sizes[d]} for p, d in sorted(stored)])
 
     async def branch(self, request: Request) -> Response:
         """Make a branch from the main one."""
@@ -254,6 +272,8 @@ class Hub:
             raise Refused(403, "GatedRepo", "Access to this model is restricted")
         file = self.folder / repo.commits[commit][path]
         headers = {"ETag": f'"{file.name}"', "X-Repo-Commit": commit, "X-Linked-Size": str(file.stat().st_size)}
+        if not self.honours_ranges:
+            return Response(file.read_bytes(), headers=headers)
         return FileResponse(file, headers=headers)
 
 

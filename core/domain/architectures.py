@@ -142,3 +142,33 @@ PART_EXAMPLE: ModelPart = ModelPart("text", "opt", True, "language_model", "OPTF
 ARCHITECTURE_EXAMPLE: Architecture = Architecture(
     "transformers", "llama", "LlamaForCausalLM", "5.23.0", "sha256:0f3b5d1c", "sha256:a8aa960f"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFacts:
+    """What was read of a stored model, and how its weights fit the architecture that its configuration names."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
+
+    tensors: int
+    """Number of tensors that are stored."""
+    files: int
+    """Number of files of weights."""
+    headers: int
+    """Number of headers that were read."""
+    transferred: int = 0
+    """Bytes that came from a hub."""
+    packed: tuple[str, ...] = ()
+    """Formats of quantised weights."""
+    notes: tuple[str, ...] = ()
+    """What was not read but taken to be so, in words."""
+    verdict: str | None = None
+    """``fits``, ``fits with renames`` or ``differs``, against the layers of the architecture; null if it is unknown."""
+    renames: tuple[str, ...] = ()
+    """Names in the file of layers with other names in the model: ``model.layers.* = transformer.h.*``."""
+    missing: tuple[str, ...] = ()
+    """Layers of the architecture that are not stored, ``*`` in place of each index."""
+    beyond: tuple[str, ...] = ()
+    """Stored weights that are no layers of the architecture, such as heads of other tasks."""
+    shapes: tuple[str, ...] = ()
+    """Weights with other shapes or another number than in the architecture."""

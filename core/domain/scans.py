@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ..errors import InvalidRequest, UnknownPreset, quoted
 from ..schema import Config, schema_config, to_json
-from .architectures import Architecture, ModelPart, PromptFacts
+from .architectures import Architecture, ModelPart, PromptFacts, StoredFacts
 from .choosing.choose import Subject, choose
 from .choosing.query import Selection
 from .choosing.ranks import Offer, Ranks, fit_budget, parse_budget, rank_experts, scale_alphas
@@ -131,6 +131,8 @@ class Scan:
     """The models inside it, if its configuration leaves the type of one free; else empty."""
     frozen: tuple[str, ...] = ()
     """What was made anew around the pretrained model and is neither adapted nor saved, in words."""
+    stored: StoredFacts | None = None
+    """What was read of a stored model; null if no stored model was scanned."""
     module_paths: tuple[str, ...] = field(default=(), repr=False, metadata={"exclude": True})
     """Every module path of the model, which target specs are matched against; not part of the JSON form."""
     beside: Beside = field(default_factory=Beside, repr=False, metadata={"exclude": True})

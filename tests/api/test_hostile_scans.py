@@ -245,13 +245,14 @@ def test_no_reference_leads_to_code_or_a_file(service, reference):
 
 
 def test_no_code_of_a_repo_is_run(service, running):
-    """Its ``config.json`` is all that is asked for; one that names code is scanned as what transformers has."""
+    """Its ``config.json`` is asked for, of an unknown type the list of files; what transformers has is scanned so."""
     hub = running[2]
     hub.requests.clear()
     assert scan(service, {"reference": "hub:x/code"}).json()["architecture"]["class"] == "LlamaForCausalLM"
     assert refused(scan(service, {"reference": "hub:x/evil"}), 404) == "unknown_architecture"
     assert hub.requests
-    assert all(request.endswith("/resolve/main/config.json") for request in hub.requests)
+    allowed = ("/config.json", "/api/models/x/evil")
+    assert all(request.endswith(allowed) for request in hub.requests)
 
 
 def test_what_only_the_service_may_read_is_not_read_for_others(service):

@@ -11,6 +11,7 @@ import pytest
 import typer
 from patience import patience
 from records_zoo import make_scan
+from transformers import LlamaConfig, LlamaModel
 
 from loradar import __version__
 from loradar.api import running
@@ -41,6 +42,23 @@ def test_what_is_scanned_and_stored_is_looked_up(run, seeded_settings, reference
     assert "0 new revisions" in run("scan", reference, "--store")[1]
     with Registry.open(seeded_settings) as registry:
         assert registry.serial() == serial
+
+
+def test_a_stored_model_is_scanned(run, tmp_path):
+    """With how it fits its type, whose own scan is the one to store; a type nobody has is stored itself."""
+    config = LlamaConfig(
+        hidden_size=16, intermediate_size=32, num_attention_heads=2, num_hidden_layers=2, vocab_size=32
+    )
+    LlamaModel(config).save_pretrained(tmp_path)
+    code, out, _ = run("scan", f"file:{tmp_path}")
+    assert code == 0
+    assert re.search(r"stored +20 tensors in 1 files; 1 headers were read\n", out)
+    assert re.search(r"verdict +fits with renames\n +renames +model.\* = \*\n +missing +lm_head\n", out)
+    code, _, err = run("scan", f"file:{tmp_path}", "--store")
+    assert (code, err.strip().endswith("loradar scan transformers:llama --store")) == (2, True)
+    (tmp_path / "config.json").write_text('{"model_type": "brandnew"}')
+    assert run("scan", f"file:{tmp_path}", "--store")[0] == 0
+    assert "q_proj" in run("lookup", "brandnew")[1]
 
 
 def test_a_composite_is_asked_by_its_parts(run, registry):

@@ -5,7 +5,6 @@ import os
 import sys
 
 import hub_server
-import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
@@ -25,26 +24,6 @@ LLAMA = {
     "vocab_size": 256,
     "torch_dtype": "bfloat16",
 }
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A hub on loopback with nothing in it, and an empty cache."""
-    (tmp_path / "hub").mkdir()
-    with hub_server.running(tmp_path / "hub") as running:
-        settings = {
-            "ENDPOINT": running.url,
-            "HUGGINGFACE_CO_URL_TEMPLATE": running.url + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "no-token"),
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-        }
-        for name, value in settings.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        yield running
-    huggingface_hub.close_session()
 
 
 def test_a_configuration_is_scanned_at_its_own_sizes():

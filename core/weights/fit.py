@@ -1,0 +1,194 @@
+"""Compare the weights that are stored with the layers that a model has: what fits, what has another name, what lacks.
+
+Checkpoints have names of their own: with or without the prefix of the base model, of an earlier version of the library,
+experts one by one where the model has them in one parameter. A model's loader renames; what loads is what must fit.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from math import prod
+from typing import Literal
+
+from .index import place_of
+
+Verdict = Literal["fits", "fits with renames", "differs"]
+
+PARTS = {"qkv": ("query", "key", "value"), "gate_up": ("gate", "up")}
+"""Roles of the projections that a fused one holds, by the end of its own role."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A weight of a model or of a file: its path, shape and role."""
+
+    path: str
+    shape: tuple[int, ...]
+    role: str = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """All weights whose names differ in numbers alone.
+
+    Attributes:
+        pattern: Their name, with ``*`` in place of each number.
+        count: Their number.
+        shapes: Their shapes, each with its sides in order, so that a transposed matrix counts as the same.
+        role: The role of the first.
+    """
+
+    pattern: str
+    count: int
+    shapes: frozenset[tuple[int, ...]]
+    role: str
+
+    @property
+    def block(self) -> str:
+        """The pattern up to its last number."""
+        return self.pattern.rpartition("*")[0]
+
+    def holds_same(self, other: "Place") -> bool:
+        """Return whether another place has as many weights of the same shapes."""
+        return self.count == other.count and self.shapes == other.shapes
+
+    def likeness(self, other: "Place") -> float:
+        """Return how much another place looks like this one: by its role first, then by its name."""
+        end = self.role.rpartition(".")[2]
+        is_part = other.role.rpartition(".")[2] in PARTS.get(end, (end,))
+        names = self.pattern.split("."), other.pattern.split(".")
+        by_name = SequenceMatcher(None, *names).ratio() + SequenceMatcher(None, self.pattern, other.pattern).ratio()
+        return by_name + 4 * (is_part and end != "other")
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How stored weights fit the layers of a model.
+
+    Attributes:
+        verdict: ``fits``, ``fits with renames`` or ``differs``; heads that are not stored are made anew, and fit.
+        renames: Patterns of the file by those of the model, where they differ.
+        missing: Patterns of layers that are not stored.
+        beyond: Patterns that are stored and are no layers of the model, such as heads of other tasks.
+        shapes: Patterns that are there with other shapes or in another number.
+    """
+
+    verdict: Verdict
+    renames: Mapping[str, tuple[str, ...]]
+    missing: tuple[str, ...]
+    beyond: tuple[str, ...]
+    shapes: tuple[str, ...]
+
+
+def compare(model: Sequence[Weight], stored: Sequence[Weight]) -> Fit:
+    """Return how stored weights fit a model, without those that share the weight of another layer."""
+    prefix = _find_prefix([weight.path for weight in model], [weight.path for weight in stored])
+    ours = _group(model)
+    theirs = _group(replace(weight, path=prefix.apply(weight.path)) for weight in stored)
+    shared = ours.keys() & theirs.keys()
+    shapes = tuple(sorted(name for name in shared if not ours[name].holds_same(theirs[name])))
+    lacking = [place for name, place in ours.items() if name not in theirs]
+    spare = [place for name, place in theirs.items() if name not in ours]
+    pairs = dict(_pair(lacking, spare))
+    used = {name for names in pairs.values() for name in names}
+    missing = [place for place in lacking if place.pattern not in pairs]
+    renames = {**(prefix.describe() if shared else {}), **pairs}
+    is_whole = not shapes and all(place.role == "head" for place in missing)
+    return Fit(
+        verdict=("fits with renames" if renames else "fits") if is_whole else "differs",
+        renames=renames,
+        missing=tuple(place.pattern for place in missing),
+        beyond=tuple(place.pattern for place in spare if place.pattern not in used),
+        shapes=shapes,
+    )
+
+
+def _group(weights: Iterable[Weight]) -> dict[str, Place]:
+    places: dict[str, list[Weight]] = defaultdict(list)
+    for weight in weights:
+        places[place_of(weight.path)].append(weight)
+    return {
+        name: Place(name, len(group), frozenset(tuple(sorted(x.shape)) for x in group), group[0].role)
+        for name, group in places.items()
+    }
+
+
+# --- the prefix of the base model -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What leads from the names in a file to those in a model: a part that is removed, and one that is added."""
+
+    removed: str = ""
+    added: str = ""
+
+    def apply(self, path: str) -> str:
+        """Return the name in the model of a name in the file."""
+        if self.removed and not path.startswith(self.removed):
+            return path
+        return self.added + path.removeprefix(self.removed)
+
+    def describe(self) -> dict[str, tuple[str, ...]]:
+        """Return the rename that the prefix is, if it is one."""
+        return {} if self == Prefix() else {f"{self.added}*": (f"{self.removed}*",)}
+
+
+def _find_prefix(model: Sequence[str], stored: Sequence[str]) -> Prefix:
+    """Return the change of prefix under which most stored weights have a name of the model."""
+    names = set(model)
+    by_tail: dict[str, list[str]] = defaultdict(list)
+    for path in model[:: max(1, len(model) // 64)]:  # a sample is enough for the prefix
+        segments = path.split(".")
+        for depth in range(min(3, len(segments) - 1) + 1):
+            by_tail[".".join(segments[depth:])].append(_join(segments[:depth]))
+    candidates = Counter({Prefix(): 0})
+    for path in stored:
+        segments = path.split(".")
+        for depth in range(min(3, len(segments) - 1) + 1):
+            for added in by_tail.get(".".join(segments[depth:]), ()):
+                removed = _join(segments[:depth])
+                candidates[Prefix() if removed == added else Prefix(removed, added)] += 1
+    best = [prefix for prefix, _ in candidates.most_common(8)]
+    best.sort(key=lambda prefix: -sum(prefix.apply(path) in names for path in stored))
+    return best[0] if sum(best[0].apply(p) in names for p in stored) > sum(p in names for p in stored) else Prefix()
+
+
+def _join(segments: list[str]) -> str:
+    return "".join(f"{segment}." for segment in segments)
+
+
+# --- renames ----------------------------------------------------------------------------------------------------------
+
+
+def _pair(lacking: Iterable[Place], spare: Iterable[Place]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield (place of the model, places of the file) that hold the same numbers under other names."""
+    left = {place.pattern: place for place in spare}
+    for place in lacking:
+        equal = [other for other in left.values() if place.holds_same(other)]
+        parts = [max(equal, key=place.likeness)] if equal else _find_parts(place, left.values())
+        for part in parts:
+            del left[part.pattern]
+        if parts:
+            yield place.pattern, tuple(part.pattern for part in parts)
+
+
+def _find_parts(whole: Place, spare: Iterable[Place]) -> list[Place]:
+    """Return the places whose weights, all together, are those of one: experts one by one, or a projection's parts."""
+    wanted = whole.count * prod(next(iter(whole.shapes)))
+    near: dict[str, list[Place]] = defaultdict(list)
+    for place in spare:
+        if len(place.shapes) == len(whole.shapes) == 1:
+            near[place.block].append(place)
+    for places in near.values():
+        found: list[Place] = []
+        held = 0
+        for place in sorted(places, key=whole.likeness, reverse=True):
+            size = place.count * prod(next(iter(place.shapes)))
+            if held + size <= wanted:
+                found.append(place)
+                held += size
+            if held == wanted:
+                return found
+    return []

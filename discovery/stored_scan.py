@@ -1,0 +1,122 @@
+"""The scan of a stored model, on a hub or in a folder: from its configuration and the headers of its weights.
+
+No weight is read, and no code of a repository is ever imported. Where transformers has the model type, its class
+is built from the configuration on meta and traced, and the stored names are compared with it. Else kinds and roles come
+from the names and shapes that the headers list.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from ..domain.architectures import Architecture, StoredFacts
+from ..domain.scans import Scan
+from ..domain.submissions import ListedLayer
+from ..errors import InvalidRequest, NoAdaptableLayers, ScanFailed, UnknownArchitecture
+from ..validation.text import explain_invalid_name
+from ..weights import StoredLayer, Weight, Weights, compare, read_weights, unpack
+from .config_scan import scan_config
+from .listing_scan import scan_listing
+
+
+def is_stored(text: str) -> bool:
+    """Return whether a reference names a stored model."""
+    return text.strip().startswith(("hub:", "file:"))
+
+
+def scan_stored(text: str, *, for_others: bool = False) -> Scan:
+    """Scan a stored model.
+
+    Args:
+        text: ``hub:org/repo``, with a subfolder or ``@revision`` if needed, or ``file:PATH`` of a folder or a file.
+        for_others: Whether another person requests it: no token is sent, and no file of this machine is read.
+
+    Raises:
+        InvalidReference: If it is no stored model.
+        HubFailed: If the hub does not give the files.
+        WeightsUnreadable: If its weights have no header that can be read.
+        InvalidRequest: If its configuration is too large, or a number in it is absurd.
+        NoAdaptableLayers: If an adapter could be put on none of its layers.
+        MissingExtra: If huggingface_hub is not installed.
+    """
+    weights = read_weights(text, for_others=for_others)
+    layers = unpack(weights.tensors, weights.config)
+    architecture = _identify(weights.config)
+    built, why_not = _build(weights.config)
+    facts = _describe(weights, layers)
+    if built is None:
+        listed = _scan_listed(architecture, layers)
+        return replace(listed, proof=f"{why_not}: {listed.proof}", stored=facts)
+    with suppress(NoAdaptableLayers, InvalidRequest):  # without roles of the stored names, these alone are compared
+        listed = _scan_listed(architecture, layers)
+        return replace(built, stored=_check_fit(built, listed, layers, facts))
+    return replace(built, stored=_check_fit(built, None, layers, facts))
+
+
+def _identify(config: Mapping[str, Any]) -> Architecture:
+    """Return the architecture that a configuration names; the user's own if it names none."""
+    for library, field in (("transformers", "model_type"), ("timm", "architecture"), ("diffusers", "_class_name")):
+        name = config.get(field)
+        if isinstance(name, str) and not explain_invalid_name(name):
+            version = config.get(f"{library}_version", config.get(f"_{library}_version"))
+            return Architecture(library, name, library_version=version if isinstance(version, str) else None)  # type: ignore[arg-type]
+    return Architecture("torch", "unnamed")
+
+
+def _build(config: Mapping[str, Any]) -> tuple[Scan | None, str]:
+    """Return the scan of the model that a configuration describes; ``None`` and the reason if it is not built."""
+    if "model_type" not in config:
+        return None, "its configuration names no model type of transformers"
+    try:
+        return scan_config(config), ""
+    except UnknownArchitecture:
+        known = f"transformers as installed has no type {config['model_type']!r}"
+        return None, f"{known}, and code of a repository is not run"
+    except ScanFailed as error:
+        return None, error.message
+
+
+def _scan_listed(architecture: Architecture, layers: Sequence[StoredLayer]) -> Scan:
+    listed = [ListedLayer(layer.path, layer.shape) for layer in layers]
+    norms = frozenset(layer.path for layer in layers if layer.is_weight and len(layer.shape) == 1)
+    return scan_listing(architecture, listed, norms)
+
+
+def _describe(weights: Weights, layers: Sequence[StoredLayer]) -> StoredFacts:
+    """Return what was read of the stored weights."""
+    packed = Counter(layer.packed for layer in layers if layer.packed)
+    notes = list(weights.assumed)
+    unknown = sum(layer.is_assumed for layer in layers)
+    if unknown:
+        notes.append(f"the sides of {unknown} packed matrices are not stored: their size is right, their shape is not")
+    return StoredFacts(
+        tensors=len(weights.tensors),
+        files=weights.files,
+        headers=weights.headers,
+        transferred=weights.transferred,
+        packed=tuple(f"{name} ({count} weights)" for name, count in packed.most_common()),
+        notes=tuple(notes),
+    )
+
+
+def _check_fit(scan: Scan, listed: Scan | None, layers: Sequence[StoredLayer], facts: StoredFacts) -> StoredFacts:
+    """Return what was read of the stored weights, compared with the layers of the scan of a build."""
+    tied = frozenset(layer.path for layer in scan.layers if layer.tied_to)
+    known = {prod(layer.shape): layer.shape for layer in scan.layers}
+    shapes = {x.path: known.get(prod(x.shape), x.shape) if x.is_assumed else x.shape for x in layers}
+    roles = {layer.path: layer.role for layer in listed.layers} if listed else {}
+    fit = compare(
+        [Weight(layer.path, layer.shape, layer.role) for layer in scan.layers if layer.path not in tied],
+        [Weight(path, shape, roles.get(path, "other")) for path, shape in shapes.items() if path not in tied],
+    )
+    return replace(
+        facts,
+        verdict=fit.verdict,
+        renames=tuple(f"{ours} = {' + '.join(theirs)}" for ours, theirs in fit.renames.items()),
+        missing=fit.missing,
+        beyond=fit.beyond,
+        shapes=fit.shapes,
+    )
