@@ -86,8 +86,11 @@ class Recorder(TorchFunctionMode):
         if threading.get_ident() != self._thread or self._stack[-1][1] is not module:
             return
         path, _ = self._stack.pop()
-        if isinstance(module, nn.MultiheadAttention) and _is_called_alike(module, arguments, result):
-            self.tape.pairs.add(path)
+        if isinstance(module, nn.MultiheadAttention):
+            takes_query = bool(arguments) or "query" in inspect.signature(type(module).forward).parameters
+            # As PyTorch's is called, which PEFT's adapter relies on: a query in, a pair out.
+            if takes_query and isinstance(result, tuple) and len(result) == 2:  # noqa: PLR2004
+                self.tape.pairs.add(path)
         if module is self._model:
             with torch._C.DisableTorchFunction():
                 values = map(self._find, _tensors(result, within_objects=True))
@@ -211,12 +214,6 @@ class Recorder(TorchFunctionMode):
             self._values_by_id[id(tensor)] = value
         else:
             tensor.__dict__[_OWNER] = (self._run, value)
-
-
-def _is_called_alike(attention: nn.Module, arguments: tuple[Any, ...], result: object) -> bool:
-    """Return whether an attention is called as PyTorch's is, which PEFT's adapter relies on: a query in, a pair out."""
-    takes_query = bool(arguments) or "query" in inspect.signature(type(attention).forward).parameters
-    return takes_query and isinstance(result, tuple) and len(result) == 2  # noqa: PLR2004
 
 
 def _tensors(item: Any, *, within_objects: bool = False) -> list[Tensor]:

@@ -83,10 +83,16 @@ class FakeValues(TorchFunctionMode):
     def _call(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "__iter__":
             return iter(self._compute(torch.unbind, "unbind", args, {}))
-        if name == "__getitem__":
-            return self._get_item(func, args)
-        if name == "__setitem__":
-            return self._set_item(func, args)
+        if name == "__getitem__":  # masks in the index are replaced by the indices they select
+            result = func(args[0], self._unmasked(args[1]))
+            self._attach(func, args, {}, result)
+            return result
+        if name == "__setitem__":  # under a mask only to the values: the width of the selection may be fake
+            tensor, index, value = args
+            if not any(map(_is_mask, list_tensors(index))):
+                func(tensor, self._unmasked(index), value)
+            self._change(func, args, {})
+            return None
         fake = find_fake(name)
         if fake is None:
             return self._compute(func, name, args, kwargs)
@@ -205,20 +211,6 @@ class FakeValues(TorchFunctionMode):
                 self._outdated[_storage(value)] = value  # kept, so that its storage's address is not used again
 
     # --- masks among indices -------------------------------------------------------------------------------------
-
-    def _get_item(self, func: Any, args: tuple[Any, ...]) -> Any:
-        """Read by an index in which masks are replaced by the indices they select."""
-        tensor, index = args
-        result = func(tensor, self._unmasked(index))
-        self._attach(func, args, {}, result)
-        return result
-
-    def _set_item(self, func: Any, args: tuple[Any, ...]) -> None:
-        """Write by an index; under a mask only to the values, because the width of the selection may be fake."""
-        tensor, index, value = args
-        if not any(_is_mask(item) for item in list_tensors(index)):
-            func(tensor, self._unmasked(index), value)
-        self._change(func, args, {})
 
     def _unmasked(self, index: Any) -> Any:
         if type(index) is tuple:
