@@ -1,8 +1,8 @@
 """The scan of a stored model, on a hub or in a folder: from its configuration and the headers of its weights.
 
-No weight is read, and no code of a repository is ever imported. Where transformers has the model type, its class
-is built from the configuration on meta and traced, and the stored names are compared with it. Else kinds and roles come
-from the names and shapes that the headers list.
+No weight is read, and no code of a repository is ever imported. Where the installed library has the architecture,
+its class is built from the configuration on meta and traced, and the stored names are compared with it. Else kinds
+and roles come from the names and shapes that the headers list.
 """
 
 from collections import Counter
@@ -16,10 +16,13 @@ from ..domain.architectures import Architecture, StoredFacts
 from ..domain.scans import Scan
 from ..domain.submissions import ListedLayer
 from ..errors import InvalidRequest, NoAdaptableLayers, ScanFailed, UnknownArchitecture
+from ..extras import require
 from ..validation.text import explain_invalid_name
 from ..weights import StoredLayer, Weight, Weights, compare, read_weights, unpack
-from .config_scan import scan_config
+from .config_scan import check_config, scan_config
 from .listing_scan import scan_listing
+from .scanner import scan_built, scan_module
+from .sources import LISTABLE, diffusers
 
 
 def is_stored(text: str) -> bool:
@@ -45,7 +48,7 @@ def scan_stored(text: str, *, for_others: bool = False) -> Scan:
     weights = read_weights(text, for_others=for_others)
     layers = unpack(weights.tensors, weights.config)
     architecture = _identify(weights.config)
-    built, why_not = _build(weights.config)
+    built, why_not = _build(architecture, weights.config)
     facts = _describe(weights, layers)
     if built is None:
         listed = _scan_listed(architecture, layers)
@@ -66,15 +69,21 @@ def _identify(config: Mapping[str, Any]) -> Architecture:
     return Architecture("torch", "unnamed")
 
 
-def _build(config: Mapping[str, Any]) -> tuple[Scan | None, str]:
+def _build(architecture: Architecture, config: Mapping[str, Any]) -> tuple[Scan | None, str]:
     """Return the scan of the model that a configuration describes; ``None`` and the reason if it is not built."""
-    if "model_type" not in config:
-        return None, "its configuration names no model type of transformers"
+    library = architecture.library
+    if library not in LISTABLE:
+        return None, "no configuration names its architecture"
     try:
-        return scan_config(config), ""
+        if library == "transformers":
+            return scan_config(config), ""
+        require("scan", library)
+        if library == "timm":  # the classes of a checkpoint change the head alone
+            return scan_built(architecture.reference), ""
+        check_config(config)
+        return scan_module(diffusers.build_configured(architecture.name, config)), ""
     except UnknownArchitecture:
-        known = f"transformers as installed has no type {config['model_type']!r}"
-        return None, f"{known}, and code of a repository is not run"
+        return None, f"{library} as installed has no {architecture.name!r}, and code of a repository is not run"
     except ScanFailed as error:
         return None, error.message
 

@@ -67,7 +67,8 @@ class Fit:
     """How stored weights fit the layers of a model.
 
     Attributes:
-        verdict: ``fits``, ``fits with renames`` or ``differs``; heads that are not stored are made anew, and fit.
+        verdict: ``fits``, ``fits with renames`` or ``differs``; heads that are not stored, or for other
+            classes, are made anew, and fit.
         renames: Patterns of the file by those of the model, where they differ.
         missing: Patterns of layers that are not stored.
         beyond: Patterns that are stored and are no layers of the model, such as heads of other tasks.
@@ -94,7 +95,7 @@ def compare(model: Sequence[Weight], stored: Sequence[Weight]) -> Fit:
     used = {name for names in pairs.values() for name in names}
     missing = [place for place in lacking if place.pattern not in pairs]
     renames = {**(prefix.describe() if shared else {}), **pairs}
-    is_whole = not shapes and all(place.role == "head" for place in missing)
+    is_whole = all(place.role == "head" for place in [*missing, *(ours[name] for name in shapes)])
     return Fit(
         verdict=("fits with renames" if renames else "fits") if is_whole else "differs",
         renames=renames,

@@ -1,6 +1,8 @@
 """diffusers: the model of a model class from its default configuration, on meta, without weights."""
 
 import inspect
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -27,6 +29,19 @@ def find_recipe(name: str) -> Recipe:
     override.check(f"diffusers:{name}")
     parts = {key: [_list_arguments(part) for part in names] for key, names in override.models.items()}
     return Recipe(f"diffusers:{name}", {**_list_arguments(name), **parts}, partial(_construct, name))
+
+
+def build_configured(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """Build a model class on meta with the arguments that a ``config.json`` of it states.
+
+    Raises:
+        UnknownArchitecture: If diffusers has no such class.
+        ScanFailed: If it does not build with them.
+    """
+    recipe = find_recipe(name)
+    arguments = inspect.signature(list_classes()[name].__init__).parameters
+    stated = {key: value for key, value in config.items() if key in arguments}
+    return replace(recipe, settings={**recipe.settings, **stated}).build_on_meta()
 
 
 def _list_arguments(name: str) -> dict[str, Any]:

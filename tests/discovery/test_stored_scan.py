@@ -2,9 +2,11 @@
 
 import json
 
+import diffusers
 import hub_server
 import huggingface_hub
 import pytest
+import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save
@@ -16,6 +18,7 @@ from loradar.sandbox.tasks import scan_sent
 from loradar.weights import read_weights
 
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 3}
+TWO_BLOCKS = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
 MODELED = 'open("{mark}", "w").close()\n'
 """Code that would leave a mark if it ran."""
 
@@ -70,11 +73,34 @@ def test_a_type_nobody_knows_is_scanned_by_its_header(tmp_path):
     (tmp_path / "modeling_new.py").write_text(MODELED.format(mark=tmp_path / "mark"))
     found = scan(f"file:{tmp_path}")
     assert (found.method, found.architecture.reference) == ("names", "transformers:brandnew")
-    assert "has no type 'brandnew', and code of a repository is not run" in found.proof
+    assert "has no 'brandnew', and code of a repository is not run" in found.proof
     assert {layer.path: layer.role for layer in scan(model).layers} == {x.path: x.role for x in found.layers}
     assert found.propose().spec.target_modules == ("q_proj", "v_proj")
     assert found.stored.verdict is None
     assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("build", "config"),
+    [
+        (
+            lambda: timm.create_model("vit_tiny_patch16_224", num_classes=7),
+            {"architecture": "vit_tiny_patch16_224", "num_classes": 7},
+        ),
+        (
+            lambda: diffusers.AutoencoderKL(block_out_channels=[32, 64], norm_num_groups=8, **TWO_BLOCKS),
+            {"_class_name": "AutoencoderKL", "block_out_channels": [32, 64], "norm_num_groups": 8, **TWO_BLOCKS},
+        ),
+    ],
+    ids=["timm", "diffusers"],
+)
+def test_models_of_timm_and_diffusers_fit_their_classes(tmp_path, build, config):
+    """With the sizes that their configuration states, and a head for other classes."""
+    (tmp_path / "model.safetensors").write_bytes(save(build().state_dict()))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = scan(f"file:{tmp_path}")
+    assert (found.stored.verdict, found.stored.missing, found.method) == ("fits", (), "dataflow")
+    assert set(found.stored.shapes) <= {"head"}
 
 
 def test_a_quantised_model_fits_as_the_plain_one(hub):
