@@ -5,9 +5,9 @@ Others may import: ``read_weights`` (of a reference to a hub, a folder or a file
 layers of a model, each given as a ``Weight``), which gives a ``Fit``.
 """
 
-from .fit import Fit, Weight, compare
+from .comparison import Fit, Weight, compare
 from .packed import StoredLayer, unpack
-from .reading import Weights, read_weights
 from .safetensors import StoredTensor
+from .stored_weights import Weights, read_weights
 
 __all__ = ["Fit", "StoredLayer", "StoredTensor", "Weight", "Weights", "compare", "read_weights", "unpack"]
