@@ -14,7 +14,7 @@ from .config import AdapterConfig
 from .files import checkpoint
 from .files.embeddings import AUTO, list_embeddings
 from .files.saved_names import names_for_peft
-from .injection.apply import PREFIX, Prepared, adapters_in, biases, detach, file_state, layers_in
+from .injection.apply import PREFIX, adapters_in, biases, detach, file_state, layers_in
 from .injection.beginnings import Beginnings
 from .injection.host_model import HostState, Survey, note_untied, set_trainable, survey_model
 from .injection.replication import Replication, check_same_replication
@@ -267,13 +267,6 @@ class Adapted(PeftMethods, Wrapper):
     def _undo_replication(self) -> None:
         if self._replication is not None:
             self._replication.undo()
-
-    def _begin(self, prepared: Prepared) -> None:
-        """Initialise an attached adapter by PEFT's functions, if its configuration states one of them."""
-        if not prepared.config.begins_with_peft:
-            return
-        parts = [(part.planned, part.children) for part in prepared.parts]
-        self._beginnings.begin(self._survey(), prepared.name, prepared.config, parts, fill=prepared.is_fresh)
 
     def _biases(self, adapter: str) -> dict[str, nn.Parameter]:
         which = self.peft_config[adapter].trained_biases

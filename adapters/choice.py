@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from torch import nn
 
@@ -15,6 +15,37 @@ from .injection.host_model import unwrapped
 from .injection.plan import Expand
 from .peft_forms import as_config
 from .targets import Decision, decide, expand_shorthand, with_ranks
+
+
+class Selection(TypedDict, total=False):
+    """The arguments that choose layers and ranks, of ``get_peft_model`` and ``auto_config``; all may be left out.
+
+    With any but ``preset`` and ``example_inputs`` the scan decides, not the registry.
+
+    Attributes:
+        preset: ``default``, ``recommended``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``, of
+            which IA3 has the first alone; by default that of ``LORADAR_PRESET``, else the first. Not used if the
+            configuration has targets.
+        example_inputs: Inputs of the model's forward, as in ``scan``: a scan with them decides. Without, a scan makes
+            its own.
+        towers: Towers to adapt instead of those of the preset: ``language``, ``vision``, ``audio``, ``projector``,
+            ``main``, several of them, or ``all``.
+        roles: Roles to adapt, or patterns: ``attention.*``, ``mlp.down``. They narrow a preset; with preset ``default``
+            they stand alone.
+        blocks: Blocks to adapt: ``last 8``, ``first 4``, ``every 2``, ``10-20``, or a list of numbers from 0.
+        expert_rank: Rank of routed experts: ``auto`` (``r`` over the experts that run for a token), ``shared`` (``r``)
+            or a number.
+        budget: Parameters to train at most, as a number or a share such as ``0.5%``: decides ``r``, and the preset if
+            that is ``default``.
+    """
+
+    preset: str | None
+    example_inputs: Any
+    towers: Any
+    roles: Any
+    blocks: Any
+    expert_rank: Any
+    budget: Any
 
 
 class Choice(NamedTuple):
@@ -40,7 +71,7 @@ def choose(
     example_inputs: Any = None,
     selection: Mapping[str, Any] | None = None,
 ) -> Choice:
-    """Choose the layers of a model for a configuration; see ``get_peft_model`` for the arguments and errors.
+    """Choose the layers of a model for a configuration; see ``Selection``, and ``get_peft_model`` for the errors.
 
     The model may have adapters of loradar's; ``check_host`` rejects others, which would look like a misfit of the
     registry.

@@ -11,7 +11,7 @@ from torch import nn
 from ..errors import InvalidConfig
 from ..warn import warn
 from .checks import check_known
-from .choice import choose
+from .choice import Selection, choose
 from .config import AdapterConfig, LoraConfig
 from .injection.apply import prepare
 from .injection.host_model import survey_model
@@ -42,32 +42,10 @@ def get_peft_model(
 
     Without targets in ``peft_config`` they are decided in this order: the registry's entry for the model, checked
     against its layers; the entry of an architecture of the same structure; a live scan. With towers, roles, blocks or a
-    budget the scan decides. ``decision`` of the result names the step that decided, and what is recommended beside it;
-    so does the log (logger ``loradar``), in one line.
+    budget the scan decides. ``decision`` of the result names the step, and so does the log (logger ``loradar``).
 
-    Args:
-        model: Any module, live or on the meta device.
-        peft_config: Method, strength and, if it names any, the targets; ``LoraConfig()`` when ``None``. A
-            configuration of peft's for LoRA or IA3 is taken as it is.
-        adapter_name: Key of the adapter in the state dict.
-        mixed: Always ``False``: one model takes one method.
-        autocast_adapter_dtype: Whether the adapter's tensors are float32 where the layers have half precision.
-        revision: Revision of the base model, for the file.
-        low_cpu_mem_usage: Whether the adapter's tensors are on the meta device, until an adapter is loaded into them.
-        preset: ``default``, ``recommended``, ``attention``, ``mlp``, ``all-linear``, ``experts`` or ``everything``, of
-            which IA3 has the first alone; by default that of ``LORADAR_PRESET``, else the first. Not used if
-            ``peft_config`` has targets.
-        example_inputs: Inputs of its forward, as in ``scan``: a scan with them decides. Without, a scan makes its own.
-        towers: Towers to adapt instead of those of the preset: ``language``, ``vision``, ``audio``, ``projector``,
-            ``main``, several of them, or ``all``.
-        roles: Roles to adapt, or patterns: ``attention.*``, ``mlp.down``. They narrow a preset; with preset ``default``
-            they stand alone.
-        blocks: Blocks to adapt: ``last 8``, ``first 4``, ``every 2``, ``10-20``, or a list of numbers from 0.
-        expert_rank: Rank of routed experts: ``auto`` (``r`` over the experts that run for a token), ``shared`` (``r``)
-            or a number.
-        budget: Parameters to train at most, as a number or a share such as ``0.5%``: decides ``r``, and the preset if
-            that is ``default``.
-        **fields: Fields of the configuration, such as ``r=16``; they replace those of ``peft_config``.
+    PEFT's arguments are documented at ``PeftModel`` (``mixed`` is always ``False``, ``revision`` is the base model's),
+    the others at ``loradar.adapters.Selection``; ``fields`` are those of the configuration, and replace its own.
 
     Raises:
         InvalidConfig: If the configuration is none of ours or does not fit, or the model has adapters or is wrapped.
@@ -80,32 +58,33 @@ def get_peft_model(
     if mixed:
         raise InvalidConfig("mixed=True: one model of loradar takes one method. Use peft, or a second copy.")
     check_host(model)
-    given = {"towers": towers, "roles": roles, "blocks": blocks, "expert_rank": expert_rank, "budget": budget}
-    choice = {name: value for name, value in given.items() if value is not None}
-    config = _configure(peft_config, fields, choice)
-    if revision is not None and config.revision not in (None, revision):
-        warn(f"The configuration states revision {config.revision!r} of the base model: {revision!r} is recorded.")
-    config = replace(config, revision=revision or config.revision)
-    adapted = PeftModel.blank(config.task_type)
+    given = Selection(towers=towers, roles=roles, blocks=blocks, expert_rank=expert_rank, budget=budget)
+    config, choice = _configure(peft_config, fields, given, revision)
     storage = {"autocast": autocast_adapter_dtype, "on_meta": low_cpu_mem_usage}
+    adapted = PeftModel.blank(config.task_type)
     adapted.adapt(model, choose(model, config, preset, example_inputs, choice), adapter_name, **storage)
     return adapted
 
 
-def _configure(config: AdapterConfig | None, fields: Mapping[str, Any], choice: Mapping[str, Any]) -> AdapterConfig:
-    """Return the configuration with fields given beside it, checked."""
+def _configure(
+    config: AdapterConfig | None, fields: Mapping[str, Any], given: Selection, revision: str | None
+) -> tuple[AdapterConfig, Selection]:
+    """Return the configuration with fields given beside it, checked, and the selection without what is not given."""
     config = LoraConfig() if config is None else as_config(config)
+    choice: Any = {name: value for name, value in given.items() if value is not None}
     options = [*signature(get_peft_model).parameters][1:-1]
     check_known(fields, [*(each.name for each in dataclass_fields(config)), *options], "get_peft_model")
-    if "r" in fields and choice.get("budget") is not None:
-        raise InvalidConfig(f"r={fields['r']!r} and budget={choice['budget']!r} both decide the rank: leave one out.")
-    config = replace(config, **fields)
-    if choice.get("budget") is not None:
-        for name in ("use_dora", "lora_bias", "trainable_token_indices", "layer_replication"):
-            if value := getattr(config, name, False):
-                why = f"counts plain LoRA, and {name}={value!r} trains more: give r instead"
-                raise InvalidConfig(f"budget={choice['budget']!r} {why}.", budget=choice["budget"])
-    return config
+    budget = choice.get("budget")
+    if "r" in fields and budget is not None:
+        raise InvalidConfig(f"r={fields['r']!r} and budget={budget!r} both decide the rank: leave one out.")
+    if revision is not None and config.revision not in (None, revision):
+        warn(f"The configuration states revision {config.revision!r} of the base model: {revision!r} is recorded.")
+    config = replace(config, **{"revision": revision or config.revision, **fields})
+    for name in ("use_dora", "lora_bias", "trainable_token_indices", "layer_replication", "variant"):
+        if budget is not None and (value := getattr(config, name, False)):
+            why = f"counts plain LoRA, and {name}={value!r} trains more: give r instead"
+            raise InvalidConfig(f"budget={budget!r} {why}.", budget=budget)
+    return config, choice
 
 
 def inject(

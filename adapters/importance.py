@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..discovery import check_unwrapped
+from ..discovery import check_unwrapped, open_wrappers
 from ..domain.choosing.ranks import parse_budget
 from ..domain.layers import Layer
 from ..domain.patterns import pattern_of
@@ -140,7 +140,7 @@ def rank_layers(
     in eval mode, and is left as it was: weights, gradients, buffers, modes, hooks and random states.
 
     Args:
-        model: A model with weights.
+        model: A model with weights, or ``torch.compile``, ``DataParallel`` or DDP around one.
         batches: The inputs of each forward: a mapping of named ones, a tuple of positional ones, or a tensor. One
             mapping, tuple or tensor is one batch.
         method: ``gradient``, ``fisher`` (arXiv:2111.09839) or ``sensitivity`` (arXiv:2303.10512).
@@ -157,7 +157,8 @@ def rank_layers(
     if method not in METHODS:
         message = f"Unknown method {method!r}. Methods: {quoted(METHODS)}."
         raise InvalidRequest(message, field="method", value=method)
-    check_unwrapped(model)
+    check_unwrapped(model, is_opened=True)
+    check_unwrapped(model := open_wrappers(model)[-1])
     scan = scan_known(model)
     layers = find_hits(scan.propose("LORA", preset).spec, scan.layers)
     if not layers:

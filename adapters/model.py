@@ -58,7 +58,20 @@ class PeftModel(Switching):
         autocast_adapter_dtype: bool = True,
         low_cpu_mem_usage: bool = False,
     ) -> None:
-        """Put an adapter into ``model``, in place; the arguments are those of ``get_peft_model``, with its errors."""
+        """Put an adapter into ``model``, in place.
+
+        Args:
+            model: Any module, live or on the meta device.
+            peft_config: Method, strength and, if it names any, the targets. A configuration of peft's for LoRA or IA3
+                is taken as it is.
+            adapter_name: Key of the adapter in the state dict.
+            autocast_adapter_dtype: Whether the adapter's tensors are float32 where the layers have half precision.
+            low_cpu_mem_usage: Whether the adapter's tensors are on the meta device, until an adapter is loaded into
+                them.
+
+        Raises:
+            LoradarError: As ``get_peft_model``.
+        """
         check_host(model)
         chosen = choose(model, peft_config)
         self.adapt(model, chosen, adapter_name, autocast=autocast_adapter_dtype, on_meta=low_cpu_mem_usage)

@@ -89,6 +89,13 @@ class Switching(Adapted):
         self._begin(prepared)
         self._set_trainable([prepared.name], trainable=trainable)
 
+    def _begin(self, prepared: Prepared) -> None:
+        """Initialise an attached adapter by PEFT's functions, if its configuration states one of them."""
+        if not prepared.config.begins_with_peft:
+            return
+        parts = [(part.planned, part.children) for part in prepared.parts]
+        self._beginnings.begin(self._survey(), prepared.name, prepared.config, parts, fill=prepared.is_fresh)
+
     def add_weighted_adapter(
         self,
         adapters: Sequence[str],

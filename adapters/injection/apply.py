@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from ...domain.vocabulary import Kind
 from ...errors import InvalidConfig
 from ...warn import warn
 from ..config import AdapterConfig
+from ..layers.base_layer import offload_device
 from ..layers.dora import fill_magnitude
 from ..layers.ia3 import IA3Layer
 from ..layers.lora import LoraConv, LoraEmbedding, LoraLinear
@@ -19,7 +20,7 @@ from ..layers.parameters import LoraMultihead, LoraParameter
 from ..layers.planned import PlannedAdapter
 from ..layers.saved import SavedModule, widen
 from ..layers.tokens import TokenLayer
-from ..layers.wrappers import AdapterLayer, Child, Steering, state_of
+from ..layers.wrappers import AdapterLayer, Child, Steering, on_device, state_of
 from .ambient import without_modes
 from .host_model import Site, Survey, survey_model
 from .plan import Expand, Plan, make_plan
@@ -47,6 +48,14 @@ class Part(NamedTuple):
     planned: PlannedAdapter
     layer: type[AdapterLayer]
     children: dict[str, Child]
+
+    def on(self, device: torch.device) -> "Part":
+        """Return the part with its tensors on a device, without values."""
+        children = {
+            name: on_device(each, device) if isinstance(each, torch.Tensor) else each.to_empty(device=device)
+            for name, each in self.children.items()
+        }
+        return self._replace(children=children)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +90,7 @@ class Prepared:
 
     def on_meta(self) -> Self:
         """Return the adapter with its factors on the meta device, where they take no memory and have no values."""
-        parts = []
-        for part in self.parts:
-            moved: Any = ((name, each.to("meta")) for name, each in part.children.items())
-            is_trained = {name for name, each in part.children.items() if isinstance(each, nn.Parameter)}
-            children = {name: nn.Parameter(each) if name in is_trained else each for name, each in moved}
-            parts.append(part._replace(children=children))
-        return replace(self, parts=tuple(parts))
+        return replace(self, parts=tuple(part.on(torch.device("meta")) for part in self.parts))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return its tensors under their keys in PEFT's files."""
@@ -119,9 +122,10 @@ def build(survey: Survey, plan: Plan, adapter_name: str, *, autocast: bool = Tru
         kind: Kind = "multihead_attention" if isinstance(base, nn.MultiheadAttention) else planned.kind
         layer: type[AdapterLayer] = IA3Layer if plan.config.method == "IA3" else LORA_LAYERS[kind]
         layer = TokenLayer if planned.tokens else layer
-        parts.append(Part(planned, layer, layer.create_parts(base, planned)))
+        part = _place(Part(planned, layer, layer.create_parts(base, planned)), base)
         if not autocast:
-            _store_like(getattr(base, planned.parameter or "weight", None), parts[-1])
+            _store_like(getattr(base, planned.parameter or "weight", None), part)
+        parts.append(part)
     copies = {path: _copy(survey.sites[path].module, autocast=autocast) for path in plan.saved}
     is_transposed = any(planned.fan_in_fan_out and not planned.parameter for planned in plan.adapters)
     origin = survey.model.__dict__.get("name_or_path")  # of a transformers model
@@ -129,6 +133,12 @@ def build(survey: Survey, plan: Plan, adapter_name: str, *, autocast: bool = Tru
     config = replace(plan.config, fan_in_fan_out=is_transposed, base_model_name_or_path=name)
     config.fix_layer_fields()
     return Prepared(adapter_name, config, tuple(parts), copies)
+
+
+def _place(part: Part, base: nn.Module) -> Part:
+    """Return a part where its layer computes: on meta it would have no values, if accelerate offloads the weight."""
+    device = offload_device(base)
+    return part if device is None else part.on(device)
 
 
 def _copy(module: nn.Module, *, autocast: bool) -> nn.Module:

@@ -20,10 +20,10 @@ from ...extras import require
 from ...warn import warn
 from ..checks import CHANGING_THE_BASE, invalid
 from ..config import AdapterConfig
-from ..layers.base_layer import features_of
+from ..layers.base_layer import features_of, offload_device
 from ..layers.dora import fill_magnitude
+from ..layers.peft_variants import truncate_base
 from ..layers.planned import PlannedAdapter
-from ..layers.variants import truncate_base
 from ..layers.wrappers import Child, state_of
 from .ambient import without_modes
 from .host_model import Survey
@@ -46,8 +46,6 @@ def check_beginning(survey: Survey, config: AdapterConfig, adapters: Iterable[Pl
         MissingExtra: If peft is not installed.
         InvalidConfig: Naming the layer, the reason and the way out.
     """
-    if not config.begins_with_peft:
-        return
     require("peft", "peft")
     if config.initialisation == "loftq" and not (find_spec("bitsandbytes") and torch.accelerator.is_available()):
         lack = "quantises with bitsandbytes on a GPU, and one of both is missing here: use another initialisation."
@@ -81,6 +79,7 @@ def _find_obstacle(config: AdapterConfig, planned: PlannedAdapter, base: nn.Modu
         )
         and weight is not None
         and weight.is_inference(),
+        "whose weight accelerate offloads: begin before the model is dispatched": offload_device(base) is not None,
         f"which peft's {function} has not prepared: call it on the model first": bool(prepared)
         and not hasattr(base, prepared),
     }

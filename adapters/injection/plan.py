@@ -27,12 +27,13 @@ from ...errors import InvalidConfig, NoAdaptableLayers, TargetsNotFound
 from ...warn import warn
 from ..checks import ALL_LINEAR, task_heads
 from ..config import AdapterConfig, LoraConfig
+from ..layers.base_layer import offload_device
 from ..layers.planned import PlannedAdapter
 from .beginnings import check_beginning
 from .host_model import Site, Survey, unwrapped
 from .match import Match, match
 from .tokens import plan_tokens
-from .variants import check_variant, plan_variant
+from .variant_checks import check_variant, plan_variant
 
 Expand = Callable[[nn.Module, str], TargetSpec]
 """A function from a model and a shorthand such as ``all-linear`` to the targets of the shorthand in that model."""
@@ -85,7 +86,10 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
         warn(remark)
     saved = check_saved(survey, matched.saved)
     adapters = _plan_adapters(survey, matched, config)
-    check_beginning(survey, config, adapters)
+    if getattr(config, "lora_dropout", 0):
+        _warn_of_dropout(survey, adapters)
+    if config.begins_with_peft:
+        check_beginning(survey, config, adapters)
     is_repeated = getattr(config, "layer_replication", None) is not None
     for path in (*(each.path for each in adapters if each.shares_weight), *saved):
         others = [other for other in survey.sharing(path) if not (is_repeated and _is_replica(other, path))]
@@ -121,6 +125,7 @@ def _complete(config: AdapterConfig, survey: Survey, expand: Expand | None) -> A
 def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tuple[PlannedAdapter, ...]:
     shared = survey.shared_parameters()
     lora = config if isinstance(config, LoraConfig) else LoraConfig()
+    variant = config.variant
     is_feedforward = TargetMatcher(config.spec.feedforward_modules or ()).find
     targets = [*_targets(survey, matched, config)]
     keys = [target.key for target in targets]
@@ -151,13 +156,12 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
             lora_bias=lora.lora_bias,
             lora_alpha=alpha,
             use_rslora=lora.use_rslora,
-            variant=plan_variant(config),
+            variant=plan_variant(config, variant) if variant else None,
         )
         planned.append(adapter)
     _warn_of_unmatched(config, keys)
-    check_variant(survey, planned)
-    if lora.lora_dropout:
-        _warn_of_dropout(survey, planned)
+    if lora.use_dora or lora.lora_bias or variant:
+        check_variant(survey, planned)
     return tuple(planned)
 
 
@@ -316,6 +320,9 @@ def check_saved(survey: Survey, paths: Collection[str]) -> tuple[str, ...]:
     """
     modules = {path: survey.sites[path].module for path in paths}
     for path, module in modules.items():
+        if any(offload_device(inner) is not None for inner in module.modules()):
+            way_out = "Adapt the model before it is dispatched."
+            raise rejected(path, module, "has weights that accelerate offloads, and no copy of them can train", way_out)
         if isinstance(module, CONTAINERS):
             way_out = "Name the modules inside of it in modules_to_save."
             raise rejected(path, module, "cannot be saved as a whole", way_out)

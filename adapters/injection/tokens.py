@@ -9,6 +9,7 @@ from ...discovery import read_attribute
 from ...errors import InvalidConfig, TargetsNotFound
 from ...warn import warn
 from ..config import AdapterConfig
+from ..layers.base_layer import offload_device
 from ..layers.planned import PlannedAdapter
 from ..layers.tokens import TokenLayer
 from .host_model import Site, Survey
@@ -65,6 +66,9 @@ def plan_tokens(
 def _plan(
     path: str, tokens: Sequence[int], site: Site, *, tied_to: str = "", is_shared: bool = False
 ) -> PlannedAdapter:
+    if offload_device(site.module) is not None:
+        message = f"{path!r} has weights that accelerate offloads, and no rows of them can train"
+        raise InvalidConfig(f"{message}: adapt the model before it is dispatched.", path=path)
     return PlannedAdapter(
         path=path,
         named=path,

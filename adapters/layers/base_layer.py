@@ -31,6 +31,13 @@ def first_tensor(layer: nn.Module) -> torch.Tensor:
     return own if own is not None else next(iter([*layer.parameters(), *layer.buffers()]))
 
 
+def offload_device(base: nn.Module) -> torch.device | None:
+    """Return the device that accelerate moves a layer's weights to when it runs; ``None`` without offloading."""
+    hook = base.__dict__.get("_hf_hook")
+    hooks: Any = getattr(hook, "hooks", (hook,))  # one, or several in a row
+    return next((torch.device(each.execution_device) for each in hooks if getattr(each, "offload", False)), None)
+
+
 def count_rows(x: torch.Tensor, samples: Sequence[str]) -> int:
     """Return the number of consecutive rows of each sample of a batch.
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from ...domain.vocabulary import Kind
-from .base_layer import adapter_dtype, features_of, first_tensor
+from .base_layer import adapter_dtype, features_of, first_tensor, offload_device
 from .low_rank import LinearFactor
 from .planned import PlannedAdapter
 from .wrappers import MAGNITUDE, AdapterLayer, Child, init_module, state_of
@@ -156,7 +156,7 @@ def has_dense_weight(base: Any) -> bool:
 
     A weight that accelerate offloads is there in the forward of its layer alone.
     """
-    if getattr(base.__dict__.get("_hf_hook"), "offload", False):
+    if offload_device(base) is not None:
         return False
     weight = getattr(base, "weight", None)
     is_float = isinstance(weight, torch.Tensor) and weight.is_floating_point()

@@ -19,8 +19,8 @@ from ...errors import InvalidConfig
 from .base_layer import adapter_dtype, count_rows, features_of, first_tensor, run_with
 from .dora import create_magnitude, dense_weight, fill_magnitude
 from .low_rank import CONV_FACTORS, can_fuse, linear_factors, low_rank_linear
+from .peft_variants import VariantLayer, add_variant_parts
 from .planned import PlannedAdapter
-from .variants import VariantLayer, add_variant_parts
 from .wrappers import MAGNITUDE, Child, state_of
 
 CONV_FIELDS = ("kernel_size", "stride", "padding", "dilation", "padding_mode", "_reversed_padding_repeated_twice")
@@ -73,8 +73,11 @@ class LoraLayer(VariantLayer):
 
     def insert(self, adapter: str, planned: PlannedAdapter, parts: Mapping[str, Child]) -> None:
         """Add an adapter to this layer, and its dropout, if it has any, as a module."""
-        super().insert(adapter, planned, parts)
         self.__dict__.setdefault("scaling", {})[adapter] = planned.scaling
+        if planned.variant is not None:
+            self.insert_variant(adapter, planned, parts)
+            return
+        super().insert(adapter, planned, parts)
         if planned.dropout:
             super().insert(adapter, planned, {"lora_dropout": nn.Dropout(planned.dropout)})
 
@@ -227,7 +230,9 @@ class LoraLinear(LoraLayer):
         factors = linear_factors(
             *features_of(base, planned.kind), planned.r, first_tensor(base), has_bias=planned.lora_bias
         )
-        return {**add_variant_parts(cls, base, planned, factors), **create_magnitude(base, planned)}
+        if planned.variant is not None:
+            return add_variant_parts(cls, base, planned, factors)
+        return {**factors, **create_magnitude(base, planned)} if planned.use_dora else factors
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the base layer and add the updates, as one step of autograd where the result is the same."""

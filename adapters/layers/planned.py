@@ -26,7 +26,7 @@ class PlannedAdapter(NamedTuple):
         tied_to: Path of the layer whose trained rows this one uses too; empty if it has its own.
         lora_alpha: The numerator of LoRA's scaling.
         use_rslora: Whether its denominator is the root of the rank.
-        variant: The variant of LoRA that PEFT's class computes (``layers.variants``); ``None`` for plain LoRA and DoRA.
+        variant: The variant that PEFT's class computes (``layers.peft_variants``); ``None`` for plain LoRA and DoRA.
     """
 
     path: str

@@ -10,7 +10,7 @@ from torch import nn
 
 from ...errors import InvalidConfig
 from .as_peft import PeftInstance, PeftLayer
-from .base_layer import first_tensor
+from .base_layer import first_tensor, offload_device
 from .planned import PlannedAdapter
 
 PARAMETER_CONTAINERS = ("lora_embedding_A", "lora_embedding_B", "ia3_l")
@@ -178,7 +178,7 @@ class AdapterLayer(PeftLayer, Wrapper):
 
     def give_storage(self, adapter: str) -> None:
         """Create the tensors of an adapter that is on meta on the device of the base layer, without values."""
-        device = first_tensor(self.base()).device
+        device = offload_device(self.base()) or first_tensor(self.base()).device
         for container, part in self.parts(adapter).items():
             if isinstance(part, nn.Module) and any(each.is_meta for each in part.parameters()):
                 part.to_empty(device=device)
@@ -242,6 +242,9 @@ class AdapterLayer(PeftLayer, Wrapper):
             InvalidConfig: Naming the layer, by ``path``, and the reason.
         """
         base = self.base()
+        if offload_device(base) is not None:
+            way_out = "Keep the adapter apart, or merge it before the model is dispatched"
+            raise InvalidConfig(f"{path!r} has weights that accelerate offloads: {way_out}.", path=path)
         weight = base._parameters.get(self._weight_name)  # noqa: SLF001 - a packed or computed weight has other names
         if weight is None or not weight.is_floating_point():
             state = "packed or computed" if weight is None else str(weight.dtype)

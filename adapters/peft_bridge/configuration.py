@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ...discovery import check_unwrapped
+from ...discovery import check_unwrapped, open_wrappers
 from ...domain.choosing.ranks import scale_alphas
 from ...domain.layers import Layer
 from ...domain.methods import TARGETED, UNTARGETED, Method, choose_preset, get_method, list_fact_fields, list_methods
@@ -40,11 +40,12 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
     of prompt learning gets the depth and widths of the model instead.
 
     Args:
-        model: Any module without adapters, live or on the meta device.
+        model: Any module without adapters, live or on the meta device. Targets are named as in the model inside of
+            ``torch.compile``, ``DataParallel`` or DDP.
         peft_type: PEFT's name of the method, such as ``"IA3"`` (``peft.PeftType``), in any case.
         preset: Preset of the method, by default that of ``LORADAR_PRESET``, else ``default``; not used if ``fields``
             have targets.
-        towers: As in ``loradar.get_peft_model``.
+        towers: As in ``loradar.adapters.Selection``.
         roles: As there.
         blocks: As there.
         expert_rank: As there.
@@ -63,8 +64,8 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
         InvalidRequest: If a selection cannot be read or matches nothing, or the budget is too small.
     """
     require("peft", "peft")
-    check_unwrapped(model)
     check_host(model)
+    check_unwrapped(model := open_wrappers(model)[-1])
     method, config_class = _find_method(peft_type)
     check_known(fields, config_class.__dataclass_fields__, config_class.__name__)
     if method.family in UNTARGETED:

@@ -15,7 +15,7 @@ from torch import distributed, nn
 from torch._dynamo.testing import CompileCounter
 from zoo import llama
 
-from loradar.adapters import LoraConfig, PeftModel, get_peft_model
+from loradar.adapters import LoraConfig, PeftModel, auto_config, get_peft_model, rank_layers
 from loradar.errors import InvalidConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, as it traces
@@ -250,3 +250,13 @@ def test_replicas_are_adapted_inside(tmp_path: Path) -> None:
 
     adapted.unload()
     assert replicas(TOKENS).requires_grad
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_what_only_reads_a_model_reads_the_wrapped_one_inside(wrap: Callable[[Any], Any]) -> None:
+    """Ranks of layers and configurations for peft name layers as in the model inside."""
+    model = llama().model
+    batches = [{"input_ids": TOKENS, "labels": TOKENS}]
+    found = [rank_layers(each, batches) for each in (model, wrap(model))]
+    assert found[0].layers == found[1].layers
+    assert auto_config(wrap(model)).target_modules == auto_config(model).target_modules == {*TARGETS}

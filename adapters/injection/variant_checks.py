@@ -10,19 +10,17 @@ from ...extras import require
 from ...warn import warn
 from ..config import AdapterConfig
 from ..layers.dora import has_dense_weight
+from ..layers.peft_variants import Variant
 from ..layers.planned import PlannedAdapter
-from ..layers.variants import Variant
 from .host_model import Survey
 
 
-def plan_variant(config: AdapterConfig) -> Variant | None:
-    """Return the variant of LoRA that a configuration asks for, for one layer; ``None`` for plain LoRA, DoRA and IA3.
+def plan_variant(config: AdapterConfig, name: str) -> Variant:
+    """Return the variant of LoRA that a configuration asks for, for one layer.
 
     Raises:
         MissingExtra: If peft is not installed.
     """
-    if (name := config.variant) is None:
-        return None
     require("peft", "peft")
     return Variant(name, getattr(config, name, None))
 
@@ -31,8 +29,6 @@ def check_variant(survey: Survey, planned: Iterable[PlannedAdapter]) -> None:
     """Reject layers without DoRA or a bias of ``B`` in PEFT's words; warn of biases that cannot be merged."""
     without_bias = []
     for each in planned:
-        if not (each.use_dora or each.lora_bias or each.variant):
-            continue
         module = survey.sites[each.path].module
         name = type(module).__name__
         if (why := _variant_misfit(module, each)) is not None:

@@ -58,19 +58,16 @@ class VariantLayer(DoraLayer):
     fan_in_fan_out: bool
     lora_variant: Mapping[str, Any] = {}
 
-    def insert(self, adapter: str, planned: PlannedAdapter, parts: Mapping[str, Child]) -> None:
-        """Add an adapter to this layer, with the attributes that its variant reads."""
-        variant: Variant | None = planned.variant
-        if variant is None:
-            super().insert(adapter, planned, parts)
-            return
+    def insert_variant(self, adapter: str, planned: PlannedAdapter, parts: Mapping[str, Child]) -> None:
+        """Add an adapter that is a variant to this layer, with the attributes that PEFT's class reads."""
+        variant: Variant = planned.variant
         others = [name for name in parts if name not in self.containers]
         self.__dict__["containers"] = (*self.containers, *others)
         for name in (name for name in others if isinstance(parts[name], torch.Tensor)):
             if name not in self._modules and not isinstance(parts[name], nn.Parameter):
                 self._modules[name] = import_module("peft.tuners._buffer_dict").BufferDict({}, persistent=True)
         dropout = nn.Dropout(planned.dropout) if planned.dropout else nn.Identity()
-        super().insert(adapter, planned, {**parts, "lora_dropout": dropout})
+        super().insert(adapter, planned, {**parts, "lora_dropout": dropout})  # past LoRA's, which calls this
         self.__dict__["fan_in_fan_out"] = planned.fan_in_fan_out
         self.__dict__.setdefault("lora_variant", {})[adapter] = variant.find_class()()
         for name, value in variant.settings.items():
@@ -118,7 +115,7 @@ def _copy_part(own: Child, fresh: Child) -> None:
 def add_variant_parts(
     layer_class: type[VariantLayer], base: nn.Module, planned: PlannedAdapter, factors: Mapping[str, Child]
 ) -> dict[str, Child]:
-    """Return the parts of an adapter with those of its variant, as PEFT's class makes them, in the factors' dtype.
+    """Return the parts of an adapter that is a variant, as PEFT's class makes them, in the dtype of the factors.
 
     Args:
         layer_class: The class of the layer.
@@ -129,9 +126,7 @@ def add_variant_parts(
     Raises:
         InvalidConfig: If the layer does not fit, in PEFT's words.
     """
-    variant: Variant | None = planned.variant
-    if variant is None:
-        return dict(factors)
+    variant: Variant = planned.variant
     first: Any = next(iter(factors.values()))
     if variant.name == "kasa_config":  # what it takes out of the base weight is up to `injection.beginnings`
         return {**factors, "lora_diag": nn.Parameter(torch.randn_like(first.weight[:, 0]))}
