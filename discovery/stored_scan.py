@@ -20,7 +20,7 @@ from ..extras import require
 from ..validation.text import explain_invalid_name
 from ..weights import StoredLayer, Weight, Weights, compare, read_weights, unpack
 from .config_scan import check_config, scan_config
-from .listing_scan import scan_listing
+from .listing_scan import IN_PROJ, scan_listing
 from .scanner import scan_built, scan_module
 from .sources import LISTABLE, diffusers
 
@@ -115,7 +115,12 @@ def _check_fit(scan: Scan, listed: Scan | None, layers: Sequence[StoredLayer], f
     """Return what was read of the stored weights, compared with the layers of the scan of a build."""
     tied = frozenset(layer.path for layer in scan.layers if layer.tied_to)
     known = {prod(layer.shape): layer.shape for layer in scan.layers}
-    shapes = {x.path: known.get(prod(x.shape), x.shape) if x.is_assumed else x.shape for x in layers}
+    shapes = {
+        layer.path.removesuffix(f".{IN_PROJ}"): known.get(prod(layer.shape), layer.shape)
+        if layer.is_assumed
+        else layer.shape
+        for layer in layers
+    }
     roles = {layer.path: layer.role for layer in listed.layers} if listed else {}
     fit = compare(
         [Weight(layer.path, layer.shape, layer.role) for layer in scan.layers if layer.path not in tied],

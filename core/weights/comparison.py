@@ -19,6 +19,10 @@ PARTS = {"qkv": ("query", "key", "value"), "gate_up": ("gate", "up")}
 """Roles of the projections that a fused one holds, by the end of its own role."""
 
 
+MADE_ANEW = ("head", "embedding.position")
+"""Roles of layers that a loader makes itself where they are not stored: heads, and positions that are computed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Weight:
     """A weight of a model or of a file: its path, shape and role."""
@@ -53,6 +57,10 @@ class Place:
         """Return whether another place has as many weights of the same shapes."""
         return self.count == other.count and self.shapes == other.shapes
 
+    def is_within(self, other: "Place") -> bool:
+        """Return whether another place has these weights, and maybe weights of kinds that are no layers here."""
+        return self.count <= other.count and self.shapes <= other.shapes
+
     def likeness(self, other: "Place") -> float:
         """Return how much another place looks like this one: by its role first, then by its name."""
         end = self.role.rpartition(".")[2]
@@ -67,7 +75,7 @@ class Fit:
     """How stored weights fit the layers of a model.
 
     Attributes:
-        verdict: ``fits``, ``fits with renames`` or ``differs``; heads that are not stored, or for other
+        verdict: ``fits``, ``fits with renames`` or ``differs``; heads and positions that are not stored, or for other
             classes, are made anew, and fit.
         renames: Patterns of the file by those of the model, where they differ.
         missing: Patterns of layers that are not stored.
@@ -88,18 +96,17 @@ def compare(model: Sequence[Weight], stored: Sequence[Weight]) -> Fit:
     ours = _group(model)
     theirs = _group(replace(weight, path=prefix.apply(weight.path)) for weight in stored)
     shared = ours.keys() & theirs.keys()
-    shapes = tuple(sorted(name for name in shared if not ours[name].holds_same(theirs[name])))
-    lacking = [place for name, place in ours.items() if name not in theirs]
+    shapes = tuple(sorted(name for name in shared if not ours[name].is_within(theirs[name])))
     spare = [place for name, place in theirs.items() if name not in ours]
-    pairs = dict(_pair(lacking, spare))
+    pairs = _pair_all([place for name, place in ours.items() if name not in theirs], spare)
     used = {name for names in pairs.values() for name in names}
-    missing = [place for place in lacking if place.pattern not in pairs]
-    renames = {**(prefix.describe() if shared else {}), **pairs}
-    is_whole = all(place.role == "head" for place in [*missing, *(ours[name] for name in shapes)])
+    missing = [name for name in ours if name not in theirs and name not in pairs]
+    renames = prefix.describe(serves=bool(shared)) | pairs
+    is_whole = all(ours[name].role in MADE_ANEW for name in (*missing, *shapes))
     return Fit(
         verdict=("fits with renames" if renames else "fits") if is_whole else "differs",
         renames=renames,
-        missing=tuple(place.pattern for place in missing),
+        missing=tuple(missing),
         beyond=tuple(place.pattern for place in spare if place.pattern not in used),
         shapes=shapes,
     )
@@ -131,36 +138,44 @@ class Prefix:
             return path
         return self.added + path.removeprefix(self.removed)
 
-    def describe(self) -> dict[str, tuple[str, ...]]:
-        """Return the rename that the prefix is, if it is one."""
-        return {} if self == Prefix() else {f"{self.added}*": (f"{self.removed}*",)}
+    def describe(self, *, serves: bool) -> dict[str, tuple[str, ...]]:
+        """Return the rename that the prefix is, if it is one and serves any weight."""
+        return {f"{self.added}*": (f"{self.removed}*",)} if serves and self != Prefix() else {}
 
 
 def _find_prefix(model: Sequence[str], stored: Sequence[str]) -> Prefix:
     """Return the change of prefix under which most stored weights have a name of the model."""
-    names = set(model)
     by_tail: dict[str, list[str]] = defaultdict(list)
     for path in model[:: max(1, len(model) // 64)]:  # a sample is enough for the prefix
-        segments = path.split(".")
-        for depth in range(min(3, len(segments) - 1) + 1):
-            by_tail[".".join(segments[depth:])].append(_join(segments[:depth]))
-    candidates = Counter({Prefix(): 0})
-    for path in stored:
-        segments = path.split(".")
-        for depth in range(min(3, len(segments) - 1) + 1):
-            for added in by_tail.get(".".join(segments[depth:]), ()):
-                removed = _join(segments[:depth])
-                candidates[Prefix() if removed == added else Prefix(removed, added)] += 1
-    best = [prefix for prefix, _ in candidates.most_common(8)]
-    best.sort(key=lambda prefix: -sum(prefix.apply(path) in names for path in stored))
-    return best[0] if sum(best[0].apply(p) in names for p in stored) > sum(p in names for p in stored) else Prefix()
+        for start, tail in _split(path):
+            by_tail[tail].append(start)
+    starts = ((start, added) for path in stored for start, tail in _split(path) for added in by_tail.get(tail, ()))
+    changes = Counter(Prefix(start, added) for start, added in starts if start != added)
+    candidates = [Prefix(), *(prefix for prefix, _ in changes.most_common(8))]
+    names = set(model)
+    return max(candidates, key=lambda prefix: sum(prefix.apply(path) in names for path in stored))
 
 
-def _join(segments: list[str]) -> str:
-    return "".join(f"{segment}." for segment in segments)
+def _split(path: str) -> Iterator[tuple[str, str]]:
+    """Yield (start, rest) of a path, with up to three parts in the start, none of them a number."""
+    segments = path.split(".")
+    for depth in range(min(3, len(segments) - 1) + 1):
+        if any(segment.isdecimal() for segment in segments[:depth]):
+            return
+        yield "".join(f"{segment}." for segment in segments[:depth]), ".".join(segments[depth:])
 
 
 # --- renames ----------------------------------------------------------------------------------------------------------
+
+
+def _pair_all(lacking: Sequence[Place], spare: Sequence[Place]) -> dict[str, tuple[str, ...]]:
+    """Return places of the file by the place of the model that holds the same numbers under another name."""
+    pairs = dict(_pair(lacking, spare))
+    used = {name for names in pairs.values() for name in names}
+    left = [place for place in spare if place.pattern not in used]
+    for fused, parts in _pair_fused(left, [place for place in lacking if place.pattern not in pairs]):
+        pairs |= dict.fromkeys(parts, (fused,))
+    return pairs
 
 
 def _pair(lacking: Iterable[Place], spare: Iterable[Place]) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -173,6 +188,15 @@ def _pair(lacking: Iterable[Place], spare: Iterable[Place]) -> Iterator[tuple[st
             del left[part.pattern]
         if parts:
             yield place.pattern, tuple(part.pattern for part in parts)
+
+
+def _pair_fused(fused: Iterable[Place], parts: Sequence[Place]) -> Iterator[tuple[str, list[str]]]:
+    """Yield (place of the file, places of the model) where one weight of the file is several of the model."""
+    for whole in fused:
+        found = _find_parts(whole, parts)
+        if len(found) > 1:
+            parts = [part for part in parts if part not in found]
+            yield whole.pattern, [part.pattern for part in found]
 
 
 def _find_parts(whole: Place, spare: Iterable[Place]) -> list[Place]:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from operator import itemgetter
 from typing import Any
 
 from ..domain.submissions import LARGEST_DIMENSION, MOST_DIMENSIONS
@@ -84,9 +85,8 @@ def parse_header(content: bytes, where: str, file_size: int | None = None) -> tu
     if len(header) > MOST_TENSORS:
         message = f"The header of {where} lists {len(header)} tensors; up to {MOST_TENSORS} are read."
         raise WeightsUnreadable(message, file=where)
-    places = sorted(
-        (*_read_place(entry, name, where), _read_tensor(name, entry, where)) for name, entry in header.items()
-    )
+    places = [(*_read_place(entry, name, where), _read_tensor(name, entry, where)) for name, entry in header.items()]
+    places.sort(key=itemgetter(0, 1))  # tensors without elements share their place
     _check_places(places, where, None if file_size is None else file_size - LENGTH_BYTES - len(content))
     return tuple(tensor for _, _, tensor in places)
 

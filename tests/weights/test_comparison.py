@@ -66,6 +66,24 @@ def test_other_names_are_paired_by_role_and_shape():
     assert found.renames == {f"model.layers.*.{new}": (f"model.layers.*.{old}",) for new, old in names.items()}
 
 
+def test_a_fused_projection_of_the_file_is_several_of_the_model():
+    """As of checkpoints older than a class that has them apart."""
+    stored = {path: facts for path, facts in MODEL.items() if "self_attn" not in path}
+    stored |= {f"model.layers.{i}.attn.qv": ((12, 8), "attention.qkv") for i in range(3)}
+    found = fit(stored)
+    assert found.verdict == "fits with renames"
+    assert found.renames == {
+        f"model.layers.*.self_attn.{name}_proj": ("model.layers.*.attn.qv",) for name in ("q", "v")
+    }
+    assert found.beyond == ()
+
+
+def test_what_is_no_layer_of_the_model_may_be_stored_beside_its_layers():
+    """Such as the transposed convolutions among the resizing layers of depth_anything."""
+    stored = {**MODEL, "model.layers.3.mlp.experts.down_proj": ((3, 5), "other")}
+    assert fit(stored).verdict == "fits"
+
+
 def test_what_lacks_and_what_has_another_shape_differs():
     """Half of the blocks, another width, no value projection."""
     half = {path: facts for path, facts in MODEL.items() if "layers.2" not in path}

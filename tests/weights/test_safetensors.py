@@ -26,6 +26,8 @@ def test_a_file_of_the_librarys_own_is_read():
         "a.weight": torch.zeros(2, dtype=torch.float16),
         "c.scale": torch.zeros((), dtype=torch.int64),
         "d.weight": torch.zeros(4, 4).to(torch.float8_e4m3fn),
+        "e.empty": torch.zeros(0, 4),
+        "f.empty": torch.zeros(3, 0),
     }
     content = save(tensors, metadata={"format": "pt"})
     length = read_length(content[:8], "model.safetensors")
@@ -35,6 +37,8 @@ def test_a_file_of_the_librarys_own_is_read():
         "a.weight": StoredTensor("a.weight", "F16", (2,)),
         "c.scale": StoredTensor("c.scale", "I64", ()),
         "d.weight": StoredTensor("d.weight", "F8_E4M3", (4, 4)),
+        "e.empty": StoredTensor("e.empty", "F32", (0, 4)),
+        "f.empty": StoredTensor("f.empty", "F32", (3, 0)),
     }
     assert all(found[name].size == tensor.nbytes for name, tensor in tensors.items())
 
