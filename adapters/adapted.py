@@ -8,7 +8,8 @@ import torch
 from rich.progress import track
 from torch import nn
 
-from ..errors import InvalidConfig, nearest, quoted
+from ..errors import InvalidConfig, quoted
+from ..similar_names import nearest
 from ..warn import warn
 from .config import AdapterConfig
 from .files import checkpoint

@@ -11,8 +11,9 @@ from importlib import import_module
 from typing import Any
 
 from ..data import read_facts
-from ..errors import InvalidConfig, nearest, quoted
+from ..errors import InvalidConfig, quoted
 from ..extras import require
+from ..similar_names import nearest
 from ..warn import warn
 
 FACTS = "adapter_fields.toml"

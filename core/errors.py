@@ -44,10 +44,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from .schema import Config, schema_config, to_json
+from .similar_names import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,12 +375,6 @@ class MissingExtra(LoradarError):
     def __init__(self, package: str, extra: str) -> None:
         way_out = f"Install it with: pip install 'loradar[{extra}]'"
         super().__init__(f"{package!r} is not installed. {way_out}", package=package, extra=extra)
-
-
-def nearest(name: str, known: Iterable[str], limit: int = 5) -> list[str]:
-    """Return up to ``limit`` known names similar to ``name``, nearest first, ignoring case."""
-    folded = {candidate.casefold(): candidate for candidate in sorted(known)}
-    return [folded[match] for match in get_close_matches(name.casefold(), folded, n=limit, cutoff=0.6)]
 
 
 def quoted(names: Iterable[str]) -> str:

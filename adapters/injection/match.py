@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...domain.targets import NO_TARGETS, TargetMatcher, Targets
-from ...errors import TargetsNotFound, nearest
+from ...errors import TargetsNotFound
+from ...similar_names import nearest
 from ...warn import warn
 from ..config import AdapterConfig, LoraConfig
 

@@ -17,8 +17,9 @@ from ...domain.selection import Choice, count_fixed, count_per_rank, make_spec
 from ...domain.submissions import Difference, Statement, SubmissionEvidence
 from ...domain.targets import Formula, TargetSpec
 from ...domain.vocabulary import APART
-from ...errors import InvalidStatement, LoradarError, nearest
+from ...errors import InvalidStatement, LoradarError
 from ...schema import to_json
+from ...similar_names import nearest
 from ..verification.findings import OUTSIDE
 from ..verification.matching import Match, match_spec
 from ..verification.verify import Verifier

@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from loradar import errors
-from loradar.errors import LoradarError, MissingExtra, UnknownPreset, nearest
+from loradar.errors import LoradarError, MissingExtra, UnknownPreset
 from loradar.extras import require
+from loradar.similar_names import nearest
 
 CLASSES = [item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, LoradarError)]
 

@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any, Self, get_args
 
-from ...errors import InvalidRequest, UnknownName, nearest
+from ...errors import InvalidRequest, UnknownName
+from ...similar_names import nearest
 from ..presets import NEVER
 from ..vocabulary import Role, Tower
 
