@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu demo test lint types unit serve catalog audit matrix bench fuzz example placement clean
+.PHONY: menu demo test lint types unit serve catalog names audit matrix bench fuzz example placement clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -42,6 +42,9 @@ unit: $(VENV)/.installed  ## run the tests
 # FORCE=1 scans everything again, as after a change of the scanner.
 catalog: $(VENV)/.installed  ## scan and prove what is new in the installed libraries into data/catalog; resume if interrupted
 	$(BIN)/loradar catalog update $(if $(FORCE),--force)
+
+names: $(VENV)/.installed  ## write data/names: the classes, checkpoints and tags that the installed libraries name
+	$(BIN)/python docs/known_names.py
 
 # A new registry: the developer's own may hold mappings that are not in the catalog.
 audit: $(VENV)/.installed  ## write docs/peft-audit.md from the catalog: the defects of PEFT's tables

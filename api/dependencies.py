@@ -88,6 +88,9 @@ Name = Annotated[
 ]
 LibraryName = Annotated[Library, Path(description="Library the architecture belongs to", examples=["transformers"])]
 LibraryQuery = Annotated[Library, Query(description="Library the architecture belongs to")]
+AnyLibraryQuery = Annotated[
+    Library | None, Query(description="Only architectures of this library; if not given, of all")
+]
 VersionQuery = Annotated[
     str | None,
     Query(

@@ -196,7 +196,7 @@ def search(
         message = (
             f"No architecture, class, checkpoint or nickname is like {text!r}. List what is known with: loradar list"
         )
-        raise NotRegistered(text, (), message, near=(), command="loradar list")
+        raise NotRegistered(text, (), message, command="loradar list")
     if as_json:
         print_json({"candidates": [*map(_to_json, candidates)], "containing": others})
         return

@@ -142,12 +142,10 @@ class NotRegistered(UnknownName):
     code = "not_registered"
     noun = "mapping"
 
-    def __init__(
-        self, name: str, known: Iterable[str], message: str, near: Iterable[str] | None = None, **details: Any
-    ) -> None:
+    def __init__(self, name: str, known: Iterable[str], message: str, **details: Any) -> None:
         self.name = name
-        self.near = nearest(name, known) if near is None else [*near]
-        closest = f" Closest registered: {quoted(self.near)}." if self.near and near is None else ""
+        self.near = nearest(name, known)
+        closest = f" Closest registered: {quoted(self.near)}." if self.near else ""
         LoradarError.__init__(self, message + closest, name=name, near=self.near, **details)
 
 

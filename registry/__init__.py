@@ -151,7 +151,7 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
         UnknownName: If the architecture has no part or tower of a name.
         UnknownPeftType: If PEFT has no such method.
         UnknownPreset: If there is no such preset.
-        InvalidReference: If ``name`` is no reference.
+        InvalidReference: If a folder or file has no configuration that can be read.
         NotRegistered: If nothing is registered; the message lists near names, and a command that works.
         DatabaseUnusable: If the registry's database cannot be used.
     """

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..domain.mappings import Mapping
-from ..errors import NotRegistered, quoted
+from ..errors import InvalidReference, NotRegistered, quoted
 from ..references import Reference, Understood, explain_invalid_repo
 from ..settings import hub_endpoint
 
@@ -32,19 +32,18 @@ def exact_name(text: str, library: str | None) -> tuple[str, str]:
 def find_understood(
     text: str, library: str | None, find: Find, registered: Callable[[], Iterable[str]]
 ) -> Mapping | None:
-    """Return the mapping of what a text stands for; ``None`` if there is none, or only near names.
+    """Return the mapping of what a text stands for; ``None`` if there is none, or only near names."""
+    try:
+        found = find(*exact_name(text, library))
+        if found:
+            return found
+        from ..references.resolver import resolve  # noqa: PLC0415 - 10 ms, which an exact name does without
 
-    Raises:
-        InvalidReference: If the text is no reference.
-    """
-    found = find(*exact_name(text, library))
-    if found:
-        return found
-    from ..references.resolver import resolve  # noqa: PLC0415 - 10 ms, which an exact name does without
-
-    first, *others = resolve(text, library) or (None,)
-    if first is None or first.is_guess:  # it may be an architecture of the registry's own, which takes time to list
-        first, *others = resolve(text, library, frozenset(registered())) or (None,)
+        first, *others = resolve(text, library) or (None,)
+        if first is None or first.is_guess:  # it may be an architecture of the registry's own, which takes time to list
+            first, *others = resolve(text, library, frozenset(registered())) or (None,)
+    except InvalidReference:
+        return None
     if first is None or first.how == "near name":
         return None
     found = find(first.library, first.name)
@@ -59,12 +58,13 @@ def describe(text: str, first: "Candidate", others: "Iterable[Candidate]") -> Un
     return Understood(text, first.how, first.because, first.is_guess, tuple(known))
 
 
-def not_understood(text: str, candidates: "Iterable[Candidate]") -> NotRegistered:
+def not_understood(text: str, library: str | None, candidates: "Iterable[Candidate]") -> NotRegistered:
     """Return the error for a text that is no known name: near ones, and a command that works."""
     near = [one.reference.removeprefix("transformers:") for one in candidates]
     repo = text.removeprefix("hub:").partition("@")[0]
     command = f"loradar lookup {near[0]}" if near else "loradar list"
-    message = f"No architecture, class, checkpoint or nickname is called {text!r}."
+    of_library = f" of {library}" if library else ""
+    message = f"No architecture, class, checkpoint or nickname{of_library} is called {text!r}."
     if repo.count("/") == 1 and ":" not in repo and explain_invalid_repo(repo) is None:
         scan = f"loradar scan hub:{text.removeprefix('hub:')}"
         command = command if near else scan
@@ -74,4 +74,6 @@ def not_understood(text: str, candidates: "Iterable[Candidate]") -> NotRegistere
         )
     closest = f" Closest: {quoted(near)}." if near else ""
     way_out = f" {'Try' if near else 'List what is known with'}: {command}" if command not in message else ""
-    return NotRegistered(text, (), f"{message}{closest}{way_out}", near=near, command=command)
+    error = NotRegistered(text, (), f"{message}{closest}{way_out}", command=command)
+    error.near = error.details["near"] = near
+    return error

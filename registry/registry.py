@@ -139,7 +139,6 @@ class Registry:
             UnknownName: If there is no such method or preset, or the architecture has no part or tower of a name.
             UnknownArchitecture: If the registry does not know the type of a part.
             MethodDoesNotFit: If the method can adapt none of the layers registered for its family.
-            InvalidReference: If ``name`` is no reference.
             NotRegistered: If there is no such mapping; lists those there are, or near names, and a command.
             VersionUnproven: If the layer names at ``library_version`` are not known, and differ around it.
         """

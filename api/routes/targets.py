@@ -12,7 +12,7 @@ from ...errors import DatabaseUnusable, LoradarError
 from ...references import parse_parts
 from ...registry import Registry
 from ...schema import to_json
-from ..dependencies import NAME_LENGTH, LibraryQuery, OpenRegistry, ReferencePath, VersionQuery, cached
+from ..dependencies import NAME_LENGTH, AnyLibraryQuery, OpenRegistry, ReferencePath, VersionQuery, cached
 from ..errors import NOT_FOUND, error_responses
 from ..requests import (
     BUDGET,
@@ -109,7 +109,7 @@ def get_targets(  # noqa: PLR0913 - the query's fields
     *,
     peft_type: PeftTypeQuery = "LORA",
     preset: PresetQuery = None,
-    library: LibraryQuery | None = None,
+    library: AnyLibraryQuery = None,
     library_version: VersionQuery = None,
     part: PartQuery = None,
     towers: TowersQuery = None,

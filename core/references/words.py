@@ -45,7 +45,12 @@ def key_of(text: str) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words and numbers of a name, without sizes: ``Qwen3-VL-30B-A3B`` is ``qwen 3 vl moe``."""
+    """Return the words and numbers of a name, without sizes: ``Qwen3-VL-30B-A3B`` is ``qwen 3 vl moe``.
+
+    Names are in ASCII: a text with other letters, which may look like these, has no words.
+    """
+    if not text.isascii():
+        return []
     split = re.sub(_CAMEL, " ", text).casefold()
     return re.findall(_WORD, re.sub(_SIZE, " ", re.sub(_ACTIVE, f" {MOE} ", split)))
 

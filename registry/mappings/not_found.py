@@ -6,7 +6,7 @@ from sqlalchemy import Connection, select
 
 from ...domain.methods import UNTARGETED, get_method, nothing_for
 from ...domain.vocabulary import PRESETS, list_some
-from ...errors import LoradarError, NotRegistered, UnknownPreset, VersionUnproven, quoted
+from ...errors import InvalidReference, LoradarError, NotRegistered, UnknownPreset, VersionUnproven, quoted
 from ...references import LIBRARIES
 from ...references.resolver import resolve
 from ...schema import to_json
@@ -35,16 +35,17 @@ def unknown_or_unanswered(
     """Return the error for a reference without a mapping for a PEFT type and preset, or that is no known name."""
     get_method(method[0])
     registered = listing.list_references(connection)
-    candidates = resolve(text, library, frozenset(registered))
-    named = exact_name(text, library)
+    try:
+        candidates, named = resolve(text, library, frozenset(registered)), exact_name(text, library)
+    except InvalidReference as error:
+        return NotRegistered(text, (), error.message, command="loradar list")
     is_known = ":".join(named) in registered or named[0] not in LIBRARIES
     if not is_known and candidates and candidates[0].how != "near name":
         named, is_known = (candidates[0].library, candidates[0].name), True
-    return (
-        unanswered(connection, MappingKey(*named, *method), library_version)
-        if is_known
-        else not_understood(text, candidates)
-    )
+    if is_known:
+        return unanswered(connection, MappingKey(*named, *method), library_version)
+    elsewhere = resolve(text, None, frozenset(registered)) if library and not candidates else ()
+    return not_understood(text, library, candidates or elsewhere)
 
 
 def unanswered(connection: Connection, key: MappingKey, library_version: str | None = None) -> LoradarError:

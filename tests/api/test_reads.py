@@ -64,7 +64,7 @@ def test_as_many_questions_as_the_limit_and_no_more(service):
         [],
         {"questions": [{}]},
         {"questions": "llama"},
-        {"questions": [{"model_type": "a b"}]},
+        {"questions": [{"model_type": "a  b"}]},
         {"questions": [{"model_type": "x" * 256}]},
         {"questions": [{"model_type": "llama", "library": "keras"}]},
         {"questions": [{"model_type": "llama", "unheard_of": 1}]},

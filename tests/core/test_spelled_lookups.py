@@ -5,7 +5,7 @@ import json
 import pytest
 from records_zoo import make_scan
 
-from loradar.errors import InvalidReference, NotRegistered
+from loradar.errors import NotRegistered
 from loradar.registry import Registry, lookup
 
 SPELLED = {
@@ -79,7 +79,7 @@ def test_a_library_is_kept_to():
     assert lookup("resnet", library="transformers").understood is None
     with pytest.raises(NotRegistered):
         lookup("sdxl", library="timm")
-    with pytest.raises(InvalidReference, match="keras"):
+    with pytest.raises(NotRegistered, match="Unknown scheme 'keras'"):
         lookup("keras:llama")
 
 

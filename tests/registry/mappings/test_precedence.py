@@ -74,18 +74,20 @@ def test_peft_types_are_known_in_any_case(registry):
     assert registry.lookup("llama", "ia3") == registry.lookup("llama", "IA3")
 
 
-def test_a_miss_names_the_scan_command_and_near_names(registry):
+def test_a_miss_names_near_names_and_a_command(registry):
     """The message says what to do, the details carry it for programs."""
-    with pytest.raises(NotRegistered, match=r"Scan it with: loradar scan lama --store\. .*'llama'") as caught:
+    with pytest.raises(NotRegistered, match=r"Closest: 'llama'\. Try: loradar lookup llama") as caught:
         registry.lookup("lama")
     assert "llama" in caught.value.near
-    assert caught.value.details["command"] == "loradar scan lama --store"
+    assert caught.value.details["command"] == "loradar lookup llama"
     assert registry.find("lama") is None
 
 
 def test_a_miss_of_another_library_names_its_reference(registry):
-    """The command carries the library; one that has the name is pointed at."""
-    with pytest.raises(NotRegistered, match=r"timm:llama\. There is 'transformers:llama'.* loradar scan timm:llama"):
+    """One that has the name is pointed at."""
+    with pytest.raises(
+        NotRegistered, match=r"of timm is called 'llama'\. Closest: 'llama'\. Try: loradar lookup llama"
+    ):
         registry.lookup("llama", library="timm")
 
 
