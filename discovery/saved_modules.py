@@ -82,9 +82,12 @@ def _are_alone(layers: Iterable[Layer]) -> bool:
 
 
 def _list_fresh(layers: Sequence[Layer], facts: ModelFacts) -> list[Layer]:
-    """Return the layers around the models of a library that are in no block of a network, nor tied to those models."""
+    """Return the layers around the models of a library that are in no block of a network, nor tied to those models.
+
+    The weight of the model itself, as of a margin head, belongs to no module that could be saved.
+    """
     inside = {layer.block for layer in layers if layer.role not in ("head", "norm")} - {None}
-    return [x for x in layers if facts.is_fresh(x.path) and not x.tied_to and x.block not in inside]
+    return [x for x in layers if x.path and facts.is_fresh(x.path) and not x.tied_to and x.block not in inside]
 
 
 def _list_beside_base(layers: Sequence[Layer], facts: ModelFacts) -> Iterator[str]:

@@ -553,6 +553,28 @@ class OwnLinears(Letters):
         return self.c(join(F.scaled_dot_product_attention(split(self.b(x)), split(self.d(x)), split(self.a(x)))))
 
 
+class MixedAtTheEnd(Letters):
+    """Heads that stand last while they are mixed, so that the softmax runs over the last dimension but one."""
+
+    def __init__(self):
+        super().__init__()
+        self.e, self.g = nn.Linear(HEADS, HEADS), nn.Linear(HEADS, HEADS)
+
+    def forward(self, x):
+        """Mix, weigh, mix."""
+        weights = self.e((split(self.b(x)) @ split(self.d(x)).transpose(-1, -2)).permute(0, 2, 3, 1)).softmax(2)
+        return self.c(join(self.g(weights).permute(0, 3, 1, 2) @ split(self.a(x))))
+
+
+class MixedAndTurned(MixedAtTheEnd):
+    """The same with the keys in the rows."""
+
+    def forward(self, x):
+        """Mix, weigh, mix and turn."""
+        weights = self.e((split(self.d(x)) @ split(self.b(x)).transpose(-1, -2)).permute(0, 2, 3, 1)).softmax(1)
+        return self.c(join(self.g(weights).permute(0, 3, 2, 1) @ split(self.a(x))))
+
+
 class InDict(nn.Module):
     """An attention of matrices in a dictionary, beside linears for its output."""
 

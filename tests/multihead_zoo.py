@@ -45,6 +45,14 @@ class OwnProjections(nn.MultiheadAttention):
         return self.out_proj(attended)
 
 
+class CallsItselfMe(OwnProjections):
+    """Calls its projections by another name than ``self``."""
+
+    def forward(me, x, *_):  # noqa: N805 - the point of it
+        """Attend to itself."""
+        return me.out_proj(F.scaled_dot_product_attention(me.to_q(x), me.to_k(x), me.to_v(x)))
+
+
 class Block(nn.Module):
     """Attention, then a feed-forward network, with residuals."""
 

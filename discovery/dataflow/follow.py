@@ -5,6 +5,7 @@ from math import prod
 from typing import Any
 
 from . import operations
+from .contractions import links_left
 from .edges import read_edges
 from .flow import MOST_PARTS, MOST_SOURCES, Effect, Flow, Origin, Ranking, Sources
 from .operations import Op, Ref, Tape
@@ -124,7 +125,9 @@ def multiply(flow: Flow, number: int, op: Op, operands: tuple[int, ...]) -> None
     for weights, values in (operands, operands[::-1]):
         scores = _scores(flow, weights)
         if scores and not _scores(flow, values):
-            pairs = [o.read_values[::-1] if effects & Effect.FLIPPED else o.read_values for o, effects in scores]
+            side = operands.index(weights)
+            outer = Origin("product", number, op.outputs[0], (), operands, op.site, op.name)
+            pairs = [_query_and_key(flow, inner, effects, outer, side) for inner, effects in scores]
             reads = (_merged_operands(flow, pairs, 0), _merged_operands(flow, pairs, 1), flow.read(values))
             name = f"softmax({scores[0][0].name}), {op.name}"
             origin = Origin("attention", number, op.outputs[0], reads, (*pairs[0], values), op.site, name)
@@ -139,6 +142,28 @@ def _scores(flow: Flow, value: int) -> list[tuple[Origin, int]]:
     """Return the products whose softmax is a value, with their effects."""
     found = ((flow.origins[origin], effects) for (origin, _), effects in flow.read(value).items())
     return [(origin, effects) for origin, effects in found if origin.kind == "product" and effects & Effect.SOFTMAXED]
+
+
+def _query_and_key(flow: Flow, scores: Origin, effects: int, outer: Origin, side: int) -> tuple[int, ...]:
+    """Return the operands of scores, the query first: the key is the one whose positions the weights are summed over.
+
+    Where the axes cannot be followed, the key is the operand over whose positions the softmax runs.
+    """
+    weights = outer.read_values[side]
+    is_left = links_left(flow, scores, outer, side) if _is_transposed(flow, scores.out, weights) else None
+    is_flipped = bool(effects & Effect.FLIPPED) if is_left is None else is_left
+    return scores.read_values[::-1] if is_flipped else scores.read_values
+
+
+def _is_transposed(flow: Flow, start: int, end: int) -> bool:
+    """Return whether axes change places on the way from one value to another."""
+    reached, first = {start}, flow.producer[start] + 1
+    for op in flow.tape.ops[first : flow.producer.get(end, first) + 1]:
+        if not reached.isdisjoint(op.inputs):
+            if op.name in operations.TRANSPOSITIONS:
+                return True
+            reached.update(op.outputs)
+    return False
 
 
 def _merged_operands(flow: Flow, pairs: list[tuple[int, ...]], side: int) -> Sources:

@@ -209,9 +209,10 @@ def _read_own_source(owner: type[nn.Module]) -> _OwnSource | None:
             return None
     attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
     called, passes_on = set[str](), owner.forward is nn.MultiheadAttention.forward
+    own = {node.args.args[0].arg for node in nodes if isinstance(node, ast.FunctionDef) and node.args.args}
     for function in (node.func for node in nodes if isinstance(node, ast.Call)):
         match function:
-            case ast.Attribute(attr=name, value=ast.Name(id="self")):
+            case ast.Attribute(attr=name, value=ast.Name(id=holder)) if holder in own:  # self, by any name
                 called.add(name)
             case ast.Attribute(attr="forward", value=ast.Call(func=ast.Name(id="super")) | ast.Attribute()):
                 passes_on = True

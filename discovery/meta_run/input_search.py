@@ -28,6 +28,8 @@ _OTHER_SIZES: dict[tuple[str, ...], tuple[int, ...]] = {
 """Sizes tried where a model states none, by their names; images are square."""
 NAMES_ONLY = "TypeError: The forward returned names instead of tensors."
 """The failure of a forward that unpacks the result of an inner model, whose fields it takes for their values."""
+_MIXED = 3
+"""Dimensions of an input whose tokens a layer mixes."""
 _CONVOLUTION = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 PATIENCE = 10
 """Plans in a row that may get no further than the best; twice as many for a model without a configuration."""
@@ -84,6 +86,7 @@ class Search:
             yield replace(plan, is_plain=True)
         yield from self.with_convolved_rank(plan, failure)
         yield from self.with_expected_shape(plan, failure)
+        yield from self.with_expected_size(plan, failure)
         for rank in [int(found[1]) for pattern in _RANKS if (found := pattern.search(failure.text))]:
             yield from self.with_rank(plan, rank, self._inputs.given(plan))
         names = sorted(self._inputs.choices, key=lambda name: name not in failure.text)
@@ -121,6 +124,23 @@ class Search:
             spec = input_spec(failure.module, failure.shape if name in same else shapes[name])
             if spec is not None:
                 yield plan.repairing(name, _with_expressions(spec, self._inputs.spec(plan, name), shapes[name]))
+
+    def with_expected_size(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
+        """Yield plans in which a size of the inputs is the one that the failing layer takes: it mixes a fixed number.
+
+        That is the number of tokens in a mixer of tokens, or of time steps in a forecast.
+        """
+        module, shape = failure.module, failure.shape
+        if not isinstance(module, nn.Linear | nn.Conv1d) or not shape or len(shape) < _MIXED:
+            return
+        is_linear = isinstance(module, nn.Linear)
+        mixed, taken = (shape[-1], module.in_features) if is_linear else (shape[1], module.in_channels)
+        made = self._inputs.make(plan)
+        dims = ((self._inputs.spec(plan, name).shape, _shape(made[name])) for name in self._inputs.given(plan))
+        sizes = (name for pair in dims for name, size in zip(*pair, strict=False) if size == mixed != taken)
+        for name in dict.fromkeys(sizes):
+            if name.isidentifier() and plan.sizes.get(name) != taken:
+                yield replace(plan, sizes={**plan.sizes, name: taken})
 
     def with_convolved_rank(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
         """Yield plans in which the input that reached a failing convolution has as many dimensions as that takes."""

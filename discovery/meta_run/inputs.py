@@ -159,9 +159,9 @@ class Inputs:
         """Return the values of a plan: small ones on the CPU, which are known, large ones on meta."""
         given = set(self.given(plan))
         marks = list_placeholders(self._sizes, given)
-        tokens = self._sizes.get_size("text") + len(marks)
+        room = 2 + len(marks)  # all placeholders stay, however short a text is asked for
+        tokens = max(plan.sizes.get("tokens", self._sizes.get_size("text") + len(marks)), room)
         sizes = self._sizes.divided(plan.divisors) if plan.divisors or plan.sizes else self._sizes
-        tokens = max(tokens, plan.sizes.get("tokens", 0))  # all placeholders stay, however short a text is asked for
         sizes = sizes.with_sizes(**{"batch": plan.batch, **plan.sizes, "tokens": tokens})
         made = {name: self.value(self.spec(plan, name), sizes, marks) for name in self.choices if name in given}
         switches = {**_SWITCHES, "return_dict": not plan.is_plain}

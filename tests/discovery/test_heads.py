@@ -296,3 +296,24 @@ def test_a_network_behind_a_small_front_end_is_no_head():
     assert roles["decoder.blocks.0.attn.q_proj"] == "attention.query"
     assert roles["widen"] != "head"
     assert roles["top"] == "head"
+
+
+class Margin(nn.Module):
+    """A library's encoder under a matrix that the model itself holds, one row for each class (arXiv:1801.07698)."""
+
+    def __init__(self):
+        super().__init__()
+        self.bert = BertModel(BERT)
+        self.weight = nn.Parameter(torch.randn(3, WIDTH))
+
+    def forward(self, input_ids):
+        """Return cosines."""
+        states = self.bert(input_ids).last_hidden_state[:, 0]
+        return nn.functional.linear(nn.functional.normalize(states), nn.functional.normalize(self.weight))
+
+
+def test_a_weight_of_the_model_itself_is_named_as_left_frozen():
+    """It belongs to no module that could be saved; a user is told, and the rest is adapted."""
+    with pytest.warns(UserWarning, match="left frozen as initialised: weight"):
+        adapted = loradar.get_peft_model(Margin())
+    assert len(adapted.targeted_module_names) == 4

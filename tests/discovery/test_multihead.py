@@ -106,9 +106,10 @@ def test_an_attention_that_peft_cannot_adapt_is_left_out_with_the_reason(build, 
     assert any(re.search(f"left out: .*{says}", reason) for reason in proposal.reasons)
 
 
-def test_a_subclass_is_adapted_where_its_own_forward_computes():
+@pytest.mark.parametrize("attention", [zoo.OwnProjections, zoo.CallsItselfMe])
+def test_a_subclass_is_adapted_where_its_own_forward_computes(attention):
     """Linears of its own, and the output projection that it calls; the packed weight is never read."""
-    build = lambda: zoo.Encoder(zoo.Block, zoo.OwnProjections)  # noqa: E731
+    build = lambda: zoo.Encoder(zoo.Block, attention)  # noqa: E731
     proposal, spec = lora(build(), "attention")
     assert proposal.target_modules == ("to_q", "to_k", "to_v", "out_proj")
     for adapt, make in ((inject, LoraConfig), (peft.get_peft_model, peft.LoraConfig)):
@@ -116,7 +117,7 @@ def test_a_subclass_is_adapted_where_its_own_forward_computes():
         assert trained(adapted) == proposal.formula.count(8)
         assert dead(adapted) == []
     with pytest.raises(
-        InvalidConfig, match=r"'blocks.0.attn' \(OwnProjections\) has a forward of its own, which reads"
+        InvalidConfig, match=rf"'blocks.0.attn' \({attention.__name__}\) has a forward of its own, which reads"
     ):
         inject(build(), LoraConfig(target_modules=["attn"]))
 

@@ -28,6 +28,12 @@ def test_linear_attention_has_its_operands(block):
     assert roles(zoo.Stack(block)) == ATTENTION
 
 
+@pytest.mark.parametrize("block", [rare.MixedAtTheEnd, rare.MixedAndTurned])
+def test_the_key_is_what_the_weights_are_summed_over(block):
+    """Wherever the axes of the scores stood when the softmax ran."""
+    assert roles(zoo.Stack(block)) == {**ATTENTION, "e": "other", "g": "other"}
+
+
 @pytest.mark.parametrize("inputs", [None, (torch.zeros(5, zoo.WIDTH), torch.zeros(2, 7, dtype=torch.long))])
 @pytest.mark.parametrize("convolution", rare.EDGES)
 def test_attention_over_the_edges_of_a_graph_has_its_operands(convolution, inputs):

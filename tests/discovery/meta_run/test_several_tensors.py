@@ -118,3 +118,42 @@ def test_of_two_numbers_for_each_sample_the_time_alone_becomes_a_float():
     runs = compute_model(Conditioned(), lambda forward: computed.append(forward()))
     assert runs[-1].error is None
     assert computed[-1].isfinite().all()
+
+
+class MixesTokens(nn.Module):
+    """Mixes forty-nine tokens by a linear over them, and nothing else says how many there are."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.enter = nn.Linear(10, 16)
+        self.mixers = nn.ModuleList(nn.ModuleList([nn.Linear(49, 64), nn.Linear(64, 49)]) for _ in range(2))
+
+    def forward(self, features):
+        """Mix them."""
+        x = self.enter(features)
+        for up, down in self.mixers:
+            x = x + down(up(x.transpose(1, 2)).relu()).transpose(1, 2)
+        return x
+
+
+class MixesFewTokens(MixesTokens):
+    """Takes words, of which there are fewer than usual."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.enter = nn.Embedding(9, 16)
+        self.mixers = nn.ModuleList(nn.ModuleList([nn.Linear(6, 8), nn.Linear(8, 6)]) for _ in range(2))
+
+    def forward(self, tokens):
+        """Mix them."""
+        return super().forward(tokens)
+
+
+@pytest.mark.parametrize("model", [MixesTokens, MixesFewTokens])
+def test_a_layer_over_the_tokens_says_how_many_there_are(model):
+    """Its width is no width of features: the search takes the size that it fails with for the one to change."""
+    found = scan(model(), method="dataflow")
+    assert found.untraced == ()
+    assert {x.role for x in found.layers if x.path.startswith("mixers")} == {"mlp.up", "mlp.down"}
