@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from ...domain.patterns import pattern_of
 from ..meta_run.conditions import remove_chance
-from ..meta_run.tensor_values import list_outputs
+from ..meta_run.tensor_values import list_outputs, list_results
 from .probes import Factored, Probe, Unfitting
 
 TOLERANCE = 1e-4
@@ -40,6 +40,7 @@ class Experiment:
         unfitting: Layers an adapter does not fit, with the reason.
         shifts: Layers whose merging changes the outputs, with the relative difference.
         error: Why the last backward failed, if it did.
+        coded: Layers called by a forward that returns whole numbers alone, such as the codes of an image.
         is_random: Whether the same forward gives other outputs each time, so that merging cannot be checked.
     """
 
@@ -48,9 +49,11 @@ class Experiment:
         self.unfitting: dict[str, Unfitting] = {}
         self.shifts: dict[str, float] = {}
         self.error: str | None = None
+        self.coded: set[str] = set()
         self.is_random = False
         self._probes = {probe.path: probe for probe in probes}
         self._mergeable = mergeable
+        self._has_codes = False
 
     def __call__(self, forward: Callable[[], Any]) -> None:
         """Run one forward with its backward, and again merged; errors of the forward are raised."""
@@ -76,7 +79,7 @@ class Experiment:
     def _run_adapted(self, forward: Callable[[], Any]) -> list[Tensor]:
         """Return the outputs; a layer that an adapter does not fit on every call goes without one."""
         while True:
-            outputs = _run_seeded(forward)
+            outputs = self._run_seeded(forward)
             misfits = {path: probe.unfitting for path, probe in self._probes.items() if probe.unfitting is not None}
             self.unfitting |= misfits
             removed = [self._probes.pop(path) for path in misfits]
@@ -89,6 +92,10 @@ class Experiment:
             for parameter in self._probes[path].parameters:
                 parameter.grad = None
         written = [output for output in outputs if output.requires_grad]
+        if not outputs and self._has_codes:
+            self.coded.update(called)
+            self.gradients = dict.fromkeys(called, 0.0) | self.gradients
+            return
         if not written:  # such as names of outputs in their place: that says nothing about any layer
             self.error = "no output depends on a weight"
             return
@@ -134,11 +141,21 @@ class Experiment:
             probe.merge()
         try:
             with torch.no_grad():
-                outputs = _run_seeded(forward)
+                outputs = self._run_seeded(forward)
         finally:
             for probe in probes:
                 probe.merge(-1)
         return max(map(_difference, expected, outputs), default=0.0)
+
+    def _run_seeded(self, forward: Callable[[], Any]) -> list[Tensor]:
+        """Return every floating output of a forward that starts from the same random state each time."""
+        torch.manual_seed(_SEED)
+        random.seed(_SEED)
+        np.random.seed(_SEED)  # noqa: NPY002 - the global one
+        result = forward()
+        outputs = {id(tensor): tensor for tensor in list_outputs(result)}
+        self._has_codes = not outputs and next(list_results(result), None) is not None
+        return list(outputs.values())
 
 
 class Leaky(TorchFunctionMode):
@@ -185,15 +202,6 @@ def _clamp_tokens(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, .
     if rows is None or not isinstance(first, Tensor) or first.is_floating_point() or first.is_meta:
         return arguments
     return first.clamp(0, rows.shape[0] - 1), *arguments[1:]
-
-
-def _run_seeded(forward: Callable[[], Any]) -> list[Tensor]:
-    """Return every floating output of a forward that starts from the same random state each time."""
-    torch.manual_seed(_SEED)
-    random.seed(_SEED)
-    np.random.seed(_SEED)  # noqa: NPY002 - the global one
-    outputs = {id(tensor): tensor for tensor in list_outputs(forward())}
-    return list(outputs.values())
 
 
 def _loss(outputs: list[Tensor]) -> Tensor:

@@ -204,7 +204,9 @@ def find_verdict(probe: Probe, experiment: Experiment) -> Verdict:
     if size != size:  # noqa: PLR0124 - nan
         return Verdict(live=None, says="its gradient is no number")
     if size == 0:
-        return Verdict(live=False, says="it is called, but what it writes reaches no output")
+        is_coded = path in experiment.coded
+        says = "its forward returns whole numbers alone" if is_coded else "what it writes reaches no output"
+        return Verdict(live=False, says=f"it is called, but {says}")
     shift = experiment.shifts.get(path)
     return Verdict(live=True, says=f"merging changes the outputs by {shift:.0e}" if shift is not None else None)
 

@@ -133,8 +133,8 @@ class Search:
         module, shape = failure.module, failure.shape
         if not isinstance(module, nn.Linear | nn.Conv1d) or not shape or len(shape) < _MIXED:
             return
-        is_linear = isinstance(module, nn.Linear)
-        mixed, taken = (shape[-1], module.in_features) if is_linear else (shape[1], module.in_channels)
+        mixed = shape[-1] if isinstance(module, nn.Linear) else shape[1]
+        taken: Any = module.in_features if isinstance(module, nn.Linear) else module.in_channels
         made = self._inputs.make(plan)
         dims = ((self._inputs.spec(plan, name).shape, _shape(made[name])) for name in self._inputs.given(plan))
         sizes = (name for pair in dims for name, size in zip(*pair, strict=False) if size == mixed != taken)

@@ -68,21 +68,24 @@ def list_tensors(value: Any) -> Iterator[Tensor]:
         yield from list_tensors([value.start, value.stop, value.step])
 
 
-def list_outputs(value: Any, level: int = 0) -> Iterator[Tensor]:
+def list_outputs(value: Any) -> Iterator[Tensor]:
     """Yield the floating tensors in the result of a forward: outputs, tuples, caches, distributions."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point() or value.is_complex():
-            yield value
-        return
+    yield from (tensor for tensor in list_results(value) if tensor.is_floating_point() or tensor.is_complex())
+
+
+def list_results(value: Any, level: int = 0) -> Iterator[Tensor]:
+    """Yield the tensors in the result of a forward, of whole numbers too."""
     items: Any = ()
-    if isinstance(value, Mapping):
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
         items = value.values()
     elif isinstance(value, list | tuple):
         items = value
     elif level < _DEEPEST and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
         items = vars(value).values()
     for item in items:
-        yield from list_outputs(item, level + 1)
+        yield from list_results(item, level + 1)
 
 
 # --- fake values ------------------------------------------------------------------------------------------------------

@@ -160,21 +160,26 @@ class _Search:
             if not self.reasons:  # what is small may have to be built inside what is not
                 return
         self._sizes.clear()
-        settings = self.recipe.settings
         own = read_facts("shrink.toml")["architecture"].get(self.recipe.reference, {})  # its code has widths of its own
         limit = own.get("most", LIMITS[0][0])
-        scales: set[str] = set()
+        yield from self._list_shrunk(limit, has_fewer_heads=False)
+        if self._fits(copy.deepcopy):
+            yield copy.deepcopy, "as it is", ""
+        if not self._sizes:  # wide heads of an odd width
+            yield from self._list_shrunk(limit, has_fewer_heads=True)
+
+    def _list_shrunk(self, limit: int, *, has_fewer_heads: bool) -> Iterator[tuple[Shrink, str, str]]:
+        """Yield the shrunk builds, at the least depth that shows every slot and then at full depth."""
+        settings, scales = self.recipe.settings, set[str]()
         for most, is_terse in ((min(limit, most), is_terse) for most, is_terse in LIMITS):
-            deep = Shrink(most, None, is_terse)
+            deep = Shrink(most, None, is_terse, has_fewer_heads)
             scale = repr(deep.list_changes(settings))
             if scale in scales:
                 continue
             scales.add(scale)
-            shallow = next(filter(self._shrinks, (Shrink(most, depth, is_terse) for depth in DEPTHS)), None)
+            shallow = next(filter(self._shrinks, (replace(deep, depth=depth) for depth in DEPTHS)), None)
             fits = (shallow, deep if self._shrinks(deep) else None)
             yield from ((shrink, shrink.describe(settings), scale) for shrink in fits if shrink is not None)
-        if self._fits(copy.deepcopy):
-            yield copy.deepcopy, "as it is", ""
 
     def deepen(self, change: Change, scale: str) -> Iterator[SmallBuild]:
         """Yield the builds of a change of depth with up to two more depths, without those that fail to build."""

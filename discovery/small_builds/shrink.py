@@ -29,11 +29,13 @@ class Shrink:
         most: The largest divisor of widths.
         depth: The number of layers a stack keeps, unless it needs more; all of them if ``None``.
         is_terse: Whether vocabularies, numbers of experts and large images shrink.
+        has_fewer_heads: Whether narrow attention has fewer heads of their full width, not as many narrow ones.
     """
 
     most: int
     depth: int | None
     is_terse: bool
+    has_fewer_heads: bool = False
 
     def __call__(self, settings: Any) -> Any:
         """Return smaller settings."""
@@ -42,7 +44,7 @@ class Shrink:
     def list_changes(self, settings: Any) -> dict[Path, Any]:
         """Return the new values, by their paths."""
         sections = list_sections(settings)
-        changes, _ = narrowed(sections, self.most)
+        changes, _ = narrowed(sections, self.most, has_fewer_heads=self.has_fewer_heads)
         if self.is_terse:
             changes = {**fewer_tokens(sections), **fewer_experts(sections), **smaller_images(sections), **changes}
         return _drop_unchanged(sections, {**changes, **(shallowed(sections, self.depth) if self.depth else {})})
@@ -50,7 +52,7 @@ class Shrink:
     def describe(self, settings: Any) -> str:
         """Return how much of the full model is left, in words."""
         sections = list_sections(settings)
-        _, factors = narrowed(sections, self.most)
+        _, factors = narrowed(sections, self.most, has_fewer_heads=self.has_fewer_heads)
         widths = " and ".join(f"1/{factor}" for factor in sorted(factors))
         is_cut = self.depth and _drop_unchanged(sections, shallowed(sections, self.depth))
         parts = [

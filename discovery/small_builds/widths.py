@@ -39,29 +39,34 @@ class Family:
             return True
         return section.is_part and any(own.path == section.path[:-1] for own in self.sections)
 
-    def find_factor(self, most: int) -> int:
+    def find_factor(self, most: int, *, has_fewer_heads: bool = False) -> int:
         """Return the largest factor of every wide width; if that is small, the largest that suits those of heads."""
         wide = [width for width in self.widths if width >= WIDE]
-        suited = [factor for factor in FACTORS if factor <= most and all(_suits(s, factor) for s in self.sections)]
+        suits = _suits_numbers if has_fewer_heads else _suits
+        suited = [factor for factor in FACTORS if factor <= most and all(suits(s, factor) for s in self.sections)]
         exact = next((factor for factor in suited if not any(width % factor for width in wide)), 1)
         return exact if exact >= min(_FEW, most) or not suited else suited[0]
 
 
-def narrowed(sections: Iterable[Section], most: int) -> tuple[dict[Path, Any], set[int]]:
+def narrowed(
+    sections: Iterable[Section], most: int, *, has_fewer_heads: bool = False
+) -> tuple[dict[Path, Any], set[int]]:
     """Return the changes that divide widths by a factor of at most ``most``, and the factors found.
 
-    Beside a coefficient, with which the model computes its widths, none is changed.
+    Beside a coefficient, with which the model computes its widths, none is changed. Heads become narrower, or there are
+    fewer of them.
     """
     known = [s for s in sections if not any(meaning_of(name) == "coefficient" for name in s.fields)]
     factor_of: dict[int, int] = {}
     changes: dict[Path, Any] = {}
     factors: set[int] = set()
     for family in group_families(known):
-        factor = family.find_factor(most)
+        factor = family.find_factor(most, has_fewer_heads=has_fewer_heads)
         factors |= {factor} if factor > 1 and family.widths else set()
         factor_of |= dict.fromkeys(family.widths, factor)
         for section in family.sections:
-            changes |= {(*section.path, name): value for name, value in divide_fields(section, factor).items()}
+            fields = divide_fields(section, factor, has_fewer_heads=has_fewer_heads)
+            changes |= {(*section.path, name): value for name, value in fields.items()}
     changes |= divide_outputs(known, changes, factor_of, max(factors, default=1))
     return changes, factors
 
@@ -102,15 +107,12 @@ def group_families(sections: Iterable[Section]) -> list[Family]:
     return families
 
 
-def divide_fields(section: Section, factor: int) -> dict[str, Any]:
+def divide_fields(section: Section, factor: int, *, has_fewer_heads: bool = False) -> dict[str, Any]:
     """Return the fields of a section with divided widths; groups stay groups of each width."""
     changes: dict[str, Any] = {}
     for name, value in section.list_fields("width", "model", "free"):
         changes[name] = each_number(value, lambda width: _divide(width, factor))
-    for name, value in section.list_fields("head"):
-        changes[name] = each_number(value, lambda width: width if width <= HEAD else width // factor)
-    for name, value in _list_parts(section):
-        changes[name] = share_parts(value, factor, _UNITS[meaning_of(name)])
+    changes |= _fewer_heads(section, factor) if has_fewer_heads else _narrower_heads(section, factor)
     widths = _numbers(section, "width", "model")
 
     def fewer_groups(count: int) -> int:
@@ -120,6 +122,18 @@ def divide_fields(section: Section, factor: int) -> dict[str, Any]:
     for name, value in section.list_fields("groups"):
         changes[name] = each_number(value, fewer_groups)
     return changes
+
+
+def _fewer_heads(section: Section, factor: int) -> dict[str, Any]:
+    return {name: each_number(value, lambda n: max(1, n // factor)) for name, value in section.list_fields("heads")}
+
+
+def _narrower_heads(section: Section, factor: int) -> dict[str, Any]:
+    widths = section.list_fields("head")
+    changes = {name: each_number(value, lambda n: n if n <= HEAD else n // factor) for name, value in widths}
+    return changes | {
+        name: share_parts(value, factor, _UNITS[meaning_of(name)]) for name, value in _list_parts(section)
+    }
 
 
 def share_parts(parts: Any, factor: int, unit: int) -> Any:
@@ -143,6 +157,12 @@ def _suits(section: Section, factor: int) -> bool:
             return False
     own = {width for width in _numbers(section, "head") if width > HEAD}
     return all(keeps_head(width, count, factor) for width, count in {(width, 1) for width in own} or _pairs(section))
+
+
+def _suits_numbers(section: Section, factor: int) -> bool:
+    """Return whether the numbers of heads of a section can be divided, as its widths are."""
+    is_fair = all(width // factor >= HEAD for width in _numbers(section, "width", "model") if width >= WIDE)
+    return is_fair and not any(count % factor for count in _numbers(section, "heads"))
 
 
 def keeps_head(width: int, count: int, factor: int) -> bool:

@@ -322,3 +322,23 @@ def test_a_model_whose_layers_agree_is_proved_at_one_depth():
 
     build = SmallBuild(nn.Sequential(zoo.Step(), zoo.Step()), "small", None, "1/8", never)
     assert prove_any([build], {"*.called"}).deeper == ()
+
+
+class Tokenizer(nn.Module):
+    """Returns the codes of its input, or of its parts."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.codes = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        """Return the likeliest code of each position, by name."""
+        return {"codes": self.codes(self.encoder(x)).argmax(-1)}
+
+
+def test_no_layer_learns_from_whole_numbers():
+    """Codes have no gradient: the layers are dead, and nothing is proposed."""
+    found = scan_module(Tokenizer(), None, "auto", lambda _: [SmallBuild(Tokenizer(), "small", None, "1/8")])
+    says = "it is called, but its forward returns whole numbers alone"
+    assert {(layer.live, layer.proof) for layer in found.layers} == {(False, says)}
+    assert found.proposals == ()

@@ -72,6 +72,13 @@ def test_every_modality_is_given_at_once(takes):
     assert shapes(values)["pixel_values"] == (32, 3 * 2 * 14 * 14)
 
 
+def test_patches_of_a_grid_may_be_squares_with_the_channels_last(takes):
+    """One square of merged patches for each token, as Inkling 2 takes them: tried where rows of patches fail."""
+    inputs = Inputs(takes)
+    made = (inputs.make(Plan(picks={"pixel_values": n})) for n in range(len(inputs.choices["pixel_values"])))
+    assert (32, 28, 28, 3) in [shapes(values).get("pixel_values") for values in made]
+
+
 def test_a_text_holds_the_placeholders_of_its_images(takes):
     """As many as the grid has merged patches, after the token that starts an image."""
     row = Inputs(takes).make(Plan())["input_ids"][0].tolist()

@@ -310,3 +310,12 @@ def test_every_limit_has_a_reason_and_an_architecture():
         reference = Reference.parse(text)
         assert reference.name in sources.list_names(reference.scheme)
         assert entry["reason"]
+
+
+def test_of_heads_of_an_odd_width_there_are_fewer():
+    """No divisor leaves heads of 76 a multiple of four; a sixteenth of them is narrow enough."""
+    sections = list_sections({"embed_dim": 2432, "num_heads": 32, "num_kv_heads": (32, 16)})
+    assert narrowed(sections, 64) == ({("embed_dim",): 2432}, set())
+    changes, factors = narrowed(sections, 64, has_fewer_heads=True)
+    assert changes == {("embed_dim",): 152, ("num_heads",): 2, ("num_kv_heads",): (2, 1)}
+    assert factors == {16}
