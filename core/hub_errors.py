@@ -66,3 +66,8 @@ def _explain_connection(endpoint: str, error: BaseException) -> str:
     if isinstance(error, errors.HTTPError):  # type: ignore[attr-defined]
         return f"is out of reach: {endpoint} does not answer ({error}). Check the connection and HF_ENDPOINT."
     return f"cannot be had or stored: {' '.join(str(error).split())}"
+
+
+def explain_missing(name: str) -> str:
+    """Return the error for a repo that lacks a file of a model, as the rest of a sentence."""
+    return f"holds no {name}: transformers cannot load it either. Give a repo that has one."

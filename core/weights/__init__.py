@@ -2,12 +2,25 @@
 
 Others may import: ``read_weights`` (of a reference to a hub, a folder or a file), which gives ``Weights`` of
 ``StoredTensor``; ``unpack`` (the layers behind quantised tensors), which gives ``StoredLayer``; ``compare`` (with the
-layers of a model, each given as a ``Weight``), which gives a ``Fit``.
+layers of a model, each given as a ``Weight``), which gives a ``Fit``; ``HubStore`` (parts of files in a repo) and
+``check_redirect`` (of a hub).
 """
 
 from .comparison import Fit, Weight, compare
 from .packed import StoredLayer, unpack
 from .safetensors import StoredTensor
 from .stored_weights import Weights, read_weights
+from .stores import HubStore, check_redirect
 
-__all__ = ["Fit", "StoredLayer", "StoredTensor", "Weight", "Weights", "compare", "read_weights", "unpack"]
+__all__ = [
+    "Fit",
+    "HubStore",
+    "StoredLayer",
+    "StoredTensor",
+    "Weight",
+    "Weights",
+    "check_redirect",
+    "compare",
+    "read_weights",
+    "unpack",
+]

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ..errors import HubFailed, WeightsUnreadable
 from ..extras import require
-from ..hub_errors import translate_errors
+from ..hub_errors import explain_missing, translate_errors
 from ..references import HubFolder
 
 AT_ONCE = 8
@@ -135,7 +135,7 @@ class HubStore:
     @contextmanager
     def _translating(self) -> Iterator[None]:
         reference = str(self.folder)
-        with translate_errors(self.api.endpoint, reference, self.folder.repo, lambda name: f"holds no {name}."):
+        with translate_errors(self.api.endpoint, reference, self.folder.repo, explain_missing):
             yield
 
     def _request(self, url: str, start: int, length: int) -> tuple[bytes, int | None]:
@@ -154,23 +154,35 @@ class HubStore:
                     hf_raise_for_status(response)
                     return _receive(response, start, length)
                 target = urljoin(url, response.headers["Location"])
-            self._check_redirect(target)
+            check_redirect(target, self.api.endpoint, str(self.folder), is_own_port=self.is_anonymous)
             if urlsplit(target).netloc != urlsplit(url).netloc:
                 headers.pop("authorization", None)
             url = target
         message = f"{self.folder} is redirected more than {MOST_REDIRECTS} times by {self.api.endpoint}."
         raise HubFailed(f"{message} Check HF_ENDPOINT.", reference=str(self.folder), endpoint=self.api.endpoint)
 
-    def _check_redirect(self, target: str) -> None:
-        own, other = urlsplit(self.api.endpoint), urlsplit(target)
-        storage = OWN_STORAGE.get(own.hostname or "", ())
-        is_own = other.netloc == own.netloc or (other.hostname == own.hostname and not self.is_anonymous)
-        is_stored = bool(storage) and (other.hostname or "").endswith(storage)
-        if (is_own or is_stored) and (other.scheme == "https" or other.scheme == own.scheme == "http"):
-            return
-        message = f"{self.folder} is redirected from {self.api.endpoint} to {other.scheme}://{other.hostname}"
-        message = f"{message}, which is not followed. Check HF_ENDPOINT."
-        raise HubFailed(message, reference=str(self.folder), endpoint=self.api.endpoint)
+
+def check_redirect(target: str, endpoint: str, reference: str, *, is_own_port: bool) -> None:
+    """Check that a hub redirects to itself or to its own storage.
+
+    Args:
+        target: The address it redirects to.
+        endpoint: Its own address.
+        reference: What is read, for the error.
+        is_own_port: Whether another port of its host is another service.
+
+    Raises:
+        HubFailed: If it does not.
+    """
+    own, other = urlsplit(endpoint), urlsplit(target)
+    storage = OWN_STORAGE.get(own.hostname or "", ())
+    is_own = other.netloc == own.netloc or (other.hostname == own.hostname and not is_own_port)
+    is_stored = bool(storage) and (other.hostname or "").endswith(storage)
+    if (is_own or is_stored) and (other.scheme == "https" or other.scheme == own.scheme == "http"):
+        return
+    way_out = "which is not followed. Check HF_ENDPOINT."
+    message = f"{reference} is redirected away from {endpoint}, to {other.scheme}://{other.netloc}, {way_out}"
+    raise HubFailed(message, reference=reference, endpoint=endpoint)
 
 
 def _receive(response: Any, start: int, length: int) -> tuple[bytes, int | None]:

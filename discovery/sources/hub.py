@@ -5,19 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from ...errors import HubFailed, InvalidReference
 from ...extras import require
-from ...hub_errors import translate_errors
-from ...references import Reference
+from ...hub_errors import explain_missing, translate_errors
+from ...references import HubFolder, Reference
+from ...weights import HubStore, check_redirect
 
 CONFIG = "config.json"
 MOST_BYTES = 1 << 20
 """Largest size of a configuration."""
-
-MOST_REDIRECTS = 5
-_PORTS = {"http": 80, "https": 443}
 
 
 def fetch_config(reference: Reference, *, for_others: bool = False) -> dict[str, Any]:
@@ -44,53 +42,18 @@ def fetch_config(reference: Reference, *, for_others: bool = False) -> dict[str,
     api = HfApi(token=False if for_others else None)
     with translate_errors(api.endpoint, str(reference), reference.name, explain_missing):
         if for_others and not constants.HF_HUB_OFFLINE:
-            return _parse(_stream(api, reference), reference)
+            store = HubStore(HubFolder.parse(str(reference)), is_anonymous=True)
+            content, size = store.read(CONFIG, 0, MOST_BYTES + 1)
+            _check_size(max(len(content), size or 0), reference)
+            return _parse(content, reference)
         if not constants.HF_HUB_OFFLINE:  # offline, only the cache knows the size
             url = hf_hub_url(reference.name, CONFIG, revision=reference.tag, endpoint=api.endpoint)
             stated = get_hf_file_metadata(url, token=api.token)
-            _check_origin(urljoin(url, stated.location), api.endpoint, reference)
+            check_redirect(urljoin(url, stated.location), api.endpoint, str(reference), is_own_port=True)
             _check_size(stated.size or 0, reference)
         path = Path(api.hf_hub_download(reference.name, CONFIG, revision=reference.tag))
     _check_size(path.stat().st_size, reference)
     return _parse(path.read_bytes(), reference)
-
-
-def _stream(api: Any, reference: Reference) -> bytes:
-    """Return the file as the endpoint sends it, without a token and without writing to the cache."""
-    from huggingface_hub import constants, get_session, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # documented
-
-    url = hf_hub_url(reference.name, CONFIG, revision=reference.tag, endpoint=api.endpoint)
-    headers = build_hf_headers(token=False) | {"Accept-Encoding": "identity"}
-    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
-    for _ in range(MOST_REDIRECTS + 1):
-        with get_session().stream("GET", url, headers=headers, timeout=timeout, follow_redirects=False) as response:
-            if not response.has_redirect_location:
-                hf_raise_for_status(response)
-                content = bytearray()
-                for part in response.iter_raw():
-                    content += part
-                    _check_size(len(content), reference)
-                return bytes(content)
-        url = urljoin(url, response.headers["Location"])
-        _check_origin(url, api.endpoint, reference)
-    message = f"{reference} is redirected more than {MOST_REDIRECTS} times by {api.endpoint}. Check HF_ENDPOINT."
-    raise HubFailed(message, reference=str(reference), endpoint=api.endpoint)
-
-
-def _check_origin(url: str, endpoint: str, reference: Reference) -> None:
-    """Check that a redirect stays on the endpoint: its scheme, host and port."""
-    if _origin(url) != _origin(endpoint):
-        message = f"{reference} is redirected away from {endpoint}, which is not followed. Check HF_ENDPOINT."
-        raise HubFailed(message, reference=str(reference), endpoint=endpoint)
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    try:
-        return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
-    except ValueError:  # a port that is no number
-        return parts.scheme, None, None
 
 
 def _check_size(size: int, reference: Reference) -> None:
@@ -108,11 +71,6 @@ def _parse(content: bytes, reference: Reference) -> dict[str, Any]:
         message = f"{reference} has a {CONFIG} that is no JSON object. Scan a repo that transformers can load."
         raise HubFailed(message, reference=str(reference))
     return config
-
-
-def explain_missing(name: str) -> str:
-    """Return the error for a repo without a file, in words."""
-    return f"holds no {name}: transformers cannot load it either. Give a repo that has one."
 
 
 @contextmanager

@@ -254,7 +254,7 @@ def test_a_storage_host_gets_no_token(hub, tmp_path, monkeypatch):
         with pytest.raises(HubFailed, match="which is not followed"):
             scan_stored("hub:alice/new", for_others=True)
         hub.redirects[path] = hub.redirects[path].replace("127.0.0.1", "localhost")
-        with pytest.raises(HubFailed, match=r"redirected from .* to http://localhost, which is not followed"):
+        with pytest.raises(HubFailed, match=r"redirected away from .* to http://localhost:\d+, which is not followed"):
             scan("hub:alice/new")
 
 
