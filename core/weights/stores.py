@@ -176,7 +176,8 @@ def check_redirect(target: str, endpoint: str, reference: str, *, is_own_port: b
     """
     own, other = urlsplit(endpoint), urlsplit(target)
     storage = OWN_STORAGE.get(own.hostname or "", ())
-    is_own = other.netloc == own.netloc or (other.hostname == own.hostname and not is_own_port)
+    is_same = (other.scheme, other.netloc) == (own.scheme, own.netloc)
+    is_own = is_same or (other.hostname == own.hostname and not is_own_port)
     is_stored = bool(storage) and (other.hostname or "").endswith(storage)
     if (is_own or is_stored) and (other.scheme == "https" or other.scheme == own.scheme == "http"):
         return
