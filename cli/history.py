@@ -8,7 +8,7 @@ import typer
 from ..references import Reference
 from ..schema import to_json
 from .backend import read
-from .options import LARGEST, AsJson, MappingId, ReferenceText, Url
+from .options import LARGEST, AsJson, MappingId, ReferenceText, Url, spell_out
 from .output import describe_spec, print_json
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ DETAILS = ("reason", "comment", "decision", "loradar", "peft", "library_version"
 
 def history(reference: ReferenceText, *, url: Url = None, as_json: AsJson = False) -> None:
     """Show every revision of an architecture's mappings, yanked ones too: author, time and reason."""
-    parsed = Reference.parse(reference)
+    parsed = Reference.parse(spell_out(reference))
     library, name = parsed.scheme, parsed.registered_name
     revisions = read(
         url, lambda client: client.history(library, name), lambda registry: registry.list_history(library, name)

@@ -10,7 +10,20 @@ from ..errors import LoradarError, NotRegistered, UnknownLibrary, quoted
 from ..references import Reference, parse_parts
 from ..schema import to_json
 from .backend import read
-from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, ReferenceText, ReferenceTexts, Roles, Towers, Url
+from .options import (
+    AsJson,
+    Blocks,
+    Budget,
+    ExpertRank,
+    Parts,
+    Rank,
+    ReferenceText,
+    ReferenceTexts,
+    Roles,
+    Towers,
+    Url,
+    spell_out,
+)
 from .output import (
     describe_config,
     describe_coverage,
@@ -224,7 +237,7 @@ def similar(
     as_json: AsJson = False,
 ) -> None:
     """List the architectures nearest to one by what their layers do, with the differences in words."""
-    parsed = Reference.parse(reference)
+    parsed = Reference.parse(spell_out(reference))
     query = (parsed.scheme, parsed.registered_name, limit)
     neighbours = read(url, lambda client: client.similar(*query), lambda registry: registry.list_similar(*query))
     if as_json:

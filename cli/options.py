@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ..errors import InvalidRequest
+from ..references import LIBRARIES, SCHEMES
 from ..validation.text import RATIONALE_LENGTH, explain_invalid_text
 
 TOKEN_VARIABLE = "LORADAR_TOKEN"  # noqa: S105 - the name of a variable, not a secret
@@ -21,6 +22,23 @@ def _check_reason(text: str) -> str:
     if fault:
         raise InvalidRequest(fault)
     return text
+
+
+def spell_out(text: str) -> str:
+    """Return the reference that a text in another spelling stands for, and say on standard error how it was read.
+
+    What is not known, or would be a guess, is returned as it is: the command says what is wrong with it.
+    """
+    from ..references.resolver import resolve
+
+    has_scheme = text.partition(":")[0] in set(SCHEMES) - set(LIBRARIES)
+    first = None if has_scheme else next(iter(resolve(text)), None)
+    if first is None or first.is_guess or text in {first.reference, first.reference.removeprefix("transformers:")}:
+        return text
+    reference = first.reference + (f".{first.tag}" if first.tag else "")
+    if text != reference:
+        typer.echo(f"{text!r} is {reference}: {first.explain()}.", err=True)
+    return reference
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -13,7 +13,7 @@ from ..domain.vocabulary import describe_bytes
 from ..errors import DatabaseUnusable, InvalidRequest
 from ..references import parse_parts
 from ..schema import to_json
-from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, Roles, Towers
+from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, Roles, Towers, spell_out
 from .output import describe_coverage, describe_ranks, describe_size, describe_spec, print_json, print_rows, print_table
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def scan(
         message = "Nothing to scan. Name an architecture (loradar scan olmo2) or a library (--all timm --out FILE)."
         raise InvalidRequest(message)
     else:
+        reference = spell_out(reference)
         named = name_make_up(reference, chosen) if (chosen := parse_parts(part or ())) else reference
         _scan_one(named, {"method": method, "proved": prove}, wanted, store=store, as_json=as_json)
 
@@ -129,7 +130,7 @@ def plan(
     sys.path.append(os.getcwd())  # noqa: PTH109 - as above
     setting: dict[str, Any] = {"batch": batch, "length": length, "dtype": dtype, "quantize": quantize}
     setting |= {"checkpointing": checkpointing, "optimizer": optimizer, "device": device}
-    result = plan_memory(reference, memory, presets=preset, ranks=rank, **setting)
+    result = plan_memory(spell_out(reference), memory, presets=preset, ranks=rank, **setting)
     if as_json:
         print_json(to_json(result))
     else:

@@ -247,6 +247,15 @@ def test_names_are_listed_and_searched_without_torch(run, monkeypatch):
 
 
 @pytest.mark.usefixtures("read_settings")
+def test_other_commands_take_any_spelling_and_say_so(run):
+    """On standard error, so that their output is what it is for the exact name; a guess is not taken."""
+    code, out, err = run("similar", "LlamaForCausalLM", "--limit", "2")
+    assert (code, err) == (0, "'LlamaForCausalLM' is transformers:llama: a class, 'LlamaForCausalLM'.\n")
+    assert (code, out, "") == run("similar", "llama", "--limit", "2")
+    assert run("similar", "somebody/llama-3-tuned")[0] == 2
+
+
+@pytest.mark.usefixtures("read_settings")
 def test_several_references_are_one_table(run):
     """With what each was understood as, and a configuration to paste that says what it is of."""
     code, out, err = run("lookup", "LlamaForCausalLM", "SDXL")
