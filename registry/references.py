@@ -69,8 +69,8 @@ def not_understood(text: str, library: str | None, candidates: "Iterable[Candida
         scan = f"loradar scan hub:{text.removeprefix('hub:')}"
         command = command if near else scan
         message = (
-            f"{text!r} is not known offline. To read its config.json (a few kB from {hub_endpoint()}; no weights, none "
-            f"of its code), run: {scan}."
+            f"{text!r} is not known offline. To read its config.json and the headers of its weights from "
+            f"{hub_endpoint()} (no weights, none of its code), run: {scan}."
         )
     closest = f" Closest: {quoted(near)}." if near else ""
     way_out = f" {'Try' if near else 'List what is known with'}: {command}" if command not in message else ""

@@ -8,6 +8,8 @@ _DOUBLED = 0.4
 _SWAPPED = 0.7
 _ENDED = 0.5
 """The cost of a missing last letter."""
+_FEWEST = 3
+"""Letters of a name that can be mistyped: any shorter one is near to many."""
 _DIGIT = 2.0
 """The cost of another digit, which is another model more often than a slip."""
 
@@ -17,6 +19,8 @@ def list_near(key: str, known: Iterable[str], limit: int = 8) -> list[tuple[floa
 
     Of equal ones, those that begin alike come first: few slips are at the beginning of a name.
     """
+    if len(key) < _FEWEST:
+        return []
     most = 1.0 if len(key) < 5 else 1.5 if len(key) < 8 else 2.0 if len(key) < 14 else 3.0  # noqa: PLR2004 - letters
     reach, letters, found = int(most / _DOUBLED) if len(key) > 3 else 1, set(key), []  # noqa: PLR2004
     for name in known:
