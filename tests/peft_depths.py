@@ -35,7 +35,7 @@ from loradar.discovery.meta_run.tensor_values import list_outputs
 from loradar.discovery.small_builds import SmallBuild
 from loradar.discovery.small_builds.builds import LIMITS, MOST_PARAMETERS, find_input_size
 from loradar.discovery.small_builds.shrink import Shrink
-from loradar.discovery.sources import find_recipe
+from loradar.discovery.sources import build, find_recipe
 from loradar.domain.patterns import pattern_of
 from loradar.domain.presets import is_adaptable
 from loradar.domain.targets import TargetSpec, find_hits, resolve_blocks
@@ -174,17 +174,20 @@ class Outcome(NamedTuple):
     wrong: dict[str, list[str]]
 
 
-def try_build(make, specs):
-    """Try specs on the build that ``make`` returns, anew if peft refuses it; ``None`` if no forward runs."""
-    build = make()
-    layers = list_layers(build.model)
+def try_build(make, specs, unfit):
+    """Try specs on the build that ``make`` returns, anew if peft refuses it; ``None`` if no forward runs.
+
+    Of the layers that learn, ``unfit`` ones may be left alone: groups that a small build has fewer of, such as these.
+    """
+    small = make()
+    layers = list_layers(small.model)
     hits = {preset: {layer.path for layer in find_hits(spec, layers)} for preset, spec in specs.items()}
     like = {preset: {pattern_of(path) for path in paths} for preset, paths in hits.items()}
     every = {x.path for x in layers if is_adaptable(x) and any(pattern_of(x.path) in each for each in like.values())}
     spec = TargetSpec(target_modules=tuple(sorted(every.union(*hits.values()))))
     arm = "peft"
     try:
-        seen = learn(build, lambda build: injected(build, spec))
+        seen = learn(small, lambda build: injected(build, spec))
     except REFUSALS:
         seen = None
     if seen is None:  # a forward may fail under peft's layers alone
@@ -194,7 +197,8 @@ def try_build(make, specs):
         return None
     tried, live = seen
     wrong = {
-        preset: sorted((found & tried) - live) + sorted(x for x in live - found if pattern_of(x) in like[preset])
+        preset: sorted((found & tried) - live)
+        + sorted(x for x in live - found - unfit if pattern_of(x) in like[preset])
         for preset, found in hits.items()
     }
     return Outcome(arm, len(tried), {preset: paths for preset, paths in wrong.items() if paths})
@@ -212,13 +216,14 @@ def try_depth(reference, depth, specs, *, with_both=False):
     if is_fixed and depth != DEPTHS[0]:
         return {"untried": "its depth is fixed"}
     depth, reason = None if is_fixed else depth, "it does not build"
+    unfit = {x.path for x in list_layers(build(reference)) if not is_adaptable(x)}
     for number, _ in enumerate(islice(of_depth(reference, depth), MOST_BUILDS)):
 
         def make(number=number):
             return next(islice(of_depth(reference, depth), number, None))
 
         try:
-            found = try_build(make, specs)
+            found = try_build(make, specs, unfit)
         except LoradarError as error:
             reason = error.message
             continue
