@@ -6,7 +6,7 @@ and roles come from the names and shapes that the headers list.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import prod
@@ -113,19 +113,9 @@ def _describe(weights: Weights, layers: Sequence[StoredLayer]) -> StoredFacts:
 
 def _check_fit(scan: Scan, listed: Scan | None, layers: Sequence[StoredLayer], facts: StoredFacts) -> StoredFacts:
     """Return what was read of the stored weights, compared with the layers of the scan of a build."""
-    tied = frozenset(layer.path for layer in scan.layers if layer.tied_to)
-    known = {prod(layer.shape): layer.shape for layer in scan.layers}
-    shapes = {
-        layer.path.removesuffix(f".{IN_PROJ}"): known.get(prod(layer.shape), layer.shape)
-        if layer.is_assumed
-        else layer.shape
-        for layer in layers
-    }
-    roles = {layer.path: layer.role for layer in listed.layers} if listed else {}
-    fit = compare(
-        [Weight(layer.path, layer.shape, layer.role) for layer in scan.layers if layer.path not in tied],
-        [Weight(path, shape, roles.get(path, "other")) for path, shape in shapes.items() if path not in tied],
-    )
+    tied = {layer.path for layer in scan.layers if layer.tied_to}
+    stored = [weight for weight in _list_stored(scan, listed, layers) if weight.path not in tied]
+    fit = compare([weight for weight in _list_built(scan) if weight.path not in tied], stored)
     return replace(
         facts,
         verdict=fit.verdict,
@@ -134,3 +124,21 @@ def _check_fit(scan: Scan, listed: Scan | None, layers: Sequence[StoredLayer], f
         beyond=fit.beyond,
         shapes=fit.shapes,
     )
+
+
+def _list_built(scan: Scan) -> Iterator[Weight]:
+    """Yield the weights of a build; all in a module at the top that holds a head and no block is made for a task."""
+    heads = {layer.path.split(".")[0] for layer in scan.layers if layer.role == "head"}
+    heads -= {layer.path.split(".")[0] for layer in scan.layers if layer.block}
+    for layer in scan.layers:
+        yield Weight(layer.path, layer.shape, "head" if layer.path.split(".")[0] in heads else layer.role)
+
+
+def _list_stored(scan: Scan, listed: Scan | None, layers: Sequence[StoredLayer]) -> Iterator[Weight]:
+    """Yield the stored weights, with the sides of the build's where packing has lost them."""
+    known = {prod(layer.shape): layer.shape for layer in scan.layers}
+    roles = {layer.path: layer.role for layer in listed.layers} if listed else {}
+    for layer in layers:
+        shape = known.get(prod(layer.shape), layer.shape) if layer.is_assumed else layer.shape
+        path = layer.path.removesuffix(f".{IN_PROJ}")
+        yield Weight(path, shape, roles.get(path, "other"))

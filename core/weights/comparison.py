@@ -5,7 +5,7 @@ experts one by one where the model has them in one parameter. A model's loader r
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from math import prod
@@ -97,17 +97,18 @@ def compare(model: Sequence[Weight], stored: Sequence[Weight]) -> Fit:
     theirs = _group(replace(weight, path=prefix.apply(weight.path)) for weight in stored)
     shared = ours.keys() & theirs.keys()
     shapes = tuple(sorted(name for name in shared if not ours[name].is_within(theirs[name])))
-    spare = [place for name, place in theirs.items() if name not in ours]
-    pairs = _pair_all([place for name, place in ours.items() if name not in theirs], spare)
+    lacking = {name: place for name, place in ours.items() if name not in theirs}
+    spare = {name: place for name, place in theirs.items() if name not in ours}
+    pairs = _pair_all(lacking.values(), spare.values())
     used = {name for names in pairs.values() for name in names}
-    missing = [name for name in ours if name not in theirs and name not in pairs]
+    missing = tuple(name for name in lacking if name not in pairs)
     renames = prefix.describe(serves=bool(shared)) | pairs
     is_whole = all(ours[name].role in MADE_ANEW for name in (*missing, *shapes))
     return Fit(
         verdict=("fits with renames" if renames else "fits") if is_whole else "differs",
         renames=renames,
-        missing=tuple(missing),
-        beyond=tuple(place.pattern for place in spare if place.pattern not in used),
+        missing=missing,
+        beyond=tuple(name for name in spare if name not in used),
         shapes=shapes,
     )
 
@@ -168,8 +169,9 @@ def _split(path: str) -> Iterator[tuple[str, str]]:
 # --- renames ----------------------------------------------------------------------------------------------------------
 
 
-def _pair_all(lacking: Sequence[Place], spare: Sequence[Place]) -> dict[str, tuple[str, ...]]:
+def _pair_all(lacking: Collection[Place], spare: Collection[Place]) -> dict[str, tuple[str, ...]]:
     """Return places of the file by the place of the model that holds the same numbers under another name."""
+    lacking = [place for place in lacking if place.role not in MADE_ANEW]
     pairs = dict(_pair(lacking, spare))
     used = {name for names in pairs.values() for name in names}
     left = [place for place in spare if place.pattern not in used]

@@ -10,7 +10,7 @@ import timm
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save
-from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, MixtralConfig, ViTConfig
+from transformers import AutoModel, AutoModelForCausalLM, BertConfig, LlamaConfig, MixtralConfig, ViTConfig
 
 from loradar.discovery import scan, scan_stored
 from loradar.errors import HubFailed, InvalidReference, InvalidRequest, UnknownArchitecture, WeightsUnreadable
@@ -50,10 +50,11 @@ def config_of(**changes):
     [
         (AutoModelForCausalLM, LlamaConfig(vocab_size=100, **SIZES), "fits"),
         (AutoModel, LlamaConfig(vocab_size=100, **SIZES), "fits with renames"),
+        (AutoModel, BertConfig(vocab_size=100, **SIZES), "fits with renames"),
         (AutoModelForCausalLM, MixtralConfig(vocab_size=100, num_local_experts=4, **SIZES), "fits with renames"),
         (AutoModel, ViTConfig(image_size=32, patch_size=8, **SIZES), "fits with renames"),
     ],
-    ids=["llama", "llama without its head", "mixtral", "vit"],
+    ids=["llama", "llama without its head", "bert with a pooler for its head", "mixtral", "vit"],
 )
 def test_a_saved_model_fits_its_own_type(tmp_path, model_class, config, verdict, shard_size):
     """Checkpoints have the names of earlier versions and experts one by one; the roles are those of a trace."""
@@ -61,6 +62,7 @@ def test_a_saved_model_fits_its_own_type(tmp_path, model_class, config, verdict,
     model_class.from_config(config).save_pretrained(tmp_path, max_shard_size=shard_size)
     found = scan(f"file:{tmp_path}")
     assert (found.stored.verdict, found.stored.shapes) == (verdict, ())
+    assert "pooler" not in " ".join(found.stored.renames)
     assert found.architecture.name == config.model_type
     assert found.stored.headers == found.stored.files == len(list(tmp_path.glob("*.safetensors")))
 
