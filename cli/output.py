@@ -74,7 +74,12 @@ def describe_ranks(ranked: "Proposal | Mapping") -> list[Row]:
 def describe_coverage(coverage: "tuple[Coverage, ...]") -> list[Row]:
     """Return a row per kind of block, if the layers of any are missed."""
     is_partial = any(kind.hit < kind.of for kind in coverage)
-    return [("covers", f"{kind.hit} of {kind.of} {kind.block}") for kind in coverage] if is_partial else []
+    has_several = len({kind.tower for kind in coverage}) > 1
+    rows = [
+        ("covers", f"{kind.hit} of {kind.of} {kind.block}{f' ({kind.tower})' if has_several and kind.tower else ''}")
+        for kind in coverage
+    ]
+    return rows if is_partial else []
 
 
 DEFAULT_SIZES = "; sizes are those of the library's default configuration"

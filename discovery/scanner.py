@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import prod
@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from ..domain.architectures import name_make_up, split_make_up
+from ..domain.choosing.members import write_members
 from ..domain.layers import Layer, Slot
 from ..domain.patterns import pattern_of
 from ..domain.presets import ADAPTABLE_KINDS, is_adaptable
 from ..domain.scans import Scan
-from ..domain.selection import size_per_rank
+from ..domain.selection import count_gains, size_per_rank
 from ..domain.vocabulary import count_of, list_some
 from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, quoted
 from ..references import Reference
@@ -122,7 +123,7 @@ def _scan_module(
         method="dataflow" if traced else "names",
         layers=layers,
         towers=list_prefixes(static.towers),
-        slots=make_slots(layers),
+        slots=make_slots(layers, static.parameter_paths),
         proposals=propose_all(subject),
         frozen=subject.saved.frozen,
         module_paths=module_paths,
@@ -173,16 +174,20 @@ def _nothing_to_adapt(model: nn.Module, static: "StaticModel") -> NoAdaptableLay
     return NoAdaptableLayers(message, reference=reference, classes=classes)
 
 
-def make_slots(layers: Iterable[Layer]) -> tuple[Slot, ...]:
-    """Group labelled layers into slots with counts, in the order in which the model holds them."""
+def make_slots(layers: Sequence[Layer], parameter_paths: Iterable[str] = ()) -> tuple[Slot, ...]:
+    """Group labelled layers into slots with counts and sizes, in the order in which the model holds them."""
     slots: dict[Slot, list[Layer]] = {}
     for x in layers:
         facts = (x.layout, x.bypassed, x.kernel, x.live, x.proof, x.blocks)
         slots.setdefault(Slot(x.tower, x.role, x.kind, pattern_of(x.path), 0, *facts), []).append(x)
+    gains = count_gains(layers, parameter_paths)
     sizes = {
         slot: sum(map(size_per_rank, found)) if slot.kind in ADAPTABLE_KINDS else None for slot, found in slots.items()
     }
-    return tuple(replace(slot, count=len(found), per_rank=sizes[slot]) for slot, found in slots.items())
+    return tuple(
+        replace(slot, count=len(found), per_rank=sizes[slot], members=write_members(found, gains))
+        for slot, found in slots.items()
+    )
 
 
 def _make_subject(

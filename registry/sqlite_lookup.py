@@ -57,7 +57,8 @@ WHERE architectures.library = :library AND architectures.name = :name
 
 RECORD = """
 SELECT architectures.class_name, slots.tower, slots.role, slots.kind, slots.pattern, slots.count, slots.layout,
-    slots.bypassed, slots.kernel, slots.live, slots.proof, slots.blocks, slots.per_rank
+    slots.bypassed, slots.kernel, slots.live, slots.proof, slots.blocks, slots.per_rank,
+    slots.members
 FROM slots
 JOIN architectures ON architectures.id = slots.architecture_id
 WHERE architectures.library = :library AND architectures.name = :name

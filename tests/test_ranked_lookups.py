@@ -6,10 +6,13 @@ import pytest
 
 import loradar
 from loradar.api import running
+from loradar.catalog.entries import list_catalogs, list_make_ups, read_catalog
 from loradar.catalog.lines import find_targets
 from loradar.cli import main
 from loradar.client import Client
+from loradar.domain.choosing.members import list_members
 from loradar.domain.presets import EXPERT
+from loradar.domain.targets import find_hits
 from loradar.errors import InvalidRequest, MethodDoesNotFit
 from loradar.registry import Registry
 from loradar.settings import Settings
@@ -138,11 +141,38 @@ def test_a_budget_is_used_and_never_exceeded(known, name, choice):
     assert mapping.trainable == saved + sum(slot.per_rank * r for slot, r in zip(own, ranks, strict=True))
 
 
-def test_a_budget_that_ranks_of_whole_slots_are_too_coarse_for_is_said(known):
-    """A slot is raised in all blocks or in none: single layers need the model."""
-    mapping = known.lookup("llama", budget="0.01%")
-    assert mapping.trainable == 524_288
-    assert "uses 78% of the budget: on a model, single layers get other ranks" in mapping.reasons
+@pytest.mark.parametrize(
+    ("reference", "choice"),
+    [
+        ("transformers:llama", {"budget": "0.01%"}),
+        ("transformers:t5", {"budget": "0.2%", "blocks": "last 2"}),
+        ("transformers:bamba", {"blocks": "last 8", "preset": "recommended"}),
+        ("timm:resnet18", {"budget": "10%"}),
+        ("timm:regnety_004", {"budget": "15%"}),
+        ("timm:nfnet_f0", {"budget": "6%"}),
+    ],
+)
+def test_single_blocks_and_convolutions_are_counted_as_on_a_model(known, reference, choice):
+    """The same layers, ranks, size and coverage; groups of convolutions divide their ranks."""
+    library, _, name = reference.partition(":")
+    stored, scanned = known.lookup(name, library=library, **choice), loradar.scan(reference)
+    live = scanned.propose("LORA", **choice)
+    layers = find_hits(live.spec, scanned.layers)
+    assert find_hits(stored.spec, scanned.layers) == layers
+    ranks = {x.path: rank_of(x.path, stored.rank_pattern or {}, stored.rank) for x in layers}
+    assert ranks == {x.path: rank_of(x.path, live.rank_pattern or {}, live.rank) for x in layers}
+    assert all(ranks[x.path] % x.groups == 0 for x in layers)
+    assert (stored.formula, stored.trainable, stored.matched) == (live.formula, live.trainable, live.matched)
+    assert sum(each.hit for each in stored.coverage) == sum(each.hit for each in live.coverage)
+    assert {each.tower for each in stored.coverage} == {each.tower for each in live.coverage}
+
+
+def test_every_scan_of_the_catalog_holds_its_layers_one_by_one():
+    """As many as each slot counts, in paths of their own."""
+    for file in (*list_catalogs(), *list_make_ups()):
+        for entry in read_catalog(file).entries:
+            layers = [layer.path for slot in entry.slots for layer, _ in list_members(slot)]
+            assert len({*layers}) == sum(slot.count for slot in entry.slots), entry.architecture.reference
 
 
 @pytest.mark.parametrize(
@@ -150,13 +180,6 @@ def test_a_budget_that_ranks_of_whole_slots_are_too_coarse_for_is_said(known):
     [
         ("llama", {"budget": 100}, InvalidRequest, "its smallest adapter trains 524,288 parameters"),
         ("llama", {"budget": "lots"}, InvalidRequest, "is no number of parameters"),
-        ("llama", {"budget": "1%", "blocks": "last 2"}, InvalidRequest, "the sizes of single blocks are not on record"),
-        (
-            "resnet",
-            {"budget": "1%"},
-            InvalidRequest,
-            "the groups of its convolutions .* loradar scan transformers:resn",
-        ),
         ("llama", {"budget": "1%", "peft_type": "OFT"}, MethodDoesNotFit, "counted for LORA alone"),
         ("llama", {"expert_rank": "many"}, InvalidRequest, "give 'auto', 'shared' or a positive integer"),
     ],

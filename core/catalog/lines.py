@@ -6,12 +6,13 @@ unless they differ.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from ..domain.architectures import Architecture, ModelPart, PromptFacts
-from ..domain.layers import Coverage, Slot
+from ..domain.choosing.members import spread_evenly
+from ..domain.layers import Coverage, Slot, find_towers
 from ..domain.mappings import Verification
 from ..domain.places import BlockPattern
 from ..domain.scans import Proposal
@@ -121,6 +122,7 @@ def _pack_entry(entry: "CatalogEntry", reasons: Sequence[str]) -> dict[str, Any]
         "method": entry.method,
         "counts": [slot.count for slot in entry.slots],
         **({"sizes": sizes} if any(sizes := [slot.per_rank for slot in entry.slots]) else {}),
+        **_pack_members(entry.slots),
         "prompt": _without_end([*to_json(entry.prompt_facts).values()]),
         "of": [coverage.of for coverage in blocks],
         "reasons": [_digest(reason, _REASON_ID) for reason in reasons],
@@ -130,6 +132,25 @@ def _pack_entry(entry: "CatalogEntry", reasons: Sequence[str]) -> dict[str, Any]
         ],
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def _pack_members(slots: Sequence[Slot]) -> dict[str, Any]:
+    """Return the members of each slot, 1 where they follow from count and size; 1 if they do in every slot."""
+    members = [1 if slot.members == spread_evenly(slot) else slot.members for slot in slots]
+    if None in members:
+        return {}
+    return {"members": 1 if all(text == 1 for text in members) else members}
+
+
+def _unpack_members(slots: Sequence[Slot], members: Any) -> tuple[Slot, ...]:
+    """Return slots with the members of ``_pack_members``; unset if there are none."""
+    if members is None:
+        return tuple(slots)
+    texts = [1] * len(slots) if members == 1 else members
+    return tuple(
+        replace(slot, members=spread_evenly(slot) if text == 1 else text)
+        for slot, text in zip(slots, texts, strict=True)
+    )
 
 
 def _pack_proposal(
@@ -237,9 +258,12 @@ class Unpacker:
         shared = self._structures[data["structure"]]
         sizes = data.get("sizes") or [None] * len(shared.slots)
         numbers = zip(shared.slots, data["counts"], sizes, strict=True)
-        slots = tuple(Slot(**slot, count=count, per_rank=size) for slot, count, size in numbers)
+        plain = [Slot(**slot, count=count, per_rank=size) for slot, count, size in numbers]
+        slots = _unpack_members(plain, data.get("members"))
         reasons = [*map(to_slot_reason, slots), *(self._reasons[reason] for reason in data["reasons"])]
         own = [*zip(shared.specs, data["proposals"], strict=True)]
+        towers = find_towers(shared.blocks, ((slot.pattern, slot.tower, slot.count) for slot in slots))
+        kinds = [Coverage(name, of, of, towers[name]) for name, of in zip(shared.blocks, data["of"], strict=True)]
         return {
             "architecture": Architecture(
                 self._library, data["name"], data["class"], self._version, shared.fingerprint, shared.nameless
@@ -248,7 +272,7 @@ class Unpacker:
             "untraced": tuple(data.get("untraced", ())),
             "towers": shared.towers,
             "slots": slots,
-            "proposals": tuple(_unpack_proposal(spec, values, reasons, shared, data["of"]) for spec, values in own),
+            "proposals": tuple(_unpack_proposal(spec, values, reasons, kinds) for spec, values in own),
             "checks": tuple(self._unpack_check(spec, values, shared, slots) for (_, _, spec), values in own),
             "peft": tuple(
                 (
@@ -276,10 +300,9 @@ class Unpacker:
 
 
 def _unpack_proposal(
-    spec: tuple[Any, Any, TargetSpec], values: list[Any], reasons: Sequence[str], shared: _Structure, of: list[int]
+    spec: tuple[Any, Any, TargetSpec], values: list[Any], reasons: Sequence[str], kinds: Sequence[Coverage]
 ) -> Proposal:
     matched, per_rank, fixed, reached, indices, hit = values[:6]
-    blocks = zip(shared.blocks, of if hit == 1 else hit, of, strict=True)
     peft_type, preset, targets = spec
     return Proposal(
         peft_type=peft_type,
@@ -287,7 +310,10 @@ def _unpack_proposal(
         **targets.values,
         matched=matched,
         formula=None if per_rank is None else Formula(per_rank, fixed),
-        coverage=tuple(Coverage(block, n, whole) for block, n, whole in blocks),
+        coverage=tuple(
+            kind if hit == 1 else replace(kind, hit=n)
+            for kind, n in zip(kinds, [0] * len(kinds) if hit == 1 else hit, strict=True)
+        ),
         reached=reached,
         reasons=tuple(reasons[index] for index in indices),
     )

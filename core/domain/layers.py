@@ -132,6 +132,10 @@ class Slot:
     all others; outer stacks first, separated by ``/``); null where the verdict does not depend on the block."""
     per_rank: int | None = field(default=None, compare=False)
     """Parameters that each rank of LoRA adds on all of these layers; null where none fits, and in earlier scans."""
+    members: str | None = field(default=None, compare=False)
+    """The layers one by one, by the indices in their paths, with the parameters that each rank of LoRA adds on each:
+    ``0-31:8192``, in nested stacks ``0.0-2:1024 1.0-3:2048``; ``*4`` behind a size is the number of groups, which
+    divides the rank, ``+64`` parameters trained at any rank; without a size no adapter fits. Null in earlier scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,29 @@ class Coverage:
     """Blocks with at least one matched layer."""
     of: int
     """Blocks of this kind."""
+    tower: Tower | None = None
+    """Tower of most of the layers in these blocks; null in earlier scans."""
+
+
+def find_towers(blocks: Iterable[str], layers: Iterable[tuple[str, Tower, int]]) -> dict[str, Tower | None]:
+    """Return the tower of most of the layers in blocks, by the name of each kind of them.
+
+    Args:
+        blocks: Names of kinds of blocks.
+        layers: Path patterns of layers with their tower and number.
+    """
+    known = [*layers]
+    towers = {tower for _, tower, _ in known}
+    if len(towers) == 1:
+        return dict.fromkeys(blocks, *towers)
+    found: dict[str, Tower | None] = {}
+    for name in blocks:
+        start, votes = f"{name.partition(' ')[0]}.", Counter[Tower]()
+        for pattern, tower, count in known:
+            if f"{pattern}.".startswith(start):
+                votes[tower] += count
+        found[name] = votes.most_common(1)[0][0] if votes else None
+    return found
 
 
 BlockKind = tuple[str, frozenset[tuple[str, str]]]
@@ -170,6 +197,9 @@ class Blocks:
         self._names = _names_of_kinds(layers, self._kinds)
         self._sizes = {layer.path: prod(layer.shape) for layer in layers if layer.depth and layer.tied_to is None}
         self._total = sum(self._sizes.values())
+        counts = Counter((pattern_of(layer.path), layer.tower) for layer in layers)
+        numbered = ((pattern, tower, count) for (pattern, tower), count in counts.items())
+        self._towers = find_towers(dict.fromkeys(self._names.values()), numbered)
 
     def cover(self, matched: Iterable[Layer]) -> tuple[Coverage, ...]:
         """Return the coverage of each kind of block by the matched layers, in model order."""
@@ -178,7 +208,7 @@ class Blocks:
         for block, kind in self._kinds.items():  # kinds that no class distinguishes share a name
             totals[self._names[kind]] += 1
             hits[self._names[kind]] += block in covered
-        return tuple(Coverage(name, hits[name], count) for name, count in totals.items())
+        return tuple(Coverage(name, hits[name], count, self._towers[name]) for name, count in totals.items())
 
     def share(self, matched: Iterable[Layer]) -> float:
         """Return the share of the blocks' weights that the matched layers own, 0 to 1; tied weights count once.

@@ -31,6 +31,11 @@ def pattern_of(path: str) -> str:
     return ".".join(OPEN if segment.isdecimal() else segment for segment in path.split("."))
 
 
+def find_indices(path: str) -> tuple[int, ...]:
+    """Return the indices in a path, the outermost first."""
+    return tuple(int(segment) for segment in path.split(".") if segment.isdecimal())
+
+
 def name_targets(wanted: Collection[str], module_paths: Sequence[str]) -> Targets:
     r"""Return the shortest targets that match exactly ``wanted`` among ``module_paths``, by PEFT's rule.
 

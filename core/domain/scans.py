@@ -12,7 +12,7 @@ from ..schema import Config, schema_config, to_json
 from .architectures import Architecture, ModelPart, PromptFacts, StoredFacts
 from .choosing.choose import Subject, choose
 from .choosing.query import Selection
-from .choosing.ranks import Offer, Ranks, fit_budget, parse_budget, rank_experts, scale_alphas
+from .choosing.ranks import Offer, Ranks, fit_budget, parse_budget, rank_experts
 from .layers import Blocks, Coverage, Layer, Slot
 from .methods import TARGETED, UNTARGETED, Method, explain_facts, get_family, get_method, nothing_for
 from .patterns import name_targets
@@ -249,20 +249,10 @@ def _make_ranks(scan: Scan, layers: Sequence[Layer], selection: Selection, rank:
 
 def _with_ranks(scan: Scan, proposal: Proposal, ranks: Ranks) -> Proposal:
     """Return a proposal of LoRA at these ranks."""
-    if not (ranks.others or ranks.reasons):
-        return replace(proposal, rank=ranks.rank)
     sizes = _size_layers(scan, find_hits(proposal.spec, scan.layers))
-    apart = sum(sizes[path] * rank for path, rank in ranks.others.items())
-    patterns = ranks.name([*scan.module_paths, *(x.path for x in scan.layers if x.kind == "expert_parameter")])
-    per_rank = sum(size for path, size in sizes.items() if path not in ranks.others)
-    return replace(
-        proposal,
-        rank=ranks.rank,
-        rank_pattern=patterns or None,
-        alpha_pattern=scale_alphas(patterns, ranks.rank) or None,
-        formula=Formula(per_rank, apart + (proposal.fixed or 0)),
-        reasons=(*proposal.reasons, *ranks.reasons),
-    )
+    every = [*scan.module_paths, *(x.path for x in scan.layers if x.kind == "expert_parameter")]
+    fields = ranks.to_fields(sizes, proposal.fixed or 0, every)
+    return replace(proposal, **fields, reasons=(*proposal.reasons, *ranks.reasons))
 
 
 def _size_layers(scan: Scan, layers: Sequence[Layer]) -> dict[str, int]:

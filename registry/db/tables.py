@@ -78,6 +78,7 @@ slots = Table(
     Column("proof", Text),
     Column("blocks", String(64)),
     Column("per_rank", BigInteger),
+    Column("members", Text),
     UniqueConstraint("architecture_id", "position"),
 )
 

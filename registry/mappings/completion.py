@@ -12,7 +12,7 @@ from ...catalog.lines import find_targets, to_slot_reason
 from ...data import read_facts
 from ...domain.choosing.query import Selection
 from ...domain.choosing.recommendations import Structure, advise, find_rule
-from ...domain.layers import Coverage, Slot
+from ...domain.layers import Coverage, Slot, find_towers
 from ...domain.mappings import Mapping, Recommendation
 from ...domain.methods import TARGETED, UNTARGETED, get_family, get_method
 from ...domain.patterns import OPEN
@@ -125,7 +125,8 @@ class Record:
             stack, is_inside, rest = slot.pattern.partition(f".{OPEN}.")
             if is_inside and OPEN not in rest:
                 counts[f"{stack}.{OPEN}"] = max(counts.get(f"{stack}.{OPEN}", 0), slot.count)
-        return tuple(Coverage(block, 0, count) for block, count in counts.items())
+        towers = find_towers(counts, ((slot.pattern, slot.tower, slot.count) for slot in self.slots))
+        return tuple(Coverage(block, 0, count, towers[block]) for block, count in counts.items())
 
     def _describe_left_out(self, matched: frozenset[int]) -> list[str]:
         """Return a reason for each role of the slots that are not matched and that no preset but all would adapt."""

@@ -1,7 +1,7 @@
-"""Ranks of LoRA on the slots that a mapping matches: those of routed experts, and those that use a budget.
+"""Ranks of LoRA on the layers that a mapping matches: those of routed experts, and those that use a budget.
 
-Counts are exact where the sizes of the slots add up to the mapping's own. Imports no SQLAlchemy, since
-``sqlite_lookup`` does without.
+Those of experts are the same in every block, and named by slots; a budget counts the layers one by one. Imports no
+SQLAlchemy, since ``sqlite_lookup`` does without.
 """
 
 import re
@@ -10,18 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
+from ...domain.choosing.members import Size, list_members
 from ...domain.choosing.query import Selection
-from ...domain.choosing.ranks import TIGHT, Offer, Ranks, fit_budget, parse_budget, rank_experts, scale_alphas
+from ...domain.choosing.ranks import Offer, Ranks, fit_budget, parse_budget, rank_experts, scale_alphas
 from ...domain.layers import Layer, Slot
 from ...domain.mappings import Mapping
-from ...domain.patterns import OPEN, list_prefixes
+from ...domain.patterns import OPEN, list_prefixes, pattern_of
 from ...domain.presets import EXPERT
-from ...domain.targets import Formula
-from ...domain.vocabulary import CONV_KINDS, list_some
+from ...domain.targets import Formula, find_hits
 from ...errors import InvalidRequest
 
 ANOTHER_BLOCK = "7"
 """The index of a block that patterns of ranks are tried on, beside the first."""
+UNSEEN = 10**6
+"""The index of a member of a list that no scan saw."""
 
 
 def path_of(slot: Slot, index: str = "0") -> str:
@@ -58,20 +60,9 @@ class Ranked:
         is_known = self.mapping.per_rank == sum(sizes.values()) and all(x.per_rank is not None for x in self.slots)
         return sizes if is_known else None
 
-    @property
-    def gap(self) -> str:
-        """Why no budget can be counted; empty if it can."""
-        unsized = self.sizes is None
-        grouped = [slot.pattern for slot in self.slots if slot.kind in CONV_KINDS]
-        if unsized or self.mapping.formula is None:
-            return "the sizes of its layers are not on record"
-        return f"the groups of its convolutions ({list_some(grouped, 1)}) are not on record" if grouped else ""
-
     def make(self, selection: Selection, rank: int) -> Ranks:
         """Return the ranks of the layers for a selection."""
-        active = self.mapping.prompt_facts.active_experts if self.mapping.prompt_facts else None
-        chosen = replace(selection, preset=self.mapping.preset).rank_of_experts
-        return rank_experts(self.layers, rank, chosen, active)
+        return make_ranks(self.mapping, self.layers, selection, rank)
 
     def at(self, ranks: Ranks) -> Mapping:
         """Return the mapping at these ranks."""
@@ -111,7 +102,95 @@ class Ranked:
         return {regex: rank for regex, rank in named.items() if rank is not None}
 
 
-def choose_within_budget(reference: str, selection: Selection, offers: Sequence[Ranked]) -> Mapping:
+def make_ranks(mapping: Mapping, layers: Sequence[Layer], selection: Selection, rank: int) -> Ranks:
+    """Return the ranks of the layers of a mapping for a selection."""
+    active = mapping.prompt_facts.active_experts if mapping.prompt_facts else None
+    return rank_experts(layers, rank, replace(selection, preset=mapping.preset).rank_of_experts, active)
+
+
+@dataclass(frozen=True)
+class StoredLayers:
+    """The layers of an architecture one by one, as its slots have them.
+
+    Attributes:
+        slots: Its slots.
+    """
+
+    slots: Sequence[Slot]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether they are on record: scans of earlier versions have none."""
+        return all(slot.members is not None for slot in self.slots)
+
+    @cached_property
+    def sizes(self) -> dict[Layer, Size | None]:
+        """The size of an adapter on each layer; ``None`` if none fits."""
+        return {layer: size for slot in self.slots for layer, size in list_members(slot)}
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """The paths of all modules on record.
+
+        Other members of a list, such as a dropout, are no layers and not on record: one stands for them, so that none
+        is matched.
+        """
+        named = [layer.path for layer in self.sizes if layer.kind != "expert_parameter"]
+        listed = dict.fromkeys(path.rpartition(".")[0] for path in named if path.rpartition(".")[2].isdecimal())
+        every = (*named, *(f"{path}.{UNSEEN}" for path in listed))
+        return tuple(dict.fromkeys(prefix for path in every for prefix in list_prefixes(path)))
+
+    @cached_property
+    def bare(self) -> tuple[str, ...]:
+        """The paths of bare parameters."""
+        return tuple(layer.path for layer in self.sizes if layer.kind == "expert_parameter")
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A mapping of LoRA with its layers one by one.
+
+    Attributes:
+        mapping: The mapping, at the common rank.
+        stored: The layers of its architecture.
+    """
+
+    mapping: Mapping
+    stored: StoredLayers
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers it matches."""
+        return find_hits(self.mapping.spec, self.stored.sizes)
+
+    @cached_property
+    def sizes(self) -> Values[str, int]:
+        """The parameters that each rank adds on each layer, by path."""
+        sizes = ((layer, self.stored.sizes[layer]) for layer in self.layers)
+        return {layer.path: size.per_rank for layer, size in sizes if size}
+
+    @property
+    def gap(self) -> str:
+        """Why no budget can be counted; empty if it can."""
+        if not self.stored.is_known or self.mapping.formula is None:
+            return "the sizes of its layers are not on record"
+        is_exact = len(self.sizes) == len(self.layers) and sum(self.sizes.values()) == self.mapping.per_rank
+        return "" if is_exact else "the sizes on record are not those of the layers that it matches"
+
+    def make(self, selection: Selection, rank: int) -> Ranks:
+        """Return the ranks of the layers for a selection."""
+        return make_ranks(self.mapping, self.layers, selection, rank)
+
+    def at(self, ranks: Ranks) -> Mapping:
+        """Return the mapping at these ranks."""
+        fields = ranks.to_fields(self.sizes, self.mapping.fixed or 0, (*self.stored.modules, *self.stored.bare))
+        kinds = {(pattern_of(layer.path), ranks.others.get(layer.path)) for layer in self.layers}
+        is_single = len(kinds) > len({pattern for pattern, _ in kinds})
+        says = ["ranks of single layers are those of the scanned depth"] if is_single else []
+        return replace(self.mapping, **fields, reasons=(*self.mapping.reasons, *ranks.reasons, *says))
+
+
+def choose_within_budget(reference: str, selection: Selection, offers: Sequence[Counted]) -> Mapping:
     """Return the first mapping that uses a budget at the largest ranks within it, or else the largest.
 
     Args:
@@ -122,21 +201,19 @@ def choose_within_budget(reference: str, selection: Selection, offers: Sequence[
     Raises:
         InvalidRequest: If the smallest adapter is larger, or what to count is not on record.
     """
-    uncounted = [ranked for ranked in offers if ranked.gap]
-    if selection.blocks or len(uncounted) == len(offers):
-        why = "the sizes of single blocks are not on record" if selection.blocks else uncounted[0].gap
+    uncounted = [counted for counted in offers if counted.gap]
+    if len(uncounted) == len(offers):
         command = f"loradar scan {reference}"
-        message = f"No budget can be counted for {reference} without a model: {why}. Scan it, with the same options: "
-        raise InvalidRequest(f"{message}{command}.", field="budget", reference=reference, command=command)
+        message = f"No budget can be counted for {reference} without a model: {uncounted[0].gap}. "
+        message += f"Scan it, with the same options: {command}."
+        raise InvalidRequest(message, field="budget", reference=reference, command=command)
     facts = offers[0].mapping.prompt_facts
     budget = parse_budget(selection.budget, facts.parameters if facts else None)
     counted = (
-        Offer(x.layers, x.sizes or {}, x.mapping.fixed or 0, partial(x.make, selection), x.at)
+        Offer(x.layers, x.sizes, x.mapping.fixed or 0, partial(x.make, selection), x.at)
         for x in offers
         if x not in uncounted
     )
     best, says = fit_budget(reference, selection.budget, budget, counted)
-    used = (best.trainable or 0) / budget
-    coarse = [f"uses {used:.0%} of the budget: on a model, single layers get other ranks"] if used < TIGHT else []
     without = [f"not counted: preset {x.mapping.preset!r}, because {x.gap}" for x in uncounted]
-    return replace(best, reasons=(says, *best.reasons, *coarse, *without))
+    return replace(best, reasons=(says, *best.reasons, *without))

@@ -19,7 +19,7 @@ HEADER = CatalogHeader("transformers", "5.23.0", "0.1.0", "0.21.2")
 def entry(name="olmo2", layers=32, target="q_proj"):
     """Return an entry with one slot and two proposals that share a reason."""
     spec = TargetSpec(target_modules=(target,))
-    covered = (Coverage("model.layers.*", layers // 2, layers),)
+    covered = (Coverage("model.layers.*", layers // 2, layers, "language"),)
     hit = f"model.layers.*.{target} is attention.query ({layers} layers)"
     hits = {target: {"linear": layers}}
     check = Verification("unproven", "5.23.0", hits, 0.25)

@@ -23,15 +23,15 @@ def test_kinds_of_blocks_are_told_apart_by_the_classes_they_hold():
     layers = hybrid()
     hit = [one for one in layers if one.name == "q_proj"]
     assert Blocks(layers).cover(hit) == (
-        Coverage("layers.* (Attention)", 3, 3),
-        Coverage("layers.* (Mixer)", 0, 1),
+        Coverage("layers.* (Attention)", 3, 3, "language"),
+        Coverage("layers.* (Mixer)", 0, 1, "language"),
     )
 
 
 def test_a_layer_outside_the_blocks_covers_none():
     """And a table of positions in the first block alone makes it no other kind."""
     layers = [*hybrid()[:2], replace(layer("layers.0.bias", "embedding"), block="layers.0"), layer("head", depth=0)]
-    assert Blocks(layers).cover([layers[-1]]) == (Coverage("layers.*", 0, 1),)
+    assert Blocks(layers).cover([layers[-1]]) == (Coverage("layers.*", 0, 1, "language"),)
 
 
 def test_a_share_counts_shared_weights_once():

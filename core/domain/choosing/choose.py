@@ -1,8 +1,8 @@
 """Choose the layers of a selection, with reasons for what is selected and what is left out."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ...errors import InvalidRequest, UnknownName
@@ -32,11 +32,10 @@ class Subject:
 
     Attributes:
         reference: Its name, for messages.
-        layers: Its labelled layers, or one for each of its slots.
+        layers: Its labelled layers.
         focus: The towers that presets adapt.
         apart: Paths of the parts that are trained apart from the model, and of the modules that are saved in full.
         plain: The choice of the method and preset for the model as a whole; ``None`` if it was not proposed.
-        counts: The number of layers that one stands for, by path, where that is not 1; ``None`` if it is not known.
     """
 
     reference: str
@@ -44,7 +43,6 @@ class Subject:
     focus: frozenset[str]
     apart: tuple[str, ...] = ()
     plain: Choice | None = None
-    counts: Mapping[str, int] | None = field(default_factory=dict)
 
 
 def choose(subject: Subject, selection: Selection) -> tuple[Choice, tuple[str, ...]]:
@@ -65,10 +63,7 @@ def choose(subject: Subject, selection: Selection) -> tuple[Choice, tuple[str, .
         reasons += blocks
     left = sorted({layer.tower for layer in subject.layers} - {layer.tower for layer in chosen.layers})
     reasons += [f"left alone: {', '.join(left)}"] if left else []
-    if subject.counts is None:
-        return chosen, tuple(reasons)
-    left_out = _describe_left_out(chosen, inside, subject.counts)
-    return chosen, (*reasons, *left_out, _describe_proof(chosen.layers, subject.counts))
+    return chosen, (*reasons, *_describe_left_out(chosen, inside), _describe_proof(chosen.layers))
 
 
 def _find_towers(subject: Subject, selection: Selection) -> frozenset[str]:
@@ -141,14 +136,14 @@ def _nothing_selected(subject: Subject, selection: Selection, inside: Iterable[L
     return InvalidRequest(message, reference=subject.reference, roles=dict(roles))
 
 
-def _describe_left_out(choice: Choice, inside: Sequence[Layer], counts: Mapping[str, int]) -> list[str]:
+def _describe_left_out(choice: Choice, inside: Sequence[Layer]) -> list[str]:
     """Return reasons with the numbers of the layers in the same towers that are not chosen, by role."""
     chosen, towers = {layer.path for layer in choice.layers}, {layer.tower for layer in choice.layers}
     others = [x for x in inside if x.tower in towers and x.path not in chosen and x.kind in ADAPTABLE_KINDS]
     roles = Counter[str]()
     for layer in others:
         fits = is_reached(layer) and layer.misfit is None
-        roles[layer.role if fits else ""] += counts.get(layer.path, 1)
+        roles[layer.role if fits else ""] += 1
     unfit = roles.pop("", 0)
     listed = ", ".join(count_layers(count, role) for role, count in sorted(roles.items()))
     return [
@@ -157,14 +152,13 @@ def _describe_left_out(choice: Choice, inside: Sequence[Layer], counts: Mapping[
     ]
 
 
-def _describe_proof(layers: Sequence[Layer], counts: Mapping[str, int]) -> str:
+def _describe_proof(layers: Sequence[Layer]) -> str:
     """Return how many layers were proved live, and the towers of the others."""
     unproven = [layer for layer in layers if layer.live is not True]
-    every, others = (sum(counts.get(layer.path, 1) for layer in group) for group in (layers, unproven))
     if not unproven:
-        return f"proved live: {count_layers(every)}, each by a training step"
+        return f"proved live: {count_layers(len(layers))}, each by a training step"
     towers = ", ".join(dict.fromkeys(layer.tower for layer in unproven))
-    return f"unproven: {count_layers(others)} of {every} ({towers}), which no proof has trained yet"
+    return f"unproven: {count_layers(len(unproven))} of {len(layers)} ({towers}), which no proof has trained yet"
 
 
 def _narrow_to_blocks(choice: Choice, subject: Subject, blocks: BlockChoice) -> tuple[Choice, list[str]]:

@@ -8,10 +8,13 @@ from records_zoo import make_scan, proposal
 from loradar.domain.layers import Coverage, Slot
 from loradar.domain.mappings import Source
 from loradar.domain.targets import Formula
-from loradar.errors import InvalidRequest
+from loradar.errors import InvalidRequest, NotRegistered
 
 ROLES = {"q_proj": "attention.query", "v_proj": "attention.value", "o_proj": "attention.output", "up_proj": "mlp.up"}
-SLOTS = tuple(Slot("language", role, "linear", f"model.layers.*.{name}", 2, live=True) for name, role in ROLES.items())
+SLOTS = tuple(
+    Slot("language", role, "linear", f"model.layers.*.{name}", 2, live=True, members="0-1:3")
+    for name, role in ROLES.items()
+)
 
 
 @pytest.fixture
@@ -53,6 +56,22 @@ def test_a_selection_shows_no_recommendation_of_the_whole(scanned):
     scanned.add_scan(replace(make_scan("llama", proposals=(narrow, wide, everything)), slots=SLOTS))
     selected = scanned.lookup("llama", roles="attention.output")
     assert (selected.spec.target_modules, selected.recommended) == (("o_proj",), None)
+
+
+@pytest.mark.parametrize(
+    ("choice", "error", "says"),
+    [
+        ({"roles": "attention.*"}, NotRegistered, "not on record one by one. Scan it anew with: loradar scan olmo2"),
+        ({"budget": "20M"}, InvalidRequest, "layers are not on record. Scan it, with the same options: loradar scan"),
+    ],
+)
+def test_layers_that_an_earlier_version_did_not_record_are_an_error(registry, choice, error, says):
+    """In one line with the scan to run; the preset itself is answered."""
+    registry.add_scan(make_scan("olmo2"))
+    assert registry.lookup("olmo2").spec.target_modules
+    with pytest.raises(error, match=says) as caught:
+        registry.lookup("olmo2", **choice)
+    assert "\n" not in caught.value.message
 
 
 def test_a_method_of_another_size_has_no_formula(scanned):
