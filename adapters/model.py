@@ -39,8 +39,8 @@ class PeftModel(Switching):
     Attributes:
         base_model: The level that holds the user's model.
         peft_config: The configurations, by adapter name.
-        targeted_module_names: Paths of the layers of the first adapter, in module order.
-        targeted_parameter_names: Paths of its bare parameters.
+        targeted_module_names: Paths of the layers of all adapters, those of the first in module order.
+        targeted_parameter_names: Paths of their bare parameters.
         decision: The decision on its targets; ``None`` for a loaded adapter.
     """
 

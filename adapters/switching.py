@@ -85,9 +85,19 @@ class Switching(Adapted):
         self.unmerge_adapter()
         attach(self._survey(), prepared, self._steering)
         self.peft_config[prepared.name] = prepared.config
+        self._list_targets(prepared)
         self._put_statistics(prepared.statistics, prepared.name)
         self._begin(prepared)
         self._set_trainable([prepared.name], trainable=trainable)
+
+    def _list_targets(self, prepared: Prepared) -> None:
+        """Add the layers and the bare parameters of an adapter to those of the others."""
+        planned = [part.planned for part in prepared.parts if not part.planned.tokens]
+        modules = dict.fromkeys(each.named for each in planned if each.kind != "expert_parameter")
+        parameters = (f"{each.path}.{each.parameter}" for each in planned if each.kind == "expert_parameter")
+        for known, found in ((self.targeted_module_names, modules), (self.targeted_parameter_names, parameters)):
+            before = {*known}
+            known.extend(name for name in found if name not in before)
 
     def _begin(self, prepared: Prepared) -> None:
         """Initialise an attached adapter by PEFT's functions, if its configuration states one of them."""
@@ -238,9 +248,8 @@ class AdaptedModel(Switching):
             raise
         self.peft_config = {prepared.name: prepared.config}
         self.prefix = prepared.config.prefix
-        planned = [part.planned for part in prepared.parts if not part.planned.tokens]
-        self.targeted_parameter_names = [f"{p.path}.{p.parameter}" for p in planned if p.kind == "expert_parameter"]
-        self.targeted_module_names = [*dict.fromkeys(p.named for p in planned if p.kind != "expert_parameter")]
+        self.targeted_module_names, self.targeted_parameter_names = [], []
+        self._list_targets(prepared)
         self._host = HostState(survey)
         self._norms = NormStatistics.of(survey)
         self._beginnings = Beginnings()

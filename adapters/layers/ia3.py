@@ -26,6 +26,11 @@ class IA3Layer(AdapterLayer):
         names = {4: "Conv2d", 5: "Conv3d"}
         return f"tuners.ia3.layer.{names.get(first_tensor(self.base()).ndim, 'Linear')}"
 
+    @property
+    def is_feedforward(self) -> bool:
+        """Whether the input is scaled, not the output."""
+        return self._plan.is_feedforward
+
     @classmethod
     def create_parts(cls, base: nn.Module, planned: PlannedAdapter) -> dict[str, Child]:
         """Create the factors: (out, 1) or, feed-forward, (1, in); for a convolution (1, features, 1, ...)."""

@@ -13,7 +13,7 @@ from peft import KasaConfig, MontecloraConfig, VeloraConfig
 from peft.tuners.lora.config import BdLoraConfig
 from zoo import MLP, convolutions
 
-from loradar.adapters import LoraConfig, PeftModel, inject
+from loradar.adapters import IA3Config, LoraConfig, PeftModel, inject
 from loradar.errors import InvalidConfig
 
 BLOCKS = {"target_modules_bd_a": ["seq.0"], "match_strict": False}
@@ -173,3 +173,13 @@ def test_kasa_stands_alone() -> None:
     adapted.add_adapter("other", LoraConfig(**TARGETS, **VARIANTS["kasa"]))
     with pytest.raises(InvalidConfig, match="sums plain LoRA adapters only, not those with kasa_config"):
         adapted.add_weighted_adapter(["default", "other"], [1, 1], "sum")
+
+
+def test_layers_of_all_adapters_are_listed_once() -> None:
+    """As in PEFT, with those of IA3 that scale their input."""
+    adapted = inject(MLP(8), LoraConfig(target_modules=["seq.2"]))
+    adapted.add_adapter("other", LoraConfig(target_modules=["seq.0", "seq.2"]))
+    assert adapted.targeted_module_names == adapted.base_model.targeted_module_names == ["seq.2", "seq.0"]
+    scaled = inject(MLP(8), IA3Config(target_modules=["seq.0", "seq.2"], feedforward_modules=["seq.2"]))
+    layers: Any = scaled.base_model.model.seq
+    assert (layers[0].is_feedforward, layers[2].is_feedforward) == (False, True)
