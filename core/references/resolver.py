@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from ..errors import InvalidReference
-from .grammar import LIBRARIES, MAX_LENGTH, Reference
+from .grammar import LIBRARIES, MAX_LENGTH, Reference, check_hub_name
 from .knowledge import Fact, load, load_beginnings, registered_facts
 from .near import list_near
 from .understood import How
 from .words import MOE, key_of, runs_of, stem_of, words_of
 
 _ADDRESS = r"^(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|^hf://|^hf[-_]hub:|^hub:"
+_WRITTEN = r"[A-Za-z0-9_.+ -]+"
+"""What names are made of: a text with anything else, which may be an attack or look like another, is none of them."""
 _SHORTEST = 4
 """Letters of a type's name that count inside another name; shorter ones are words (``bit``, ``opt``)."""
 
@@ -83,10 +85,13 @@ class _Query:
             libraries, stripped = (scheme.casefold(),), rest.strip()
         elif colon:
             return cls(text, (), None, Reference.parse(stripped).registered_name)
-        name = stripped.partition("@")[0].rstrip("/")
-        parts = name.split("/")
-        repo = "/".join(parts[:2]) if len(parts) > 1 else None
-        return cls(text, libraries, repo, parts[1] if repo else name)
+        name, has_address = stripped.partition("@")[0], stripped != text.strip()
+        parts = (name.rstrip("/") if has_address else name).split("/")
+        repo = None
+        if len(parts) > 1:
+            repo = "/".join(parts[:2] if has_address else parts)
+            check_hub_name(text, repo)
+        return cls(text, libraries, repo, parts[1] if repo else parts[0])
 
     @cached_property
     def key(self) -> str:
@@ -120,7 +125,7 @@ def resolve(text: str, library: str | None = None, registered: Collection[str] =
     if not query.key:
         message = f"Reference {text!r} needs a name, such as 'llama', 'timm:resnet50' or 'Qwen/Qwen3-8B'."
         raise InvalidReference(message, reference=text)
-    return _resolve(query, frozenset(registered))
+    return _resolve(query, frozenset(registered)) if re.fullmatch(_WRITTEN, query.name) else ()
 
 
 @lru_cache(maxsize=1024)

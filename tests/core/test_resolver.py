@@ -50,6 +50,12 @@ def test_what_is_like_nothing_has_no_sure_candidate(text):
     assert all(one.is_guess for one in resolve(text))
 
 
+@pytest.mark.parametrize("text", ["llama;x=1", "llama' OR '1'='1", "ll\u0430ma", "llama\u0301", "llama%00"])
+def test_other_characters_than_those_of_names_are_never_understood(text):
+    """They may be an attack, or look like another name."""
+    assert resolve(text) == ()
+
+
 def test_a_repository_of_another_organisation_is_a_guess():
     """It has the name of a known checkpoint; it may hold anything."""
     assert resolve("somebody/Qwen3-8B")[0].how == "by name"
@@ -72,7 +78,7 @@ def test_architectures_of_a_registry_are_found():
     assert resolve("my-own net", registered=("torch:my_own.Net",))[0].reference == "torch:my_own.Net"
 
 
-@pytest.mark.parametrize("text", ["", "  ", "---", "keras:llama", "x" * 600])
+@pytest.mark.parametrize("text", ["", "  ", "---", "llama/", "//llama", "a/b/c", "keras:llama", "x" * 600])
 def test_what_is_no_reference_is_rejected(text):
     """In one line that names it."""
     with pytest.raises(InvalidReference):
