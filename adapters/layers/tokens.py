@@ -50,6 +50,16 @@ class TokenRows(OwnAdapters, PeftLayer, nn.Module):
         return self.__dict__["layer"].merged_adapters  # type: ignore[no-any-return]
 
     @property
+    def in_features(self) -> int:
+        """Number of ids or features that the replaced module reads."""
+        return self.__dict__["layer"].in_features  # type: ignore[no-any-return]
+
+    @property
+    def out_features(self) -> int:
+        """Number of features or scores that it writes."""
+        return self.__dict__["layer"].out_features  # type: ignore[no-any-return]
+
+    @property
     def token_indices(self) -> dict[str, list[int]]:
         """The tokens whose rows each adapter trains."""
         return {name: [*planned.tokens] for name, planned in self.__dict__["layer"].planned.items()}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import KasaConfig, MontecloraConfig, VeloraConfig
 from peft.tuners.lora.config import BdLoraConfig
-from zoo import MLP, convolutions
+from zoo import MLP, convolutions, words
 
 from loradar.adapters import IA3Config, LoraConfig, PeftModel, inject
 from loradar.errors import InvalidConfig
@@ -180,6 +180,9 @@ def test_layers_of_all_adapters_are_listed_once() -> None:
     adapted = inject(MLP(8), LoraConfig(target_modules=["seq.2"]))
     adapted.add_adapter("other", LoraConfig(target_modules=["seq.0", "seq.2"]))
     assert adapted.targeted_module_names == adapted.base_model.targeted_module_names == ["seq.2", "seq.0"]
+    rows: Any = inject(words().model, LoraConfig(target_modules=["head"], trainable_token_indices={"emb": [1]}))
+    own = rows.base_model.model.emb.token_adapter
+    assert (own.in_features, own.out_features) == (own.base_layer.num_embeddings, own.base_layer.embedding_dim)
     scaled = inject(MLP(8), IA3Config(target_modules=["seq.0", "seq.2"], feedforward_modules=["seq.2"]))
     layers: Any = scaled.base_model.model.seq
     assert (layers[0].is_feedforward, layers[2].is_feedforward) == (False, True)
