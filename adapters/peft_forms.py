@@ -113,7 +113,7 @@ class PeftForms:
         Raises:
             AdapterUnreadable: If it is missing or damaged.
         """
-        data = _read_json(Path(path_json_file))
+        data = read_json(Path(path_json_file))
         if dropped := [name for name in NOT_KEPT if name in data]:
             warn(f"{path_json_file} holds {', '.join(dropped)}, which is ignored: it is of the process that wrote it.")
         return {name: value for name, value in data.items() if name not in dropped}
@@ -243,12 +243,17 @@ def read_config(path: Path) -> "AdapterConfig":
         AdapterUnreadable: If it is missing or not in its format.
         InvalidConfig: If it is of another method, has an invalid value, or uses a PEFT feature that loradar lacks.
     """
-    data = _read_json(path)
+    data = read_json(path)
     with naming(path):
         return config_from_peft(data)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a configuration's file.
+
+    Raises:
+        AdapterUnreadable: If it is missing, or no JSON object.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -2,8 +2,8 @@
 
 ``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` ->
 adapters, with PEFT's functions (``inject_adapter_in_model``, ``get_layer_status`` ...), ``plan`` (memory),
-``rank_layers`` (importance), and ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST
-client.
+``rank_layers`` (importance), ``doctor`` (saved adapters), and ``auto_config`` and ``enable_peft_defaults`` for the real
+peft, ``Client`` -> the REST client.
 """
 
 from importlib import import_module
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         plan,
         rank_layers,
     )
+    from .adapters.doctor import doctor
     from .adapters.peft_bridge.functions import (
         get_layer_status,
         get_model_status,
@@ -55,6 +56,7 @@ _HOMES = {
     "PeftModelForSequenceClassification": ".adapters",
     "PeftModelForTokenClassification": ".adapters",
     "auto_config": ".adapters",
+    "doctor": ".adapters.doctor",
     "enable_peft_defaults": ".adapters",
     "get_layer_status": ".adapters.peft_bridge.functions",
     "get_model_status": ".adapters.peft_bridge.functions",
@@ -84,6 +86,7 @@ __all__ = [
     "PeftModelForTokenClassification",
     "__version__",
     "auto_config",
+    "doctor",
     "enable_peft_defaults",
     "get_layer_status",
     "get_model_status",

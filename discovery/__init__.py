@@ -3,15 +3,15 @@
 Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named``, ``scan_each`` and
 ``scan_library`` (one, some or all architectures of a library, as ``How`` and ``Compact`` set it; the latter two run
 in the workers of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bounds``),
-``scan_config`` and ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes), ``scan_stored`` (a
-model on a hub or in a folder), ``list_architectures``, ``build`` (the model of a reference, on meta), ``identify``
-and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``; the layers an adapter fits,
-``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``; ``why_not_exported``
+``scan_config``, ``scan_configured`` and ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes),
+``scan_stored`` (a model on a hub or in a folder), ``list_architectures``, ``build`` (the model of a reference, on
+meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``; the layers an adapter
+fits, ``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``; ``why_not_exported``
 (whether one entry serves a type); ``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for
 such a model); ``check_unwrapped``, ``open_wrappers``, ``find_inner``, ``find_adapted``, ``is_compiled`` and
-``read_attribute`` (for models of others: wrapped, adapted, compiled); ``build_subject`` and ``build_repo`` (what a
-scan or a plan is for, as a module), ``copy_to_meta``, ``quantise`` and ``Rehearsal``, which gives a ``Usage``
-(training steps on meta, with their memory).
+``read_attribute`` (for models of others: wrapped, adapted, compiled); ``build_subject`` and ``build_repo`` (what a scan
+or a plan is for, as a module), ``copy_to_meta``, ``quantise`` and ``Rehearsal``, which gives a ``Usage`` (training
+steps on meta, with their memory).
 """
 
 from ..domain.vocabulary import CONV_KINDS
@@ -35,7 +35,7 @@ from .sources import build, quiet_libraries
 from .sources import list_names as list_architectures
 from .sources.hub import fetch_config
 from .sources.transformers import why_not_exported
-from .stored_scan import scan_stored
+from .stored_scan import scan_configured, scan_stored
 
 __all__ = [
     "CONV_KINDS",
@@ -72,6 +72,7 @@ __all__ = [
     "read_model",
     "scan",
     "scan_config",
+    "scan_configured",
     "scan_each",
     "scan_library",
     "scan_listing",

@@ -59,6 +59,11 @@ def scan_stored(text: str, *, for_others: bool = False) -> Scan:
     return replace(built, stored=_check_fit(built, None, layers, facts))
 
 
+def scan_configured(config: Mapping[str, Any]) -> tuple[Scan | None, str]:
+    """Return the scan of the model that a ``config.json`` of any library describes; ``None`` and why if none is."""
+    return _build(_identify(config), config)
+
+
 def _identify(config: Mapping[str, Any]) -> Architecture:
     """Return the architecture that a configuration names; the user's own if it names none."""
     for library, field in (("transformers", "model_type"), ("timm", "architecture"), ("diffusers", "_class_name")):

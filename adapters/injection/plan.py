@@ -130,8 +130,8 @@ def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tup
     targets = [*_targets(survey, matched, config)]
     keys = [target.key for target in targets]
     planned = []
-    strengths = _strengths(config, keys)
-    for (path, location, kind, parameter, key), (r, alpha, scaling) in zip(targets, strengths, strict=True):
+    known = strengths(config, keys)
+    for (path, location, kind, parameter, key), (r, alpha, scaling) in zip(targets, known, strict=True):
         site = survey.sites[path]
         weight: nn.Parameter | None
         if parameter:
@@ -231,7 +231,7 @@ def _projections(path: str, survey: Survey) -> Iterator[_Target]:
     yield _Target(f"{path}.out_proj", f"{inside}.out_proj", "linear", "", path)
 
 
-def _strengths(config: AdapterConfig, keys: Sequence[str]) -> list[tuple[int, float, float]]:
+def strengths(config: AdapterConfig, keys: Sequence[str]) -> list[tuple[int, float, float]]:
     """Return rank, alpha and scaling of the adapter at each of these paths; IA3 has none of them."""
     if not isinstance(config, LoraConfig):
         return [(0, 0, 1.0)] * len(keys)

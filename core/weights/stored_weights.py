@@ -83,6 +83,16 @@ def read_weights(text: str, *, for_others: bool = False) -> Weights:
     return _read_store(str(reference), folder, beside | {path.name})
 
 
+def read_tensors(path: Path) -> tuple[StoredTensor, ...]:
+    """Return the tensors that the header of one ``.safetensors`` file of this machine lists.
+
+    Raises:
+        WeightsUnreadable: If it cannot be read, or has no header of this format.
+    """
+    folder = Folder(path.parent)
+    return _parse_file(path.name, *folder.read(path.name, 0, FIRST_BYTES), folder)
+
+
 def _read_store(
     reference: str, store: Store, files: frozenset[str], transferred: Callable[[], int] = lambda: 0
 ) -> Weights:

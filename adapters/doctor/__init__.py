@@ -1,0 +1,9 @@
+"""doctor: examine a saved adapter beside the model it is for, by its configuration and header; write a mended copy.
+
+Others may import: ``doctor``, which returns a ``Diagnosis`` of ``Finding`` records.
+"""
+
+from .examination import doctor
+from .findings import Diagnosis, Finding
+
+__all__ = ["Diagnosis", "Finding", "doctor"]
