@@ -1,5 +1,6 @@
 """Explain why a lookup has no answer, with the way out."""
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
@@ -16,6 +17,7 @@ from ..references import exact_name, not_understood
 from . import listing
 from .precedence import stored_under
 from .resolve import find_answering, read_answers
+from .stored_names import list_slots
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -130,6 +132,11 @@ def _not_registered(connection: Connection, key: MappingKey, available: dict[str
         message = f"{library}:{name} has no {peft_type} mapping for preset {preset!r}. It has one {listed}."
         alike = find_answering(connection, key)
         message += f" {alike!r} has it, and the same layers under the same names." if alike else ""
+    elif slots := list_slots(connection, library, name):
+        known = []
+        why = Counter(slot.proof for slot in slots if slot.proof).most_common(1)
+        message = f"{library}:{name} was scanned, and none of its layers is proposed."
+        message += f" Of most of them: {why[0][0]}." if why else ""
     else:
         known = listing.list_names(connection, library)
         message = f"Nothing is registered for {library}:{name}."

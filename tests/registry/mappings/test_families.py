@@ -78,3 +78,13 @@ def test_a_name_nobody_registered_is_no_question_of_the_method(registry):
         registry.lookup("olmo2", "LOHA")
     with pytest.raises(UnknownPeftType, match="Closest: 'LOKR'"):
         registry.lookup("llama", "LOKRR")
+
+
+def test_an_architecture_with_nothing_to_adapt_says_why(registry):
+    """As of a tokenizer that gives codes: it was scanned, and another scan would tell the same."""
+    scan = make_scan(proposals=())
+    registry.add_scan(replace(scan, slots=(replace(scan.slots[0], live=False, proof="its forward returns codes"),)))
+    with pytest.raises(
+        NotRegistered, match=r"none of its layers is proposed. Of most of them: its forward returns codes"
+    ):
+        registry.lookup("olmo2")
