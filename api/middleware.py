@@ -123,7 +123,7 @@ class MetricsMiddleware:
         try:
             await self._app(scope, receive, send_and_note)
         finally:
-            route = getattr(scope.get("route"), "path", None) or NO_ROUTE
+            route = getattr(scope.get("route"), "path_format", None) or NO_ROUTE  # without converters
             self._metrics.count(scope["method"], route, status, time.perf_counter() - started)
 
 

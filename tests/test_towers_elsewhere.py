@@ -53,7 +53,7 @@ def test_a_tower_is_every_dense_layer_below_its_modules(known, name, prefixes):
     """By the prefixes of its modules, of 66 vision-language types."""
     for tower in ("language", "vision"):
         ours, slots = select(known, name, tower)
-        theirs = {slot for slot in slots if slot.kind in DENSE and belongs(slot, tower, prefixes)}
+        theirs = {slot for slot in slots if slot.kind in DENSE and belongs(slot.pattern, tower, prefixes)}
         assert ours or (name, tower) == ("align", "vision")  # an EfficientNet
         check_exact(ours, theirs, (name, tower))
 
@@ -64,7 +64,7 @@ def test_ms_swift_freezes_and_trains_the_same_modules(known, name, layout):
     prefixes = {part: " ".join(layout[part]) for part in ("language", "projector", "vision")}
     for tower in ("language", "vision"):
         ours, slots = select(known, name, tower)
-        check_exact(ours, {x for x in slots if x.kind in DENSE and belongs(x, tower, prefixes)}, (name, tower))
+        check_exact(ours, {x for x in slots if x.kind in DENSE and belongs(x.pattern, tower, prefixes)}, (name, tower))
     slots = known.list_slots("transformers", name)
     theirs = {x for x in slots if x.kind in DENSE and is_below(x.pattern, prefixes["projector"])}
     assert theirs or name == "gemma3"  # a bare matrix

@@ -126,14 +126,13 @@ def _not_registered(connection: Connection, key: MappingKey, available: dict[str
     """Return the error for a missing mapping, with those that are registered and the scan command."""
     library, name, peft_type, preset = key
     command = listing.scan_command(library, name)
+    known: list[str] = []
     if available:
-        known = []
         listed = _listed(available, peft_type)
         message = f"{library}:{name} has no {peft_type} mapping for preset {preset!r}. It has one {listed}."
         alike = find_answering(connection, key)
         message += f" {alike!r} has it, and the same layers under the same names." if alike else ""
     elif slots := list_slots(connection, library, name):
-        known = []
         why = Counter(slot.proof for slot in slots if slot.proof).most_common(1)
         message = f"{library}:{name} was scanned, and none of its layers is proposed."
         message += f" Of most of them: {why[0][0]}." if why else ""

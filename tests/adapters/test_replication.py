@@ -93,7 +93,7 @@ def test_a_trained_model_generates() -> None:
     adapted(input_ids=ids, labels=ids).loss.backward()
     gradients = [each.grad for name, each in adapter_parameters(adapted) if "lora_B" in name]
     assert len({float(each.sum()) for each in gradients}) == len(gradients) == 8
-    assert adapted.eval().generate(ids, max_new_tokens=3, do_sample=False).shape == (1, 9)
+    assert adapted.eval().generate(ids, min_new_tokens=3, max_new_tokens=3, do_sample=False).shape == (1, 9)
 
 
 def test_further_adapters_share_the_blocks(tmp_path: Path) -> None:

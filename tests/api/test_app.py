@@ -110,7 +110,7 @@ def test_the_registry_is_closed_at_the_end(seeded_settings):
         assert app.state.registry._registry is None
 
 
-@pytest.mark.parametrize("path", ["/nowhere", "/v1", "/v1/submissions/", "/v1/targets/a/b", "//v1/submissions"])
+@pytest.mark.parametrize("path", ["/nowhere", "/v1", "/v1/submissions/", "/v1/mappings/a/b", "//v1/submissions"])
 def test_routes_that_are_not_there_have_the_one_shape(client, path):
     """The framework's own errors look like ours."""
     answer = client.get(path)

@@ -85,7 +85,7 @@ def library(monkeypatch, tmp_path):
     real = sources.list_names
     monkeypatch.setattr("loradar.discovery.sources.list_names", fake.names)
     monkeypatch.setattr("loradar.discovery.list_architectures", lambda name: name == "transformers" or real(name))
-    monkeypatch.setattr("loradar.discovery.catalog.scan", fake.scan)
+    monkeypatch.setattr("loradar.discovery.catalog.scan_built", fake.scan)
     monkeypatch.setattr("loradar.sandbox.Sandbox", Inline)
     versions = {"loradar": "0.1.0"}
     monkeypatch.setattr("loradar.registry.catalogs.metadata.version", lambda name: versions.get(name, fake.version))

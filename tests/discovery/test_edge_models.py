@@ -21,12 +21,13 @@ from edge_zoo import (
     found,
     quantised,
 )
+from huggingface_hub import constants
 from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from loradar.discovery import scan
-from loradar.errors import InvalidReference, LoradarError
+from loradar.errors import HubFailed, LoradarError
 
 # --- towers and compositions ----------------------------------------------------------------------------------------
 
@@ -360,9 +361,10 @@ def test_thousands_of_modules_are_no_trouble():
     assert seen.count("attention.query") == 12 + 2 * 12
 
 
-def test_a_hub_reference_runs_no_code():
-    """A hub repository is refused or read by its header, never executed (edge case 42)."""
-    with pytest.raises(InvalidReference, match="cannot be scanned"):
+def test_a_hub_reference_runs_no_code(monkeypatch):
+    """A hub repository is read by its header, never executed (edge case 42); offline, nothing is asked for."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubFailed, match="is not in the cache, and HF_HUB_OFFLINE is set"):
         scan("hub:someone/remote-code")
 
 

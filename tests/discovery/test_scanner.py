@@ -84,7 +84,6 @@ def test_the_architecture_is_named_by_its_library(subject, library, name):
         ("torch:no_such_module:X", InvalidReference, "PYTHONPATH"),
         ("torch:builtins:dict", ScanFailed, "returned dict, not a torch.nn.Module"),
         ("torch:torch.nn:Linear", ScanFailed, "could not be built .*TypeError"),
-        ("hub:org/repo", InvalidReference, "'hub' cannot be scanned yet"),
         ("gopher:x", InvalidReference, "Unknown scheme 'gopher'"),
         ("", InvalidReference, "needs a name"),
         (NoLayers(), NoAdaptableLayers, "no layer an adapter could sit on"),
