@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, catalog, constants, db, doctor, history, lookup, review, scan, service, submissions, submit
+from . import audit, catalog, constants, db, history, lookup, review, scan, service, submissions, submit
 
 app = typer.Typer(
     name="loradar",
@@ -21,7 +21,7 @@ app = typer.Typer(
 app.command("scan")(scan.scan)
 app.command("lookup")(lookup.lookup)
 app.command("plan")(scan.plan)
-app.command("doctor")(doctor.doctor)
+app.command("doctor")(scan.doctor)
 app.command("audit")(audit.audit)
 app.command("similar")(lookup.similar)
 app.command("list")(lookup.list_names)
