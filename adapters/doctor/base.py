@@ -155,12 +155,14 @@ class Rename(NamedTuple):
         new: Path pattern in the model; empty if there is none.
         says: Why both are taken for the same layers; if there is none, which ones were possible.
         is_certain: Whether it is more than a likeness of names and shapes.
+        parts: Names of the layers of one expert that are one parameter of all experts in the model, in the order there.
     """
 
     old: str
     new: str
     says: str
     is_certain: bool = True
+    parts: tuple[str, ...] = ()
 
     def apply(self, path: str) -> str:
         """Return the path in the model of a layer with this pattern."""
@@ -186,10 +188,25 @@ def find_rename(base: Base, pattern: str, sides: Sides, taken: Iterable[str] = (
         found = {new: says for new, says in find(base, pattern) if _fits(base.places[new], sides) and new not in taken}
         if len(found) == 1:
             ((new, says),) = found.items()
-            return Rename(pattern, new, says, is_certain)
+            return Rename(pattern, new, says, is_certain, _list_parts(base, pattern, new))
         if found and find is not _by_prefix:
             return Rename(pattern, "", f"it may be {' or '.join(sorted(found)[:4])}")
     return None
+
+
+def _list_parts(base: Base, old: str, new: str) -> tuple[str, ...]:
+    """Return the names of the layers of one expert that a parameter joins, as transformers joins their weights."""
+    if base.scan is None or base.scan.architecture.library != "transformers" or old.count("*") <= new.count("*"):
+        return ()
+    try:
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping  # noqa: PLC0415 - an extra
+    except ImportError:  # before 5.0, whose models have experts one by one
+        return ()
+    for step in get_checkpoint_conversion_mapping(base.scan.architecture.name) or ():
+        names = tuple(one.removesuffix(".weight").rpartition(".")[2] for one in step.source_patterns)
+        if new.endswith(tuple(step.target_patterns)) and old.rpartition(".")[2] in names:
+            return names
+    return ()
 
 
 def _fits(place: Place, sides: Sides) -> bool:

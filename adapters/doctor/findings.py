@@ -100,6 +100,16 @@ class Case:
         found = self.base.find_all(self.path_of(factors)) if self.base else []
         return [place for place in found if place.kind in ADAPTABLE]
 
+    def is_fused(self, factors: Factors) -> bool:
+        """Return whether these factors are for one expert, where the model has all experts in one parameter."""
+        rename = self.renames.get(pattern_of(factors.path))
+        kinds = {place.kind for place in self.places_of(factors)}
+        return bool(rename and rename.parts and kinds == {"expert_parameter"})
+
+    def rank_part(self, factors: Factors) -> int:
+        """Return the position of these factors among the parts of a fused projection."""
+        return self.renames[pattern_of(factors.path)].parts.index(factors.path.rpartition(".")[2])
+
     def list_landed(self) -> Iterator[tuple[Factors, list[Place]]]:
         """Yield the factors of layers that the model has, with these."""
         for factors in self.adapter.factors.values():
@@ -195,8 +205,9 @@ def _find_names(case: Case) -> Iterator[Finding]:
             continue
         message = f"{counts[rename.old]} layers {rename.old} are {rename.new} in this model: {rename.says}."
         if rename.new.count("*") < rename.old.count("*") and not rename.old.endswith(".*"):
-            way_out = "peft joins the factors of experts as it loads them onto the model; loradar does not."
-            yield Finding("fused", "error", f"{message} All experts are one parameter there.", way_out)
+            way_out = MEND if rename.parts else "peft joins them as it loads them onto the model; loradar does not."
+            message += " All experts are one parameter there."
+            yield Finding("fused", "error", message, way_out, is_mended=bool(rename.parts))
             continue
         way_out = MEND if rename.is_certain else f"If that is right, {MEND}"
         yield Finding("names", "error", message, way_out, is_mended=True)

@@ -1,7 +1,9 @@
 """The doctor of adapters: each fault named with its way out, and mended copies that compute what was trained."""
 
+import copy
 import json
 import re
+from itertools import product
 
 import peft
 import pytest
@@ -15,6 +17,8 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    MixtralConfig,
+    MixtralForCausalLM,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -141,6 +145,38 @@ def test_names_of_an_older_version_are_mended(tmp_path):
         torch.testing.assert_close(run(load(fresh, tmp_path / "mended")), expected, rtol=0, atol=1e-6)
 
 
+# peft 0.21.2 compares the patterns with modules alone, and uses those of parameters all the same
+@pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")
+def test_factors_of_single_experts_are_joined(tmp_path):
+    """The copy computes in loradar and in peft what the experts' own updates do, with gate and up in one parameter."""
+    config = MixtralConfig(**LLAMA, num_key_value_heads=2, num_local_experts=3)
+    config.num_hidden_layers = 2
+    model = MixtralForCausalLM(config)
+    config.save_pretrained(tmp_path / "base")
+    expected, factors = copy.deepcopy(model), {}
+    for layer, expert, (name, start) in product(range(2), range(3), (("w1", 0), ("w3", 48), ("w2", 0))):
+        experts = expected.model.layers[layer].mlp.experts
+        weight = experts.down_proj if name == "w2" else experts.gate_up_proj
+        first, second = torch.randn(4, weight.shape[2]) / 5, torch.randn(weight.shape[1] if name == "w2" else 48, 4) / 5
+        weight.data[expert, start : start + len(second)] += 2 * second @ first
+        key = f"base_model.model.model.layers.{layer}.block_sparse_moe.experts.{expert}.{name}"
+        factors |= {f"{key}.lora_A.weight": first, f"{key}.lora_B.weight": second}
+    (tmp_path / "adapter").mkdir()
+    save_file(factors, tmp_path / "adapter" / WEIGHTS)
+    fields = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["w1", "w2", "w3"]}
+    (tmp_path / "adapter" / CONFIG).write_text(json.dumps(fields))
+    assert codes(examine(tmp_path, fix=tmp_path / "mended")) == {"fused", "targets"}
+    tokens = {"input_ids": torch.arange(12).view(1, -1)}
+    for load in (PeftModel.from_pretrained, peft.PeftModel.from_pretrained):
+        loaded = load(copy.deepcopy(model), tmp_path / "mended")
+        torch.testing.assert_close(run(loaded, **tokens), run(expected, **tokens), rtol=0, atol=1e-6)
+    assert (run(model, **tokens) - run(expected, **tokens)).abs().max() > 1e-2
+    file = tmp_path / "adapter" / WEIGHTS
+    save_file({key: tensor for key, tensor in factors.items() if "experts.1.w3" not in key}, file)
+    with pytest.raises(InvalidConfig, match="have to be there for 2 x 3 experts"):
+        examine(tmp_path, fix=tmp_path / "other")
+
+
 def test_names_from_before_a_model_was_composed_anew(tmp_path):
     """The language model of llava has stood elsewhere; the layers of its vision tower are not taken for it."""
     adapt(llava(), tmp_path, ["q_proj"])
@@ -214,6 +250,9 @@ def test_another_rank_than_the_configuration_has(tmp_path):
     assert "rank 8 for 4 layers whose factors have rank 2" in " ".join(x.message for x in found.findings)
     assert examine(tmp_path).findings[0].way_out.count("Check lora_alpha") == 1
     assert doctor(tmp_path / "mended", tmp_path / "base").is_sound
+    change(tmp_path, values=lambda key, tensor: tensor[:1].clone() if "0.self_attn.q_proj.lora_A" in key else tensor)
+    with pytest.raises(InvalidConfig, match="of 1 layer have different ranks"):
+        examine(tmp_path, fix=tmp_path / "other")
 
 
 def test_half_of_the_layers_are_missing(tmp_path):
