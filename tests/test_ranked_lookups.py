@@ -22,9 +22,6 @@ UNCOUNTED = {
     "transformers:gptsan-japanese",  # one, in the code of the router
     "transformers:moshi",  # a matrix for each codebook
     "transformers:moshi_depth",
-    "transformers:nllb-moe",  # two, in the code of the router
-    "transformers:qwen3_omni_moe",  # another number in each of its models
-    "transformers:switch_transformers",  # one, in the code of the router
 }
 """Architectures whose configuration does not tell how many experts run for a token."""
 
@@ -86,7 +83,9 @@ def test_experts_are_ranked_by_those_that_run_in_every_architecture_that_has_the
     assert ranked >= 90
     alone = {name for name, reason in unranked.items() if "8 over the 1 that run for a token" in reason}
     unknown = {name for name, reason in unranked.items() if "is not known" in reason}
-    assert alone == {f"transformers:{name}" for name in ("hunyuan_v1_moe", "llama4", "llama4_text", "zaya")}
+    assert alone == {
+        f"transformers:{name}" for name in ("hunyuan_v1_moe", "llama4", "llama4_text", "switch_transformers", "zaya")
+    }
     shared = {name for name, reason in unranked.items() if "a scan tells them apart" in reason}
     assert shared == {"diffusers:HiDreamImageTransformer2DModel"}
     assert unranked.keys() == alone | unknown | shared
