@@ -1,7 +1,7 @@
 """What is wrong with an adapter, each in words with the way out: one small function per kind of fault."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -200,6 +200,13 @@ def _find_strength(case: Case) -> Iterator[Finding]:
 def _find_names(case: Case) -> Iterator[Finding]:
     """Yield the layers that the model has under another name."""
     counts = Counter(pattern_of(factors.path) for factors in case.adapter.factors.values())
+    prefix = _find_prefix(case, counts)
+    if prefix:
+        message = f"All layers are those of this model with another beginning: {prefix}."
+        message += " The adapter is for the class with, or without, a head."
+        way_out = f"Load it onto that class, such as AutoModel's, as it is. For this one, {MEND}"
+        yield Finding("names", "warning", message, way_out, is_mended=True)
+        return
     for rename in case.renames.values():
         if not rename.new:
             continue
@@ -211,6 +218,18 @@ def _find_names(case: Case) -> Iterator[Finding]:
             continue
         way_out = MEND if rename.is_certain else f"If that is right, {MEND}"
         yield Finding("names", "error", message, way_out, is_mended=True)
+
+
+def _find_prefix(case: Case, patterns: Collection[str]) -> str:
+    """Return the one name that all layers lack, or have more, at their start than in the model; empty without one."""
+    starts = set()
+    for pattern in patterns:
+        new = case.renames[pattern].new if pattern in case.renames else ""
+        longer, shorter = sorted((pattern, new), key=len, reverse=True)
+        start = longer.removesuffix(f".{shorter}")
+        is_one = shorter and "." not in start and not shorter.startswith(f"{start}.")
+        starts.add(f"{'with' if longer == new else 'without'} {start!r}" if is_one else "")
+    return starts.pop() if len(starts) == 1 else ""
 
 
 def _find_unknown(case: Case) -> Iterator[Finding]:

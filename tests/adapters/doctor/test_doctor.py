@@ -235,7 +235,8 @@ def test_prefixes_and_wrappers_are_mended(tmp_path, keys, code):
     adapt(llama(), tmp_path, ["q_proj"])
     original = load_file(tmp_path / "adapter" / WEIGHTS)
     change(tmp_path, keys)
-    assert codes(examine(tmp_path, fix=tmp_path / "mended")) == {code}
+    found = examine(tmp_path, fix=tmp_path / "mended")
+    assert {finding.code for finding in found.findings} == {code}
     mended = load_file(tmp_path / "mended" / WEIGHTS)
     assert mended.keys() == original.keys()
     assert all(torch.equal(mended[key], original[key]) for key in original)
@@ -325,17 +326,20 @@ def test_formats_of_others_are_told(tmp_path, key, name):
 
 
 def test_the_command_prints_the_way_out_and_exits_with_1(tmp_path, capsys):
-    """And with 0 of a sound adapter; JSON has the same."""
+    """And with 0 of a sound adapter, and of one for the class without a head; JSON has the same."""
     adapt(llama(), tmp_path, ["q_proj"])
     arguments = ["doctor", str(tmp_path / "adapter"), "--model", str(tmp_path / "base")]
     main_exits(arguments, 0)
     assert "4 of 4 land: 4 language" in capsys.readouterr().out
     change(tmp_path, lambda key: key.replace("model.model.", "model."))
+    main_exits(arguments, 0)
+    assert "with another beginning: with 'model'" in " ".join(capsys.readouterr().out.split())
+    change(tmp_path, lambda key: key.replace("self_attn", "_orig_mod.self_attn"))
     main_exits(arguments, 1)
-    assert "are model.layers.*.self_attn.q_proj in this model" in capsys.readouterr().out
+    assert "names that are no part of the model" in " ".join(capsys.readouterr().out.split())
     main_exits([*arguments, "--json"], 1)
     printed = json.loads(capsys.readouterr().out)
-    assert printed["findings"][0]["code"] == "names"
+    assert printed["findings"][0]["code"] == "wrappers"
     assert printed["is_sound"] is False
 
 
