@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -228,8 +228,6 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
     validated = Distribution._validate_args  # noqa: SLF001 - there is a setter only
     start = torch.autocast.__init__
     fast = torch.backends.mha.get_fastpath_enabled()
-    is_loaded = "torch._dynamo" in sys.modules  # torch.compile loads it
-    uncompiled = torch.compiler.set_stance("force_eager") if is_loaded else nullcontext()
 
     def start_on_cpu(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
         """Construct ``torch.autocast``, which rejects meta, where nothing is cast anyway."""
@@ -240,7 +238,7 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(value=False)
     torch.autocast.__init__ = start_on_cpu  # type: ignore[method-assign]
     try:
-        with uncompiled, flex_attention_as_one():
+        with uncompiled(), flex_attention_as_one():
             yield
     finally:
         torch.autocast.__init__ = start  # type: ignore[method-assign]
@@ -249,6 +247,31 @@ def plain_settings(model: nn.Module, experts: str = EXPERTS) -> Iterator[None]:
         os.environ.pop("TRANSFORMERS_DISABLE_TORCH_CHECK", None)
         if checked is not None:
             os.environ["TRANSFORMERS_DISABLE_TORCH_CHECK"] = checked
+
+
+_uncompiled: dict[object, Any] = {}
+"""The contexts that are entered, the first with the stance it has set."""
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what ``torch.compile`` wraps as it is; the last context that is left restores the stance.
+
+    A context restores what it found, and one in a generator may be left after the one around it: compilation would stay
+    off for good.
+    """
+    if "torch._dynamo" not in sys.modules:  # torch.compile loads it
+        yield
+        return
+    own = object()
+    stance = next(iter(_uncompiled.values())) if _uncompiled else torch.compiler.set_stance("force_eager")
+    _uncompiled[own] = stance
+    try:
+        yield
+    finally:
+        del _uncompiled[own]
+        if not _uncompiled:
+            stance.__exit__(None, None, None)
 
 
 def remove_chance(model: nn.Module) -> None:

@@ -5,8 +5,9 @@ import random
 import pytest
 import torch
 from discovery_zoo import Decoder
+from torch._dynamo import eval_frame
 
-from loradar.discovery.meta_run.conditions import untouched
+from loradar.discovery.meta_run.conditions import uncompiled, untouched
 
 
 class Messy(torch.nn.Module):
@@ -106,3 +107,15 @@ def test_a_mode_that_was_evaluating_stays_so():
     with untouched(model):
         pass
     assert [module.training for module in model.modules()] == flags
+
+
+def test_compilation_is_on_again_whatever_context_is_left_last():
+    """One inside a generator may outlive the one around it, and found compilation off."""
+    torch.compiler.set_stance("default")
+    outer, inner = uncompiled(), uncompiled()
+    for context in (outer, inner):
+        context.__enter__()
+    assert eval_frame._stance.stance == "force_eager"
+    for context in (outer, inner):
+        context.__exit__(None, None, None)
+    assert eval_frame._stance.stance == "default"
