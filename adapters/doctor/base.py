@@ -122,12 +122,16 @@ def _describe(scan: Scan, reference: str) -> Base:
     for layer in scan.layers:
         places.setdefault(pattern_of(layer.path), layer)
     layers = {layer.path: layer for layer in scan.layers}
-    return Base(reference, scan, places, layers, _list_renames(scan.architecture))
+    try:
+        renames, note = _list_renames(scan.architecture), ""
+    except DatabaseUnusable as error:
+        renames, note = (), f"names of other library versions were not tried: {error.message}"
+    return Base(reference, scan, places, layers, renames, note)
 
 
 def _list_renames(architecture: Architecture) -> tuple[VersionedRename, ...]:
     if architecture.library != "torch":  # a user's own model is not registered
-        with suppress(DatabaseUnusable, UnknownArchitecture), Registry.open() as registry:
+        with suppress(UnknownArchitecture), Registry.open() as registry:
             return registry.get_architecture(architecture.library, architecture.name).renames
     return ()
 

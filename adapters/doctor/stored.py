@@ -128,7 +128,7 @@ def read_adapter(adapter: str | PathLike[str]) -> StoredAdapter:
         if start.read(len(GGUF)) == GGUF:
             return StoredAdapter(file, "gguf", config, {}, {}, ())
     tensors = read_tensors(file)
-    format_ = tell_format([tensor.name for tensor in tensors], is_configured=bool(config))
+    format_ = detect_format([tensor.name for tensor in tensors], is_configured=bool(config))
     if format_ != "peft":
         return StoredAdapter(file, format_, config, {}, {}, (), tensors)
     return _group(file, config, tensors)
@@ -163,7 +163,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     return data
 
 
-def tell_format(keys: Iterable[str], *, is_configured: bool) -> Format:
+def detect_format(keys: Iterable[str], *, is_configured: bool) -> Format:
     """Return the library whose names the tensors of an adapter have.
 
     Args:

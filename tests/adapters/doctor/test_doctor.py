@@ -343,6 +343,17 @@ def test_the_command_prints_the_way_out_and_exits_with_1(tmp_path, capsys):
     assert printed["is_sound"] is False
 
 
+def test_a_registry_that_cannot_be_read_is_told(tmp_path, home):
+    """The names of other versions are in it; the rest is examined without."""
+    adapt(llama(), tmp_path, ["q_proj"])
+    path = home / "registry.sqlite3"
+    path.unlink()  # a link to the one that all tests read
+    path.write_bytes(b"somebody's notes" * 100)
+    found = examine(tmp_path)
+    assert found.is_sound
+    assert "names of other library versions were not tried" in found.note
+
+
 def main_exits(arguments, code):
     """Run the command line and compare its exit code."""
     with pytest.raises(SystemExit) as exited:
