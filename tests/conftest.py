@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,9 +13,11 @@ import hypothesis
 import pytest
 from patience import patience
 from postgres_server import PostgresServer
+from seeding import copy_seeded, make_seeded
 
 from loradar.client.connection import Connection
 from loradar.registry import Registry
+from loradar.registry.db import prepare
 from loradar.sandbox import pool as sandbox
 from loradar.sandbox.pool import Bounds
 from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE, Settings
@@ -49,20 +52,23 @@ def unhurried(request):
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """Keep each test's files in a folder of its own."""
+def home(tmp_path, monkeypatch, request):
+    """Keep each test's files in a folder of its own.
+
+    Seeding takes four seconds: this process does it once. A test of it is marked ``first_use``, and seeds.
+    """
     folder = tmp_path / "home"
     monkeypatch.setenv(HOME_VARIABLE, str(folder))
     monkeypatch.delenv(DATABASE_URL_VARIABLE, raising=False)
+    if not request.node.get_closest_marker("first_use"):
+        monkeypatch.setattr(prepare, "_prepare", partial(copy_seeded, request))
     return folder
 
 
 @pytest.fixture(scope="session")
 def seeded(tmp_path_factory) -> Path:
     """A seeded registry file, made once and copied by whoever needs one."""
-    path = tmp_path_factory.mktemp("seeded") / "registry.sqlite3"
-    Registry.open(Settings(path.parent, f"sqlite:///{path}")).close()
-    return path
+    return make_seeded(tmp_path_factory.mktemp("seeded") / "registry.sqlite3")
 
 
 @pytest.fixture

@@ -413,6 +413,7 @@ def test_what_cannot_be_decided_is_refused_and_the_model_kept(model, arguments, 
     assert all(parameter.requires_grad for parameter in subject.parameters())
 
 
+@pytest.mark.first_use
 def test_the_registry_is_made_on_first_use(home):
     """Nobody has to run anything before the first call."""
     (home / "registry.sqlite3").unlink()

@@ -205,6 +205,7 @@ def test_a_corrupted_database_is_named_and_kept(run, home):
     assert path.read_bytes() == before
 
 
+@pytest.mark.first_use
 def test_the_database_is_made_on_first_use(run, home):
     """And db info tells where it is and what is in it."""
     assert not home.exists()

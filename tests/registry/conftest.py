@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from seeding import make_seeded
 
 from loradar.registry import Registry
 from loradar.settings import Settings
@@ -18,8 +19,7 @@ def seeded(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LIST_CATALOGS, list)
         patch.setattr(LIST_OLDER, list)
-        Registry.open(Settings(path.parent, f"sqlite:///{path}")).close()
-    return path
+        return make_seeded(path)
 
 
 @pytest.fixture(autouse=True)

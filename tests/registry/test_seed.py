@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from records_zoo import make_scan, proposal
+from seeding import make_seeded
 
 from loradar.catalog.entries import (
     Catalog,
@@ -37,9 +38,7 @@ def catalogs():
 @pytest.fixture(scope="session")
 def seeded(tmp_path_factory):
     """A registry file seeded from everything."""
-    path = tmp_path_factory.mktemp("seeded-by-all") / "registry.sqlite3"
-    Registry.open(Settings(path.parent, f"sqlite:///{path}")).close()
-    return path
+    return make_seeded(tmp_path_factory.mktemp("seeded-by-all") / "registry.sqlite3")
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from loradar.registry.db import HEAD, database, prepare
 from loradar.schema import to_json
 from loradar.settings import Settings
 
+pytestmark = pytest.mark.first_use
+
 LOOKUP = """
 import sys
 from loradar.registry import Registry
