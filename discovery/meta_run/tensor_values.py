@@ -240,6 +240,17 @@ def _one_hot(fake: FakeConstants, _func: Any, args: Sequence[Any], kwargs: dict[
     return torch.empty((*args[0].shape, width), dtype=torch.long, device=META)
 
 
+@fakes("grid_sample")
+def _grid_sample(_fake: FakeConstants, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Return a result of the right shape that depends on both: on meta, torch interpolates by hundreds of calls."""
+    image, grid = args  # which functional.grid_sample itself puts in order
+    fits = image.ndim == grid.ndim and len(image) == len(grid) and grid.shape[-1] == image.ndim - 2
+    if not (fits and grid.dtype == image.dtype):
+        return func(*args, **kwargs)  # which says what is wrong
+    shape = (*image.shape[:2], *grid.shape[1:-1])
+    return (image.sum() + grid.sum()).expand(shape).contiguous()
+
+
 def fitting_split(args: Sequence[Any], kwargs: dict[str, Any]) -> Sequence[Any]:
     """Return the arguments of a split; fake sizes are replaced by even ones that add up."""
     sizes = args[1] if len(args) > 1 else None

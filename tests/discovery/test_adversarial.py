@@ -272,8 +272,8 @@ def test_targets_of_odd_names_run_in_linear_time():
         assert time.thread_time() - started < 0.5
 
 
-@pytest.mark.parametrize(("method", "count"), [("names", 100_000), ("auto", 20_000)])
-def test_a_hundred_thousand_layers_are_scanned(method, count):
+@pytest.mark.parametrize(("method", "count"), [("names", 30_000), ("auto", 6_000)])
+def test_thousands_of_layers_are_scanned(method, count):
     """Time grows with the number of layers, not with its square, which would not end."""
     inputs = (torch.zeros(1, 4, device="meta"),) if method == "auto" else None
     name, paths = in_time(lambda: many_layers(count), method=method, example_inputs=inputs)

@@ -10,7 +10,6 @@ import torch
 from edge_zoo import (
     MISNAMED,
     PRESETS,
-    SPECIAL,
     Found,
     Linear4bit,
     MisnamedBlock,
@@ -374,11 +373,6 @@ def test_names_alone_never_claim_to_have_seen():
     assert seen.data["method"] == "names"
     assert {layer["called"] for layer in seen.data["layers"]} == {None}
     assert {item["by"] for layer in seen.data["layers"] for item in layer["evidence"]} <= {"names", "structure"}
-
-
-def test_the_special_models_are_all_looked_at():
-    """Each of the configurations made for these tests is used by one."""
-    assert set(SPECIAL) <= {name for name in SPECIAL if found(name).data["layers"]}
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8}

@@ -156,6 +156,18 @@ def test_a_forward_that_does_not_fit_raises_torch_error():
 
 
 @pytest.mark.usefixtures("fake_values")
+def test_interpolation_has_the_shape_and_the_errors_of_torch():
+    """Torch's own on meta is hundreds of calls, of which the deformable detectors make hundreds."""
+    image, grid = unknown(2, 3, 8, 8).requires_grad_(), unknown(2, 5, 7, 2)
+    sample = torch.nn.functional.grid_sample
+    result = sample(image, grid=grid, align_corners=False)
+    assert (result.shape, result.is_meta, result.requires_grad) == ((2, 3, 5, 7), True, True)
+    assert sample(unknown(1, 3, 4, 8, 8), unknown(1, 2, 5, 7, 3), align_corners=False).shape == (1, 3, 2, 5, 7)
+    with pytest.raises(RuntimeError, match="invalid for input of size"):
+        sample(image, unknown(1, 5, 7, 2), align_corners=False)
+
+
+@pytest.mark.usefixtures("fake_values")
 def test_vmap_goes_its_own_way():
     """Tensors inside vmap have another shape than they show."""
     result = torch.vmap(lambda row: row * 2 + 1)(unknown(4, 3))
