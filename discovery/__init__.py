@@ -21,7 +21,7 @@ require("scan", "torch")
 
 from .catalog import Compact, How, Runner, scan_each, scan_library, scan_named
 from .config_scan import build_repo, scan_config
-from .entry import scan
+from .dispatch import scan
 from .facts.layers import Site, kind_of, list_layers, walk
 from .facts.misfits import FITTING_KINDS, find_misfit, find_owner_misfit, is_plain_conv, is_stack
 from .facts.model_facts import identify, read_attribute

@@ -24,7 +24,6 @@ from ..references import Reference
 from . import sources
 from .branches import state_branches
 from .dataflow import Trace, trace
-from .evidence import label_traced_heads, list_untraced, mark_unlearning, merge
 from .facts.frozen import find_frozen
 from .facts.layers import Site, list_layers, walk
 from .facts.misfits import holds_unfitting, list_unfitting
@@ -36,6 +35,7 @@ from .facts.wrapped import check_readable, list_compiled, own_class, shape_of, u
 from .fingerprint import digest_build, fingerprint, structure
 from .focus import Focus, find_focus
 from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
+from .merged_roles import label_traced_heads, list_untraced, mark_unlearning, merge
 from .meta_run import running
 from .names.heads import guesses_heads
 from .names.static_roles import label_layer, label_layers
