@@ -13,6 +13,7 @@ import hypothesis
 import pytest
 from patience import patience
 from postgres_server import PostgresServer
+from scan_cache import share_scans
 from seeding import copy_seeded, make_seeded
 
 from loradar.client.connection import Connection
@@ -49,6 +50,12 @@ def unhurried(request):
             import_module("unhurried")
             patch.setattr("loradar.api.workers.SECONDS", patience())
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_scans(tmp_path_factory):
+    """Let tests share the scans of architectures."""
+    share_scans(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 import transformers as hf
+from scan_cache import scan
 from torch import nn
 from transformers.models.gemma4 import Gemma4AudioConfig, Gemma4Config, Gemma4TextConfig, Gemma4VisionConfig
 
-from loradar.discovery import scan
 from loradar.domain.layers import Layer
 from loradar.domain.patterns import pattern_of
 from loradar.domain.targets import TargetMatcher, TargetSpec

@@ -1,8 +1,9 @@
 """The audit finds by itself what is wrong with PEFT's tables on the installed libraries, and nothing with our own."""
 
 import pytest
+from scan_cache import scan
 
-from loradar.discovery import scan_each, scan_named
+from loradar.discovery import scan_each
 from loradar.registry import load_constants, verify
 from loradar.registry.peft_constants.reading import entries_of_constants
 from loradar.registry.verification.verify import Verifier
@@ -33,14 +34,14 @@ OURS = [
 def test_known_faults_of_peft_s_tables_are_found(name, peft_type, status, finding):
     """Without a word about them anywhere in the code."""
     entry = ENTRIES[name, peft_type]
-    found = verify(scan_named("transformers", name), entry.spec, entry.peft_type)
+    found = verify(scan(f"transformers:{name}"), entry.spec, entry.peft_type)
     assert (found.status, finding in found.findings) == (status, True)
 
 
 def test_a_hybrid_that_is_barely_reached_is_told():
     """nemotron_h has its attention in one of its four kinds of block, and PEFT's entry goes nowhere else."""
     entry = ENTRIES["nemotron_h", "LORA"]
-    (finding,) = verify(scan_named("transformers", "nemotron_h"), entry.spec, "LORA").findings
+    (finding,) = verify(scan("transformers:nemotron_h"), entry.spec, "LORA").findings
     assert finding.startswith("reaches 1 of 4 blocks; the others hold ")
     assert "mixer.input (1)" in finding
 
@@ -48,17 +49,16 @@ def test_a_hybrid_that_is_barely_reached_is_told():
 def test_sound_entries_have_no_findings():
     """llama, mistral and bert are what their names say."""
     for name in ("llama", "mistral", "bert"):
-        found = verify(scan_named("transformers", name), ENTRIES[name, "LORA"].spec, "LORA")
+        found = verify(scan(f"transformers:{name}"), ENTRIES[name, "LORA"].spec, "LORA")
         assert (found.status, found.findings) == ("unproven", ()), name
 
 
 @pytest.mark.parametrize("reference", OURS)
 def test_the_scanner_s_proposals_have_no_defect(reference):
     """Neither partial nor dead, whatever the preset."""
-    library, _, name = reference.partition(":")
-    scan = scan_named(library, name)
-    verifier = Verifier(scan)
-    checks = {p.preset: verifier.verify(p.spec, p.peft_type, p.preset) for p in scan.proposals}
+    found = scan(reference)
+    verifier = Verifier(found)
+    checks = {p.preset: verifier.verify(p.spec, p.peft_type, p.preset) for p in found.proposals}
     assert checks
     assert {preset: check for preset, check in checks.items() if check.status not in ("live", "unproven")} == {}
 

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 from anonymise import anonymise, original_paths
+from scan_cache import scan
 
 from loradar.adapters.translation import translate
-from loradar.discovery import scan
 from loradar.discovery.sources import build
 from loradar.domain.targets import TargetSpec, find_hits
 from loradar.references import Reference

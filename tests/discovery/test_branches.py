@@ -1,9 +1,9 @@
 """Branches of configurations: the reasons of a proposal name the settings it does not hold for."""
 
 import pytest
+from scan_cache import scan
 from transformers import AutoConfig, AutoModel
 
-from loradar.discovery import scan
 from loradar.domain.targets import TargetMatcher
 
 QUERY = "with DeepseekV2Config(q_lora_rank=None) it leaves out model.layers.*.self_attn.q_proj"

@@ -9,8 +9,9 @@ import pytest
 from discovery_zoo import ConvNet, Decoder, SparseDecoder
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.utils.other import _prepare_prompt_learning_config
+from scan_cache import scan
 
-from loradar.discovery import scan, scan_module, sources
+from loradar.discovery import scan_module, sources
 from loradar.discovery.proposals import Subject, propose_all
 from loradar.discovery.saved_modules import Saved
 from loradar.domain.targets import find_hits

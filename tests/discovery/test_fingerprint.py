@@ -7,6 +7,7 @@ import pytest
 import torch
 from anonymise import anonymise
 from records_zoo import block_layers
+from scan_cache import scan
 from torch import nn
 from transformers import (
     LlamaConfig,
@@ -20,7 +21,6 @@ from transformers import (
     T5Config,
 )
 
-from loradar.discovery import scan
 from loradar.discovery.fingerprint import fingerprint, structure
 from loradar.discovery.sources import build
 from loradar.domain.layers import Evidence

@@ -2,6 +2,7 @@
 
 import pytest
 from records_zoo import layer
+from scan_cache import scan
 from torch import nn
 from transformers import (
     AutoModel,
@@ -18,7 +19,6 @@ from transformers import (
     ViTModel,
 )
 
-from loradar.discovery import scan
 from loradar.discovery.focus import Focus, choose_in_focus, describe_focus
 from loradar.domain.targets import find_hits
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torchvision
 from discovery_zoo import ConvNet, Decoder, SparseDecoder
+from scan_cache import scan
 from torch import nn
 from zoo import MLP
 
-from loradar.discovery import scan
 from loradar.domain.layers import Layer
 from loradar.domain.selection import size_per_rank
 from loradar.domain.targets import TargetMatcher, find_hits

@@ -7,8 +7,8 @@ import pytest
 import torch
 import zoo
 from anonymise import anonymise, original_paths
+from scan_cache import scan
 
-from loradar.discovery import scan
 from loradar.discovery.sources import build
 from loradar.references import Reference
 

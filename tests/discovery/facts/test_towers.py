@@ -1,9 +1,10 @@
 """Towers from configuration structure."""
 
 import pytest
+from scan_cache import scan
 from torch import nn
 
-from loradar.discovery import scan, sources
+from loradar.discovery import sources
 from loradar.discovery.facts.layers import Part
 from loradar.discovery.facts.model_facts import ModelFacts, SubModel, collect_facts
 from loradar.discovery.facts.towers import TowerMap, is_below, list_prefixes, map_towers

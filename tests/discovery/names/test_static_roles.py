@@ -4,10 +4,9 @@ from functools import cache
 
 import pytest
 from discovery_zoo import ConvNet, Decoder, SparseDecoder
+from scan_cache import scan
 from torch import nn
 from zoo import MLP
-
-from loradar.discovery import scan
 
 
 def roles(model):
