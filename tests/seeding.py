@@ -2,7 +2,8 @@
 
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,16 @@ from loradar.registry.db.database import Database
 from loradar.settings import Settings
 
 PREPARE = prepare._prepare
+CATALOGS = ("list_catalogs", "list_older")
+
+
+@contextmanager
+def peft_alone() -> Iterator[None]:
+    """Seed registries from PEFT's tables alone: a tenth of a second, and a tenth of the rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CATALOGS:
+            patch.setattr(f"loradar.registry.catalogs.{name}", list)
+        yield
 
 
 def make_seeded(path: Path) -> Path:

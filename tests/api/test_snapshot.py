@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from patience import patience
 from records_zoo import make_scan
+from seeding import make_seeded, peft_alone
 from shapes import documented
 
 from loradar.api.routes import snapshot as snapshots
@@ -17,6 +18,19 @@ from loradar.registry import Registry
 from loradar.snapshots import SnapshotKey, check_snapshot
 
 PLAIN = {"Accept-Encoding": "identity"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def catalogs():
+    """Seed the service's registry from PEFT's tables alone: a snapshot of the whole catalog takes seconds."""
+    with peft_alone():
+        yield
+
+
+@pytest.fixture(scope="module")
+def seeded(catalogs, tmp_path_factory):  # noqa: ARG001 - seeded from those
+    """A registry file seeded from them."""
+    return make_seeded(tmp_path_factory.mktemp("seeded-by-peft") / "registry.sqlite3")
 
 
 @pytest.fixture(scope="module")

@@ -3,30 +3,24 @@
 from pathlib import Path
 
 import pytest
-from seeding import make_seeded
+from seeding import make_seeded, peft_alone
 
 from loradar.registry import Registry
 from loradar.settings import Settings
-
-LIST_CATALOGS = "loradar.registry.catalogs.list_catalogs"
-LIST_OLDER = "loradar.registry.catalogs.list_older"
 
 
 @pytest.fixture(scope="session")
 def seeded(tmp_path_factory):
     """A registry file seeded from PEFT's tables alone."""
-    path = tmp_path_factory.mktemp("seeded-by-peft") / "registry.sqlite3"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LIST_CATALOGS, list)
-        patch.setattr(LIST_OLDER, list)
-        return make_seeded(path)
+    with peft_alone():
+        return make_seeded(tmp_path_factory.mktemp("seeded-by-peft") / "registry.sqlite3")
 
 
 @pytest.fixture(autouse=True)
-def catalogs(monkeypatch):
+def catalogs():
     """Seed a registry that a test makes from PEFT's tables alone."""
-    monkeypatch.setattr(LIST_CATALOGS, list)
-    monkeypatch.setattr(LIST_OLDER, list)
+    with peft_alone():
+        yield
 
 
 @pytest.fixture(params=["file", "memory", "postgres"])
