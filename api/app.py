@@ -12,7 +12,19 @@ from .dependencies import LazyRegistry
 from .errors import ALWAYS, add_error_handlers
 from .middleware import BodyLimitMiddleware, Limiter, Metrics, MetricsMiddleware, RateLimitMiddleware
 from .openapi import TAGS, DescribedApp, operation_id
-from .routes import architectures, export, history, mappings, operations, scan, snapshot, submissions, targets, tokens
+from .routes import (
+    architectures,
+    doctor,
+    export,
+    history,
+    mappings,
+    operations,
+    scan,
+    snapshot,
+    submissions,
+    targets,
+    tokens,
+)
 from .workers import Checker, Workers
 
 DESCRIPTION = "Which layers an adapter should go on, for every registered model architecture."
@@ -27,6 +39,7 @@ ROUTERS = (
     mappings.writes,
     submissions.router,
     scan.router,
+    doctor.router,
     snapshot.router,
     tokens.router,
 )

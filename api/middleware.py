@@ -58,8 +58,15 @@ LARGEST_BATCH = 256 * KIBIBYTE
 LARGEST_STATEMENT = 1024 * KIBIBYTE
 LARGEST_SCAN = 16 * 1024 * KIBIBYTE
 """Bytes of a scan request: a list of layers is long."""
+LARGEST_ADAPTER = 16 * 1024 * KIBIBYTE
+"""Bytes of an adapter that is sent: of its header, or of a small file in Base64."""
 
-LARGER = {"/v1/targets:batch": LARGEST_BATCH, "/v1/submissions": LARGEST_STATEMENT, "/v1/scan": LARGEST_SCAN}
+LARGER = {
+    "/v1/targets:batch": LARGEST_BATCH,
+    "/v1/submissions": LARGEST_STATEMENT,
+    "/v1/scan": LARGEST_SCAN,
+    "/v1/doctor": LARGEST_ADAPTER,
+}
 """Bytes of a body on the routes that need more."""
 
 BODY_SECONDS = 60.0

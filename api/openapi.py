@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from ..sandbox.tasks import ScanRequest
+from ..validation.bodies import AdapterBody
 
 TAGS: list[dict[str, Any]] = [
     {"name": "targets", "description": "Which layers an adapter should go on"},
@@ -14,6 +15,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "mappings", "description": "Mappings and their revisions"},
     {"name": "submissions", "description": "Submit mappings, and review the submissions of others"},
     {"name": "scan", "description": "Proposals for unregistered architectures"},
+    {"name": "doctor", "description": "What is wrong with a saved adapter"},
     {"name": "mirrors", "description": "Follow the registry's changes, or download it"},
     {"name": "export", "description": "PEFT's constants file, completed"},
     {"name": "tokens", "description": "Tokens for writes"},
@@ -48,6 +50,20 @@ _SCAN_EXAMPLES: dict[str, Any] = {
 }
 
 
+ADAPTER_EXAMPLE: dict[str, Any] = {
+    "config": {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]},
+    "header": {
+        f"base_model.model.model.layers.0.self_attn.q_proj.lora_{name}.weight": {
+            "dtype": "F32",
+            "shape": shape,
+            "data_offsets": [start, start + 1024],
+        }
+        for name, shape, start in (("A", [4, 64], 0), ("B", [64, 4], 1024))
+    },
+    "model": "transformers:llama",
+}
+
+
 def operation_id(route: APIRoute) -> str:
     """Return the name of an operation for generated clients: the handler's."""
     return route.name
@@ -68,6 +84,9 @@ class DescribedApp(FastAPI):
         schema = TypeAdapter(ScanRequest).json_schema(ref_template=_REF)
         components["schemas"] |= schema.pop("$defs")
         components["schemas"]["ScanRequest"] = schema
+        components["schemas"]["AdapterBody"] = TypeAdapter(AdapterBody).json_schema(ref_template=_REF)
+        content = document["paths"]["/v1/doctor"]["post"]["requestBody"]["content"]
+        content["application/json"]["examples"] = {"header": {"summary": "A header", "value": ADAPTER_EXAMPLE}}
         content = document["paths"]["/v1/scan"]["post"]["requestBody"]["content"]
         content["application/json"]["examples"] = _SCAN_EXAMPLES
         limits = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}

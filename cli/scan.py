@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..adapters import MemoryPlan
-    from ..adapters.doctor import Diagnosis
     from ..domain.architectures import Architecture, StoredFacts
+    from ..domain.diagnoses import Diagnosis
     from ..domain.layers import Slot
     from ..domain.scans import Scan
     from .output import Row

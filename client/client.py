@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Json
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -10,6 +11,7 @@ from typing_extensions import override
 from ..backend import Backend
 from ..domain.changes import ArchitectureHistory, Change, ChangePage, Revision
 from ..domain.choosing.query import Selection
+from ..domain.diagnoses import Diagnosis
 from ..domain.identities import Actor, NewToken, Token, TokenList, TokenRole
 from ..domain.layers import Slot
 from ..domain.mappings import (
@@ -30,6 +32,7 @@ from ..errors import LoradarError, SignatureInvalid, to_error
 from ..schema import to_json
 from ..settings import Settings
 from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, part_of
+from .adapters import read_adapter
 from .connection import Connection, quoted_segment
 
 BATCH = 256
@@ -224,6 +227,25 @@ class Client(Connection, Backend):
                 message = f"{self.url} sent the changes after serial {info.since} instead of {wanted}: try again."
                 raise SignatureInvalid(message, since=since, found=info.since)
             return info
+
+    def doctor(
+        self, adapter: str | PathLike[str], model: str | Json[str, Any] | None = None, *, values: bool = True
+    ) -> Diagnosis:
+        """Return what is wrong with a saved adapter of this machine.
+
+        Args:
+            adapter: Its folder, or its ``.safetensors`` file. Of a file of more than ``MOST_SENT`` bytes the header is
+                sent alone.
+            model: The base model: an architecture, ``hub:org/repo``, or the content of its ``config.json``; by default
+                the one that the adapter names.
+            values: Whether to send a small file, so that zeros and NaN are found; else the header alone.
+
+        Raises:
+            AdapterUnreadable: If the file is missing.
+            InvalidRequest: If it is no adapter.
+            InvalidReference: If the service knows no such model.
+        """
+        return self._post_once(Diagnosis, "/v1/doctor", {**read_adapter(Path(adapter), values=values), "model": model})
 
     def whoami(self) -> Actor:
         """Return the owner of this client's token."""

@@ -17,8 +17,7 @@ from ..domain.scans import Scan
 from ..domain.submissions import ListedLayer
 from ..errors import InvalidRequest, NoAdaptableLayers, ScanFailed, UnknownArchitecture
 from ..extras import require
-from ..validation.text import explain_invalid_name
-from ..weights import StoredLayer, Weight, Weights, compare, read_weights, unpack
+from ..weights import StoredLayer, Weight, Weights, compare, identify, read_weights, unpack
 from .config_scan import check_config, scan_config
 from .listing_scan import IN_PROJ, scan_listing
 from .scanner import scan_built, scan_module
@@ -47,7 +46,7 @@ def scan_stored(text: str, *, for_others: bool = False) -> Scan:
     """
     weights = read_weights(text, for_others=for_others)
     layers = unpack(weights.tensors, weights.config)
-    architecture = _identify(weights.config)
+    architecture = identify(weights.config)
     built, why_not = _build(architecture, weights.config)
     facts = _describe(weights, layers)
     if built is None:
@@ -61,17 +60,7 @@ def scan_stored(text: str, *, for_others: bool = False) -> Scan:
 
 def scan_configured(config: Mapping[str, Any]) -> tuple[Scan | None, str]:
     """Return the scan of the model that a ``config.json`` of any library describes; ``None`` and why if none is."""
-    return _build(_identify(config), config)
-
-
-def _identify(config: Mapping[str, Any]) -> Architecture:
-    """Return the architecture that a configuration names; the user's own if it names none."""
-    for library, field in (("transformers", "model_type"), ("timm", "architecture"), ("diffusers", "_class_name")):
-        name = config.get(field)
-        if isinstance(name, str) and not explain_invalid_name(name):
-            version = config.get(f"{library}_version", config.get(f"_{library}_version"))
-            return Architecture(library, name, library_version=version if isinstance(version, str) else None)  # type: ignore[arg-type]
-    return Architecture("torch", "unnamed")
+    return _build(identify(config), config)
 
 
 def _build(architecture: Architecture, config: Mapping[str, Any]) -> tuple[Scan | None, str]:

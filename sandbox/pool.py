@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PRELOAD = ("loradar.discovery.preloaded", "loradar.sandbox.tasks", "loradar.registry", "loradar.cli")
+PRELOAD = (
+    *("loradar.discovery.preloaded", "loradar.sandbox.tasks", "loradar.registry", "loradar.cli"),
+    "loradar.adapters.doctor.sent",
+)
 """Modules imported once, before workers are forked. Every worker imports the main script of its caller, hence cli."""
 
 START_SECONDS = 180.0

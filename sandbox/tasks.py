@@ -8,7 +8,7 @@ from collections.abc import Mapping as Json
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, Tag, TypeAdapter, ValidationError
+from pydantic import BaseModel, Discriminator, Field, Tag
 
 from ..domain.architectures import Architecture
 from ..domain.mappings import Mapping
@@ -26,8 +26,8 @@ from ..errors import (
 )
 from ..references import Reference
 from ..schema import dump_json
+from ..validation.bodies import parse_body
 from ..validation.statements import STRICT, LayersField, NameField
-from ..validation.text import describe_problem, parse_json
 
 KnownBy = Literal["dataflow", "names", "listing"]
 
@@ -35,7 +35,6 @@ LISTABLE = ("transformers", "timm", "diffusers")
 """Libraries that list their architectures; ``torch`` names belong to a user's own code, which is never imported."""
 
 REFERENCE_LENGTH = 300
-MOST_FAULTS = 20
 
 
 def precheck(statement: Statement) -> None:
@@ -166,18 +165,21 @@ def scan_request(body: bytes) -> bytes:
         InvalidRequest: If the body is not JSON, or has none of the three forms.
         LoradarError: As the scan.
     """
-    try:
-        request: BaseModel = TypeAdapter(ScanRequest).validate_python(parse_json(body))
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)[:MOST_FAULTS]
-        # The first part of a location is the form chosen, which the sender never named.
-        fields = [
-            {"field": ".".join(map(str, ("body", *f["loc"][1:]))), "problem": describe_problem(f)} for f in faults
-        ]
-        problems = "; ".join(f"{field['field']}: {field['problem']}" for field in fields)
-        message = f"The request has a bad field: {problems}. Send 'config', 'layers' or 'reference'. See /openapi.json."
-        raise InvalidRequest(message, fields=fields) from error
+    way_out = "Send 'config', 'layers' or 'reference'."
+    request = parse_body(ScanRequest, body, way_out, is_tagged=True)
     return dump_json(scan_sent(request.model_dump(by_alias=True)))
+
+
+def fetch_for_others(reference: str) -> dict[str, Any]:
+    """Return the ``config.json`` of a repo on the hub, read without a token.
+
+    Raises:
+        InvalidReference: If it is no repo.
+        HubFailed: If the hub does not give it.
+    """
+    from ..discovery import fetch_config  # noqa: PLC0415
+
+    return fetch_config(Reference.parse(reference), for_others=True)
 
 
 def scan_sent(body: Json[str, Any]) -> Scan:

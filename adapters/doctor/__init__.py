@@ -3,7 +3,7 @@
 Others may import: ``doctor``, which returns a ``Diagnosis`` of ``Finding`` records.
 """
 
+from ...domain.diagnoses import Diagnosis, Finding
 from .examination import doctor
-from .findings import Diagnosis, Finding
 
 __all__ = ["Diagnosis", "Finding", "doctor"]

@@ -13,6 +13,7 @@ from torch import nn
 from ...discovery import fetch_config, scan_configured, scan_module
 from ...domain.architectures import Architecture
 from ...domain.layers import Layer, Slot
+from ...domain.mappings import ArchitectureDetail
 from ...domain.patterns import find_indices, pattern_of
 from ...domain.scans import Scan
 from ...domain.versions import VersionedRename, parse_version
@@ -96,36 +97,56 @@ def find_base(model: Any) -> Base:
 def _find_named(text: str) -> Base:
     """Return the layers of a repo on the hub, or of a registered architecture, of which a text is the name."""
     known = next((one for one in resolve(text) if not one.is_guess), None)
+    why = ""
     if "/" in text:
         try:
             return _build(fetch_config(Reference.parse(f"hub:{text}")), text)
-        except (HubFailed, InvalidReference):
+        except (HubFailed, InvalidReference) as error:
             if known is None:
                 raise
+            why = f"its config.json was not read ({error.message}), so {known.reference} was taken, as {known.because}"
     if known is None:
         near = next(iter(resolve(text)), None)
         meant = f" Did you mean {near.reference}?" if near else ""
         message = f"{text!r} is no model that is known.{meant} Give the folder of the base model, or hub:org/repo."
         raise InvalidReference(message, reference=text)
-    return _look_up(known.reference, text)
+    parsed = Reference.parse(known.reference)
+    with Registry.open() as registry:
+        detail = registry.get_architecture(parsed.scheme, parsed.registered_name)
+    return describe_registered(detail, text, why)
 
 
 def _build(config: Mapping[str, Any], reference: str) -> Base:
+    return _describe(_scan(config, reference), reference)
+
+
+def build_base(config: Mapping[str, Any], reference: str, renames: tuple[VersionedRename, ...]) -> Base:
+    """Return the layers of the model that a ``config.json`` describes, with the names of these in other versions.
+
+    Raises:
+        ScanFailed: If no model builds from it.
+    """
+    return _describe(_scan(config, reference), reference, renames)
+
+
+def _scan(config: Mapping[str, Any], reference: str) -> Scan:
     scan, why = scan_configured(config)
     if scan is None:
         raise ScanFailed(f"The layers of {reference} are not known: {why}. Give the architecture: --model llama.")
-    return _describe(scan, reference)
+    return scan
 
 
-def _describe(scan: Scan, reference: str) -> Base:
+def _describe(scan: Scan, reference: str, renames: tuple[VersionedRename, ...] | None = None) -> Base:
     places: dict[str, Place] = {}
     for layer in scan.layers:
         places.setdefault(pattern_of(layer.path), layer)
     layers = {layer.path: layer for layer in scan.layers}
-    try:
-        renames, note = _list_renames(scan.architecture), ""
-    except DatabaseUnusable as error:
-        renames, note = (), f"names of other library versions were not tried: {error.message}"
+    note = ""
+    if renames is None:
+        try:
+            renames = _list_renames(scan.architecture)
+        except DatabaseUnusable as error:
+            renames, note = (), f"names of other library versions were not tried: {error.message}"
     return Base(reference, scan, places, layers, renames, note)
 
 
@@ -136,16 +157,18 @@ def _list_renames(architecture: Architecture) -> tuple[VersionedRename, ...]:
     return ()
 
 
-def _look_up(reference: str, text: str) -> Base:
-    """Return the layers of a registered architecture, whose numbers and sizes are those of a configuration."""
-    parsed = Reference.parse(reference)
-    with Registry.open() as registry:
-        detail = registry.get_architecture(parsed.scheme, parsed.registered_name)
+def describe_registered(detail: ArchitectureDetail, text: str, why: str = "") -> Base:
+    """Return the layers of a registered architecture, whose numbers and sizes are those of a configuration.
+
+    Args:
+        detail: The architecture.
+        text: What it was named by.
+        why: Why it stands for what was named, if that is more than an architecture.
+    """
     places = {slot.pattern: slot for slot in detail.slots}
-    note = f"{text} names an architecture, not a checkpoint: numbers of layers and shapes were not compared"
-    return Base(
-        reference, None, places, renames=detail.renames, note=f"{note}. Give the folder or the repo of the base"
-    )
+    note = why or f"{text} names an architecture, not a checkpoint"
+    note += ": numbers of layers and shapes were not compared. Give the folder or the repo of the base"
+    return Base(detail.architecture.reference, None, places, renames=detail.renames, note=note)
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

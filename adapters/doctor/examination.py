@@ -5,14 +5,15 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from ...domain.diagnoses import Diagnosis, Finding
 from ...domain.patterns import pattern_of
 from ...errors import HubFailed, InvalidConfig, InvalidReference, ScanFailed
 from ..config import AdapterConfig
 from ..peft_forms import config_from_peft
 from .base import ADAPTABLE, Base, Rename, find_base, find_rename
-from .findings import Case, Diagnosis, Finding, find_faults
+from .findings import Case, find_faults
 from .mending import write_mended
-from .stored import WRITTEN_BY, StoredAdapter, read_adapter, read_values
+from .stored import WRITTEN_BY, StoredAdapter, Values, read_adapter, read_values
 
 
 def doctor(adapter: str | PathLike[str], model: Any = None, *, fix: str | PathLike[str] | None = None) -> Diagnosis:
@@ -38,18 +39,40 @@ def doctor(adapter: str | PathLike[str], model: Any = None, *, fix: str | PathLi
     stored = read_adapter(adapter)
     name = fspath(adapter)
     if stored.format != "peft":
-        said = Finding(
-            "format", "error", f"{stored.file.name} {WRITTEN_BY[stored.format]}.", "PEFT and loradar load PEFT's."
-        )
         if fix is not None:
-            raise InvalidConfig(f"{said.message} It is not converted.", adapter=name)
-        return Diagnosis(name, stored.format, None, "only its format was told", 0, 0, {}, {}, (said,))
+            raise InvalidConfig(f"{name} {WRITTEN_BY[stored.format]}. It is not converted.", adapter=name)
+        return examine(stored, name, None, "")
     base, note = _find_base(stored, model)
+    return examine(stored, name, base, note, fix=fix)
+
+
+def examine(
+    stored: StoredAdapter, name: str, base: Base | None, note: str, *, fix: str | PathLike[str] | None = None
+) -> Diagnosis:
+    """Examine an adapter that was read beside a model whose layers are known.
+
+    Args:
+        stored: The adapter.
+        name: Its name, for the diagnosis.
+        base: The model; ``None`` if it is not known.
+        note: What is not known of it.
+        fix: As in ``doctor``.
+
+    Raises:
+        InvalidConfig: As in ``doctor``.
+    """
+    if stored.format != "peft":
+        message = f"{stored.file.name} {WRITTEN_BY[stored.format]}."
+        said = Finding("format", "error", message, "PEFT and loradar load PEFT's.")
+        return Diagnosis(name, stored.format, None, "only its format was told", 0, 0, {}, {}, (said,))
     config, fault = _read_config(stored)
-    case = Case(stored, base, config, _find_renames(stored, base), read_values(stored))
+    has_values = stored.content is not None or stored.file.exists()
+    values = read_values(stored) if has_values else Values()
+    case = Case(stored, base, config, _find_renames(stored, base), values)
     findings = sorted((*fault, *find_faults(case)), key=lambda finding: finding.level != "error")
-    if case.values.unread:
-        note = f"{note}; the values of {case.values.unread} large factors were not read".removeprefix("; ")
+    unread = f"the values of {values.unread} large factors were not read" if values.unread else ""
+    unread = unread if has_values else "the values were not sent, so none was found to be zero or NaN"
+    note = "; ".join(filter(None, (note, unread)))
     if fix is not None:
         write_mended(case, Path(fix), findings)
     landed = [places[0].tower for _, places in case.list_landed()]

@@ -3,73 +3,20 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
+from ...domain.diagnoses import Finding
 from ...domain.layers import Layer
 from ...domain.patterns import find_indices, pattern_of
 from ...domain.targets import TargetMatcher
 from ...errors import TargetsNotFound
-from ...schema import Config, schema_config
 from ..config import AdapterConfig, LoraConfig
 from ..injection.match import Match, match
 from ..injection.plan import strengths
 from .base import ADAPTABLE, Base, Place, Rename, matches
 from .stored import Factors, StoredAdapter, Values
 
-Level = Literal["error", "warning"]
 MEND = "loradar doctor ADAPTER --fix OUT writes it with these names."
 MOST = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A fault of an adapter."""
-
-    __pydantic_config__: ClassVar[Config] = schema_config()
-
-    code: str
-    """Kind of the fault, for programs: ``names``, ``fused``, ``wrappers``, ``unknown-layers``, ``shapes``,
-    ``incomplete``, ``rank``, ``alpha``, ``targets``, ``missing-layers``, ``zero``, ``values``, ``format``, ``config``
-    or ``saved``."""
-    level: Level
-    """``error`` if the adapter does not load, or not as it was trained; else ``warning``."""
-    message: str
-    """The fault, with the layers and the values."""
-    way_out: str
-    """How to mend it."""
-    is_mended: bool = False
-    """Whether ``--fix`` mends it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """What was found out about an adapter."""
-
-    __pydantic_config__: ClassVar[Config] = schema_config()
-
-    adapter: str
-    """The adapter."""
-    format: str
-    """``peft``, ``diffusers``, ``kohya``, ``comfyui``, ``gguf`` or ``unknown``."""
-    base: str | None
-    """The model it was compared with; null if it is not known."""
-    note: str
-    """What could not be compared; empty if everything was."""
-    layers: int
-    """Layers that the file has factors for."""
-    landed: int
-    """Those that the model has, under their own or another name."""
-    towers: dict[str, int]
-    """Layers by tower of the model."""
-    renames: dict[str, str]
-    """Path patterns in the model by those in the file, where they differ."""
-    findings: tuple[Finding, ...]
-    """The faults, errors first."""
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether no error was found."""
-        return all(finding.level != "error" for finding in self.findings)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from ...domain.diagnoses import Finding
 from ...domain.patterns import name_targets
 from ...errors import InvalidConfig
 from ..config import AdapterConfig, LoraConfig
@@ -16,7 +17,7 @@ from ..injection.apply import PREFIX
 from ..injection.match import matched
 from ..injection.plan import strengths
 from .experts import Joined, join_experts
-from .findings import Case, Finding
+from .findings import Case
 from .stored import Factors
 
 KEPT = ("zero", "alpha")

@@ -3,16 +3,19 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from math import prod
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import safe_open
+from safetensors.torch import load
 
-from ...weights import StoredTensor, read_tensors
+from ...weights import LENGTH_BYTES, StoredTensor, parse_header, read_length, read_tensors
 from ..checks import invalid
 from ..files.checkpoint import without_wrappers
 from ..hub.transfer import CONFIG, PICKLE, WEIGHTS, locate
@@ -101,6 +104,8 @@ class StoredAdapter:
         factors: The factors by location.
         saved: Keys of tensors that are no factors, such as those of modules trained in full, by their plain names.
         unwrapped: Keys that hold names of wrappers, or the name of an adapter.
+        tensors: All tensors of the file.
+        content: The file itself, if it was sent; one that was not sent, of which the header was, has no values.
     """
 
     file: Path
@@ -110,6 +115,28 @@ class StoredAdapter:
     saved: Mapping[str, str]
     unwrapped: tuple[str, ...]
     tensors: tuple[StoredTensor, ...] = ()
+    content: bytes | None = None
+
+
+def read_sent(config: Mapping[str, Any], header: bytes, content: bytes | None) -> StoredAdapter:
+    """Read an adapter that was sent.
+
+    Args:
+        config: The content of its ``adapter_config.json``; empty without one.
+        header: The JSON at the start of its ``.safetensors`` file; not read if the file is there.
+        content: The whole file, if it was sent.
+
+    Raises:
+        InvalidConfig: If two of its tensors are the same factor.
+        WeightsUnreadable: If the header is damaged.
+    """
+    if content is None:
+        return _describe(Path(WEIGHTS), config, parse_header(header, WEIGHTS))
+    if content.startswith(GGUF):
+        return StoredAdapter(Path(WEIGHTS), "gguf", config, {}, {}, ())
+    end = LENGTH_BYTES + read_length(content, WEIGHTS)
+    tensors = parse_header(content[LENGTH_BYTES:end], WEIGHTS, len(content))
+    return replace(_describe(Path(WEIGHTS), config, tensors), content=content)
 
 
 def read_adapter(adapter: str | PathLike[str]) -> StoredAdapter:
@@ -127,7 +154,11 @@ def read_adapter(adapter: str | PathLike[str]) -> StoredAdapter:
     with file.open("rb") as start:
         if start.read(len(GGUF)) == GGUF:
             return StoredAdapter(file, "gguf", config, {}, {}, ())
-    tensors = read_tensors(file)
+    return _describe(file, config, read_tensors(file))
+
+
+def _describe(file: Path, config: Mapping[str, Any], tensors: tuple[StoredTensor, ...]) -> StoredAdapter:
+    """Return the adapter whose header lists these tensors."""
     format_ = detect_format([tensor.name for tensor in tensors], is_configured=bool(config))
     if format_ != "peft":
         return StoredAdapter(file, format_, config, {}, {}, (), tensors)
@@ -217,6 +248,16 @@ def _unwrap(key: str) -> str:
     return plain
 
 
+@contextmanager
+def _open(adapter: StoredAdapter) -> Iterator[Callable[[str], torch.Tensor]]:
+    """Open the file of an adapter, and give the function that reads a tensor of it."""
+    if adapter.content is not None:
+        yield load(adapter.content).__getitem__
+        return
+    with safe_open(adapter.file, "pt") as file:
+        yield file.get_tensor
+
+
 @dataclass(frozen=True)
 class Values:
     """What the values of the factors show.
@@ -227,9 +268,9 @@ class Values:
         unread: Number of factors that were too large to read.
     """
 
-    zero: tuple[str, ...]
-    invalid: tuple[str, ...]
-    unread: int
+    zero: tuple[str, ...] = ()
+    invalid: tuple[str, ...] = ()
+    unread: int = 0
 
 
 def read_values(adapter: StoredAdapter) -> Values:
@@ -242,13 +283,13 @@ def read_values(adapter: StoredAdapter) -> Values:
         ),
     )
     zero, wrong, left, unread = defaultdict[str, bool](bool), list[str](), MOST_BYTES, 0
-    with safe_open(adapter.file, "pt") as file:
+    with _open(adapter) as read:
         for size, key, name, location in ordered:
             left -= size
             if left < 0:
                 unread += 1
                 continue
-            tensor = file.get_tensor(key)
+            tensor = read(key)
             if not tensor.is_floating_point() or not prod(tensor.shape):
                 continue
             numbers = tensor.float()  # float8 has no isfinite

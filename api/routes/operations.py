@@ -42,6 +42,7 @@ LINKS = {
     "yank": "/v1/mappings/{mapping_id}/yank",
     "restoration": "/v1/mappings/{mapping_id}/restoration",
     "scan": "/v1/scan",
+    "doctor": "/v1/doctor",
     "tokens": "/v1/tokens",
     "me": "/v1/tokens/me",
     "revocation": "/v1/tokens/{token_id}/revocation",

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..domain.architectures import Architecture
 from ..errors import InvalidReference, WeightsUnreadable, quoted
 from ..references import HubFolder, Reference
+from ..validation.text import explain_invalid_name
 from .index import MOST_INDEX_BYTES, choose_shards, complete, estimate_header, parse_index
 from .safetensors import LENGTH_BYTES, StoredTensor, parse_header, read_length
 from .stores import Folder, HubStore, Store
@@ -81,6 +83,16 @@ def read_weights(text: str, *, for_others: bool = False) -> Weights:
     folder = Folder(path.parent)
     beside = folder.list_files() & {CONFIG}
     return _read_store(str(reference), folder, beside | {path.name})
+
+
+def identify(config: Mapping[str, Any]) -> Architecture:
+    """Return the architecture that a configuration names; the user's own if it names none."""
+    for library, key in (("transformers", "model_type"), ("timm", "architecture"), ("diffusers", "_class_name")):
+        name = config.get(key)
+        if isinstance(name, str) and not explain_invalid_name(name):
+            version = config.get(f"{library}_version", config.get(f"_{library}_version"))
+            return Architecture(library, name, library_version=version if isinstance(version, str) else None)  # type: ignore[arg-type]
+    return Architecture("torch", "unnamed")
 
 
 def read_tensors(path: Path) -> tuple[StoredTensor, ...]:

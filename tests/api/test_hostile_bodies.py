@@ -39,7 +39,7 @@ def chunks(total, size=64 * 1024):
     yield b"0\r\n\r\n"
 
 
-@pytest.mark.parametrize("path", [*WRITES, "/v1/scan", "/v1/targets:batch"])
+@pytest.mark.parametrize("path", [*WRITES, "/v1/scan", "/v1/doctor", "/v1/targets:batch"])
 def test_a_hundred_megabytes_are_refused_by_their_length(service, path):
     """413 before any of it is read, on every route that takes a body."""
     with service.unharmed():

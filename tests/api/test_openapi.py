@@ -14,6 +14,7 @@ from loradar.settings import Settings
 RECORDS = (
     "api.routes.operations",
     "domain.changes",
+    "domain.diagnoses",
     "domain.identities",
     "domain.mappings",
     "domain.scans",
@@ -103,9 +104,9 @@ def test_every_error_it_may_give_is_told(operations):
 
 
 def test_every_write_takes_a_token(operations):
-    """But a scan and a batch, which store nothing."""
+    """But a scan, an examination and a batch, which store nothing."""
     open_to_all = {op["operationId"] for _, method, op in operations if method != "get" and "security" not in op}
-    assert open_to_all == {"scan", "get_targets_of_many"}
+    assert open_to_all == {"scan", "examine_adapter", "get_targets_of_many"}
 
 
 def test_links_lead_to_operations(operations):
