@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from ..adapters import MemoryPlan
     from ..domain.architectures import Architecture, StoredFacts
-    from ..domain.diagnoses import Diagnosis
     from ..domain.layers import Slot
     from ..domain.scans import Scan
+    from ..weights.diagnoses import Diagnosis
     from .output import Row
 
 LIVENESS = {True: "live", False: "dead", None: "unproven"}
@@ -256,13 +256,22 @@ def doctor(
         typer.Option(help="Folder of the base model, hub:org/repo, or llama; by default that in the configuration."),
     ] = None,
     fix: Annotated[Path | None, typer.Option(metavar="OUT", help="Folder to write a mended copy into.")] = None,
+    to: Annotated[str | None, typer.Option(help="Convert to peft, diffusers, kohya or comfyui; needs --out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder, or .safetensors file, that --to writes.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Examine a saved adapter: does it fit its model, load and change anything? Exit code 1 if not."""
+    """Examine a saved adapter: does it fit its model, load and change anything? Exit code 1 if not. Or convert it."""
+    from ..adapters.doctor import convert
     from ..adapters.doctor import doctor as examine
     from ..discovery import quiet_libraries
 
     quiet_libraries()
+    if to is not None or out is not None:
+        if to is None or out is None or fix is not None:
+            example = "loradar doctor ADAPTER --model BASE --to kohya --out OUT"
+            raise InvalidRequest(f"--to takes --out, and --fix is another copy: {example}")
+        _print_files(adapter, to, convert(adapter, to, out, model), as_json=as_json)
+        return
     found = examine(adapter, model, fix=fix)
     if as_json:
         print_json({**to_json(found), "is_sound": found.is_sound, "fixed": str(fix) if fix else None})
@@ -272,6 +281,14 @@ def doctor(
             typer.echo(f"\nWrote {fix}. Examine it with: loradar doctor {fix}{f' --model {model}' if model else ''}")
     if not found.is_sound:
         sys.exit(1)
+
+
+def _print_files(adapter: str, to: str, files: "Sequence[Path]", *, as_json: bool) -> None:
+    if as_json:
+        print_json({"adapter": adapter, "format": to, "files": [str(file) for file in files]})
+        return
+    for file in files:
+        typer.echo(f"Wrote {file}.")
 
 
 def print_diagnosis(found: "Diagnosis") -> None:

@@ -11,7 +11,6 @@ from typing_extensions import override
 from ..backend import Backend
 from ..domain.changes import ArchitectureHistory, Change, ChangePage, Revision
 from ..domain.choosing.query import Selection
-from ..domain.diagnoses import Diagnosis
 from ..domain.identities import Actor, NewToken, Token, TokenList, TokenRole
 from ..domain.layers import Slot
 from ..domain.mappings import (
@@ -32,6 +31,7 @@ from ..errors import LoradarError, SignatureInvalid, to_error
 from ..schema import to_json
 from ..settings import Settings
 from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, part_of
+from ..weights.diagnoses import Diagnosis
 from .adapters import read_adapter
 from .connection import Connection, quoted_segment
 

@@ -1,9 +1,10 @@
 """doctor: examine a saved adapter beside the model it is for, by its configuration and header; write a mended copy.
 
-Others may import: ``doctor``, which returns a ``Diagnosis`` of ``Finding`` records.
+Others may import: ``doctor``, which returns a ``Diagnosis`` of ``Finding`` records; ``convert``, to other formats.
 """
 
-from ...domain.diagnoses import Diagnosis, Finding
+from ...weights.diagnoses import Diagnosis, Finding
+from .conversion import convert
 from .examination import doctor
 
-__all__ = ["Diagnosis", "Finding", "doctor"]
+__all__ = ["Diagnosis", "Finding", "convert", "doctor"]

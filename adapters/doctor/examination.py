@@ -5,13 +5,14 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from ...domain.diagnoses import Diagnosis, Finding
 from ...domain.patterns import pattern_of
 from ...errors import HubFailed, InvalidConfig, InvalidReference, ScanFailed
+from ...weights.diagnoses import Diagnosis, Finding
 from ..config import AdapterConfig
 from ..peft_forms import config_from_peft
 from .base import ADAPTABLE, Base, Rename, find_base, find_rename
 from .findings import Case, find_faults
+from .foreign import examine_foreign
 from .mending import write_mended
 from .stored import WRITTEN_BY, StoredAdapter, Values, read_adapter, read_values
 
@@ -40,8 +41,9 @@ def doctor(adapter: str | PathLike[str], model: Any = None, *, fix: str | PathLi
     name = fspath(adapter)
     if stored.format != "peft":
         if fix is not None:
-            raise InvalidConfig(f"{name} {WRITTEN_BY[stored.format]}. It is not converted.", adapter=name)
-        return examine(stored, name, None, "")
+            message = f"{name} {WRITTEN_BY[stored.format]}. --fix mends PEFT's"
+            raise InvalidConfig(f"{message}: convert it first with --to peft --out OUT.", adapter=name)
+        return examine_foreign(stored, name, model)
     base, note = _find_base(stored, model)
     return examine(stored, name, base, note, fix=fix)
 
@@ -62,9 +64,7 @@ def examine(
         InvalidConfig: As in ``doctor``.
     """
     if stored.format != "peft":
-        message = f"{stored.file.name} {WRITTEN_BY[stored.format]}."
-        said = Finding("format", "error", message, "PEFT and loradar load PEFT's.")
-        return Diagnosis(name, stored.format, None, "only its format was told", 0, 0, {}, {}, (said,))
+        return examine_foreign(stored, name, None)
     config, fault = _read_config(stored)
     has_values = stored.content is not None or stored.file.exists()
     values = read_values(stored) if has_values else Values()

@@ -4,11 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ...domain.diagnoses import Finding
 from ...domain.layers import Layer
 from ...domain.patterns import find_indices, pattern_of
 from ...domain.targets import TargetMatcher
 from ...errors import TargetsNotFound
+from ...weights.diagnoses import Finding
 from ..config import AdapterConfig, LoraConfig
 from ..injection.match import Match, match
 from ..injection.plan import strengths

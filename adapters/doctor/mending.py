@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from ...domain.diagnoses import Finding
 from ...domain.patterns import name_targets
 from ...errors import InvalidConfig
+from ...weights.diagnoses import Finding
 from ..config import AdapterConfig, LoraConfig
 from ..files.checkpoint import write
 from ..injection.apply import PREFIX

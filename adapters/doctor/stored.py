@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -18,33 +18,23 @@ from safetensors.torch import load
 from ...weights import LENGTH_BYTES, StoredTensor, parse_header, read_length, read_tensors
 from ..checks import invalid
 from ..files.checkpoint import without_wrappers
+from ..formats.detection import GGUF, PART, Format, detect_format
 from ..hub.transfer import CONFIG, PICKLE, WEIGHTS, locate
 from ..injection.apply import PREFIX
 from ..peft_forms import unreadable
 
-Format = Literal["peft", "diffusers", "kohya", "comfyui", "gguf", "unknown"]
-
 MOST_BYTES = 1 << 30
 """Bytes of factors whose values are read, the smallest first."""
 MOST_CONFIG_BYTES = 1 << 20
-GGUF = b"GGUF"
 WRITTEN_BY: Mapping[Format, str] = {
-    "diffusers": "is in diffusers' format: load it with pipeline.load_lora_weights",
-    "kohya": "is in kohya's format (sd-scripts): load it with diffusers' pipeline.load_lora_weights",
-    "comfyui": "is in ComfyUI's format: load it there, or with diffusers' pipeline.load_lora_weights",
-    "gguf": "is a LoRA of llama.cpp in GGUF: load it there with --lora",
+    "diffusers": "is in diffusers' format, for pipeline.load_lora_weights",
+    "kohya": "is in kohya's format (sd-scripts), which diffusers' pipeline.load_lora_weights reads too",
+    "comfyui": "is in ComfyUI's format, which diffusers' pipeline.load_lora_weights reads too",
+    "gguf": "is a LoRA of llama.cpp in GGUF, for its --lora",
     "unknown": "holds no factors of a known format",
 }
 """What a file of each other format is, with the way out."""
 
-_KOHYA = re.compile(r"lora_[a-z0-9]+_[a-z0-9_]+\.(?:lora_(?:down|up)\.weight|alpha|dora_scale|hada_\w+|lokr_\w+)")
-_DIFFUSERS = re.compile(r"lora\.(?:down|up)\.weight$|lora_linear_layer\.|_lora\.(?:down|up)\.")
-_COMPONENT = re.compile(r"(?:transformer|unet|text_encoder(?:_\d)?|prior)\.")
-_PART = re.compile(
-    r"(?P<path>.*?)\.(?P<name>(?:lora_[AB]|lora_magnitude_vector)(?:\.[^.]+)??\.(?:weight|bias)|"
-    r"lora_embedding_[AB](?:\.[^.]+)?|lora_magnitude_vector(?:\.[^.]+)?|ia3_l(?:\.[^.]+)?)"
-)
-"""A key of PEFT's, also with the name of the adapter in it, as in the state dict of a whole model."""
 _OWN_NAME = re.compile(
     r"^(lora_[AB]|lora_magnitude_vector)\.[^.]+\.(weight|bias)$|^(lora_embedding_[AB]|ia3_l)\.[^.]+$"
 )
@@ -194,27 +184,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     return data
 
 
-def detect_format(keys: Iterable[str], *, is_configured: bool) -> Format:
-    """Return the library whose names the tensors of an adapter have.
-
-    Args:
-        keys: Their names.
-        is_configured: Whether an ``adapter_config.json`` is beside them, as PEFT writes it.
-    """
-    keys = [*keys]
-    if any(_KOHYA.match(key) for key in keys):
-        return "kohya"
-    if any(key.startswith("diffusion_model.") for key in keys):
-        return "comfyui"
-    if any(_DIFFUSERS.search(key) for key in keys):
-        return "diffusers"
-    has_factors = any(_PART.fullmatch(key) for key in keys)
-    is_component = all(_COMPONENT.match(key) for key in keys)
-    if has_factors and is_component and not is_configured:
-        return "diffusers"
-    return "peft" if has_factors or is_configured else "unknown"
-
-
 def _group(file: Path, config: Mapping[str, Any], tensors: Iterable[StoredTensor]) -> StoredAdapter:
     """Return an adapter in PEFT's format with its tensors grouped by layer."""
     factors: dict[str, Factors] = {}
@@ -223,7 +192,7 @@ def _group(file: Path, config: Mapping[str, Any], tensors: Iterable[StoredTensor
     tensors = tuple(tensors)
     for tensor in tensors:
         plain = _unwrap(tensor.name)
-        found = _PART.fullmatch(plain)
+        found = PART.fullmatch(plain)
         location, name = (found["path"], found["name"]) if found else ("", "")
         own = _OWN_NAME.match(name)
         if own:

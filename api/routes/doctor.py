@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from ...domain.diagnoses import Diagnosis
 from ...domain.mappings import ArchitectureDetail
 from ...errors import InvalidReference, UnknownArchitecture
 from ...references import Reference
@@ -16,6 +15,7 @@ from ...references.resolver import resolve
 from ...registry import Registry
 from ...validation.bodies import AdapterBody, parse_body
 from ...weights import identify
+from ...weights.diagnoses import Diagnosis
 from ..errors import error_responses
 from ..requests import JSON, require_json
 

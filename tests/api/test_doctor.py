@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 from loradar.api import create_app
 from loradar.api.openapi import ADAPTER_EXAMPLE
 from loradar.client import Client
-from loradar.domain.diagnoses import Diagnosis
 from loradar.errors import AdapterUnreadable
 from loradar.settings import RequestLimits, Settings
+from loradar.weights.diagnoses import Diagnosis
 
 LLAMA = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 64}
 LLAMA |= {"num_attention_heads": 4, "num_key_value_heads": 4}

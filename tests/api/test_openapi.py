@@ -14,7 +14,7 @@ from loradar.settings import Settings
 RECORDS = (
     "api.routes.operations",
     "domain.changes",
-    "domain.diagnoses",
+    "weights.diagnoses",
     "domain.identities",
     "domain.mappings",
     "domain.scans",

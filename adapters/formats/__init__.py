@@ -1,0 +1,24 @@
+"""formats: files of LoRA as other tools write them (diffusers, kohya, ComfyUI), read and written by the model's layers.
+
+Others may import: ``detect_format`` and ``Format`` (who wrote a file), ``find_components`` (the models of a pipeline),
+which gives each ``Component``; ``read_lora``, which gives a ``Lora`` of ``Factor`` records; ``write_lora``.
+"""
+
+from .detection import Format, detect_format
+from .joining import Factor
+from .names import Component
+from .pipeline import find_components
+from .reading import Lora, read_lora
+from .writing import Target, write_lora
+
+__all__ = [
+    "Component",
+    "Factor",
+    "Format",
+    "Lora",
+    "Target",
+    "detect_format",
+    "find_components",
+    "read_lora",
+    "write_lora",
+]
