@@ -14,6 +14,7 @@ from .middleware import BodyLimitMiddleware, Limiter, Metrics, MetricsMiddleware
 from .openapi import TAGS, DescribedApp, operation_id
 from .routes import (
     architectures,
+    check,
     doctor,
     export,
     history,
@@ -39,6 +40,7 @@ ROUTERS = (
     mappings.writes,
     submissions.router,
     scan.router,
+    check.router,
     doctor.router,
     snapshot.router,
     tokens.router,

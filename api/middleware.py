@@ -38,7 +38,7 @@ WINDOW = 60
 NETWORK_BITS = 64
 """Prefix length of an IPv6 network counted as one client: a customer has at least so many addresses to rotate."""
 
-COSTS = {"/v1/targets:batch": 30, "/v1/snapshot": 30}
+COSTS = {"/v1/targets:batch": 30, "/v1/snapshot": 30, "/v1/check": 10}
 """Requests that a call to an expensive path counts as."""
 
 SIMILAR, SIMILAR_COST = "/similar", 5

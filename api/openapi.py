@@ -16,6 +16,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "submissions", "description": "Submit mappings, and review the submissions of others"},
     {"name": "scan", "description": "Proposals for unregistered architectures"},
     {"name": "doctor", "description": "What is wrong with a saved adapter"},
+    {"name": "check", "description": "Check training configurations"},
     {"name": "mirrors", "description": "Follow the registry's changes, or download it"},
     {"name": "export", "description": "PEFT's constants file, completed"},
     {"name": "tokens", "description": "Tokens for writes"},

@@ -36,6 +36,8 @@ MAX_QUESTIONS = 256
 MOST_PARTS = 8
 """Parts of one architecture in a lookup."""
 
+MOST_TEXT = 32 << 10
+"""Characters of a configuration in a body."""
 SELECTING_LENGTH = 256
 LISTED = r"^[A-Za-z0-9_.*, -]+$"
 """Characters of the towers, roles and blocks of a selection."""
@@ -178,6 +180,34 @@ class BatchQuestions(BaseModel):
     )
 
     questions: list[Question] = Field(min_length=1, max_length=MAX_QUESTIONS)
+
+
+class CheckRequest(BaseModel):
+    """A training configuration to check."""
+
+    model_config = STRICT | ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "qlora.yml",
+                    "text": "base_model: EleutherAI/gpt-neox-20b\nadapter: lora\nlora_target_modules: [q_proj]\n",
+                }
+            ]
+        }
+    )
+
+    text: str = Field(min_length=1, max_length=MOST_TEXT, description="Content of the file")
+    name: str = Field(
+        default="config.yaml",
+        pattern=r"^[A-Za-z0-9_.-]{1,128}$",
+        description="Name of the file; its ending tells YAML, JSON, shell and Python apart",
+    )
+    model: str | None = Field(
+        default=None,
+        max_length=NAME_LENGTH,
+        pattern=REFERENCE_PATTERN,
+        description="Model in any spelling; the one that the configuration names if left out",
+    )
 
 
 class TokenRequest(BaseModel):

@@ -1,10 +1,11 @@
-"""``loradar audit`` and ``drift``: check stored mappings against the installed library, and submit corrections."""
+"""``loradar audit``, ``drift`` and ``check``: check stored mappings, submit corrections; check configurations."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +13,11 @@ import typer
 
 from ..domain.architectures import split_make_up
 from ..domain.vocabulary import count_of, list_some
-from ..errors import Conflict, InvalidRequest, TooManyRequests, quoted
+from ..errors import Conflict, InvalidRequest, LoradarError, TooManyRequests, quoted
 from ..schema import to_json
 from .backend import Checks
 from .options import AsJson
-from .output import describe_spec, print_json, print_rows, print_table, write_file
+from .output import describe_spec, describe_understood, print_json, print_rows, print_table, write_file
 
 if TYPE_CHECKING:
     from ..domain.mappings import Mapping
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ..domain.submissions import Submission
     from ..domain.targets import TargetSpec
     from ..registry import Drift, Outcome, Registry, Renewal, Verdict
+    from ..training_configs.config_checks import ConfigCheck, ConfigFinding
+    from .output import Row
 
 SOURCES = ("community", "peft", "scanner")
 
@@ -238,3 +241,65 @@ def _print_wrong(wrong: "Sequence[Outcome]", noun: str, instead: "TargetSpec | N
         rows.append(("wrong", f"and {len(wrong) - 1} more of its {noun}"))
     rows += [("instead", f"{field}: {value}") for field, value in (describe_spec(instead) if instead else ())]
     print_rows([*rows, ("done", done)])
+
+
+def check(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="YAML, JSON, shell or Python of a training, or a LoraConfig in JSON."),
+    ],
+    *,
+    model: Annotated[str | None, typer.Option(help="Its model, in any spelling; by default the one it names.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the LoRA part of training configurations: do the targets match what is meant? Exit code 1 if not."""
+    checked = [_try_check(file, model) for file in files]
+    failed = next((one for one in checked if isinstance(one, LoradarError)), None)
+    if failed and not files[1:]:
+        raise failed
+    if as_json:
+        print_json({"checks": [*map(_to_json, checked)]})
+    else:
+        for one in checked:
+            print_check(one)
+    if failed:
+        raise typer.Exit(failed.exit_code)
+    if any(not one.is_sound for one in checked if not isinstance(one, LoradarError)):
+        raise typer.Exit(1)
+
+
+def _try_check(file: Path, model: str | None) -> "ConfigCheck | LoradarError":
+    from ..registry import check as check_file
+
+    try:
+        return check_file(file, model)
+    except LoradarError as error:
+        return error
+
+
+def _to_json(checked: "ConfigCheck | LoradarError") -> "dict[str, Any]":
+    if isinstance(checked, LoradarError):
+        return checked.to_dict()
+    return {**to_json(checked), "is_sound": checked.is_sound}
+
+
+def print_check(checked: "ConfigCheck | LoradarError") -> None:
+    """Print each LoRA part of a configuration with its findings and the targets as they would be right."""
+    if isinstance(checked, LoradarError):
+        typer.echo(f"Error: {checked.message}", err=True)
+        return
+    for part in checked.parts:
+        reference = f"{part.reference} {part.library_version}" if part.reference else "no model"
+        typer.echo(f"{checked.file}:{part.line} · {part.project} · {reference}")
+        understood = describe_understood(part.understood)
+        towers = ", ".join(f"{count} {tower}" for tower, count in part.towers.items())
+        matched = f"{count_of(part.matched, 'layer')}: {towers}".removesuffix(": ")
+        plain = {"model": f"{part.base}: {understood}" if understood else "", "matched": matched, "note": part.note}
+        rows = [(name, text) for name, text in plain.items() if text]
+        rows += chain.from_iterable(map(_describe_finding, part.findings))
+        rows += [] if part.findings or part.note else [("sound", "nothing was found")]
+        print_rows([*rows, *(("instead", line) for line in (part.snippet or "").splitlines())])
+
+
+def _describe_finding(finding: "ConfigFinding") -> "tuple[Row, Row]":
+    return (finding.level, f"line {finding.line}: {finding.message}"), ("", f"-> {finding.way_out}")

@@ -31,6 +31,7 @@ from ..errors import LoradarError, SignatureInvalid, to_error
 from ..schema import to_json
 from ..settings import Settings
 from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, part_of
+from ..training_configs.config_checks import ConfigCheck
 from ..weights.diagnoses import Diagnosis
 from .adapters import read_adapter
 from .connection import Connection, quoted_segment
@@ -105,6 +106,16 @@ class Client(Connection, Backend):
             for batch in batches
             for answer in batch.answers
         )
+
+    def check(self, text: str, name: str = "config.yaml", model: str | None = None) -> ConfigCheck:
+        """Return the check of a training configuration; the ending of its name tells its form.
+
+        Raises:
+            InvalidConfig: If it cannot be read, is of no known project, or trains no LoRA.
+            NotRegistered: If its model is not known.
+            InvalidStatement: If RE2 rejects a regex in it.
+        """
+        return self._post(ConfigCheck, "/v1/check", {"text": text, "name": name, "model": model})
 
     def architectures(self, library: str | None = None, q: str = "") -> tuple[ArchitectureSummary, ...]:
         """Return the architectures whose name contains ``q``, of one library or of all, sorted."""

@@ -1,9 +1,9 @@
 """Provide loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
-``scan`` -> discovery, ``lookup`` -> registry, ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` ->
-adapters, with PEFT's functions (``inject_adapter_in_model``, ``get_layer_status`` ...), ``plan`` (memory),
-``rank_layers`` (importance), ``doctor`` (saved adapters), and ``auto_config`` and ``enable_peft_defaults`` for the real
-peft, ``Client`` -> the REST client.
+``scan`` -> discovery, ``lookup`` and ``check`` (training configurations) -> registry, ``get_peft_model``,
+``LoraConfig``, ``IA3Config`` and ``PeftModel`` -> adapters, with PEFT's functions (``inject_adapter_in_model``,
+``get_layer_status`` ...), ``plan`` (memory), ``rank_layers`` (importance), ``doctor`` (saved adapters), and
+``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.
 """
 
 from importlib import import_module
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .discovery import scan
     from .errors import LoradarError
-    from .registry import lookup
+    from .registry import check, lookup
 
     __version__: str
 
@@ -56,6 +56,7 @@ _HOMES = {
     "PeftModelForSequenceClassification": ".adapters",
     "PeftModelForTokenClassification": ".adapters",
     "auto_config": ".adapters",
+    "check": ".registry",
     "doctor": ".adapters.doctor",
     "enable_peft_defaults": ".adapters",
     "get_layer_status": ".adapters.peft_bridge.functions",
@@ -86,6 +87,7 @@ __all__ = [
     "PeftModelForTokenClassification",
     "__version__",
     "auto_config",
+    "check",
     "doctor",
     "enable_peft_defaults",
     "get_layer_status",

@@ -59,6 +59,7 @@ from .verification.drift import (
 from .verification.verify import verify
 
 if TYPE_CHECKING:
+    from .checking import check, check_text
     from .contributions.local_backend import Key, LocalBackend
     from .db.database import sqlite_file
     from .mappings.listing import mapping_place
@@ -68,6 +69,8 @@ _IMPORTING_SQLALCHEMY = {
     "Key": ".contributions.local_backend",
     "LocalBackend": ".contributions.local_backend",
     "Registry": ".registry",
+    "check": ".checking",
+    "check_text": ".checking",
     "mapping_place": ".mappings.listing",
     "sqlite_file": ".db.database",
 }
@@ -96,6 +99,8 @@ __all__ = [
     "apply_plan",
     "catalog_entry",
     "catalog_header",
+    "check",
+    "check_text",
     "compare_catalog",
     "compare_versions",
     "constants_python",
