@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from ..settings import Settings
 from .dependencies import LazyRegistry
 from .errors import ALWAYS, add_error_handlers
-from .middleware import BodyLimitMiddleware, Limiter, Metrics, MetricsMiddleware, RateLimitMiddleware
+from .middleware import BodyLimitMiddleware, HeadMiddleware, Limiter, Metrics, MetricsMiddleware, RateLimitMiddleware
 from .openapi import TAGS, DescribedApp, operation_id
 from .routes import (
     architectures,
@@ -26,6 +26,7 @@ from .routes import (
     targets,
     tokens,
 )
+from .stored_responses import StoredResponses
 from .workers import Checker, Workers
 
 DESCRIPTION = "Which layers an adapter should go on, for every registered model architecture."
@@ -72,8 +73,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.metrics = Metrics(app.version)
     app.state.metrics.registry.register(operations.RegistryCollector(app.state.registry))
     app.add_middleware(BodyLimitMiddleware)
+    app.add_middleware(StoredResponses, registry=app.state.registry)
     app.add_middleware(RateLimitMiddleware, limiter=app.state.limiter)
     app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
+    app.add_middleware(HeadMiddleware)
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)

@@ -36,6 +36,9 @@ LARGEST_NUMBER = 2**31 - 1
 CACHE_CONTROL = "public, max-age=60"
 """A minute: new revisions are rare, and every response can be revalidated by its tag."""
 
+RENDERED = "rendered"
+"""Name in a request's state of the response that may be stored."""
+
 TAG_PATTERN = r'^(\*|"v[1-9][0-9]{0,8}")$'
 
 
@@ -226,16 +229,22 @@ def versioned(record: Revision | Submission, status: int = HTTPStatus.OK, **head
 
 
 def cached(request: Request, response: Response) -> Response:
-    """Return a response tagged by its bytes, or 304 if ``If-None-Match`` names the tag."""
-    return tagged(request, response, f'"{sha256(bytes(response.body)).hexdigest()[:32]}"', CACHE_CONTROL)
+    """Return a response tagged by its bytes, or 304 if ``If-None-Match`` names the tag.
+
+    The response must depend on the registry and the request's path and query alone: it is stored, and sent again for
+    as long as the registry stays as it is.
+    """
+    answer = tagged(request, response, f'"{sha256(bytes(response.body)).hexdigest()[:32]}"', CACHE_CONTROL)
+    setattr(request.state, RENDERED, response)
+    return answer
 
 
 def tagged(request: Request, response: Response, tag: str, cache_control: str) -> Response:
     """Return a response with a tag, or 304 if ``If-None-Match`` names the tag."""
     headers = {"ETag": tag, "Cache-Control": cache_control}
+    response.headers.update(headers)
     if names_tag(request.headers.get("If-None-Match", ""), tag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
-    response.headers.update(headers)
     return response
 
 

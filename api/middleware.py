@@ -9,18 +9,16 @@ import logging
 import time
 from asyncio import get_running_loop, timeout_at
 from collections.abc import Mapping, MutableMapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from http import HTTPMethod, HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
+from threading import Lock
 from typing import Any
 
 from fastapi import HTTPException, Request
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import TooManyRequests
@@ -92,6 +90,7 @@ class Metrics:
         self._requests = Counter(
             "loradar_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
         )
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._seconds = Histogram(
             "loradar_http_request_duration_seconds",
             "Time to the end of a response.",
@@ -102,9 +101,31 @@ class Metrics:
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request."""
-        label = method if method in _METHODS else OTHER_METHOD
-        self._requests.labels(label, route, str(status)).inc()
-        self._seconds.labels(label, route).observe(seconds)
+        key = method if method in _METHODS else OTHER_METHOD, route, status
+        children = self._children.get(key)
+        if children is None:
+            counter, histogram = self._requests.labels(*key[:2], str(status)), self._seconds.labels(*key[:2])
+            children = self._children[key] = counter, histogram
+        children[0].inc()
+        children[1].observe(seconds)
+
+
+class HeadMiddleware:
+    """Answer HEAD as GET is answered, without the content (RFC 9110, 9.3.2); it is counted as GET."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_without_content(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        await self._app({**scope, "method": "GET"}, receive, send_without_content)
 
 
 class MetricsMiddleware:
@@ -134,13 +155,26 @@ class MetricsMiddleware:
             self._metrics.count(scope["method"], route, status, time.perf_counter() - started)
 
 
+@dataclass(slots=True)
+class _Window:
+    """The requests of a client since its window began, and the monotonic time at which that ends."""
+
+    end: float
+    count: int = 0
+
+
 class Limiter:
-    """Count requests by policy: ``address``, ``token``, ``failed`` or ``scan``."""
+    """Count requests by policy: ``address``, ``token``, ``failed`` or ``scan``.
+
+    A window follows the monotonic clock: one that follows the time of day, as those of ``limits`` and its relatives,
+    lasts an hour longer when that is set back an hour.
+    """
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits: dict[str, int] = asdict(limits)
-        self._items = {name: RateLimitItemPerMinute(limit) for name, limit in self._limits.items()}
-        self._windows = FixedWindowRateLimiter(MemoryStorage())
+        self._windows: dict[tuple[str, str], _Window] = {}
+        self._lock = Lock()
+        self._clean_at = 0.0
 
     def take(self, policy: str, client: str, applied: MutableMapping[str, tuple[int, int]], cost: int = 1) -> None:
         """Count a request, and record the remaining quota in ``applied``.
@@ -154,9 +188,15 @@ class Limiter:
         Raises:
             TooManyRequests: If the quota is used up; states the seconds until it is renewed.
         """
-        allowed = self._windows.hit(self._items[policy], policy, client, cost=min(cost, self._limits[policy]))
-        applied[policy] = self._remaining(policy, client)
-        if not allowed:
+        limit, now = self._limits[policy], time.monotonic()
+        with self._lock:
+            window = self._windows.get((policy, client))
+            if window is None or window.end <= now:
+                self._clean(now)
+                window = self._windows[policy, client] = _Window(now + WINDOW)
+            window.count += min(cost, limit)
+            applied[policy] = limit - min(window.count, limit), ceil(window.end - now)
+        if window.count > limit:
             raise self._too_many(policy, applied[policy][1])
 
     def require_left(self, policy: str, client: str, applied: MutableMapping[str, tuple[int, int]]) -> None:
@@ -165,21 +205,22 @@ class Limiter:
         Raises:
             TooManyRequests: If it has none.
         """
-        if not self._windows.test(self._items[policy], policy, client):
-            applied[policy] = self._remaining(policy, client)
+        window, now = self._windows.get((policy, client)), time.monotonic()
+        if window and window.count >= self._limits[policy] and now < window.end:
+            applied[policy] = 0, ceil(window.end - now)
             raise self._too_many(policy, applied[policy][1])
 
-    def headers(self, applied: Mapping[str, tuple[int, int]]) -> dict[str, str]:
+    def headers(self, applied: Mapping[str, tuple[int, int]]) -> list[tuple[bytes, bytes]]:
         """Return the ``RateLimit`` headers for the policies applied to a request."""
-        return {
-            "RateLimit-Policy": ", ".join(f'"{name}";q={self._limits[name]};w={WINDOW}' for name in applied),
-            "RateLimit": ", ".join(f'"{name}";r={left};t={seconds}' for name, (left, seconds) in applied.items()),
-        }
+        policies = ", ".join([f'"{name}";q={self._limits[name]};w={WINDOW}' for name in applied])
+        left = ", ".join([f'"{name}";r={left};t={seconds}' for name, (left, seconds) in applied.items()])
+        return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", left.encode())]
 
-    def _remaining(self, policy: str, client: str) -> tuple[int, int]:
-        """Return the requests left and the seconds until the window ends."""
-        stats = self._windows.get_window_stats(self._items[policy], policy, client)
-        return stats.remaining, min(WINDOW, max(1, ceil(stats.reset_time - time.time())))
+    def _clean(self, now: float) -> None:
+        """Forget the windows that have ended, once in a window's time."""
+        if now >= self._clean_at:
+            self._clean_at = now + WINDOW
+            self._windows = {key: window for key, window in self._windows.items() if window.end > now}
 
     def _too_many(self, policy: str, seconds: int) -> TooManyRequests:
         limit = self._limits[policy]
@@ -206,7 +247,7 @@ class RateLimitMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(self._limiter.headers(applied))
+                message["headers"] = [*message.get("headers", ()), *self._limiter.headers(applied)]
                 _log_rejected_write(scope, message["status"])
             await send(message)
 
@@ -239,7 +280,11 @@ def _log_rejected_write(scope: Scope, status: int) -> None:
 
 def client_of(scope: Mapping[str, Any]) -> str:
     """Return the client a request is counted for: its IPv4 address, its IPv6 network, or its host as it stands."""
-    host = (scope.get("client") or ("unknown", 0))[0]
+    return _client_at((scope.get("client") or ("unknown", 0))[0])
+
+
+@lru_cache(maxsize=4096)
+def _client_at(host: str) -> str:
     try:
         address = ip_address(host)
     except ValueError:

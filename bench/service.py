@@ -41,10 +41,11 @@ ENDLESS = {"model_type": "mixtral", "num_hidden_layers": 2048, "num_local_expert
 
 
 class Response(NamedTuple):
-    """The status and headers of a response."""
+    """The status, headers and content of a response."""
 
     status: int
     headers: dict[str, str]
+    body: bytes
 
 
 class Connection:
@@ -66,8 +67,8 @@ class Connection:
         length = int(headers.get("content-length", "0"))
         while len(self._left) < length:
             self._read()
-        self._left = self._left[length:]
-        return Response(int(first.split()[1]), headers)
+        body, self._left = self._left[:length], self._left[length:]
+        return Response(int(first.split()[1]), headers, body)
 
     def close(self) -> None:
         """Close the connection."""
@@ -117,7 +118,7 @@ def _request_scans(port: int, config: dict[str, Any], over: threading.Event, cou
     head = f"POST /v1/scan HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection = Connection(port)
     while not over.is_set():
-        status, headers = connection.send(head.encode() + body)
+        status, headers, _ = connection.send(head.encode() + body)
         counts[status] = counts.get(status, 0) + 1
         over.wait(1.0 if "retry-after" in headers else 0)
     connection.close()

@@ -19,6 +19,7 @@ from ..settings import Settings
 from .catalogs import catalog_entry, catalog_header, compare_catalog, compare_versions
 from .contributions.evidence import failure_of, gather_evidence
 from .db.encoding import MappingKey
+from .db.watch import StateWatch
 from .peft_constants.export import (
     PEFT_PATH,
     Export,
@@ -94,6 +95,7 @@ __all__ = [
     "Registry",
     "Release",
     "Renewal",
+    "StateWatch",
     "StoreReport",
     "Verdict",
     "apply_plan",

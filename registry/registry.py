@@ -28,6 +28,7 @@ from .db import prepare, tables
 from .db.audit_log import serial_of, verify_log
 from .db.database import Database, masked
 from .db.encoding import MappingKey
+from .db.watch import StateWatch
 from .mappings import compare, compose, history, listing, not_found, resolve, selections
 from .mappings.similar import Similarity
 from .mappings.stored_names import list_slots
@@ -95,6 +96,10 @@ class Registry:
         """Return the number of writes that changed the registry."""
         with self._database.read() as connection:
             return serial_of(connection)
+
+    def watch(self) -> StateWatch:
+        """Return a watch that notices changes of the registry, cheaply enough for every request."""
+        return StateWatch(self._database.file, self.serial)
 
     def info(self) -> DatabaseInfo:
         """Return the state of the database."""
@@ -346,11 +351,7 @@ class Registry:
 
     @contextmanager
     def snapshot(self, since: int | None = None) -> Iterator[Iterator[str]]:
-        """Open a snapshot of the registry and yield its lines, without the signature.
-
-        Args:
-            since: Only the architectures touched after this serial, each whole; ``None`` for all.
-        """
+        """Open a snapshot and yield its lines, unsigned; with ``since``, of what changed after that serial."""
         with self._database.read() as connection:
             yield mirror.snapshot_lines(connection, since)
 

@@ -43,6 +43,7 @@ LINKS = {
     "restoration": "/v1/mappings/{mapping_id}/restoration",
     "scan": "/v1/scan",
     "doctor": "/v1/doctor",
+    "check": "/v1/check",
     "tokens": "/v1/tokens",
     "me": "/v1/tokens/me",
     "revocation": "/v1/tokens/{token_id}/revocation",

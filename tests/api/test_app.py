@@ -30,6 +30,20 @@ def test_health_and_readiness(client):
     assert documented(Readiness, client.get("/readyz").json()).serial == 1
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/v1/targets/llama", "/v1/targets/none-such", "/v1/snapshot", "/nowhere"]
+)
+def test_head_is_get_without_the_content(client, path):
+    """The same status and headers, errors too; where there is no GET, there is no HEAD."""
+    got, asked = client.get(path), client.head(path)
+    assert (asked.status_code, asked.content) == (got.status_code, b"")
+    changing = {"ratelimit", "date"}
+    assert {k: v for k, v in asked.headers.items() if k not in changing} == {
+        k: v for k, v in got.headers.items() if k not in changing
+    }
+    assert client.head("/v1/scan").status_code == 405
+
+
 def test_the_index_links_to_what_there_is(client):
     """Links without a name in them lead somewhere: to an answer, to a token, or to where one may send something."""
     body = documented(Index, client.get("/").json())

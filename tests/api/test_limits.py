@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 from starlette.testclient import TestClient
@@ -120,15 +121,23 @@ def test_an_address_is_what_one_customer_has(host, counted):
     assert client_of({"client": None}) == "unknown"
 
 
-def test_windows_end():
-    """What was too many is allowed again a minute later."""
+def test_windows_end(monkeypatch):
+    """What was too many is allowed again a minute later, whatever the time of day; ended windows are forgotten."""
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=1000.0)  # without the time of day
+    monkeypatch.setattr("loradar.api.middleware.time", clock)
     limiter, met = Limiter(RequestLimits(address=1)), {}
     limiter.take("address", "a", met)
     with pytest.raises(TooManyRequests, match=r"More than 1 requests from your address .* again in \d+ s"):
         limiter.take("address", "a", met)
-    limiter._windows.storage.clear(limiter._items["address"].key_for("address", "a"))
-    limiter.take("address", "a", met)
+    clock.now += 59.5
+    with pytest.raises(TooManyRequests, match="again in 1 s"):
+        limiter.require_left("address", "a", met)
+    clock.now += 0.5
+    limiter.require_left("address", "a", met)
     limiter.take("address", "b", met)
+    assert [*limiter._windows] == [("address", "b")]
+    limiter.take("address", "a", met)
+    assert met["address"] == (0, 60)
 
 
 def test_limits_are_read_from_the_environment(tmp_path):

@@ -1,0 +1,115 @@
+"""Send responses that depend on the registry alone from memory: each is rendered once per serial of the registry.
+
+A repeated lookup passes neither routing nor validation nor the database; it is counted and limited as every request.
+"""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..errors import DatabaseUnusable
+from .dependencies import RENDERED, LazyRegistry, names_tag
+
+if TYPE_CHECKING:
+    from ..registry import StateWatch
+
+MOST_BYTES = 32 << 20
+"""Bytes of bodies that are kept; the oldest make room for new ones."""
+
+_IN_A_304 = (b"etag", b"cache-control")
+
+Key = tuple[str, bytes]
+"""Path and query of a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """A response of a route, ready to be sent.
+
+    Attributes:
+        body: Its content.
+        headers: Its headers.
+        tag: Its ``ETag``.
+        route: The route, under which it is counted.
+    """
+
+    body: bytes
+    headers: list[tuple[bytes, bytes]]
+    tag: str
+    route: Any
+
+    async def send(self, scope: Scope, send: Send) -> None:
+        """Send it, or 304 if ``If-None-Match`` names its tag."""
+        scope["route"] = self.route
+        status, headers, body = HTTPStatus.OK, self.headers, self.body
+        for name, value in scope["headers"]:
+            if name == b"if-none-match" and names_tag(value.decode("latin-1"), self.tag):
+                status, body = HTTPStatus.NOT_MODIFIED, b""
+                headers = [each for each in headers if each[0] in _IN_A_304]
+        await send({"type": "http.response.start", "status": int(status), "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class StoredResponses:
+    """Store what ``cached`` renders, and send it as long as the registry does not change.
+
+    Args:
+        app: The application.
+        registry: Its registry.
+    """
+
+    def __init__(self, app: ASGIApp, registry: LazyRegistry) -> None:
+        self._app = app
+        self._registry = registry
+        self._watch: StateWatch | None = None
+        self._serial: int | None = None
+        self._stored: dict[Key, StoredResponse] = {}
+        self._size = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request from memory, or pass it on and store the response if it can be stored."""
+        if scope["type"] != "http" or scope["method"] != "GET":
+            await self._app(scope, receive, send)
+            if self._watch:
+                self._watch.expire()
+            return
+        key = scope["path"], scope["query_string"]
+        serial = await self._find_serial() if key in self._stored else self._serial
+        if stored := self._stored.get(key):
+            await stored.send(scope, send)
+            return
+        await self._app(scope, receive, send)
+        rendered = scope["state"].get(RENDERED)
+        if rendered is not None and await self._find_serial() == serial is not None:
+            self._store(key, rendered, scope["route"])
+
+    async def _find_serial(self) -> int | None:
+        """Return the serial of the registry, and drop what was rendered at another; ``None`` if it cannot be read."""
+        if self._watch and self._watch.is_unchanged():
+            return self._serial
+        try:
+            serial = await run_in_threadpool(self._renew)
+        except DatabaseUnusable:  # the route answers with the reason
+            serial = None
+        if serial != self._serial or serial is None:
+            self._stored.clear()
+            self._size = 0
+        self._serial = serial
+        return serial
+
+    def _renew(self) -> int:
+        self._watch = self._watch or self._registry.get().watch()
+        return self._watch.renew()
+
+    def _store(self, key: Key, rendered: Response, route: Any) -> None:
+        body = bytes(rendered.body)
+        if len(body) > MOST_BYTES or key in self._stored:
+            return
+        self._stored[key] = StoredResponse(body, rendered.raw_headers, rendered.headers["ETag"], route)
+        self._size += len(body)
+        while self._size > MOST_BYTES:
+            self._size -= len(self._stored.pop(next(iter(self._stored))).body)
