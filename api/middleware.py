@@ -39,6 +39,9 @@ NETWORK_BITS = 64
 COSTS = {"/v1/targets:batch": 30, "/v1/snapshot": 30, "/v1/check": 10}
 """Requests that a call to an expensive path counts as."""
 
+PROBES = ("/healthz", "/readyz")
+"""Paths without a limit: whoever restarts or routes by them must not be told to come again later."""
+
 SIMILAR, SIMILAR_COST = "/similar", 5
 
 _LIMITED = {
@@ -247,14 +250,16 @@ class RateLimitMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *self._limiter.headers(applied)]
+                if applied:
+                    message["headers"] = [*message.get("headers", ()), *self._limiter.headers(applied)]
                 _log_rejected_write(scope, message["status"])
             await send(message)
 
         app, path = self._app, scope["path"]
         cost = COSTS.get(path) or (SIMILAR_COST if path.endswith(SIMILAR) else 1)
         try:
-            self._limiter.take("address", state["address"], applied, cost)
+            if path not in PROBES:
+                self._limiter.take("address", state["address"], applied, cost)
         except TooManyRequests as error:
             app = error_response(Request(scope), error)
         await app(scope, receive, send_with_headers)

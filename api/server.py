@@ -1,5 +1,6 @@
 """Run the service in the foreground (``loradar serve``) or in a thread (tests and the demo)."""
 
+import logging
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from ..settings import Settings
 from .app import create_app
 from .protocol import LARGEST_HEAD, Protocol
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOOPBACK = "127.0.0.1"
 MAX_PORT = 65535
 
@@ -62,6 +64,7 @@ def serve(
         CannotServe: If the host and port cannot be listened on.
     """
     Registry.open(settings).close()
+    logging.basicConfig(format=LOG_FORMAT)  # does nothing where the program that calls this has set logging up
     with _listen(host, port) as listener:
         url = url_of(listener)
         hide_from_workers()

@@ -101,9 +101,25 @@ class Settings:
             environment.get(SIGNING_KEY_VARIABLE) or None,
             RequestLimits.parse(environment.get(LIMITS_VARIABLE, "")),
             int(workers),
-            environment.get(PROXIES_VARIABLE, "").strip(),
+            _parse_proxies(environment.get(PROXIES_VARIABLE, "")),
             environment.get(PRESET_VARIABLE, "").strip() or None,
         )
+
+
+def _parse_proxies(text: str) -> str:
+    """Return addresses and networks, joined by commas; a host name would never equal an address, so it is rejected."""
+    if not text.strip():
+        return ""
+    from ipaddress import ip_network  # noqa: PLC0415 - a lookup has none
+
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        try:
+            ip_network("0.0.0.0/0" if part == "*" else part)
+        except ValueError:
+            message = f"Invalid proxy {part!r} in {PROXIES_VARIABLE}: give addresses or networks, such as 10.0.0.0/8."
+            raise InvalidRequest(message, variable=PROXIES_VARIABLE, value=part) from None
+    return ",".join(parts)
 
 
 def _is_count(text: str) -> bool:

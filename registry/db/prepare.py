@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
@@ -78,7 +78,9 @@ def _prepare(database: Database, seed: Seed) -> None:
     try:
         if file:
             notice.start()  # before waiting for another process
-            if not (file.exists() and file.stat().st_size):
+            if not file.exists():
+                _create_private(file)
+            if not file.stat().st_size:
                 # Before the first row: a transaction without the log writes into the file as it goes, so that
                 # readers have to wait, and a process killed meanwhile leaves pages without the first one.
                 use_write_ahead_log(engine)
@@ -95,6 +97,12 @@ def _prepare(database: Database, seed: Seed) -> None:
             engine.dispose()  # its connection waits as long for any writer as for first use
     finally:
         notice.cancel()
+
+
+def _create_private(file: Path) -> None:
+    """Create an empty file that its owner alone can read: a registry holds digests of tokens, and rationales."""
+    with suppress(FileExistsError):  # another process was first
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _report(url: str) -> None:

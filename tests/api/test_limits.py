@@ -42,9 +42,7 @@ def told(answer):
 def test_every_answer_tells_what_is_left(limited):
     """Those that fail too; a request more is one less."""
     client = limited(address=100)
-    for number, path in enumerate(
-        ["/healthz", "/v1/targets/llama", "/nowhere", "/v1/targets/lama", "/v1/tokens/me"], 1
-    ):
+    for number, path in enumerate(["/", "/v1/targets/llama", "/nowhere", "/v1/targets/lama", "/v1/tokens/me"], 1):
         limit, left, seconds = told(client.get(path))["address"]
         assert (limit, left) == (100, 100 - number)
         assert 1 <= seconds <= 60
@@ -53,12 +51,20 @@ def test_every_answer_tells_what_is_left(limited):
 def test_beyond_the_limit_nothing_is_answered(limited):
     """429 with ``Retry-After``, in the one shape, whatever is asked for."""
     client = limited(address=2)
-    assert [client.get("/healthz").status_code for _ in range(3)] == [200, 200, 429]
+    assert [client.get("/").status_code for _ in range(3)] == [200, 200, 429]
     answer = client.post("/v1/scan", content=b"x" * 100)
     error = answer.json()["error"]
     assert (answer.status_code, error["code"], error["details"]["policy"]) == (429, "too_many_requests", "address")
     assert int(answer.headers["Retry-After"]) == error["details"]["retry_after"] <= 60
     assert told(answer)["address"][1] == 0
+
+
+def test_a_probe_is_always_answered(limited):
+    """A service behind a busy proxy is not taken for dead; a probe counts for nobody."""
+    client = limited(address=1)
+    answers = [client.get(path) for path in ("/readyz", "/healthz", "/", "/", "/readyz", "/healthz")]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 200, 200]
+    assert "RateLimit" not in answers[0].headers
 
 
 def test_a_person_has_a_limit_whatever_the_token(limited, registry):
@@ -153,6 +159,12 @@ def test_limits_are_read_from_the_environment(tmp_path):
     assert (settings.workers, settings.trusted_proxies) == (4, "10.0.0.0/8")
 
 
+def test_every_proxy_may_be_trusted(tmp_path):
+    """Several parts are joined as the server takes them."""
+    environment = {"LORADAR_HOME": str(tmp_path), PROXIES_VARIABLE: " ::1 , 10.0.0.0/8,*"}
+    assert Settings.from_environment(environment).trusted_proxies == "::1,10.0.0.0/8,*"
+
+
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
@@ -160,6 +172,8 @@ def test_limits_are_read_from_the_environment(tmp_path):
         (LIMITS_VARIABLE, "scan=0"),
         (LIMITS_VARIABLE, "scan"),
         (LIMITS_VARIABLE, "scan=-1"),
+        (PROXIES_VARIABLE, "nginx"),
+        (PROXIES_VARIABLE, "10.0.0.1/8"),
         (WORKERS_VARIABLE, "many"),
         (WORKERS_VARIABLE, "0"),
     ],

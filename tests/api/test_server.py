@@ -1,5 +1,6 @@
 """Running the service for real, on loopback."""
 
+import re
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from patience import patience
 from loradar.api import running, serve
 from loradar.api.server import Server, _listen, url_of
 from loradar.client import Client
-from loradar.errors import CannotServe, DatabaseUnusable, ServiceUnreachable
+from loradar.errors import CannotServe, DatabaseUnusable, NotAuthenticated, ServiceUnreachable
 from loradar.settings import Settings
 
 SERVE = """
@@ -36,11 +37,14 @@ def test_serving_tells_its_url_and_stops_at_an_interrupt():
         [sys.executable, "-c", SERVE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     url = process.stdout.readline().strip()
-    with Client(url) as client:
+    with Client(url, token="lrd_none") as client:  # noqa: S106 - nobody has it
         assert client.targets("llama").name == "llama"
+        with pytest.raises(NotAuthenticated):
+            client.withdraw(1, "no longer needed")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=patience())
-    assert (process.returncode, err) == (0, "")
+    assert process.returncode == 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:,]+ WARNING loradar\.api: rejected POST .* from 127\.0\.0\.1\n", err)
 
 
 @pytest.mark.usefixtures("seeded_settings")

@@ -56,6 +56,9 @@ def test_first_use_creates_migrates_and_seeds(settings, home):
     with Registry.open(settings) as registry:
         assert registry.lookup("llama").spec.target_modules == ("q_proj", "v_proj")
         assert registry.serial() == 1
+        modes = [file.stat().st_mode & 0o777 for file in home.iterdir()]
+    assert modes
+    assert set(modes) == {0o600}
     assert (home / "registry.sqlite3").is_file()
 
 
