@@ -25,6 +25,7 @@ from .routes import (
     submissions,
     targets,
     tokens,
+    usage,
 )
 from .stored_responses import StoredResponses
 from .workers import Checker, Workers
@@ -45,6 +46,7 @@ ROUTERS = (
     doctor.router,
     snapshot.router,
     tokens.router,
+    usage.router,
 )
 
 

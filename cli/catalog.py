@@ -1,21 +1,29 @@
-"""``loradar catalog``: bring the packaged scans of whole libraries to the installed versions."""
+"""``loradar catalog`` and ``crawl``: scan the installed libraries whole, and visit the repos of a hub."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from ..domain.vocabulary import describe_bytes
 from ..errors import InvalidRequest
 from .options import AsJson
-from .output import print_json, write_file, writing
+from .output import print_json, print_rows, write_file, writing
 
 if TYPE_CHECKING:
     from ..catalog.entries import CatalogHeader
+    from ..crawl import CrawlReport
     from ..discovery import Runner
     from ..registry import Release
     from ..sandbox import Bounds
+
+RATE = 10.0
+"""Requests per second: what the public hub allows without a token, 3,000 files in 5 minutes
+(https://huggingface.co/docs/hub/rate-limits, read in November 2026)."""
 
 app = typer.Typer(name="catalog", help="Update the packaged scans.", no_args_is_help=True, callback=lambda: None)
 PACKAGED = Path(str(resources.files("loradar.data")))
@@ -173,3 +181,79 @@ def _write_changes(release: "Release", places: Places, *, is_older: bool) -> Ite
             file.parent.mkdir(parents=True, exist_ok=True)
         write_file(file, "".join(f"{line}\n" for line in text))
         yield file
+
+
+def crawl(
+    *,
+    author: Annotated[str | None, typer.Option(help="Only repos of this user or organisation.")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--filter", help="Only repos with this tag: peft, timm. Can be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Repos of the listing at most.")] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try repos again that could not be read, though they did not change.")
+    ] = False,
+    rate: Annotated[float, typer.Option(help="Requests per second of all workers together.")] = RATE,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Repos read at once; 4, or the threads of the cluster, if not given.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="loky (processes), threads, or dask.")] = "loky",
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Dask's scheduler, for --backend dask: tcp://host:8786.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Visit the repos of the hub at HF_ENDPOINT, and count structures and the targets of adapters.
+
+    Only what is new or changed since the last crawl is read. To go on after an interruption, run the same command.
+    """
+    from ..crawl import CrawlQuery
+    from ..crawl import crawl as walk
+    from ..registry import Registry
+    from ..sandbox.parallel import Workers
+
+    query = CrawlQuery(author, tuple(tag or ()), limit, retry)
+    with Registry.open() as registry, Workers(backend, concurrency, scheduler) as workers, _showing(limit) as show:
+        report = walk(registry.crawls, query, workers, rate, show)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        print_crawl(report)
+
+
+@contextmanager
+def _showing(limit: int | None) -> "Iterator[Callable[[CrawlReport], None]]":
+    """Show a progress bar on standard error, and yield the function that brings it up to date."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("crawling", total=limit)
+
+        def show(report: "CrawlReport") -> None:
+            failed = report.outcomes.total() - report.outcomes["model"] - report.outcomes["adapter"]
+            text = f"{report.outcomes['model']:,} models, {report.outcomes['adapter']:,} adapters, {failed:,} not read"
+            done = report.unchanged + report.left_out + report.outcomes.total()
+            progress.update(task, description=text, completed=done)
+
+        yield show
+
+
+def print_crawl(report: "CrawlReport") -> None:
+    """Print what a crawl found, and the causes why repos could not be read, the most frequent first."""
+    from ..domain.crawls.crawled import CAUSES, TRANSIENT
+
+    typer.echo(f"{report.endpoint} · {report.listed:,} repos listed")
+    rows = [("unchanged", f"{report.unchanged:,} since the last crawl")] if report.unchanged else []
+    rows += [("left out", f"{report.left_out:,}: private, or with an impossible name")] if report.left_out else []
+    rows.append(("models", f"{report.outcomes['model']:,}, with {report.structures:,} new structures"))
+    rows.append(("adapters", f"{report.outcomes['adapter']:,}"))
+    causes = [(cause, count) for cause, count in report.outcomes.most_common() if cause in CAUSES]
+    rows += (("not read", f"{count:,} {cause}: {CAUSES[cause]}") for cause, count in causes)
+    rows.append(
+        ("took", f"{report.seconds:,.1f} s, {report.requests:,} requests, {describe_bytes(report.transferred)}")
+    )
+    print_rows(rows)
+    if any(cause in TRANSIENT for cause, _ in causes):
+        typer.echo("  Some of these may work the next time: run the same command again.")

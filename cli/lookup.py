@@ -229,6 +229,28 @@ def _to_json(candidate: "Candidate") -> dict[str, Any]:
     }
 
 
+def usage(reference: ReferenceText, *, url: Url = None, as_json: AsJson = False) -> None:
+    """Count the repos of crawled hubs that use an architecture, by structure and by the targets of their adapters."""
+    parsed = Reference.parse(spell_out(reference))
+    query: tuple[Any, str] = (parsed.scheme, parsed.registered_name)
+    found = read(url, lambda client: client.usage(*query), lambda registry: registry.crawls.get_usage(*query))
+    if as_json:
+        print_json(to_json(found))
+        return
+    typer.echo(f"{parsed.scheme}:{parsed.registered_name} · {found.repos:,} repos · {found.adapters:,} adapters")
+    if not found.crawled:
+        typer.echo("  No hub was crawled yet: loradar crawl")
+    rows = []
+    for one in found.structures:
+        rows.append(("structure", f"{one.digest[:15]} {one.class_name or '-'}: {one.repos:,} repos"))
+        rows.append(("", f"{len(one.layers)} kinds of weights; {', '.join(one.examples)}"))
+    for chosen in found.targets:
+        named = ", ".join(chosen.targets) or "not stated"
+        rows.append(("targets", f"{named} ({chosen.peft_type}): {chosen.adapters:,} adapters"))
+        rows.append(("", ", ".join(chosen.examples)))
+    print_rows(rows)
+
+
 def similar(
     reference: ReferenceText,
     *,

@@ -11,6 +11,7 @@ from typing_extensions import override
 from ..backend import Backend
 from ..domain.changes import ArchitectureHistory, Change, ChangePage, Revision
 from ..domain.choosing.query import Selection
+from ..domain.crawls.usage import Usage
 from ..domain.identities import Actor, NewToken, Token, TokenList, TokenRole
 from ..domain.layers import Slot
 from ..domain.mappings import (
@@ -155,6 +156,14 @@ class Client(Connection, Backend):
             UnknownArchitecture: If the service has nothing of it.
         """
         return self._get(ArchitectureHistory, f"{_architecture_path(library, name)}/history").revisions
+
+    def usage(self, library: str, name: str) -> Usage:
+        """Return how many repos of hubs use an architecture, and what their adapters target.
+
+        Raises:
+            UnknownArchitecture: If neither the service nor a crawl of its hubs knows it.
+        """
+        return self._get(Usage, f"/v1/usage/{quoted_segment(library)}/{quoted_segment(name)}")
 
     def mappings(
         self,

@@ -35,6 +35,29 @@ def translate_errors(endpoint: str, reference: str, repo: str, missing: Callable
         raise HubFailed(message, reference=reference, endpoint=endpoint) from error
 
 
+def classify(error: HubFailed) -> str:
+    """Return the kind of an error that ``translate_errors`` raised.
+
+    Returns:
+        ``gated``, ``gone``, ``closed`` (to this account), ``throttled``, ``unreachable``, or ``redirected`` for a
+        redirect that is not followed, which has no cause.
+    """
+    from huggingface_hub import errors  # noqa: PLC0415
+
+    cause = error.__cause__
+    if cause is None:
+        return "redirected"
+    if isinstance(cause, errors.GatedRepoError):
+        return "gated"
+    if isinstance(
+        cause, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.RemoteEntryNotFoundError
+    ):
+        return "gone"
+    status = cause.response.status_code if isinstance(cause, errors.HfHubHTTPError) else None
+    kinds = {401: "closed", 403: "closed", 404: "gone", 410: "gone", 429: "throttled", 503: "throttled"}
+    return kinds.get(status or 0, "unreachable")
+
+
 def _explain(endpoint: str, repo: str, error: Exception, missing: Callable[[str], str]) -> str:
     """Return the problem and the way out, as the rest of a sentence that begins with the reference."""
     from huggingface_hub import errors  # noqa: PLC0415

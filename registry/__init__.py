@@ -62,12 +62,14 @@ from .verification.verify import verify
 if TYPE_CHECKING:
     from .checking import check, check_text
     from .contributions.local_backend import Key, LocalBackend
+    from .crawls import Crawls
     from .db.database import sqlite_file
     from .mappings.listing import mapping_place
     from .registry import Registry
 
 _IMPORTING_SQLALCHEMY = {
     "Key": ".contributions.local_backend",
+    "Crawls": ".crawls",
     "LocalBackend": ".contributions.local_backend",
     "Registry": ".registry",
     "check": ".checking",
@@ -80,6 +82,7 @@ __all__ = [
     "DRIFT",
     "PEFT_PATH",
     "Constant",
+    "Crawls",
     "DatabaseInfo",
     "Drift",
     "Export",

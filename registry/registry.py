@@ -24,6 +24,7 @@ from .catalogs import seed_digest
 from .contributions.local_backend import LocalBackend
 from .contributions.submissions import Submissions
 from .contributions.tokens import Tokens
+from .crawls import Crawls
 from .db import prepare, tables
 from .db.audit_log import serial_of, verify_log
 from .db.database import Database, masked
@@ -49,6 +50,7 @@ class Registry:
         url: SQLAlchemy URL of the database.
         tokens: The tokens, by which writers authenticate.
         submissions: The queue of submissions and their machine checks.
+        crawls: What crawls of hubs found.
     """
 
     def __init__(self, database: Database) -> None:
@@ -58,6 +60,7 @@ class Registry:
         self._similarity = Similarity()
         self.tokens = Tokens(database)
         self.submissions = Submissions(database)
+        self.crawls = Crawls(database)
 
     def backend(self, actor: Actor = LOCAL) -> LocalBackend:
         """Return this registry as a place to contribute to on behalf of a person."""
@@ -336,11 +339,7 @@ class Registry:
             return history.list_history(connection, library, name)
 
     def verify_log(self, expect: str | None = None) -> AuditLogReport:
-        """Recompute the audit log and return its inconsistencies.
-
-        Args:
-            expect: Digest of an entry, kept elsewhere, that must be in the log.
-        """
+        """Recompute the audit log and return its inconsistencies; ``expect`` is the digest of an entry it must have."""
         with self._database.read() as connection:
             return verify_log(connection, expect)
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class Repo:
     gated: bool = False
     commits: dict[str, dict[str, str]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
     messages: list[str] = field(default_factory=list)
 
     def commit(self, branch: str, files: dict[str, str], message: str) -> str:
@@ -72,6 +74,9 @@ class Hub:
         full: Whether no file can be stored any more.
         revises: Whether every revision is answered, as the main branch.
         redirects: Where a request for a file is redirected to, by the path of the request.
+        page: Repos in a page of the listing.
+        throttled: Answers 429 to as many requests for files, with a ``Retry-After`` of ``pause`` seconds.
+        times: The time of every request so far.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -83,9 +88,11 @@ class Hub:
         self.honours_ranges = True
         self.down = self.full = self.revises = False
         self.redirects: dict[str, str] = {}
+        self.page, self.throttled, self.pause = 1000, 0, "0"
+        self.times: list[float] = []
         self.url = ""
 
-    def add(self, repo: str, files: dict[str, bytes], branch: str = "main", **facts: bool) -> str:
+    def add(self, repo: str, files: dict[str, bytes], branch: str = "main", **facts: object) -> str:
         """Put files into a repo, made if need be, and return the commit."""
         stored = {path: self.store(content) for path, content in files.items()}
         return self.repos.setdefault(repo, Repo(**facts)).commit(branch, stored, "Add files")
@@ -107,6 +114,7 @@ class Hub:
         handlers = {
             ("POST", "/api/repos/create"): self.create,
             ("POST", "/api/validate-yaml"): self.validate,
+            ("GET", "/api/models"): self.listing,
             ("GET", f"/api/models{repo}"): self.info,
             ("GET", f"/api/models{repo}/revision/{{revision:path}}"): self.info,
             ("GET", f"/api/models{repo}/tree/{{revision:path}}"): self.tree,
@@ -122,6 +130,7 @@ class Hub:
 
     def _noted(self, answer):
         async def noted(request: Request) -> Response:
+            self.times.append(time.monotonic())
             self.requests.append(f"{request.method} {request.url.path}")
             self.ranges.append(request.headers.get("range"))
             self.tokens.append(request.headers.get("authorization"))
@@ -183,6 +192,30 @@ class Hub:
             errors = [{"message": f'"base_model" with value "{base}" is not valid.'}]
             return JSONResponse({"errors": errors, "warnings": []}, 400)
         return JSONResponse({"errors": [], "warnings": []})
+
+    async def listing(self, request: Request) -> Response:
+        """List the repos with their files, a page at a time; the link to the next one is in the headers."""
+        asked, account = request.query_params, self._account(request)
+        start, wanted = int(asked.get("cursor", 0)), set(asked.getlist("filter"))
+        names = [
+            name
+            for name, repo in self.repos.items()
+            if asked.get("author") in (None, name.partition("/")[0])
+            and wanted <= set(repo.tags)
+            and (not repo.private or account == name.partition("/")[0])
+        ]
+        page = [self._listed(name) for name in names[start : start + self.page]]
+        if start + self.page >= len(names):
+            return JSONResponse(page)
+        following = request.url.include_query_params(cursor=start + self.page)
+        return JSONResponse(page, headers={"Link": f'<{following}>; rel="next"'})
+
+    def _listed(self, name: str) -> dict[str, object]:
+        repo = self.repos[name]
+        commit = repo.branches["main"]
+        files = [{"rfilename": path} for path in sorted(repo.commits[commit])]
+        facts = {"id": name, "sha": commit, "private": repo.private, "gated": repo.gated, "tags": [*repo.tags]}
+        return facts | {"lastModified": "2026-01-02T03:04:05.000Z", "siblings": files}
 
     async def info(self, request: Request) -> Response:
         """Tell the commit of a revision and its files."""
@@ -260,6 +293,9 @@ class Hub:
         """Give a file, or its headers alone; also a range of it."""
         if target := self.redirects.get(request.url.path):
             return Response(status_code=307, headers={"Location": target, "X-Repo-Commit": "0" * 40, "ETag": '"0"'})
+        if self.throttled > 0:
+            self.throttled -= 1
+            return JSONResponse({"error": "Too many requests"}, 429, {"Retry-After": self.pause})
         _, repo = self._repo(request)
         asked = (
             request.scope["raw_path"].decode().partition("/resolve/")[2]

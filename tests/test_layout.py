@@ -12,7 +12,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-FOLDERS = ("core", "cli", "client", "sandbox", "discovery", "registry", "adapters", "api", "migrations", "data")
+FOLDERS = (
+    "core",
+    "cli",
+    "client",
+    "crawl",
+    "sandbox",
+    "discovery",
+    "registry",
+    "adapters",
+    "api",
+    "migrations",
+    "data",
+)
 SOURCES = sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -68,7 +80,7 @@ def test_the_wheel_works_on_its_own(wheel, tmp_path):
     assert done.stdout == "('q_proj', 'v_proj')\n", done.stderr
 
 
-@pytest.mark.parametrize("folder", ["registry", "api", "discovery", "adapters", "cli", "client", "sandbox"])
+@pytest.mark.parametrize("folder", ["registry", "api", "discovery", "adapters", "cli", "client", "crawl", "sandbox"])
 def test_a_folder_is_not_importable_by_its_bare_name(folder):
     """From the root of the repository that would load every file a second time."""
     assert "ImportError" in run("-c", f"import {folder}", folder=ROOT).stderr

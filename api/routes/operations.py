@@ -28,6 +28,7 @@ LINKS = {
     "similar": "/v1/architectures/{library}/{name}/similar",
     "layers": "/v1/architectures/{library}/{name}/layers",
     "history": "/v1/architectures/{library}/{name}/history",
+    "usage": "/v1/usage/{library}/{name}",
     "batch": "/v1/targets:batch",
     "mappings": "/v1/mappings",
     "mapping": "/v1/mappings/{mapping_id}",

@@ -4,17 +4,36 @@ Others may import: ``read_weights`` (of a reference to a hub, a folder or a file
 ``StoredTensor``; ``read_tensors`` (of one file); ``read_length`` and ``parse_header`` (of the bytes of a header);
 ``unpack`` (the layers behind quantised tensors), which gives ``StoredLayer``; ``identify`` (the architecture that a
 ``config.json`` names); ``compare`` (with the layers of a model, each given as a ``Weight``), which gives a ``Fit``;
-``HubStore`` (parts of files in a repo) and ``check_redirect`` (of a hub).
+``HubStore`` (parts of files in a repo) and ``check_redirect`` (of a hub); ``read_store`` and ``read_json`` (of a store
+whose files are listed already); ``place_of`` (names without numbers), and the names and endings of files.
 """
 
 from .comparison import Fit, Weight, compare
+from .index import place_of
 from .packed import StoredLayer, unpack
 from .safetensors import LENGTH_BYTES, StoredTensor, parse_header, read_length
-from .stored_weights import Weights, identify, read_tensors, read_weights
+from .stored_weights import (
+    ADAPTER_CONFIG,
+    CONFIG,
+    ENDING,
+    INDEX_ENDING,
+    PICKLED,
+    Weights,
+    identify,
+    read_json,
+    read_store,
+    read_tensors,
+    read_weights,
+)
 from .stores import HubStore, check_redirect
 
 __all__ = [
+    "ADAPTER_CONFIG",
+    "CONFIG",
+    "ENDING",
+    "INDEX_ENDING",
     "LENGTH_BYTES",
+    "PICKLED",
     "Fit",
     "HubStore",
     "StoredLayer",
@@ -25,7 +44,10 @@ __all__ = [
     "compare",
     "identify",
     "parse_header",
+    "place_of",
+    "read_json",
     "read_length",
+    "read_store",
     "read_tensors",
     "read_weights",
     "unpack",

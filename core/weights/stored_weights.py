@@ -69,20 +69,20 @@ def read_weights(text: str, *, for_others: bool = False) -> Weights:
         hub = HubStore(HubFolder.parse(text), is_anonymous=for_others)
         cached = None if for_others else hub.find_cached()
         if cached is not None:
-            return _read_store(str(reference), cached, cached.list_files())
-        return _read_store(str(reference), hub, hub.list_files(), lambda: hub.transferred)
+            return read_store(str(reference), cached, cached.list_files())
+        return read_store(str(reference), hub, hub.list_files(), lambda: hub.transferred)
     if reference.scheme != "file" or for_others:
         message = f"{text!r} is stored nowhere: write hub:org/repo, or file:PATH of a folder or a .safetensors file."
         raise InvalidReference(message, reference=text)
     path = Path(reference.name).expanduser()
     if path.is_dir():
         folder = Folder(path)
-        return _read_store(str(reference), folder, folder.list_files())
+        return read_store(str(reference), folder, folder.list_files())
     if not path.is_file():
         raise InvalidReference(f"{path} is no file and no folder.", reference=text)
     folder = Folder(path.parent)
     beside = folder.list_files() & {CONFIG}
-    return _read_store(str(reference), folder, beside | {path.name})
+    return read_store(str(reference), folder, beside | {path.name})
 
 
 def identify(config: Mapping[str, Any]) -> Architecture:
@@ -105,12 +105,16 @@ def read_tensors(path: Path) -> tuple[StoredTensor, ...]:
     return _parse_file(path.name, *folder.read(path.name, 0, FIRST_BYTES), folder)
 
 
-def _read_store(
+def read_store(
     reference: str, store: Store, files: frozenset[str], transferred: Callable[[], int] = lambda: 0
 ) -> Weights:
-    """Read the model in a folder that holds these files."""
+    """Read the model in a folder that holds these files.
+
+    Raises:
+        LoradarError: As ``read_weights``.
+    """
     _check_is_model(reference, store, files)
-    config = _read_json(store, CONFIG, reference) if CONFIG in files else {}
+    config = read_json(store, CONFIG, reference) if CONFIG in files else {}
     name = _choose_file(reference, files)
     if not name.endswith(INDEX_ENDING):
         tensors = _parse_file(name, *store.read(name, 0, FIRST_BYTES), store)
@@ -143,7 +147,13 @@ def _parse_file(name: str, start: bytes, size: int | None, store: Store) -> tupl
     return parse_header(start[LENGTH_BYTES:end], name, size)
 
 
-def _read_json(store: Store, name: str, reference: str) -> dict[str, Any]:
+def read_json(store: Store, name: str, reference: str) -> dict[str, Any]:
+    """Return the content of a configuration.
+
+    Raises:
+        HubFailed: If the hub does not give it.
+        WeightsUnreadable: If it is no JSON object, or too large.
+    """
     content, size = store.read(name, 0, MOST_CONFIG_BYTES)
     if size is not None and size > len(content):
         message = f"{name} of {reference} has {size} bytes, more than {MOST_CONFIG_BYTES}: that is no configuration."
@@ -160,12 +170,12 @@ def _read_json(store: Store, name: str, reference: str) -> dict[str, Any]:
 def _check_is_model(reference: str, store: Store, files: frozenset[str]) -> None:
     """Reject an adapter and a pipeline, whose models are elsewhere, with the way to them."""
     if ADAPTER_CONFIG in files and CONFIG not in files:
-        adapter = _read_json(store, ADAPTER_CONFIG, reference)
+        adapter = read_json(store, ADAPTER_CONFIG, reference)
         base, method = str(adapter.get("base_model_name_or_path"))[:200], str(adapter.get("peft_type"))[:40]
         message = f"{reference} is an adapter ({method}) of {base!r}, no model. Scan its base instead."
         raise InvalidReference(message, reference=reference, base=base)
     if PIPELINE in files and CONFIG not in files:
-        parts = _read_json(store, PIPELINE, reference).items()
+        parts = read_json(store, PIPELINE, reference).items()
         models = [name[:80] for name, value in parts if isinstance(value, list) and "Model" in str(value[-1:])]
         message = (
             f"{reference} is a pipeline of several models. Name one: {quoted(f'{reference}/{n}' for n in models)}."

@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Float,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
@@ -237,6 +238,56 @@ change_subjects = Table(
     metadata,
     Column("subject", String(320), primary_key=True),
     Column("serial", ForeignKey(changes.c.serial), primary_key=True),
+)
+
+# One row for each structure of an architecture; numbers of repos and examples are read from the repos.
+crawled_structures = Table(
+    "crawled_structures",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("library", String(32), nullable=False),
+    Column("name", String(255), nullable=False),
+    # Empty for none: a unique constraint takes nulls for different.
+    Column("class_name", String(255), nullable=False),
+    Column("digest", String(71), nullable=False),
+    Column("layers", Text, nullable=False),
+    UniqueConstraint("library", "name", "class_name", "digest"),
+)
+
+crawled_repos = Table(
+    "crawled_repos",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("endpoint", String(255), nullable=False),
+    Column("name", String(255), nullable=False),
+    Column("commit", String(64)),
+    Column("modified", String(32)),
+    Column("outcome", String(16), nullable=False),
+    Column("message", Text),
+    Column("requests", Integer, nullable=False),
+    Column("transferred", BigInteger, nullable=False),
+    UniqueConstraint("endpoint", "name"),
+)
+
+crawled_models = Table(
+    "crawled_models",
+    metadata,
+    Column("repo_id", ForeignKey(crawled_repos.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("part", String(255), primary_key=True),
+    Column("structure_id", ForeignKey(crawled_structures.c.id), nullable=False, index=True),
+)
+
+crawled_adapters = Table(
+    "crawled_adapters",
+    metadata,
+    Column("repo_id", ForeignKey(crawled_repos.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("base", String(255), index=True),
+    # The architecture that the base is known for offline: it may be gated, or not visited yet.
+    Column("library", String(32)),
+    Column("name", String(255)),
+    Column("peft_type", String(64), nullable=False),
+    Column("targets", Text, nullable=False),
+    Index(None, "library", "name"),
 )
 
 seeds = Table(

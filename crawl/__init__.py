@@ -1,0 +1,9 @@
+"""crawl *counts*: it walks the listing of a hub and reads each repo by its configuration and headers, without torch.
+
+Others may import ``crawl`` (the whole walk) with ``CrawlQuery`` (which repos), and the ``CrawlReport`` it returns.
+"""
+
+from .hub_listing import CrawlQuery
+from .walk import CrawlReport, crawl
+
+__all__ = ["CrawlQuery", "CrawlReport", "crawl"]

@@ -1,0 +1,152 @@
+"""Run units of work in parallel with joblib: in threads or processes of this machine, or on a cluster of Dask.
+
+Where a worker dies, its units run again; a unit that workers keep dying of is reported, and the others are not lost.
+A unit must therefore have the same effect if it runs twice. For untrusted models there is ``Sandbox``: its workers
+have bounds.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from ..errors import InvalidRequest
+from ..extras import require
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+BackendName = Literal["loky", "threads", "dask"]
+BACKENDS: dict[str, str] = {"loky": "loky", "threads": "threading", "dask": "dask"}
+"""Backends by name, with joblib's name for each."""
+
+MOST_LOSSES = 2
+"""Times that workers may die without any unit done in between, before the units left run one by one."""
+
+CONNECT_SECONDS = 20
+
+
+class Workers:
+    """Workers for units of work; as a context manager it closes its connection to a cluster.
+
+    Args:
+        backend: ``loky`` (processes), ``threads`` or ``dask``.
+        count: Units that run at once; on Dask at most the threads of the cluster, which is the default there.
+        scheduler: Address of Dask's scheduler: ``tcp://host:8786``.
+
+    Attributes:
+        count: Units that run at once.
+        are_local: Whether the workers are of this machine.
+
+    Raises:
+        InvalidRequest: If the backend is unknown, the scheduler is missing or out of reach, or its workers have
+            another version of loradar.
+        MissingExtra: If joblib or distributed is not installed.
+    """
+
+    def __init__(self, backend: str = "loky", count: int | None = None, scheduler: str | None = None) -> None:
+        require("scan", "joblib")
+        if backend not in BACKENDS:
+            message = f"Unknown backend {backend!r}. Backends: {', '.join(BACKENDS)}."
+            raise InvalidRequest(message, backend=backend)
+        if (backend == "dask") != (scheduler is not None):
+            way_out = "--backend dask --scheduler tcp://host:8786"
+            message = f"A scheduler is for the backend dask, and dask needs one; the backend is {backend!r}: {way_out}."
+            raise InvalidRequest(message, backend=backend, scheduler=scheduler)
+        if count is not None and count < 1:
+            raise InvalidRequest(f"Cannot run {count} units at once. Give 1 or more.", concurrency=count)
+        self.are_local = backend != "dask"
+        self._stack = ExitStack()
+        self._settings: dict[str, Any] = {"backend": BACKENDS[backend]}
+        threads = None
+        if scheduler is not None:
+            client = self._stack.enter_context(_connect(scheduler))
+            self._settings["client"] = client
+            threads = _check_cluster(client, scheduler)
+        self.count = min(count or threads or 4, threads or (count or 4))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run_each(self, function: Callable[[T], U], units: Sequence[T]) -> Iterator[tuple[T, U | None]]:
+        """Run a function on each unit, and yield (unit, result) as they complete; ``None`` if workers died of it.
+
+        Args:
+            function: A function at the top of a module; an error that it raises ends the run.
+            units: Its arguments; they and the results must be picklable.
+        """
+        waiting = dict(enumerate(units))
+        losses = 0
+        while waiting and losses <= MOST_LOSSES:
+            try:
+                for number, result in self._run(function, waiting):
+                    losses = 0
+                    yield waiting.pop(number), result
+            except _errors_of_lost_workers():
+                losses += 1
+        for number, unit in [*waiting.items()]:
+            try:
+                ((_, result),) = self._run(function, {number: unit})
+            except _errors_of_lost_workers():
+                yield unit, None
+            else:
+                yield unit, result
+
+    def _run(self, function: Callable[[T], U], units: dict[int, T]) -> Iterator[tuple[int, U]]:
+        from joblib import Parallel, delayed, parallel_config  # noqa: PLC0415 - an extra
+
+        with parallel_config(**self._settings):
+            # One unit in a task, and no more tasks at a time than units may run: both bound the rate of requests.
+            run = Parallel(self.count, return_as="generator_unordered", batch_size=1, pre_dispatch=self.count)
+        yield from run([delayed(_run_numbered)(function, *item) for item in units.items()])
+
+
+def _run_numbered(function: Callable[[T], U], number: int, unit: T) -> tuple[int, U]:
+    return number, function(unit)
+
+
+def _errors_of_lost_workers() -> tuple[type[BaseException], ...]:
+    """Return the errors by which joblib reports that workers died."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool, TerminatedWorkerError  # noqa: PLC0415
+
+    try:
+        from distributed import KilledWorker  # noqa: PLC0415 - an extra
+    except ImportError:
+        return BrokenProcessPool, TerminatedWorkerError
+    return BrokenProcessPool, TerminatedWorkerError, KilledWorker
+
+
+def _connect(scheduler: str) -> "Client":
+    require("cluster", "distributed")
+    from distributed import Client  # noqa: PLC0415 - an extra
+
+    try:
+        return Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        message = f"Dask's scheduler {scheduler!r} does not answer within {CONNECT_SECONDS} s ({error}). Is it running?"
+        raise InvalidRequest(message, scheduler=scheduler) from error
+
+
+def _check_cluster(client: "Client", scheduler: str) -> int:
+    """Check that the workers of a cluster have the loradar of this process, and return the number of their threads."""
+    ours = metadata.version("loradar")
+    found: dict[str, str] = client.run(_find_version)
+    other = next((f"{worker} has {version}" for worker, version in found.items() if version != ours), None)
+    if not found or other:
+        problem = f"worker {other}" if other else "there is none"
+        message = f"The workers of {scheduler} need loradar {ours}, and {problem}. Start them: dask worker {scheduler}"
+        raise InvalidRequest(message, scheduler=scheduler)
+    return sum(client.ncores().values())
+
+
+def _find_version() -> str:
+    try:
+        return metadata.version("loradar")
+    except metadata.PackageNotFoundError:
+        return "none"
