@@ -5,7 +5,7 @@ experts one by one where the model has them in one parameter. A model's loader r
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from math import prod
@@ -18,6 +18,9 @@ Verdict = Literal["fits", "fits with renames", "differs"]
 PARTS = {"qkv": ("query", "key", "value"), "gate_up": ("gate", "up")}
 """Roles of the projections that a fused one holds, by the end of its own role."""
 
+
+FEW = 16
+"""Weights of a place up to which they are compared one by one, where they are no copies of one another."""
 
 MADE_ANEW = ("head", "embedding.position")
 """Roles of layers that a loader makes itself where they are not stored: heads, and positions that are computed."""
@@ -41,17 +44,31 @@ class Place:
         count: Their number.
         shapes: Their shapes, each with its sides in order, so that a transposed matrix counts as the same.
         role: The role of the first.
+        weights: The weights.
     """
 
     pattern: str
     count: int
     shapes: frozenset[tuple[int, ...]]
     role: str
+    weights: tuple[Weight, ...]
+
+    @classmethod
+    def of(cls, pattern: str, weights: Sequence[Weight]) -> "Place":
+        """Return the place of weights."""
+        shapes = frozenset(tuple(sorted(weight.shape)) for weight in weights)
+        return cls(pattern, len(weights), shapes, weights[0].role, tuple(weights))
 
     @property
     def block(self) -> str:
         """The pattern up to its last number."""
         return self.pattern.rpartition("*")[0]
+
+    def divide(self) -> "list[Place]":
+        """Return a place for each weight, if they are the unlike steps of a sequence, not a layer of many blocks."""
+        if len(self.shapes) < 2 or self.pattern.count("*") > 1 or self.count > FEW:
+            return [self]
+        return [Place.of(weight.path, [weight]) for weight in self.weights]
 
     def holds_same(self, other: "Place") -> bool:
         """Return whether another place has as many weights of the same shapes."""
@@ -94,21 +111,21 @@ def compare(model: Sequence[Weight], stored: Sequence[Weight]) -> Fit:
     """Return how stored weights fit a model, without those that share the weight of another layer."""
     prefix = _find_prefix([weight.path for weight in model], [weight.path for weight in stored])
     ours = _group(model)
-    theirs = _group(replace(weight, path=prefix.apply(weight.path)) for weight in stored)
+    moved = [replace(weight, path=prefix.apply(weight.path)) for weight in stored]
+    # What the model lacks under the prefix keeps its name in the file.
+    theirs = _group(new if place_of(new.path) in ours else old for new, old in zip(moved, stored, strict=True))
     shared = ours.keys() & theirs.keys()
     shapes = tuple(sorted(name for name in shared if not ours[name].is_within(theirs[name])))
     lacking = {name: place for name, place in ours.items() if name not in theirs}
     spare = {name: place for name, place in theirs.items() if name not in ours}
-    pairs = _pair_all(lacking.values(), spare.values())
-    used = {name for names in pairs.values() for name in names}
-    missing = tuple(name for name in lacking if name not in pairs)
+    pairs, missing, beyond = _pair_with_steps(lacking, spare)
     renames = prefix.describe(serves=bool(shared)) | pairs
-    is_whole = all(ours[name].role in MADE_ANEW for name in (*missing, *shapes))
+    is_whole = all(place.role in MADE_ANEW for place in (*missing, *map(ours.__getitem__, shapes)))
     return Fit(
         verdict=("fits with renames" if renames else "fits") if is_whole else "differs",
         renames=renames,
-        missing=missing,
-        beyond=tuple(name for name in spare if name not in used),
+        missing=tuple(place.pattern for place in missing),
+        beyond=tuple(place.pattern for place in beyond),
         shapes=shapes,
     )
 
@@ -117,10 +134,30 @@ def _group(weights: Iterable[Weight]) -> dict[str, Place]:
     places: dict[str, list[Weight]] = defaultdict(list)
     for weight in weights:
         places[place_of(weight.path)].append(weight)
-    return {
-        name: Place(name, len(group), frozenset(tuple(sorted(x.shape)) for x in group), group[0].role)
-        for name, group in places.items()
-    }
+    return {name: Place.of(name, group) for name, group in places.items()}
+
+
+def _pair_with_steps(
+    lacking: Mapping[str, Place], spare: Mapping[str, Place]
+) -> tuple[dict[str, tuple[str, ...]], list[Place], list[Place]]:
+    """Return the pairs of places, first whole, then step by step, and what is left of the model and of the file."""
+    pairs = _pair_all(lacking.values(), spare.values())
+    used = {name for names in pairs.values() for name in names}
+    alone = [place for name, place in lacking.items() if name not in pairs]
+    over = [place for name, place in spare.items() if name not in used]
+    steps = _pair_all([x for place in alone for x in place.divide()], [x for place in over for x in place.divide()])
+    used = {name for names in steps.values() for name in names}
+    return pairs | steps, _list_left(alone, steps), _list_left(over, used)
+
+
+def _list_left(places: Iterable[Place], paired: Container[str]) -> list[Place]:
+    """Return the places that were not paired, or their steps, where some of them were."""
+    left: list[Place] = []
+    for place in places:
+        steps = place.divide()
+        open_steps = [step for step in steps if step.pattern not in paired]
+        left += [place] if len(open_steps) == len(steps) else open_steps
+    return left
 
 
 # --- the prefix of the base model -------------------------------------------------------------------------------------

@@ -78,6 +78,20 @@ def test_a_fused_projection_of_the_file_is_several_of_the_model():
     assert found.beyond == ()
 
 
+def test_steps_of_a_sequence_are_paired_one_by_one():
+    """A neck that is numbered in the file and named in the model, or the other way round; deepseek_ocr2 has one."""
+    steps = [((4, 8, 1, 1), "conv.pointwise"), ((4,), "norm"), ((4, 4, 3, 3), "conv.spatial"), ((4,), "norm")]
+    named = dict(zip((f"sam_encoder.neck.{n}" for n in ("conv1", "norm1", "conv2", "norm2")), steps, strict=True))
+    numbered = {f"sam_model.neck.{number}": facts for number, facts in enumerate(steps)}
+    for model, stored in ((named, numbered), (numbered, named)):
+        found = compare(weights({**MODEL, **model}), weights({**MODEL, **stored}))
+        assert (found.verdict, found.missing, found.beyond) == ("fits with renames", (), ())
+        assert found.renames == {ours: (theirs,) for ours, theirs in zip(model, stored, strict=True)}
+    lacks = {path: facts for path, facts in numbered.items() if not path.endswith("2")}
+    found = compare(weights({**MODEL, **named}), weights({**MODEL, **lacks}))
+    assert (found.verdict, found.missing) == ("differs", ("sam_encoder.neck.conv2",))
+
+
 def test_what_is_no_layer_of_the_model_may_be_stored_beside_its_layers():
     """Such as the transposed convolutions among the resizing layers of depth_anything."""
     stored = {**MODEL, "model.layers.3.mlp.experts.down_proj": ((3, 5), "other")}
