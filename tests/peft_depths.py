@@ -4,8 +4,7 @@
 
 tries the LoRA mappings ``default`` and ``all-linear`` of every architecture with a live one, at 2, 3 and 5 blocks or as
 many as it has, with the installed peft, or with loradar's adapters where peft refuses. One line of JSON for each goes
-to FILE; an interrupted run goes on where it stopped. First come those whose slots and mappings no other before them
-has, in random order.
+to FILE; an interrupted run goes on where it stopped. First comes one of each kind, and among those the riskiest.
 """
 
 import argparse
@@ -18,6 +17,7 @@ from collections import Counter, defaultdict
 from concurrent.futures import as_completed
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -49,6 +49,8 @@ SECONDS = 120.0
 """Time for one forward search of a build; a machine with other work beside it is slow."""
 MOST_BUILDS = 3
 """Builds of one depth that are tried until one runs."""
+MULTIPLES = (2, 5)
+"""Multiples of a depth that are tried where none runs whole: every n-th block may have a layer of a list beside it."""
 REFUSALS = (ValueError, NotImplementedError, TypeError, RuntimeError, AttributeError, KeyError)
 """What peft raises where it cannot put an adapter: an unsupported class, padding of its own, a guard."""
 
@@ -61,15 +63,26 @@ class Watcher:
         self.factors = {
             name: p for name, p in model.named_parameters() if "lora_B" in name or "lora_embedding_B" in name
         }
-        self.live = set()
+        self.live, self.called = set(), set()
+        self._model = model
 
     def __call__(self, forward):
         """Forward, and backward from every floating output."""
-        with torch.enable_grad():
-            outputs = [output for output in list_outputs(forward()) if output.requires_grad]
-            if outputs:
-                sum((output.float() * torch.randn_like(output.float())).sum() for output in outputs).backward()
+        paths = list_paths(self.factors)
+        note = {path: partial(self._note, path) for path in paths}
+        hooks = [self._model.get_submodule(path).register_forward_pre_hook(note[path]) for path in paths]
+        try:
+            with torch.enable_grad():
+                outputs = [output for output in list_outputs(forward()) if output.requires_grad]
+                if outputs:
+                    sum((output.float() * torch.randn_like(output.float())).sum() for output in outputs).backward()
+        finally:
+            for hook in hooks:
+                hook.remove()
         self.live |= {name for name, p in self.factors.items() if p.grad is not None and p.grad.abs().max() > 0}
+
+    def _note(self, path, *_):
+        self.called.add(path)
 
     def dead(self, adapter, *, by_place):
         """The patterns of an adapter's factors none of which learnt; single factors where a layer's place decides."""
@@ -137,8 +150,16 @@ def list_paths(names):
     return {name.split(".lora_")[0].replace(".base_layer", "") for name in names}
 
 
+class Learnt(NamedTuple):
+    """The layers whose adapters were tried, those of them that learn, and whether the whole model's forward ran."""
+
+    tried: set[str]
+    live: set[str]
+    is_whole: bool
+
+
 def learn(build, inject):
-    """Return the layers whose adapters were tried and those of them that learn; ``None`` if no forward runs.
+    """Return what the layers with adapters learnt; ``None`` if no forward runs.
 
     A forward of the whole model tries every layer, one of a part those that it calls. An expert that does not learn had
     no token, which says nothing: whether any expert learns is tried elsewhere.
@@ -148,15 +169,13 @@ def learn(build, inject):
         model.__dict__["pretrained_cfg"] = {"input_size": build.input_size}
     torch.manual_seed(0)
     watcher = Watcher(model)
-    paths, called = list_paths(watcher.factors), set()
-    for path in paths:
-        model.get_submodule(path).register_forward_pre_hook(lambda *_, path=path: called.add(path))
     quiet(model)
     runs = compute_model(model, watcher, SECONDS)
     is_whole = any(run.error is None and not run.path for run in runs)
-    live = list_paths(watcher.live)
-    tried = {path for path in paths if (is_whole or path in called) and (path in live or ".expert" not in path)}
-    return (tried, live) if live else None
+    paths, live = list_paths(watcher.factors), list_paths(watcher.live)
+    reached = paths if is_whole else watcher.called
+    tried = {path for path in reached if path in live or ".expert" not in path}
+    return Learnt(tried, live, is_whole) if live else None
 
 
 class Outcome(NamedTuple):
@@ -167,11 +186,13 @@ class Outcome(NamedTuple):
         layers: The number of layers whose adapters were tried.
         wrong: The dead layers of each spec, and those that learn and that it does not match, although it matches others
             like them.
+        is_whole: Whether the forward of the whole model ran, not those of parts.
     """
 
     adapters: str
     layers: int
     wrong: dict[str, list[str]]
+    is_whole: bool
 
 
 def try_build(make, specs, unfit):
@@ -195,57 +216,84 @@ def try_build(make, specs, unfit):
         seen = learn(make(), lambda build: ours(build, spec))
     if seen is None:
         return None
-    tried, live = seen
+    tried, live, is_whole = seen
     wrong = {
         preset: sorted((found & tried) - live)
         + sorted(x for x in live - found - unfit if pattern_of(x) in like[preset])
         for preset, found in hits.items()
     }
-    return Outcome(arm, len(tried), {preset: paths for preset, paths in wrong.items() if paths})
+    return Outcome(arm, len(tried), {preset: paths for preset, paths in wrong.items() if paths}, is_whole)
 
 
-def try_depth(reference, depth, specs, *, with_both=False):
+def try_depth(reference, depth, specs, *, is_whole=True, with_both=False):
     """Return the outcome of the first build of a depth that runs, or the reason why there is none.
 
-    An architecture whose depth is fixed is tried once, at its own depth. With both, loradar's adapters of the last spec
-    are tried beside peft's.
+    An architecture whose depth is fixed is tried once, at its own depth. Where the forward of the whole model is known
+    to run, the first build that runs whole counts before one that runs in parts. With both, loradar's adapters of the
+    last spec are tried beside peft's.
     """
     warnings.simplefilter("ignore")
     reference = Reference.parse(reference)
     is_fixed = next(of_depth(reference, depth), None) is None
     if is_fixed and depth != DEPTHS[0]:
         return {"untried": "its depth is fixed"}
-    depth, reason = None if is_fixed else depth, "it does not build"
     unfit = {x.path for x in list_layers(build(reference)) if not is_adaptable(x)}
-    for number, _ in enumerate(islice(of_depth(reference, depth), MOST_BUILDS)):
+    best, reason = None, "it does not build"
+    for deep in [None] if is_fixed else [depth, *(depth * n for n in MULTIPLES if is_whole)]:
+        for number, _ in enumerate(islice(of_depth(reference, deep), MOST_BUILDS)):
 
-        def make(number=number):
-            return next(islice(of_depth(reference, depth), number, None))
+            def make(deep=deep, number=number):
+                return next(islice(of_depth(reference, deep), number, None))
 
-        try:
-            found = try_build(make, specs, unfit)
-        except LoradarError as error:
-            reason = error.message
-            continue
-        if found is not None and with_both:
-            tried, live = learn(make(), lambda build: ours(build, [*specs.values()][-1]))
-            found = found._replace(wrong=found.wrong | ({"loradar's": sorted(tried - live)} if tried - live else {}))
-        if found is not None:
-            return {"own": is_fixed, **found._asdict()}
-        reason = "no forward runs"
-    return {"untried": reason}
+            try:
+                found = try_build(make, specs, unfit)
+            except LoradarError as error:
+                reason = error.message
+                continue
+            reason = "no forward runs"
+            if found is None or (best and not found.is_whole):
+                continue
+            best = {"own": is_fixed, "blocks": deep, **found._asdict()}
+            if found.is_whole or not is_whole:
+                return best | {"wrong": best["wrong"] | (try_ours(make, specs) if with_both else {})}
+    return best or {"untried": reason}
+
+
+def try_ours(make, specs):
+    """Return the dead layers of loradar's adapters of the last spec, if there are any."""
+    seen = learn(make(), lambda build: ours(build, [*specs.values()][-1]))
+    return {"loradar's": sorted(seen.tried - seen.live)} if seen.tried - seen.live else {}
 
 
 def list_tasks(libraries):
-    """Return the entries with a live mapping, those without their like first, in random order."""
+    """Return the entries with a live mapping in the order of trying: one of each kind first, the riskiest before all.
+
+    A kind is a class of models, then one set of slots and mappings. Risky are mappings that leave blocks alone, then
+    those with exclusions, then regular expressions; otherwise the order is random.
+    """
     entries = [e for c in packaged_catalogs() if c.header.library in libraries for e in c.entries if deep_specs(e)]
     random.Random(0).shuffle(entries)  # noqa: S311 - the order of a sample
-    kinds = {}
+    entries.sort(key=lambda entry: min(map(rank_risk, deep_specs(entry).values())))
+    classes, kinds = Counter(), Counter()
+    ranked = []
     for entry in entries:
         slots = tuple(sorted((slot.pattern, slot.kind) for slot in entry.slots))
-        kinds.setdefault((slots, repr(sorted(deep_specs(entry).items()))), []).append(entry)
-    ranked = ((rank, entry) for like in kinds.values() for rank, entry in enumerate(like))
+        kind = slots, repr(sorted(deep_specs(entry).items()))
+        ranked.append(((kinds[kind], classes[entry.architecture.library, entry.architecture.class_name]), entry))
+        kinds[kind] += 1
+        classes[entry.architecture.library, entry.architecture.class_name] += 1
     return [entry for _, entry in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def runs_whole(entry):
+    """Return whether the proof of an entry is of a forward of the whole model."""
+    return "part by part" not in (entry.proof or "")
+
+
+def rank_risk(spec):
+    """Return how early a spec is tried."""
+    risks = (spec.exclude_blocks, spec.exclude_modules, isinstance(spec.target_modules, str))
+    return next((rank for rank, risk in enumerate(risks) if risk), len(risks))
 
 
 def summarise(file):
@@ -274,8 +322,9 @@ def main():
     with options.file.open("a") as out, Sandbox(bounds, waiting=len(DEPTHS) * len(entries), nice=0) as sandbox:
         tasks = [(e, depth) for e in entries for depth in DEPTHS if (e.architecture.reference, depth) not in known]
         futures = {
-            sandbox.submit(try_depth, e.architecture.reference, depth, deep_specs(e)): (e.architecture.reference, depth)
+            sandbox.submit(task, e.architecture.reference, depth, deep_specs(e)): (e.architecture.reference, depth)
             for e, depth in tasks
+            for task in [partial(try_depth, is_whole=runs_whole(e))]
         }
         for future in as_completed(futures):
             reference, depth = futures.pop(future)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from packaged import packaged_catalogs
 from peft.functional import set_adapter
-from peft_depths import DEPTHS, REFUSALS, Watcher, config_of, deep_specs, live_proposals, try_depth
+from peft_depths import DEPTHS, REFUSALS, Watcher, config_of, deep_specs, live_proposals, runs_whole, try_depth
 
 from loradar.discovery import list_layers, sources
 from loradar.discovery.liveness.experiment import quiet
@@ -127,7 +127,8 @@ def tried_deep():
 @pytest.mark.parametrize("entry", [*tried_deep()], ids=lambda entry: entry.architecture.reference)
 def test_no_adapter_is_dead_and_no_live_layer_lost_at_another_depth(entry, depth):
     """With peft's adapters and with ours: whatever the number of blocks, a spec matches the layers that learn."""
-    found = try_depth(entry.architecture.reference, depth, deep_specs(entry), with_both=True)
+    reference, is_whole = entry.architecture.reference, runs_whole(entry)
+    found = try_depth(reference, depth, deep_specs(entry), is_whole=is_whole, with_both=True)
     if "untried" in found:
         pytest.skip(f"{entry.architecture.reference} with {depth} blocks: {found['untried']}")
     assert found["wrong"] == {}

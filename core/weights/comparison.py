@@ -66,7 +66,7 @@ class Place:
 
     def divide(self) -> "list[Place]":
         """Return a place for each weight, if they are the unlike steps of a sequence, not a layer of many blocks."""
-        if len(self.shapes) < 2 or self.pattern.count("*") > 1 or self.count > FEW:
+        if len(self.shapes) == 1 or self.pattern.count("*") > 1 or self.count > FEW:
             return [self]
         return [Place.of(weight.path, [weight]) for weight in self.weights]
 
