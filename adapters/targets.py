@@ -266,9 +266,10 @@ def _by_structure(registry: Registry, scan: Scan, peft_type: str, preset: str) -
 
 
 def _fitting(step: Step, mapping: Mapping, scan: Scan, says: str) -> Decision:
-    """Return the decision for a mapping, with the heads of this model, which may be of another task's class."""
+    """Return the decision for a mapping, with what is of this model: heads of its task, and what is left out."""
     own = scan.proposals[0].spec.modules_to_save if scan.proposals else None
-    return Decision(step, replace(mapping.spec, modules_to_save=own), says, _count_apart(mapping, scan.layers))
+    reasons = dict.fromkeys((*_count_apart(mapping, scan.layers), *scan.left_out))
+    return Decision(step, replace(mapping.spec, modules_to_save=own), says, tuple(reasons))
 
 
 def _count_apart(mapping: Mapping, layers: Sequence[Layer]) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from .facts.model_facts import ModelFacts, collect_facts, is_configuration, is_o
 from .facts.parts import list_parts
 from .facts.prompt_facts import read_prompt_facts
 from .facts.towers import TowerMap, list_prefixes, map_towers
-from .facts.wrapped import check_readable, list_compiled, own_class, shape_of, unwrap
+from .facts.wrapped import check_readable, list_compiled, list_packed, own_class, shape_of, unwrap
 from .fingerprint import digest_build, fingerprint, structure
 from .focus import Focus, find_focus
 from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
@@ -126,6 +126,7 @@ def _scan_module(
         slots=make_slots(layers, static.parameter_paths),
         proposals=propose_all(subject),
         frozen=subject.saved.frozen,
+        left_out=subject.left_out,
         module_paths=module_paths,
         beside=subject.beside,
         digest=digest_build(static.classes, layers, whole.operations) if whole and not is_cut_short else None,
@@ -169,6 +170,8 @@ def _nothing_to_adapt(model: nn.Module, static: "StaticModel") -> NoAdaptableLay
     ]
     if bare:
         message = f"{message} target_parameters adapts a bare matrix by its name: {list_some(map(repr, bare))}."
+    if packed := list_packed(model):
+        message = f"{message} Quantised ones are packed, and pass no gradient ({list_some(packed)}): adapt it before."
     if isinstance(model, torch.fx.GraphModule):
         message = f"{message} A graph calls functions: scan the model that it was exported from."
     return NoAdaptableLayers(message, reference=reference, classes=classes)
@@ -206,7 +209,7 @@ def _make_subject(
         saved=saved,
         saved_parameters=sum({id(p): prod(shape_of(p)) for head in heads for p in head.parameters()}.values()),
         left_out=(
-            *_describe_left_out(list_compiled(model), traced.uncalled if traced else ()),
+            *_describe_left_out(model, traced.uncalled if traced else ()),
             *(
                 f"left out: {count_of(count, name)}, {share:.0%} of the weights: no adapter for it"
                 for name, count, share in list_unfitting(model, layers)
@@ -217,8 +220,11 @@ def _make_subject(
     )
 
 
-def _describe_left_out(compiled: tuple[str, ...], uncalled: tuple[str, ...]) -> Iterator[str]:
-    """Yield a reason for compiled parts, and one for matrices in containers that are never called."""
+def _describe_left_out(model: nn.Module, uncalled: tuple[str, ...]) -> Iterator[str]:
+    """Yield a reason for compiled parts, one for packed layers, and one for matrices in containers never called."""
+    compiled, packed = list_compiled(model), list_packed(model)
+    if packed:
+        yield f"left out: layers with packed weights ({list_some(packed)}), which no gradient passes"
     if compiled:
         what = f"{len(compiled)} modules compiled by TorchScript ({list_some(compiled)})"
         yield f"left out: {what}, whose layers cannot be replaced"

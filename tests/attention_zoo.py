@@ -60,6 +60,33 @@ class StateOfSquares(Letters):
         return self.c(join(F.relu(query) @ state)[:, : x.shape[1]])
 
 
+class StateOfRunningSums(Letters):
+    """Causal linear attention: a state for each position, the running sum of those before."""
+
+    def forward(self, x):
+        """Sum keys times values up to each position, then ask."""
+        query, key, value = (split(layer(x)) for layer in (self.b, self.d, self.a))
+        states = torch.einsum("bhnd,bhne->bhnde", F.elu(key) + 1, value).cumsum(2)
+        return self.c(join(torch.einsum("bhnd,bhnde->bhne", query.softmax(-1), states)))
+
+
+class AskedTwice(Fused):
+    """Induced attention (arXiv:1810.00825): what one call writes, the next reads, in the same layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.points = nn.Parameter(torch.randn(1, 4, WIDTH))
+
+    def forward(self, x):
+        """Attend from a few points, then to them."""
+        return self.attend(x, self.attend(self.points.expand(len(x), -1, -1), x))
+
+    def attend(self, x, memory):
+        """Ask with one, answer with the other."""
+        query, key, value = split(self.b(x)), split(self.d(memory)), split(self.a(memory))
+        return self.c(join(F.scaled_dot_product_attention(query, key, value)))
+
+
 class ScoresByEinsum(Letters):
     """Scores without a softmax, then the values: the order of a linear transformer that is no linear one."""
 
@@ -111,6 +138,7 @@ LINEAR = [
     StateOfPermutedLetters,
     StateByEllipsis,
     StateOfSquares,
+    StateOfRunningSums,
     ScoresByEinsum,
     RandomFeatures,
     RandomFeaturesByMatmul,

@@ -137,6 +137,8 @@ class Scan:
     """Every module path of the model, which target specs are matched against; not part of the JSON form."""
     beside: Beside = field(default_factory=Beside, repr=False, metadata={"exclude": True})
     """The model beside its layers; not part of the JSON form."""
+    left_out: tuple[str, ...] = field(default=(), repr=False, metadata={"exclude": True})
+    """What of the model no layer stands for, in words that every proposal's reasons have; not part of the JSON form."""
     digest: str | None = field(default=None, repr=False, metadata={"exclude": True})
     """Digest of all that was found before a proof: modules, weights, roles, and the operations of the forward. A scan
     of another build with this digest has the same result. Null unless the whole model was traced in time; not part of

@@ -84,7 +84,8 @@ def vote_around(graph: Graph, attentions: Iterable[Attention]) -> None:
             projected.add(attention.number)
             names[layer.path][operand] = attention.name
             scopes[layer.path] = scope
-    latents = find_latents(graph, scopes)
+    outputs = {read.path for n in projected for x, _ in graph.readers[n] if (read := graph.records[x]) is not None}
+    latents = find_latents(graph, scopes) - outputs  # an attention that is called again reads its own output
     vote_on_operands(graph, names, latents)
     for path in latents:
         reason = "what it writes is expanded by another layer on its way to attention"

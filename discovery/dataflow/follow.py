@@ -303,6 +303,10 @@ def effects_of(flow: Flow, op: Op) -> int:
     if op.name in operations.MULTIPLICATIONS and is_gate(flow, op):
         spread(flow, op)
         return Effect.MULTIPLIED
+    if op.name in operations.RUNNING_SUMS and {flow.origins[source].kind for source, _ in flow.read(op.inputs[0])} == {
+        "product"
+    }:
+        return Effect.NONE  # the state of a causal linear attention, which forgets nothing
     is_decay = op.name in operations.DECAYS or (op.name in operations.MULTIPLICATIONS and is_fixed_decay(flow, op))
     return Effect.DECAYED if is_decay else Effect.NONE
 

@@ -155,6 +155,12 @@ def list_compiled(model: nn.Module) -> tuple[str, ...]:
     return tuple(path for path, module in _walk(model) if is_compiled(module))
 
 
+def list_packed(model: nn.Module) -> tuple[str, ...]:
+    """Return the paths of torch's own quantised layers: their weight is packed, and no gradient passes them."""
+    packed = [path for path, module in _walk(model) if type(module).__module__.startswith("torch.ao.nn.quantized")]
+    return tuple(path for path in packed if path.rpartition(".")[0] not in packed)
+
+
 def is_sharded(tensor: object) -> bool:
     """Return whether a tensor is a ``DTensor``, of which each process holds a part."""
     return type(tensor).__name__ == "DTensor"

@@ -139,6 +139,24 @@ def test_the_registry_decides_by_structure_alone_where_names_differ(registry):
     assert roles == {"attention.query", "attention.value"}
 
 
+def test_what_no_layer_stands_for_is_named_by_every_step():
+    """A structure is that of its layers alone: matrices in a dictionary beside them are named as left out."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.down, self.n = nn.Linear(8, 32), nn.Linear(32, 8), nn.LayerNorm(8)
+            self.w = nn.ParameterDict({"q": torch.randn(8, 8), "k": torch.randn(8, 8)})
+
+        def forward(self, x):
+            x = x + (x @ self.w["q"] @ (x @ self.w["k"]).mT).softmax(-1) @ x
+            return x + self.down(self.up(self.n(x)).relu())
+
+    decision = get_peft_model(nn.Sequential(Mixed(), Mixed())).decision
+    assert any(reason.startswith("left out: 4 matrices in containers") for reason in decision.reasons)
+    assert decision.step == "structure"
+
+
 def test_a_refuted_entry_decides_for_nobody_else(registry):
     """What is partial where it was stated is not said in another's names: the scan decides."""
     registry.add_scan(loradar.scan("llama"))

@@ -278,3 +278,19 @@ def test_a_configuration_derived_from_that_of_transformers_keeps_its_type():
     for config, name in ((Own(), "t5"), (Remote(), "unknown-to-transformers")):
         model.config = config
         assert scan(model, method="names").architecture.reference == f"transformers:{name}"
+
+
+@pytest.mark.filterwarnings("ignore:.*quantiz:DeprecationWarning", "ignore:.*quantiz:UserWarning")
+def test_layers_that_torch_has_quantised_are_named():
+    """Their weight is packed, and no gradient passes: all of a model is rejected, a part is left out with a reason."""
+
+    def quantised(*layers):
+        return torch.ao.quantization.quantize_dynamic(nn.Sequential(*layers).eval(), {nn.Linear})
+
+    with pytest.raises(NoAdaptableLayers, match=r"packed, and pass no gradient \(0, 1\): adapt it before"):
+        scan(quantised(nn.Linear(8, 8), nn.Linear(8, 8)))
+    model = Model()
+    model.front = quantised(nn.Linear(zoo.WIDTH, zoo.WIDTH))
+    assert (
+        "left out: layers with packed weights (front.0), which no gradient passes" in scan(model).proposals[0].reasons
+    )

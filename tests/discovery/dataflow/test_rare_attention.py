@@ -28,6 +28,11 @@ def test_linear_attention_has_its_operands(block):
     assert roles(zoo.Stack(block)) == ATTENTION
 
 
+def test_an_output_that_the_same_attention_reads_again_is_no_latent():
+    """It is the output in both calls."""
+    assert roles(zoo.Stack(rare.AskedTwice)) == ATTENTION
+
+
 @pytest.mark.parametrize("block", [rare.MixedAtTheEnd, rare.MixedAndTurned])
 def test_the_key_is_what_the_weights_are_summed_over(block):
     """Wherever the axes of the scores stood when the softmax ran."""
