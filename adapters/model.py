@@ -180,8 +180,8 @@ class PeftModel(Switching):
             safe_serialization: Whether to write safetensors; otherwise ``adapter_model.bin``, a pickle of tensors.
             selected_adapters: Names of the adapters; all when ``None``.
             save_embedding_layers: Whether to write the input and output embeddings of the model too. ``"auto"`` writes
-                them, with a warning, if the adapter adapts one, or if the vocabulary is not that of the checkpoint that
-                the configuration names, as after ``resize_token_embeddings``.
+                one that the adapter adapts, or both if the vocabulary is not that of the checkpoint that the
+                configuration names, as after ``resize_token_embeddings``; with a warning.
             is_main_process: Whether this process writes.
             path_initial_model_for_weight_conversion: If given, an adapter whose initialisation changed base weights
                 (PiSSA, OLoRA, CorDA) is written as an ordinary LoRA of twice the rank, on the weights from before. PEFT

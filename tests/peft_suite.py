@@ -46,16 +46,20 @@ BY_DESIGN = {
     "variants of LoRA": r"is a feature of PEFT that loradar lacks",
     "messages": (
         r"Regex pattern did not match|TargetsNotFound: No layer ends with 'non_existent_module'|"
+        r"::test_mixed_adapter_batches_mha_raises\b.*\n.*does not support mixed adapter batches yet|"
         r"::test_warn_for_tied_embeddings_merge\n|has no layer that LoRA can adapt, only: MyModule\.$"
     ),
     "device maps": r"device_map=.* cannot be honoured",
     "one method in a model": r"mixed=True: one model of loradar takes one method|carries adapters already",
     "internals": (
+        r"::test_delete_adapter_multiple_adapters_with_(modules_to_save|trainable_token_indices)\n|"
+        r"is no parameter, but computed|::test_only_params_are_updated\b.*EmbConv1D-LoraConfig.*\nassert not True|"
         r"no attribute '_register_custom_module'|::test_target_parameter_result_caching_works\n|"
         r"::test_target_multiple_parameters_on_same_module\n|::test_get_peft_model_applies_find_target_modules\n"
     ),
     "more than PEFT": (
-        r"::test_weighted_combination_of_adapters\b.*\nFailed: DID NOT RAISE|"
+        r"::test_weighted_combination_of_adapters\b.*\nFailed: DID NOT RAISE|\[XPASS\(strict\)\]|"
+        r"::test_default_target_modules_(not_set|str)\w*\b.*\n(Failed: DID NOT RAISE|Assert\w+: assert \{'lin0'\})|"
         r"::test_save_pretrained_targeting_lora_to_embedding_layer_non_transformers\b.*True\]\n"
     ),
     "model cards": r"::test_(non_)?existing_model_card\n",

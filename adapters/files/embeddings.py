@@ -27,8 +27,8 @@ def list_embeddings(survey: Survey, adapter: str, base: str | None, wanted: Any)
         survey: The walk over the model.
         adapter: Name of the adapter; what it trains in full is in its own tensors.
         base: Name or folder of the checkpoint that the adapter will be loaded onto.
-        wanted: Whether to save them; ``"auto"`` saves them if the adapter adapts one, or if the model's vocabulary is
-            not that of the checkpoint.
+        wanted: Whether to save them; ``"auto"`` saves those that the adapter adapts, or all if the model's vocabulary
+            is not that of the checkpoint.
 
     Raises:
         InvalidConfig: If ``wanted`` is something else, or ``True`` and the model tells no embeddings.
@@ -39,9 +39,9 @@ def list_embeddings(survey: Survey, adapter: str, base: str | None, wanted: Any)
     if wanted is False:
         return {}
     sites = _find_sites(survey)
-    if wanted == AUTO and not (sites and _is_needed(survey, sites, adapter, base)):
-        return {}
-    if not sites:
+    if wanted == AUTO:
+        sites = _find_needed(survey, sites, adapter, base) if sites else {}
+    elif not sites:
         message = "save_embedding_layers=True: the model has no get_input_embeddings that returns one of its modules."
         raise InvalidConfig(message, save_embedding_layers=True)
     state: dict[str, torch.Tensor] = {}
@@ -77,26 +77,28 @@ def _find_sites(survey: Survey) -> dict[str, Site]:
     return {path: site for path, site in found if isinstance(site.module, nn.Embedding | nn.Linear)}
 
 
-def _is_needed(survey: Survey, sites: dict[str, Site], adapter: str, base: str | None) -> bool:
-    """Return whether the checkpoint lacks the embeddings that the adapter was trained with, and say why."""
-    wrappers = ((path, wrapper) for path, site in sites.items() for wrapper in site.wrappers)
-    adapted = (path for path, each in wrappers if adapter in each.adapters() and not isinstance(each, TokenLayer))
-    path = next(adapted, None)
-    if path is not None:
-        warn(f"{path!r} is adapted: the embeddings are saved too (save_embedding_layers).")
-        return True
+def _find_needed(survey: Survey, sites: dict[str, Site], adapter: str, base: str | None) -> dict[str, Site]:
+    """Return the embeddings with which the adapter was trained and that the checkpoint lacks, and say why."""
+    adapted = {path: site for path, site in sites.items() if _is_adapted(site, adapter)}
     config = read_attribute(survey.model, "config")
     own = _vocabulary_of(config)
-    if own is None or not base:
-        return False
-    saved = _read_vocabulary(config, base)
-    if saved == UNKNOWN:
-        message = f"The config.json of {base!r} is not on this machine: the vocabulary is taken to be as it has it"
-        warn(f"{message}. If it was resized, save with save_embedding_layers=True.")
-    elif saved != own:
+    saved = _read_vocabulary(config, base) if own is not None and base else own
+    if saved not in (UNKNOWN, own):
         message = f"The vocabulary was resized from {saved} to {own}: the embeddings are saved too"
         warn(f"{message} (save_embedding_layers).")
-    return saved not in (UNKNOWN, own)
+        return sites
+    for path in adapted:
+        warn(f"{path!r} is adapted: its weight is saved too (save_embedding_layers).")
+    if saved == UNKNOWN and len(adapted) < len(sites):
+        message = f"The config.json of {base!r} is not on this machine: the vocabulary is taken to be as it has it"
+        warn(f"{message}. If it was resized, save with save_embedding_layers=True.")
+    return adapted
+
+
+def _is_adapted(site: Site, adapter: str) -> bool:
+    """Return whether an adapter updates an embedding; the rows of tokens and a copy are whole in its own tensors."""
+    others = (each for each in site.wrappers if not isinstance(each, SavedModule | TokenLayer))
+    return any(adapter in each.adapters() for each in others)
 
 
 def _vocabulary_of(config: Any) -> int | None:

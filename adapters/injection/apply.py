@@ -126,7 +126,7 @@ def build(survey: Survey, plan: Plan, adapter_name: str, *, autocast: bool = Tru
         if not autocast:
             _store_like(getattr(base, planned.parameter or "weight", None), part)
         parts.append(part)
-    copies = {path: _copy(survey.sites[path].module, autocast=autocast) for path in plan.saved}
+    copies = {path: _copy(path, survey.sites[path].module, autocast=autocast) for path in plan.saved}
     is_transposed = any(planned.fan_in_fan_out and not planned.parameter for planned in plan.adapters)
     origin = survey.model.__dict__.get("name_or_path")  # of a transformers model
     name = plan.config.base_model_name_or_path or (origin if isinstance(origin, str) and origin else None)
@@ -141,9 +141,14 @@ def _place(part: Part, base: nn.Module) -> Part:
     return part if device is None else part.on(device)
 
 
-def _copy(module: nn.Module, *, autocast: bool) -> nn.Module:
+def _copy(path: str, module: nn.Module, *, autocast: bool) -> nn.Module:
     """Return a copy to train in full, without the adapters in the module."""
-    copy = deepcopy(module)
+    try:
+        copy = deepcopy(module)
+    except RuntimeError as error:  # a tensor that hooks compute: torch copies leaves of the graph alone
+        why = f"cannot be copied, so modules_to_save cannot train it: {str(error).partition('.')[0]}"
+        way_out = "Remove its weight norm or pruning (remove_weight_norm, prune.remove) before the injection."
+        raise InvalidConfig(f"{path!r} ({type(module).__name__}) {why}. {way_out}", path=path) from error
     detach(copy)
     if autocast:
         widen(copy)

@@ -32,6 +32,7 @@ from ..layers.planned import PlannedAdapter
 from .beginnings import check_beginning
 from .host_model import Site, Survey, unwrapped
 from .match import Match, match
+from .target_checks import check_computed, warn_of_endings
 from .tokens import plan_tokens
 from .variant_checks import check_variant, plan_variant
 
@@ -77,6 +78,7 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
     config = _complete(config.checked(), survey, expand)
     check_blocks(survey, config)
     parameters = survey.parameter_paths() if config.spec.target_parameters else ()
+    check_computed(survey, config.spec.target_parameters or ())
     try:
         matched = match(survey.paths, config, parameters)
     except TargetsNotFound:
@@ -85,6 +87,7 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
     for remark in matched.remarks:
         warn(remark)
     saved = check_saved(survey, matched.saved)
+    warn_of_endings(survey, config.spec.modules_to_save or (), saved)
     adapters = _plan_adapters(survey, matched, config)
     if getattr(config, "lora_dropout", 0):
         _warn_of_dropout(survey, adapters)
@@ -117,9 +120,10 @@ def _complete(config: AdapterConfig, survey: Survey, expand: Expand | None) -> A
     heads = task_heads().get(config.task_type or "", ())
     if not heads:
         return config
-    names = {path.rpartition(".")[2] for path in survey.sites}
-    own = [name for name in config.modules_to_save or () if name not in heads]
-    return replace(config, modules_to_save=[*own, *(head for head in heads if head in names)])
+    names = dict.fromkeys(path.rpartition(".")[2] for path in survey.sites)
+    found = [name for name in names if name.endswith(heads)]  # DistilBERT has a pre_classifier too
+    own = [name for name in config.modules_to_save or () if name not in (*heads, *found)]
+    return replace(config, modules_to_save=[*own, *found])
 
 
 def _plan_adapters(survey: Survey, matched: Match, config: AdapterConfig) -> tuple[PlannedAdapter, ...]:

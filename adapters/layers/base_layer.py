@@ -31,6 +31,14 @@ def first_tensor(layer: nn.Module) -> torch.Tensor:
     return own if own is not None else next(iter([*layer.parameters(), *layer.buffers()]))
 
 
+def list_computed(module: nn.Module) -> list[str]:
+    """Return the names of the tensors that a module computes: parametrized, weight-normed or pruned ones."""
+    parametrized: Any = module._modules.get("parametrizations") or ()  # noqa: SLF001 - PyTorch's own name
+    own = module._parameters  # noqa: SLF001
+    hooked = (name for name, value in module.__dict__.items() if isinstance(value, torch.Tensor) and name not in own)
+    return [*parametrized, *hooked]
+
+
 def offload_device(base: nn.Module) -> torch.device | None:
     """Return the device that accelerate moves a layer's weights to when it runs; ``None`` without offloading."""
     hook = base.__dict__.get("_hf_hook")

@@ -98,6 +98,9 @@ class LoraMultihead(LoraParameter):
         finally:
             layer.is_passed_in = False
 
+    def _restore_weights(self) -> None:
+        """Do nothing: weights stay parameters of the attention here, and PEFT's users call it where they are lost."""
+
     def _find_output_layer(self) -> LoraLayer | None:
         """Return the adapter layer around ``out_proj``, if an adapter is active there."""
         layer: Any = self.base().out_proj

@@ -50,6 +50,18 @@ class TokenRows(OwnAdapters, PeftLayer, nn.Module):
         return self.__dict__["layer"].merged_adapters  # type: ignore[no-any-return]
 
     @property
+    def merged(self) -> bool:
+        """Whether rows are merged into the base weight."""
+        return bool(self.merged_adapters)
+
+    @property
+    def trainable_tokens_original(self) -> dict[str, torch.Tensor]:
+        """The rows that the base layer has without adapters, for each adapter those of its tokens."""
+        layer = self.__dict__["layer"]
+        weight = layer._kept.get("weight", layer.base().weight).detach()  # noqa: SLF001 - its own child
+        return {name: weight[tokens] for name, tokens in self.token_indices.items()}
+
+    @property
     def in_features(self) -> int:
         """Number of ids or features that the replaced module reads."""
         return self.__dict__["layer"].in_features  # type: ignore[no-any-return]
@@ -70,8 +82,8 @@ class TokenRows(OwnAdapters, PeftLayer, nn.Module):
         return not self.trainable_tokens_delta
 
     def adapters(self) -> list[str]:
-        """Return the names of the adapters with rows of their own."""
-        return [*self.trainable_tokens_delta]
+        """Return the names of the adapters with rows here, of their own or of the layer with the same weight."""
+        return [*self.__dict__["layer"].planned]
 
 
 class TokenLayer(OwnAdapters, AdapterLayer):

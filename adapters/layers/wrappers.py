@@ -10,7 +10,7 @@ from torch import nn
 
 from ...errors import InvalidConfig
 from .as_peft import PeftInstance, PeftLayer
-from .base_layer import first_tensor, offload_device
+from .base_layer import first_tensor, list_computed, offload_device
 from .planned import PlannedAdapter
 
 PARAMETER_CONTAINERS = ("lora_embedding_A", "lora_embedding_B", "ia3_l")
@@ -247,9 +247,11 @@ class AdapterLayer(PeftLayer, Wrapper):
             raise InvalidConfig(f"{path!r} has weights that accelerate offloads: {way_out}.", path=path)
         weight = base._parameters.get(self._weight_name)  # noqa: SLF001 - a packed or computed weight has other names
         if weight is None or not weight.is_floating_point():
-            state = "packed or computed" if weight is None else str(weight.dtype)
+            state, way_out = "packed" if weight is None else str(weight.dtype), "load the model unquantised"
+            if self._weight_name in list_computed(base):
+                state, way_out = "computed", "remove the parametrization, weight norm or pruning before the injection"
             message = f"{path!r} ({type(base).__name__}) has weights ({state}) that no update can be merged into."
-            raise InvalidConfig(f"{message} Keep the adapter apart, or load the model unquantised.", path=path)
+            raise InvalidConfig(f"{message} Keep the adapter apart, or {way_out}.", path=path)
 
     @torch.no_grad()
     def check_finite(self, path: str, adapters: Iterable[str]) -> None:

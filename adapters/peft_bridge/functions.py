@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -18,9 +17,7 @@ from ...extras import require
 from ..config import AdapterConfig, LoraConfig
 from ..entry import get_peft_model
 from ..files.checkpoint import without_wrappers
-from ..injection.apply import PREFIX, adapters_in
-from ..injection.host_model import survey_model
-from ..layers.as_peft import PeftLayer
+from ..injection.apply import PREFIX
 
 OWNER = "_loradar_adapters"
 """The attribute of a model by which a further adapter finds the first."""
@@ -59,14 +56,16 @@ def inject_adapter_in_model(
 ) -> nn.Module:
     """Put an adapter into ``model``, in place, and return the model itself, without a wrapper around it.
 
-    As in PEFT, a further call adds and activates a further adapter, and ``model.peft_config`` holds the configurations.
+    As in PEFT, a further call adds and activates a further adapter, ``model.peft_config`` holds the configurations, and
+    the adapter has the dtypes of the layers: half precision too (``get_peft_model`` makes it float32).
     transformers' ``set_adapter``, ``disable_adapters``, ``save_pretrained`` and the like work on the model.
 
     Args:
         peft_config: The configuration.
         model: Any module.
         adapter_name: Key of the adapter in the state dict.
-        low_cpu_mem_usage: Whether to leave the adapter on the meta device, until a state dict is assigned.
+        low_cpu_mem_usage: Whether to leave the adapter on the meta device, until a state dict is assigned; modules that
+            it trains in full have the values of the model.
         state_dict: The state dict of an adapter, whose keys name the layers instead of the configuration.
 
     Raises:
@@ -75,18 +74,16 @@ def inject_adapter_in_model(
     """
     if state_dict is not None:
         peft_config = _with_targets_of(state_dict, peft_config)
+    storage: dict[str, Any] = {"low_cpu_mem_usage": low_cpu_mem_usage, "autocast_adapter_dtype": False}
     owner: Any = getattr(model, "__dict__", {}).get(OWNER)  # of a name or None, rejected below
     if owner is None:
-        owner = get_peft_model(model, peft_config, adapter_name=adapter_name)
+        owner = get_peft_model(model, peft_config, adapter_name, **storage)
         model.__dict__.update({OWNER: owner, "peft_config": owner.peft_config})  # past nn.Module: no child of its own
         if "_hf_peft_config_loaded" in dir(model):  # of transformers, which asks it before it switches adapters
             model.__dict__["_hf_peft_config_loaded"] = True
     else:
-        owner.add_adapter(adapter_name, peft_config)
+        owner.add_adapter(adapter_name, peft_config, **storage)
         owner.set_adapter(adapter_name)
-    if low_cpu_mem_usage:
-        for _, wrapper in adapters_in(survey_model(model)):
-            _empty(wrapper, adapter_name)
     return model
 
 
@@ -99,15 +96,3 @@ def _with_targets_of(state_dict: Mapping[str, torch.Tensor], config: AdapterConf
     if isinstance(config, LoraConfig):
         config = replace(config, layers_to_transform=None, layers_pattern=None)
     return replace(config, target_modules="|".join(map(re.escape, found)))
-
-
-def _empty(wrapper: PeftLayer, adapter: str) -> None:
-    """Move the parts of an adapter on one layer to the meta device."""
-    for name in wrapper.adapter_layer_names:
-        holder: Any = attrgetter(name)(wrapper)
-        if adapter not in holder:
-            continue
-        if isinstance(part := holder[adapter], nn.Parameter):
-            holder[adapter] = nn.Parameter(torch.empty_like(part, device="meta"), requires_grad=part.requires_grad)
-        else:
-            part.to_empty(device="meta")

@@ -6,11 +6,14 @@ import pickle
 import warnings
 from collections.abc import Callable
 
+import peft
 import pytest
 import torch
 from torch import nn
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from zoo import MLP, Specimen, bert, convolutions, gpt2, llama, mlp, on_meta, t5, vit, words
 
+import loradar
 from loradar.adapters import IA3Config, LoraConfig, PeftModel, get_peft_model, inject
 from loradar.adapters.layers.lora import LoraEmbedding, LoraLayer, LoraLinear
 from loradar.domain.targets import TargetSpec
@@ -311,6 +314,25 @@ def test_heads_of_a_task_are_saved() -> None:
     assert all(p.requires_grad for p in model.classifier.modules_to_save["default"].parameters())
 
 
+def test_heads_of_a_task_are_found_by_their_ending() -> None:
+    """DistilBERT classifies by two new layers, ``pre_classifier`` and ``classifier``; PEFT trains both."""
+    sizes = {"vocab_size": 16, "dim": 8, "hidden_dim": 8, "n_layers": 1, "n_heads": 2}
+    fields = {"target_modules": ["q_lin"], "task_type": "SEQ_CLS"}
+    trainable = []
+    for library in (loradar, peft):
+        model = DistilBertForSequenceClassification(DistilBertConfig(**sizes))
+        adapted = library.get_peft_model(model, library.LoraConfig(**fields))
+        trainable.append({name for name, each in adapted.named_parameters() if each.requires_grad})
+    assert trainable[0] == trainable[1]
+
+
+def test_a_name_that_peft_takes_for_more_modules_is_warned_of() -> None:
+    """PEFT compares endings: ``norm`` would train the norms of all blocks."""
+    with pytest.warns(UserWarning, match=r"'norm' is a whole name here, and PEFT trains .*input_layernorm' and 3 more"):
+        model = inject(llama().model, LoraConfig(target_modules=["q_proj"], modules_to_save=["norm"]))
+    assert sum("modules_to_save" in name for name, _ in model.named_parameters()) == 1
+
+
 def test_all_linear_is_resolved_by_the_caller() -> None:
     """The hook gets the model, its answer is what the configuration keeps."""
     seen = []
@@ -378,7 +400,7 @@ def test_quantised_linears_are_adapted_and_not_merged() -> None:
     x = torch.randn(3, 6)
     layer = model.base_model.model[0]
     torch.testing.assert_close(model(x), layer.base_layer(x) + x @ layer.get_delta_weight("default").T)
-    with pytest.raises(InvalidConfig, match=r"'0' \(Quantised\) has weights \(packed or computed\) that no update"):
+    with pytest.raises(InvalidConfig, match=r"'0' \(Quantised\) has weights \(packed\) that no update"):
         model.merge_adapter()
 
 

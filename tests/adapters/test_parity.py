@@ -105,9 +105,9 @@ def test_peft_reads_our_adapter_without_warnings(case: Case, tmp_path: Path) -> 
 
 
 def save(mine: PeftModel, folder: Path) -> None:
-    """Save an adapter; that adapted embeddings are saved too is told by both libraries."""
+    """Save an adapter; that adapted embeddings are saved is told by both libraries."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* is adapted: the embeddings are saved too")
+        warnings.filterwarnings("ignore", ".* is adapted: its weight is saved too")
         mine.save_pretrained(folder)
 
 

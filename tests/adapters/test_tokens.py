@@ -20,6 +20,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+import loradar
 from loradar.adapters import LoraConfig, PeftModel, inject
 from loradar.errors import InvalidConfig, TargetsNotFound
 
@@ -27,6 +28,7 @@ SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "nu
 IDS = torch.tensor([[1, 2, 3, 7], [4, 7, 7, 0]])
 KEY = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
 WEIGHTS = "adapter_model.safetensors"
+FIELDS = {"target_modules": ["q_proj"], "trainable_token_indices": [1, 2]}
 
 
 def llama(*, tied=True, dtype=torch.float32, **fields):
@@ -334,6 +336,18 @@ class Tied(nn.Module):
     def forward(self, x):
         """Return scores."""
         return self.head(self.lin(self.emb(x)))
+
+
+def test_the_status_of_a_tied_head_is_that_of_its_embedding():
+    """PEFT's ``get_model_status`` compares all layers; a head without adapters made it irregular."""
+    statuses = []
+    for library in (loradar, peft):
+        model = library.get_peft_model(llama(), library.LoraConfig(**FIELDS))
+        model.add_adapter("other", library.LoraConfig(**FIELDS))
+        statuses.append([model.get_model_status(), model.get_layer_status()[-1].available_adapters])
+        model.set_adapter("other")
+        statuses[-1].append(model.get_model_status())
+    assert statuses[0] == statuses[1]
 
 
 def test_a_bias_of_a_tied_head_stays():

@@ -60,9 +60,9 @@ def train(folder: Path, model: nn.Module, config: AdapterConfig | peft.PeftConfi
     return {key: value for key, value in state.items() if "lora_" in key}
 
 
-def check_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+def check_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], **tolerances: float) -> None:
     """Check that two adapters have the same values, and were trained."""
-    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(ours, theirs, **tolerances)
     assert all(value.any() for key, value in ours.items() if "lora_B" in key)
 
 
@@ -78,4 +78,5 @@ def test_a_model_of_ours_trains_as_pefts_does(tmp_path: Path) -> None:
     models.append(peft.get_peft_model(llama(), peft.LoraConfig(**FIELDS)))
     models[1].load_state_dict(models[0].state_dict())
     ours, theirs = (train(tmp_path / str(index), model, None) for index, model in enumerate(models))
-    check_same(ours, theirs)
+    # Adam turns rounding errors of tiny gradients into parts of its step, 0.1.
+    check_same(ours, theirs, rtol=0, atol=1e-3)

@@ -105,7 +105,7 @@ def test_adapted_embeddings_are_saved_with_a_warning(checkpoint, tmp_path):
     adapted = shaken(LlamaForCausalLM.from_pretrained(checkpoint), target_modules=["embed_tokens"])
     with pytest.warns(UserWarning, match="embed_tokens' is adapted"):
         adapted.save_pretrained(tmp_path)
-    assert "base_model.model.model.embed_tokens.base_layer.weight" in keys_of(tmp_path)
+    assert keys_of(tmp_path) == {"base_model.model.model.embed_tokens.base_layer.weight"}  # the other is unchanged
     with torch.no_grad():
         expected = adapted(TOKENS[:, :2]).logits
         loaded = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(checkpoint), tmp_path)
@@ -121,6 +121,24 @@ def test_embeddings_trained_in_full_are_saved_once(checkpoint, tmp_path):
         inject(model, LoraConfig(**fields)).save_pretrained(tmp_path / "ours")
     prefix = "base_model.model."
     assert keys_of(tmp_path / "ours") == {f"{prefix}model.embed_tokens.weight", f"{prefix}lm_head.weight"}
+
+
+@pytest.mark.parametrize("name", ["embed_tokens", "lm_head"])
+def test_the_embedding_beside_one_trained_in_full_is_not_saved(tmp_path, name):
+    """As in PEFT: nothing changed it."""
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=False))
+    inject(model, LoraConfig(target_modules=["q_proj"], modules_to_save=[name])).save_pretrained(tmp_path)
+    assert [key.endswith(f"{name}.weight") for key in keys_of(tmp_path)] == [True]
+
+
+def test_all_are_saved_if_one_is_adapted_and_the_vocabulary_resized(tmp_path):
+    """PEFT saves the adapted one alone, and the other has another shape in the checkpoint."""
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=False))
+    model.save_pretrained(tmp_path / "base")
+    adapted = shaken(resized(tmp_path / "base"), target_modules=["embed_tokens"])
+    with pytest.warns(UserWarning, match=f"resized from 50 to {ROWS}"):
+        adapted.save_pretrained(tmp_path / "ours")
+    assert len(keys_of(tmp_path / "ours")) == 2
 
 
 def test_what_cannot_be_told_is_said(checkpoint, tmp_path):

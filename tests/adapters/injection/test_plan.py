@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
 from zoo import attention, convolutions, gpt2, llama, mlp, on_meta, words
 
 from loradar.adapters import LoraConfig, inject
@@ -192,3 +193,70 @@ def test_layers_in_stages_are_not_taken_for_a_shared_block() -> None:
     model.encoder = nn.ModuleDict({"stages": nn.ModuleList(map(nn.ModuleList, stages))})
     adapted = inject(model, LoraConfig(target_modules=["query"], layers_to_transform=[1]))
     assert adapted.targeted_module_names == ["encoder.stages.1.0.query", "encoder.stages.1.1.query"]
+
+
+class Mixer(nn.Module):
+    """A bare matrix beside a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bare = nn.Parameter(torch.randn(4, 4))
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Use both."""
+        return self.layer(x @ self.bare)
+
+
+def mixers() -> nn.Module:
+    """Return a model with bare matrices below its root."""
+    torch.manual_seed(0)
+    return nn.Sequential(Mixer(), Mixer())
+
+
+class Symmetric(nn.Module):
+    """A parametrization."""
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Mirror the upper half."""
+        return weight.triu() + weight.triu(1).mT
+
+
+COMPUTED = {
+    "parametrize": lambda module, name: parametrize.register_parametrization(module, name, Symmetric()),
+    "weight norm": parametrizations.weight_norm,
+    "pruning": lambda module, name: prune.l1_unstructured(module, name, 0.5),
+}
+
+
+@pytest.mark.parametrize("compute", COMPUTED.values(), ids=COMPUTED)
+def test_computed_weights_are_no_bare_parameters(compute) -> None:
+    """The error said that no parameter has the name, which the model's author does not believe."""
+    model = mixers()
+    compute(model[0], "bare")
+    with pytest.raises(InvalidConfig, match=r"'0.bare' is no parameter, but computed .*: leave it out, or remove"):
+        inject(model, LoraConfig(target_parameters=["0.bare"]))
+    compute(model[1].layer, "weight")
+    with pytest.raises(InvalidConfig, match=r"'1.layer.weight' is no parameter.*: name '1.layer' in target_modules"):
+        inject(model, LoraConfig(target_parameters=["layer.weight"]))
+
+
+@pytest.mark.parametrize("compute", COMPUTED.values(), ids=COMPUTED)
+def test_a_layer_with_a_computed_weight_trains_but_does_not_merge(compute) -> None:
+    """The update is added to its output; PEFT merges into a weight that the next forward computes again."""
+    model = mixers()
+    compute(model[0].layer, "weight")
+    x = torch.randn(2, 4)
+    before = model(x)
+    adapted = inject(model, LoraConfig(target_modules=["0.layer"], init_lora_weights=False))
+    assert not torch.allclose(adapted(x), before)
+    with pytest.raises(InvalidConfig, match=r"weights \(computed\) .* remove the parametrization"):
+        adapted.merge_adapter()
+
+
+def test_a_module_that_cannot_be_copied_is_not_trained_in_full() -> None:
+    """Hooks leave a tensor in it that torch does not copy."""
+    model = mixers()
+    prune.l1_unstructured(model[1].layer, "weight", 0.5)
+    with pytest.raises(InvalidConfig, match=r"'1' \(Mixer\) cannot be copied.* Remove its weight norm or pruning"):
+        inject(model, LoraConfig(target_modules=["0.layer"], modules_to_save=["1"]))

@@ -145,6 +145,28 @@ def test_the_model_itself_comes_back_with_pefts_result():
     assert flags[1] == flags[3] - flags[0]  # PEFT leaves the first trainable too, though nothing runs it
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_an_injected_adapter_has_the_dtype_of_its_layers(dtype):
+    """Half precision too, as in PEFT, where ``get_peft_model`` alone makes it float32."""
+    found = []
+    for package in (loradar, peft):
+        model = package.inject_adapter_in_model(
+            package.LoraConfig(**fields(modules_to_save=["lm_head"])), llama().to(dtype)
+        )
+        found.append({name: each.dtype for name, each in model.named_parameters() if each.requires_grad})
+    assert found[0] == found[1]
+    assert {*found[0].values()} == {dtype}
+
+
+def test_a_module_trained_in_full_has_values_while_the_factors_wait():
+    """As in PEFT: a state dict may lack it."""
+    config = loradar.LoraConfig(**fields(modules_to_save=["lm_head"]))
+    model = loradar.inject_adapter_in_model(config, llama(), low_cpu_mem_usage=True)
+    assert torch.equal(model.lm_head.modules_to_save["default"].weight, model.lm_head.original_module.weight)
+    waiting = {name.split(".")[-3] for name, each in model.named_parameters() if each.is_meta}
+    assert waiting == {"lora_A", "lora_B"}
+
+
 def test_transformers_switches_and_saves_injected_adapters(tmp_path, monkeypatch):
     """Its own methods, which talk to each layer; its file goes into a model of PEFT's."""
     monkeypatch.setattr("transformers.integrations.peft.check_peft_version", lambda **_: None)
