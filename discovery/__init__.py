@@ -4,14 +4,14 @@ Others may import: ``scan`` (a model or reference), ``scan_module`` (a live modu
 ``scan_library`` (one, some or all architectures of a library, as ``How`` and ``Compact`` set it; the latter two run
 in the workers of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bounds``),
 ``scan_config``, ``scan_configured`` and ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes),
-``scan_stored`` (a model on a hub or in a folder), ``list_architectures``, ``build`` (the model of a reference, on
-meta), ``identify`` and the layer facts ``walk``, ``list_layers``, ``kind_of``, ``CONV_KINDS``; the layers an adapter
-fits, ``FITTING_KINDS``, ``find_misfit``, ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``; ``why_not_exported``
-(whether one entry serves a type); ``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for
-such a model); ``check_unwrapped``, ``open_wrappers``, ``find_inner``, ``find_adapted``, ``is_compiled`` and
-``read_attribute`` (for models of others: wrapped, adapted, compiled); ``build_subject`` and ``build_repo`` (what a scan
-or a plan is for, as a module), ``copy_to_meta``, ``quantise`` and ``Rehearsal``, which gives a ``Usage`` (training
-steps on meta, with their memory).
+``scan_stored`` (a model on a hub or in a folder), ``name_as_gguf`` (layers as llama.cpp names them),
+``list_architectures``, ``build`` (the model of a reference, on meta), ``identify`` and the layer facts ``walk``,
+``list_layers``, ``kind_of``, ``CONV_KINDS``; the layers an adapter fits, ``FITTING_KINDS``, ``find_misfit``,
+``find_owner_misfit``, ``is_stack``, ``is_plain_conv``; ``why_not_exported`` (whether one entry serves a type);
+``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model); ``check_unwrapped``,
+``open_wrappers``, ``find_inner``, ``find_adapted``, ``is_compiled`` and ``read_attribute`` (for models of others:
+wrapped, adapted, compiled); ``build_subject`` and ``build_repo`` (what a scan or a plan is for, as a module),
+``copy_to_meta``, ``quantise`` and ``Rehearsal``, which gives a ``Usage`` (training steps on meta, with their memory).
 """
 
 from ..domain.vocabulary import CONV_KINDS
@@ -26,6 +26,7 @@ from .facts.layers import Site, kind_of, list_layers, walk
 from .facts.misfits import FITTING_KINDS, find_misfit, find_owner_misfit, is_plain_conv, is_stack
 from .facts.model_facts import identify, read_attribute
 from .facts.wrapped import check_unwrapped, find_adapted, find_inner, is_compiled, open_wrappers
+from .gguf_scan import name_as_gguf
 from .listing_scan import scan_listing
 from .liveness import proof_holds
 from .meta_run.kernels import quantise
@@ -64,6 +65,7 @@ __all__ = [
     "kind_of",
     "list_architectures",
     "list_layers",
+    "name_as_gguf",
     "open_wrappers",
     "proof_holds",
     "quantise",

@@ -15,10 +15,11 @@ from typing import Any
 from ..domain.architectures import Architecture, StoredFacts
 from ..domain.scans import Scan
 from ..domain.submissions import ListedLayer
-from ..errors import InvalidRequest, NoAdaptableLayers, ScanFailed, UnknownArchitecture
+from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, UnknownArchitecture
 from ..extras import require
-from ..weights import StoredLayer, Weight, Weights, compare, identify, read_weights, unpack
+from ..weights import GgufHeader, StoredLayer, Weight, Weights, compare, identify, read_weights, unpack
 from .config_scan import check_config, scan_config
+from .gguf_scan import ADAPTER, ARCHITECTURE, read_configuration, rename_as_model
 from .listing_scan import IN_PROJ, scan_listing
 from .scanner import scan_built, scan_module
 from .sources import LISTABLE, diffusers
@@ -45,10 +46,43 @@ def scan_stored(text: str, *, for_others: bool = False) -> Scan:
         MissingExtra: If huggingface_hub is not installed.
     """
     weights = read_weights(text, for_others=for_others)
+    if weights.gguf is not None:
+        return _scan_gguf(weights, weights.gguf)
     layers = unpack(weights.tensors, weights.config)
-    architecture = identify(weights.config)
-    built, why_not = _build(architecture, weights.config)
+    return _compare(weights.config, layers, _describe(weights, layers))
+
+
+def _scan_gguf(weights: Weights, header: GgufHeader) -> Scan:
+    """Scan the model in a file of llama.cpp, whose names and configuration are translated where they are known."""
+    if header.metadata.get("general.type") == ADAPTER:
+        message = f"{weights.reference} is an adapter of llama.cpp, no model. Examine it with: loradar doctor"
+        raise InvalidReference(message, reference=weights.reference)
+    config = weights.config or read_configuration(header)
+    layers = unpack(weights.tensors, config)
     facts = _describe(weights, layers)
+    facts = replace(facts, packed=tuple(f"{name} ({count} weights)" for name, count in header.quantised.items()))
+    built, why_not = _build(identify(config), config)
+    if built is None:
+        architecture = identify(config) if config else Architecture("torch", "unnamed")
+        name = header.metadata.get(ARCHITECTURE)
+        said = (
+            f"GGUF states the architecture {str(name)[:80]!r}, which transformers does not read: " if not config else ""
+        )
+        listed = _scan_listed(architecture, layers)
+        return replace(listed, proof=f"{said}{why_not}: {listed.proof}", stored=facts)
+    names, note = rename_as_model(header, [layer.path for layer in built.layers])
+    layers = tuple(replace(layer, path=names.get(layer.path, layer.path)) for layer in layers)
+    return _compare(config, layers, replace(facts, notes=(*facts.notes, note) if note else facts.notes), built)
+
+
+def _compare(
+    config: Mapping[str, Any], layers: Sequence[StoredLayer], facts: StoredFacts, built: Scan | None = None
+) -> Scan:
+    """Return the scan of the model that a configuration describes, compared with the stored weights; else of these."""
+    architecture = identify(config)
+    why_not = ""
+    if built is None:
+        built, why_not = _build(architecture, config)
     if built is None:
         listed = _scan_listed(architecture, layers)
         return replace(listed, proof=f"{why_not}: {listed.proof}", stored=facts)

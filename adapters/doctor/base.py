@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from ...discovery import fetch_config, scan_configured, scan_module
+from ...discovery import fetch_config, scan_configured, scan_module, scan_stored
 from ...domain.architectures import Architecture
 from ...domain.layers import Layer, Slot
 from ...domain.mappings import ArchitectureDetail
@@ -85,9 +85,12 @@ def find_base(model: Any) -> Base:
     path = Path(text.removeprefix("file:")).expanduser()
     if path.is_dir():
         return _build(read_json(path / "config.json"), text)
+    if path.suffix == ".gguf" and path.is_file():
+        return _describe(scan_stored(f"file:{path}"), text)
     if isinstance(model, PathLike) or text.startswith("file:"):
         raise InvalidReference(
-            f"{text!r} is no folder. Give that of the base model, with its config.json.", reference=text
+            f"{text!r} is no folder and no .gguf file. Give that of the base model, with its config.json.",
+            reference=text,
         )
     if text.startswith("hub:"):
         return _build(fetch_config(Reference.parse(text)), text)

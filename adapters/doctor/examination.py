@@ -13,6 +13,7 @@ from ..peft_forms import config_from_peft
 from .base import ADAPTABLE, Base, Rename, find_base, find_rename
 from .findings import Case, find_faults
 from .foreign import examine_foreign
+from .gguf_adapter import examine_gguf, read_header
 from .mending import write_mended
 from .stored import WRITTEN_BY, StoredAdapter, Values, read_adapter, read_values
 
@@ -43,6 +44,8 @@ def doctor(adapter: str | PathLike[str], model: Any = None, *, fix: str | PathLi
         if fix is not None:
             message = f"{name} {WRITTEN_BY[stored.format]}. --fix mends PEFT's"
             raise InvalidConfig(f"{message}: convert it first with --to peft --out OUT.", adapter=name)
+        if stored.format == "gguf":
+            return examine_gguf(read_header(stored.file), name, *_find_base(stored, model))
         return examine_foreign(stored, name, model)
     base, note = _find_base(stored, model)
     return examine(stored, name, base, note, fix=fix)

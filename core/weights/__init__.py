@@ -2,6 +2,7 @@
 
 Others may import: ``read_weights`` (of a reference to a hub, a folder or a file), which gives ``Weights`` of
 ``StoredTensor``; ``read_tensors`` (of one file); ``read_length`` and ``parse_header`` (of the bytes of a header);
+``read_gguf`` (of a file of llama.cpp), which gives a ``GgufHeader``;
 ``unpack`` (the layers behind quantised tensors), which gives ``StoredLayer``; ``identify`` (the architecture that a
 ``config.json`` names); ``compare`` (with the layers of a model, each given as a ``Weight``), which gives a ``Fit``;
 ``HubStore`` (parts of files in a repo) and ``check_redirect`` (of a hub); ``read_store`` and ``read_json`` (of a store
@@ -9,6 +10,7 @@ whose files are listed already); ``place_of`` (names without numbers), and the n
 """
 
 from .comparison import Fit, Weight, compare
+from .gguf import GgufHeader, read_gguf
 from .index import place_of
 from .packed import StoredLayer, unpack
 from .safetensors import LENGTH_BYTES, StoredTensor, parse_header, read_length
@@ -35,6 +37,7 @@ __all__ = [
     "LENGTH_BYTES",
     "PICKLED",
     "Fit",
+    "GgufHeader",
     "HubStore",
     "StoredLayer",
     "StoredTensor",
@@ -45,6 +48,7 @@ __all__ = [
     "identify",
     "parse_header",
     "place_of",
+    "read_gguf",
     "read_json",
     "read_length",
     "read_store",

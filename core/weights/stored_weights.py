@@ -10,6 +10,7 @@ from ..domain.architectures import Architecture
 from ..errors import InvalidReference, WeightsUnreadable, quoted
 from ..references import HubFolder, Reference
 from ..validation.text import explain_invalid_name
+from .gguf import GgufHeader, read_gguf
 from .index import MOST_INDEX_BYTES, choose_shards, complete, estimate_header, parse_index
 from .safetensors import LENGTH_BYTES, StoredTensor, parse_header, read_length
 from .stores import Folder, HubStore, Store
@@ -23,6 +24,7 @@ FIRST_BYTES = 64 << 10
 
 INDEX_ENDING = ".safetensors.index.json"
 ENDING = ".safetensors"
+GGUF_ENDING = ".gguf"
 PREFERRED = ("model", "diffusion_pytorch_model", "pytorch_model")
 """Names of a model's own weights, before those of variants such as ``model.fp16``."""
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".bin.index.json")
@@ -40,6 +42,7 @@ class Weights:
         files: Number of files of weights.
         transferred: Bytes that came from a hub.
         assumed: What was not read, in words.
+        gguf: The header, if the file is one of llama.cpp.
     """
 
     reference: str
@@ -49,6 +52,7 @@ class Weights:
     files: int
     transferred: int = 0
     assumed: tuple[str, ...] = field(default=())
+    gguf: GgufHeader | None = None
 
 
 def read_weights(text: str, *, for_others: bool = False) -> Weights:
@@ -116,6 +120,9 @@ def read_store(
     _check_is_model(reference, store, files)
     config = read_json(store, CONFIG, reference) if CONFIG in files else {}
     name = _choose_file(reference, files)
+    if name.endswith(GGUF_ENDING):
+        header = read_gguf(lambda start, length: store.read(name, start, length)[0], name)
+        return Weights(reference, config, header.tensors, 1, 1, transferred(), gguf=header)
     if not name.endswith(INDEX_ENDING):
         tensors = _parse_file(name, *store.read(name, 0, FIRST_BYTES), store)
         return Weights(reference, config, tensors, 1, 1, transferred())
@@ -186,7 +193,7 @@ def _check_is_model(reference: str, store: Store, files: frozenset[str]) -> None
 def _choose_file(reference: str, files: Iterable[str]) -> str:
     """Return the index of a model's weights, or their file if there is one alone."""
     files = sorted(files)
-    for ending in (INDEX_ENDING, ENDING):
+    for ending in (INDEX_ENDING, ENDING, GGUF_ENDING):
         found = [name for name in files if name.endswith(ending)]
         named = [f"{name}{ending}" for name in PREFERRED if f"{name}{ending}" in found]
         if named or len(found) == 1:
@@ -201,5 +208,6 @@ def _choose_file(reference: str, files: Iterable[str]) -> str:
         message = f"{reference} has pickled weights alone ({pickled[0]}): opening them could run code. "
         raise WeightsUnreadable(f"{message}Save the model as safetensors.", files=pickled[:20])
     raise WeightsUnreadable(
-        f"{reference} has no *{ENDING} file: nothing tells the shapes of its weights.", files=files[:20]
+        f"{reference} has no *{ENDING} and no *{GGUF_ENDING} file: nothing tells the shapes of its weights.",
+        files=files[:20],
     )
