@@ -72,6 +72,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.exports = export.Exports()
     app.state.snapshots = snapshot.Snapshots(settings)
     app.state.limiter = Limiter(settings.limits)
+    app.state.probe = operations.Probe(app.state.registry)
     app.state.metrics = Metrics(app.version)
     app.state.metrics.registry.register(operations.RegistryCollector(app.state.registry))
     app.add_middleware(BodyLimitMiddleware)

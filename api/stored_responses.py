@@ -3,16 +3,17 @@
 A repeated lookup passes neither routing nor validation nor the database; it is counted and limited as every request.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from fastapi import Response
-from fastapi.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import DatabaseUnusable
 from .dependencies import RENDERED, LazyRegistry, names_tag
+from .single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from ..registry import StateWatch
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 MOST_BYTES = 32 << 20
 """Bytes of bodies that are kept; the oldest make room for new ones."""
 
-_IN_A_304 = (b"etag", b"cache-control")
+FROZEN_SECONDS = 2.0
+"""Time after which a database that does not answer counts as frozen: stored responses are sent, marked as stale."""
+
+STALE = [(b"cache-status", b"loradar; hit; ttl=-1"), (b"cache-control", b"no-store")]
+"""Headers of a stale response (RFC 9211, 2.4): of an unknown age, for this client alone."""
+
+_IN_A_304 = (b"etag", b"cache-control", b"cache-status")
 
 Key = tuple[str, bytes]
 """Path and query of a request."""
@@ -42,10 +49,12 @@ class StoredResponse:
     tag: str
     route: Any
 
-    async def send(self, scope: Scope, send: Send) -> None:
+    async def send(self, scope: Scope, send: Send, *, is_stale: bool) -> None:
         """Send it, or 304 if ``If-None-Match`` names its tag."""
         scope["route"] = self.route
         status, headers, body = HTTPStatus.OK, self.headers, self.body
+        if is_stale:
+            headers = [*(each for each in headers if each[0] != b"cache-control"), *STALE]
         for name, value in scope["headers"]:
             if name == b"if-none-match" and names_tag(value.decode("latin-1"), self.tag):
                 status, body = HTTPStatus.NOT_MODIFIED, b""
@@ -66,6 +75,7 @@ class StoredResponses:
         self._app = app
         self._registry = registry
         self._watch: StateWatch | None = None
+        self._renewal = SingleFlight(self._renew, FROZEN_SECONDS)
         self._serial: int | None = None
         self._stored: dict[Key, StoredResponse] = {}
         self._size = 0
@@ -78,21 +88,31 @@ class StoredResponses:
                 self._watch.expire()
             return
         key = scope["path"], scope["query_string"]
-        serial = await self._find_serial() if key in self._stored else self._serial
-        if stored := self._stored.get(key):
-            await stored.send(scope, send)
-            return
+        stored, serial, is_stale = self._stored.get(key), self._serial, False
+        if stored:
+            try:
+                serial = await self._find_serial()
+            except TimeoutError:
+                is_stale = True
+            if self._stored.get(key) is stored:
+                await stored.send(scope, send, is_stale=is_stale)
+                return
         await self._app(scope, receive, send)
         rendered = scope["state"].get(RENDERED)
-        if rendered is not None and await self._find_serial() == serial is not None:
-            self._store(key, rendered, scope["route"])
+        with suppress(TimeoutError):
+            if rendered is not None and await self._find_serial() == serial is not None:
+                self._store(key, rendered, scope["route"])
 
     async def _find_serial(self) -> int | None:
-        """Return the serial of the registry, and drop what was rendered at another; ``None`` if it cannot be read."""
+        """Return the serial of the registry, and drop what was rendered at another; ``None`` if it cannot be read.
+
+        Raises:
+            TimeoutError: If the database does not answer.
+        """
         if self._watch and self._watch.is_unchanged():
             return self._serial
         try:
-            serial = await run_in_threadpool(self._renew)
+            serial = await self._renewal.result()
         except DatabaseUnusable:  # the route answers with the reason
             serial = None
         if serial != self._serial or serial is None:

@@ -29,6 +29,7 @@ from .db import prepare, tables
 from .db.audit_log import serial_of, verify_log
 from .db.database import Database, masked
 from .db.encoding import MappingKey
+from .db.readiness import check_readiness
 from .db.watch import StateWatch
 from .mappings import compare, compose, history, listing, not_found, resolve, selections
 from .mappings.similar import Similarity
@@ -103,6 +104,10 @@ class Registry:
     def watch(self) -> StateWatch:
         """Return a watch that notices changes of the registry, cheaply enough for every request."""
         return StateWatch(self._database.file, self.serial)
+
+    def check_readiness(self, *, is_thorough: bool = True) -> int:
+        """Return the serial, or raise ``DatabaseUnusable`` if it cannot be read and written; thorough takes 0.1 s."""
+        return check_readiness(self._database, is_thorough=is_thorough)
 
     def info(self) -> DatabaseInfo:
         """Return the state of the database."""
@@ -357,9 +362,8 @@ class Registry:
     def count_submissions(self) -> dict[str, int]:
         """Return the number of submissions by status, without zeros."""
         status = tables.submissions.c.status
-        query = select(status, func.count()).group_by(status).order_by(status)
         with self._database.read() as connection:
-            return dict(connection.execute(query).all())
+            return dict(connection.execute(select(status, func.count()).group_by(status).order_by(status)).all())
 
     def constant(self, name: str, version: str | None = None) -> Constant:
         """Return one of PEFT's constants, such as ``SEQ_CLS_HEAD_NAMES``, with the version it is from.
@@ -390,8 +394,7 @@ class Registry:
             scans: A scan by name, or why there is none; mappings of other names keep their verification.
             known: Every name the library knows; mappings of others are ``unknown``.
         """
-        libraries = {mapping.library for mapping in mappings}
-        proposed = [mapping for library in libraries for mapping in self.list_mappings(library, "scanner")]
+        proposed = [own for library in {m.library for m in mappings} for own in self.list_mappings(library, "scanner")]
         audit = Audit(known, suggestions_on_record(proposed))
         checks = audit.check(mappings, scans)  # takes minutes: no other writer should wait for it
         with self._database.write("audit") as write:

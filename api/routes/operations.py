@@ -1,5 +1,7 @@
 """``/``, ``/healthz``, ``/readyz`` and ``/metrics``: find the resources, and watch the service."""
 
+import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -12,12 +14,20 @@ from prometheus_client.metrics_core import Metric
 from starlette.responses import JSONResponse, Response
 
 from ...domain.submissions import SUBMISSION_STATUSES
-from ...errors import LoradarError
+from ...errors import DatabaseUnusable, LoradarError
 from ...schema import Config, schema_config, to_json
-from ..dependencies import LazyRegistry, OpenRegistry
+from ..dependencies import LazyRegistry
+from ..single_flight import SingleFlight
 
 if TYPE_CHECKING:
+    from ...registry import StateWatch
     from ..middleware import Metrics
+
+PROBE_SECONDS = 2.0
+"""Time for a database to answer a probe."""
+
+READ_EVERY = 60.0
+"""Seconds after which a probe reads every page of an unchanged file again."""
 
 router = APIRouter(tags=["operations"])
 
@@ -122,6 +132,39 @@ class RegistryCollector:
         yield by_status
 
 
+class Probe:
+    """Check the readiness of a registry; every page is read again after a change of the file, and every minute.
+
+    Args:
+        registry: The registry.
+    """
+
+    def __init__(self, registry: LazyRegistry) -> None:
+        self._registry = registry
+        self._watch: StateWatch | None = None
+        self._read_at = -math.inf
+        self._flight = SingleFlight(self._check, PROBE_SECONDS)
+
+    async def result(self) -> int:
+        """Return the serial of a registry that is ready.
+
+        Raises:
+            DatabaseUnusable: If it is not.
+            TimeoutError: If its database does not answer.
+        """
+        return await self._flight.result()
+
+    def _check(self) -> int:
+        registry, now = self._registry.get(), time.monotonic()
+        self._watch = self._watch or registry.watch()
+        is_thorough = not self._watch.is_unchanged() or now - self._read_at > READ_EVERY
+        if is_thorough:
+            self._watch.renew()
+        serial = registry.check_readiness(is_thorough=is_thorough)
+        self._read_at = now if is_thorough else self._read_at
+        return serial
+
+
 @router.get("/", summary="List the resources", responses={200: {"model": Index}})
 def get_index(request: Request) -> JSONResponse:
     """Return the paths of the service's resources."""
@@ -136,11 +179,19 @@ async def get_health(request: Request) -> JSONResponse:
 
 
 @router.get("/readyz", summary="Check the registry", responses={200: {"model": Readiness}})
-def get_readiness(request: Request, registry: OpenRegistry) -> JSONResponse:
-    """Return 200 if the registry can be read, with the state of the machine checks; else 503."""
+async def get_readiness(request: Request) -> JSONResponse:
+    """Return 200 if the registry can be read and written, with the state of the machine checks; else 503.
+
+    A database that does not answer within two seconds is not ready.
+    """
+    try:
+        serial = await request.app.state.probe.result()
+    except TimeoutError:
+        message = f"The registry database does not answer within {PROBE_SECONDS:g} s. Look at its server or disk."
+        raise DatabaseUnusable(message, reason="it does not answer") from None
     missing = request.app.state.workers.missing
     checks = f"waiting: {missing.message}" if missing else "running"
-    return JSONResponse(to_json(Readiness("ready", registry.serial(), checks)))
+    return JSONResponse(to_json(Readiness("ready", serial, checks)))
 
 
 @router.get(

@@ -104,11 +104,13 @@ def test_it_is_healthy_though_everybody_waits(settings, monkeypatch):
 
     monkeypatch.setattr(LazyRegistry, "get", wait)
     with running(settings) as url, ThreadPoolExecutor(THREADS + 10) as pool:
-        waiting = [pool.submit(httpx2.get, f"{url}/readyz", timeout=patience()) for _ in range(THREADS + 10)]
+        waiting = [pool.submit(httpx2.get, f"{url}/v1/targets/x", timeout=patience()) for _ in range(THREADS + 10)]
         for _ in range(THREADS):
             assert asked.acquire(timeout=patience())
         try:
             assert httpx2.get(f"{url}/healthz", timeout=patience()).status_code == 200
+            probe = httpx2.get(f"{url}/readyz", timeout=patience())
+            assert (probe.status_code, probe.json()["error"]["code"]) == (503, "database_unusable")
         finally:
             answering.set()
         assert {one.result().status_code for one in waiting} == {503}
