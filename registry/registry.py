@@ -318,9 +318,7 @@ class Registry:
             return compare.compare(connection, mapping_id, other_id)
 
     def list_similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
-        """Return the most similar architectures by their slots, with their differences in words.
-
-        Those with one fingerprint are one neighbour.
+        """Return the most similar architectures by their slots, one per fingerprint, with their differences in words.
 
         Raises:
             UnknownArchitecture: If the registry does not know the architecture.
