@@ -96,17 +96,16 @@ def _scan_module(
     model: nn.Module, example_inputs: Any, method: str, builds: Builds | None, recall: Recall | None
 ) -> Scan:
     static = read_model(model)
-    facts, module_paths = static.facts, static.module_paths
-    architecture, reference = facts.architecture, facts.architecture.reference
+    facts, architecture = static.facts, static.facts.architecture
     layers = static.label_all()
     started = time.monotonic()
-    traced = trace(model, layers, module_paths, example_inputs) if method != "names" else None
+    traced = trace(model, layers, static.module_paths, example_inputs) if method != "names" else None
     is_cut_short = time.monotonic() - started >= running.SECONDS
     if not any(layer.kind in ADAPTABLE_KINDS for layer in (*layers, *(traced.bare if traced else ()))):
         raise _nothing_to_adapt(model, static)
     if traced is None and method == "dataflow":
-        message = f"No forward of {reference} runs. Give example_inputs, or scan it by names."
-        raise ScanFailed(message, reference=reference)
+        message = f"No forward of {architecture.reference} runs. Give example_inputs, or scan it by names."
+        raise ScanFailed(message, reference=architecture.reference)
     layers = _merge_roles(static, layers, traced) if traced else layers
     proof = _prove(static, layers, builds) if builds else None
     proof = proof or (recall_proof(recall, model, architecture, layers) if recall else None)
@@ -127,7 +126,7 @@ def _scan_module(
         proposals=propose_all(subject),
         frozen=subject.saved.frozen,
         left_out=subject.left_out,
-        module_paths=module_paths,
+        module_paths=static.module_paths,
         beside=subject.beside,
         digest=digest_build(static.classes, layers, whole.operations) if whole and not is_cut_short else None,
         untraced=untraced,
