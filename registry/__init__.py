@@ -4,10 +4,12 @@ Other packages import from here and from no file below. Nothing in here imports 
 for a registry in an SQLite file: it has half a second, Python's start included.
 """
 
+import os
 import re
 from collections.abc import Mapping as Values
 from contextlib import closing
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +44,7 @@ from .peft_constants.reading import (
     write_constants_json,
 )
 from .peft_constants.rendering import constants_python, support_rows
+from .recent_lookups import RecentLookups
 from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
 from .references import describe, find_understood
 from .releases import Release
@@ -174,14 +177,26 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
             return replace(found, understood=describe(name, local, ()))
     settings, preset = Settings.from_environment(), choose_preset(preset, peft_type)
     file = _FILE_URL.fullmatch(settings.database_url)
-    if file and preset in PRESETS and not parts and not choice:
-        mapping = _look_up_fast(Path(file[1]).absolute(), name, (peft_type.upper(), preset), library, library_version)
-        if mapping:
-            return mapping
-    from .registry import Registry  # noqa: PLC0415 - SQLAlchemy, 0.3 s
+    path = file and os.path.abspath(file[1])  # noqa: PTH100 - a Path takes as long as all the rest
+    query = repr((name, peft_type, preset, library, library_version, parts, choice))
+    recent = _recent_lookups(path) if path else None
+    mapping = recent.find(query) if recent else None
+    if mapping is None and path and preset in PRESETS and not parts and not choice:
+        mapping = _look_up_fast(Path(path), name, (peft_type.upper(), preset), library, library_version)
+    if mapping is None:
+        from .registry import Registry  # noqa: PLC0415 - SQLAlchemy, 0.3 s
 
-    with Registry.open(settings) as registry:
-        return registry.lookup(name, peft_type, preset, library, library_version, parts, **choice)
+        with Registry.open(settings) as registry:
+            mapping = registry.lookup(name, peft_type, preset, library, library_version, parts, **choice)
+    if recent:
+        recent.keep(query, mapping)
+    return mapping
+
+
+@cache
+def _recent_lookups(file: str) -> RecentLookups:
+    """Return the recent lookups of this process in a registry file."""
+    return RecentLookups(file)
 
 
 def _look_up_fast(

@@ -24,19 +24,19 @@ class StateWatch:
 
     Args:
         file: Path of an SQLite file, or ``None`` for another database.
-        read_serial: Read the serial of the registry.
+        read_serial: Read the serial of the registry; not needed where the state alone matters.
     """
 
-    def __init__(self, file: Path | None, read_serial: Callable[[], int]) -> None:
-        real = file and file.resolve()
-        self._files = (str(real), f"{real}-wal") if real else ()
+    def __init__(self, file: Path | str | None, read_serial: Callable[[], int] = int) -> None:
+        self._file = file
+        self._files: tuple[str, ...] = ()
         self._read_serial = read_serial
         self._seen: Signature | None = None
         self._read_at = -LAG
 
     def is_unchanged(self) -> bool:
         """Return whether the registry is certainly, or on a server most likely, as it was at the last ``renew``."""
-        if not self._files:
+        if not self._file:
             return time.monotonic() - self._read_at < LAG
         return self._seen is not None and self._seen == self._sign()
 
@@ -46,6 +46,8 @@ class StateWatch:
         Raises:
             DatabaseUnusable: If the database cannot be reached or read.
         """
+        if self._file:  # a link may lead elsewhere by now
+            self._files = (str(self._file), f"{os.path.realpath(self._file)}-wal")
         signature, now, read_at = self._sign(), time.time_ns(), time.monotonic()
         serial = self._read_serial()
         # Younger, a second write could leave the time, and in a log that is begun anew the size, as they are.
