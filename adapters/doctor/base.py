@@ -1,5 +1,6 @@
 """The layers of the model that an adapter is for, and the names there of layers that the adapter names otherwise."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -214,7 +215,13 @@ def find_rename(base: Base, pattern: str, sides: Sides, taken: Iterable[str] = (
         taken: Patterns of the model that the adapter has other layers for.
     """
     taken = {*taken}
-    for find, is_certain in ((_in_a_list, True), (_by_version, True), (_by_prefix, True), (_by_likeness, False)):
+    for find, is_certain in (
+        (_in_a_list, True),
+        (_by_version, True),
+        (_by_conversion, True),
+        (_by_prefix, True),
+        (_by_likeness, False),
+    ):
         found = {new: says for new, says in find(base, pattern) if _fits(base.places[new], sides) and new not in taken}
         if len(found) == 1:
             ((new, says),) = found.items()
@@ -228,11 +235,7 @@ def _list_parts(base: Base, old: str, new: str) -> tuple[str, ...]:
     """Return the names of the layers of one expert that a parameter joins, as transformers joins their weights."""
     if base.scan is None or base.scan.architecture.library != "transformers" or old.count("*") <= new.count("*"):
         return ()
-    try:
-        from transformers.conversion_mapping import get_checkpoint_conversion_mapping  # noqa: PLC0415 - an extra
-    except ImportError:  # before 5.0, whose models have experts one by one
-        return ()
-    for step in get_checkpoint_conversion_mapping(base.scan.architecture.name) or ():
+    for step in _list_conversions(base.scan.architecture.name):
         names = tuple(one.removesuffix(".weight").rpartition(".")[2] for one in step.source_patterns)
         if new.endswith(tuple(step.target_patterns)) and old.rpartition(".")[2] in names:
             return names
@@ -281,6 +284,46 @@ def _by_version(base: Base, pattern: str) -> Found:
                     yield end, f"its name in {library} {versions}"
                 elif (near := f"model.{end}") in base.places or (near := end.removeprefix("model.")) in base.places:
                     yield near, f"its name in {library} {versions}, with the prefix of {start}"
+
+
+def _by_conversion(base: Base, pattern: str) -> Found:
+    """Yield the names that the library gives to those of older checkpoints as it loads them.
+
+    A model that became a part of another had a prefix of its own inside, such as ``model``, which went.
+    """
+    for form in _convert(base, pattern):
+        steps = (end for step in _steps(base.renames) for _, end, _ in _walk(form, step))
+        ends = (end for name in dict.fromkeys((form, *steps)) for end in (name, *_drop_prefixes(name)))
+        for end in ends:
+            if end in base.places and end != pattern:
+                yield end, "its name where transformers loads checkpoints of older versions"
+
+
+def _drop_prefixes(path: str) -> Iterator[str]:
+    """Yield the path without each ``model`` inside it."""
+    parts = path.split(".")
+    yield from (".".join(parts[:at] + parts[at + 1 :]) for at in range(1, len(parts)) if parts[at] == "model")
+
+
+def _convert(base: Base, pattern: str) -> Iterator[str]:
+    """Yield the path that transformers' own renames of checkpoints make of one, if any applies."""
+    library, _, name = base.reference.partition(":")
+    if base.scan is not None:
+        library, name = base.scan.architecture.library, base.scan.architecture.name
+    if library == "transformers":
+        for step in _list_conversions(name):
+            sources, targets = step.source_patterns, step.target_patterns
+            if len(sources) == len(targets) == 1 and (changed := re.sub(sources[0], targets[0], pattern)) != pattern:
+                yield changed
+
+
+def _list_conversions(model_type: str) -> Sequence[Any]:
+    """Return transformers' renames and conversions of checkpoints of a type."""
+    try:
+        from transformers.conversion_mapping import get_checkpoint_conversion_mapping  # noqa: PLC0415 - an extra
+    except ImportError:  # before 5.0, whose models have experts one by one
+        return ()
+    return tuple(get_checkpoint_conversion_mapping(model_type) or ())
 
 
 def _steps(renames: Sequence[VersionedRename]) -> Iterator[dict[tuple[str, str], list[Any]]]:

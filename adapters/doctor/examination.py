@@ -15,7 +15,7 @@ from .findings import Case, find_faults
 from .foreign import examine_foreign
 from .gguf_adapter import examine_gguf, read_header
 from .mending import write_mended
-from .stored import WRITTEN_BY, StoredAdapter, Values, read_adapter, read_values
+from .stored import WRITTEN_BY, StoredAdapter, Values, name_format, read_adapter, read_values
 
 
 def doctor(adapter: str | PathLike[str], model: Any = None, *, fix: str | PathLike[str] | None = None) -> Diagnosis:
@@ -81,7 +81,7 @@ def examine(
     landed = [places[0].tower for _, places in case.list_landed()]
     return Diagnosis(
         adapter=name,
-        format=stored.format,
+        format=name_format(stored),
         base=base.reference if base else None,
         note=note,
         layers=len(stored.factors),

@@ -108,6 +108,13 @@ class StoredAdapter:
     content: bytes | None = None
 
 
+def name_format(adapter: StoredAdapter) -> str:
+    """Return the format of an adapter; ``unsloth`` for PEFT's as unsloth marks it in ``auto_mapping``."""
+    mapping = adapter.config.get("auto_mapping")
+    is_marked = isinstance(mapping, dict) and any(str(key).startswith("unsloth") for key in mapping)
+    return "unsloth" if adapter.format == "peft" and is_marked else adapter.format
+
+
 def read_sent(config: Mapping[str, Any], header: bytes, content: bytes | None) -> StoredAdapter:
     """Read an adapter that was sent.
 

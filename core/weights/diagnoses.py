@@ -60,7 +60,7 @@ class Diagnosis:
     adapter: str
     """The adapter."""
     format: str
-    """``peft``, ``diffusers``, ``kohya``, ``comfyui``, ``gguf`` or ``unknown``."""
+    """``peft``, ``unsloth`` (PEFT's with its mark), ``diffusers``, ``kohya``, ``comfyui``, ``gguf`` or ``unknown``."""
     base: str | None
     """The model it was compared with; null if it is not known."""
     note: str

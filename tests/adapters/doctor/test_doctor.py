@@ -325,6 +325,24 @@ def test_formats_of_others_are_told(tmp_path, key, name):
     assert (found.format, codes(found)) == (name, {"format"})
 
 
+def test_the_mark_of_unsloth_is_told(tmp_path):
+    """Its adapters are in PEFT's format, and examined as such."""
+    adapt(llama(), tmp_path, ["q_proj"])
+    mapping = {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers", "unsloth_fixed": True}
+    change(tmp_path, config={"auto_mapping": mapping})
+    found = examine(tmp_path)
+    assert (found.format, found.is_sound, found.landed) == ("unsloth", True, 4)
+
+
+def test_a_hub_that_does_not_answer_is_told(tmp_path):
+    """The registered architecture of that name stands for the base, and the note says why."""
+    adapt(llama(), tmp_path, ["q_proj"])
+    found = examine(tmp_path, "meta-llama/Llama-2-7b-hf")
+    assert (found.base, found.landed) == ("transformers:llama", 4)
+    assert "its config.json was not read" in found.note
+    assert "so transformers:llama was taken" in found.note
+
+
 def test_the_command_prints_the_way_out_and_exits_with_1(tmp_path, capsys):
     """And with 0 of a sound adapter, and of one for the class without a head; JSON has the same."""
     adapt(llama(), tmp_path, ["q_proj"])
