@@ -72,6 +72,12 @@ class Adapted(PeftMethods, Wrapper):
         return self.peft_config[self._first_active()]
 
     @property
+    def peft_type(self) -> str:
+        """The method of the adapters: PEFT's enum where peft is imported."""
+        method: str = getattr(next(iter(self.peft_config.values())), "peft_type")  # noqa: B009 - a field of each method
+        return method
+
+    @property
     def has_active_enabled_adapter(self) -> bool:
         """Whether an adapter is active, and adapters are not switched off."""
         return bool(self._steering.active) and not self._steering.disabled

@@ -24,6 +24,11 @@ CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Beginnings of PEFT's initialisations that change the base weights too: the factors belong to the changed ones."""
 REPEATED_ON_LOAD = ("gaussian", "pissa", "olora", "loftq", "mica")
 """Initialisations that are kept on loading; those that change the base weights do so in the same way again."""
+COUNTED_BY_NO_BUDGET = (
+    *("use_dora", "lora_bias", "bias", "trainable_token_indices", "layer_replication", "modules_to_save"),
+    *("rank_pattern", "velora_config", "monteclora_config", "kasa_config", "use_bdlora", "use_qalora"),
+)
+"""Fields by which an adapter trains more or fewer parameters than plain LoRA of one rank."""
 PAIR = 2
 ALL_LINEAR = "all-linear"
 """PEFT's shorthand for every linear layer; ``injection.plan`` resolves it."""
@@ -272,6 +277,18 @@ def check_indices(field: str, value: object) -> list[int] | int | None:
 def task_heads() -> dict[str, tuple[str, ...]]:
     """Return the names of the heads that are saved in full, per task type."""
     return {task: tuple(names) for task, names in read_facts(FACTS)["task_heads"].items()}
+
+
+def check_budget(config: Any, budget: object) -> None:
+    """Reject fields of a configuration, of loradar or of peft, that train other numbers than a budget counts.
+
+    Raises:
+        InvalidConfig: Naming the field, its value and the way out.
+    """
+    for name in COUNTED_BY_NO_BUDGET if budget is not None else ():
+        if (value := getattr(config, name, None)) and value != "none":
+            why = f"counts plain LoRA and the heads that it needs, and {name}={value!r} trains another number"
+            raise InvalidConfig(f"budget={budget!r} {why}: leave it out, or give r instead.", budget=budget)
 
 
 def check_ranges(field: str, value: object) -> list[list[int]] | None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InvalidConfig
 from ..warn import warn
-from .checks import check_known
+from .checks import check_budget, check_known
 from .choice import Selection, choose
 from .config import AdapterConfig, LoraConfig
 from .injection.apply import prepare
@@ -80,10 +80,7 @@ def _configure(
     if revision is not None and config.revision not in (None, revision):
         warn(f"The configuration states revision {config.revision!r} of the base model: {revision!r} is recorded.")
     config = replace(config, **{"revision": revision or config.revision, **fields})
-    for name in ("use_dora", "lora_bias", "trainable_token_indices", "layer_replication", "variant"):
-        if budget is not None and (value := getattr(config, name, False)):
-            why = f"counts plain LoRA, and {name}={value!r} trains more: give r instead"
-            raise InvalidConfig(f"budget={budget!r} {why}.", budget=budget)
+    check_budget(config, budget)
     return config, choice
 
 

@@ -213,6 +213,11 @@ class AdapterLayer(PeftLayer, Wrapper):
         return [name for name in steering.active if name in self.planned]
 
     @property
+    def fan_in_fan_out(self) -> bool:
+        """Whether the weight of the replaced layer is stored as (in, out)."""
+        return self._plan.fan_in_fan_out
+
+    @property
     def in_features(self) -> int:
         """Number of features, channels or ids that the replaced layer reads."""
         return self._features()[0]

@@ -17,7 +17,7 @@ from ...errors import InvalidConfig, UnknownPeftType
 from ...extras import require
 from ...schema import to_json
 from ...warn import warn
-from ..checks import check_known
+from ..checks import check_budget, check_known
 from ..injection.plan import check_host
 from ..targets import Decision, decide, scan_known
 
@@ -71,6 +71,7 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
     if method.family in UNTARGETED:
         return _with_facts(method, config_class, model, fields)
     config = config_class(**fields)
+    check_budget(config, budget)
     given = {"towers": towers, "roles": roles, "blocks": blocks, "expert_rank": expert_rank, "budget": budget}
     choice = {name: value for name, value in given.items() if value is not None}
     if lacks_targets(config):

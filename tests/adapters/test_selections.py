@@ -81,6 +81,23 @@ def test_a_budget_is_used_and_never_exceeded(budget):
     assert count(theirs) == count(adapted)
 
 
+UNCOUNTED = {
+    "use_dora": True,
+    "lora_bias": True,
+    "bias": "all",
+    "modules_to_save": ["lm_head"],
+    "rank_pattern": {"v": 64},
+}
+
+
+@pytest.mark.parametrize("field", [{name: value} for name, value in UNCOUNTED.items()], ids=UNCOUNTED)
+@pytest.mark.parametrize("call", [loradar.get_peft_model, loradar.auto_config])
+def test_a_budget_is_not_exceeded_by_what_it_does_not_count(call, field):
+    """PEFT's configuration came back larger than the budget, without a word."""
+    with pytest.raises(InvalidConfig, match=rf"{next(iter(field))}=.* trains another number: leave it out, or give r"):
+        call(sparse(), budget="5%", **field)
+
+
 @BLIND
 def test_experts_are_ranked_and_scaled_by_the_experts_that_run():
     """At half the rank the alpha is half, too, so that the scaling is that of the other layers."""

@@ -3,11 +3,14 @@
 import math
 from typing import Any
 
+import peft
 import pytest
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+from zoo import gpt2
 
+import loradar
 from loradar.adapters import LoraConfig, inject
 from loradar.adapters.injection.apply import LORA_LAYERS
 from loradar.adapters.layers.base_layer import adapter_dtype
@@ -134,6 +137,19 @@ def test_delta_of_a_linear_is_the_papers() -> None:
     first, second = lora.factors(NAME)
     assert torch.equal(lora.get_delta_weight(NAME), 2.5 * (second @ first))
     assert adapt("transposed_linear", Conv1D(8, 6)).get_delta_weight(NAME).shape == (6, 8)
+
+
+def test_attributes_that_trainers_read_are_pefts() -> None:
+    """The method of the model, and whether a weight is stored as (in, out)."""
+    models = []
+    for library in (loradar, peft):
+        torch.manual_seed(0)
+        config = library.LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True)
+        models.append(library.get_peft_model(gpt2().model, config))
+    ours, theirs = models
+    assert ours.peft_type == theirs.peft_type == "LORA"
+    layers = [model.transformer.h[0].attn.c_attn for model in models]
+    assert layers[0].fan_in_fan_out is layers[1].fan_in_fan_out is True
 
 
 def test_attributes_are_the_base_layers() -> None:
