@@ -37,6 +37,7 @@ class Selection(TypedDict, total=False):
             or a number.
         budget: Parameters to train at most, as a number or a share such as ``0.5%``: decides ``r``, and the preset if
             that is ``default``.
+        servable: An engine, ``vllm``, ``sglang`` or ``llama_cpp``: the layers whose adapters it applies alone.
     """
 
     preset: str | None
@@ -46,6 +47,7 @@ class Selection(TypedDict, total=False):
     blocks: Any
     expert_rank: Any
     budget: Any
+    servable: str | None
 
 
 class Choice(NamedTuple):

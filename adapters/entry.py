@@ -36,6 +36,7 @@ def get_peft_model(
     blocks: Any = None,
     expert_rank: Any = None,
     budget: Any = None,
+    servable: str | None = None,
     **fields: Any,
 ) -> PeftModel:
     """Put LoRA, or IA3, into ``model``, in place, and return the wrapper that controls it.
@@ -59,6 +60,7 @@ def get_peft_model(
         raise InvalidConfig("mixed=True: one model of loradar takes one method. Use peft, or a second copy.")
     check_host(model)
     given = Selection(towers=towers, roles=roles, blocks=blocks, expert_rank=expert_rank, budget=budget)
+    given["servable"] = servable
     config, choice = _configure(peft_config, fields, given, revision)
     storage = {"autocast": autocast_adapter_dtype, "on_meta": low_cpu_mem_usage}
     adapted = PeftModel.blank(config.task_type)

@@ -45,6 +45,8 @@ LISTED = r"^[A-Za-z0-9_.*, -]+$"
 EXPERT_RANK = r"^(?:auto|shared|[0-9]{1,7})$"
 BUDGET = r"^[0-9][0-9_,.]*(?: ?[%kKmMbB])?$"
 BUDGET_LENGTH = 32
+SERVABLE = r"^[A-Za-z0-9_.-]+$"
+"""Characters of the name of an engine."""
 
 
 class StrictRequest(Request):
@@ -167,6 +169,7 @@ class Question(BaseModel):
     rank: int | None = Field(default=None, ge=1, le=MOST_RANK)
     expert_rank: str | None = Field(default=None, pattern=EXPERT_RANK)
     budget: str | None = Field(default=None, max_length=BUDGET_LENGTH, pattern=BUDGET)
+    servable: str | None = Field(default=None, max_length=SELECTING_LENGTH, pattern=SERVABLE)
 
 
 class BatchQuestions(BaseModel):

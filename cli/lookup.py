@@ -20,6 +20,7 @@ from .options import (
     ReferenceText,
     ReferenceTexts,
     Roles,
+    Servable,
     Towers,
     Url,
     spell_out,
@@ -29,6 +30,7 @@ from .output import (
     describe_coverage,
     describe_formula,
     describe_ranks,
+    describe_served,
     describe_size,
     describe_spec,
     describe_understood,
@@ -64,12 +66,13 @@ def lookup(
     rank: Rank = None,
     expert_rank: ExpertRank = None,
     budget: Budget = None,
+    servable: Servable = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Look up the default targets of architectures, in any spelling: llama, LlamaForCausalLM, Qwen/Qwen3-8B, sdxl."""
     given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
-    given |= {"expert_rank": expert_rank, "budget": budget}
+    given |= {"expert_rank": expert_rank, "budget": budget, "servable": servable}
     choice: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     query = (peft_type, preset, None, library_version, parse_parts(part or ()))
     with ExitStack() as stack:
@@ -131,6 +134,7 @@ def print_mapping(mapping: "Mapping") -> None:
         sized = f"; it trains {describe_formula(mapping.recommended.formula)}" if mapping.recommended.formula else ""
         rows.append(("recommended", f"{mapping.recommended.text}{sized}"))
     rows += (("reason", reason) for reason in mapping.reasons)
+    rows += describe_served(mapping.served)
     rows += (("paste", line) for line in describe_config(mapping))
     typer.echo(f"{mapping.library}:{mapping.name} · {mapping.peft_type} · {mapping.preset}")
     print_rows(rows)

@@ -68,3 +68,4 @@ Parts = Annotated[
 ]
 ExpertRank = Annotated[str | None, typer.Option(help="Rank of routed experts: auto, shared or a number.")]
 Budget = Annotated[str | None, typer.Option(help="Parameters to train at most: 20M, 0.5%. It decides the rank.")]
+Servable = Annotated[str | None, typer.Option(help="Only layers whose adapters vllm, sglang or llama_cpp applies.")]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..domain.layers import Coverage
     from ..domain.mappings import Mapping
     from ..domain.scans import Proposal
+    from ..domain.serving import Served
     from ..domain.targets import Formula, TargetSpec
     from ..references import Understood
 
@@ -80,6 +81,13 @@ def describe_coverage(coverage: "tuple[Coverage, ...]") -> list[Row]:
         for kind in coverage
     ]
     return rows if is_partial else []
+
+
+def describe_served(served: "tuple[Served, ...]") -> list[Row]:
+    """Return a row per engine with what it does with an adapter."""
+    from ..domain.serving import get_engine
+
+    return [("served", f"{get_engine(one.engine).label}: {one.text}") for one in served]
 
 
 DEFAULT_SIZES = "; sizes are those of the library's default configuration"

@@ -13,8 +13,17 @@ from ..domain.vocabulary import describe_bytes
 from ..errors import DatabaseUnusable, InvalidRequest
 from ..references import parse_parts
 from ..schema import to_json
-from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, Roles, Towers, spell_out
-from .output import describe_coverage, describe_ranks, describe_size, describe_spec, print_json, print_rows, print_table
+from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, Roles, Servable, Towers, spell_out
+from .output import (
+    describe_coverage,
+    describe_ranks,
+    describe_served,
+    describe_size,
+    describe_spec,
+    print_json,
+    print_rows,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,11 +65,12 @@ def scan(
     rank: Rank = None,
     expert_rank: ExpertRank = None,
     budget: Budget = None,
+    servable: Servable = None,
     as_json: AsJson = False,
 ) -> None:
     """Scan an architecture: print its layers, roles, slots and proposed targets."""
     given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank, "expert_rank": expert_rank}
-    given |= {"budget": budget, "peft_type": peft_type, "preset": preset}
+    given |= {"budget": budget, "servable": servable, "peft_type": peft_type, "preset": preset}
     wanted = {name: value for name, value in given.items() if value is not None}
     if every is not None:
         if out is None or store or wanted or part or reference is not None:
@@ -303,4 +313,4 @@ def print_diagnosis(found: "Diagnosis") -> None:
     for finding in found.findings:
         rows += [(finding.level, finding.message), ("", f"-> {finding.way_out}")]
     rows += [] if found.findings else [("sound", "nothing was found")]
-    print_rows(rows)
+    print_rows([*rows, *describe_served(found.served)])

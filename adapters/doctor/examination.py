@@ -15,6 +15,7 @@ from .findings import Case, find_faults
 from .foreign import examine_foreign
 from .gguf_adapter import examine_gguf, read_header
 from .mending import write_mended
+from .serving import list_served
 from .stored import WRITTEN_BY, StoredAdapter, Values, name_format, read_adapter, read_values
 
 
@@ -89,6 +90,7 @@ def examine(
         towers={tower: landed.count(tower) for tower in dict.fromkeys(landed)},
         renames={old: rename.new for old, rename in case.renames.items() if rename.new},
         findings=tuple(findings),
+        served=list_served(case),
     )
 
 

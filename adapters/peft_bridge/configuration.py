@@ -32,6 +32,7 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
     blocks: Any = None,
     expert_rank: Any = None,
     budget: Any = None,
+    servable: str | None = None,
     **fields: Any,
 ) -> Any:
     """Return a ``peft`` configuration of any method of the installed peft, with the targets for this model.
@@ -50,6 +51,7 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
         blocks: As there.
         expert_rank: As there.
         budget: As there.
+        servable: As there.
         **fields: Fields of that configuration, which are kept; with targets among them, nothing is decided.
 
     Raises:
@@ -72,7 +74,14 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
         return _with_facts(method, config_class, model, fields)
     config = config_class(**fields)
     check_budget(config, budget)
-    given = {"towers": towers, "roles": roles, "blocks": blocks, "expert_rank": expert_rank, "budget": budget}
+    given = {
+        "towers": towers,
+        "roles": roles,
+        "blocks": blocks,
+        "expert_rank": expert_rank,
+        "budget": budget,
+        "servable": servable,
+    }
     choice = {name: value for name, value in given.items() if value is not None}
     if lacks_targets(config):
         rank = {"rank": config.r} if method.name == TARGETED else {}

@@ -21,6 +21,7 @@ from ..requests import (
     LISTED,
     MOST_PARTS,
     SELECTING_LENGTH,
+    SERVABLE,
     BatchQuestions,
     Question,
     StrictRoute,
@@ -91,6 +92,15 @@ BudgetQuery = Annotated[
         examples=["20M", "0.5%"],
     ),
 ]
+ServableQuery = Annotated[
+    str | None,
+    Query(
+        max_length=SELECTING_LENGTH,
+        pattern=SERVABLE,
+        description="An engine that is to apply the adapter on every layer: `vllm`, `sglang` or `llama_cpp`",
+        examples=["vllm"],
+    ),
+]
 
 
 @router.get(
@@ -118,6 +128,7 @@ def get_targets(  # noqa: PLR0913 - the query's fields
     rank: RankQuery = None,
     expert_rank: ExpertRankQuery = None,
     budget: BudgetQuery = None,
+    servable: ServableQuery = None,
 ) -> Response:
     """Return the mapping to use for an architecture: target spec, source, revision and verification.
 
@@ -125,7 +136,7 @@ def get_targets(  # noqa: PLR0913 - the query's fields
     """
     parts = parse_parts(part or ())
     choice = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
-    choice |= {"expert_rank": expert_rank, "budget": budget}
+    choice |= {"expert_rank": expert_rank, "budget": budget, "servable": servable}
     mapping = registry.lookup(model_type, peft_type, preset, library, library_version, parts, **choice)
     return cached(request, JSONResponse(to_json(mapping)))
 
@@ -156,6 +167,7 @@ def _look_up(registry: Registry, query: Question) -> dict[str, Any]:
             rank=query.rank,
             expert_rank=query.expert_rank,
             budget=query.budget,
+            servable=query.servable,
         )
     except DatabaseUnusable:
         raise

@@ -8,6 +8,7 @@ from ..references import Understood
 from ..schema import Config, schema_config, to_json
 from .architectures import ARCHITECTURE_EXAMPLE, Architecture, ArchitectureName, ModelPart, PromptFacts
 from .layers import SLOT_EXAMPLE, Coverage, Slot
+from .serving import Served
 from .targets import Formula, HasFormula, HasSpec, Targets
 from .versions import VersionedRename, Versions
 from .vocabulary import RANK, Library, SourceKind, Status, Tower
@@ -131,6 +132,9 @@ class Mapping(HasSpec, HasFormula):
     recommended: Recommendation | None = None
     """What the evidence recommends for its family, by a lookup; null in lists, and if the architecture was never
     scanned."""
+    served: tuple[Served, ...] = ()
+    """What vLLM, SGLang and llama.cpp do with an adapter of LoRA on these layers, by a lookup; empty in lists, for
+    models of other libraries than transformers, and if the architecture was never scanned."""
 
     def __post_init__(self) -> None:
         """Derive the size at the rank."""

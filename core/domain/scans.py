@@ -224,6 +224,7 @@ def _choose(scan: Scan, selection: Selection, family: str, proposals: dict[str, 
         focus=frozenset(layer.tower for name in hits if name != EVERYTHING for layer in hits[name]),
         apart=(*scan.beside.apart, *saved),
         plain=Choice(family, hits[plain.preset], why, plain.preset, scaled) if plain else None,
+        class_name=scan.architecture.class_name if scan.architecture.library == "transformers" else None,
     )
     choice, reasons = choose(subject, selection)
     paths = (scan.module_paths, scan.beside.parameter_paths)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from ..domain.serving import Served
 from ..schema import Config, schema_config
 
 Level = Literal["error", "warning"]
@@ -75,6 +76,8 @@ class Diagnosis:
     """Path patterns in the model by those in the file, where they differ."""
     findings: tuple[Finding, ...]
     """The faults, errors first."""
+    served: tuple[Served, ...] = ()
+    """What vLLM, SGLang and llama.cpp would do with it; empty if the class of its model is not known."""
 
     @property
     def is_sound(self) -> bool:

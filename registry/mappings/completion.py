@@ -19,6 +19,7 @@ from ...domain.patterns import OPEN
 from ...domain.presets import ADDED, NEVER
 from ...domain.targets import Formula, TargetSpec
 from ...domain.vocabulary import RANK, RECOMMENDED, count_layers
+from ..servable import list_served
 from .precedence import latest_revisions, of_preset, stored_under
 from .ranking import Ranked
 
@@ -54,7 +55,9 @@ class Record:
         evident = self.with_evidence(mapping)
         if mapping.peft_type == TARGETED:
             evident = self._rank(evident, selection or Selection(mapping.preset))
-        return _state_gaps(replace(evident, recommended=self._recommend(mapping)), is_scanned=True)
+        slots = ((self.slots[n].pattern, self.slots[n]) for n in sorted(self._matched(evident.spec)))
+        served = list_served(evident, self.class_name, slots)
+        return _state_gaps(replace(evident, recommended=self._recommend(mapping), served=served), is_scanned=True)
 
     def _rank(self, mapping: Mapping, selection: Selection) -> Mapping:
         """Return a mapping of LoRA at the ranks of a selection."""

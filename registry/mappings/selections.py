@@ -24,6 +24,7 @@ from ...domain.targets import Formula, TargetMatcher, TargetSpec, find_hits, wit
 from ...domain.vocabulary import EVERYTHING, PRESETS, RANK
 from ...errors import InvalidRequest, NotRegistered, UnknownPreset
 from ..db.encoding import MappingKey, digest_of
+from ..servable import list_served
 from .listing import get_architecture, scan_command
 from .ranking import Counted, StoredLayers, choose_within_budget
 from .resolve import find_mapping, list_answering
@@ -38,11 +39,13 @@ class Stored:
         reference: Its reference.
         every: Its layers.
         mappings: The scanner's mapping of LoRA for each preset.
+        class_name: The class that was scanned.
     """
 
     reference: str
     every: StoredLayers
     mappings: dict[str, Mapping]
+    class_name: str | None = None
 
     @property
     def first(self) -> Mapping:
@@ -116,8 +119,10 @@ def find_selected(
     if counted is None:
         return None
     if method.name != TARGETED:
-        return counted.mapping
-    return counted.at(counted.make(selection, selection.rank or RANK))
+        return replace(counted.mapping, served=())
+    found = counted.at(counted.make(selection, selection.rank or RANK))
+    class_name = get_architecture(connection, key.library, key.name).architecture.class_name
+    return replace(found, served=list_served(found, class_name, ((layer.path, layer) for layer in counted.layers)))
 
 
 def _find_part(
@@ -241,7 +246,7 @@ def _read(connection: Connection, key: MappingKey, library_version: str | None) 
     if library_version not in (None, version):
         message = f"Layers of {reference} can be selected for {key.library} {version} alone, not for {library_version}."
         raise InvalidRequest(message, field="library_version", value=library_version)
-    return Stored(reference, layers, mappings)
+    return Stored(reference, layers, mappings, detail.architecture.class_name)
 
 
 def _select(stored: Stored, peft_type: str, selection: Selection) -> tuple[Choice, tuple[str, ...]]:
@@ -254,6 +259,7 @@ def _select(stored: Stored, peft_type: str, selection: Selection) -> tuple[Choic
         focus=frozenset(x.tower for name in stored.matched if name != EVERYTHING for x in stored.matched[name]),
         apart=stored.first.modules_to_save or (),
         plain=Choice(TARGETED, own, why, preset) if own else None,  # type: ignore[arg-type]  # among PRESETS
+        class_name=stored.class_name,
     )
     choice, reasons = choose(subject, selection)
     return choice.keeping({x.path for x in choice.layers if method.fits(x.kind, x.groups)}), reasons

@@ -135,3 +135,19 @@ def test_a_composite_is_asked_by_its_parts(client, registry):
     assert batch["answers"] == [{"mapping": plain}]
     for part, code in {"txt=t5": "unknown_name", "vision=clip": "invalid_request", "text": "invalid_request"}.items():
         assert client.get("/v1/targets/seer", params={"part": part}).json()["error"]["code"] == code
+
+
+def test_engines_that_serve_the_adapter_are_named(client):
+    """And a preset is narrowed to the layers that one of them applies."""
+    served = client.get("/v1/targets/llama").json()["served"]
+    assert [(one["engine"], one["outcome"]) for one in served] == [
+        ("vllm", "applies"),
+        ("sglang", "applies"),
+        ("llama_cpp", "applies"),
+    ]
+    query = {"preset": "all-linear", "servable": "sglang"}
+    narrowed = client.get("/v1/targets/qwen3_moe", params=query).json()
+    assert narrowed["target_parameters"] is None
+    question = {"model_type": "falcon", "servable": "vllm"}
+    (answer,) = client.post("/v1/targets:batch", json={"questions": [question]}).json()["answers"]
+    assert "without adapters" in answer["error"]["message"]

@@ -8,6 +8,7 @@ from functools import partial
 from ...errors import InvalidRequest, UnknownName
 from ..layers import Layer
 from ..methods import TARGETED
+from ..patterns import pattern_of
 from ..presets import (
     ADAPTABLE_KINDS,
     ADDED,
@@ -20,6 +21,7 @@ from ..presets import (
     without_parts,
 )
 from ..selection import Choice, include_siblings
+from ..serving import Engine, find_outcome, get_engine, judge
 from ..vocabulary import EVERYTHING, RECOMMENDED, Preset, Role, count_layers
 from .query import BlockChoice, Selection, join_indices
 from .recommendations import choose_recommended
@@ -36,6 +38,7 @@ class Subject:
         focus: The towers that presets adapt.
         apart: Paths of the parts that are trained apart from the model, and of the modules that are saved in full.
         plain: The choice of the method and preset for the model as a whole; ``None`` if it was not proposed.
+        class_name: The class of the model.
     """
 
     reference: str
@@ -43,6 +46,7 @@ class Subject:
     focus: frozenset[str]
     apart: tuple[str, ...] = ()
     plain: Choice | None = None
+    class_name: str | None = None
 
 
 def choose(subject: Subject, selection: Selection) -> tuple[Choice, tuple[str, ...]]:
@@ -58,12 +62,37 @@ def choose(subject: Subject, selection: Selection) -> tuple[Choice, tuple[str, .
     if not chosen.layers:
         raise _nothing_selected(subject, selection, inside)
     reasons = [f"selected: {selection}"]
+    if selection.servable:
+        chosen, unserved = _narrow_to_served(chosen, subject, get_engine(selection.servable))
+        reasons += unserved
     if selection.blocks:
         chosen, blocks = _narrow_to_blocks(chosen, subject, selection.blocks)
         reasons += blocks
     left = sorted({layer.tower for layer in subject.layers} - {layer.tower for layer in chosen.layers})
     reasons += [f"left alone: {', '.join(left)}"] if left else []
     return chosen, (*reasons, *_describe_left_out(chosen, inside), _describe_proof(chosen.layers))
+
+
+def _narrow_to_served(choice: Choice, subject: Subject, engine: Engine) -> tuple[Choice, list[str]]:
+    """Return the part of a choice whose adapters an engine applies, with what it leaves out as reasons.
+
+    Raises:
+        InvalidRequest: If it applies none.
+    """
+    whole = judge(engine, subject.class_name, ())
+    outcomes = {layer: find_outcome(engine, subject.class_name, layer.path, layer) for layer in choice.layers}
+    kept = {layer.path for layer, (outcome, _) in outcomes.items() if outcome == "applies"}
+    if whole.outcome == "rejects" or not kept:
+        why = whole.text if whole.outcome == "rejects" else "it applies adapters on none of these layers"
+        message = f"{subject.reference} has no adapter that {engine.label} serves: {why}."
+        raise InvalidRequest(message, field="servable", value=engine.key)
+    left = Counter((pattern_of(x.path), *found) for x, found in outcomes.items() if x.path not in kept)
+    reasons = [
+        f"left out: {engine.label} {outcome} an adapter on {path} ({count_layers(count)}): {why}"
+        for (path, outcome, why), count in left.items()
+    ]
+    doubt = [f"{engine.label} {whole.text}"] if whole.outcome == "unknown" else []
+    return choice.keeping(kept), [*doubt, *reasons]
 
 
 def _find_towers(subject: Subject, selection: Selection) -> frozenset[str]:

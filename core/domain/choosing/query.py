@@ -10,11 +10,12 @@ from typing import Any, Self, get_args
 from ...errors import InvalidRequest, UnknownName
 from ...similar_names import nearest
 from ..presets import NEVER
+from ..serving import get_engine
 from ..vocabulary import Role, Tower
 
 TOWERS: tuple[str, ...] = (*get_args(Tower), "all")
 ROLES: tuple[Role, ...] = get_args(Role)
-SELECTING = ("towers", "roles", "blocks", "rank", "expert_rank", "budget")
+SELECTING = ("towers", "roles", "blocks", "rank", "expert_rank", "budget", "servable")
 """The values that a selection has beside its preset."""
 EXPERT_RANKS = ("auto", "shared")
 MOST_RANK = 1_000_000
@@ -118,6 +119,7 @@ class Selection:
         rank: The rank of LoRA; ``None`` for PEFT's default.
         expert_rank: The rank of routed experts: ``auto``, ``shared`` or a number; ``None`` for that of the preset.
         budget: Parameters to train at most, which decide the rank, and the preset if that is ``default``.
+        servable: An engine (``vllm``): the layers whose adapters it applies alone.
     """
 
     preset: str = "default"
@@ -128,6 +130,7 @@ class Selection:
     rank: int | None = None
     expert_rank: ExpertRank = None
     budget: str | int | None = None
+    servable: str | None = None
 
     @classmethod
     def parse(cls, preset: str = "default", **given: Any) -> Self:
@@ -135,7 +138,7 @@ class Selection:
 
         Raises:
             InvalidRequest: If a value is given that selects nothing, or the blocks or a rank cannot be read.
-            UnknownName: If a tower or a role is not in the vocabulary.
+            UnknownName: If a tower or a role is not in the vocabulary, or there is no such engine.
         """
         for name in given:
             if name not in SELECTING:
@@ -151,12 +154,13 @@ class Selection:
             _parse_rank("rank", given.get("rank")),
             _parse_expert_rank(given.get("expert_rank")),
             given.get("budget"),
+            get_engine(str(given["servable"])).key if given.get("servable") else None,
         )
 
     @property
     def is_whole(self) -> bool:
         """Whether its layers are those of the preset."""
-        return not (self.towers or self.roles or self.blocks)
+        return not (self.towers or self.roles or self.blocks or self.servable)
 
     @property
     def is_plain(self) -> bool:
@@ -166,7 +170,8 @@ class Selection:
     def to_query(self) -> dict[str, str]:
         """Return the values beside the preset that are set, as texts that ``parse`` reads."""
         blocks = self.blocks.says if self.blocks else None
-        values = (",".join(self.towers), ",".join(self.roles), blocks, self.rank, self.expert_rank, self.budget)
+        texts = (",".join(self.towers), ",".join(self.roles), blocks)
+        values = (*texts, self.rank, self.expert_rank, self.budget, self.servable)
         return {name: str(value) for name, value in zip(SELECTING, values, strict=True) if value}
 
     @property
@@ -177,7 +182,12 @@ class Selection:
     def __str__(self) -> str:
         """Return its layers in words: ``preset 'all-linear', towers vision, blocks last 8``."""
         blocks = self.blocks.says if self.blocks else ""
-        named = (("towers", ", ".join(self.towers)), ("roles", ", ".join(self.roles)), ("blocks", blocks))
+        named = (
+            ("towers", ", ".join(self.towers)),
+            ("roles", ", ".join(self.roles)),
+            ("blocks", blocks),
+            ("servable by", self.servable),
+        )
         return ", ".join([f"preset {self.preset!r}", *(f"{name} {value}" for name, value in named if value)])
 
     def has_role(self, role: Role) -> bool:

@@ -1,0 +1,28 @@
+"""What the engines that serve models would do with a saved adapter, by its configuration and the layers it lands on."""
+
+from ...domain.serving import Features, Served, judge, list_engines
+from .findings import Case
+
+
+def list_served(case: Case) -> tuple[Served, ...]:
+    """Return the verdict of each engine on an adapter; none if the class of its model is not known."""
+    scan = case.base.scan if case.base else None
+    if scan is None or scan.architecture.library != "transformers":
+        return ()
+    config = case.adapter.config
+    has = {
+        "dora": config.get("use_dora"),
+        "rslora": config.get("use_rslora"),
+        "bias": config.get("lora_bias") or config.get("bias", "none") != "none",
+        "regex": isinstance(config.get("target_modules"), str),
+        "rank_pattern": config.get("rank_pattern"),
+        "alpha_pattern": config.get("alpha_pattern"),
+    }
+    saved = config.get("modules_to_save")
+    features = Features(
+        max((rank for factors in case.adapter.factors.values() for rank in factors.ranks), default=None),
+        tuple(name for name, is_there in has.items() if is_there),
+        tuple(map(str, saved)) if isinstance(saved, list) else (),
+    )
+    layers = [(case.path_of(factors), place) for factors, places in case.list_landed() for place in places]
+    return tuple(judge(engine, scan.architecture.class_name, layers, features) for engine in list_engines())

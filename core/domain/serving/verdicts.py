@@ -1,0 +1,165 @@
+"""Judge an adapter by the rules of an engine: it is applied, partly ignored, or rejected."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import ClassVar, Protocol
+
+from ...schema import Config, schema_config
+from ..patterns import pattern_of
+from ..vocabulary import list_some
+from .engines import Engine, Outcome, Rule
+
+OWN = frozenset({"language", "main"})
+"""Towers of the language model, which is what the engines serve."""
+
+
+class Placed(Protocol):
+    """What rules ask of a layer: a layer, or the slot of layers."""
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+
+    @property
+    def role(self) -> str:
+        """Its role."""
+
+    @property
+    def tower(self) -> str:
+        """Its tower."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a version of an engine does with an adapter."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
+
+    engine: str
+    """``vllm``, ``sglang`` or ``llama_cpp``."""
+    version: str
+    """Version of the engine that the facts are of."""
+    outcome: Outcome
+    """``applies`` if all layers get their adapter, ``ignores`` if some do not, ``rejects`` if the adapter is not
+    loaded, ``unknown`` if the engine may serve the model in a way that the facts do not cover."""
+    text: str
+    """The outcome in words, with the reasons and the options that are needed."""
+    ignored: tuple[str, ...] = ()
+    """Path patterns of layers whose adapter is ignored."""
+    rejected: tuple[str, ...] = ()
+    """Path patterns of layers for which the adapter is rejected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What an adapter has beside its layers.
+
+    Attributes:
+        rank: Its largest rank; ``None`` if it is not known.
+        names: Its features: ``dora``, ``rslora``, ``bias``, ``regex``, ``rank_pattern``, ``alpha_pattern``.
+        saved: The modules saved in full.
+    """
+
+    rank: int | None = None
+    names: tuple[str, ...] = ()
+    saved: tuple[str, ...] = ()
+
+
+def find_outcome(engine: Engine, class_name: str | None, path: str, layer: Placed) -> tuple[Outcome, str]:
+    """Return what an engine does with the adapter of one layer, and why."""
+    rule = next((rule for rule in engine.rules if _fits(engine, rule, class_name, path, layer)), None)
+    return (rule.outcome, rule.why) if rule else ("applies", "")
+
+
+def _fits(engine: Engine, rule: Rule, class_name: str | None, path: str, layer: Placed) -> bool:
+    names = [name for name in path.split(".") if not name.isdecimal() and name != "*"]
+    return (
+        (not rule.kinds or layer.kind in rule.kinds)
+        and (not rule.roles or layer.role in rule.roles)
+        and (not rule.away or layer.tower not in OWN)
+        and (not rule.names or names[-1] not in rule.names)
+        and (not rule.classes or class_name in engine.classes[rule.classes])
+    )
+
+
+def judge(
+    engine: Engine, class_name: str | None, layers: Iterable[tuple[str, Placed]], features: Features | None = None
+) -> Served:
+    """Return what an engine does with an adapter.
+
+    Args:
+        engine: The engine.
+        class_name: The class of the model; ``None`` if it is of no class of transformers.
+        layers: The layers that the adapter is on: path or path pattern, and kind, role and tower.
+        features: What the adapter has beside.
+    """
+    refused = _judge_class(engine, class_name)
+    if refused:
+        return Served(engine.key, engine.version, *refused)
+    kinds = {pattern_of(path): layer for path, layer in layers}
+    found = [(pattern, *find_outcome(engine, class_name, pattern, layer)) for pattern, layer in kinds.items()]
+    faults, notes = _judge_features(engine, features or Features())
+    outcome, texts = _sum_up(found, faults, notes)
+    ignored, rejected = (tuple(one[0] for one in found if one[1] == how) for how in ("ignores", "rejects"))
+    return Served(engine.key, engine.version, outcome, "; ".join(texts), ignored, rejected)
+
+
+Found = tuple[str, Outcome, str]
+"""A path pattern, what happens to adapters there, and why."""
+
+
+def _sum_up(found: Sequence[Found], faults: list[str], notes: list[str]) -> tuple[Outcome, list[str]]:
+    """Return the outcome for an adapter as a whole, in words."""
+    rejected, ignored = ([one for one in found if one[1] == how] for how in ("rejects", "ignores"))
+    if rejected or faults:
+        first, *others = [*_reasons(rejected), *faults]
+        return "rejects", [f"rejects: {first}", *others]
+    if ignored:
+        return "ignores", [f"ignores {len(ignored)} of {len(found)}: {'; '.join(_reasons(ignored))}", *notes]
+    if any(note.startswith("ignores") for note in notes):
+        return "ignores", notes
+    return "applies", ["applies all", *dict.fromkeys(one[2] for one in found if one[2]), *notes]
+
+
+def _judge_class(engine: Engine, class_name: str | None) -> tuple[Outcome, str] | None:
+    if class_name in engine.supports:
+        return None
+    if class_name is None:
+        return "rejects", "rejects: it serves models of transformers alone"
+    if class_name in engine.without:
+        return "rejects", f"rejects: it serves {class_name} without adapters"
+    outcome: Outcome = engine.others["outcome"]
+    return outcome, f"{outcome}: {class_name} {engine.others['why']}"
+
+
+def _reasons(found: Sequence[Found]) -> list[str]:
+    """Return each reason with the layers that it is of."""
+    ordered = sorted(found, key=lambda one: one[2])
+    groups = ((why, [one[0] for one in group]) for why, group in groupby(ordered, key=lambda one: one[2]))
+    return [f"{list_some(patterns)} ({why})" for why, patterns in groups]
+
+
+def _judge_features(engine: Engine, features: Features) -> tuple[list[str], list[str]]:
+    """Return why the features of an adapter are rejected, and notes on those that are not."""
+    faults: list[str] = []
+    notes: list[str] = []
+    for name in features.names:
+        rule = engine.features.get(name)
+        if rule:
+            (faults if rule["outcome"] == "rejects" else notes).append(_describe(rule["outcome"], rule["why"]))
+    saved = engine.features.get("modules_to_save")
+    unsaved = [name for name in features.saved if saved and name not in saved.get("but", ())]
+    if saved and unsaved:
+        faults.append(f"modules_to_save {list_some(unsaved)}: {saved['why']}")
+    rank = features.rank
+    if rank is not None and engine.ranks and rank > engine.ranks[-1]:
+        faults.append(f"rank {rank} is over {engine.ranks[-1]}")
+    elif rank is not None and engine.rank is not None and rank > engine.rank:
+        needed = next((one for one in engine.ranks if one >= rank), rank)
+        notes.append(f"needs {engine.rank_option} {needed}")
+    return faults, notes
+
+
+def _describe(outcome: str, why: str) -> str:
+    return why if outcome == "rejects" else f"{outcome} {why}"
