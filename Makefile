@@ -54,9 +54,9 @@ audit: $(VENV)/.installed  ## write docs/peft-audit.md from the catalog: the def
 matrix: $(VENV)/.installed  ## write docs/support-matrix.md and its picture from data/catalog
 	$(BIN)/python docs/support_matrix.py
 
-# accelerator.py needs a GPU and is run by hand, placement.py an hour, crawl_kills.py minutes. arms.py and crawl_hub.py are code that benches share.
+# accelerator.py needs a GPU and is run by hand, placement.py an hour, crawl_cluster.py and crawl_kills.py minutes. arms.py and crawl_hub.py are code that benches share.
 bench: $(VENV)/.installed  ## measure ratios to the alternatives, each within one run
-	for script in $(filter-out bench/accelerator.py bench/arms.py bench/crawl_hub.py bench/crawl_kills.py $(wildcard bench/placement*.py),$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out bench/accelerator.py bench/arms.py bench/crawl_cluster.py bench/crawl_hub.py bench/crawl_kills.py $(wildcard bench/placement*.py),$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
 # Goes on where it was interrupted; delete bench/results/placement.jsonl to start again.
 placement: $(VENV)/.installed  ## train adapters at every placement, about an hour on one core, and write docs/placement.md

@@ -107,22 +107,23 @@ def make_repo(kind: str, number: int) -> dict[str, bytes | Shapes]:
     return files | {"model.safetensors.index.json": json.dumps(index).encode()}
 
 
-def _serve(pipe: Connection, folder: Path, kinds: dict[str, int]) -> None:
+def _serve(pipe: Connection, folder: Path, kinds: dict[str, int], delay: float) -> None:
     with hub_server.running(folder) as hub:
         sparse = SparseHub(hub)
         for kind, count in kinds.items():
             for number in range(count):
                 sparse.add(f"org/{kind}{number}", kind, make_repo(kind, number))
+        hub.delay = delay
         pipe.send(hub.url)
         while pipe.recv() == "times":
             pipe.send([*zip(hub.times, hub.requests, strict=True)])
 
 
 @contextmanager
-def serving(folder: Path, kinds: dict[str, int]) -> Iterator[tuple[str, Any]]:
+def serving(folder: Path, kinds: dict[str, int], delay: float = 0.0) -> Iterator[tuple[str, Any]]:
     """Serve a hub with so many repos of each kind; yield its address and a function that returns its requests."""
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(there, folder, kinds))
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(there, folder, kinds, delay))
     process.start()
     url = here.recv()
     os.environ |= {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}

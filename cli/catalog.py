@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import typer
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 RATE = 10.0
 """Requests per second: what the public hub allows without a token, 3,000 files in 5 minutes
 (https://huggingface.co/docs/hub/rate-limits, read in November 2026)."""
+
+Scheduler = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Dask's scheduler, for --backend dask: tcp://host:8786.")
+]
 
 app = typer.Typer(name="catalog", help="Update the packaged scans.", no_args_is_help=True, callback=lambda: None)
 PACKAGED = Path(str(resources.files("loradar.data")))
@@ -49,6 +54,8 @@ def update(
     workers: Annotated[int | None, typer.Option(help="Processes; one per core if not given.")] = None,
     seconds: Annotated[float, typer.Option(help="Time limit for one architecture.")] = 120.0,
     memory: Annotated[float, typer.Option(help="Memory limit of one worker, in GiB.")] = 3.0,
+    backend: Annotated[str, typer.Option(help="local (processes), or dask.")] = "local",
+    scheduler: Scheduler = None,
     as_json: AsJson = False,
 ) -> None:
     """Scan and prove what is new or changed in the installed version of a library, and carry over the rest."""
@@ -68,7 +75,8 @@ def update(
     reports = []
     for library in named:
         start = base or PACKAGED / "catalog" / f"{library}.jsonl"
-        report = _update_library(library, start, places, bounds, force=force)
+        with _open_runner(bounds, backend, scheduler) as run:
+            report = _update_library(library, start, places, run, force=force)
         reports.append(report)
         if not as_json:
             known = f" (from {report['base']})" if report["base"] else ""
@@ -85,13 +93,30 @@ class Places(NamedTuple):
     pages: Path
 
 
-def _update_library(library: str, start: Path, places: Places, bounds: "Bounds", *, force: bool) -> dict[str, Any]:
+@contextmanager
+def _open_runner(bounds: "Bounds", backend: str, scheduler: str | None) -> "Iterator[Runner]":
+    """Yield what runs scans: the sandbox of this process, or one beside each worker of a cluster."""
+    from ..sandbox import Sandbox
+    from ..sandbox.parallel import Workers
+
+    if backend == "dask":
+        with Workers("dask", scheduler=scheduler) as workers:
+            yield cast("Runner", partial(workers.run_bounded, bounds=bounds))
+        return
+    if backend != "local" or scheduler:
+        message = f"Unknown backend {backend!r}. " if backend != "local" else "A scheduler is for --backend dask. "
+        message += "Give --backend dask --scheduler tcp://host:8786, or neither."
+        raise InvalidRequest(message, backend=backend, scheduler=scheduler)
+    with Sandbox(bounds, nice=0) as sandbox:
+        yield sandbox.run_each
+
+
+def _update_library(library: str, start: Path, places: Places, run: "Runner", *, force: bool) -> dict[str, Any]:
     """Update the catalog of one library, and return a report."""
     from ..catalog.entries import read_catalog
     from ..discovery import Compact, How, scan_library
     from ..domain.versions import parse_version
     from ..registry import Release, catalog_entry, catalog_header
-    from ..sandbox import Sandbox
 
     header, out = catalog_header(library), places.data / "catalog" / f"{library}.jsonl"
     base = read_catalog(start) if start.exists() else None
@@ -114,11 +139,8 @@ def _update_library(library: str, start: Path, places: Places, bounds: "Bounds",
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     form = Compact(header, catalog_entry, base if is_kept else None, accept)
-    with Sandbox(bounds, nice=0) as sandbox:
-        counts = scan_library(library, out, sandbox.run_each, how=How(proved=True), compact=form)
-        written += _update_make_ups(
-            header, places.data / "make_ups" / f"{library}.jsonl", sandbox.run_each, force=force
-        )
+    counts = scan_library(library, out, run, how=How(proved=True), compact=form)
+    written += _update_make_ups(header, places.data / "make_ups" / f"{library}.jsonl", run, force=force)
     return {
         "library": library,
         "library_version": header.library_version,
@@ -198,9 +220,7 @@ def crawl(
         int | None, typer.Option(min=1, help="Repos read at once; 4, or the threads of the cluster, if not given.")
     ] = None,
     backend: Annotated[str, typer.Option(help="loky (processes), threads, or dask.")] = "loky",
-    scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Dask's scheduler, for --backend dask: tcp://host:8786.")
-    ] = None,
+    scheduler: Scheduler = None,
     as_json: AsJson = False,
 ) -> None:
     """Visit the repos of the hub at HF_ENDPOINT, and count structures and the targets of adapters.

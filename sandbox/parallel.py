@@ -5,13 +5,17 @@ A unit must therefore have the same effect if it runs twice. For untrusted model
 have bounds.
 """
 
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache, partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from ..errors import InvalidRequest
 from ..extras import require
+from .pool import PRELOAD, Bounds, Sandbox
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -27,6 +31,8 @@ MOST_LOSSES = 2
 """Times that workers may die without any unit done in between, before the units left run one by one."""
 
 CONNECT_SECONDS = 20
+MOST_THREADS = 256
+"""Threads of one worker of a cluster."""
 
 
 class Workers:
@@ -61,11 +67,12 @@ class Workers:
         self.are_local = backend != "dask"
         self._stack = ExitStack()
         self._settings: dict[str, Any] = {"backend": BACKENDS[backend]}
+        self._client: Client | None = None
         threads = None
         if scheduler is not None:
-            client = self._stack.enter_context(_connect(scheduler))
-            self._settings["client"] = client
-            threads = _check_cluster(client, scheduler)
+            self._client = self._stack.enter_context(_connect(scheduler))
+            self._settings["client"] = self._client
+            threads = _check_cluster(self._client, scheduler)
         self.count = min(count or threads or 4, threads or (count or 4))
 
     def __enter__(self) -> Self:
@@ -97,6 +104,37 @@ class Workers:
                 yield unit, None
             else:
                 yield unit, result
+
+    def run_bounded(
+        self,
+        function: Callable[[str], U],
+        names: Sequence[str],
+        /,
+        *,
+        bounds: Bounds,
+        preload: tuple[str, ...] = PRELOAD,
+    ) -> Iterator[tuple[str, U | str]]:
+        """Run a function on each name in a sandbox beside each worker; yield (name, result), or (name, reason).
+
+        Args:
+            function: As for ``Sandbox.run_each``.
+            names: The argument of each run.
+            bounds: Time and memory of each run.
+            preload: As for ``Sandbox``.
+
+        Raises:
+            InvalidRequest: If the workers of the cluster may not start processes.
+        """
+        daemons: dict[str, bool] = self._client.run(_is_daemon) if self._client else {}
+        if any(daemons.values()):
+            way_out = "Start them with --no-nanny, or with DASK_DISTRIBUTED__WORKER__DAEMON=False"
+            message = (
+                f"The workers of the cluster may not start processes, which scans have their limits in. {way_out}."
+            )
+            raise InvalidRequest(message, workers=sorted(daemons))
+        task = partial(_run_in_sandbox, function=function, bounds=bounds, preload=preload)
+        for name, result in self.run_each(task, names):
+            yield name, "The workers of the cluster died while they scanned it." if result is None else result
 
     def _run(self, function: Callable[[T], U], units: dict[int, T]) -> Iterator[tuple[int, U]]:
         from joblib import Parallel, delayed, parallel_config  # noqa: PLC0415 - an extra
@@ -143,6 +181,21 @@ def _check_cluster(client: "Client", scheduler: str) -> int:
         message = f"The workers of {scheduler} need loradar {ours}, and {problem}. Start them: dask worker {scheduler}"
         raise InvalidRequest(message, scheduler=scheduler)
     return sum(client.ncores().values())
+
+
+def _is_daemon() -> bool:
+    return multiprocessing.current_process().daemon
+
+
+def _run_in_sandbox(name: str, *, function: Callable[[str], U], bounds: Bounds, preload: tuple[str, ...]) -> U | str:
+    ((_, outcome),) = _open_sandbox(bounds, preload).run_each(function, (name,))
+    return outcome
+
+
+@cache
+def _open_sandbox(bounds: Bounds, preload: tuple[str, ...]) -> Sandbox:
+    """Return the sandbox of this worker, which ends with it; the threads of the worker bound the tasks at a time."""
+    return Sandbox(replace(bounds, workers=MOST_THREADS), preload=preload, nice=0)
 
 
 def _find_version() -> str:

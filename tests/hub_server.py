@@ -4,6 +4,7 @@ Repos, branches and commits, files in the commit (base64) or by LFS (batch, then
 downloads rest on. Every request is noted, so that a test can tell what was asked for.
 """
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -77,6 +78,7 @@ class Hub:
         page: Repos in a page of the listing.
         throttled: Answers 429 to as many requests for files, with a ``Retry-After`` of ``pause`` seconds.
         times: The time of every request so far.
+        delay: Seconds before each answer, as on a network.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,6 +92,7 @@ class Hub:
         self.redirects: dict[str, str] = {}
         self.page, self.throttled, self.pause = 1000, 0, "0"
         self.times: list[float] = []
+        self.delay = 0.0
         self.url = ""
 
     def add(self, repo: str, files: dict[str, bytes], branch: str = "main", **facts: object) -> str:
@@ -134,6 +137,7 @@ class Hub:
             self.requests.append(f"{request.method} {request.url.path}")
             self.ranges.append(request.headers.get("range"))
             self.tokens.append(request.headers.get("authorization"))
+            await asyncio.sleep(self.delay)
             if self.down:
                 return JSONResponse({"error": "Out of order"}, 500)
             try:

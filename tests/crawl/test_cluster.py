@@ -20,7 +20,7 @@ RATE = 60.0
 @pytest.fixture
 def cluster(hub, tmp_path):  # noqa: ARG001 - the workers inherit its settings
     """A cluster of two processes on loopback."""
-    settings = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+    settings = {"n_workers": 2, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": ":0"}
     with distributed.LocalCluster(**settings, local_directory=str(tmp_path), silence_logs=50) as running:
         yield running
 
