@@ -24,11 +24,12 @@ MOST_NESTING = 24
 LONGEST_STRING = 4_096
 
 
-def scan_config(config: Mapping[str, Any]) -> Scan:
+def scan_config(config: Mapping[str, Any], method: str = "auto") -> Scan:
     """Scan the model that a configuration describes: on meta, at full depth, traced if a forward runs.
 
     Args:
         config: The content of a ``config.json``.
+        method: ``auto``, ``dataflow`` or ``names``, as of ``scan``.
 
     Raises:
         InvalidRequest: If it is too large or too deep, or a number in it is absurd.
@@ -41,7 +42,7 @@ def scan_config(config: Mapping[str, Any]) -> Scan:
     model_type = check_model_type(config)
     with offline():
         try:
-            return scan_built(sources.make_config(model_type, clean_config(config)))
+            return scan_built(sources.make_config(model_type, clean_config(config)), method=method)
         except ScanFailed as error:
             cause = error.details.get("cause") or error.message
             message = f"No model of type {model_type!r} builds from this configuration ({cause})."

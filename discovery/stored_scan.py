@@ -92,24 +92,24 @@ def _compare(
     return replace(built, stored=_check_fit(built, None, layers, facts))
 
 
-def scan_configured(config: Mapping[str, Any]) -> tuple[Scan | None, str]:
+def scan_configured(config: Mapping[str, Any], method: str = "auto") -> tuple[Scan | None, str]:
     """Return the scan of the model that a ``config.json`` of any library describes; ``None`` and why if none is."""
-    return _build(identify(config), config)
+    return _build(identify(config), config, method)
 
 
-def _build(architecture: Architecture, config: Mapping[str, Any]) -> tuple[Scan | None, str]:
+def _build(architecture: Architecture, config: Mapping[str, Any], method: str = "auto") -> tuple[Scan | None, str]:
     """Return the scan of the model that a configuration describes; ``None`` and the reason if it is not built."""
     library = architecture.library
     if library not in LISTABLE:
         return None, "no configuration names its architecture"
     try:
         if library == "transformers":
-            return scan_config(config), ""
+            return scan_config(config, method), ""
         require("scan", library)
         if library == "timm":  # the classes of a checkpoint change the head alone
-            return scan_built(architecture.reference), ""
+            return scan_built(architecture.reference, method=method), ""
         check_config(config)
-        return scan_module(diffusers.build_configured(architecture.name, config)), ""
+        return scan_module(diffusers.build_configured(architecture.name, config), method=method), ""
     except UnknownArchitecture:
         return None, f"{library} as installed has no {architecture.name!r}, and code of a repository is not run"
     except ScanFailed as error:

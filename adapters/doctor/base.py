@@ -134,7 +134,7 @@ def build_base(config: Mapping[str, Any], reference: str, renames: tuple[Version
 
 
 def _scan(config: Mapping[str, Any], reference: str) -> Scan:
-    scan, why = scan_configured(config)
+    scan, why = scan_configured(config, "names")  # no role is needed that dataflow tells
     if scan is None:
         raise ScanFailed(f"The layers of {reference} are not known: {why}. Give the architecture: --model llama.")
     return scan

@@ -137,6 +137,9 @@ def _read_peft(stored: StoredAdapter, component: Component, found: Lora) -> None
         if factors.path not in component.layers or not factors.pair:
             found.unknown[factors.path] = f"no layer of {component.class_name} that takes factors has this name"
             continue
+        if len({*factors.ranks}) > 1 or not all(factors.ranks):
+            found.unknown[factors.path] = f"its factors have the ranks {' and '.join(map(str, factors.ranks))}"
+            continue
         if "lora_embedding_A" in factors.tensors:
             found.unknown[factors.path] = "factors of embeddings have no counterpart"
             continue

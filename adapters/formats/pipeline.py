@@ -118,7 +118,7 @@ def _list_configured(text: str, name: str, files: Mapping[str, Any]) -> Iterator
         message = f"{text} holds neither a {PIPELINE} with models nor a {CONFIG}."
         raise InvalidReference(f"{message} Give the folder of the pipeline or the model.", reference=text)
     for part, config in parts.items():
-        found, why = scan_configured(config)
+        found, why = scan_configured(config, "names")
         if found is None:
             raise ScanFailed(f"The layers of {text} are not known: {why}.")
         yield part, found

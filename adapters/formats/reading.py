@@ -21,6 +21,8 @@ CONFIGS = "lora_adapter_metadata"
 JOINED = "loradar_joined"
 """Name in a file's metadata of how layers are joined, where that does not follow from the factors."""
 MOST_METADATA = 1 << 20
+SIDES = 2
+"""Dimensions that factors have at least."""
 
 _ENDINGS = (
     (
@@ -59,10 +61,19 @@ class _Group:
         """Add a tensor; return whether it is the first of its name, and alpha a number."""
         if name != "alpha":
             return self.tensors.setdefault(name, tensor) is tensor
-        if self.alpha is not None or tensor.numel() != 1:
+        if self.alpha is not None or tensor.numel() != 1 or not tensor.float().isfinite().all():
             return False
         self.alpha = float(tensor.reshape(-1)[0])
         return True
+
+    def explain_fault(self) -> str:
+        """Return why no update follows from the tensors; empty if one does."""
+        first, second = self.tensors.get(FIRST), self.tensors.get(SECOND)
+        if first is None or second is None:
+            return "one factor of two is missing"
+        if min(first.dim(), second.dim()) < SIDES or not first.numel() or first.shape[0] != second.shape[1]:
+            return f"its factors have the shapes {[*first.shape]} and {[*second.shape]}, of which no update follows"
+        return ""
 
 
 def read_lora(
@@ -78,8 +89,8 @@ def read_lora(
     found = Lora(configs=_read_configs(metadata, components))
     joined = _read_json(metadata.get(JOINED))
     for (component, twin), group in _group(tensors, components, found.unknown).items():
-        if not {FIRST, SECOND} <= group.tensors.keys():
-            found.unknown[twin.original] = "one factor of two is missing"
+        if fault := group.explain_fault():
+            found.unknown[twin.original] = fault
             continue
         parts = _take_apart(twin, group, components[component], found.configs.get(component), joined)
         found.factors.setdefault(component, {}).update(parts)

@@ -256,6 +256,32 @@ def test_what_has_no_counterpart_is_rejected(tmp_path, key, says):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("shapes", "alpha", "says"),
+    [
+        (((), ()), 1.0, "of which no update follows"),
+        (((0, 16), (16, 0)), 1.0, "of which no update follows"),
+        (((2, 16), (16, 3)), 1.0, "of which no update follows"),
+        (((2, 16), (16, 2)), float("nan"), "alpha is no number"),
+        (((2, 16), (16, 2)), float("inf"), "alpha is no number"),
+        (((2, 16, 1, 1), (16, 2, 1, 1)), 1.0, "another base"),
+        (((2, 99), (16, 2)), 1.0, "another base"),
+    ],
+)
+def test_hostile_factors_are_one_clear_line(tmp_path, shapes, alpha, says):
+    """Sides of nothing, of other layers, and alphas that are no numbers."""
+    models, components = parts_of("flux")
+    stem = "lora_unet_double_blocks_0_img_attn_proj"
+    assert stem.removeprefix("lora_unet_") in components["transformer"]._flat
+    tensors = {f"{stem}.lora_{n}.weight": torch.ones(s) for n, s in zip(("down", "up"), shapes, strict=True)}
+    metadata = {"lora_adapter_metadata": "[" * 100_000, "loradar_joined": '{"transformer.x": {}}'}
+    save_file(tensors | {f"{stem}.alpha": torch.tensor(alpha)}, tmp_path / "a.safetensors", metadata=metadata)
+    with pytest.raises(InvalidConfig, match=says) as raised:
+        convert(tmp_path / "a.safetensors", "peft", tmp_path / "out", models)
+    assert "\n" not in raised.value.message
+    assert says in " ".join(x.message for x in doctor(tmp_path / "a.safetensors", models).findings)
+
+
 def test_lossy_conversions_are_rejected(tmp_path):
     """Biases, modules in full, unequal scales of joined layers, and models of unknown names."""
     models, components = parts_of("flux")
