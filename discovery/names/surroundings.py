@@ -178,16 +178,23 @@ class Surroundings:
     def networks(self) -> frozenset[str]:
         """Blocks of a network: with an attention, a mixer or experts, or with a norm and a feed-forward layer.
 
-        Outside a library's model also with a norm and a convolution: the decoder of a segmentation model.
+        Outside a library's model also with a norm and a convolution: the decoder of a segmentation model. So are blocks
+        of ConvNeXt, and those with a norm in a list with others.
         """
         found: set[str] = set()
         for block, layers in self.blocks.items():
             families = {family for layer in layers for family in self._families_of(layer)}
             has_convolution = self.facts.is_fresh(block) and any(layer.kind in CONV_KINDS for layer in layers)
             is_plain = "norm" in families and ("mlp" in families or has_convolution)
-            if is_plain or families & {"attention", "mixer", "expert"}:
+            if is_plain or families & {"attention", "mixer", "expert"} or _is_convnext(layers):
                 found.add(block)
-        return frozenset(found)
+        return frozenset(found | self._list_beside(found))
+
+    def _list_beside(self, found: set[str]) -> set[str]:
+        """Return the blocks with a norm in a list with one of those found."""
+        lists = {block.rpartition(".")[0] for block in found}
+        normed = (block for block, layers in self.blocks.items() if any(layer.kind == "norm" for layer in layers))
+        return {block for block in normed if block.rpartition(".")[0] in lists}
 
     def _families_of(self, layer: Layer) -> Iterator[str]:
         if layer.kind in ("norm", "embedding"):
@@ -200,3 +207,10 @@ class Surroundings:
     def find_network(self, layer: Layer) -> str | None:
         """Return the outermost block of a network around a layer, or ``None``."""
         return next((block for block in list_prefixes(layer.block or "") if block in self.networks), None)
+
+
+def _is_convnext(layers: list[Layer]) -> bool:
+    """Return whether a block has a depthwise convolution and two layers that widen and narrow (arXiv:2201.03545)."""
+    has_depthwise = any(layer.kind in CONV_KINDS and 1 < layer.groups == layer.in_features for layer in layers)
+    sizes = {(layer.in_features or 0, layer.out_features or 0) for layer in layers if layer.kind in PROJECTOR_KINDS}
+    return has_depthwise and any(wide > narrow and (wide, narrow) in sizes for narrow, wide in sizes)

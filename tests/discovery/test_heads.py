@@ -275,7 +275,26 @@ class FrontEnd(PreTrainedModel):
         self.front = Front(config)
         self.widen = nn.Linear(WIDTH, WIDTH)
         self.decoder = Decoder()
+        self.convnext = nn.ModuleList([ConvNext(), ConvNext()])
+        self.steps = nn.ModuleList([Step(Decoder().blocks[0].attn), Step(nn.Linear(WIDTH, WIDTH))])
         self.top = nn.Linear(WIDTH, 3)
+
+
+class ConvNext(nn.Module):
+    """A depthwise convolution, a widening and a narrowing layer; its norm is made of embeddings, as in WavTokenizer."""
+
+    def __init__(self):
+        super().__init__()
+        self.deep = nn.Conv1d(WIDTH, WIDTH, 3, groups=WIDTH)
+        self.wide, self.narrow = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(3 * WIDTH, WIDTH)
+
+
+class Step(nn.Module):
+    """A norm before an attention, or before another layer in the same list."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.norm, self.inner = nn.LayerNorm(WIDTH), inner
 
 
 class Front(PreTrainedModel):
@@ -294,7 +313,8 @@ def test_a_network_behind_a_small_front_end_is_no_head():
     found = scan(FrontEnd(BertConfig(attn_implementation="eager")), method="names")
     roles = {layer.path: layer.role for layer in found.layers}
     assert roles["decoder.blocks.0.attn.q_proj"] == "attention.query"
-    assert roles["widen"] != "head"
+    inside = ("convnext.1.deep", "convnext.1.wide", "convnext.1.narrow", "steps.1.inner", "widen")
+    assert "head" not in {roles[path] for path in inside}
     assert roles["top"] == "head"
 
 
