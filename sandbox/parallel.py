@@ -6,11 +6,14 @@ have bounds.
 """
 
 import multiprocessing
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
 from importlib import metadata
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from ..errors import InvalidRequest
@@ -31,6 +34,9 @@ MOST_LOSSES = 2
 """Times that workers may die without any unit done in between, before the units left run one by one."""
 
 CONNECT_SECONDS = 20
+WATCH_SECONDS = 1.0
+"""How often a worker looks whether its parent is there."""
+
 MOST_THREADS = 256
 """Threads of one worker of a cluster."""
 
@@ -142,11 +148,26 @@ class Workers:
         with parallel_config(**self._settings):
             # One unit in a task, and no more tasks at a time than units may run: both bound the rate of requests.
             run = Parallel(self.count, return_as="generator_unordered", batch_size=1, pre_dispatch=self.count)
-        yield from run([delayed(_run_numbered)(function, *item) for item in units.items()])
+        owner = os.getpid() if self.are_local else None
+        yield from run([delayed(_run_numbered)(function, owner, *item) for item in units.items()])
 
 
-def _run_numbered(function: Callable[[T], U], number: int, unit: T) -> tuple[int, U]:
+def _run_numbered(function: Callable[[T], U], owner: int | None, number: int, unit: T) -> tuple[int, U]:
+    if owner not in (None, os.getpid()):
+        _end_with(owner)
     return number, function(unit)
+
+
+@cache
+def _end_with(owner: int | None) -> None:
+    """End this process soon after its parent, which may be killed: joblib's workers would wait for work from it."""
+
+    def watch() -> None:
+        while os.getppid() == owner:
+            time.sleep(WATCH_SECONDS)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _errors_of_lost_workers() -> tuple[type[BaseException], ...]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from math import prod
 
 from loradar.crawl.units import read_unit
@@ -81,3 +82,11 @@ def halve_or_die(number):
     if number % 2:
         os.kill(os.getpid(), signal.SIGKILL)
     return number // 2
+
+
+def note_process(seconds, *, folder):
+    """Leave a mark of the process, and stay in it for some seconds; the first to come waits for another one."""
+    (folder / str(os.getpid())).touch()
+    while len([*folder.iterdir()]) < 2:
+        time.sleep(0.05)
+    time.sleep(seconds)

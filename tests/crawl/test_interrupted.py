@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import crawl_zoo
 import pytest
@@ -116,6 +117,26 @@ def test_a_worker_stops_when_its_crawl_is_gone(hub, monkeypatch):
     with pytest.raises(Abandoned):
         read_unit(Unit(hub.url, 0.0, [repo], owner=7))
     assert len(hub.requests) == 1
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    """Also one in the middle of a unit, and one that waits for the next."""
+    code = f"""
+import sys; sys.path.append({str(Path(crawl_zoo.__file__).parent)!r})
+from functools import partial
+from pathlib import Path
+import crawl_zoo
+from loradar.sandbox.parallel import Workers
+work = partial(crawl_zoo.note_process, folder=Path({str(tmp_path)!r}))
+with Workers("loky", 2) as workers:
+    print(*workers.run_each(work, [0.0, 1000.0]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])  # noqa: S603 - ours
+    wait_until(lambda: len([*tmp_path.iterdir()]) >= 2 or process.poll() is not None)
+    process.kill()
+    process.wait()
+    for mark in tmp_path.iterdir():
+        wait_until(lambda mark=mark: not Path(f"/proc/{mark.name}").exists(), "the end of a worker")
 
 
 def test_a_worker_needs_no_torch():
