@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..domain.layers import Evidence, Layer
+from ..domain.layers import UNCALLED, Evidence, Layer
 from ..domain.vocabulary import Role, Tower
 from .dataflow import Ends, Trace, Verdict
 from .facts.misfits import CALLED_OTHERWISE, OWN_FORWARD
@@ -100,18 +100,21 @@ def demote_if_taken(layer: Layer, taken: set[tuple[str | None, Role]], trace: Tr
 
 
 def mark_unlearning(layers: tuple[Layer, ...], frozen: Mapping[str, str], trace: Trace | None) -> tuple[Layer, ...]:
-    """Return the layers with those marked dead that cannot learn as the model is written.
+    """Return the layers with those marked dead that cannot learn as the model is written, and those that never run.
 
-    These are the frozen ones, and those that no gradient reaches in a traced forward unless a proof saw one arrive.
+    Dead are the frozen ones, and those that no gradient reaches in a traced forward unless a proof saw one arrive. What
+    no forward calls stays unproven: other inputs may.
     """
     cut_off = trace.cut_off if trace else {}
+    whole = trace if trace and trace.is_whole else None
 
     def mark(layer: Layer) -> Layer:
         by, says = "source", frozen.get(layer.path)
         if says is None and layer.live is not True:
             by, says = "dataflow", cut_off.get(layer.path) or cut_off.get(layer.module_path)
         if says is None:
-            return layer
+            is_idle = layer.called is layer.live is None and whole and not whole.verdict(layer.path)
+            return replace(layer, proof=UNCALLED) if is_idle else layer
         return replace(layer, live=False, proof=says, evidence=(*layer.evidence, Evidence(by, says)))
 
     return tuple(map(mark, layers))

@@ -10,6 +10,9 @@ from ..schema import Config, schema_config
 from .patterns import pattern_of
 from .vocabulary import Kind, Role, Tower
 
+UNCALLED = "the forward of the whole model never calls it"
+"""Why a layer is unproven that other inputs may reach."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -96,6 +99,11 @@ class Layer:
     def weight_path(self) -> str:
         """Path of the weight among the parameters of the model."""
         return self.path if self.kind == "expert_parameter" else f"{self.path}.weight"
+
+    @property
+    def is_uncalled(self) -> bool:
+        """Whether the forward of the whole model never calls it, and no proof saw it learn."""
+        return self.live is None and self.proof == UNCALLED
 
     @property
     def cause(self) -> str:

@@ -80,6 +80,11 @@ class Trace:
     operations: str = ""
     active_experts: int | None = None
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether a forward of the whole model finished."""
+        return any(run.error is None and not run.path for run in self.runs)
+
     def verdict(self, path: str) -> Verdict | None:
         """Return the verdict of most forwards on a layer, or ``None`` if there is none."""
         votes = self.votes.get(path)

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS, RANK, Kind
-from .misfits import calls_part, find_dilation_misfit, find_misfit, find_owner_misfit, find_proposal_misfit, is_stack
+from .misfits import calls_part, find_conv_misfit, find_misfit, find_owner_misfit, find_proposal_misfit, is_stack
 from .wrapped import is_compiled, own_class, shape_of
 
 CONV_CLASSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -154,7 +154,7 @@ def _explain_misfit(site: Site, kind: Kind, name: str, attention: nn.Module | No
     elif kind in ("norm", "other"):
         return None  # for other methods than those that adapt a weight
     elif isinstance(module, CONV_CLASSES):
-        misfit = find_misfit(module, kind, module.groups * RANK, attention) or find_dilation_misfit(module)
+        misfit = find_misfit(module, kind, module.groups * RANK, attention) or find_conv_misfit(module)
     else:
         misfit = find_misfit(module, kind, RANK, attention)
     return misfit.why if misfit else None

@@ -150,12 +150,29 @@ def find_attention_misfit(module: nn.Module) -> Misfit | None:
     return Misfit(why, "Name the layers that its forward calls.")
 
 
-def find_dilation_misfit(conv: Any) -> Misfit | None:
-    """Return why a convolution is not proposed: PEFT 0.21.2's ``A`` has no dilation, so its result has another size."""
+def find_conv_misfit(conv: Any) -> Misfit | None:
+    """Return why a convolution is not proposed: PEFT 0.21.2 makes its factors of its class, without its dilation."""
+    own_class: Any = type(conv)
+    if not _makes_factors(own_class):
+        way = "takes other arguments than a convolution of PyTorch"
+        return Misfit(f"{way}: loradar adapts it if it is named, PEFT 0.21.2 cannot make its factors")
     spread = zip(conv.kernel_size, conv.dilation, strict=True)
     if conv.padding == "same" or all(size == 1 or step == 1 for size, step in spread):
         return None
     return Misfit("is dilated: loradar adapts it if it is named, PEFT 0.21.2 fails in its forward")
+
+
+@lru_cache(maxsize=256)
+def _makes_factors(conv: type[nn.Module]) -> bool:
+    """Return whether a class takes the arguments that PEFT 0.21.2 gives it (``tuners.lora.layer._ConvNd``)."""
+    try:
+        signature = inspect.signature(conv)
+        factor = signature.bind("in", "r", "kernel_size", "stride", "padding", bias=False)
+        signature.bind("r", "out", "kernel_size", "stride", groups=1, bias=False)
+    except (TypeError, ValueError):
+        return False
+    passes_on = any("padding" in value for value in factor.arguments.values() if isinstance(value, tuple))
+    return passes_on or factor.arguments.get("padding") == "padding"
 
 
 def find_proposal_misfit(module: nn.Module) -> Misfit | None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ...domain.layers import Layer
 from ...domain.vocabulary import CONV_KINDS
-from ..facts.misfits import OWN_FORWARD, PACKED
+from ..facts.misfits import OWN_FORWARD, PACKED, is_plain_conv
 
 _SHARE = 0.1
 """Size of an update relative to the output: above rounding, and too small to change the behaviour of a model."""
@@ -173,11 +173,14 @@ class Lookup(Added):
 class Convolution(Added):
     """A convolution: one rank for each of its groups, as PEFT 0.21.2 builds it."""
 
+    ranks = 1
+
     def __init__(self, layer: Layer, module: nn.Module, weight: Tensor) -> None:
         self._groups = layer.groups
         self._convolve: Callable[..., Tensor] = getattr(functional, layer.kind)
         ones = (1,) * (weight.ndim - 2)
-        super().__init__(layer.path, module, weight, (layer.groups, *weight.shape[1:]), (weight.shape[0], 1, *ones))
+        read, write = (self.ranks * layer.groups, *weight.shape[1:]), (weight.shape[0], self.ranks, *ones)
+        super().__init__(layer.path, module, weight, read, write)
 
     def update(self, read: Tensor) -> Tensor:
         """Return the update for an input."""
@@ -195,6 +198,39 @@ class Convolution(Added):
         """The update that merging adds to the weight."""
         rows = self.weight.shape[0] // self._groups
         return torch.mul(self.b, self.a.repeat_interleave(rows, dim=0))
+
+
+class OwnConvolution(Convolution):
+    """A convolution with a forward of its own, such as one that pads by itself: PEFT makes both factors of its class.
+
+    A class that standardises its weights needs more than one for each channel.
+    """
+
+    ranks = 2
+
+    def update(self, read: Tensor) -> Tensor:
+        """Return the update for an input.
+
+        Raises:
+            Unfitting: If the class takes other arguments.
+        """
+        base: Any = self.module
+        make, ones = type(base), (1,) * len(base.kernel_size)
+        try:
+            inner = make(base.in_channels, self.ranks, base.kernel_size, base.stride, base.padding, bias=False)
+            outer = make(self.ranks, base.out_channels, ones, ones, groups=1, bias=False)
+        except TypeError as error:
+            raise Unfitting(self.path, f"no adapter fits {make.__name__}: {error}", is_never=True) from error
+        for factor, weight in ((inner, self.a), (outer, self.b)):
+            factor._parameters["weight"] = weight
+        written: Tensor = outer(inner(read.to(self.a.dtype)))
+        return written
+
+    @property
+    def delta(self) -> Tensor:
+        """The update that merging adds to the weight."""
+        product: Tensor = torch.tensordot(self.b.flatten(1), self.a, 1)
+        return product
 
 
 class InWeight(Factored):
@@ -277,6 +313,8 @@ def make_probe(layer: Layer, modules: dict[str, nn.Module]) -> Probe | None:
         own = [p for p in module._parameters.values() if p is not None and p.is_floating_point()]
         return Probe(layer.path, module, own)
     weight, make = module._parameters.get("weight"), _PROBES.get(layer.kind)
+    if layer.kind in CONV_KINDS and layer.groups == 1 and not is_plain_conv(module):
+        make = OwnConvolution
     return make(layer, module, weight) if make and weight is not None and weight.is_floating_point() else None
 
 

@@ -316,6 +316,49 @@ def test_everything_takes_every_tower_but_no_head():
     assert set(linears) <= set(everything)
 
 
+class Causal(nn.Conv1d):
+    """A convolution that pads on the left by itself, and takes no bias."""
+
+    def __init__(self, channels, out, size) -> None:
+        super().__init__(channels, out, size)
+
+    def forward(self, x):
+        """Return as many steps as are read."""
+        return super().forward(nn.functional.pad(x, (self.kernel_size[0] - 1, 0)))
+
+
+class Causals(nn.Module):
+    """Blocks of a causal convolution and a pointwise one, and blocks that only other inputs reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(Causal(8, 8, 3), nn.ReLU(), nn.Conv1d(8, 8, 1)) for _ in range(3))
+        self.idle = nn.ModuleList(nn.Conv1d(8, 8, 3, padding=1) for _ in range(4))
+
+    def forward(self, x, *, is_training=False):
+        """Return the steps after the blocks."""
+        for block in (*self.blocks, *(self.idle if is_training else ())):
+            x = x + block(x)
+        return x
+
+
+@pytest.mark.parametrize("preset", ["default", "recommended", "all-linear"])
+def test_a_convolution_that_peft_cannot_make_is_left_out_and_named(preset):
+    """The next layers are proposed instead, and PEFT runs them."""
+    found = scan(Causals(), example_inputs=torch.ones(1, 8, 16))
+    proposal = found.propose(preset=preset)
+    hits = {layer.path for layer in find_hits(proposal.spec, found.layers)}
+    assert hits & {f"blocks.{n}.{step}" for n in range(3) for step in (0, 2)} == {f"blocks.{n}.2" for n in range(3)}
+    assert any("3 Causal layers, because each takes other arguments" in reason for reason in proposal.reasons)
+
+
+def test_what_the_forward_never_calls_is_known():
+    """Other inputs may call it, so it is unproven, not dead."""
+    found = scan(Causals(), example_inputs=torch.ones(1, 8, 16))
+    assert {layer.path[:4]: layer.is_uncalled for layer in found.layers} == {"bloc": False, "idle": True}
+    assert {layer.live for layer in found.layers} == {None}
+
+
 class Tagger(nn.Module):
     """An LSTM between an embedding and dense layers."""
 

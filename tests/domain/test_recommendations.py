@@ -2,6 +2,7 @@
 
 import re
 from collections import defaultdict
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from loradar.domain.choosing.recommendations import (
     prefer_recommended,
     read_rules,
 )
-from loradar.domain.layers import Layer
+from loradar.domain.layers import UNCALLED, Layer
 from loradar.domain.presets import ADDED, NEVER, choose_lora, is_adaptable
 from loradar.domain.vocabulary import PRESETS
 
@@ -127,6 +128,14 @@ def test_blocks_of_convolutions_are_not_left_out():
     """A few blocks with attention among convolutions: both are adapted."""
     layers = convolved()
     assert len(choose_recommended(layers, layers).layers) == len(layers)
+
+
+def test_blocks_that_the_forward_never_calls_are_not_added():
+    """Nor need they be reached: beside attention in one block, two of convolutions run and two do not."""
+    attention, ran = convolved(0), convolved(2)[:4]
+    idle = [replace(one, path=f"idle.{one.path}", block=f"idle.{one.block}", proof=UNCALLED) for one in ran]
+    chosen = choose_recommended([*attention, *ran, *idle], [*attention, *ran, *idle])
+    assert chosen.layers == (*attention, *ran)
 
 
 def test_a_unet_under_a_condition_keeps_its_convolutions():
@@ -255,15 +264,10 @@ SHORT = {
     },
     "lists of patch embeddings": {"timm:crossvit_9_*"},
     "blocks of dilated convolutions, which PEFT 0.21.2 fails to adapt": {"transformers:uvdoc*"},
-    "entries of an earlier scan, made before recommended": {
-        *(f"diffusers:AutoencoderKL{name}" for name in ("Cosmos", "QwenImage", "QwenImage21", "Wan")),
-        *("transformers:edgetam", "transformers:vits"),
-    },
+    "blocks of a duration predictor, which no gradient reaches or the forward never calls": {"transformers:vits"},
 }
 """Architectures of which less than nine tenths of the blocks are reached, by the reason; those of ``NARROW`` too."""
-LESS_PROVED = {
-    *("diffusers:AutoencoderKLMiniMaxH3", "transformers:depth_pro", "transformers:prompt_depth_anything"),
-}
+LESS_PROVED = {"transformers:depth_pro", "transformers:prompt_depth_anything"}
 """Architectures whose ``all-linear`` is live, while a layer that ``recommended`` adds is unproven."""
 
 

@@ -260,12 +260,13 @@ def choose_recommended(candidates: Sequence[Layer], layers: Iterable[Layer]) -> 
     tower = candidates[0].tower
     rule = find_rule(Structure.of_layers((x for x in layers if x.tower == tower), {tower}))
     chosen, why = _join(candidates, *(choose_layers(candidates, preset)[0] for preset in rule.layers)), rule.why
-    if not _is_enough(chosen, candidates):
-        wider = _join(candidates, chosen, all_linear(candidates)[0])
+    running = [layer for layer in candidates if not layer.is_uncalled]  # the blocks to reach, and what may be added
+    if not _is_enough(chosen, running):
+        wider = _join(candidates, chosen, all_linear(running)[0])
         why += "; and the other dense layers, as too few blocks have these" if len(wider) > len(chosen) else ""
         chosen = wider
-    if not rule.narrow and not _is_enough(chosen, candidates):
-        wider = _join(candidates, chosen, every_convolution(candidates)[0])
+    if not rule.narrow and not _is_enough(chosen, running):
+        wider = _join(candidates, chosen, every_convolution(running)[0])
         why += "; and the convolutions, as many blocks have nothing else" if len(wider) > len(chosen) else ""
         chosen = wider
     return Choice("LORA", chosen, why, preset=RECOMMENDED)

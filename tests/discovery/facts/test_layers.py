@@ -95,6 +95,44 @@ def test_peft_runs_the_convolutions_that_are_proposed():
             adapted(torch.ones(1, 8, 16))
 
 
+class Causal(nn.Conv1d):
+    """A convolution that pads on the left by itself."""
+
+    def forward(self, x):
+        """Return as many steps as are read."""
+        return super().forward(nn.functional.pad(x, (self.kernel_size[0] - 1, 0)))
+
+
+class Biased(nn.Conv1d):
+    """A convolution that always has a bias."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
+
+
+class Reordered(nn.Conv1d):
+    """A convolution that takes its dilation before its padding."""
+
+    def __init__(self, channels, out, size, stride=1, dilation=1, **options) -> None:
+        super().__init__(channels, out, size, stride, dilation=dilation, **options)
+
+
+class Passed(nn.Conv1d):
+    """A convolution that passes on what it is given."""
+
+    def __init__(self, *arguments, **options) -> None:
+        super().__init__(*arguments, **options)
+
+
+@pytest.mark.parametrize(("own", "fits"), [(Causal, True), (Passed, True), (Biased, False), (Reordered, False)])
+def test_convolutions_of_classes_that_peft_cannot_make_are_not_proposed(own, fits):
+    """PEFT makes its factors of the class of the layer, with PyTorch's arguments: where it fails, there is a misfit."""
+    model = nn.Sequential(own(8, 8, 3))
+    assert (by_path(model)["0"].misfit is None) is fits
+    with nullcontext() if fits else pytest.raises((TypeError, RuntimeError)):
+        peft.inject_adapter_in_model(peft.LoraConfig(target_modules=["0"]), model)(torch.ones(1, 8, 16))
+
+
 def test_tied_weights_name_the_first_owner():
     """The head of a tied model points at the embedding."""
     layers = by_path(Decoder())
