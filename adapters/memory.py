@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..domain.layers import Layer
 from ..domain.scans import Proposal, Scan, check_preset
 from ..domain.targets import TargetSpec, resolve_blocks
 from ..domain.vocabulary import RECOMMENDED, STANDS_FOR, count_of, describe_bytes
-from ..errors import InvalidRequest, NoAdaptableLayers, quoted
+from ..errors import InvalidRequest, NoAdaptableLayers
 from ..references import Reference
 from .checks import check_rank
 from .config import LoraConfig
@@ -78,36 +78,16 @@ def plan(
         ScanFailed: If no forward runs, or none with inputs of this size.
         NoAdaptableLayers: If the model has no layer for an adapter.
     """
-    known = set(Setting.__dataclass_fields__)
-    if not setting.keys() <= known:
-        message = f"plan has no argument {quoted(setting.keys() - known)}. Settings: {quoted(sorted(known))}."
-        raise InvalidRequest(message, settings=sorted(known))
-    how = Setting(**setting)
-    how.check()
+    how = Setting.parse(setting)
     limit = None if memory is None else parse_size(memory)
     levels = _check_ranks(ranks)
-    is_live = isinstance(model_or_reference, nn.Module)
     model = copy_to_meta(_build(model_or_reference))
-    if how.dtype is None and not is_live:
+    if how.dtype is None and not isinstance(model_or_reference, nn.Module):
         how = replace(how, dtype="bf16")
     budget = _Budget(model, how, example_inputs)
     chosen = _list_presets(budget.scan, presets)
-    choices = tuple(choice for name in chosen for choice in budget.compare(name, levels))
-    choices = tuple(replace(each, fits=None if limit is None else each.needed <= limit) for each in choices)
-    best = choose(choices)
-    return MemoryPlan(
-        reference=budget.scan.architecture.reference,
-        class_name=budget.scan.architecture.class_name,
-        limit=limit,
-        inputs=budget.steps.shapes,
-        choices=choices,
-        chosen=best,
-        says=describe(choices, best, limit, how),
-        assumed=(
-            *(f"{name}: the same layers as {', '.join(same)}" for name, same in chosen.items() if same),
-            *budget.describe(),
-        ),
-    )
+    choices = [choice for name in chosen for choice in budget.compare(name, levels)]
+    return budget.conclude(choices, chosen, limit)
 
 
 def _build(subject: Any) -> nn.Module:
@@ -170,6 +150,24 @@ class _Budget:
         for rank in ranks:
             share = (rank - ranks[0]) / ((ranks[-1] - ranks[0]) or 1)
             yield interpolate(ends[0], ends[-1], share, rank)
+
+    def conclude(
+        self, compared: Iterable[MemoryChoice], presets: Mapping[str, list[str]], limit: int | None
+    ) -> MemoryPlan:
+        """Return the plan of the choices compared, with the largest that fits; ``presets`` have the others alike."""
+        choices = tuple(replace(each, fits=None if limit is None else each.needed <= limit) for each in compared)
+        best, architecture = choose(choices), self.scan.architecture
+        alike = (f"{name}: the same layers as {', '.join(same)}" for name, same in presets.items() if same)
+        return MemoryPlan(
+            reference=architecture.reference,
+            class_name=architecture.class_name,
+            limit=limit,
+            inputs=self.steps.shapes,
+            choices=choices,
+            chosen=best,
+            says=describe(choices, best, limit, self.how),
+            assumed=(*alike, *self.describe()),
+        )
 
     def _measure(self, proposal: Proposal) -> MemoryChoice:
         spec = resolve_blocks(proposal.spec, (layer.path for layer in self.scan.layers))

@@ -1,8 +1,8 @@
 """The records of a memory plan: how an adapter is trained, what that takes, and the choice that fits."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 
@@ -84,6 +84,21 @@ class Setting:
     checkpointing: bool = False
     optimizer: str = "adamw"
     device: Literal["cuda", "cpu"] = "cuda"
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        """Return the setting of arguments by name, checked.
+
+        Raises:
+            InvalidRequest: If there is no such argument, or its value means nothing.
+        """
+        known = {field.name for field in fields(cls)}
+        if not given.keys() <= known:
+            message = f"plan has no argument {quoted(given.keys() - known)}. Settings: {quoted(sorted(known))}."
+            raise InvalidRequest(message, settings=sorted(known))
+        setting = cls(**given)
+        setting.check()
+        return setting
 
     def check(self) -> None:
         """Reject values that mean nothing.
