@@ -85,7 +85,8 @@ def choose(
             raise InvalidConfig(f"{names} selects layers, and the configuration names them too: leave one of both out.")
         decision = Decision("config", config.spec, "targets given in the configuration")
     else:
-        rank = {"rank": config.r} if isinstance(config, LoraConfig) else {}
+        is_free = selection.get("budget") is None
+        rank = {"rank": config.r} if isinstance(config, LoraConfig) and is_free else {}
         preset = choose_preset(preset, config.method)
         with unwrapped(model) as inner:
             decision = decide(inner, preset, config.method, example_inputs, **rank, **selection)

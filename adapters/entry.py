@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..domain.vocabulary import RANK
 from ..errors import InvalidConfig
 from ..warn import warn
 from .checks import check_budget, check_known
@@ -77,8 +78,9 @@ def _configure(
     options = [*signature(get_peft_model).parameters][1:-1]
     check_known(fields, [*(each.name for each in dataclass_fields(config)), *options], "get_peft_model")
     budget = choice.get("budget")
-    if "r" in fields and budget is not None:
-        raise InvalidConfig(f"r={fields['r']!r} and budget={budget!r} both decide the rank: leave one out.")
+    r = fields.get("r", getattr(config, "r", RANK))
+    if budget is not None and ("r" in fields or r != RANK):
+        raise InvalidConfig(f"r={r!r} and budget={budget!r} both decide the rank: leave one out.")
     if revision is not None and config.revision not in (None, revision):
         warn(f"The configuration states revision {config.revision!r} of the base model: {revision!r} is recorded.")
     config = replace(config, **{"revision": revision or config.revision, **fields})

@@ -102,7 +102,7 @@ def decide(
     known = decide_unscanned(model, preset, peft_type) if example_inputs is None else None
     decision = known or decide_for(scan_known(model, example_inputs), peft_type, preset)
     has_experts = any(layer.role in EXPERT for layer in find_hits(decision.spec, decision.layers))
-    if has_experts and selection.rank_of_experts != "shared":
+    if (has_experts and selection.rank_of_experts != "shared") or isinstance(selection.expert_rank, int):
         return _decide_choice(scan_known(model, example_inputs), peft_type, selection)
     if known and logger.isEnabledFor(logging.INFO):
         logger.info("%s: %s", identify(model).reference, decision.describe())

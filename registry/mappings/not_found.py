@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
-from ...domain.methods import UNTARGETED, get_method, nothing_for
-from ...domain.vocabulary import PRESETS, list_some
+from ...domain.methods import UNTARGETED, get_family, get_method, nothing_for
+from ...domain.vocabulary import PRESETS, RECOMMENDED, STANDS_FOR, list_some
 from ...errors import InvalidReference, LoradarError, NotRegistered, UnknownPreset, VersionUnproven, quoted
 from ...references import LIBRARIES
 from ...references.resolver import resolve
@@ -151,7 +151,11 @@ def _not_registered(connection: Connection, key: MappingKey, available: dict[str
 def _listed(available: dict[str, list[str]], peft_type: str) -> str:
     """Return the presets of a PEFT type, or PEFT types by preset if it has none: most types have the same presets."""
     if peft_type in available:
-        return f"for {peft_type}: {quoted(available[peft_type])}"
+        stored = available[peft_type]
+        is_answered = (
+            STANDS_FOR[RECOMMENDED] in stored and RECOMMENDED in get_family(get_method(peft_type).family).presets
+        )
+        return f"for {peft_type}: {quoted(sorted({*stored, RECOMMENDED} if is_answered else stored))}"
     presets = sorted({preset for presets in available.values() for preset in presets})
     by_preset = ((preset, [kind for kind in available if preset in available[kind]]) for preset in presets)
     return "; ".join(f"for preset {preset!r}: {', '.join(kinds)}" for preset, kinds in by_preset)

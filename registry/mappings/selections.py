@@ -13,15 +13,16 @@ from sqlalchemy import Connection
 from ...domain.choosing.choose import Subject, choose
 from ...domain.choosing.members import NO_FIT
 from ...domain.choosing.query import Selection
+from ...domain.choosing.recommendations import advise, read_rules
 from ...domain.layers import Blocks, Layer
-from ...domain.mappings import Mapping, Verification
+from ...domain.mappings import Mapping, Recommendation, Verification
 from ...domain.methods import TARGETED, get_family, get_method, nothing_for
 from ...domain.patterns import OPEN, list_prefixes, pattern_of
 from ...domain.presets import NEVER
 from ...domain.scans import BY_COVERAGE, check_preset
 from ...domain.selection import Choice, describe_blocks, describe_slots, make_block_spec, make_spec
 from ...domain.targets import Formula, TargetMatcher, TargetSpec, find_hits, without_exclusion
-from ...domain.vocabulary import EVERYTHING, PRESETS, RANK
+from ...domain.vocabulary import EVERYTHING, PRESETS, RANK, RECOMMENDED, STANDS_FOR
 from ...errors import InvalidRequest, NotRegistered, UnknownPreset
 from ..db.encoding import MappingKey, digest_of
 from ..servable import list_served
@@ -78,6 +79,14 @@ class Stored:
         found = self._sum(layers)
         return Formula(found.per_rank, found.fixed + (mapping.fixed or 0) - own.fixed)
 
+    def recommend(self, layers: Sequence[Layer], known: Recommendation) -> Recommendation:
+        """Return what is recommended beside some of the layers, given what is beside others."""
+        best = self.matched.get(RECOMMENDED) or self.matched[STANDS_FOR[RECOMMENDED]]
+        chosen, wanted = {layer.path for layer in layers}, {layer.path for layer in best}
+        more = dict.fromkeys(layer.role for layer in best if layer.path not in chosen)
+        less = dict.fromkeys(layer.role for layer in layers if layer.path not in wanted)
+        return advise(read_rules()[known.family], [*more], [*less], known.formula)
+
     def _sum(self, layers: Sequence[Layer]) -> Formula:
         paths = {layer.path for layer in layers}
         sizes = [size for layer, size in self.every.sizes.items() if size and layer.path in paths]
@@ -103,12 +112,12 @@ def find_selected(
         InvalidRequest: If nothing is selected, or what is asked for needs the layers of a model.
     """
     method, reference = get_method(key.peft_type), f"{key.library}:{key.name}"
+    if method.name != TARGETED and (selection.rank, selection.expert_rank, selection.budget) != (None, None, None):
+        raise nothing_for(method, reference, f"rank, expert_rank and budget are counted for {TARGETED} alone")
     if method.family != TARGETED:
         command = f"loradar scan {reference}"
         message = f"{method.name} mappings are selected on the layers of a model. Scan it, with the same options: "
         raise InvalidRequest(f"{message}{command}.", command=command)
-    if method.name != TARGETED and (selection.expert_rank, selection.budget) != (None, None):
-        raise nothing_for(method, reference, f"expert_rank and budget are counted for {TARGETED} alone")
     if selection.budget is not None:
         offers = [*_list_for_budget(connection, key, library_version, selection)]
         return choose_within_budget(reference, selection, offers) if offers else None
@@ -166,7 +175,7 @@ def _find_part(
         ),
         versions=None,
         rank=selection.rank or RANK,
-        recommended=None,  # it is beside the layers of the whole mapping
+        recommended=whole.recommended and stored.recommend(choice.layers, whole.recommended),
     )
     return Counted(mapping, stored.every)
 

@@ -139,14 +139,15 @@ def test_a_combination_is_the_set_that_a_filter_over_the_layers_gives(depths, pr
     """Towers, roles, blocks and presets together; the real PEFT matches the same layers among all modules."""
     scan = make_composite(depths)
     expected = filter_by_force(scan, depths, preset, (towers, roles, blocks))
+    choice = {"towers": towers or None, "roles": roles or None, "blocks": blocks}  # an empty list is an error
     if "audio" in towers and "audio" not in depths:
         with pytest.raises(UnknownName, match="has the towers"):
-            scan.propose("LORA", preset, towers=towers, roles=roles, blocks=blocks)
+            scan.propose("LORA", preset, **choice)
     elif not expected:
         with pytest.raises(InvalidRequest):
-            scan.propose("LORA", preset, towers=towers, roles=roles, blocks=blocks)
+            scan.propose("LORA", preset, **choice)
     else:
-        proposal = scan.propose("LORA", preset, towers=towers, roles=roles, blocks=blocks)
+        proposal = scan.propose("LORA", preset, **choice)
         assert {layer.path for layer in find_hits(proposal.spec, scan.layers)} == expected
         targets, excluded = proposal.target_modules, proposal.exclude_modules
         config = peft.LoraConfig(
@@ -187,6 +188,10 @@ def test_blocks_are_the_same_in_canonical_form(depth, wanted):
         ({"budget": 1}, InvalidRequest, "its smallest adapter trains 80 parameters"),
         ({"budget": "1%"}, InvalidRequest, "whose size is not on record"),
         ({"rank": 0}, InvalidRequest, "rank=0 is no rank"),
+        ({"rank": 8, "budget": "1M"}, InvalidRequest, "rank=8 and budget='1M' both decide the rank: leave one out"),
+        ({"towers": ""}, InvalidRequest, "towers='' names no tower: leave it out, or name some of language, vision"),
+        ({"roles": [" ", ","]}, InvalidRequest, "names no role: leave it out, or name some of attention.query"),
+        ({"blocks": ""}, InvalidRequest, "blocks='' cannot be read"),
         ({"expert_rank": "half"}, InvalidRequest, "give 'auto', 'shared' or a positive integer"),
     ],
 )
@@ -328,6 +333,13 @@ def test_the_rank_of_experts_is_at_least_one_and_unknown_numbers_are_said():
     unknown = make_sparse(None).propose("LORA", "experts", expert_rank="auto")
     assert unknown.rank_pattern is None
     assert "experts at rank 8: the number that run for a token is not known" in unknown.reasons
+
+
+def test_a_rank_of_experts_where_there_are_none_is_said():
+    """It changes nothing, and a reason says so."""
+    proposal = make_sparse().propose("LORA", "attention", expert_rank=4)
+    assert proposal.rank_pattern is None
+    assert "expert_rank=4 has no effect: none of these layers is a routed expert" in proposal.reasons
 
 
 def test_presets_keep_one_rank_by_default():

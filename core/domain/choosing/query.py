@@ -137,7 +137,8 @@ class Selection:
         """Parse values from outside: texts with commas or collections of texts, and any form of blocks.
 
         Raises:
-            InvalidRequest: If a value is given that selects nothing, or the blocks or a rank cannot be read.
+            InvalidRequest: If a value is given that selects nothing, the blocks or a rank cannot be read, or rank and
+                budget are both given.
             UnknownName: If a tower or a role is not in the vocabulary, or there is no such engine.
         """
         for name in given:
@@ -145,15 +146,18 @@ class Selection:
                 near = nearest(name, SELECTING, limit=1)
                 closest = f" Closest: {near[0]!r}." if near else ""
                 raise InvalidRequest(f"{name!r} selects nothing.{closest} Give: {', '.join(SELECTING)}.", field=name)
-        blocks = given.get("blocks")
+        blocks, rank, budget = given.get("blocks"), _parse_rank("rank", given.get("rank")), given.get("budget")
+        if rank is not None and budget is not None:
+            message = f"rank={rank} and budget={budget!r} both decide the rank: leave one out."
+            raise InvalidRequest(message, field="rank", value=str(rank))
         return cls(
             preset,
             _parse_names("tower", given.get("towers"), TOWERS),
             _parse_names("role", given.get("roles"), ROLES),
-            None if blocks in (None, "") else BlockChoice.parse(blocks),
-            _parse_rank("rank", given.get("rank")),
+            None if blocks is None else BlockChoice.parse(blocks),
+            rank,
             _parse_expert_rank(given.get("expert_rank")),
-            given.get("budget"),
+            budget,
             get_engine(str(given["servable"])).key if given.get("servable") else None,
         )
 
@@ -219,6 +223,9 @@ def _parse_names(noun: str, value: Any, known: Sequence[str]) -> tuple[str, ...]
         message = f"{noun}s={value!r} is no list of {noun}s. There are: {', '.join(known)}."
         raise InvalidRequest(message, field=f"{noun}s", value=str(value))
     names = [name.strip().lower() for each in given for name in each.split(",") if name.strip()]
+    if not names:
+        message = f"{noun}s={value!r} names no {noun}: leave it out, or name some of {', '.join(known)}."
+        raise InvalidRequest(message, field=f"{noun}s", value=str(value))
     for name in names:
         if not any(fnmatchcase(one, name) if noun == "role" else one == name for one in known):
             raise UnknownName(name, known, f"{noun.capitalize()}s: {', '.join(known)}.", field=f"{noun}s")

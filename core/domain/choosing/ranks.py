@@ -120,6 +120,8 @@ def rank_experts(layers: Sequence[Layer], rank: int, expert_rank: ExpertRank, ac
         active: The number of experts that run for a token, if known.
     """
     experts = [layer.path for layer in layers if layer.role in EXPERT]
+    if not experts and isinstance(expert_rank, int):
+        return Ranks(rank, {}, (f"expert_rank={expert_rank} has no effect: none of these layers is a routed expert",))
     if not experts or expert_rank in ("shared", None):
         return Ranks(rank)
     if isinstance(expert_rank, int):

@@ -48,14 +48,15 @@ def test_an_entry_of_other_layers_is_sized_by_its_slots(scanned):
     assert "model.layers.*.q_proj is attention.query (2 layers)" in found.reasons
 
 
-def test_a_selection_shows_no_recommendation_of_the_whole(scanned):
-    """It was beside other layers than those selected."""
+def test_what_is_recommended_is_shown_beside_the_layers_selected(scanned):
+    """Not beside those of the preset as a whole."""
     assert scanned.lookup("llama").recommended
     everything = replace(proposal(*ROLES, preset="everything"), matched=8)
     narrow, wide = proposal("q_proj", "v_proj"), proposal(*ROLES, preset="all-linear")
     scanned.add_scan(replace(make_scan("llama", proposals=(narrow, wide, everything)), slots=SLOTS))
     selected = scanned.lookup("llama", roles="attention.output")
-    assert (selected.spec.target_modules, selected.recommended) == (("o_proj",), None)
+    assert selected.spec.target_modules == ("o_proj",)
+    assert selected.recommended.text.endswith("also adapts attention.query, attention.value, mlp.up")
 
 
 @pytest.mark.parametrize(
