@@ -18,8 +18,9 @@ def layer(path: str, kind: Kind = "linear", role: Role = "other", tower: Tower =
 
 
 def without_gaps(mapping: Mapping) -> Mapping:
-    """Return an answer without the reasons that name what evidence it lacks, which a lookup adds."""
-    return replace(mapping, reasons=tuple(reason for reason in mapping.reasons if not reason.startswith("no ")))
+    """Return an answer without what a lookup adds: reasons that name the evidence it lacks, and verdicts of engines."""
+    reasons = tuple(reason for reason in mapping.reasons if not reason.startswith("no "))
+    return replace(mapping, reasons=reasons, served=())
 
 
 def block_layers(blocks: int = 2) -> list[Layer]:
