@@ -6,9 +6,9 @@ which gives each ``Component``; ``read_lora``, which gives a ``Lora`` of ``Facto
 
 from .detection import Format, detect_format
 from .joining import Factor
+from .lora_reading import Lora, read_lora
 from .names import Component
 from .pipeline import find_components
-from .reading import Lora, read_lora
 from .writing import Target, write_lora
 
 __all__ = [

@@ -16,8 +16,8 @@ from ..injection.match import match
 from ..injection.plan import strengths
 from ..peft_forms import config_from_peft
 from .joining import BIAS, FIRST, MAGNITUDE, SECOND, Factor, join, split, swap
+from .lora_reading import CONFIGS, JOINED, Lora
 from .names import DENOISERS, Component, Twin
-from .reading import CONFIGS, JOINED, Lora
 
 Target = Literal["peft", "diffusers", "kohya", "comfyui"]
 
