@@ -14,6 +14,7 @@ from torch import nn
 from zoo import MLP, Specimen, bert, convolutions, llama, mlp, on_meta, words
 
 from loradar.adapters import LoraConfig, PeftModel, inject
+from loradar.adapters.files import checkpoint
 from loradar.errors import AdapterUnreadable, InvalidConfig
 
 WEIGHTS = "adapter_model.safetensors"
@@ -269,3 +270,21 @@ def test_another_models_adapter(folder: Path) -> None:
     """Its targets do not exist here: the error is the one for targets."""
     with pytest.raises(InvalidConfig, match=r"No layer ends with 'seq\.0'"):
         PeftModel.from_pretrained(words().model, folder)
+
+
+@pytest.mark.parametrize("small", [0, 2**26], ids=["mapped", "at once"])
+@pytest.mark.parametrize("piece", [1, 100, 2**22])
+def test_a_value_that_is_no_number_is_found_in_every_piece(folder, monkeypatch, small, piece) -> None:
+    """However many tensors are looked through together, and however the file is read."""
+    monkeypatch.setattr(checkpoint, "SMALL_FILE", small)
+    monkeypatch.setattr(checkpoint, "PIECE", piece)
+    good = load_file(folder / WEIGHTS)
+    _, found = checkpoint.read(folder)
+    torch.testing.assert_close(found, good)
+    for key, value in good.items():
+        for wrong in (float("nan"), float("-inf")):
+            bad = value.clone()
+            bad.view(-1)[-1] = wrong
+            save_file({**good, key: bad}, folder / WEIGHTS)
+            with pytest.raises(AdapterUnreadable, match=f"no numbers .* in '{key}'"):
+                checkpoint.read(folder)
