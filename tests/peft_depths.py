@@ -59,9 +59,14 @@ class Watcher:
     """Runs forward and backward of a model with adapters, and notes which of them learnt something."""
 
     def __init__(self, model):
-        """Find the factors that start at zero: only they have a gradient at first."""
+        """Find the factors that start at zero: only they have a gradient at first.
+
+        Not the gain that peft's factors of timm's scaled convolutions have: it multiplies them.
+        """
         self.factors = {
-            name: p for name, p in model.named_parameters() if "lora_B" in name or "lora_embedding_B" in name
+            name: p
+            for name, p in model.named_parameters()
+            if ("lora_B" in name and name.endswith("weight")) or "lora_embedding_B" in name
         }
         self.live, self.called = set(), set()
         self._model = model

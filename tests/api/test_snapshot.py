@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from patience import patience
 from records_zoo import make_scan
-from seeding import make_seeded, peft_alone
+from seeding import PEFT_ALONE, make_seeded, seeds_of
 from shapes import documented
 
 from loradar.api.routes import snapshot as snapshots
@@ -23,14 +23,14 @@ PLAIN = {"Accept-Encoding": "identity"}
 @pytest.fixture(scope="module", autouse=True)
 def catalogs():
     """Seed the service's registry from PEFT's tables alone: a snapshot of the whole catalog takes seconds."""
-    with peft_alone():
+    with seeds_of(PEFT_ALONE):
         yield
 
 
 @pytest.fixture(scope="module")
-def seeded(catalogs, tmp_path_factory):  # noqa: ARG001 - seeded from those
+def seeded(tmp_path_factory):
     """A registry file seeded from them."""
-    return make_seeded(tmp_path_factory.mktemp("seeded-by-peft") / "registry.sqlite3")
+    return make_seeded(tmp_path_factory.mktemp("seeded-by-peft") / "registry.sqlite3", PEFT_ALONE)
 
 
 @pytest.fixture(scope="module")

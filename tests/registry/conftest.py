@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from seeding import make_seeded, peft_alone
+from seeding import PEFT_ALONE, make_seeded
 
 from loradar.registry import Registry
 from loradar.settings import Settings
@@ -12,15 +12,15 @@ from loradar.settings import Settings
 @pytest.fixture(scope="session")
 def seeded(tmp_path_factory):
     """A registry file seeded from PEFT's tables alone."""
-    with peft_alone():
-        return make_seeded(tmp_path_factory.mktemp("seeded-by-peft") / "registry.sqlite3")
+    return make_seeded(tmp_path_factory.mktemp("seeded-by-peft") / "registry.sqlite3", PEFT_ALONE)
 
 
 @pytest.fixture(autouse=True)
-def catalogs():
+def catalogs(monkeypatch):
     """Seed a registry that a test makes from PEFT's tables alone."""
-    with peft_alone():
-        yield
+    # By the test's own monkeypatch: what it replaces besides is put back in the order of both.
+    for name, function in PEFT_ALONE.items():
+        monkeypatch.setattr(f"loradar.registry.catalogs.{name}", function)
 
 
 @pytest.fixture(params=["file", "memory", "postgres"])
