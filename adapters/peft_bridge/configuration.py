@@ -84,7 +84,7 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
     }
     choice = {name: value for name, value in given.items() if value is not None}
     if lacks_targets(config):
-        rank = {"rank": config.r} if method.name == TARGETED else {}
+        rank = {"rank": config.r} if method.name == TARGETED and budget is None else {}
         decision = decide(model, choose_preset(preset, method.name), method.name, **rank, **choice)
         fill(config, decision.spec, model, decision.layers)
         fill_ranks(config, decision)
