@@ -48,7 +48,9 @@ def save(name: str, config: str, folder: Path, *, is_nested: bool = True) -> tup
     base = Tower(name, is_nested=is_nested)
     copy = Tower(name, is_nested=is_nested)
     copy.load_state_dict(base.state_dict())
-    model = inject(base, CONFIGS[config](modules_to_save=[name])).eval()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* is a whole name here, and PEFT trains")  # fc, beside an xfc
+        model = inject(base, CONFIGS[config](modules_to_save=[name])).eval()
     with torch.no_grad():
         for parameter in filter(lambda each: each.requires_grad, model.parameters()):
             parameter.normal_()
