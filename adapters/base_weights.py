@@ -22,7 +22,7 @@ MOST_KEYS = 3
 
 
 class LoadedKeys(NamedTuple):
-    """What ``load_base_state_dict`` did not load.
+    """The keys that ``load_base_state_dict`` left out.
 
     Attributes:
         missing_keys: Names of the model's that the state dict lacks; a tied weight has several, of which one is enough.
@@ -128,7 +128,7 @@ def _group_tied(keys: Mapping[str, str], own: Mapping[str, torch.Tensor]) -> lis
 
 
 def _leave_meta(self: Any) -> None:
-    """Create what adapters have on meta on the device of their base layers, and initialise it."""
+    """Create the adapters' tensors that are on meta on the device of their base layers, and initialise them."""
     new: dict[str, None] = {}
     for _, wrapper in adapters_in(self._survey()):
         for name in wrapper.adapters():

@@ -40,6 +40,6 @@ class SingleFlight(Generic[T]):
 
 
 def _retrieve(run: "asyncio.Task[T]") -> None:
-    """Take note of an error that nobody waits for any more, which asyncio would report."""
+    """Retrieve an error without a waiter left, which asyncio would report."""
     with suppress(asyncio.CancelledError):
         run.exception()

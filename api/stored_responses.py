@@ -64,7 +64,7 @@ class StoredResponse:
 
 
 class StoredResponses:
-    """Store what ``cached`` renders, and send it as long as the registry does not change.
+    """Store the responses that ``cached`` renders, and send them as long as the registry does not change.
 
     Args:
         app: The application.
@@ -104,7 +104,7 @@ class StoredResponses:
                 self._store(key, rendered, scope["route"])
 
     async def _find_serial(self) -> int | None:
-        """Return the serial of the registry, and drop what was rendered at another; ``None`` if it cannot be read.
+        """Return the serial of the registry, and drop the responses of another; ``None`` if it cannot be read.
 
         Raises:
             TimeoutError: If the database does not answer.

@@ -261,7 +261,7 @@ def _showing(limit: int | None) -> "Iterator[Callable[[CrawlReport], None]]":
 
 
 def print_crawl(report: "CrawlReport") -> None:
-    """Print what a crawl found, and the causes why repos could not be read, the most frequent first."""
+    """Print the results of a crawl, and the causes why repos could not be read, the most frequent first."""
     from ..domain.crawls.crawled import CAUSES, TRANSIENT
 
     typer.echo(f"{report.endpoint} · {report.listed:,} repos listed")

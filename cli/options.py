@@ -25,7 +25,7 @@ def _check_reason(text: str) -> str:
 
 
 def spell_out(text: str) -> str:
-    """Return the reference that a text in another spelling stands for, and say on standard error how it was read.
+    """Return the reference that a text in another spelling stands for, and report on standard error how it was read.
 
     What is not known, or would be a guess, is returned as it is: the command says what is wrong with it.
     """

@@ -1,4 +1,4 @@
-"""Read what is sent of a saved adapter: its configuration, and its file or the header of that."""
+"""Read a saved adapter to send: its configuration, and its file or the header of that."""
 
 import json
 from base64 import b64encode

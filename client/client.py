@@ -158,7 +158,7 @@ class Client(Connection, Backend):
         return self._get(ArchitectureHistory, f"{_architecture_path(library, name)}/history").revisions
 
     def usage(self, library: str, name: str) -> Usage:
-        """Return how many repos of hubs use an architecture, and what their adapters target.
+        """Return how many repos of hubs use an architecture, and the targets of their adapters.
 
         Raises:
             UnknownArchitecture: If neither the service nor a crawl of its hubs knows it.
@@ -251,7 +251,7 @@ class Client(Connection, Backend):
     def doctor(
         self, adapter: str | PathLike[str], model: str | Json[str, Any] | None = None, *, values: bool = True
     ) -> Diagnosis:
-        """Return what is wrong with a saved adapter of this machine.
+        """Return the diagnosis of a saved adapter of this machine.
 
         Args:
             adapter: Its folder, or its ``.safetensors`` file. Of a file of more than ``MOST_SENT`` bytes the header is

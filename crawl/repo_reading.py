@@ -63,7 +63,7 @@ class NotRead(Exception):
 
 
 def read_repo(repo: ListedRepo, endpoint: str) -> CrawledRepo:
-    """Read a repo; what is wrong with it is its outcome."""
+    """Read a repo; a fault of it is its outcome."""
     stores: list[PacedStore] = []
 
     def open_folder(part: str) -> PacedStore:

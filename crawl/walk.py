@@ -30,7 +30,7 @@ MOST_FAILURES = 24
 
 @dataclass
 class CrawlReport:
-    """What a crawl has done so far.
+    """The progress of a crawl.
 
     Attributes:
         endpoint: Address of the hub.

@@ -1,4 +1,4 @@
-"""What a GGUF file tells of a model of transformers: its configuration, and the names of its layers there.
+"""Read a model of transformers from a GGUF file: its configuration, and the names of its layers there.
 
 The fields of the configuration are those that transformers reads of each architecture (``GGUF_CONFIG_MAPPING``), the
 names those of the package ``gguf``, which llama.cpp converts with.

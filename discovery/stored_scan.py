@@ -123,7 +123,7 @@ def _scan_listed(architecture: Architecture, layers: Sequence[StoredLayer]) -> S
 
 
 def _describe(weights: Weights, layers: Sequence[StoredLayer]) -> StoredFacts:
-    """Return what was read of the stored weights."""
+    """Return the facts read from the stored weights."""
     packed = Counter(layer.packed for layer in layers if layer.packed)
     notes = list(weights.assumed)
     unknown = sum(layer.is_assumed for layer in layers)
@@ -140,7 +140,7 @@ def _describe(weights: Weights, layers: Sequence[StoredLayer]) -> StoredFacts:
 
 
 def _check_fit(scan: Scan, listed: Scan | None, layers: Sequence[StoredLayer], facts: StoredFacts) -> StoredFacts:
-    """Return what was read of the stored weights, compared with the layers of the scan of a build."""
+    """Return the facts read from the stored weights, compared with the layers of the scan of a build."""
     tied = {layer.path for layer in scan.layers if layer.tied_to}
     stored = [weight for weight in _list_stored(scan, listed, layers) if weight.path not in tied]
     fit = compare([weight for weight in _list_built(scan) if weight.path not in tied], stored)

@@ -1,4 +1,4 @@
-"""Store what crawls found in the repos of hubs, and count the usage of an architecture from it.
+"""Store the results of crawls of hubs, and count the usage of an architecture from them.
 
 Numbers and examples are read from the repos, so they hold after any interruption, and after a repo has changed.
 """
@@ -32,7 +32,7 @@ StructureKey = tuple[str, str, str, str]
 
 
 class Crawls:
-    """What crawls found, in a registry."""
+    """The results of crawls in a registry."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -46,7 +46,7 @@ class Crawls:
             return {name: (commit, outcome) for name, commit, outcome in connection.execute(query)}
 
     def add(self, endpoint: str, repos: Sequence[CrawledRepo]) -> int:
-        """Store repos in one transaction, each in the place of what was found at an earlier commit of it.
+        """Store repos in one transaction, each in the place of its results at an earlier commit.
 
         It is no change of the registry's mappings, so it is not in the audit log and does not count the serial up.
 
@@ -102,7 +102,7 @@ class Crawls:
         return ids, new
 
     def get_usage(self, library: Library, name: str) -> Usage:
-        """Return how many repos use an architecture, and what their adapters target.
+        """Return how many repos use an architecture, and the targets of their adapters.
 
         Raises:
             UnknownArchitecture: If neither the registry nor a crawl knows it.

@@ -353,7 +353,7 @@ class Registry:
 
     @contextmanager
     def snapshot(self, since: int | None = None) -> Iterator[Iterator[str]]:
-        """Open a snapshot and yield its lines, unsigned; with ``since``, of what changed after that serial."""
+        """Open a snapshot and yield its lines, unsigned; with ``since``, of the changes after that serial."""
         with self._database.read() as connection:
             yield mirror.snapshot_lines(connection, since)
 

@@ -1,10 +1,10 @@
-"""What the engines that serve models do with the adapter of a mapping, by the slots of its architecture."""
+"""The verdicts of serving engines on the adapter of a mapping, by the slots of its architecture."""
 
 from collections.abc import Iterable
 
 from ..domain.mappings import Mapping
 from ..domain.methods import TARGETED
-from ..domain.serving import Features, Served, judge, list_engines
+from ..domain.serving import Features, Served, assess, list_engines
 from ..domain.serving.verdicts import Placed
 
 
@@ -27,4 +27,4 @@ def list_served(mapping: Mapping, class_name: str | None, layers: Iterable[tuple
     ranks = (mapping.rank, *(mapping.rank_pattern or {}).values())
     names = tuple(name for name, is_there in has.items() if is_there)
     features = Features(max(ranks), names, mapping.modules_to_save or ())
-    return tuple(judge(engine, class_name, found, features) for engine in list_engines())
+    return tuple(assess(engine, class_name, found, features) for engine in list_engines())

@@ -1,4 +1,4 @@
-"""What is wrong with an adapter, each in words with the way out: one small function per kind of fault."""
+"""Find the faults of an adapter, each with the way out: one small function per kind of fault."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ class Case:
 
 
 def find_faults(case: Case) -> Iterator[Finding]:
-    """Yield what is wrong with an adapter."""
+    """Yield the faults of an adapter."""
     yield from _find_wrappers(case)
     yield from _find_incomplete(case)
     yield from _find_values(case)

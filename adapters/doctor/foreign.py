@@ -52,7 +52,7 @@ def _name_way_out(stored: StoredAdapter, model: Any) -> str:
 
 
 def _find_faults(lora: Lora, components: Mapping[str, Component]) -> Iterator[Finding]:
-    """Yield what is wrong with the factors of a file."""
+    """Yield the faults of the factors in a file."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for key, why in lora.unknown.items():
         by_reason[why].append(key)

@@ -94,7 +94,7 @@ def _pair(header: GgufHeader) -> dict[str, Pair]:
 
 
 def _find_faults(header: GgufHeader, pairs: Mapping[str, Pair]) -> Iterator[Finding]:
-    """Yield what is wrong with the file alone."""
+    """Yield the faults of the file alone."""
     kind = (header.metadata.get("general.type"), header.metadata.get("adapter.type"))
     if kind != ("adapter", "lora"):
         message = f"general.type and adapter.type are {kind[0]!r} and {kind[1]!r}, not 'adapter' and 'lora'."

@@ -1,6 +1,6 @@
 """What the engines that serve models would do with a saved adapter, by its configuration and the layers it lands on."""
 
-from ...domain.serving import Features, Served, judge, list_engines
+from ...domain.serving import Features, Served, assess, list_engines
 from .findings import Case
 
 
@@ -25,4 +25,4 @@ def list_served(case: Case) -> tuple[Served, ...]:
         tuple(map(str, saved)) if isinstance(saved, list) else (),
     )
     layers = [(case.path_of(factors), place) for factors, places in case.list_landed() for place in places]
-    return tuple(judge(engine, scan.architecture.class_name, layers, features) for engine in list_engines())
+    return tuple(assess(engine, scan.architecture.class_name, layers, features) for engine in list_engines())

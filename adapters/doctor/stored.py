@@ -1,4 +1,4 @@
-"""What is stored of an adapter: its configuration, the names and shapes of its tensors, and who wrote it."""
+"""The stored parts of an adapter: its configuration, the names and shapes of its tensors, and its writer."""
 
 import json
 import re
@@ -236,7 +236,7 @@ def _open(adapter: StoredAdapter) -> Iterator[Callable[[str], torch.Tensor]]:
 
 @dataclass(frozen=True)
 class Values:
-    """What the values of the factors show.
+    """Findings from the values of the factors.
 
     Attributes:
         zero: Locations whose second factor is all zero.

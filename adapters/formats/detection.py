@@ -1,4 +1,4 @@
-"""Tell by the names of its tensors who wrote a file of LoRA."""
+"""Recognise the format of a LoRA file by the names of its tensors."""
 
 import re
 from collections.abc import Iterable

@@ -94,7 +94,7 @@ class Component:
         return frozenset(found)
 
     def write_prefix(self, format_: str) -> str:
-        """Return what the names of a format begin with.
+        """Return the prefix of the names of a format.
 
         Raises:
             InvalidConfig: If none does, or it depends on the pipeline.
@@ -123,7 +123,7 @@ def find_layout(class_name: str, layers: Mapping[str, Layer]) -> Mapping[str, An
 def prefix_all(
     name: str, layout: Mapping[str, Any] | None, pipeline: Mapping[str, Any] | None
 ) -> dict[str, tuple[str, ...]]:
-    """Return what the names of a component begin with, by format.
+    """Return the prefix of the names of a component, by format.
 
     Args:
         name: The component.

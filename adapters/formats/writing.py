@@ -126,7 +126,7 @@ def _name_tensors(component: Component, twin: Twin, factor: Factor, to: Target) 
 
 
 def _describe_network(lora: Lora) -> dict[str, str]:
-    """Return what sd-scripts writes of its network into the metadata."""
+    """Return the metadata that sd-scripts writes for its network."""
     every = [factor for factors in lora.factors.values() for factor in factors.values()]
     (rank, alpha), _ = Counter((factor.rank, factor.alpha) for factor in every).most_common(1)[0]
     return {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": f"{alpha:g}"}
@@ -140,7 +140,7 @@ def name_peft(factors: Mapping[str, Factor]) -> dict[str, torch.Tensor]:
 
 
 def complete_config(lora: Lora, component: Component) -> dict[str, Any]:
-    """Return the content of ``adapter_config.json``: what is known, with targets, ranks and alphas of the factors."""
+    """Return the content of ``adapter_config.json``: the known fields, and targets, ranks and alphas by the factors."""
     factors = lora.factors[component.name]
     known = lora.configs.get(component.name, {})
     if known and _describes(known, factors, component.layers):

@@ -69,5 +69,5 @@ def list_similar(
     name: Name,
     limit: Annotated[int, Query(ge=1, le=MAX_SIMILAR, description="Architectures at most")] = 10,
 ) -> JSONResponse:
-    """Return the nearest architectures by what their slots are, with the differences in words."""
+    """Return the nearest architectures by their slots, with the differences in words."""
     return JSONResponse(to_json(NeighbourList(registry.list_similar(library, name, limit))))

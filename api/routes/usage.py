@@ -17,5 +17,5 @@ router = APIRouter(prefix="/v1", tags=["architectures"])
     responses={200: {"model": Usage}, **NOT_FOUND},
 )
 def get_usage(registry: OpenRegistry, library: LibraryName, name: Name) -> JSONResponse:
-    """Return the repos that store a model of an architecture, by structure, and what their adapters target."""
+    """Return the repos that store a model of an architecture, by structure, and the targets of their adapters."""
     return JSONResponse(to_json(registry.crawls.get_usage(library, name)), headers={"Cache-Control": "no-cache"})

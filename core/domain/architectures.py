@@ -146,7 +146,7 @@ ARCHITECTURE_EXAMPLE: Architecture = Architecture(
 
 @dataclass(frozen=True, slots=True)
 class StoredFacts:
-    """What was read of a stored model, and how its weights fit the architecture that its configuration names."""
+    """Facts read from a stored model, and how its weights fit the architecture that its configuration names."""
 
     __pydantic_config__: ClassVar[Config] = schema_config()
 

@@ -1,4 +1,4 @@
-"""What is known offline of names: architectures, classes, checkpoints and families, by the keys of their spellings."""
+"""The names known offline: architectures, classes, checkpoints and families, by the keys of their spellings."""
 
 import json
 from collections import defaultdict
@@ -66,7 +66,7 @@ class _Builder:
 
 @cache
 def load() -> Knowledge:
-    """Return what is known offline, from ``data/names`` and ``data/families.toml``, read once."""
+    """Return the names known offline, from ``data/names`` and ``data/families.toml``, read once."""
     built, tags, versions = _Builder(), {}, {}
     columns: list[tuple[str, str, dict[str, list[str]]]] = []
     for library in LIBRARIES:

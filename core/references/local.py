@@ -42,7 +42,7 @@ def find_configuration(text: str) -> Candidate | None:
 
 
 def _find_architecture(config: dict[str, Any]) -> Candidate | None:
-    """Return what a configuration says: transformers' type, a class of diffusers, or timm's architecture."""
+    """Return the architecture of a configuration: transformers' type, a class of diffusers, or timm's architecture."""
     for field, library in (("_class_name", "diffusers"), ("model_type", "transformers"), ("architecture", "timm")):
         stated = config.get(field)
         if isinstance(stated, str) and stated:

@@ -69,7 +69,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class _Query:
-    """A text, cut into what is resolved: the libraries it may be of, the repository, the name."""
+    """A text in parts: the libraries it may be of, the repository, the name."""
 
     text: str
     libraries: tuple[str, ...]
@@ -98,7 +98,7 @@ class _Query:
         return key_of(self.name)
 
     def allows(self, candidate: Candidate) -> bool:
-        """Return whether a candidate is of a library asked for; a user's own classes are where all are."""
+        """Return whether a candidate is of a requested library; a user's own classes are where all are."""
         return candidate.library in self.libraries or (candidate.library not in LIBRARIES and len(self.libraries) > 1)
 
     @property
@@ -179,7 +179,7 @@ def _list_repos(query: _Query) -> Iterator[Candidate]:
 
 
 def _list_same_key(query: _Query, own: dict[str, Fact]) -> Iterator[Candidate]:
-    """Yield what has the same letters; of another organisation's repository, it is a guess."""
+    """Yield the names of the same letters; of another organisation's repository, one is a guess."""
     facts = [*load().keys.get(query.key, ()), *([own[query.key]] if query.key in own else ())]
     order = ("spelling", "class", "nickname", "checkpoint")
     for fact in sorted(facts, key=lambda one: order.index(one.how)):
@@ -205,7 +205,7 @@ def _list_by_name(query: _Query, beginnings: dict[str, list[Fact]]) -> Iterator[
 
 
 def _is_telling(run: tuple[int, int, str]) -> bool:
-    """Return whether a run of words says something: a short one inside a name is a word, as in ``8-bit``."""
+    """Return whether a run of words is distinctive: a short one inside a name is a word, as in ``8-bit``."""
     first, _, key = run
     return first == 0 or (len(key) >= _SHORTEST and not key.isdigit())
 
@@ -229,7 +229,7 @@ def _find_variant(fact: Fact, rest: list[str]) -> str | None:
 
 
 def _list_near(query: _Query, own: dict[str, Fact]) -> list[tuple[float, Candidate]]:
-    """Return what differs by a few slips, with their cost."""
+    """Return the names that differ by a few slips, with their cost."""
     keys = load().keys
     stem = stem_of(query.name)
     found = list_near(query.key, (*keys, *own))

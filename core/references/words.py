@@ -1,4 +1,4 @@
-"""Read the words of a name: what is compared of it, and the sizes that say nothing about its architecture."""
+"""Read the words of a name: those to compare, and the sizes, which are independent of its architecture."""
 
 import re
 import string

@@ -1,4 +1,4 @@
-"""Describe what is wrong with the LoRA part of a training configuration."""
+"""Describe the faults of the LoRA part of a training configuration."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal

@@ -92,7 +92,7 @@ def _walk(loader: yaml.SafeLoader, node: yaml.MappingNode, prefix: str, depth: i
 
 
 def _read_scalar(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
-    """Return the value of a scalar; its text where a tag of its own says that it is something else."""
+    """Return the value of a scalar; its text where it has a tag of its own."""
     if not isinstance(node, yaml.ScalarNode):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The LoRA part of a configuration: the model, the targets and what is saved, each with its line."""
+"""The LoRA part of a configuration: the model, the targets and the saved modules, each with its line."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -168,7 +168,7 @@ class _Reader:
     project: Project
 
     def read_targets(self) -> dict[str, Any]:
-        """Return what a part says of its targets, as fields of ``LoraPart``."""
+        """Return the targets of a part, as fields of ``LoraPart``."""
         project, entries = self.project, self.document.entries
         entry = entries.get(project.regex) if project.regex else None
         if entry is not None and _is_set(entry):
@@ -197,7 +197,7 @@ class _Reader:
         return entry is not None and _is_set(entry)
 
     def _finish(self, **fields: Any) -> dict[str, Any]:
-        """Return the fields with what the default stands for, and the towers that are left alone."""
+        """Return the fields with the meaning of the default, and the towers that are left alone."""
         default, line = self.project.default, self.document.line
         if fields.get("is_default") and default == "every":
             fields |= {"every": Named(self.project.every[0], line), "is_default": False}

@@ -1,4 +1,4 @@
-"""Compare the weights that are stored with the layers that a model has: what fits, what has another name, what lacks.
+"""Compare the stored weights with the layers of a model: those that fit, that have another name, and that lack.
 
 Checkpoints have names of their own: with or without the prefix of the base model, of an earlier version of the library,
 experts one by one where the model has them in one parameter. A model's loader renames; what loads is what must fit.
@@ -140,7 +140,7 @@ def _group(weights: Iterable[Weight]) -> dict[str, Place]:
 def _pair_with_steps(
     lacking: Mapping[str, Place], spare: Mapping[str, Place]
 ) -> tuple[dict[str, tuple[str, ...]], list[Place], list[Place]]:
-    """Return the pairs of places, first whole, then step by step, and what is left of the model and of the file."""
+    """Return the pairs of places, first whole, then step by step, and the rest of the model and of the file."""
     pairs = _pair_all(lacking.values(), spare.values())
     used = {name for names in pairs.values() for name in names}
     alone = [place for name, place in lacking.items() if name not in pairs]
@@ -165,7 +165,7 @@ def _list_left(places: Iterable[Place], paired: Container[str]) -> list[Place]:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What leads from the names in a file to those in a model: a part that is removed, and one that is added."""
+    """The way from the names in a file to those in a model: a part that is removed, and one that is added."""
 
     removed: str = ""
     added: str = ""

@@ -1,4 +1,4 @@
-"""What was found out about a saved adapter, as it is printed and sent."""
+"""The diagnosis of a saved adapter, as it is printed and sent."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -40,7 +40,7 @@ _EXAMPLE = Finding(
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was found out about an adapter."""
+    """The diagnosis of an adapter."""
 
     __pydantic_config__: ClassVar[Config] = schema_config(
         lambda: (

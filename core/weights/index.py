@@ -71,7 +71,7 @@ def place_of(name: str) -> str:
 
 
 def choose_shards(index: Index, most: int) -> list[str]:
-    """Return the shards whose headers tell the shape of every kind of place; all of them, up to ``most``.
+    """Return the shards whose headers have the shape of every kind of place; all of them, up to ``most``.
 
     The first and the last tensor of each kind of place are in them, because the ends of a stack differ most often.
     """
@@ -91,7 +91,7 @@ def estimate_header(names: Iterable[str]) -> int:
 
 
 def complete(index: Index, read: Sequence[StoredTensor]) -> tuple[list[StoredTensor], list[str]]:
-    """Return all tensors of an index, and what of them was not read, in words.
+    """Return all tensors of an index, and a description of those that were not read.
 
     Args:
         index: The index.

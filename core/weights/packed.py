@@ -1,4 +1,4 @@
-"""Unpack quantised weights: return the layers behind packed tensors, with the shapes of what they stand for.
+"""Unpack quantised weights: return the layers behind packed tensors, with their unpacked shapes.
 
 Formats are told by the names and types of their tensors, not by the method that a configuration states, because several
 methods write the same tensors:
@@ -49,7 +49,7 @@ class StoredLayer:
 
 
 def unpack(tensors: Sequence[StoredTensor], config: Mapping[str, Any]) -> tuple[StoredLayer, ...]:
-    """Return the weights of the layers behind stored tensors, without biases, scales and what is stored beside.
+    """Return the weights of the layers behind stored tensors, without biases, scales and other companions.
 
     Args:
         tensors: The tensors of a model.
@@ -121,14 +121,14 @@ def _unpack_weight(
 
 
 def _is_beside(last: str, module: str, beside: Mapping[str, set[str]]) -> bool:
-    """Identify a tensor that belongs to a packed weight: by its name, and by what stands around it."""
+    """Identify a tensor that belongs to a packed weight: by its name and its neighbours."""
     if last in BESIDE or last.startswith("bitsandbytes__"):
         return True
     return last.endswith("_scales") and f"{last.removesuffix('scales')}blocks" in beside[module]
 
 
 def _unpack_bytes(module: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> StoredLayer:
-    """Return a layer of bitsandbytes' 4 bits, which stores one column of bytes; its bias tells the outputs."""
+    """Return a layer of bitsandbytes' 4 bits, which stores one column of bytes; its bias has the number of outputs."""
     numbers = 2 * shape[0]
     bias = shapes.get(f"{module}.bias")
     if bias and numbers % bias[0] == 0:

@@ -1,4 +1,4 @@
-"""Read what is stored of a model: its configuration, and the names, types and shapes of its weights."""
+"""Read a stored model: its configuration, and the names, types and shapes of its weights."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -32,7 +32,7 @@ PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".bin.index.json")
 
 @dataclass(frozen=True)
 class Weights:
-    """What is stored of a model.
+    """The stored parts of a model.
 
     Attributes:
         reference: Where it was found.

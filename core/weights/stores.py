@@ -139,7 +139,7 @@ class HubStore:
             yield
 
     def _request(self, url: str, start: int, length: int) -> tuple[bytes, int | None]:
-        """Return a part of what is at an address; a server that ignores the range is not read any further."""
+        """Return a part of the content at an address; a server that ignores the range is not read any further."""
         from huggingface_hub import constants, get_session  # noqa: PLC0415
         from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined] # noqa: PLC0415
 

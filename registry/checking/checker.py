@@ -1,4 +1,4 @@
-"""``check``: read a training configuration, find its model in the registry, and say what is wrong with its targets."""
+"""``check``: read a training configuration, find its model in the registry, and list the faults of its targets."""
 
 from collections.abc import Iterator
 from os import PathLike, fspath
@@ -181,7 +181,7 @@ def _is_doubtful(hits: Hits, guess: Candidate, text: str) -> bool:
 
 
 def _starts_alike(candidate: Candidate, text: str) -> bool:
-    """Return whether a guess by a checkpoint's name is by its beginning; a later word tells little."""
+    """Return whether a guess by a checkpoint's name is by its beginning; a later word is weak evidence."""
     if candidate.how != "by name" or "/" not in candidate.because:
         return True
     first, other = (words_of(name.rpartition("/")[2])[:1] for name in (text, candidate.because))

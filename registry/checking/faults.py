@@ -1,4 +1,4 @@
-"""What is wrong with the LoRA part of a configuration: one small function per belief.
+"""Find the faults of the LoRA part of a configuration: one small function per belief.
 
 Each fault has the layers that right targets would have instead, so that one correction follows from all.
 """
@@ -35,7 +35,7 @@ class Fault:
 
 
 def find_faults(hits: Hits) -> Iterator[Fault]:
-    """Yield what is wrong, target by target and then as a whole."""
+    """Yield the faults, target by target and then as a whole."""
     if hits.part.is_default:
         yield from _no_targets(hits)
     for target in hits.by_target:
@@ -102,7 +102,7 @@ def _is_misspelt(hits: Hits, target: Named, meant: list[Layer]) -> Fault:
 
 
 def _has_no_layer(hits: Hits, target: Named) -> Fault:
-    """Return the fault of a target that is in no version of the model, with what may be meant."""
+    """Return the fault of a target that is in no version of the model, with the likely names."""
     subject, text = hits.subject, target.text
     roles = subject.name_roles(text)
     meant = tuple(layer for layer in subject.adaptable if layer.role in roles)

@@ -7,7 +7,7 @@ import transformers
 
 import loradar
 from loradar.data import read_facts
-from loradar.domain.serving import Features, find_outcome, get_engine, judge, list_engines
+from loradar.domain.serving import Features, assess, find_outcome, get_engine, list_engines
 from loradar.domain.serving.engines import ENGINES
 from loradar.domain.vocabulary import Kind, Role
 from loradar.errors import InvalidRequest, UnknownName
@@ -53,7 +53,7 @@ def test_the_facts_of_an_engine_are_in_order(engine):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_query_of_llama_is_applied_by_all(engine):
     """The plainest adapter there is."""
-    found = judge(get_engine(engine), LLAMA, [QUERY], Features(8))
+    found = assess(get_engine(engine), LLAMA, [QUERY], Features(8))
     assert (found.outcome, found.text) == ("applies", "applies all")
 
 
@@ -83,7 +83,7 @@ CASES = [
 def test_what_is_said_follows_from_the_rules(case):
     """With the reason, and the option that is needed."""
     engine, class_name, layers, features, outcome, says = case
-    found = judge(get_engine(engine), class_name, layers, features)
+    found = assess(get_engine(engine), class_name, layers, features)
     assert found.outcome == outcome
     assert says in found.text
 
@@ -92,7 +92,7 @@ def test_what_is_said_follows_from_the_rules(case):
 def test_other_towers_are_ignored_and_counted(engine):
     """The engines apply adapters to the language model."""
     away = ("model.visual.blocks.*.attn.qkv", placed(role="attention.qkv", tower="vision"))
-    found = judge(get_engine(engine), "Qwen2_5_VLForConditionalGeneration", [QUERY, away])
+    found = assess(get_engine(engine), "Qwen2_5_VLForConditionalGeneration", [QUERY, away])
     if engine == "llama_cpp" and "Qwen2_5_VLForConditionalGeneration" not in get_engine(engine).supports:
         assert found.outcome == "rejects"
         return
@@ -108,7 +108,7 @@ def test_fused_experts_differ_by_engine():
         key: find_outcome(get_engine(key), "Qwen3MoeForCausalLM", "e.gate_up_proj", fused)[0] for key in ENGINES
     }
     assert outcomes == {"vllm": "applies", "sglang": "rejects", "llama_cpp": "rejects"}
-    whole = judge(get_engine("vllm"), "Qwen3MoeForCausalLM", [("mlp.experts.gate_up_proj", fused)])
+    whole = assess(get_engine("vllm"), "Qwen3MoeForCausalLM", [("mlp.experts.gate_up_proj", fused)])
     assert "--enable-mixed-moe-lora-format" in whole.text
 
 

@@ -21,7 +21,7 @@ from ..presets import (
     without_parts,
 )
 from ..selection import Choice, include_siblings
-from ..serving import Engine, find_outcome, get_engine, judge
+from ..serving import Engine, assess, find_outcome, get_engine
 from ..vocabulary import EVERYTHING, RECOMMENDED, Preset, Role, count_layers
 from .query import BlockChoice, Selection, join_indices
 from .recommendations import choose_recommended
@@ -79,7 +79,7 @@ def _narrow_to_served(choice: Choice, subject: Subject, engine: Engine) -> tuple
     Raises:
         InvalidRequest: If it applies none.
     """
-    whole = judge(engine, subject.class_name, ())
+    whole = assess(engine, subject.class_name, ())
     outcomes = {layer: find_outcome(engine, subject.class_name, layer.path, layer) for layer in choice.layers}
     kept = {layer.path for layer, (outcome, _) in outcomes.items() if outcome == "applies"}
     if whole.outcome == "rejects" or not kept:

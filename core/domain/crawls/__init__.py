@@ -1,1 +1,1 @@
-"""Records of crawls: what was found in each repo of a hub, and how much an architecture is used there."""
+"""Records of crawls: the content of each repo of a hub, and the usage of an architecture there."""

@@ -1,4 +1,4 @@
-"""What a crawl found in a repo of a hub: models by their structure, an adapter, or why neither could be read."""
+"""The content of a repo of a hub: models by their structure, an adapter, or the reason why neither could be read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """serving: which layers of an adapter the engines that serve models apply, ignore or reject (``data/serving``).
 
-Others may import: ``list_engines``, ``get_engine``, ``judge`` (layers -> ``Served``) and ``find_outcome`` (one layer).
+Others may import: ``list_engines``, ``get_engine``, ``assess`` (layers -> ``Served``) and ``find_outcome`` (one layer).
 """
 
 from .engines import Engine, Outcome, get_engine, list_engines
-from .verdicts import Features, Served, find_outcome, judge
+from .verdicts import Features, Served, assess, find_outcome
 
-__all__ = ["Engine", "Features", "Outcome", "Served", "find_outcome", "get_engine", "judge", "list_engines"]
+__all__ = ["Engine", "Features", "Outcome", "Served", "assess", "find_outcome", "get_engine", "list_engines"]

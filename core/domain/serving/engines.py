@@ -15,7 +15,7 @@ ENGINES = ("vllm", "sglang", "llama_cpp")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What happens to an adapter on some layers; the first rule that fits decides.
+    """The outcome for an adapter on some layers; the first rule that fits decides.
 
     Attributes:
         outcome: What happens.

@@ -32,7 +32,7 @@ class Placed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a version of an engine does with an adapter."""
+    """The verdict of a version of an engine on an adapter."""
 
     __pydantic_config__: ClassVar[Config] = schema_config()
 
@@ -53,7 +53,7 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What an adapter has beside its layers.
+    """The features of an adapter beside its layers.
 
     Attributes:
         rank: Its largest rank; ``None`` if it is not known.
@@ -67,7 +67,7 @@ class Features:
 
 
 def find_outcome(engine: Engine, class_name: str | None, path: str, layer: Placed) -> tuple[Outcome, str]:
-    """Return what an engine does with the adapter of one layer, and why."""
+    """Return the outcome of an engine for the adapter of one layer, and why."""
     rule = next((rule for rule in engine.rules if _fits(engine, rule, class_name, path, layer)), None)
     return (rule.outcome, rule.why) if rule else ("applies", "")
 
@@ -83,10 +83,10 @@ def _fits(engine: Engine, rule: Rule, class_name: str | None, path: str, layer: 
     )
 
 
-def judge(
+def assess(
     engine: Engine, class_name: str | None, layers: Iterable[tuple[str, Placed]], features: Features | None = None
 ) -> Served:
-    """Return what an engine does with an adapter.
+    """Return the verdict of an engine on an adapter.
 
     Args:
         engine: The engine.
@@ -94,12 +94,12 @@ def judge(
         layers: The layers that the adapter is on: path or path pattern, and kind, role and tower.
         features: What the adapter has beside.
     """
-    refused = _judge_class(engine, class_name)
+    refused = _assess_class(engine, class_name)
     if refused:
         return Served(engine.key, engine.version, *refused)
     kinds = {pattern_of(path): layer for path, layer in layers}
     found = [(pattern, *find_outcome(engine, class_name, pattern, layer)) for pattern, layer in kinds.items()]
-    faults, notes = _judge_features(engine, features or Features())
+    faults, notes = _assess_features(engine, features or Features())
     outcome, texts = _sum_up(found, faults, notes)
     ignored, rejected = (tuple(one[0] for one in found if one[1] == how) for how in ("ignores", "rejects"))
     return Served(engine.key, engine.version, outcome, "; ".join(texts), ignored, rejected)
@@ -122,7 +122,7 @@ def _sum_up(found: Sequence[Found], faults: list[str], notes: list[str]) -> tupl
     return "applies", ["applies all", *dict.fromkeys(one[2] for one in found if one[2]), *notes]
 
 
-def _judge_class(engine: Engine, class_name: str | None) -> tuple[Outcome, str] | None:
+def _assess_class(engine: Engine, class_name: str | None) -> tuple[Outcome, str] | None:
     if class_name in engine.supports:
         return None
     if class_name is None:
@@ -140,7 +140,7 @@ def _reasons(found: Sequence[Found]) -> list[str]:
     return [f"{list_some(patterns)} ({why})" for why, patterns in groups]
 
 
-def _judge_features(engine: Engine, features: Features) -> tuple[list[str], list[str]]:
+def _assess_features(engine: Engine, features: Features) -> tuple[list[str], list[str]]:
     """Return why the features of an adapter are rejected, and notes on those that are not."""
     faults: list[str] = []
     notes: list[str] = []
