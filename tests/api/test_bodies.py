@@ -174,7 +174,7 @@ def asked_for(url, address):
     """Ask on behalf of an address, and return how many requests are left."""
     place = urlsplit(url)
     client = http.client.HTTPConnection(place.hostname, place.port, timeout=patience())
-    client.request("GET", "/healthz", headers={"X-Forwarded-For": address})
+    client.request("GET", "/", headers={"X-Forwarded-For": address})
     left = int(client.getresponse().headers["RateLimit"].partition("r=")[2].partition(";")[0])
     client.close()
     return left
