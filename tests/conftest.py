@@ -109,6 +109,13 @@ def registry(seeded_settings):
         yield opened
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A hub on loopback with nothing in it, and an empty cache."""
+    with import_module("hub_server").asked(tmp_path, monkeypatch) as running:
+        yield running
+
+
 @pytest.fixture(scope="session")
 def postgres_server():
     """A real PostgreSQL server of the session's own, started with the first database."""

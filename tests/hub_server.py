@@ -17,8 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
+import huggingface_hub
+import pytest
 import uvicorn
 import yaml
+from huggingface_hub import constants
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -331,3 +334,26 @@ def running(folder: Path) -> Iterator[Hub]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def ask(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub ask this hub, here, where it read the address at import, and in processes started here."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setenv("HF_ENDPOINT", url)
+
+
+@contextmanager
+def asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Serve a hub with nothing in it, and let huggingface_hub ask it, with an empty cache and no token."""
+    (folder / "hub").mkdir()
+    with running(folder / "hub") as hub:
+        ask(hub.url, monkeypatch)
+        settings = {"HF_HUB_CACHE": str(folder / "cache"), "HF_TOKEN_PATH": str(folder / "no-token")}
+        for name, value in (settings | {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}).items():
+            monkeypatch.setattr(constants, name, value)
+        for name, value in (settings | {"HF_HUB_OFFLINE": "0"}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub
+    huggingface_hub.close_session()

@@ -2,12 +2,9 @@
 
 import json
 
-import hub_server
-import huggingface_hub
 import pytest
 import torch
 from denoiser_zoo import MAKERS
-from huggingface_hub import constants
 from safetensors.torch import save, save_file
 
 from loradar import doctor
@@ -18,26 +15,6 @@ pytestmark = pytest.mark.usefixtures("read_settings")
 
 VIT = {"model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 32, "num_hidden_layers": 2}
 VIT |= {"num_attention_heads": 2, "intermediate_size": 48, "image_size": 16, "patch_size": 8}
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A hub on loopback with nothing in it, and an empty cache."""
-    (tmp_path / "hub").mkdir()
-    with hub_server.running(tmp_path / "hub") as running:
-        settings = {
-            "ENDPOINT": running.url,
-            "HUGGINGFACE_CO_URL_TEMPLATE": running.url + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "no-token"),
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-        }
-        for name, value in settings.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        yield running
-    huggingface_hub.close_session()
 
 
 def test_an_adapter_of_an_older_version_names_its_base(hub, tmp_path):

@@ -28,29 +28,11 @@ CONFIG, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "REA
 FIELDS = {"target_modules": ["seq.0", "seq.2"], "modules_to_save": ["seq.4"]}
 
 
-def ask(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let huggingface_hub ask this hub; it reads the address from the environment at import."""
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-
-
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
+def hub(hub, monkeypatch):
     """A hub with nothing in it, which alice is logged in to, and an empty cache."""
-    (tmp_path / "hub").mkdir()
-    with hub_server.running(tmp_path / "hub") as running:
-        ask(running.url, monkeypatch)
-        settings = {
-            "HF_HUB_CACHE": str(tmp_path / "cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "no-token"),
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-        }
-        for name, value in settings.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", "hf_alice")
-        yield running
-    huggingface_hub.close_session()
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    return hub
 
 
 def adapted(seed: float = 1.0, **fields: object) -> PeftModel:
@@ -255,7 +237,7 @@ def test_offline_with_a_warm_cache(hub, monkeypatch):
 
 def test_nobody_answers(hub, monkeypatch):
     """A refused connection names the address and the variable that holds it."""
-    ask("http://127.0.0.1:9", monkeypatch)
+    hub_server.ask("http://127.0.0.1:9", monkeypatch)
     monkeypatch.setattr("time.sleep", lambda _: None)  # it tries again for half a minute
     for call in (lambda: fetch(HubFolder.parse("hub:alice/mlp")), lambda: adapted().push_to_hub("alice/mlp")):
         with pytest.raises(HubFailed, match=r"http://127.0.0.1:9 does not answer \(.*refused.*Check.*and HF_ENDPOINT"):
