@@ -50,6 +50,11 @@ class Token:
     last_used_at: str | None = None
     """To the minute; null if never."""
 
+    @property
+    def actor(self) -> Actor:
+        """The author of what is written with it."""
+        return Actor(self.name, self.role)
+
 
 @dataclass(frozen=True, slots=True)
 class NewToken:

@@ -1,4 +1,4 @@
-"""Create, authenticate and revoke tokens; only the digest of a secret is stored."""
+"""Create, authenticate and revoke tokens, and sign people in with them; only digests of secrets are stored."""
 
 import re
 from dataclasses import replace
@@ -7,7 +7,7 @@ from hashlib import sha256
 from secrets import token_urlsafe
 from typing import Any
 
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from ...domain.identities import LOCAL, TOKEN_ROLES, Actor, Token, TokenRole
 from ...errors import Conflict, InvalidRequest, NotAuthenticated, UnknownToken, quoted
@@ -26,9 +26,12 @@ LONGEST = timedelta(days=3660)
 USE_NOTED_EVERY = timedelta(minutes=1)
 """How often the time of use is stored, so that reads rarely write."""
 
+SESSION = timedelta(hours=12)
+"""Time after which a person who signed in has to do so again: a working day."""
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHOWN = len(SECRET_PREFIX) + 6
-_tokens = tables.tokens
+_tokens, _sessions = tables.tokens, tables.sessions
 _TOKENS = select(*(column for column in _tokens.c if column.name != "hash"))
 _CREATE_ONE = (
     "Ask an admin for one, or create one on the registry's machine: loradar token create NAME --role contributor"
@@ -82,20 +85,55 @@ class Tokens:
         Raises:
             NotAuthenticated: If it is unknown, expired or revoked.
         """
+        return self._authenticate(secret).actor
+
+    def _authenticate(self, secret: str) -> Token:
         with self._database.read() as connection:
             found = _find(connection, _TOKENS.where(_tokens.c.hash == _digest(secret)))
         if not found:
             message = f"Unknown token. {_CREATE_ONE}"
             raise NotAuthenticated(message)
         token = found[0]
-        for ended, since in (("was revoked", token.revoked_at), ("expired", token.expires_at)):
-            if since is not None and since <= now():
-                message = f"Token {token.prefix}... of {token.name} {ended} at {since}. {_CREATE_ONE}"
-                raise NotAuthenticated(message, token=token.id)
+        _require_valid(token)
         if token.last_used_at is None or token.last_used_at <= now(-USE_NOTED_EVERY):
             with self._database.write_unlogged() as connection:
                 connection.execute(update(_tokens).where(_tokens.c.id == token.id).values(last_used_at=now()))
-        return Actor(token.name, token.role)
+        return token
+
+    def sign_in(self, secret: str) -> tuple[Actor, str]:
+        """Begin a session of a token's owner; return them with the session's own secret.
+
+        A session ends after ``SESSION``, when its owner signs out, and with its token.
+
+        Raises:
+            NotAuthenticated: As ``authenticate``.
+        """
+        token, session = self._authenticate(secret), token_urlsafe(32)
+        values = {"hash": _digest(session), "token_id": token.id, "expires_at": now(SESSION)}
+        with self._database.write_unlogged() as connection:
+            connection.execute(delete(_sessions).where(_sessions.c.expires_at <= now()))
+            connection.execute(insert(_sessions).values(values))
+        return token.actor, session
+
+    def authenticate_session(self, session: str) -> Actor:
+        """Return the person of a session.
+
+        Raises:
+            NotAuthenticated: If it is over, or its token expired or was revoked.
+        """
+        is_own = (_sessions.c.hash == _digest(session)) & (_sessions.c.expires_at > now())
+        with self._database.read() as connection:
+            found = _find(connection, _TOKENS.join(_sessions, _sessions.c.token_id == _tokens.c.id).where(is_own))
+        if not found:
+            message = f"You are signed out: a session ends after {SESSION // timedelta(hours=1)} hours. Sign in again."
+            raise NotAuthenticated(message)
+        _require_valid(found[0])
+        return found[0].actor
+
+    def sign_out(self, session: str) -> None:
+        """End a session; one that is over stays so."""
+        with self._database.write_unlogged() as connection:
+            connection.execute(delete(_sessions).where(_sessions.c.hash == _digest(session)))
 
     def list(self) -> tuple[Token, ...]:
         """Return every token ever created, oldest first."""
@@ -125,6 +163,13 @@ class Tokens:
 
 def _find(connection: Connection, query: Select[Any]) -> list[Token]:
     return [Token(**row) for row in connection.execute(query).mappings()]
+
+
+def _require_valid(token: Token) -> None:
+    for ended, since in (("was revoked", token.revoked_at), ("expired", token.expires_at)):
+        if since is not None and since <= now():
+            message = f"Token {token.prefix}... of {token.name} {ended} at {since}. {_CREATE_ONE}"
+            raise NotAuthenticated(message, token=token.id)
 
 
 def _digest(secret: str) -> str:

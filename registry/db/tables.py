@@ -168,6 +168,15 @@ tokens = Table(
     CheckConstraint("role IN ('contributor', 'reviewer', 'admin')", name="role"),
 )
 
+# The people signed in to the pages, each by a cookie whose secret is stored as that of a token is.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("token_id", ForeignKey(tokens.c.id, ondelete="CASCADE"), nullable=False, index=True),
+    Column("expires_at", String(32), nullable=False),
+)
+
 submissions = Table(
     "submissions",
     metadata,

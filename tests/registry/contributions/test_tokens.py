@@ -131,3 +131,50 @@ def test_what_cannot_be_is_refused(any_registry, role, expires_in, says):
 def test_a_role_includes_those_below_it():
     """An admin may review, a reviewer may contribute, not the other way."""
     assert [Actor("a", "reviewer").may(role) for role in ("contributor", "reviewer", "admin")] == [True, True, False]
+
+
+def test_a_session_stands_for_its_token(any_registry):
+    """Who signs in is who the token says; a session is no token, and its secret is not kept."""
+    _, secret = any_registry.tokens.create("ada", "reviewer")
+    actor, session = any_registry.tokens.sign_in(secret)
+    assert actor == any_registry.tokens.authenticate_session(session) == Actor("ada", "reviewer")
+    assert session not in str(rows_of(any_registry, tables.sessions))
+    for wrong in (secret, "", session[:-1]):
+        with pytest.raises(NotAuthenticated, match="signed out"):
+            any_registry.tokens.authenticate_session(wrong)
+    with pytest.raises(NotAuthenticated, match="Unknown token"):
+        any_registry.tokens.authenticate(session)
+
+
+def test_signing_out_ends_one_session(any_registry):
+    """The one on another machine goes on."""
+    _, secret = any_registry.tokens.create("ada", "reviewer")
+    (_, here), (_, there) = any_registry.tokens.sign_in(secret), any_registry.tokens.sign_in(secret)
+    any_registry.tokens.sign_out(here)
+    any_registry.tokens.sign_out(here)
+    with pytest.raises(NotAuthenticated, match="signed out"):
+        any_registry.tokens.authenticate_session(here)
+    assert any_registry.tokens.authenticate_session(there).name == "ada"
+
+
+def test_a_session_ends_with_its_token(any_registry):
+    """Revoking a token leaves nobody signed in by it."""
+    token, secret = any_registry.tokens.create("ada", "reviewer")
+    _, session = any_registry.tokens.sign_in(secret)
+    any_registry.tokens.revoke(token.id)
+    with pytest.raises(NotAuthenticated, match="revoked at"):
+        any_registry.tokens.authenticate_session(session)
+
+
+def test_sessions_end_and_are_deleted(any_registry, monkeypatch):
+    """After their time, by the next person who signs in; signing in is no change of the registry."""
+    _, secret = any_registry.tokens.create("ada", "reviewer")
+    serial = any_registry.serial()
+    with monkeypatch.context() as patch:
+        patch.setattr(tokens_module, "SESSION", timedelta(microseconds=1))
+        _, over = any_registry.tokens.sign_in(secret)
+    with pytest.raises(NotAuthenticated, match="signed out"):
+        any_registry.tokens.authenticate_session(over)
+    any_registry.tokens.sign_in(secret)
+    assert len(rows_of(any_registry, tables.sessions)) == 1
+    assert any_registry.serial() == serial
