@@ -11,7 +11,7 @@ export HF_HUB_OFFLINE := 1
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
-	$(BIN)/python docs/demo.py
+	$(BIN)/python docs/scripts/demo.py
 
 serve: $(VENV)/.installed  ## serve the registry over REST on port 8000
 	$(BIN)/loradar serve
@@ -44,22 +44,22 @@ catalog: $(VENV)/.installed  ## scan and prove what is new in the installed libr
 	$(BIN)/loradar catalog update $(if $(FORCE),--force)
 
 names: $(VENV)/.installed  ## write data/names: the classes, checkpoints and tags that the installed libraries name
-	$(BIN)/python docs/known_names.py
+	$(BIN)/python docs/scripts/known_names.py
 
 # A new registry: the developer's own may hold mappings that are not in the catalog.
-audit: $(VENV)/.installed  ## write docs/peft-audit.md from the catalog: the defects of PEFT's tables
+audit: $(VENV)/.installed  ## write docs/evidence/peft-audit.md from the catalog: the defects of PEFT's tables
 	@rm -rf .cache/audit
-	LORADAR_HOME=.cache/audit $(BIN)/loradar audit --source peft --markdown docs/peft-audit.md
+	LORADAR_HOME=.cache/audit $(BIN)/loradar audit --source peft --markdown docs/evidence/peft-audit.md
 
-matrix: $(VENV)/.installed  ## write docs/support-matrix.md and its picture from data/catalog
-	$(BIN)/python docs/support_matrix.py
+matrix: $(VENV)/.installed  ## write docs/evidence/support-matrix.md and its picture from data/catalog
+	$(BIN)/python docs/scripts/support_matrix.py
 
 # accelerator.py needs a GPU and is run by hand, placement.py an hour, crawl_cluster.py and crawl_kills.py minutes. arms.py and crawl_hub.py are code that benches share.
 bench: $(VENV)/.installed  ## measure ratios to the alternatives, each within one run
 	for script in $(filter-out bench/accelerator.py bench/arms.py bench/crawl_cluster.py bench/crawl_hub.py bench/crawl_kills.py $(wildcard bench/placement*.py),$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
 # Goes on where it was interrupted; delete bench/results/placement.jsonl to start again.
-placement: $(VENV)/.installed  ## train adapters at every placement, about an hour on one core, and write docs/placement.md
+placement: $(VENV)/.installed  ## train adapters at every placement, about an hour on one core, and write docs/evidence/placement.md
 	OMP_NUM_THREADS=1 $(BIN)/python bench/placement.py
 	$(BIN)/python bench/placement_page.py
 
@@ -68,8 +68,8 @@ EXAMPLES ?= 130
 fuzz: $(VENV)/.installed  ## send thousands of requests generated from /openapi.json, and check every response against it
 	$(BIN)/python tests/fuzz_api.py --max-examples $(EXAMPLES) --workers 2
 
-example: $(VENV)/.installed  ## repeat the training of docs/worked-example.md, about six minutes on one core
-	OMP_NUM_THREADS=1 $(BIN)/python docs/worked_example.py
+example: $(VENV)/.installed  ## repeat the training of docs/evidence/worked-example.md, about six minutes on one core
+	OMP_NUM_THREADS=1 $(BIN)/python docs/scripts/worked_example.py
 
 ## Clean up
 clean:  ## remove all files created by make

@@ -8,7 +8,7 @@ sweeps the learning rate, and the lowest loss on its own examples chooses one fo
 that rate, each on the same data and order for all arms, and their test losses are compared.
 
 Every run is one line of the results, and is not repeated: an interrupted bench goes on. Seeds are the outer loop, so
-that all tasks have as many. ``placement_page.py`` writes ``docs/placement.md`` from the results.
+that all tasks have as many. ``placement_page.py`` writes ``docs/evidence/placement.md`` from the results.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Write the tables and the picture of ``docs/placement.md`` from the results of ``placement.py``.
+"""Write the tables and the picture of ``docs/evidence/placement.md`` from the results of ``placement.py``.
 
     python bench/placement_page.py [--out FOLDER]
 
@@ -198,7 +198,7 @@ def group(each: Comparison) -> Group:
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "docs", help="folder of the page")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/evidence", help="folder of the page")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     write_page(read(options.results), options.out)

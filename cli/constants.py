@@ -132,9 +132,7 @@ def _read_usage(file: Path | None, top: int | None, limit: int | None) -> tuple[
         InvalidRequest: If the options do not go together, or the file holds something else.
     """
     if (file is None) != (top is None):
-        message = (
-            "--top needs --usage FILE: loradar knows no figures of use. See docs/constants.md for where to get them."
-        )
+        message = "--top needs --usage FILE: docs/registry/constants.md says where to get figures of use."
         raise InvalidRequest(message if file is None else "--usage needs --top N, the number of architectures to take.")
     if top and limit:
         message = f"--top {top} and --limit {limit} are both numbers of architectures. Give one of them."

@@ -65,7 +65,7 @@ BY_DESIGN = {
     "model cards": r"::test_(non_)?existing_model_card\n",
     "fields of configurations": r"target_modules=\[\] names no layer",
 }
-"""The rules of ``docs/peft-differences.md`` that explain failures, each with a regex for the case and its message."""
+"""The rules of ``docs/training/peft-differences.md`` that explain failures: a regex for the case and its message."""
 
 DOWNLOADS = (
     r"couldn't connect to 'https://huggingface\.co'|LocalEntryNotFoundError|OfflineModeIsEnabled|offline mode|"

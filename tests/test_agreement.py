@@ -1,4 +1,4 @@
-"""docs/peft-agreement.md: every difference from PEFT's tables has its rule, and the page is what the script writes."""
+"""docs/evidence/peft-agreement.md: every difference from PEFT's tables has its rule, and the page is up to date."""
 
 import importlib.util
 import sys
@@ -10,7 +10,7 @@ from records_zoo import block_layers, make_scan, proposal
 
 from loradar.domain.targets import TargetSpec
 
-PATH = Path(__file__).parent.parent / "docs" / "agreement.py"
+PATH = Path(__file__).parent.parent / "docs/scripts/agreement.py"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_no_difference_is_unexplained_and_the_page_is_current(agreement):
         for item in comparisons
     }
     assert not {name: paths for name, paths in unexplained.items() if paths}
-    assert agreement.OUT.read_text("utf-8") == agreement.render(), "run: python docs/agreement.py"
+    assert agreement.OUT.read_text("utf-8") == agreement.render(), "run: python docs/scripts/agreement.py"
 
 
 def test_a_difference_without_a_rule_is_found(agreement):

@@ -12,7 +12,7 @@ from loradar.errors import InvalidConfig, NotRegistered
 from loradar.registry import Registry, check, check_text
 from loradar.settings import DATABASE_URL_VARIABLE, Settings
 
-DOCUMENT = Path(__file__).parents[1] / "docs/check.md"
+DOCUMENT = Path(__file__).parents[1] / "docs/training/check.md"
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_files_that_are_none_are_rejected(tmp_path):
 
 
 def test_the_document_shows_what_is_printed(tmp_path, monkeypatch, run_check):
-    """docs/check.md: its configuration, and what the command prints of it."""
+    """docs/training/check.md: its configuration, and what the command prints of it."""
     text = DOCUMENT.read_text("utf-8")
     (config,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     (printed,) = re.findall(r"```console\n\$ loradar check qlora.yml\n(.*?)```", text, re.DOTALL)

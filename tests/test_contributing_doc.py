@@ -1,4 +1,4 @@
-"""docs/contributing-mappings.md: every command in it prints what it says, from the first token to the last answer."""
+"""docs/registry/contributing-mappings.md: every command prints what it says, from the first token to the last."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from patience import patience
 from loradar.api import running
 from loradar.cli.options import TOKEN_VARIABLE
 
-TEXT = (Path(__file__).parent.parent / "docs/contributing-mappings.md").read_text("utf-8")
+TEXT = (Path(__file__).parent.parent / "docs/registry/contributing-mappings.md").read_text("utf-8")
 EXAMPLE_HOST = "localhost:8000"
 BASH = shutil.which("bash")
 
@@ -27,7 +27,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 def test_the_variable_is_documented():
     """And where to read on."""
     assert TOKEN_VARIABLE in README
-    assert "docs/contributing-mappings.md" in README
+    assert "docs/registry/contributing-mappings.md" in README
 
 
 def files():

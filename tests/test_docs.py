@@ -16,7 +16,7 @@ from loradar.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(language, text=README):
@@ -47,8 +47,8 @@ def test_the_readme_commands_print_what_it_says(capsys):
 
 @pytest.mark.usefixtures("read_settings")
 def test_the_planned_memory_is_what_the_document_says(capsys):
-    """The example of docs/plan.md, word for word."""
-    (entry,) = blocks("console", (ROOT / "docs/plan.md").read_text("utf-8"))
+    """The example of docs/training/plan.md, word for word."""
+    (entry,) = blocks("console", (ROOT / "docs/training/plan.md").read_text("utf-8"))
     command, _, expected = entry.removeprefix("$ ").partition("\n")
     with pytest.raises(SystemExit):
         main(shlex.split(command)[1:])
@@ -65,22 +65,22 @@ def test_every_setting_is_documented(name):
 
 
 def test_every_limit_is_documented():
-    """With its default, in docs/rest.md."""
-    text = (ROOT / "docs/rest.md").read_text("utf-8")
+    """With its default, in docs/service/rest.md."""
+    text = (ROOT / "docs/service/rest.md").read_text("utf-8")
     for field in dataclasses.fields(settings.RequestLimits):
         assert f"| `{field.name}` | {field.default} |" in text
 
 
 def test_every_route_is_documented():
-    """The table of docs/rest.md is complete, whatever the method, and has nothing that is not served."""
-    documented = re.findall(r"\| `([A-Z]+) (/[^`]*)` \|", (ROOT / "docs/rest.md").read_text("utf-8"))
+    """The table of docs/service/rest.md is complete, whatever the method, and has nothing that is not served."""
+    documented = re.findall(r"\| `([A-Z]+) (/[^`]*)` \|", (ROOT / "docs/service/rest.md").read_text("utf-8"))
     paths = create_app().openapi()["paths"]
     assert sorted(documented) == sorted((method.upper(), path) for path in paths for method in paths[path])
 
 
 def test_the_example_error_is_what_the_service_answers(registry):
-    """docs/rest.md shows a real one."""
-    (example,) = blocks("json", (ROOT / "docs/rest.md").read_text("utf-8"))
+    """docs/service/rest.md shows a real one."""
+    (example,) = blocks("json", (ROOT / "docs/service/rest.md").read_text("utf-8"))
     with pytest.raises(Exception, match="lama") as caught:
         registry.lookup("lama")
     assert json.loads(example) == caught.value.to_dict()
@@ -108,8 +108,8 @@ def test_every_file_named_exists(path):
 
 @pytest.mark.usefixtures("read_settings")
 def test_the_peft_examples_print_what_they_say():
-    """docs/peft-defaults.md, block by block."""
-    text = (ROOT / "docs/peft-defaults.md").read_text("utf-8")
+    """docs/training/peft-defaults.md, block by block."""
+    text = (ROOT / "docs/training/peft-defaults.md").read_text("utf-8")
     for code, expected in zip(blocks("python", text), blocks("text", text), strict=True):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -119,8 +119,8 @@ def test_the_peft_examples_print_what_they_say():
 
 @pytest.mark.usefixtures("read_settings")
 def test_the_adapter_examples_print_what_they_say(tmp_path, monkeypatch):
-    """docs/adapters.md, one block after the other; what prints nothing talks to the hub."""
-    text = (ROOT / "docs/adapters.md").read_text("utf-8")
+    """docs/training/adapters.md, one block after the other; what prints nothing talks to the hub."""
+    text = (ROOT / "docs/training/adapters.md").read_text("utf-8")
     examples = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     names = {}
@@ -137,8 +137,8 @@ def test_the_adapter_examples_print_what_they_say(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("read_settings")
 def test_the_importance_example_prints_what_it_says():
-    """docs/importance.md, word for word."""
-    text = (ROOT / "docs/importance.md").read_text("utf-8")
+    """docs/training/importance.md, word for word."""
+    text = (ROOT / "docs/training/importance.md").read_text("utf-8")
     (code,), (expected,) = blocks("python", text), blocks("text", text)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -147,8 +147,8 @@ def test_the_importance_example_prints_what_it_says():
 
 
 def test_every_method_of_an_adapted_model_is_documented():
-    """docs/adapters.md names what a PeftModel can do, and every field of both configurations."""
-    text = (ROOT / "docs/adapters.md").read_text("utf-8")
+    """docs/training/adapters.md names what a PeftModel can do, and every field of both configurations."""
+    text = (ROOT / "docs/training/adapters.md").read_text("utf-8")
     methods = {name for name, value in vars(PeftModel).items() if callable(value) or isinstance(value, classmethod)}
     fields = {field.name for config in (LoraConfig, IA3Config) for field in dataclasses.fields(config)}
     told = {name for name in methods | fields if not name.startswith("_")} - UNTOLD

@@ -1,4 +1,4 @@
-"""The seed guide's three examples, with no configuration given (docs/guide.md explains the one difference)."""
+"""The seed guide's three examples, with no configuration given (docs/training/guide.md explains the one difference)."""
 
 import peft
 import pytest

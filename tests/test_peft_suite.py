@@ -6,7 +6,7 @@ from pathlib import Path
 import peft_suite
 import pytest
 
-DIFFERENCES = Path(__file__).parents[1] / "docs/peft-differences.md"
+DIFFERENCES = Path(__file__).parents[1] / "docs/training/peft-differences.md"
 SAMPLE = """
 import pytest
 from peft import IA3Config, LoraConfig, LoHaConfig, get_peft_model

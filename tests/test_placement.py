@@ -1,4 +1,4 @@
-"""bench/placement.py: it runs, goes on where it was interrupted, and docs/placement.md says what was measured."""
+"""bench/placement.py: it runs, resumes where it was interrupted, and docs/evidence/placement.md is up to date."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from scipy.stats import ttest_rel
 import loradar
 
 BENCH = Path(__file__).parent.parent / "bench"
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs/evidence"
 
 pytestmark = pytest.mark.usefixtures("read_settings")
 

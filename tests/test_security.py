@@ -1,4 +1,4 @@
-"""docs/security.md: every attack names a test that exists, every hostile test is named, every limit is the code's."""
+"""docs/service/security.md: every attack names its test, every hostile test is named, every limit is the code's."""
 
 import ast
 import dataclasses
@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 import pytest
 
 ROOT = Path(__file__).parent.parent
-DOCUMENT = (ROOT / "docs/security.md").read_text("utf-8")
+DOCUMENT = (ROOT / "docs/service/security.md").read_text("utf-8")
 HOSTILE = sorted([*(ROOT / "tests/api").glob("test_hostile_*.py"), ROOT / "tests/api/test_isolation.py"])
 LIMITS = re.findall(r"\| ([\d,]+)(?: [\w ]+)? \| `(loradar[\w.]*:[\w.]+)` \|", DOCUMENT)
 

@@ -14,7 +14,7 @@ from loradar.domain.mappings import Verification
 from loradar.domain.scans import Proposal
 from loradar.domain.targets import Formula, TargetSpec
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs/evidence"
 MOST_BYTES = 400_000
 
 
@@ -22,7 +22,7 @@ MOST_BYTES = 400_000
 def matrix():
     """The script as a module; it finds its neighbour as it does when run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(DOCS), *sys.path])
+        patch.setattr(sys, "path", [str(DOCS.parent / "scripts"), *sys.path])
         yield import_module("support_matrix")
 
 

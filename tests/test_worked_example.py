@@ -1,4 +1,4 @@
-"""docs/worked-example.md: a tiny version of it runs end to end, and its figures are those of the results."""
+"""docs/evidence/worked-example.md: a tiny version of it runs end to end, and its figures are those of the results."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 import pytest
 import torch
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent / "docs/evidence"
 PAGE = (DOCS / "worked-example.md").read_text("utf-8")
 RESULTS = json.loads((DOCS / "worked-example.json").read_text("utf-8"))
 
@@ -22,7 +22,7 @@ RESULTS = json.loads((DOCS / "worked-example.json").read_text("utf-8"))
 def example():
     """The script as a module; it finds its neighbours as it does when run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(DOCS), *sys.path])
+        patch.setattr(sys, "path", [str(DOCS.parent / "scripts"), *sys.path])
         yield import_module("worked_example")
 
 

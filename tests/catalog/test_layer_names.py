@@ -55,7 +55,7 @@ def test_the_packaged_history_knows_when_vit_was_renamed():
 
 def test_one_release_is_measured_by_building_its_models():
     """The names of norms and embeddings count as well as those of linears."""
-    spec = importlib.util.spec_from_file_location("layer_names", DOCS / "layer_names.py")
+    spec = importlib.util.spec_from_file_location("layer_names", DOCS / "scripts/layer_names.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     history = find_history("transformers", "llama")

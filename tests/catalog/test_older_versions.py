@@ -104,8 +104,8 @@ def test_the_files_that_come_along_fit_the_catalog():
 
 
 def test_the_page_shows_today_s_renames():
-    """docs/versions.md is what docs/renames.py makes of the files."""
-    spec = importlib.util.spec_from_file_location("renames_page", DOCS / "renames.py")
+    """docs/registry/versions.md is what docs/scripts/renames.py makes of the files."""
+    spec = importlib.util.spec_from_file_location("renames_page", DOCS / "scripts/renames.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     text = script.PAGE.read_text("utf-8")

@@ -100,7 +100,7 @@ def test_the_report_in_the_repository_is_that_of_the_catalog(run, scanned, tmp_p
     out = tmp_path / "peft-audit.md"
     assert run("audit", "--source", "peft", "--markdown", str(out))[0] == 0
     assert scanned == []
-    assert out.read_text("utf-8") == (ROOT / "docs/peft-audit.md").read_text("utf-8")
+    assert out.read_text("utf-8") == (ROOT / "docs/evidence/peft-audit.md").read_text("utf-8")
 
 
 def test_the_report_needs_no_outcome():

@@ -110,7 +110,7 @@ def test_the_names_are_of_the_installed_libraries():
 @pytest.fixture(scope="module")
 def known_names():
     """The script that writes ``data/names``."""
-    spec = spec_from_file_location("known_names", ROOT / "docs/known_names.py")
+    spec = spec_from_file_location("known_names", ROOT / "docs/scripts/known_names.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

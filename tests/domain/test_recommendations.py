@@ -364,7 +364,7 @@ def test_stored_recommendations_are_proved_like_the_others():
 
 
 def test_stored_recommendations_reach_nine_tenths_of_the_blocks():
-    """Of every architecture with blocks, but those listed with a reason and in docs/recommendations.md."""
+    """Of every architecture with blocks, but those listed with a reason and in docs/training/recommendations.md."""
     short = {}
     for entry in PROPOSED:
         hit, of = count_stored(entry)
@@ -376,5 +376,5 @@ def test_stored_recommendations_reach_nine_tenths_of_the_blocks():
     unlisted = {name for name in short if not any(fnmatchcase(name, pattern) for pattern in listed)}
     assert not unlisted
     assert all(any(fnmatchcase(name, pattern) for name in short) for pattern in listed), "no longer short"
-    text = (Path(__file__).parent.parent.parent / "docs" / "recommendations.md").read_text("utf-8")
+    text = (Path(__file__).parent.parent.parent / "docs/training/recommendations.md").read_text("utf-8")
     assert all(pattern.partition(":")[2] in text for pattern in listed)

@@ -36,7 +36,7 @@ def test_the_feed_tells_who_did_what_and_when(any_registry):
 
 
 def test_a_mirror_computes_the_chain_again(any_registry):
-    """From what the feed shows, by the rule of docs/mirrors.md, with nothing of ours."""
+    """From what the feed shows, by the rule of docs/service/mirrors.md, with nothing of ours."""
     any_registry.add_scan(make_scan("naïve"))
     changes = [to_json(change) for change in any_registry.list_changes()]
     assert changes[0]["previous"] == "sha256:" + 64 * "0"

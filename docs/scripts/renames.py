@@ -1,6 +1,6 @@
-"""Write the table of ``docs/versions.md``: the most frequent renames in ``data/versions``.
+"""Write the table of ``docs/registry/versions.md``: the most frequent renames in ``data/versions``.
 
-python docs/renames.py
+python docs/scripts/renames.py
 """
 
 from collections import defaultdict
@@ -9,8 +9,8 @@ from pathlib import Path
 from loradar.catalog.entries import list_catalogs, list_older, read_all_older, read_catalog
 from loradar.domain.versions import Rename
 
-PAGE = Path(__file__).parent / "versions.md"
-START, END = "<!-- renames: made by docs/renames.py -->\n", "<!-- end -->"
+PAGE = Path(__file__).parent.parent / "registry/versions.md"
+START, END = "<!-- renames: made by docs/scripts/renames.py -->\n", "<!-- end -->"
 ROWS = 25
 SHOWN = 4
 

@@ -47,6 +47,7 @@ preset on the named library version, and the number of layers it adapts at full 
 """
 
 Methods = tuple[str, ...]
+PAGES = Path(__file__).parent.parent / "evidence"
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ def document(catalogs: Sequence[Catalog]) -> str:
 def main() -> None:
     """Write both files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
+    parser.add_argument("--out", type=Path, default=PAGES, help="folder to write to")
     out = parser.parse_args().out
     found = {catalog.header.library: catalog for catalog in map(read_catalog, list_catalogs())}
     catalogs = [found[library] for library in LIBRARIES if library in found]

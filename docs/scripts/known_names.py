@@ -1,6 +1,6 @@
 """Write ``data/names/LIBRARY.json``: the classes, checkpoints and tags that the installed libraries name.
 
-python docs/known_names.py [FOLDER]    by default ``data/names``; the same libraries give the same bytes
+python docs/scripts/known_names.py [FOLDER]    by default ``data/names``; the same libraries give the same bytes
 
 transformers and diffusers are read as syntax trees, so that nothing of them is imported; timm's register is asked.
 """
@@ -16,7 +16,7 @@ from importlib import import_module, metadata, util
 from pathlib import Path
 
 LIBRARIES = ("transformers", "timm", "diffusers")
-FOLDER = Path(__file__).parent.parent / "data/names"
+FOLDER = Path(__file__).parents[2] / "data/names"
 
 _LOADED = re.compile(r"(\w+)\s*\.from_pretrained\(\s*[\"']([\w.-]+/[\w.-]+)[\"']")
 _LINKED = re.compile(r"\[([\w.-]+/[\w.-]+)\]\(https://huggingface\.co/\1\)")

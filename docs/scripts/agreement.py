@@ -1,6 +1,6 @@
-"""Write docs/peft-agreement.md: the scanner's defaults beside PEFT's tables, with reasons for the differences.
+"""Write docs/evidence/peft-agreement.md: the scanner's defaults beside PEFT's tables, with reasons for the differences.
 
-    python docs/agreement.py
+    python docs/scripts/agreement.py
 
 The scanner never reads PEFT's tables; this script compares both layer by layer. A rule of data/agreement.toml explains
 a kind of difference, never a single architecture.
@@ -25,7 +25,7 @@ from loradar.errors import LoradarError, MethodDoesNotFit
 from loradar.registry import load_constants, peft_mappings
 
 FAMILIES = ("LORA", "IA3", "LN_TUNING", "OSF")
-OUT = Path(__file__).parent / "peft-agreement.md"
+OUT = Path(__file__).parent.parent / "evidence/peft-agreement.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,9 @@ def render() -> str:
 
 
 HEAD = """# Agreement with PEFT's tables
-Written by `docs/agreement.py`; do not edit. Each entry of PEFT 0.21.2's tables for LORA, IA3, LN_TUNING and OSF is
-compared layer by layer with the default that the scanner proposes for the same architecture of transformers {version}.
-The scanner never reads those tables.
+Written by `docs/scripts/agreement.py`; do not edit. Each entry of PEFT 0.21.2's tables for LORA, IA3, LN_TUNING and OSF
+is compared layer by layer with the default that the scanner proposes for the same architecture of transformers
+{version}. The scanner never reads those tables.
 
 | family | entries compared | the same layers |
 | --- | --- | --- |

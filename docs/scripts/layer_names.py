@@ -1,7 +1,7 @@
 """Write ``data/versions/names-LIBRARY.jsonl``: the releases in which the layers of an architecture got other names.
 
-python docs/layer_names.py measure OUT.json [NAME ...]    names under the installed version of transformers
-python docs/layer_names.py merge FILE.jsonl OUT.json ...  the history of names over the measured releases
+python docs/scripts/layer_names.py measure OUT.json [NAME ...]    names under the installed version of transformers
+python docs/scripts/layer_names.py merge FILE.jsonl OUT.json ...  the history of names over the measured releases
 """
 
 import json

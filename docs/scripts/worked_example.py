@@ -25,6 +25,7 @@ from worked_page import write_page
 import loradar
 from loradar.domain.vocabulary import Preset
 
+PAGES = Path(__file__).parent.parent / "evidence"
 FROZEN = "frozen"
 PRESETS: tuple[Preset, ...] = tuple(
     preset for preset in get_args(Preset) if preset not in {"recommended", "experts", "everything"}
@@ -262,7 +263,7 @@ def rounded(run: Run) -> Run:
 def main() -> None:
     """Train, and write the results, the picture and the tables of the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the page")
+    parser.add_argument("--out", type=Path, default=PAGES, help="folder of the page")
     parser.add_argument("--no-training", action="store_true", help="only write tables and picture of existing results")
     arguments = parser.parse_args()
     path = arguments.out / "worked-example.json"
