@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..data import read_facts
 from .grammar import LIBRARIES
 from .understood import How
-from .words import key_of, stem_of
+from .words import MARKS, key_of, stem_of
 
 
 class Fact(NamedTuple):
@@ -58,8 +58,14 @@ class _Builder:
         self.beginnings[key].append(fact)
 
     def add_repo(self, reference: str, repo: str) -> None:
-        fact = Fact("checkpoint", reference, repo)
+        """Add a repository; not as one of timm if timm takes only the weights of a tower from another model's."""
         name = repo.rpartition("/")[2]
+        if reference.startswith("timm:") and any(
+            one.how == "spelling" and not one.reference.startswith("timm:")
+            for one in self.beginnings.get(stem_of(name), ())
+        ):
+            return
+        fact = Fact("checkpoint", reference, repo)
         self.repos.setdefault(repo.casefold(), fact)
         self.keys[key_of(name)].append(fact)
 
@@ -96,7 +102,9 @@ def load_beginnings() -> dict[str, list[Fact]]:
     """Return the meanings of the first words of a name: families, architectures, and checkpoints without sizes."""
     beginnings = defaultdict(list, {key: [*facts] for key, facts in load().beginnings.items()})
     for fact in load().repos.values():
-        beginnings[stem_of(fact.written.rpartition("/")[2])].append(fact)
+        stem = stem_of(fact.written.rpartition("/")[2])
+        if stem not in MARKS:  # funnel-transformer/small: any name may have that word
+            beginnings[stem].append(fact)
     return dict(beginnings)
 
 

@@ -149,7 +149,8 @@ def _list_candidates(query: _Query, own: dict[str, Fact]) -> Iterator[Candidate]
     slips = _list_near(query, own)
     by_name = [*_list_by_name(query, load_beginnings())]
     yield from by_name if stem_of(query.name) in load_beginnings() else ()
-    yield from (candidate for distance, candidate in slips if distance <= 1)
+    named = {candidate.reference: candidate for candidate in reversed(by_name)}  # the better reason for the same
+    yield from (named.get(slip.reference, slip) for distance, slip in slips if distance <= 1)
     yield from by_name
     yield from (candidate for _, candidate in slips)
     yield from _list_longer(query)
@@ -234,12 +235,18 @@ def _list_near(query: _Query, own: dict[str, Fact]) -> list[tuple[float, Candida
     stem = stem_of(query.name)
     found = list_near(query.key, (*keys, *own))
     found += list_near(stem, keys) if stem != query.key and len(stem) >= _SHORTEST else []
+    if query.repo is not None:  # its name is no slip of a person's: with another number it is another model
+        found = [(distance, key) for distance, key in found if _digits_of(key) in _digits_of(query.key)]
     return [
         (distance, Candidate(fact.reference, "near name", fact.written))
         for distance, key in sorted(found, key=lambda one: one[0])
         for fact in keys.get(key) or (own[key],)
         if query.repo is None or not fact.reference.startswith("timm:")
     ]
+
+
+def _digits_of(key: str) -> str:
+    return "".join(filter(str.isdigit, key))
 
 
 def _list_longer(query: _Query) -> Iterator[Candidate]:

@@ -173,3 +173,24 @@ def test_a_text_that_is_no_path_is_left_alone(tmp_path, monkeypatch):
     assert find_configuration("Qwen/Qwen3-8B") is None
     with pytest.raises(InvalidReference):
         find_configuration("file:nowhere")
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("mistralai/Magistral-Small-2506", "transformers:mistral"),  # not funnel-transformer/small
+        ("somebody/Zzyx-Small-2507", None),
+        ("microsoft/Florence-2-large", "transformers:florence2"),  # timm takes the weights of its tower alone
+        ("somebody/internlm2-7b", None),  # not internlm3
+        ("moonshotai/Kimi-K2-Instruct", "transformers:deepseek_v3"),
+        ("nvidia/Nemotron-3-Super-120B-A12B", "transformers:nemotron_h"),
+    ],
+)
+def test_words_of_size_numbers_and_towers_lead_to_no_other_model(text, reference):
+    """A repository's name is no slip: another number is another model, and its size is of no family."""
+    assert next((one.reference for one in resolve(text)), None) == reference
+
+
+def test_a_near_name_gives_way_to_the_better_reason_for_the_same():
+    """`meta llama` is the beginning of the name, and near to it."""
+    assert resolve("meta-llama/Meta-Llama-3-8B")[0].how == "by name"
