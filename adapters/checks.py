@@ -105,6 +105,15 @@ def _accepting(accepts: Callable[[Any], bool], way_out: str) -> Callable[[str, A
     return check
 
 
+def as_python(value: Any) -> Any:
+    """Return numpy's scalars as Python's, which JSON can hold, alone, in a dictionary or in a list."""
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()
+    if isinstance(value, dict):
+        return {key: as_python(each) for key, each in value.items()}
+    return [as_python(each) for each in value] if type(value) is list else value
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 

@@ -16,6 +16,7 @@ from .checks import (
     REPEATED_ON_LOAD,
     Names,
     RuntimeConfig,
+    as_python,
     check_bits,
     check_choice,
     check_flag,
@@ -127,7 +128,7 @@ class AdapterConfig(PeftForms):
             object.__setattr__(self, name, value)
             return
         check_fields([name], type(self))
-        value = self.__dataclass_fields__[name].metadata["check"](name, value)
+        value = self.__dataclass_fields__[name].metadata["check"](name, as_python(value))
         free = FREE_IN_MODEL if self.initialisation != "eva" else (*FREE_IN_MODEL, *SHARED_OUT_BY_EVA)
         if "is_in_model" in self.__dict__ and name not in free and value != (old := getattr(self, name)):
             way_out = f"add_adapter takes another one, dataclasses.replace(config, {name}={value!r})."

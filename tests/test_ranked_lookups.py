@@ -179,6 +179,7 @@ def test_every_scan_of_the_catalog_holds_its_layers_one_by_one():
     [
         ("llama", {"budget": 100}, InvalidRequest, "its smallest adapter trains 524,288 parameters"),
         ("llama", {"budget": "lots"}, InvalidRequest, "is no number of parameters"),
+        ("llama", {"budget": "200%"}, InvalidRequest, "more than the"),
         ("llama", {"budget": "1%", "peft_type": "OFT"}, MethodDoesNotFit, "counted for LORA alone"),
         ("llama", {"expert_rank": "many"}, InvalidRequest, "give 'auto', 'shared' or a positive integer"),
     ],

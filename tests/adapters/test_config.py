@@ -5,6 +5,7 @@ import dataclasses
 import pickle
 from typing import Any
 
+import numpy as np
 import peft
 import pytest
 from zoo import mlp
@@ -197,3 +198,15 @@ def test_with_spec_takes_the_targets_and_keeps_what_was_asked_for() -> None:
     spec = TargetSpec(target_modules=("q",), exclude_modules=("x",), modules_to_save=("head",))
     config = LoraConfig(r=4, modules_to_save=["score"]).with_spec(spec)
     assert (config.r, config.spec) == (4, TargetSpec(("q",), ("x",), ("score",)))
+
+
+def test_scalars_of_numpy_become_pythons(tmp_path) -> None:
+    """A search over ranks often runs over an array; PEFT takes its numbers and cannot save them."""
+    pattern = {"0": np.int64(2)}
+    config = LoraConfig(r=np.int64(4), lora_alpha=np.float32(8), use_rslora=np.bool_(True), rank_pattern=pattern)  # noqa: FBT003
+    assert (config.r, config.lora_alpha, config.use_rslora, config.rank_pattern) == (4, 8.0, True, {"0": 2})
+    assert {type(each) for each in (config.r, config.lora_alpha, config.rank_pattern["0"])} == {int, float}
+    inject(mlp(), config).save_pretrained(tmp_path)
+    assert peft.LoraConfig.from_pretrained(tmp_path).r == 4
+    with pytest.raises(InvalidConfig, match="not a rank"):
+        LoraConfig(r=np.float64(4.5))

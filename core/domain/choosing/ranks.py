@@ -28,7 +28,7 @@ def parse_budget(value: object, total: int | None) -> int:
     """Return the number of parameters of a budget: a number, ``20M``, or a share of the base model such as ``0.5%``.
 
     Raises:
-        InvalidRequest: If it cannot be read, or is a share of a model of unknown size.
+        InvalidRequest: If it cannot be read, or is a share of a model of unknown size or above 100%.
     """
     text = str(value).strip().lower().replace("_", "").replace(",", "")
     share, number = _PERCENT.fullmatch(text), _NUMBER.fullmatch(text)
@@ -39,6 +39,9 @@ def parse_budget(value: object, total: int | None) -> int:
     found = int(float(number[1]) * _UNITS[number[2]]) if number else found
     if isinstance(value, bool) or found <= 0:
         message = f"budget={value!r} is no number of parameters: give 20_000_000, '20M' or '0.5%'."
+        raise InvalidRequest(message, field="budget", value=str(value))
+    if share and total is not None and found > total:
+        message = f"budget={value!r} is more than the {total:,} parameters of the model: give less, such as '1%'."
         raise InvalidRequest(message, field="budget", value=str(value))
     return found
 
