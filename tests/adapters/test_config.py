@@ -10,7 +10,7 @@ import peft
 import pytest
 from zoo import mlp
 
-from loradar.adapters import IA3Config, LoraConfig, inject
+from loradar.adapters import IA3Config, LoraConfig, get_peft_model, inject
 from loradar.adapters.config import AdapterConfig
 from loradar.domain.targets import TargetSpec
 from loradar.errors import InvalidConfig
@@ -206,7 +206,7 @@ def test_scalars_of_numpy_become_pythons(tmp_path) -> None:
     config = LoraConfig(r=np.int64(4), lora_alpha=np.float32(8), use_rslora=np.bool_(True), rank_pattern=pattern)  # noqa: FBT003
     assert (config.r, config.lora_alpha, config.use_rslora, config.rank_pattern) == (4, 8.0, True, {"0": 2})
     assert {type(each) for each in (config.r, config.lora_alpha, config.rank_pattern["0"])} == {int, float}
-    inject(mlp(), config).save_pretrained(tmp_path)
+    get_peft_model(mlp().model, dataclasses.replace(config, target_modules=["seq.0"])).save_pretrained(tmp_path)
     assert peft.LoraConfig.from_pretrained(tmp_path).r == 4
     with pytest.raises(InvalidConfig, match="not a rank"):
         LoraConfig(r=np.float64(4.5))
