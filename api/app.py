@@ -11,7 +11,11 @@ from ..settings import Settings
 from .dependencies import LazyRegistry
 from .errors import ALWAYS, add_error_handlers
 from .middleware import BodyLimitMiddleware, HeadMiddleware, Limiter, Metrics, MetricsMiddleware, RateLimitMiddleware
+from .negotiation import NegotiationMiddleware
 from .openapi import TAGS, DescribedApp, operation_id
+from .pages import ROUTERS as PAGES
+from .pages import static_files
+from .pages.rendering import error_page
 from .routes import (
     architectures,
     check,
@@ -75,13 +79,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.probe = operations.Probe(app.state.registry)
     app.state.metrics = Metrics(app.version)
     app.state.metrics.registry.register(operations.RegistryCollector(app.state.registry))
+    app.state.error_page = error_page
+    app.state.twins = {path: twin for router in PAGES for path, twin in router.twins.items()}
     app.add_middleware(BodyLimitMiddleware)
     app.add_middleware(StoredResponses, registry=app.state.registry)
     app.add_middleware(RateLimitMiddleware, limiter=app.state.limiter)
+    app.add_middleware(NegotiationMiddleware, twins=app.state.twins.items())
     app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
     app.add_middleware(HeadMiddleware)
     add_error_handlers(app)
-    for router in ROUTERS:
+    for router in (static_files.router, *PAGES, *ROUTERS):
         app.include_router(router)
     return app
 

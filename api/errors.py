@@ -8,11 +8,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
 from ..errors import DatabaseUnusable, ErrorBody, InvalidRequest, LoradarError, NotAuthenticated, TooLarge
 from ..validation.text import describe_problem
+from .negotiation import prefers_page
 
 LOGGER = logging.getLogger("loradar.api")
 
@@ -32,7 +33,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Register the handlers that return every error in the one shape."""
 
     @app.exception_handler(LoradarError)
-    async def handle_loradar_error(request: Request, error: LoradarError) -> JSONResponse:
+    async def handle_loradar_error(request: Request, error: LoradarError) -> Response:
         if isinstance(error, DatabaseUnusable):  # the URL and the driver's message are for the operator alone
             LOGGER.error("%s", error.message)
             message = "The registry's database is unavailable; the cause is in the service's log. Try again later."
@@ -40,24 +41,24 @@ def add_error_handlers(app: FastAPI) -> None:
         return error_response(request, error)
 
     @app.exception_handler(RequestValidationError)
-    async def handle_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def handle_validation_error(request: Request, error: RequestValidationError) -> Response:
         fields = [_describe_field(problem) for problem in error.errors()[:MOST_FIELDS]]
         listed = "; ".join(f"{field['field']}: {field['problem']}" for field in fields)
         message = f"The request has a bad field: {listed}. See /openapi.json."
         return error_response(request, InvalidRequest(message, fields=fields))
 
     @app.exception_handler(HTTPException)
-    async def handle_http_error(request: Request, error: HTTPException) -> JSONResponse:
+    async def handle_http_error(request: Request, error: HTTPException) -> Response:
         return http_error_response(request, error)
 
     @app.exception_handler(Exception)
-    async def handle_unexpected(request: Request, _error: Exception) -> JSONResponse:
+    async def handle_unexpected(request: Request, _error: Exception) -> Response:
         # Without the cause, which the server logs: it may hold secrets.
         message = "The service failed; the cause is in its log. Trying again may help."
         return _response(request, HTTPStatus.INTERNAL_SERVER_ERROR, _body("internal_error", message, {}))
 
 
-def error_response(request: Request, error: LoradarError) -> JSONResponse:
+def error_response(request: Request, error: LoradarError) -> Response:
     """Return the response to a loradar error: its status, body and headers."""
     headers = {}
     if isinstance(error, NotAuthenticated):
@@ -67,7 +68,7 @@ def error_response(request: Request, error: LoradarError) -> JSONResponse:
     return _response(request, error.status, error.to_dict(), headers)
 
 
-def http_error_response(request: Request, error: HTTPException) -> JSONResponse:
+def http_error_response(request: Request, error: HTTPException) -> Response:
     """Return the response to an error of the framework."""
     phrase = HTTPStatus(error.status_code).phrase
     message = error.detail
@@ -99,9 +100,13 @@ def _body(code: str, message: str, details: dict[str, Any]) -> dict[str, Any]:
 
 def _response(
     request: Request, status: int, body: dict[str, Any], headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+) -> Response:
     request.state.code = body["error"]["code"]
-    return JSONResponse(body, status, {**(headers or {}), "Cache-Control": "no-store"})
+    headers = {**(headers or {}), "Cache-Control": "no-store"}
+    if prefers_page(request.scope):
+        answer: Response = request.app.state.error_page(request, status, body["error"], headers)
+        return answer
+    return JSONResponse(body, status, headers)
 
 
 Responses = dict[int | str, dict[str, Any]]

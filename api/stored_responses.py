@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import DatabaseUnusable
 from .dependencies import RENDERED, LazyRegistry, names_tag
+from .negotiation import prefers_page
 from .single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ STALE = [(b"cache-status", b"loradar; hit; ttl=-1"), (b"cache-control", b"no-sto
 
 _IN_A_304 = (b"etag", b"cache-control", b"cache-status")
 
-Key = tuple[str, bytes]
-"""Path and query of a request."""
+Key = tuple[str, bytes, bool]
+"""Path and query of a request, and whether its client prefers a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class StoredResponses:
             if self._watch:
                 self._watch.expire()
             return
-        key = scope["path"], scope["query_string"]
+        key = scope["path"], scope["query_string"], prefers_page(scope)
         stored, serial, is_stale = self._stored.get(key), self._serial, False
         if stored:
             try:

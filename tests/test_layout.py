@@ -65,6 +65,7 @@ def test_the_wheel_holds_every_source_and_every_fact(wheel):
     facts = [
         path.relative_to(ROOT) for path in (ROOT / "data").rglob("*") if path.suffix in (".toml", ".json", ".jinja")
     ]
+    facts += [path.relative_to(ROOT) for path in (ROOT / "api/pages").glob("[st]*/*")]
     assert facts
     assert {f"loradar/{path.as_posix().removeprefix('core/')}" for path in (*SOURCES, *facts)} <= held
 

@@ -1,0 +1,113 @@
+// Progressive help on top of pages that work without it: copy buttons and suggestions below a search box.
+"use strict";
+
+function addCopyButtons() {
+  if (!navigator.clipboard) return;
+  for (const box of document.querySelectorAll(".copyable")) {
+    const source = box.querySelector("[data-copy], pre, code");
+    if (!source) continue;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "copy";
+    button.textContent = "Copy";
+    button.setAttribute("aria-label", `Copy ${box.dataset.label || "this text"}`);
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(source.dataset.copy || source.textContent.trim());
+      button.textContent = "Copied";
+      announce("Copied");
+      setTimeout(() => { button.textContent = "Copy"; }, 1600);
+    });
+    box.append(button);
+  }
+}
+
+let live = null;
+function announce(text) {
+  if (!live) {
+    live = document.createElement("p");
+    live.className = "hidden";
+    live.setAttribute("role", "status");
+    document.body.append(live);
+  }
+  live.textContent = text;
+}
+
+// A combobox as the ARIA Authoring Practices describe it: the list below follows what is typed.
+function addSuggestions(input) {
+  const list = document.createElement("ul");
+  list.id = `${input.id}-list`;
+  list.className = "suggestions";
+  list.hidden = true;
+  list.setAttribute("role", "listbox");
+  list.setAttribute("aria-label", "Suggestions");
+  input.parentElement.append(list);
+  input.setAttribute("role", "combobox");
+  input.setAttribute("aria-autocomplete", "list");
+  input.setAttribute("aria-expanded", "false");
+  input.setAttribute("aria-controls", list.id);
+  let active = -1;
+  let waiting = 0;
+  let asked = 0;
+
+  const close = () => {
+    list.hidden = true;
+    active = -1;
+    input.setAttribute("aria-expanded", "false");
+    input.removeAttribute("aria-activedescendant");
+  };
+  const mark = (index) => {
+    active = index;
+    [...list.children].forEach((option, at) => {
+      option.setAttribute("aria-selected", String(at === index));
+      option.classList.toggle("active", at === index);
+      if (at === index) {
+        input.setAttribute("aria-activedescendant", option.id);
+        option.scrollIntoView({ block: "nearest" });
+      }
+    });
+    if (index < 0) input.removeAttribute("aria-activedescendant");
+  };
+  const show = (results) => {
+    list.replaceChildren(...results.map((result, at) => {
+      const option = document.createElement("li");
+      option.id = `${list.id}-${at}`;
+      option.setAttribute("role", "option");
+      option.setAttribute("aria-selected", "false");
+      option.dataset.href = result.page;
+      const reason = document.createElement("small");
+      reason.textContent = result.because;
+      option.append(result.reference, reason);
+      option.addEventListener("mousedown", (event) => event.preventDefault());
+      option.addEventListener("click", () => { location.href = result.page; });
+      return option;
+    }));
+    list.hidden = results.length === 0;
+    input.setAttribute("aria-expanded", String(!list.hidden));
+    mark(-1);
+    announce(results.length ? `${results.length} suggestions` : "No suggestions");
+  };
+  const ask = async () => {
+    const number = ++asked;
+    const text = input.value.trim();
+    if (text.length < 2 || text.length > 400) return close();
+    try {
+      const response = await fetch(`${input.dataset.suggest}?limit=8&q=${encodeURIComponent(text)}`, { headers: { Accept: "application/json" } });
+      if (!response.ok || number !== asked) return;
+      const { results } = await response.json();
+      if (number === asked && document.activeElement === input) show(results);
+    } catch { close(); }
+  };
+  input.addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(ask, 120); });
+  input.addEventListener("blur", close);
+  input.addEventListener("keydown", (event) => {
+    const count = list.children.length;
+    if (event.key === "Escape" && !list.hidden) { event.preventDefault(); close(); return; }
+    if (list.hidden || !count) return;
+    if (event.key === "ArrowDown") { event.preventDefault(); mark(active + 1 >= count ? 0 : active + 1); }
+    else if (event.key === "ArrowUp") { event.preventDefault(); mark(active <= 0 ? count - 1 : active - 1); }
+    else if (event.key === "Enter" && active >= 0) { event.preventDefault(); location.href = list.children[active].dataset.href; }
+  });
+}
+
+addCopyButtons();
+for (const input of document.querySelectorAll("input[data-suggest]")) addSuggestions(input);
