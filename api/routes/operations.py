@@ -47,6 +47,7 @@ LINKS = {
     "snapshot": "/v1/snapshot",
     "key": "/v1/snapshot/key",
     "submissions": "/v1/submissions",
+    "preview": "/v1/submissions:preview",
     "submission": "/v1/submissions/{submission_id}",
     "reviews": "/v1/submissions/{submission_id}/reviews",
     "withdrawal": "/v1/submissions/{submission_id}/withdrawal",

@@ -11,6 +11,7 @@ from ...domain.submissions import (
     SUBMISSION_EXAMPLE,
     Filters,
     Origin,
+    StatementPreview,
     Submission,
     SubmissionPage,
     SubmissionStatus,
@@ -79,6 +80,20 @@ def add_submission(
     submission = registry.backend(by).submit(statement, key=key)
     request.app.state.checker.wake()
     return versioned(submission, HTTPStatus.ACCEPTED, Location=f"/v1/submissions/{submission.id}")
+
+
+@router.post(
+    ":preview",
+    summary="Preview a submission",
+    response_model=StatementPreview,
+    responses=error_responses(413, 415, 501),
+)
+def preview_submission(registry: OpenRegistry, body: SubmissionRequest) -> JSONResponse:
+    """Return the layers that each name of a statement matches, as the registry has them; nothing is stored or scanned.
+
+    A statement that lists its layers is compared with these where the registry has none.
+    """
+    return JSONResponse(to_json(registry.submissions.preview(body.to_statement())))
 
 
 @router.get(

@@ -140,6 +140,48 @@ class SubmissionEvidence(HasFormula):
 
 
 @dataclass(frozen=True, slots=True)
+class PreviewedTarget:
+    """The layers or modules that one name, or one regex, of a statement matches."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config()
+
+    stated_in: str
+    """Field of the statement it stands in, such as ``target_modules``."""
+    target: str
+    matched: int
+    """Number of them; those of ``target_modules`` without the excluded ones."""
+    layers: dict[str, int] = field(default_factory=dict, metadata=_COUNTS)
+    """Them by path pattern with their number."""
+    roles: tuple[str, ...] = ()
+    towers: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
+    """Kinds of the other matches, which no adapter of the method fits, such as ``norm`` or ``module``."""
+    near: tuple[str, ...] = ()
+    """Names similar to one that matches nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatementPreview:
+    """The effect of a statement on the layers that are known without a scan."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (PREVIEW_EXAMPLE,))
+
+    reference: str
+    known_by: Literal["registry", "listing"] | None
+    """Origin of the layers: the ``registry``, or the statement's own ``listing``; null if none are known before the
+    machine checks scan the architecture."""
+    targets: tuple[PreviewedTarget, ...] = ()
+    layers: dict[str, int] = field(default_factory=dict, metadata=_COUNTS)
+    """Matched layers that an adapter fits, by path pattern with their number."""
+    matched: int = 0
+    """Number of these layers."""
+    difference: Difference | None = None
+    """Difference from the mapping that lookups return now; null if there is none."""
+    near: tuple[str, ...] = ()
+    """References similar to one of which no layers are known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Checked:
     """The outcome of the machine checks."""
 
@@ -241,4 +283,24 @@ SUBMISSION_EXAMPLE: Submission = replace(
     ),
     version=2,
     updated_at="2026-11-26T02:22:09.000000Z",
+)
+PREVIEW_EXAMPLE: StatementPreview = StatementPreview(
+    "transformers:olmo2",
+    "registry",
+    (
+        PreviewedTarget(
+            "target_modules",
+            "q_proj",
+            16,
+            {"model.layers.*.self_attn.q_proj": 16},
+            ("attention.query",),
+            ("language",),
+        ),
+        PreviewedTarget("target_modules", "v_prj", 0, near=("v_proj",)),
+    ),
+    {"model.layers.*.self_attn.q_proj": 16},
+    16,
+    Difference(
+        "scanner 5.24.0, revision 1", DIFFERENCE_EXAMPLE.mapping_id, {}, {"model.layers.*.self_attn.v_proj": 16}
+    ),
 )

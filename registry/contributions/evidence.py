@@ -1,11 +1,9 @@
 """Gather the evidence on a statement: the layers it matches, its verification, and its differences from others."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from ...domain.layers import Blocks, Layer
@@ -19,10 +17,10 @@ from ...domain.targets import Formula, TargetSpec
 from ...domain.vocabulary import APART
 from ...errors import InvalidStatement, LoradarError
 from ...schema import to_json
-from ...similar_names import nearest
 from ..verification.findings import OUTSIDE
 from ..verification.matching import Match, match_spec
 from ..verification.verify import Verifier
+from .near_names import Names
 from .safe_regex import LinearMatcher
 
 if TYPE_CHECKING:
@@ -36,14 +34,8 @@ MOST_PATTERNS = 200
 LONGEST_SPEC = 16_384
 """Characters of a target spec."""
 
-MOST_NAMES = 5_000
-"""Names compared with a target: each comparison takes time."""
-
 MOST_MISSED = 32
 """Unmatched names of a spec that get suggestions."""
-
-NEAR = 3
-"""Suggestions for a name."""
 
 PROPOSED = "the scanner's proposal"
 
@@ -107,7 +99,7 @@ class _Gathering:
             differences=tuple(self._differences(registered)),
             spec=spec,
             spec_verification=self._verifier.verify(spec, statement.peft_type, statement.preset) if spec else None,
-            layers=_patterns(layers),
+            layers=count_patterns(layers),
             matched=len(layers),
             formula=self._formula,
             coverage=Blocks(self.scan.layers).cover(layers) if layers else (),
@@ -127,7 +119,7 @@ class _Gathering:
     @cached_property
     def _layers(self) -> tuple[Layer, ...]:
         """The matched layers that an adapter fits, each once, in the order of the model."""
-        return _adapted(self._matches, self.statement.peft_type)
+        return list_adapted(self._matches, self.statement.peft_type)
 
     @cached_property
     def _verification(self) -> Verification:
@@ -143,7 +135,7 @@ class _Gathering:
     @cached_property
     def _near(self) -> dict[str, tuple[str, ...]]:
         """For each name of the spec that matches nothing, similar names that would."""
-        spec, names = self.statement.spec, _Names(self.scan)
+        spec, names = self.statement.spec, Names(self.scan)
         # An excluded layer exists, so its name is not misspelt.
         matches = self._find(replace(spec, exclude_modules=None)) if spec.exclude_modules else self._matches
         matching = {match.target for match in matches}
@@ -164,11 +156,11 @@ class _Gathering:
                 outside.setdefault(OUTSIDE[layer.role], []).append(layer)
             elif proposed and layer.tower not in proposed:
                 outside.setdefault(layer.tower, []).append(layer)
-        yield from ((part, tuple(_patterns(layers))) for part, layers in outside.items())
+        yield from ((part, tuple(count_patterns(layers))) for part, layers in outside.items())
 
     def _layers_of(self, spec: TargetSpec, peft_type: str) -> tuple[Layer, ...]:
         """Return the layers that a trusted spec matches."""
-        return _adapted(match_spec(self.scan, spec, peft_type), peft_type)
+        return list_adapted(match_spec(self.scan, spec, peft_type), peft_type)
 
     def _differences(self, registered: Sequence[Mapping]) -> Iterator[Difference]:
         others: list[tuple[str, str | None, tuple[Layer, ...]]] = [
@@ -182,7 +174,7 @@ class _Gathering:
             known = {layer.path for layer in theirs}
             more = [layer for layer in self._layers if layer.path not in known]
             less = [layer for layer in theirs if layer.path not in ours]
-            yield Difference(against, mapping_id, _patterns(more), _patterns(less))
+            yield Difference(against, mapping_id, count_patterns(more), count_patterns(less))
 
     @cached_property
     def _proposal(self) -> Proposal | None:
@@ -251,7 +243,8 @@ class _Gathering:
         return Formula(count_per_rank(choice, {}), count_fixed(choice, {}, {}))
 
 
-def _adapted(matches: Iterable[Match], peft_type: str) -> tuple[Layer, ...]:
+def list_adapted(matches: Iterable[Match], peft_type: str) -> tuple[Layer, ...]:
+    """Return the layers of the matches that a PEFT type fits, each once."""
     return _each_once(layer for match in matches if match.is_fit(peft_type) for layer in match.layers)
 
 
@@ -259,51 +252,10 @@ def _each_once(layers: Iterable[Layer]) -> tuple[Layer, ...]:
     return tuple({layer.path: layer for layer in layers}.values())
 
 
-def _patterns(layers: Iterable[Layer]) -> dict[str, int]:
+def count_patterns(layers: Iterable[Layer]) -> dict[str, int]:
     """Return the number of layers of each path pattern, in the order of the model; the rarest are counted together."""
     counts = Counter(pattern_of(layer.path) for layer in layers)
     if len(counts) <= MOST_PATTERNS:
         return dict(counts)
     listed = dict(counts.most_common(MOST_PATTERNS))
     return {**listed, f"({len(counts) - len(listed)} other patterns)": counts.total() - sum(listed.values())}
-
-
-# --- names similar to those that match nothing ------------------------------------------------------------------------
-
-
-class _Names:
-    """The names of a scan's modules."""
-
-    def __init__(self, scan: Scan) -> None:
-        self._paths = [*dict.fromkeys((*scan.module_paths, *(layer.path for layer in scan.layers)))]
-        self._layers = scan.layers
-        self._tails: dict[int, list[str]] = {}
-
-    def is_module(self, name: str) -> bool:
-        """Return whether PEFT finds a module by this name, the end of its path."""
-        return any(path.endswith(name) for path in self._paths)
-
-    def near(self, target: str) -> tuple[str, ...]:
-        """Return path ends similar to a target, of as many segments, or else similar to its last segment."""
-        segments = target.split(".")
-        found = nearest(target, self._ends(len(segments)), NEAR) or nearest(segments[-1], self._ends(1), NEAR)
-        if found:
-            return tuple(found)
-        # A name may describe a role: ``query`` may be called ``q_proj`` here.
-        words = set(segments[-1].lower().split("_"))
-        layers = (layer for layer in self._layers if words & set(layer.role.split(".")[-1].split("_")))
-        return tuple(islice(dict.fromkeys(layer.name for layer in layers if not layer.name.isdecimal()), NEAR))
-
-    def near_regex(self, regex: str) -> tuple[str, ...]:
-        """Return names similar to the words of a regex that are not names."""
-        known = {segment for path in self._paths for segment in path.split(".")}
-        words = dict.fromkeys(re.findall(r"\w{3,}", re.sub(r"\\[dw]", " ", regex)))  # shorter ones resemble too many
-        unknown = [word for word in words if word not in known and not word.isdecimal()]
-        return tuple(dict.fromkeys(name for word in unknown[:NEAR] for name in nearest(word, self._ends(1), NEAR)))
-
-    def _ends(self, length: int) -> list[str]:
-        if length not in self._tails:
-            ends = (".".join(path.split(".")[-length:]) for path in self._paths)
-            named = dict.fromkeys(end for end in ends if not end.rpartition(".")[2].isdecimal())
-            self._tails[length] = [*islice(named, MOST_NAMES)]
-        return self._tails[length]

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Unpack
@@ -16,17 +17,21 @@ from ...domain.submissions import (
     Filters,
     Origin,
     Statement,
+    StatementPreview,
     Submission,
     SubmissionStatus,
 )
-from ...errors import Conflict, TooManyRequests, UnknownSubmission
+from ...errors import Conflict, InvalidReference, TooManyRequests, UnknownSubmission
 from ...schema import canonical, from_json, to_json
 from ..db import tables
 from ..db.audit_log import architecture_subject, submission_subject
 from ..db.database import Database, Transaction
 from ..db.encoding import MappingKey, digest_of, now
-from ..mappings.resolve import list_answering
+from ..mappings.listing import list_references
+from ..mappings.resolve import find_mapping, list_answering
+from ..mappings.stored_names import list_slots
 from ..store import add_scan
+from .preview import preview
 
 LEASE = timedelta(minutes=10)
 """Time a worker has a claimed submission to itself: longer than any check may take."""
@@ -105,6 +110,28 @@ class Submissions:
         key = MappingKey(statement.library, statement.name, statement.peft_type, statement.preset)
         with self._database.read() as connection:
             return list_answering(connection, key)
+
+    def preview(self, statement: Statement) -> StatementPreview:
+        """Return the effect of a statement on the layers on record, or on those that it lists; nothing is stored.
+
+        Raises:
+            InvalidStatement: If RE2 rejects a regex.
+            MissingExtra: If there is a regex, and google-re2 is not installed.
+        """
+        key = MappingKey(statement.library, statement.name, statement.peft_type, statement.preset)
+        with self._database.read() as connection:
+            slots = list_slots(connection, statement.library, statement.name)
+            served = find_mapping(connection, key, None)
+            known = () if slots or statement.layers else list_references(connection)
+        previewed = preview(statement, slots, served)
+        if not known:
+            return previewed
+        from ...references.resolver import resolve  # noqa: PLC0415 - 10 ms, which a known name does without
+
+        with suppress(InvalidReference):  # its name is like none
+            candidates = resolve(statement.name, statement.library, frozenset(known))
+            previewed = replace(previewed, near=tuple(one.reference for one in candidates))
+        return previewed
 
     def claim(self) -> Submission | None:
         """Claim the oldest submission that waits for its checks, for ``LEASE``; ``None`` if there is none.

@@ -104,9 +104,9 @@ def test_every_error_it_may_give_is_told(operations):
 
 
 def test_every_write_takes_a_token(operations):
-    """But a scan, an examination, a check and a batch, which store nothing."""
+    """But a scan, an examination, a check, a preview and a batch, which store nothing."""
     open_to_all = {op["operationId"] for _, method, op in operations if method != "get" and "security" not in op}
-    assert open_to_all == {"scan", "check", "examine_adapter", "get_targets_of_many"}
+    assert open_to_all == {"scan", "check", "examine_adapter", "preview_submission", "get_targets_of_many"}
 
 
 def test_links_lead_to_operations(operations):

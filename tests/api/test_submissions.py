@@ -5,7 +5,7 @@ from itertools import count
 import pytest
 from shapes import documented
 
-from loradar.domain.submissions import Submission, SubmissionPage
+from loradar.domain.submissions import StatementPreview, Submission, SubmissionPage
 from loradar.errors import ErrorBody
 
 NUMBERS = count()
@@ -253,3 +253,26 @@ def test_a_bad_field_is_called_as_it_was_sent(service):
     """Not by what the two forms of a statement are called in here."""
     answer = service.post("/v1/submissions", {"name": "a/b", "target_modules": ["q_proj"]})
     assert answer.json()["error"]["details"]["fields"][0]["field"] == "body.name"
+
+
+def test_a_preview_needs_no_token_and_stores_nothing(service):
+    """What the names match, as lookups see the architecture now."""
+    before = service.client.get("/v1/submissions").json()
+    answer = service.client.post(
+        "/v1/submissions:preview", json=stated(name="llama", target_modules=["q_proj", "vproj"])
+    )
+    found = documented(StatementPreview, answer.json())
+    assert (found.known_by, found.matched) == ("registry", 32)
+    assert (found.targets[0].near, found.targets[1].near[0]) == ((), "v_proj")
+    assert list(found.difference.less) == ["model.layers.*.self_attn.v_proj"]
+    assert service.client.get("/v1/submissions").json() == before
+
+
+@pytest.mark.parametrize("fields", [{"target_modules": "(a"}, {"target_modules": []}, {"peft_type": "NONE"}, {"x": 1}])
+def test_a_preview_rejects_what_a_submission_does(service, fields):
+    """By the same checks, with the same message."""
+    sent = stated(name="llama") | fields
+    previewed, submitted = (
+        service.post(path, sent).json()["error"] for path in ("/v1/submissions:preview", "/v1/submissions")
+    )
+    assert previewed == submitted
