@@ -33,6 +33,7 @@ from .routes import (
 )
 from .stored_responses import StoredResponses
 from .workers import Checker, Workers
+from .write_queue import POSTGRES_WRITERS, WriteQueue
 
 DESCRIPTION = "Which layers an adapter should go on, for every registered model architecture."
 
@@ -76,6 +77,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.exports = export.Exports()
     app.state.snapshots = snapshot.Snapshots(settings)
     app.state.limiter = Limiter(settings.limits)
+    app.state.writes = WriteQueue(1 if settings.database_url.startswith("sqlite") else POSTGRES_WRITERS)
     app.state.probe = operations.Probe(app.state.registry)
     app.state.metrics = Metrics(app.version)
     app.state.metrics.registry.register(operations.RegistryCollector(app.state.registry))

@@ -17,7 +17,7 @@ from ..domain.identities import Actor, TokenRole
 from ..domain.submissions import Submission
 from ..domain.vocabulary import Library
 from ..errors import NotAllowed, NotAuthenticated
-from ..registry import Key, Registry
+from ..registry import SERVICE_LIMITS, Key, Registry
 from ..schema import to_json
 from ..settings import Settings
 
@@ -57,7 +57,7 @@ class LazyRegistry:
             DatabaseUnusable: If it cannot be opened.
         """
         with self._lock:
-            self._registry = self._registry or Registry.open(self._settings)
+            self._registry = self._registry or Registry.open(self._settings, SERVICE_LIMITS)
             return self._registry
 
     def close(self) -> None:

@@ -11,7 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 
-from ..errors import DatabaseUnusable, ErrorBody, InvalidRequest, LoradarError, NotAuthenticated, TooLarge
+from ..error_body import ErrorBody
+from ..errors import DatabaseBusy, DatabaseUnusable, InvalidRequest, LoradarError, NotAuthenticated, TooLarge
 from ..validation.text import describe_problem
 from .negotiation import prefers_page
 
@@ -34,7 +35,9 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(LoradarError)
     async def handle_loradar_error(request: Request, error: LoradarError) -> Response:
-        if isinstance(error, DatabaseUnusable):  # the URL and the driver's message are for the operator alone
+        if isinstance(error, DatabaseBusy):
+            LOGGER.warning("%s", error.message)
+        elif isinstance(error, DatabaseUnusable):  # the URL and the driver's message are for the operator alone
             LOGGER.error("%s", error.message)
             message = "The registry's database is unavailable; the cause is in the service's log. Try again later."
             error = DatabaseUnusable(message)
@@ -203,7 +206,7 @@ _DOCUMENTED: dict[int, tuple[str, str, str, dict[str, Any]]] = {
         {"repo": "org/nothing"},
     ),
     503: (
-        "The registry's database is unavailable, or no worker is free",
+        "The registry's database is unavailable or busy, or no worker is free",
         "database_unusable",
         "The registry's database is unavailable; the cause is in the service's log. Try again later.",
         {},

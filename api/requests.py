@@ -64,12 +64,16 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route whose body is declared as JSON and parsed strictly, after the token is checked if it needs one."""
+    """A route whose body is declared as JSON and parsed strictly, after the token is checked if it needs one.
+
+    Writes take turns once their body is there: one that waits occupies no thread, so that reads go on.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler, wrapped in the checks of headers, token and body."""
         handle = super().get_route_handler()
         is_protected = needs_actor(self.dependant)
+        is_write = is_protected and not (self.methods or set()) <= {"GET", "HEAD"}
 
         async def handle_strictly(request: Request) -> Response:
             strict = StrictRequest(request.scope, request.receive)
@@ -80,7 +84,10 @@ class StrictRoute(APIRoute):
                 require_json(request)
                 if await strict.body():  # parsed here: an error raised where FastAPI parses it becomes a bare 400
                     require_narrow(await strict.json())
-            return await handle(strict)
+            if not is_write:
+                return await handle(strict)
+            async with request.app.state.writes.turn():
+                return await handle(strict)
 
         return handle_strictly
 

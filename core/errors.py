@@ -23,6 +23,7 @@
     ├── AdapterUnreadable     an adapter folder that cannot be loaded
     ├── HubFailed             a hub repo that does not exist, is not accessible, or is out of reach
     ├── DatabaseUnusable      a database that is corrupted, foreign or out of reach
+    │   └── DatabaseBusy          a transaction that reached a time limit
     ├── ConstantsUnreadable   a PEFT constants.py that is missing or uses an unknown construct
     ├── InvalidRequest        a REST request with a bad field
     ├── InvalidStatement      a contribution with an invalid field
@@ -33,7 +34,7 @@
     │   └── KeyReused             an idempotency key of another request
     ├── TooManyRequests       more than the limit of requests
     ├── TooLarge              a body over the limit
-    ├── Overloaded            no free worker
+    ├── Overloaded            no free worker, or too many writes
     ├── WorkerFailed          a worker process that ran out of time or memory, or died
     ├── AuditLogBroken        an audit log that was changed without loradar
     ├── SignatureInvalid      a snapshot that differs from what was signed
@@ -43,36 +44,11 @@
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .schema import Config, schema_config, to_json
+from .error_body import ErrorBody, ErrorContent
+from .schema import to_json
 from .similar_names import nearest
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorContent:
-    """A code for programs, a sentence for people, and the values behind it."""
-
-    __pydantic_config__: ClassVar[Config] = schema_config()
-
-    code: str
-    message: str
-    details: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorBody:
-    """The one JSON shape of every error."""
-
-    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (ERROR_EXAMPLE,))
-
-    error: ErrorContent
-
-
-_EXAMPLE = "Nothing is registered for transformers:olmo2. Scan it with: loradar scan olmo2 --store."
-_DETAILS = {"name": "olmo2", "near": [], "library": "transformers"}
-ERROR_EXAMPLE: ErrorBody = ErrorBody(ErrorContent("not_registered", _EXAMPLE, _DETAILS))
 
 
 class LoradarError(Exception):
@@ -250,6 +226,12 @@ class DatabaseUnusable(LoradarError):
     status = 503
 
 
+class DatabaseBusy(DatabaseUnusable):
+    """Other writers, or a query, took longer than the limit; ``details["retry_after"]`` is when to try again."""
+
+    code = "database_busy"
+
+
 class ConstantsUnreadable(LoradarError):
     """A PEFT ``constants.py``, or a copy of its facts, that cannot be read; the message names the line."""
 
@@ -321,7 +303,7 @@ class TooLarge(LoradarError):
 
 
 class Overloaded(LoradarError):
-    """No free worker and a full queue; ``details["retry_after"]`` is the waiting time in seconds."""
+    """No free worker or turn, and a full queue; ``details["retry_after"]`` is the waiting time in seconds."""
 
     code = "overloaded"
     status = 503

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .contributions.local_backend import Key, LocalBackend
     from .crawls import Crawls
     from .db.database import sqlite_file
+    from .db.time_limits import SERVICE_LIMITS
     from .mappings.listing import mapping_place
     from .registry import Registry
 
@@ -75,6 +76,7 @@ _IMPORTING_SQLALCHEMY = {
     "Crawls": ".crawls",
     "LocalBackend": ".contributions.local_backend",
     "Registry": ".registry",
+    "SERVICE_LIMITS": ".db.time_limits",
     "check": ".checking",
     "check_text": ".checking",
     "mapping_place": ".mappings.listing",
@@ -84,6 +86,7 @@ _IMPORTING_SQLALCHEMY = {
 __all__ = [
     "DRIFT",
     "PEFT_PATH",
+    "SERVICE_LIMITS",
     "Constant",
     "Crawls",
     "DatabaseInfo",

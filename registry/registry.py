@@ -30,6 +30,7 @@ from .db.audit_log import serial_of, verify_log
 from .db.database import Database, masked
 from .db.encoding import MappingKey
 from .db.readiness import check_readiness
+from .db.time_limits import LOCAL_LIMITS, TimeLimits
 from .db.watch import StateWatch
 from .mappings import compare, compose, history, listing, not_found, resolve, selections
 from .mappings.similar import Similarity
@@ -73,16 +74,15 @@ class Registry:
             return history.get_revision(connection, mapping_id)
 
     @classmethod
-    def open(cls, settings: Settings | None = None) -> Self:
-        """Open the registry; on first use it is created, migrated and seeded.
+    def open(cls, settings: Settings | None = None, limits: TimeLimits = LOCAL_LIMITS) -> Self:
+        """Open the registry, that of the environment by default; on first use it is created, migrated and seeded.
 
         Raises:
-            DatabaseUnusable: If the database is corrupted, foreign, newer than this version or out of reach; it is
-                left unchanged.
+            DatabaseUnusable: If the database is corrupted, foreign, newer or out of reach; it is left unchanged.
             MissingExtra: If the driver for PostgreSQL is not installed.
         """
         url = (settings or Settings.from_environment()).database_url
-        return cls(prepare.open_database(url, prepare.Seed(seed_digest(), add_seed)))
+        return cls(prepare.open_database(url, prepare.Seed(seed_digest(), add_seed), limits))
 
     def __enter__(self) -> Self:
         return self

@@ -25,7 +25,7 @@ from loradar.api.workers import Checker
 from loradar.domain.identities import TOKEN_ROLES
 from loradar.domain.submissions import Checked, SubmissionEvidence
 from loradar.domain.targets import Formula, TargetSpec
-from loradar.errors import ErrorBody
+from loradar.error_body import ErrorBody
 from loradar.registry import Registry
 from loradar.settings import RequestLimits, Settings
 

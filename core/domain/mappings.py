@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
-from ..errors import ERROR_EXAMPLE, ErrorBody
+from ..error_body import ERROR_EXAMPLE, ErrorBody
 from ..references import Understood
 from ..schema import Config, schema_config, to_json
 from .architectures import ARCHITECTURE_EXAMPLE, Architecture, ArchitectureName, ModelPart, PromptFacts

@@ -1,6 +1,7 @@
 """Create, authenticate and revoke tokens, and sign people in with them; only digests of secrets are stored."""
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
@@ -10,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from ...domain.identities import LOCAL, TOKEN_ROLES, Actor, Token, TokenRole
-from ...errors import Conflict, InvalidRequest, NotAuthenticated, UnknownToken, quoted
+from ...errors import Conflict, DatabaseUnusable, InvalidRequest, NotAuthenticated, UnknownToken, quoted
 from ..db import tables
 from ..db.audit_log import token_subject
 from ..db.database import Database
@@ -28,6 +29,9 @@ USE_NOTED_EVERY = timedelta(minutes=1)
 
 SESSION = timedelta(hours=12)
 """Time after which a person who signed in has to do so again: a working day."""
+
+NOTE_SECONDS = 0.25
+"""How long storing it waits for other writers: the next request can store it."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SHOWN = len(SECRET_PREFIX) + 6
@@ -96,7 +100,8 @@ class Tokens:
         token = found[0]
         _require_valid(token)
         if token.last_used_at is None or token.last_used_at <= now(-USE_NOTED_EVERY):
-            with self._database.write_unlogged() as connection:
+            # A token is as good where its use cannot be stored, as on a disk that is full.
+            with suppress(DatabaseUnusable), self._database.write_unlogged(NOTE_SECONDS) as connection:
                 connection.execute(update(_tokens).where(_tokens.c.id == token.id).values(last_used_at=now()))
         return token
 

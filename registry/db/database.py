@@ -2,8 +2,9 @@
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,14 +14,22 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuch
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from ...domain.identities import LOCAL
-from ...errors import DatabaseUnusable, MissingExtra
+from ...errors import DatabaseBusy, DatabaseUnusable, MissingExtra
 from ...settings import DATABASE_URL_VARIABLE
 from . import audit_log, tables
+from .time_limits import (
+    END_OPTION,
+    LOCAL_LIMITS,
+    READ_OPTION,
+    WAIT_OPTION,
+    TimeLimits,
+    explain,
+    limit_postgres,
+    limit_sqlite,
+)
+from .turns import Turns
 
 POSTGRES_DRIVERS = {"psycopg", "psycopg2"}
-
-BUSY_SECONDS = 30.0
-"""How long a transaction on SQLite waits for another writer."""
 
 CONNECT_SECONDS = 10
 """How long to wait for a server that does not respond: each request to it occupies a thread."""
@@ -28,11 +37,8 @@ CONNECT_SECONDS = 10
 FIRST_USE_SECONDS = 600.0
 """How long to wait for another process that creates or upgrades an SQLite registry."""
 
-_WAIT_OPTION = "busy_seconds"
-"""Execution option: seconds a transaction on SQLite waits for another writer, instead of ``BUSY_SECONDS``."""
-
-_READ_OPTION = "read_only"
-"""Execution option: whether a transaction on SQLite only reads, and so must not lock out writers."""
+RETRY_SECONDS = 2
+"""When a write may come again that did not get its turn."""
 
 _LOCK_KEY = 0x6C6F7261
 """Number of PostgreSQL's advisory lock for first use: ``lora`` in ASCII."""
@@ -45,14 +51,17 @@ class Database:
         url: SQLAlchemy URL.
         engine: Engine of its connections.
         file: Path of a plain SQLite file, ``None`` for any other database.
+        limits: Time limits of waiting and of queries.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limits: TimeLimits = LOCAL_LIMITS) -> None:
         self.url = url
-        self.engine = connect_to(url)
+        self.limits = limits
+        self.engine = connect_to(url, limits)
         self.file = sqlite_file(url)
+        self._turns = Turns(self.file.parent) if self.file else None
         is_postgres = self.engine.dialect.name == "postgresql"
-        options = {"isolation_level": "REPEATABLE READ"} if is_postgres else {_READ_OPTION: True}
+        options = {"isolation_level": "REPEATABLE READ"} if is_postgres else {READ_OPTION: True}
         self._reads = self.engine.execution_options(**options)
 
     @contextmanager
@@ -63,7 +72,7 @@ class Database:
             DatabaseUnusable: If the database cannot be reached or read.
         """
         self._require_file()
-        with transaction(self._reads) as connection:
+        with transaction(self._reads, self.limits) as connection:
             yield connection
 
     @contextmanager
@@ -81,14 +90,28 @@ class Database:
             yield write
 
     @contextmanager
-    def write_unlogged(self) -> Iterator[Connection]:
+    def write_unlogged(self, seconds: float | None = None) -> Iterator[Connection]:
         """Run a write transaction outside the audit log, for bookkeeping that is no change of the registry.
+
+        Writers of an SQLite file take turns: see ``Turns``.
+
+        Args:
+            seconds: How long it waits for other writers; if not given, as long as the limits say.
 
         Raises:
             DatabaseUnusable: If the database cannot be reached or written.
         """
         self._require_file()
-        with transaction(self.engine) as connection:
+        seconds = self.limits.busy if seconds is None else seconds
+        end = time.monotonic() + seconds
+        engine = self.engine.execution_options(**{END_OPTION: end}) if self._turns else self.engine
+        with ExitStack() as whole, ExitStack() as beginning:
+            if self._turns:
+                if not whole.enter_context(self._turns.turn(seconds)):
+                    raise busy(f"Other writers have kept the registry's database for {seconds:g} s")
+                beginning.enter_context(self._turns.first_in_line(end))
+            connection = whole.enter_context(transaction(engine, self.limits))
+            beginning.close()
             yield connection
 
     def _require_file(self) -> None:
@@ -159,7 +182,7 @@ class Transaction:
         return number
 
 
-def connect_to(url: str) -> Engine:
+def connect_to(url: str, limits: TimeLimits = LOCAL_LIMITS) -> Engine:
     """Create an engine for a database URL; nothing is opened yet.
 
     Raises:
@@ -171,11 +194,14 @@ def connect_to(url: str) -> Engine:
         backend = parsed.get_backend_name()
         if backend != "sqlite":
             arguments = {"connect_timeout": CONNECT_SECONDS} if backend == "postgresql" else {}
-            return create_engine(parsed, connect_args=arguments, pool_pre_ping=True)
+            engine = create_engine(parsed, connect_args=arguments, pool_pre_ping=True)
+            if backend == "postgresql":
+                limit_postgres(engine, limits)
+            return engine
         file = sqlite_file(url)
         # A database in memory lives as long as its one connection.
         pool: dict[str, Any] = {"max_overflow": -1} if file else {"poolclass": StaticPool}
-        options = {"timeout": BUSY_SECONDS, "check_same_thread": False}
+        options = {"timeout": limits.busy, "check_same_thread": False}
         engine = create_engine(parsed, connect_args=options, **pool)
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
         way_out = "Use an URL such as sqlite:////path/registry.sqlite3 or postgresql://user@host/name."
@@ -184,28 +210,14 @@ def connect_to(url: str) -> Engine:
         if error.name in POSTGRES_DRIVERS:
             raise MissingExtra(str(error.name), "postgres") from None
         raise unusable(url, str(error), "Use SQLite or PostgreSQL.") from error
-    _adapt_to_sqlite(engine, file)
+    limit_sqlite(engine, limits)
+    if file:
+        _follow(engine, file)
     return engine
 
 
-def _adapt_to_sqlite(engine: Engine, file: Path | None) -> None:
-    """Begin transactions on time, and close pooled connections to a file that was moved away or replaced."""
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        if _WAIT_OPTION in options:
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {options[_WAIT_OPTION] * 1000:.0f}")
-        # The driver would begin too late: not for DDL, and after reading what it is about to change.
-        connection.exec_driver_sql("BEGIN" if options.get(_READ_OPTION) else "BEGIN IMMEDIATE")
-
-    if file is None:
-        return
+def _follow(engine: Engine, file: Path) -> None:
+    """Close pooled connections to a file that was moved away or replaced."""
 
     def identify() -> tuple[int, int] | None:
         with suppress(OSError):
@@ -224,10 +236,11 @@ def _adapt_to_sqlite(engine: Engine, file: Path | None) -> None:
 
 
 @contextmanager
-def transaction(engine: Engine) -> Iterator[Connection]:
+def transaction(engine: Engine, limits: TimeLimits = LOCAL_LIMITS) -> Iterator[Connection]:
     """Run one transaction; on SQLite it locks out other writers from its start.
 
     Raises:
+        DatabaseBusy: If it ends at one of the limits.
         DatabaseUnusable: If the database cannot be reached or written.
     """
     url = engine.url.render_as_string(hide_password=False)
@@ -235,6 +248,8 @@ def transaction(engine: Engine) -> Iterator[Connection]:
         with engine.begin() as connection:
             yield connection
     except DBAPIError as error:
+        if reason := explain(error, limits):
+            raise busy(reason) from error
         raise unusable(url, str(error.orig)) from error
     except SQLAlchemyError as error:
         raise unusable(url, str(error)) from error
@@ -247,8 +262,10 @@ def first_use_transaction(engine: Engine) -> Iterator[Connection]:
     Raises:
         DatabaseUnusable: If the database cannot be reached or written.
     """
-    with transaction(engine.execution_options(**{_WAIT_OPTION: FIRST_USE_SECONDS})) as connection:
+    with transaction(engine.execution_options(**{WAIT_OPTION: FIRST_USE_SECONDS})) as connection:
         if connection.dialect.name == "postgresql":
+            for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+                connection.execute(text(f"SET LOCAL {name} = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
         yield connection
 
@@ -284,3 +301,9 @@ def unusable(url: str, reason: str, way_out: str = "") -> DatabaseUnusable:
     way_out = way_out or f"Set {DATABASE_URL_VARIABLE} to another database, or move this one away."
     message = f"Registry database {place!r} cannot be used: {reason.strip().rstrip('.')}. {way_out}"
     return DatabaseUnusable(message, database=place, reason=reason)
+
+
+def busy(reason: str) -> DatabaseBusy:
+    """Return the error for a transaction that reached one of its time limits."""
+    message = f"{reason}. Try again in {RETRY_SECONDS} s."
+    return DatabaseBusy(message, reason=reason, retry_after=RETRY_SECONDS)

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 from ...settings import DATABASE_URL_VARIABLE
 from . import HEAD, tables
 from .database import Database, first_use_transaction, masked, sqlite_file, unusable, use_write_ahead_log
+from .time_limits import LOCAL_LIMITS, TimeLimits
 
 QUIET_SECONDS = 1.0
 """How long creating or upgrading a registry, or waiting for it, may take before a line on standard error reports it."""
@@ -41,7 +42,7 @@ class Seed:
     add: Callable[[Connection], None]
 
 
-def open_database(url: str, seed: Seed) -> Database:
+def open_database(url: str, seed: Seed, limits: TimeLimits = LOCAL_LIMITS) -> Database:
     """Open a registry database; create, migrate and seed it first as needed.
 
     Raises:
@@ -49,7 +50,7 @@ def open_database(url: str, seed: Seed) -> Database:
             unchanged.
         MissingExtra: If the driver for PostgreSQL is not installed.
     """
-    database = Database(url)
+    database = Database(url, limits)
     with ExitStack() as stack:
         stack.callback(database.close)
         file, is_ready = database.file, False

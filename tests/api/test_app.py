@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from loradar.api import create_app, running
 from loradar.api.dependencies import LazyRegistry
 from loradar.api.routes.operations import Health, Index, Readiness
-from loradar.errors import DatabaseUnusable, ErrorBody
+from loradar.error_body import ErrorBody
+from loradar.errors import DatabaseUnusable
 from loradar.registry import Registry
 from loradar.settings import Settings
 

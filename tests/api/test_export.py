@@ -7,7 +7,7 @@ from records_zoo import make_scan
 from shapes import documented
 
 from loradar.api.routes import export as exports
-from loradar.errors import ErrorBody
+from loradar.error_body import ErrorBody
 from loradar.registry import Registry, load_constants, parse_constants
 
 URL = "/v1/export/constants.py"

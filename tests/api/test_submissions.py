@@ -6,7 +6,7 @@ import pytest
 from shapes import documented
 
 from loradar.domain.submissions import StatementPreview, Submission, SubmissionPage
-from loradar.errors import ErrorBody
+from loradar.error_body import ErrorBody
 
 NUMBERS = count()
 

@@ -4,7 +4,7 @@ import pytest
 from shapes import documented
 
 from loradar.domain.identities import NewToken, Token, TokenList
-from loradar.errors import ErrorBody
+from loradar.error_body import ErrorBody
 
 
 def test_a_token_is_made_shown_once_and_works(service):
