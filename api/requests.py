@@ -129,6 +129,15 @@ def require_json(request: Request) -> None:
     if not given or header.get_content_type() != JSON:
         detail = f"Unsupported Content-Type {given[:100]!r}: send {JSON}."
         raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail, {"Accept": JSON})
+    require_uncompressed(request)
+
+
+def require_uncompressed(request: Request) -> None:
+    """Check that the headers declare an uncompressed body.
+
+    Raises:
+        HTTPException: 415, with the encoding sent.
+    """
     encoding = request.headers.get("Content-Encoding", IDENTITY)
     if encoding.strip().lower() != IDENTITY:
         detail = f"Unsupported Content-Encoding {encoding[:100]!r}: send the body uncompressed."

@@ -4,8 +4,9 @@ Others may import: ``scan`` (a model or reference), ``scan_module`` (a live modu
 ``scan_library`` (one, some or all architectures of a library, as ``How`` and ``Compact`` set it; the latter two run
 in the workers of a ``Runner``, for which see ``loradar.sandbox.Sandbox.run_each`` and its ``Bounds``),
 ``scan_config``, ``scan_configured`` and ``fetch_config`` (a ``config.json``), ``scan_listing`` (names and shapes),
-``scan_stored`` (a model on a hub or in a folder), ``name_as_gguf`` (layers as llama.cpp names them),
-``list_architectures``, ``build`` (the model of a reference, on meta), ``identify`` and the layer facts ``walk``,
+``scan_stored`` (a model on a hub or in a folder), ``scan_files`` (parts of files that were sent), ``name_as_gguf``
+(layers as llama.cpp names them), ``list_architectures``, ``build`` (the model of a reference, on meta), ``identify``,
+the layer facts ``walk``,
 ``list_layers``, ``kind_of``, ``CONV_KINDS``; the layers an adapter fits, ``FITTING_KINDS``, ``find_misfit``,
 ``find_owner_misfit``, ``is_stack``, ``is_plain_conv``; ``why_not_exported`` (whether one entry serves a type);
 ``read_model`` (a model's own layers, a ``StaticModel``) and ``proof_holds`` (for such a model); ``check_unwrapped``,
@@ -36,7 +37,7 @@ from .sources import build, quiet_libraries
 from .sources import list_names as list_architectures
 from .sources.hub import fetch_config
 from .sources.transformers import why_not_exported
-from .stored_scan import scan_configured, scan_stored
+from .stored_scan import scan_configured, scan_files, scan_stored
 
 __all__ = [
     "CONV_KINDS",
@@ -76,6 +77,7 @@ __all__ = [
     "scan_config",
     "scan_configured",
     "scan_each",
+    "scan_files",
     "scan_library",
     "scan_listing",
     "scan_module",

@@ -15,14 +15,38 @@ from typing import Any
 from ..domain.architectures import Architecture, StoredFacts
 from ..domain.scans import Scan
 from ..domain.submissions import ListedLayer
-from ..errors import InvalidReference, InvalidRequest, NoAdaptableLayers, ScanFailed, UnknownArchitecture
+from ..errors import (
+    InvalidReference,
+    InvalidRequest,
+    NoAdaptableLayers,
+    ScanFailed,
+    UnknownArchitecture,
+    WeightsUnreadable,
+)
 from ..extras import require
-from ..weights import GgufHeader, StoredLayer, Weight, Weights, compare, identify, read_weights, unpack
+from ..weights import (
+    GgufHeader,
+    Index,
+    StoredLayer,
+    Weight,
+    Weights,
+    compare,
+    identify,
+    read_sent,
+    read_weights,
+    unpack,
+)
 from .config_scan import check_config, scan_config
 from .gguf_scan import ADAPTER, ARCHITECTURE, read_configuration, rename_as_model
 from .listing_scan import IN_PROJ, scan_listing
 from .scanner import scan_built, scan_module
 from .sources import LISTABLE, diffusers
+
+BUILT_ELSEWHERE = ("timm", "diffusers")
+"""Libraries with configurations of their own form."""
+
+WEIGHT, BIAS = ".weight", ".bias"
+NAMES_ALONE = "an index has no shapes: only the names were compared"
 
 
 def is_stored(text: str) -> bool:
@@ -50,6 +74,56 @@ def scan_stored(text: str, *, for_others: bool = False) -> Scan:
         return _scan_gguf(weights, weights.gguf)
     layers = unpack(weights.tensors, weights.config)
     return _compare(weights.config, layers, _describe(weights, layers))
+
+
+def scan_files(files: Mapping[str, bytes]) -> Scan:
+    """Scan the model that sent files describe: a configuration, headers of weights, an index, or several of them.
+
+    Args:
+        files: The content of the files, or its beginning, by name.
+
+    Raises:
+        WeightsUnreadable: If a file is of no kind that is read, or an index came without anything that has shapes.
+        LoradarError: As ``scan_stored``.
+    """
+    sent = read_sent(files)
+    shown = ", ".join(sent.names)
+    weights = Weights(shown, sent.config, sent.tensors, sent.headers, sent.headers, 0, sent.assumed, sent.gguf)
+    if sent.gguf is not None:
+        return _scan_gguf(weights, sent.gguf)
+    if sent.tensors:
+        layers = unpack(sent.tensors, sent.config)
+        return _compare(sent.config, layers, _describe(weights, layers))
+    if not sent.config:
+        message = f"{shown} lists names without shapes. Send config.json with it, or the header of a file it names."
+        raise WeightsUnreadable(message, file=shown)
+    architecture = identify(sent.config)
+    if architecture.library in BUILT_ELSEWHERE:
+        built, why_not = _build(architecture, sent.config)
+        if built is None:
+            raise UnknownArchitecture(architecture.name, (), why_not, library=architecture.library)
+    else:
+        built = scan_config(sent.config)
+    return replace(built, stored=_check_names(built, sent.index, weights)) if sent.index else built
+
+
+def _check_names(scan: Scan, index: Index, weights: Weights) -> StoredFacts:
+    """Return the facts read from an index alone, which has names and no shapes: these are taken from the scan."""
+    shapes = {tail: layer.shape for layer in scan.layers for tail in _list_tails(layer.path)}
+    paths = (name.removesuffix(WEIGHT) for name in index.files if not name.endswith(BIAS))
+    tails = ((path, next((tail for tail in _list_tails(path) if tail in shapes), None)) for path in paths)
+    layers = [StoredLayer(path, shapes[tail] if tail else ()) for path, tail in tails]
+    facts = _describe(replace(weights, files=len(index.shards), assumed=(NAMES_ALONE,)), layers)
+    return _check_fit(scan, None, layers, replace(facts, tensors=len(index.files)))
+
+
+def _list_tails(path: str) -> Iterator[str]:
+    """Yield a path without its first parts, up to the first number: the same layer under other prefixes."""
+    segments = path.split(".")
+    for start, segment in enumerate(segments):
+        yield ".".join(segments[start:])
+        if segment.isdecimal():
+            return
 
 
 def _scan_gguf(weights: Weights, header: GgufHeader) -> Scan:

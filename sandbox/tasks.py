@@ -170,6 +170,20 @@ def scan_request(body: bytes) -> bytes:
     return dump_json(scan_sent(request.model_dump(by_alias=True)))
 
 
+def scan_files(files: Json[str, bytes]) -> bytes:
+    """Return the JSON of ``loradar scan --json`` for the model that sent files describe.
+
+    Args:
+        files: The content of a ``config.json``, an index or headers of weights, or its beginning, by name.
+
+    Raises:
+        LoradarError: As ``discovery.scan_files``.
+    """
+    from ..discovery import scan_files as scan  # noqa: PLC0415
+
+    return dump_json(scan(files))
+
+
 def fetch_for_others(reference: str) -> dict[str, Any]:
     """Return the ``config.json`` of a repo on the hub, read without a token.
 

@@ -1,5 +1,6 @@
 """``POST /v1/scan``: propose targets for an architecture that is not registered."""
 
+import json
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
@@ -9,6 +10,7 @@ from starlette.responses import Response
 from ...domain.scans import Scan
 from ..errors import error_responses
 from ..requests import JSON, require_json
+from ..uploads import MULTIPART, ScanForm, is_form, read_scan_form
 
 if TYPE_CHECKING:
     from ..workers import Workers
@@ -16,7 +18,22 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/v1", tags=["scan"])
 
 SCAN = "loradar.sandbox.tasks:scan_request"
-"""Named, not imported: it imports torch, in the worker."""
+SCAN_FILES = "loradar.sandbox.tasks:scan_files"
+"""Named, not imported: they import torch, in the worker."""
+
+FORM_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "file": {
+            "type": "array",
+            "items": {"type": "string", "contentMediaType": "application/octet-stream"},
+            "description": "`config.json`, `*.index.json`, or the start of `.safetensors` or `.gguf` files of a model",
+        },
+        "text": {"type": "string", "description": "The content of one of these that is JSON"},
+        "reference": {"type": "string", "description": "As in JSON, without files and text"},
+    },
+}
 
 
 @router.post(
@@ -25,7 +42,10 @@ SCAN = "loradar.sandbox.tasks:scan_request"
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {JSON: {"schema": {"$ref": "#/components/schemas/ScanRequest"}}},
+            "content": {
+                JSON: {"schema": {"$ref": "#/components/schemas/ScanRequest"}},
+                MULTIPART: {"schema": FORM_SCHEMA, "example": {"text": '{"model_type": "olmo2"}'}},
+            },
         }
     },
     responses={
@@ -34,14 +54,44 @@ SCAN = "loradar.sandbox.tasks:scan_request"
     },
 )
 async def scan(request: Request) -> Response:
-    """Propose targets for a `config.json`, a list of layers, or a reference; nothing is stored.
+    """Propose targets for a `config.json`, a list of layers, the headers of weights, or a reference; nothing is stored.
 
     The scan runs in a worker process within limits of time and memory. Code that a repo or a configuration names is
-    never loaded.
+    never loaded, and no weight is read.
     """
-    require_json(request)
-    request.app.state.limiter.take("scan", request.state.address, request.state.limits_applied)
-    body = await request.body()
-    workers: Workers = request.app.state.workers
-    scanned: bytes = await run_in_threadpool(workers.get_scans().run, SCAN, body)
+    is_json = not is_form(request)
+    if is_json:
+        require_json(request)
+    count_scan(request)
+    if is_json:
+        scanned = await _run(request, SCAN, await request.body())
+    else:
+        scanned = await scan_form(request, await read_scan_form(request))
     return Response(scanned, media_type=JSON, headers={"Cache-Control": "no-store"})
+
+
+def count_scan(request: Request) -> None:
+    """Count a scan of a client's address.
+
+    Raises:
+        TooManyRequests: If it has none left.
+    """
+    request.app.state.limiter.take("scan", request.state.address, request.state.limits_applied)
+
+
+async def scan_form(request: Request, form: ScanForm) -> bytes:
+    """Return the JSON of the scan of what a form holds.
+
+    Raises:
+        LoradarError: As the scan, or because the form holds nothing, or too much.
+    """
+    contents = form.list_contents()
+    if form.reference:
+        return await _run(request, SCAN, json.dumps({"reference": form.reference}).encode())
+    return await _run(request, SCAN_FILES, contents)
+
+
+async def _run(request: Request, task: str, sent: object) -> bytes:
+    workers: Workers = request.app.state.workers
+    scanned: bytes = await run_in_threadpool(workers.get_scans().run, task, sent)
+    return scanned

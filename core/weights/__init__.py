@@ -3,17 +3,20 @@
 Others may import: ``read_weights`` (of a reference to a hub, a folder or a file), which gives ``Weights`` of
 ``StoredTensor``; ``read_tensors`` (of one file); ``read_length`` and ``parse_header`` (of the bytes of a header);
 ``read_gguf`` (of a file of llama.cpp), which gives a ``GgufHeader``;
+``read_sent`` (of parts of files that were sent), which gives a ``SentModel``;
 ``unpack`` (the layers behind quantised tensors), which gives ``StoredLayer``; ``identify`` (the architecture that a
 ``config.json`` names); ``compare`` (with the layers of a model, each given as a ``Weight``), which gives a ``Fit``;
 ``HubStore`` (parts of files in a repo) and ``check_redirect`` (of a hub); ``read_store`` and ``read_json`` (of a store
-whose files are listed already); ``place_of`` (names without numbers), and the names and endings of files.
+whose files are listed already); ``place_of`` (names without numbers), ``Index`` (the file of each tensor), and the
+names and endings of files.
 """
 
 from .comparison import Fit, Weight, compare
 from .gguf import GgufHeader, read_gguf
-from .index import place_of
+from .index import Index, place_of
 from .packed import StoredLayer, unpack
 from .safetensors import LENGTH_BYTES, StoredTensor, parse_header, read_length
+from .sent_files import SentModel, read_sent
 from .stored_weights import (
     ADAPTER_CONFIG,
     CONFIG,
@@ -39,6 +42,8 @@ __all__ = [
     "Fit",
     "GgufHeader",
     "HubStore",
+    "Index",
+    "SentModel",
     "StoredLayer",
     "StoredTensor",
     "Weight",
@@ -51,6 +56,7 @@ __all__ = [
     "read_gguf",
     "read_json",
     "read_length",
+    "read_sent",
     "read_store",
     "read_tensors",
     "read_weights",

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from safetensors.torch import save
 from transformers import AutoModel, AutoModelForCausalLM, BertConfig, LlamaConfig, MixtralConfig, ViTConfig
 
-from loradar.discovery import scan, scan_stored
+from loradar.discovery import scan, scan_files, scan_stored
 from loradar.errors import HubFailed, InvalidReference, InvalidRequest, UnknownArchitecture, WeightsUnreadable
 from loradar.sandbox.tasks import scan_sent
 from loradar.weights import read_weights
@@ -270,3 +270,83 @@ def test_no_file_of_this_machine_is_read_for_others(tmp_path):
     """Whatever the reference says."""
     with pytest.raises(InvalidReference, match="is stored nowhere"):
         scan_stored(f"file:{tmp_path}", for_others=True)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The files of a small llama in six shards."""
+    folder = tmp_path_factory.mktemp("saved")
+    model = AutoModelForCausalLM.from_config(LlamaConfig(vocab_size=100, **SIZES))
+    model.save_pretrained(folder, max_shard_size="100KB")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def pick(saved, *ends):
+    """Return the saved files with these ends of their names, of weights the headers alone."""
+    chosen = {name: content for name, content in saved.items() if name.endswith(ends)}
+    weights = {name: text for name, text in chosen.items() if name.endswith(".safetensors")}
+    return chosen | {name: text[: 8 + int.from_bytes(text[:8], "little")] for name, text in weights.items()}
+
+
+@pytest.mark.parametrize(
+    ("ends", "headers", "verdict"),
+    [
+        (("config.json",), None, None),
+        (("config.json", "index.json"), 0, "fits"),
+        (("config.json", "index.json", *(f"{n}-of-00006.safetensors" for n in (1, 2, 3, 5, 6))), 5, "fits"),
+        (("config.json", ".safetensors"), 6, "fits"),
+    ],
+)
+def test_sent_files_of_a_model_are_scanned_together(saved, ends, headers, verdict):
+    """The configuration is built, and what was sent of the weights is compared with it."""
+    found = scan_files({name: text for name, text in pick(saved, *ends).items() if not name.startswith("generation")})
+    assert found.propose().spec.target_modules == ("q_proj", "v_proj")
+    assert found.architecture.class_name == "LlamaForCausalLM"
+    stored = found.stored
+    assert (stored.headers, stored.verdict, stored.missing) == (headers, verdict, ()) if stored else headers is None
+
+
+def test_headers_alone_are_scanned_by_names(saved):
+    """Without a configuration nothing is built."""
+    found = scan_files(pick(saved, ".safetensors"))
+    assert (found.method, found.propose().spec.target_modules) == ("names", ("q_proj", "v_proj"))
+
+
+def test_an_index_says_what_does_not_fit(saved):
+    """By names: a block that is not stored, and one with another prefix; without shapes, which is said."""
+    index = json.loads(next(text for name, text in saved.items() if name.endswith("index.json")))
+    moved = {name.replace("model.", "backbone."): file for name, file in index["weight_map"].items()}
+    without = {name: file for name, file in moved.items() if ".q_proj." not in name} | {"extra.weight": "x"}
+    found = scan_files({"config.json": saved["config.json"], "i": json.dumps({"weight_map": without}).encode()})
+    assert (found.stored.verdict, found.stored.renames) == ("differs", ("model.* = backbone.*",))
+    assert found.stored.missing == ("model.layers.*.self_attn.q_proj",)
+    assert found.stored.beyond == ("extra",)
+    assert "only the names were compared" in found.stored.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "said"),
+    [
+        ({"i": b'{"weight_map": {"a.weight": "m"}}'}, WeightsUnreadable, "names without shapes"),
+        ({"c": b'{"hidden_size": 64}'}, InvalidRequest, "no model_type"),
+        ({"c": b'{"model_type": "lama"}'}, UnknownArchitecture, "lama"),
+        ({"c": b'{"architecture": "resnet18x"}'}, UnknownArchitecture, "resnet18x"),
+        ({"c": b'{"_class_name": "UNet9DModel"}'}, UnknownArchitecture, "UNet9DModel"),
+    ],
+)
+def test_sent_files_that_describe_no_model_are_rejected(files, error, said):
+    """In one line with the way out."""
+    with pytest.raises(error, match=said):
+        scan_files(files)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"architecture": "resnet18", "num_classes": 10}, "timm:resnet18"),
+        ({"_class_name": "VQModel"}, "diffusers:VQModel"),
+    ],
+)
+def test_configurations_of_other_libraries_are_scanned(config, expected):
+    """As their own files state them."""
+    assert scan_files({"config.json": json.dumps(config).encode()}).architecture.reference == expected
