@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, catalog, constants, db, history, lookup, review, scan, service, submissions, submit
+from . import audit, catalog, constants, db, history, lookup, review, scan, service, snippet, submissions, submit
 
 app = typer.Typer(
     name="loradar",
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("scan")(scan.scan)
 app.command("lookup")(lookup.lookup)
+app.command("snippet")(snippet.snippet)
 app.command("plan")(scan.plan)
 app.command("doctor")(scan.doctor)
 app.command("check")(audit.check)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from ..domain.vocabulary import PRESETS, Library
+from ..domain.vocabulary import Library
 from ..errors import LoradarError, NotRegistered, UnknownLibrary, quoted
 from ..references import Reference, parse_parts
 from ..schema import to_json
@@ -16,6 +16,8 @@ from .options import (
     Budget,
     ExpertRank,
     Parts,
+    PeftType,
+    Preset,
     Rank,
     ReferenceText,
     ReferenceTexts,
@@ -52,10 +54,8 @@ MOST_NAMES = 20
 def lookup(
     references: ReferenceTexts,
     *,
-    peft_type: Annotated[str, typer.Option(help="PEFT method: LORA, IA3, ...")] = "LORA",
-    preset: Annotated[
-        str | None, typer.Option(help="One of " + ", ".join(PRESETS) + "; LORADAR_PRESET or default if not given.")
-    ] = None,
+    peft_type: PeftType = "LORA",
+    preset: Preset = None,
     library_version: Annotated[
         str | None, typer.Option(help="Version of the library; the newest one seen if not given.")
     ] = None,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from ..domain.vocabulary import PRESETS
 from ..errors import InvalidRequest
 from ..references import LIBRARIES, SCHEMES
 from ..validation.text import RATIONALE_LENGTH, explain_invalid_text
@@ -56,6 +57,12 @@ ReferenceTexts = Annotated[
     typer.Argument(metavar="REFERENCE...", help="llama, timm:resnet50, LlamaForCausalLM, Qwen/Qwen3-8B, sdxl"),
 ]
 MappingId = Annotated[str, typer.Argument(metavar="ID", help="Id of a mapping, or its first eight digits.")]
+
+PeftType = Annotated[str, typer.Option(help="PEFT method: LORA, IA3, ...")]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="One of " + ", ".join(PRESETS) + "; LORADAR_PRESET or default if not given."),
+]
 
 # What a selection has beside its preset: the names are those of ``SELECTING``.
 Towers = Annotated[str | None, typer.Option(help="Towers to adapt: vision,projector, or all.")]

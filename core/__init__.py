@@ -1,9 +1,9 @@
 """Provide loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
-``scan`` -> discovery, ``lookup`` and ``check`` (training configurations) -> registry, ``get_peft_model``,
-``LoraConfig``, ``IA3Config`` and ``PeftModel`` -> adapters, with PEFT's functions (``inject_adapter_in_model``,
-``get_layer_status`` ...), ``plan`` (memory), ``rank_layers`` (importance), ``doctor`` (saved adapters), and
-``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.
+``scan`` -> discovery, ``lookup``, ``check`` (training configurations) and ``snippet`` (for training tools) -> registry,
+``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` -> adapters, with PEFT's functions
+(``inject_adapter_in_model``, ``get_layer_status`` ...), ``plan`` (memory), ``rank_layers`` (importance), ``doctor``
+(saved adapters), and ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.
 """
 
 from importlib import import_module
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .discovery import scan
     from .errors import LoradarError
-    from .registry import check, lookup
+    from .registry import check, lookup, snippet
 
     __version__: str
 
@@ -71,6 +71,7 @@ _HOMES = {
     "rescale_adapter_scale": ".adapters.peft_bridge.functions",
     "scan": ".discovery",
     "set_peft_model_state_dict": ".adapters.peft_bridge.functions",
+    "snippet": ".registry",
 }
 
 __all__ = [
@@ -102,6 +103,7 @@ __all__ = [
     "rescale_adapter_scale",
     "scan",
     "set_peft_model_state_dict",
+    "snippet",
 ]
 
 

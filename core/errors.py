@@ -11,6 +11,7 @@
     │   │   └── VersionUnproven       no mapping known to hold at a library version
     │   ├── UnknownPreset
     │   ├── UnknownPeftType
+    │   ├── UnknownTool           no snippet is written for it
     │   ├── UnknownSubmission
     │   ├── UnknownMapping        no revision has this id
     │   └── UnknownToken
@@ -143,6 +144,13 @@ class UnknownPeftType(UnknownName):
 
     code = "unknown_peft_type"
     noun = "PEFT type"
+
+
+class UnknownTool(UnknownName):
+    """A training tool that no snippet is written for."""
+
+    code = "unknown_tool"
+    noun = "tool"
 
 
 class UnknownSubmission(UnknownName):
@@ -353,8 +361,8 @@ class MissingExtra(LoradarError):
     status = 501
 
     def __init__(self, package: str, extra: str) -> None:
-        way_out = f"Install it with: pip install 'loradar[{extra}]'"
-        super().__init__(f"{package!r} is not installed. {way_out}", package=package, extra=extra)
+        message = f"{package!r} is not installed. Install it with: pip install 'loradar[{extra}]'"
+        super().__init__(message, package=package, extra=extra)
 
 
 def quoted(names: Iterable[str]) -> str:
@@ -366,8 +374,7 @@ def to_error(body: Mapping[str, Any]) -> LoradarError:
     """Return the error in a response body, as the class with its code."""
     code, message, details = (body["error"][field] for field in ("code", "message", "details"))
     kinds = [LoradarError]
-    for kind in kinds:  # it grows: each brings its subclasses
-        kinds += kind.__subclasses__()
+    kinds.extend(below for kind in kinds for below in kind.__subclasses__())  # it grows: each brings its subclasses
     kind = next((kind for kind in kinds if kind.code == code), LoradarError)
     error = kind.__new__(kind, message)  # its own __init__ would compose the message again
     error.message, error.details = str(message), dict(details)

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from .db.time_limits import SERVICE_LIMITS
     from .mappings.listing import mapping_place
     from .registry import Registry
+    from .snippet_lookup import snippet
 
 _IMPORTING_SQLALCHEMY = {
     "Key": ".contributions.local_backend",
@@ -77,6 +78,7 @@ _IMPORTING_SQLALCHEMY = {
     "LocalBackend": ".contributions.local_backend",
     "Registry": ".registry",
     "SERVICE_LIMITS": ".db.time_limits",
+    "snippet": ".snippet_lookup",
     "check": ".checking",
     "check_text": ".checking",
     "mapping_place": ".mappings.listing",
@@ -132,6 +134,7 @@ __all__ = [
     "peft_report",
     "read_constants",
     "read_source",
+    "snippet",
     "sqlite_file",
     "support_rows",
     "verify",

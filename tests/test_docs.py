@@ -13,6 +13,7 @@ import pytest
 from loradar import IA3Config, LoraConfig, PeftModel, settings
 from loradar.api import create_app
 from loradar.cli import main
+from loradar.snippets import list_tools
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -43,6 +44,20 @@ def test_the_readme_commands_print_what_it_says(capsys):
             main(shlex.split(command)[1:])
         printed = capsys.readouterr()
         assert printed.out + printed.err == expected
+
+
+@pytest.mark.usefixtures("read_settings")
+def test_the_snippet_is_what_the_document_says(capsys):
+    """The example of docs/training/snippets.md, word for word, and every tool with its form and methods."""
+    text = (ROOT / "docs/training/snippets.md").read_text("utf-8")
+    (entry,) = blocks("console", text)
+    command, _, expected = entry.removeprefix("$ ").partition("\n")
+    with pytest.raises(SystemExit):
+        main(shlex.split(command)[1:])
+    assert capsys.readouterr().out == expected
+    forms = {"python": "Python", "yaml": "YAML", "shell": "shell"}
+    for tool in list_tools():
+        assert f"| `{tool.name}` | {forms[tool.form]} | {', '.join(tool.methods)} |" in text
 
 
 @pytest.mark.usefixtures("read_settings")

@@ -31,6 +31,16 @@ def pattern_of(path: str) -> str:
     return ".".join(OPEN if segment.isdecimal() else segment for segment in path.split("."))
 
 
+def name_leaves(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return the last names of paths, each once; an index has the name before it."""
+    found: dict[str, None] = {}
+    for path in paths:
+        names = path.split(".")
+        start = next((at for at in range(len(names) - 1, -1, -1) if not names[at].isdecimal()), 0)
+        found[".".join(names[start:])] = None
+    return tuple(found)
+
+
 def find_indices(path: str) -> tuple[int, ...]:
     """Return the indices in a path, the outermost first."""
     return tuple(int(segment) for segment in path.split(".") if segment.isdecimal())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ...domain.layers import Layer
-from ...domain.patterns import OPEN
+from ...domain.patterns import OPEN, name_leaves
 from ...domain.targets import TargetMatcher, Targets
 from ...references.words import MOE, words_of
 from ...training_configs import LoraPart, Named
@@ -138,12 +138,7 @@ def _deepen(pattern: str) -> Iterator[str]:
 
 def find_leaves(layers: Iterable[Layer]) -> tuple[str, ...]:
     """Return the last names of the paths of layers, each once; an index has the name before it."""
-    found: dict[str, None] = {}
-    for layer in layers:
-        names = layer.path.split(".")
-        start = next(at for at in range(len(names) - 1, -1, -1) if not names[at].isdecimal())
-        found[".".join(names[start:])] = None
-    return tuple(found)
+    return name_leaves(layer.path for layer in layers)
 
 
 def without(layers: Iterable[Layer], others: Collection[str]) -> list[Layer]:

@@ -7,6 +7,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from ...data import read_facts
+from ...domain.choosing.stored_layers import StoredLayers
 from ...domain.layers import Layer
 from ...domain.mappings import ArchitectureDetail, Mapping
 from ...domain.methods import TARGETED
@@ -14,7 +15,6 @@ from ...domain.patterns import OPEN, list_prefixes, pattern_of
 from ...domain.targets import find_hits
 from ...domain.versions import Rename, parse_version
 from ...domain.vocabulary import EVERYTHING, Kind, Role
-from ..mappings.ranking import StoredLayers
 from ..mappings.renames import rename_pattern
 
 LINEAR: tuple[Kind, ...] = ("linear", "transposed_linear")

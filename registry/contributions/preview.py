@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ...domain.choosing.stored_layers import StoredLayers
 from ...domain.layers import Layer, Slot
 from ...domain.mappings import Mapping
 from ...domain.patterns import pattern_of
@@ -12,7 +13,6 @@ from ...domain.scans import Variant
 from ...domain.submissions import Difference, ListedLayer, PreviewedTarget, Statement, StatementPreview
 from ...domain.targets import Targets, TargetSpec, find_hits
 from ...domain.vocabulary import Kind
-from ..mappings.ranking import StoredLayers
 from ..verification.matching import Match, match_spec
 from .evidence import count_patterns, list_adapted
 from .near_names import Names

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from ...domain.choosing.members import Size, list_members
 from ...domain.choosing.query import Selection
 from ...domain.choosing.ranks import Offer, Ranks, fit_budget, parse_budget, rank_experts, scale_alphas
+from ...domain.choosing.stored_layers import StoredLayers
 from ...domain.layers import Layer, Slot
 from ...domain.mappings import Mapping
 from ...domain.patterns import OPEN, list_prefixes, pattern_of
@@ -22,8 +22,6 @@ from ...errors import InvalidRequest
 
 ANOTHER_BLOCK = "7"
 """The index of a block that patterns of ranks are tried on, beside the first."""
-UNSEEN = 10**6
-"""The index of a member of a list that no scan saw."""
 
 
 def path_of(slot: Slot, index: str = "0") -> str:
@@ -106,44 +104,6 @@ def make_ranks(mapping: Mapping, layers: Sequence[Layer], selection: Selection, 
     """Return the ranks of the layers of a mapping for a selection."""
     active = mapping.prompt_facts.active_experts if mapping.prompt_facts else None
     return rank_experts(layers, rank, replace(selection, preset=mapping.preset).rank_of_experts, active)
-
-
-@dataclass(frozen=True)
-class StoredLayers:
-    """The layers of an architecture one by one, as its slots have them.
-
-    Attributes:
-        slots: Its slots.
-    """
-
-    slots: Sequence[Slot]
-
-    @property
-    def is_known(self) -> bool:
-        """Whether they are on record: scans of earlier versions have none."""
-        return all(slot.members is not None for slot in self.slots)
-
-    @cached_property
-    def sizes(self) -> dict[Layer, Size | None]:
-        """The size of an adapter on each layer; ``None`` if none fits."""
-        return {layer: size for slot in self.slots for layer, size in list_members(slot)}
-
-    @cached_property
-    def modules(self) -> tuple[str, ...]:
-        """The paths of all modules on record.
-
-        Other members of a list, such as a dropout, are no layers and not on record: one stands for them, so that none
-        is matched.
-        """
-        named = [layer.path for layer in self.sizes if layer.kind != "expert_parameter"]
-        listed = dict.fromkeys(path.rpartition(".")[0] for path in named if path.rpartition(".")[2].isdecimal())
-        every = (*named, *(f"{path}.{UNSEEN}" for path in listed))
-        return tuple(dict.fromkeys(prefix for path in every for prefix in list_prefixes(path)))
-
-    @cached_property
-    def bare(self) -> tuple[str, ...]:
-        """The paths of bare parameters."""
-        return tuple(layer.path for layer in self.sizes if layer.kind == "expert_parameter")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ...domain.choosing.choose import Subject, choose
 from ...domain.choosing.members import NO_FIT
 from ...domain.choosing.query import Selection
 from ...domain.choosing.recommendations import advise, read_rules
+from ...domain.choosing.stored_layers import StoredLayers
 from ...domain.layers import Blocks, Layer
 from ...domain.mappings import Mapping, Recommendation, Verification
 from ...domain.methods import TARGETED, get_family, get_method, nothing_for
@@ -27,7 +28,7 @@ from ...errors import InvalidRequest, NotRegistered, UnknownPreset
 from ..db.encoding import MappingKey, digest_of
 from ..servable import list_served
 from .listing import get_architecture, scan_command
-from .ranking import Counted, StoredLayers, choose_within_budget
+from .ranking import Counted, choose_within_budget
 from .resolve import find_mapping, list_answering
 from .stored_names import list_slots
 

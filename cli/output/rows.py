@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ..domain.vocabulary import RANK
-from ..errors import InvalidRequest
+from ...domain.vocabulary import RANK
+from ...errors import InvalidRequest
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..domain.layers import Coverage
-    from ..domain.mappings import Mapping
-    from ..domain.scans import Proposal
-    from ..domain.serving import Served
-    from ..domain.targets import Formula, TargetSpec
-    from ..references import Understood
+    from ...domain.layers import Coverage
+    from ...domain.mappings import Mapping
+    from ...domain.scans import Proposal
+    from ...domain.serving import Served
+    from ...domain.targets import Formula, TargetSpec
+    from ...references import Understood
 
 Row = tuple[str, str]
 """A name and a value."""
@@ -85,7 +85,7 @@ def describe_coverage(coverage: "tuple[Coverage, ...]") -> list[Row]:
 
 def describe_served(served: "tuple[Served, ...]") -> list[Row]:
     """Return a row per engine with what it does with an adapter."""
-    from ..domain.serving import get_engine
+    from ...domain.serving import get_engine
 
     return [("served", f"{get_engine(one.engine).label}: {one.text}") for one in served]
 
