@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu demo test lint types unit serve catalog names audit matrix bench fuzz example placement clean
+.PHONY: menu demo docs test lint types unit serve catalog names audit matrix bench fuzz example placement clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -15,6 +15,11 @@ demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look i
 
 serve: $(VENV)/.installed  ## serve the registry over REST on port 8000
 	$(BIN)/loradar serve
+
+# As in CI, a warning is an error: a broken link, a page without a place in the menu, a docstring that does not parse.
+docs: $(VENV)/.installed  ## build the documentation site in .cache/docs and serve it on port 8001
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -c docs/site -d .cache/docs/doctrees docs .cache/docs/html
+	$(BIN)/python -m http.server 8001 --bind 127.0.0.1 --directory .cache/docs/html
 
 ## Check
 test: lint types unit  ## run everything that CI runs

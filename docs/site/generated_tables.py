@@ -1,0 +1,91 @@
+"""Make the tables of the site that are too long or too changeable for a page: architectures and errors."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from loradar import errors
+from loradar.catalog.entries import list_catalogs, read_catalog
+
+sys.path.append(str(Path(__file__).parent.parent / "scripts"))
+
+import support_matrix
+
+TABLE = "evidence/support-matrix.json"
+
+
+@cache
+def list_architectures() -> list[dict[str, Any]]:
+    """Return the architectures of all packaged catalogs, with their verdicts."""
+    found = {catalog.header.library: catalog for catalog in map(read_catalog, list_catalogs())}
+    return [*support_matrix.list_architectures([found[library] for library in support_matrix.LIBRARIES])]
+
+
+def support_cells(line: dict[str, Any]) -> Iterator[str]:
+    """Yield the cells of an architecture's line."""
+    yield line["library"]
+    yield f'<code title="{escape(line["class"])}">{escape(line["name"])}</code>'
+    for preset in support_matrix.PRESETS:
+        cell = line["presets"].get(preset, {"status": None, "layers": ""})
+        yield f"{support_matrix.MARKS[cell['status']]} {cell['layers']}"
+    yield line["methods_key"]
+    yield support_matrix.MARKS[line["peft"]]
+
+
+def draw_table(name: str, head: Sequence[str], rows: Iterable[Iterable[str]]) -> nodes.Node:
+    """Return a table as HTML, which scrolls where it is too wide; as nodes, 2,000 rows would take seconds."""
+    header = "".join(f'<th scope="col">{title}</th>' for title in head)
+    body = "\n".join(f"<tr>{''.join(f'<td>{cell}' for cell in row)}" for row in rows)
+    table = f'<table id="{name}"><thead><tr>{header}</tr></thead><tbody>\n{body}\n</tbody></table>'
+    region = f'<div class="wide-table" role="region" aria-label="{name}" tabindex="0">{table}</div>'
+    return nodes.raw("", region, format="html")
+
+
+class SupportTable(SphinxDirective):
+    """``{support-table}``: a line for every architecture; ``support-table.js`` adds a search where scripts run."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table, and a link to the same as JSON."""
+        link = f'<p>The same as <a href="{Path(TABLE).name}">JSON</a>, with the class of each.</p>'
+        head = ("library", "architecture", *support_matrix.PRESETS, "methods", "PEFT")
+        lines = map(support_cells, list_architectures())
+        return [nodes.raw("", link, format="html"), draw_table("architectures", head, lines)]
+
+
+class ErrorTable(SphinxDirective):
+    """``.. error-table::``: the code, status and exit code of every error."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception)]
+        return [draw_table("errors", ("code", "status", "exit code", "meaning"), map(error_cells, classes))]
+
+
+def error_cells(error: type[errors.LoradarError]) -> Iterator[str]:
+    """Yield the cells of an error's line; its code links to the class."""
+    yield f'<a href="#loradar.errors.{error.__name__}"><code>{error.code}</code></a>'
+    yield str(error.status)
+    yield str(error.exit_code)
+    yield escape(str(error.__doc__).partition("\n")[0].replace("``", "`"))
+
+
+def write_table(app: Sphinx, failure: Exception | None) -> None:
+    """Write the architectures as JSON beside the page."""
+    if failure is None and app.builder.format == "html":
+        Path(app.outdir, TABLE).write_text(json.dumps(list_architectures(), separators=(",", ":")) + "\n", "utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add the directives, and the JSON at the end of a build."""
+    app.add_directive("support-table", SupportTable)
+    app.add_directive("error-table", ErrorTable)
+    app.connect("build-finished", write_table)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

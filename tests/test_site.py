@@ -1,0 +1,152 @@
+"""The documentation site: it builds without a warning, documents every public name, and needs no other host."""
+
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from patience import patience
+
+import loradar
+from loradar import domain, errors, settings
+from loradar.cli import options
+from loradar.client import Client
+
+ROOT = Path(__file__).parent.parent
+PARTS = {"src", "srcset", "href", "data", "poster"}
+FETCHED = {"script", "img", "source", "iframe", "video", "audio", "embed", "object", "input"}
+"""Elements whose address a browser fetches by itself; of ``link`` that depends on ``rel``."""
+
+
+class Addresses(HTMLParser):
+    """The addresses of a page: those that a browser fetches, those that a reader may follow, and the ids."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.fetched, self.followed, self.ids = [], [], set()
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        """Sort the addresses of one element."""
+        of = dict(attributes)
+        self.ids.add(of.get("id"))
+        found = [of[name] for name in PARTS & of.keys() if of[name]]
+        is_fetched = tag in FETCHED or (tag == "link" and of.get("rel") not in {"canonical", "next", "prev", "author"})
+        (self.fetched if is_fetched else self.followed).extend(found)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site, made once; every warning is an error."""
+    if "CI" not in os.environ:
+        pytest.importorskip("sphinx", reason="the extra 'docs' is not installed")
+    out = tmp_path_factory.mktemp("site")
+    options = ("--fail-on-warning", "--keep-going", "-q", "-c", ROOT / "docs/site", "-d", out / "doctrees")
+    done = subprocess.run(  # noqa: S603 - our own pages
+        [sys.executable, "-P", "-m", "sphinx", *map(str, options), str(ROOT / "docs"), str(out / "html")],
+        capture_output=True,
+        text=True,
+        timeout=patience(),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return out / "html"
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    """The addresses of every page, by its path."""
+    return {path: Addresses(path.read_text("utf-8")) for path in site.rglob("*.html")}
+
+
+@pytest.fixture(scope="module")
+def inventory(site):
+    """What the site describes, by kind."""
+    from sphinx.util.inventory import InventoryFile  # noqa: PLC0415 - the extra 'docs' may be missing
+
+    return InventoryFile.loads((site / "objects.inv").read_bytes(), uri="")
+
+
+@pytest.fixture(scope="module")
+def documented(inventory):
+    """The Python names that the reference documents."""
+    return {name for kind, names in inventory.data.items() if kind.startswith("py:") for name in names}
+
+
+def records():
+    """Yield the qualified name of every public class of the domain."""
+    for module in pkgutil.walk_packages(domain.__path__, f"{domain.__name__}."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if inspect.isclass(value) and value.__module__ == module.name and not name.startswith("_"):
+                yield f"{module.name}.{name}"
+
+
+def test_every_public_name_is_documented(documented):
+    """Of the package, and of the client with its methods."""
+    expected = {f"loradar.{name}" for name in loradar.__all__} - {"loradar.LoradarError"}
+    expected |= {f"loradar.Client.{name}" for name in dir(Client) if not name.startswith("_")}
+    assert not expected - documented
+
+
+def test_every_error_is_documented(site, documented):
+    """With its class, and with its code in the table."""
+    classes = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
+    table = (site / "reference/errors.html").read_text("utf-8").partition('<table id="errors">')[2]
+    assert not {f"loradar.errors.{one.__name__}" for one in classes} - documented
+    assert all(f"<code>{one.code}</code></a><td>{one.status}<td>{one.exit_code}<td>" in table for one in classes)
+
+
+def test_every_setting_is_documented(inventory):
+    """The variables of the settings and of the command line, and no others of ours."""
+    ours = {value for name, value in (*vars(settings).items(), *vars(options).items()) if name.endswith("_VARIABLE")}
+    assert {name for name in inventory.data["std:envvar"] if name.startswith("LORADAR_")} == ours
+
+
+def test_every_record_is_documented(documented):
+    """A record of the domain is the JSON of a response."""
+    expected = set(records())
+    assert len(expected) > 60
+    assert not expected - documented
+
+
+def test_no_page_needs_another_host(site, pages):
+    """Neither an element nor a stylesheet fetches anything from elsewhere."""
+    outside = {url for page in pages.values() for url in page.fetched if urlsplit(url).netloc}
+    styles = "".join(path.read_text("utf-8") for path in site.rglob("*.css"))
+    outside |= {url for url in re.findall(r"url\(\s*['\"]?([^'\")]+)", styles) if re.match(r"(https?:)?//", url)}
+    outside |= set(re.findall(r"@import[^;]*//[^;]*", styles))
+    assert not outside
+
+
+def test_every_link_leads_somewhere(pages):
+    """To a file of the site, and to an id of the page where it names one."""
+    broken = []
+    for path, page in pages.items():
+        for url in map(urlsplit, {*page.fetched, *page.followed}):
+            if url.scheme or url.netloc:
+                continue
+            target = (path.parent / unquote(url.path)).resolve() if url.path else path
+            is_there = target.is_file() and (
+                not url.fragment or target not in pages or unquote(url.fragment) in pages[target].ids
+            )
+            if not is_there:
+                broken.append((path.name, url.geturl()))
+    assert not broken
+
+
+def test_the_table_of_architectures_is_there_without_scripts(site):
+    """As many rows as the JSON beside it has lines, and each with its name."""
+    lines = json.loads((site / "evidence/support-matrix.json").read_text("utf-8"))
+    page = (site / "evidence/support-matrix.html").read_text("utf-8")
+    table = page.partition('<table id="architectures">')[2].partition("</table>")[0]
+    assert len(lines) > 2000
+    assert table.partition("<tbody>")[2].count("<tr>") == len(lines)
+    assert all(f">{line['name']}</code>" in table for line in lines)
