@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, catalog, constants, db, history, lookup, review, scan, service, snippet, submissions, submit
+from . import audit, catalog, constants, history, lookup, review, scan, service, snippet, submissions, submit
+from .upkeep import db, mirror
 
 app = typer.Typer(
     name="loradar",
@@ -40,7 +41,7 @@ app.command("drift")(audit.drift)
 app.command("history")(history.history)
 app.command("changes")(history.changes)
 app.command("diff")(history.diff)
-app.command("snapshot")(db.snapshot)
+app.add_typer(mirror.snapshots, name="snapshot")
 app.add_typer(db.audit_log, name="audit-log")
 app.add_typer(service.token_group, name="token")
 app.command("serve")(service.serve)

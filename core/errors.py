@@ -39,6 +39,8 @@
     ├── WorkerFailed          a worker process that ran out of time or memory, or died
     ├── AuditLogBroken        an audit log that was changed without loradar
     ├── SignatureInvalid      a snapshot that differs from what was signed
+    ├── SnapshotRejected      a signed snapshot that a registry must not load: expired, or older than what it has
+    ├── ReadOnly              a write to a mirror, or where writing was switched off
     ├── CannotServe           a service that cannot listen on its host and port
     ├── ServiceUnreachable    no usable response for the REST client
     └── MissingExtra          an optional dependency that is not installed
@@ -338,6 +340,21 @@ class SignatureInvalid(LoradarError):
     code = "signature_invalid"
     status = 502
     exit_code = 1
+
+
+class SnapshotRejected(LoradarError):
+    """A signed snapshot that must not be loaded: expired, older than the mirror, or of another source."""
+
+    code = "snapshot_rejected"
+    status = 409
+    exit_code = 1
+
+
+class ReadOnly(LoradarError):
+    """A write to a registry that is not written to: it mirrors another one, or ``LORADAR_READ_ONLY`` is set."""
+
+    code = "read_only"
+    status = 403
 
 
 class CannotServe(LoradarError):

@@ -1,23 +1,26 @@
 """Write, sign and verify snapshots: a whole registry as lines of JSON, the last of them signed with Ed25519.
 
-The first line is ``{"format", "loradar", "serial", "head", "since"}``, then there is a line for each architecture, and
-the last one is ``{"signed": {"digest", "serial", "head", "since", "architectures"}, "signature"}``: a signature over
-the canonical JSON of ``signed``, whose ``digest`` is over the bytes of all lines before. Signing and verifying need
-``cryptography``, of the extra ``server``.
+The first line is ``{"format", "loradar", "serial", "head", "since"}``, then there is a line ``{"change"}`` for each
+entry of the audit log and one for each architecture. The last one is ``{"signed": {"digest", "serial", "head", "since",
+"architectures", "issued", "expires"}, "signature"}``: a signature over the canonical JSON of ``signed``, whose
+``digest`` is over the bytes of all lines before. Signing and verifying need ``cryptography``, of the extra ``server``.
 """
 
+import gzip
 import json
 import os
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final, Literal, cast
 
-from .errors import InvalidConfig, SignatureInvalid
+from .errors import InvalidConfig, SignatureInvalid, SnapshotRejected
 from .extras import require
 from .schema import Config, canonical, schema_config, to_json
 from .settings import SIGNING_KEY_VARIABLE, Settings
@@ -25,7 +28,17 @@ from .settings import SIGNING_KEY_VARIABLE, Settings
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-FORMAT = 1
+FORMAT = 2
+"""Counted up with every change of the lines: a mirror must not lose what it does not know."""
+
+VALID = timedelta(days=7)
+"""Time for which a snapshot may be loaded."""
+
+LARGEST_LINE = 32 << 20
+"""Bytes of a line: the largest architecture in the catalog has a thirtieth."""
+
+LARGEST_SNAPSHOT = 2 << 30
+"""Bytes of a snapshot, decompressed: sixty times the catalog."""
 
 KEY_FILE = "signing-key"
 """Name of the key file in ``Settings.home``."""
@@ -139,6 +152,10 @@ class SnapshotInfo:
     """Serial after which the architectures changed; null for the whole registry."""
     architectures: int
     """Number of architecture lines."""
+    issued: str
+    """ISO 8601 time in UTC at which it was signed."""
+    expires: str
+    """Time from which it is not loaded any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +171,10 @@ class SnapshotKey:
     """Base64 of its 32 bytes."""
 
 
+_ARCHITECTURE = b'{"architecture":'
+"""Start of the line of an architecture: the keys are sorted."""
+
+
 def canonical_line(value: Any) -> str:
     """Return the canonical JSON text of a value as a line."""
     return canonical(value) + "\n"
@@ -165,31 +186,35 @@ class _Summary:
     def __init__(self) -> None:
         self._digest = sha256()
         self._first: dict[str, Any] = {}
-        self._lines = 0
+        self._architectures = 0
 
     def add(self, line: bytes) -> None:
-        if not self._lines:
-            self._first = json.loads(line)
-        self._lines += 1
+        self._first = self._first or json.loads(line)
+        self._architectures += line.startswith(_ARCHITECTURE)
         self._digest.update(line)
 
-    def info(self) -> SnapshotInfo:
+    def info(self, issued: str, expires: str) -> SnapshotInfo:
         first = {name: self._first[name] for name in ("serial", "head", "since")}
-        return SnapshotInfo(digest=f"sha256:{self._digest.hexdigest()}", architectures=self._lines - 1, **first)
+        digest = f"sha256:{self._digest.hexdigest()}"
+        return SnapshotInfo(digest=digest, architectures=self._architectures, issued=issued, expires=expires, **first)
 
 
-def signed_lines(lines: Iterable[str], signer: Signer) -> Iterator[bytes]:
-    """Yield the lines of a snapshot, followed by one with the signature."""
-    total = _Summary()
+def signed_lines(lines: Iterable[str], signer: Signer, valid: timedelta = VALID) -> Iterator[bytes]:
+    """Yield the lines of a snapshot, followed by one with the signature, which is valid for a time from its start."""
+    total, issued = _Summary(), datetime.now(UTC)
     for line in lines:
         encoded = line.encode()
         total.add(encoded)
         yield encoded
-    info = to_json(total.info())
+    info = to_json(total.info(_to_text(issued), _to_text(issued + valid)))
     yield canonical_line({"signed": info, "signature": signer.sign(canonical(info).encode())}).encode()
 
 
-def write_snapshot(out: Path, lines: Iterable[str], signer: Signer) -> SnapshotInfo:
+def _to_text(time: datetime) -> str:
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def write_snapshot(out: Path, lines: Iterable[str], signer: Signer, valid: timedelta = VALID) -> SnapshotInfo:
     """Write a snapshot and return its facts; the file appears once it is complete.
 
     Raises:
@@ -197,7 +222,7 @@ def write_snapshot(out: Path, lines: Iterable[str], signer: Signer) -> SnapshotI
     """
     with part_of(out) as part:
         with part.open("wb") as file:
-            file.writelines(signed_lines(lines, signer))
+            file.writelines(signed_lines(lines, signer, valid))
         with part.open("rb") as file:
             return check_snapshot(file, signer.key)
 
@@ -231,7 +256,8 @@ def check_snapshot(lines: Iterable[bytes], key: str) -> SnapshotInfo:
                 total.add(last)
             last = line
         trailer = json.loads(last)
-        signed, signature, found = trailer["signed"], trailer["signature"], total.info()
+        signed, signature = trailer["signed"], trailer["signature"]
+        found = total.info(signed["issued"], signed["expires"])
         statement = canonical(signed).encode()
     except (ValueError, KeyError, TypeError, RecursionError):
         message = "Incomplete snapshot: there is no signature at its end. Fetch it again."
@@ -241,3 +267,48 @@ def check_snapshot(lines: Iterable[bytes], key: str) -> SnapshotInfo:
         message = f"Altered snapshot: the signed digest is {signed.get('digest')!r}, the actual one {found.digest!r}."
         raise SignatureInvalid(message, signed=signed, found=to_json(found))
     return found
+
+
+def require_current(info: SnapshotInfo) -> None:
+    """Raise ``SnapshotRejected`` if a snapshot has expired: whoever sends an old one would hide what came after it."""
+    now = datetime.now(UTC)
+    try:
+        is_current = datetime.fromisoformat(info.issued) <= datetime.fromisoformat(info.expires)
+        is_current = is_current and now < datetime.fromisoformat(info.expires)
+    except (TypeError, ValueError):
+        is_current = False
+    if not is_current:
+        message = (
+            f"This snapshot, issued at {info.issued}, expired at {info.expires}; by this machine's clock it is "
+            f"{_to_text(now)}. Fetch a new one from its source, or correct the clock."
+        )
+        raise SnapshotRejected(message, issued=info.issued, expires=info.expires)
+
+
+@contextmanager
+def open_snapshot(path: Path) -> Iterator[Iterator[bytes]]:
+    """Open a snapshot, plain or compressed with gzip, and yield its lines, of bounded length in total and each.
+
+    Raises:
+        SnapshotRejected: While reading, if it exceeds a limit or is not gzip to its end.
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        is_packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        with gzip.open(file) if is_packed else file as content:
+            yield _bounded(cast("BinaryIO", content), str(path))
+
+
+def _bounded(content: BinaryIO, place: str) -> Iterator[bytes]:
+    total = 0
+    try:
+        while line := content.readline(LARGEST_LINE + 1):
+            total += len(line)
+            if len(line) > LARGEST_LINE or total > LARGEST_SNAPSHOT:
+                limit = f"{LARGEST_LINE >> 20} MiB a line, {LARGEST_SNAPSHOT >> 20} MiB in total"
+                message = f"{place} is larger than any snapshot of loradar ({limit}). Fetch it again from its source."
+                raise SnapshotRejected(message, file=place)
+            yield line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise SignatureInvalid(f"{place} was cut off or altered: {error}. Fetch it again.", file=place) from None

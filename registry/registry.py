@@ -19,7 +19,7 @@ from ..domain.submissions import Difference
 from ..domain.vocabulary import SourceKind
 from ..errors import InvalidRequest
 from ..settings import Settings
-from . import mirror, store
+from . import store
 from .catalogs import seed_digest
 from .contributions.local_backend import LocalBackend
 from .contributions.submissions import Submissions
@@ -35,6 +35,8 @@ from .db.watch import StateWatch
 from .mappings import compare, compose, history, listing, not_found, resolve, selections
 from .mappings.similar import Similarity
 from .mappings.stored_names import list_slots
+from .mirror.snapshot_loading import Mirror
+from .mirror.snapshot_writing import snapshot_lines
 from .peft_constants.reading import PeftConstants
 from .records import Constant, DatabaseInfo, Outcome, StoreReport
 from .references import find_understood
@@ -53,6 +55,7 @@ class Registry:
         tokens: The tokens, by which writers authenticate.
         submissions: The queue of submissions and their machine checks.
         crawls: What crawls of hubs found.
+        mirror: The registry as a mirror of another one.
     """
 
     def __init__(self, database: Database) -> None:
@@ -63,6 +66,7 @@ class Registry:
         self.tokens = Tokens(database)
         self.submissions = Submissions(database)
         self.crawls = Crawls(database)
+        self.mirror = Mirror(database)
 
     def backend(self, actor: Actor = LOCAL) -> LocalBackend:
         """Return this registry as a place to contribute to on behalf of a person."""
@@ -74,15 +78,18 @@ class Registry:
             return history.get_revision(connection, mapping_id)
 
     @classmethod
-    def open(cls, settings: Settings | None = None, limits: TimeLimits = LOCAL_LIMITS) -> Self:
-        """Open the registry, that of the environment by default; on first use it is created, migrated and seeded.
+    def open(
+        cls, settings: Settings | None = None, limits: TimeLimits = LOCAL_LIMITS, *, is_seeded: bool = True
+    ) -> Self:
+        """Open the registry; on first use it is created, migrated and, unless it is to be a mirror, seeded.
 
         Raises:
             DatabaseUnusable: If the database is corrupted, foreign, newer or out of reach; it is left unchanged.
             MissingExtra: If the driver for PostgreSQL is not installed.
         """
         url = (settings or Settings.from_environment()).database_url
-        return cls(prepare.open_database(url, prepare.Seed(seed_digest(), add_seed), limits))
+        seed = prepare.Seed(seed_digest(), add_seed if is_seeded else lambda _: None)
+        return cls(prepare.open_database(url, seed, limits))
 
     def __enter__(self) -> Self:
         return self
@@ -118,10 +125,7 @@ class Registry:
                 url=masked(self.url),
                 revision=prepare.find_revision(connection) or "",
                 serial=serial_of(connection),
-                counts={
-                    table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
-                    for table in _COUNTED
-                },
+                counts={t.name: connection.execute(select(func.count()).select_from(t)).scalar_one() for t in _COUNTED},
                 sources=tuple(Source(**row) for row in sources.mappings()),
             )
 
@@ -346,16 +350,11 @@ class Registry:
         with self._database.read() as connection:
             return verify_log(connection, expect)
 
-    def can_tell_since(self, since: int) -> bool:
-        """Return whether the changes after a serial name the architectures they touched; a seed touches all."""
-        with self._database.read() as connection:
-            return mirror.can_tell_since(connection, since)
-
     @contextmanager
     def snapshot(self, since: int | None = None) -> Iterator[Iterator[str]]:
         """Open a snapshot and yield its lines, unsigned; with ``since``, of the changes after that serial."""
         with self._database.read() as connection:
-            yield mirror.snapshot_lines(connection, since)
+            yield snapshot_lines(connection, since)
 
     def count_submissions(self) -> dict[str, int]:
         """Return the number of submissions by status, without zeros."""

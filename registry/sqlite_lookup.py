@@ -21,7 +21,10 @@ from .mappings.precedence import find_answer, of_preset, stored_under, to_mappin
 from .mappings.ranges import Place, locate
 from .mappings.renames import is_stale
 
-_IS_READY = "SELECT 1 FROM alembic_version, seeds WHERE version_num = :head AND digest = :digest"
+_IS_READY = """
+SELECT 1 FROM alembic_version
+WHERE version_num = :head AND (EXISTS (SELECT 1 FROM seeds WHERE digest = :digest) OR EXISTS (SELECT 1 FROM mirror))
+"""
 
 MAPPINGS = """
 SELECT architectures.library, architectures.name, mappings.id, mappings.peft_type, mappings.preset, mappings.revision,

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import BoundedSemaphore, Lock
-from time import monotonic
+from time import monotonic, time
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1", tags=["mirrors"])
 MEDIA_TYPE = "application/x-ndjson"
 
 EXAMPLE = (
-    '{"format":1,"head":"sha256:4ea1...","loradar":"0.1.0","serial":1,"since":null}\n'
+    '{"format":2,"head":"sha256:4ea1...","loradar":"0.1.0","serial":1,"since":null}\n'
     '{"architecture":{"library":"transformers","name":"llama"},"slots":[],"revisions":[]}\n'
     '{"signature":"kq3T...","signed":{"architectures":1,"digest":"sha256:66f1...","head":"sha256:4ea1...","serial":1,'
     '"since":null}}\n'
@@ -37,6 +37,9 @@ EXAMPLE = (
 
 FRESH_SECONDS = 60.0
 """Age up to which an outdated snapshot is served: the change feed has the rest, and a new one takes seconds."""
+
+RENEW_SECONDS = 86400.0
+"""Age from which a snapshot is made and signed anew though nothing changed: it would expire."""
 
 WAIT_SECONDS = 20.0
 """How long a request waits for a snapshot being made."""
@@ -54,11 +57,13 @@ class Kept:
 
     Attributes:
         made: Time of its start by the monotonic clock, in seconds.
+        issued: Time at which it was signed, in seconds.
     """
 
     path: Path
     serial: int
     made: float
+    issued: int
 
 
 class Snapshots:
@@ -110,7 +115,7 @@ class Snapshots:
         Raises:
             Overloaded: If too many requests wait.
         """
-        if not registry.can_tell_since(since):
+        if not registry.mirror.can_tell_since(since):
             return self.get(registry)
         with self._turn():
             return self._make(registry, since)
@@ -141,7 +146,7 @@ class Snapshots:
         self._folder = self._folder or TemporaryDirectory(prefix="loradar-snapshots-")
         self._count += 1
         path = Path(self._folder.name) / f"{self._count}.jsonl.gz"
-        made = monotonic()
+        made, issued = monotonic(), int(time())
         try:
             with registry.snapshot(since) as lines, gzip.open(path, "wb", _LEVEL) as file:
                 for line in signed_lines(lines, signer):
@@ -151,7 +156,7 @@ class Snapshots:
             raise
         with gzip.open(path) as file:
             serial = int(json.loads(file.readline())["serial"])
-        return Kept(path, serial, made)
+        return Kept(path, serial, made, issued)
 
     def take(self, made: Kept, *, is_plain: bool) -> Iterator[bytes]:
         """Open a snapshot and return its bytes, plain or compressed; a file that is not kept is removed."""
@@ -168,7 +173,8 @@ class Snapshots:
 
 
 def _is_good(kept: Kept, serial: int) -> bool:
-    return kept.serial == serial or monotonic() - kept.made < FRESH_SECONDS
+    age = monotonic() - kept.made
+    return age < (RENEW_SECONDS if kept.serial == serial else FRESH_SECONDS)
 
 
 def _snapshots(request: Request) -> Snapshots:
@@ -202,7 +208,9 @@ def get_snapshot(
         return _stream(snapshots, made, is_plain=is_plain, headers={"Cache-Control": "no-store"})
     kept = snapshots.get(registry)
     key = snapshots.signer().key[:8].replace("/", "_").replace("+", "-")
-    tags = {plain: f'"s{kept.serial}-{key}{"" if plain else "-gzip"}"' for plain in (is_plain, not is_plain)}
+    tags = {
+        plain: f'"s{kept.serial}-{key}-{kept.issued}{"" if plain else "-gzip"}"' for plain in (is_plain, not is_plain)
+    }
     headers = {"ETag": tags[is_plain], "Cache-Control": CACHE_CONTROL, "Vary": "Accept-Encoding"}
     condition = request.headers.get("If-None-Match", "")
     for tag in tags.values():

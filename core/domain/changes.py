@@ -73,6 +73,22 @@ class ArchitectureHistory:
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorState:
+    """What a mirror has of its source: the snapshot loaded last."""
+
+    key: str
+    """Public key of the source, base64."""
+    issued: str
+    """ISO 8601 time in UTC at which the source signed the snapshot."""
+    expires: str
+    """Time from which the mirror should be taken for outdated."""
+    digest: str
+    """Digest of the snapshot."""
+    loaded_at: str
+    """Time at which it was loaded."""
+
+
+@dataclass(frozen=True, slots=True)
 class AuditLogReport:
     """The outcome of verifying the audit log."""
 

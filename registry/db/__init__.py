@@ -1,4 +1,4 @@
 """Keep the database of the registry: its tables, transactions, audit log and first use."""
 
-HEAD = "0012"
+HEAD = "0013"
 """Newest revision in ``migrations/versions``; a test holds the two together."""

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuch
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from ...domain.identities import LOCAL
-from ...errors import DatabaseBusy, DatabaseUnusable, MissingExtra
+from ...errors import DatabaseBusy, DatabaseUnusable, MissingExtra, ReadOnly
 from ...settings import DATABASE_URL_VARIABLE
 from . import audit_log, tables
 from .time_limits import (
@@ -137,6 +137,9 @@ class Transaction:
     Attributes:
         connection: For reads within the transaction.
         serial: Serial of the registry after the transaction, if anything changes.
+
+    Raises:
+        ReadOnly: If the registry mirrors another one.
     """
 
     def __init__(self, connection: Connection, action: str, actor: str) -> None:
@@ -145,6 +148,9 @@ class Transaction:
         self._is_changed = False
         # Locks the row where the database can, so that two writers never count to the same number.
         current: int = connection.execute(select(tables.serial.c.value).with_for_update()).scalar_one()
+        if audit_log.is_mirror(connection):
+            way_out = "Write to its source, which the mirror then follows, or to a registry of its own."
+            raise ReadOnly(f"This registry mirrors another one and takes no {action!r} of its own. {way_out}")
         self.serial = current + 1
 
     def __enter__(self) -> Self:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 
 from ...settings import DATABASE_URL_VARIABLE
 from . import HEAD, tables
+from .audit_log import is_mirror
 from .database import Database, first_use_transaction, masked, sqlite_file, unusable, use_write_ahead_log
 from .time_limits import LOCAL_LIMITS, TimeLimits
 
@@ -20,7 +21,7 @@ QUIET_SECONDS = 1.0
 """How long creating or upgrading a registry, or waiting for it, may take before a line on standard error reports it."""
 
 State = Literal["empty", "behind", "unseeded", "ready", "newer", "foreign"]
-"""``unseeded``: never seeded, or not with the present seed."""
+"""``unseeded``: never seeded, or not with the present seed; a mirror has what its source was seeded with."""
 
 OUR_TABLES = frozenset({"architectures", "mappings", "serial"})
 _MAGIC = b"SQLite format 3\x00"
@@ -91,6 +92,7 @@ def _prepare(database: Database, seed: Seed) -> None:
                 notice.start()
             if state in ("empty", "behind"):
                 migrate(connection)
+                state = _usable_state(url, connection, seed)
             if state != "ready":
                 seed.add(connection)
         use_write_ahead_log(engine)
@@ -206,4 +208,4 @@ def _state_of(connection: Connection, names: frozenset[str], seed: Seed) -> Stat
         return "newer" if int(revision) > int(HEAD) else "behind"
     digest = tables.seeds.c.digest
     is_seeded = connection.execute(select(digest).where(digest == seed.digest)).first() is not None
-    return "ready" if is_seeded else "unseeded"
+    return "ready" if is_seeded or is_mirror(connection) else "unseeded"

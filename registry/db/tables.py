@@ -299,6 +299,19 @@ crawled_adapters = Table(
     Index(None, "library", "name"),
 )
 
+# One row in a registry that mirrors another: what a snapshot has to be signed with, and newer than.
+mirror = Table(
+    "mirror",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("key", String(64), nullable=False),
+    Column("issued", String(32), nullable=False),
+    Column("expires", String(32), nullable=False),
+    Column("digest", String(71), nullable=False),
+    Column("loaded_at", String(32), nullable=False),
+    CheckConstraint("id = 1", name="single_row"),
+)
+
 seeds = Table(
     "seeds",
     metadata,

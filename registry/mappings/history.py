@@ -10,17 +10,15 @@ from sqlalchemy import Connection, literal, select, union
 
 from ...domain.changes import Change, Revision
 from ...errors import UnknownMapping
+from ...schema import canonical
 from ..db import tables
-from ..db.audit_log import mapping_subject
+from ..db.audit_log import WITHHELD, is_withheld, mapping_subject
 from ..db.encoding import to_time
 from .listing import get_architecture
 from .precedence import to_mapping
 from .resolve import IS_OF_ARCHITECTURE, MAPPINGS
 
 _mappings, _changes = tables.mappings.c, tables.changes.c
-
-_WITHHELD = "token."
-"""Start of the actions whose details only an admin may read: who has a token, and which role."""
 
 LEAST_DIGITS = 8
 """Digits of a mapping's id that may stand for it."""
@@ -32,7 +30,7 @@ def list_changes(connection: Connection, since: int, limit: int) -> tuple[Change
     """Return up to ``limit`` changes after a serial, oldest first, without the details of tokens."""
     query = select(tables.changes).where(_changes.serial > since).order_by(_changes.serial).limit(limit)
     return tuple(
-        _to_change({**row, "details": '{"withheld": true}'} if row["action"].startswith(_WITHHELD) else row)
+        _to_change({**row, "details": canonical(WITHHELD)} if is_withheld(row["action"]) else row)
         for row in connection.execute(query).mappings()
     )
 

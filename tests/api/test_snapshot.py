@@ -105,6 +105,15 @@ def test_a_fresh_one_is_served_though_there_are_changes(service, change):
     assert service.client.get("/v1/snapshot").headers["ETag"] == before
 
 
+@pytest.mark.usefixtures("at_once")
+def test_an_unchanged_registry_is_signed_anew_in_time(service, key, monkeypatch):
+    """What a mirror fetches is never close to its end."""
+    monkeypatch.setattr(snapshots, "RENEW_SECONDS", 0)
+    old, new = (check_snapshot(lines(service.client.get("/v1/snapshot", headers=PLAIN)), key) for _ in range(2))
+    assert old.issued < new.issued
+    assert old.digest == new.digest
+
+
 def test_what_was_touched_since_is_little(service, key, change):
     """A mirror that keeps up fetches just that; nothing is left on the disk of it."""
     since = service.registry.serial()
@@ -113,7 +122,9 @@ def test_what_was_touched_since_is_little(service, key, change):
     info = check_snapshot(lines(answer), key)
     assert (info.since, info.serial, info.architectures) == (since, since + 1, 1)
     assert answer.headers["Cache-Control"] == "no-store"
-    assert json.loads(lines(answer)[1])["architecture"]["name"].startswith("changed")
+    logged, changed = map(json.loads, lines(answer)[1:-1])
+    assert logged["change"]["serial"] == since + 1
+    assert changed["architecture"]["name"].startswith("changed")
     kept = service.client.app.state.snapshots
     assert len(list(Path(kept._folder.name).iterdir())) <= 2
 

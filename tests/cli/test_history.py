@@ -72,7 +72,7 @@ def test_a_service_is_asked_the_same(run, written, settings, tmp_path):
         local, remote = tmp_path / "local.jsonl", tmp_path / "remote.jsonl"
         assert run("snapshot", "--out", str(remote), "--url", url)[0] == 0
     assert run("snapshot", "--out", str(local))[0] == 0
-    assert local.read_bytes() == remote.read_bytes()
+    assert local.read_bytes().splitlines()[:-1] == remote.read_bytes().splitlines()[:-1]  # the times of issue differ
 
 
 @pytest.mark.usefixtures("written")

@@ -13,7 +13,7 @@ from loradar.similar_names import nearest
 
 CLASSES = [item for _, item in inspect.getmembers(errors, inspect.isclass) if issubclass(item, LoradarError)]
 
-FOUND_WRONG = (errors.AuditLogBroken, errors.SignatureInvalid)
+FOUND_WRONG = (errors.AuditLogBroken, errors.SignatureInvalid, errors.SnapshotRejected)
 """What a check found, and no fault of the command."""
 
 

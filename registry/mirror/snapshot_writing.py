@@ -1,4 +1,4 @@
-"""Write the registry as a snapshot for mirrors: a header line, then a line for each architecture with all its data."""
+"""Write the registry as a snapshot: a header line, the changes, then a line for each architecture with all its data."""
 
 import json
 from collections import defaultdict
@@ -8,14 +8,15 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, RowMapping, Select, select, union
 
-from ..schema import to_json
-from ..snapshots import FORMAT, canonical_line
-from .db import tables
-from .db.audit_log import mapping_subject, serial_of
-from .db.encoding import to_time
-from .mappings.listing import to_architecture
-from .mappings.precedence import to_facts
-from .mappings.stored_names import RENAME_COLUMNS, SLOT_COLUMNS
+from ...schema import to_json
+from ...snapshots import FORMAT, canonical_line
+from ..db import tables
+from ..db.audit_log import mapping_subject, serial_of
+from ..db.encoding import to_time
+from ..mappings.history import list_changes
+from ..mappings.listing import to_architecture
+from ..mappings.precedence import to_facts
+from ..mappings.stored_names import RENAME_COLUMNS, SLOT_COLUMNS
 
 PAGE = 100
 """Architectures read and kept in memory at once."""
@@ -37,7 +38,8 @@ def snapshot_lines(connection: Connection, since: int | None = None) -> Iterator
 
     Args:
         connection: In a transaction that sees one state of the database (``Database.read``).
-        since: Only the architectures touched after this serial, each complete; ``None`` for all.
+        since: Only the changes after this serial, and the architectures touched by them, each complete; ``None`` for
+            all.
     """
     serial = serial_of(connection)
     if since is not None and not can_tell_since(connection, since):
@@ -51,6 +53,7 @@ def snapshot_lines(connection: Connection, since: int | None = None) -> Iterator
             "since": since,
         }
     )
+    yield from _change_lines(connection, since or 0)
     query = select(tables.architectures).order_by(_architectures.id).limit(PAGE)
     if since is not None:
         query = query.where(_architectures.id.in_(_touched(since)))
@@ -58,6 +61,12 @@ def snapshot_lines(connection: Connection, since: int | None = None) -> Iterator
     while page := connection.execute(query.where(_architectures.id > last)).mappings().all():
         yield from map(canonical_line, _to_documents(connection, page))
         last = page[-1]["id"]
+
+
+def _change_lines(connection: Connection, since: int) -> Iterator[str]:
+    while page := list_changes(connection, since, PAGE):
+        yield from (canonical_line({"change": to_json(change)}) for change in page)
+        since = page[-1].serial
 
 
 def can_tell_since(connection: Connection, since: int) -> bool:

@@ -1,13 +1,13 @@
-"""``loradar db``, ``audit-log`` and ``snapshot``: the registry as a whole, its state, its log and its copies."""
+"""``loradar db`` and ``audit-log``: the registry's database and its log of changes."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..schema import to_json
-from .options import AsJson, Url
-from .output import print_json, write_file, writing
+from ...schema import to_json
+from ..options import AsJson
+from ..output import print_json, write_file
 
 app = typer.Typer(name="db", help="Maintain the registry's database.", no_args_is_help=True)
 audit_log = typer.Typer(
@@ -18,7 +18,7 @@ audit_log = typer.Typer(
 @app.command()
 def info(*, as_json: AsJson = False) -> None:
     """Show the registry's location, schema revision, contents and serial."""
-    from ..registry import Registry
+    from ...registry import Registry
 
     with Registry.open() as registry:
         state = registry.info()
@@ -40,7 +40,7 @@ def compare_catalog(
     as_json: AsJson = False,
 ) -> None:
     """Write the differences of a library's older version from the catalog, the form that seeds version ranges."""
-    from ..registry import compare_catalog as compare
+    from ...registry import compare_catalog as compare
 
     lines = [*compare(older)]
     write_file(out, "".join(line + "\n" for line in lines))
@@ -59,8 +59,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Recompute the log of changes and the ids of all mappings; exit with 1 on a mismatch."""
-    from ..errors import AuditLogBroken
-    from ..registry import Registry
+    from ...errors import AuditLogBroken
+    from ...registry import Registry
 
     with Registry.open() as registry:
         report = registry.verify_log(expect)
@@ -72,37 +72,3 @@ def verify(
     else:
         typer.echo(f"whole: {report.entries} changes up to serial {report.serial}")
         typer.echo(f"head   {report.head}")
-
-
-def snapshot(
-    *,
-    out: Annotated[Path, typer.Option(help="File to write: lines of JSON, the last one signed.")],
-    since: Annotated[
-        int | None, typer.Option(min=0, help="Only the architectures changed after this serial, whole.")
-    ] = None,
-    url: Url = None,
-    key: Annotated[
-        str | None, typer.Option(help="The service's public key; the service is asked for it if not given.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the registry to a file that others can verify; a snapshot from a service is verified first."""
-    with writing(out):
-        if url:
-            from ..client import Client
-
-            with Client(url) as client:
-                key = key or client.snapshot_key()
-                info = client.snapshot(out, key, since)
-        else:
-            from ..registry import Registry
-            from ..settings import Settings
-            from ..snapshots import Signer, write_snapshot
-
-            signer = Signer.of(Settings.from_environment())
-            with Registry.open() as registry, registry.snapshot(since) as lines:
-                info, key = write_snapshot(out, lines, signer), signer.key
-    if as_json:
-        print_json({"file": str(out), "key": key, **to_json(info)})
-    else:
-        typer.echo(f"{out}: {info.architectures:,} architectures at serial {info.serial}, signed with {key}")
