@@ -64,7 +64,7 @@ bench: $(VENV)/.installed  ## measure ratios to the alternatives, each within on
 	for script in $(filter-out bench/accelerator.py bench/arms.py bench/crawl_cluster.py bench/crawl_hub.py bench/crawl_kills.py $(wildcard bench/placement*.py),$(wildcard bench/*.py)); do $(BIN)/python $$script || exit 1; done
 
 # Goes on where it was interrupted; delete bench/results/placement.jsonl to start again.
-placement: $(VENV)/.installed  ## train adapters at every placement, about an hour on one core, and write docs/evidence/placement.md
+placement: $(VENV)/.installed  ## train adapters at every placement, about an hour on one core, and write its page and data/placement.json
 	OMP_NUM_THREADS=1 $(BIN)/python bench/placement.py
 	$(BIN)/python bench/placement_page.py
 

@@ -24,6 +24,7 @@ from .routes import (
     history,
     mappings,
     operations,
+    reports,
     scan,
     snapshot,
     submissions,
@@ -52,6 +53,7 @@ ROUTERS = (
     snapshot.router,
     tokens.router,
     usage.router,
+    reports.router,
 )
 
 

@@ -17,6 +17,7 @@ TAGS: list[dict[str, Any]] = [
     {"name": "scan", "description": "Proposals for unregistered architectures"},
     {"name": "doctor", "description": "What is wrong with a saved adapter"},
     {"name": "check", "description": "Check training configurations"},
+    {"name": "reports", "description": "What was compared, audited and measured"},
     {"name": "mirrors", "description": "Follow the registry's changes, or download it"},
     {"name": "export", "description": "PEFT's constants file, completed"},
     {"name": "tokens", "description": "Tokens for writes"},

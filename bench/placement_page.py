@@ -1,6 +1,8 @@
 """Write the tables and the picture of ``docs/evidence/placement.md`` from the results of ``placement.py``.
 
-    python bench/placement_page.py [--out FOLDER]
+    python bench/placement_page.py [--out FOLDER] [--facts FILE]
+
+The service's page ``/placement`` shows the same figures from ``data/placement.json``, which is written too.
 
 A difference is the test loss of a placement minus that of ``recommended``, seed by seed, with the 95% interval of a
 paired t test, in percent of the loss that ``recommended`` takes off the frozen network: above 0, ``recommended`` is
@@ -21,6 +23,9 @@ from placement import NONE, PRESETS, RANDOM, RESULTS, ROOT
 from placement_picture import Group, Mark, draw
 from placement_tasks import TASKS, Task
 from scipy.stats import t as students
+
+from loradar.domain.reports.placement import Placement, PlacementResult, PlacementTask
+from loradar.schema import to_json
 
 RECOMMENDED, DEFAULT = "recommended", "default"
 ARMS = (*PRESETS, RANDOM, "everything")
@@ -195,13 +200,56 @@ def group(each: Comparison) -> Group:
     return Group(each.task.family, each.task.name, tuple(marks))
 
 
+def write_facts(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write the figures of the page as a file of ``data/``, a task a line."""
+    found = to_json(Placement(len(comparisons[0].seeds), tuple(map(summarise, comparisons))))
+    tasks = ",\n".join(json.dumps(task) for task in found["tasks"])
+    path.write_text(f'{{"seeds": {found["seeds"]}, "tasks": [\n{tasks}\n]}}\n', "utf-8")
+
+
+def summarise(each: Comparison) -> PlacementTask:
+    """Return the record of a task."""
+    sign = 0 if each.best == RECOMMENDED else each.compare(each.best).sign
+    return PlacementTask(
+        each.task.name,
+        each.task.family,
+        each.task.network,
+        each.task.shift,
+        round(each.frozen, 4),
+        each.best,
+        "better" if sign < 0 else "worse" if sign > 0 else "level",
+        tuple(name for name in ARMS if name in each.same),
+        tuple(summarise_one(each, name) for name in each.names),
+    )
+
+
+def summarise_one(each: Comparison, name: str) -> PlacementResult:
+    """Return the record of a placement."""
+    run = each.first(name)
+    found = None if name == RECOMMENDED else each.compare(name)
+    return PlacementResult(
+        name,
+        round(mean(each.values(name)), 4),
+        round(mean(each.values(name, "accuracy")), 4) if "accuracy" in run else None,
+        run["layers"],
+        run["rank"] if name != RANDOM else None,
+        round(mean(each.values(name, "parameters"))),
+        run["rate"],
+        found and round(100 * found.mean, 4),
+        found and round(100 * found.half, 4),
+    )
+
+
 def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "docs/evidence", help="folder of the page")
+    parser.add_argument("--facts", type=Path, default=ROOT / "data/placement.json", help="file of the same figures")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
-    write_page(read(options.results), options.out)
+    comparisons = read(options.results)
+    write_page(comparisons, options.out)
+    write_facts(comparisons, options.facts)
 
 
 if __name__ == "__main__":

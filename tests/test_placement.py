@@ -10,6 +10,7 @@ import torch
 from scipy.stats import ttest_rel
 
 import loradar
+from loradar.domain.reports.placement import load_placement
 
 BENCH = Path(__file__).parent.parent / "bench"
 DOCS = Path(__file__).parent.parent / "docs/evidence"
@@ -144,6 +145,18 @@ def test_the_page_shows_the_results(page, measured, tmp_path):
     page.write_page([*measured.values()], tmp_path)
     for name in ("placement.md", "placement.svg"):
         assert (tmp_path / name).read_text("utf-8") == (DOCS / name).read_text("utf-8")
+
+
+def test_the_packaged_figures_are_the_results(page, measured, tmp_path):
+    """Those of the service's page; a standing follows from the interval, as on the page of the documents."""
+    page.write_facts([*measured.values()], tmp_path / "placement.json")
+    written = (tmp_path / "placement.json").read_text("utf-8")
+    assert written == (BENCH.parent / "data/placement.json").read_text("utf-8")
+    signs = {"worse": 1, "better": -1, "level": 0}
+    for task in load_placement().tasks:
+        comparison = measured[task.name]
+        for result in task.results[1:]:
+            assert signs[result.standing] == comparison.compare(result.name).sign
 
 
 def test_at_least_five_seeds_were_tested_in_ten_families(measured):

@@ -4,6 +4,6 @@ A page is one module with its template. It reads through the registry's public m
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.
 """
 
-from . import home
+from . import home, placement
 
-ROUTERS = (home.router,)
+ROUTERS = (home.router, placement.router)

@@ -17,6 +17,7 @@ RECORDS = (
     "weights.diagnoses",
     "domain.identities",
     "domain.mappings",
+    "domain.reports.placement",
     "domain.scans",
     "domain.submissions",
     "errors",
