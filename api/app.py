@@ -13,8 +13,8 @@ from .errors import ALWAYS, add_error_handlers
 from .middleware import BodyLimitMiddleware, HeadMiddleware, Limiter, Metrics, MetricsMiddleware, RateLimitMiddleware
 from .negotiation import NegotiationMiddleware
 from .openapi import TAGS, DescribedApp, operation_id
+from .pages import FILES
 from .pages import ROUTERS as PAGES
-from .pages import static_files
 from .pages.rendering import error_page
 from .routes import (
     architectures,
@@ -92,7 +92,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
     app.add_middleware(HeadMiddleware)
     add_error_handlers(app)
-    for router in (static_files.router, *PAGES, *ROUTERS):
+    for router in (*FILES, *PAGES, *ROUTERS):
         app.include_router(router)
     return app
 

@@ -4,6 +4,14 @@ A page is one module with its template. It reads through the registry's public m
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.
 """
 
-from . import home, placement
+from . import architecture, badge, home, placement, static_files
 
-ROUTERS = (home.router, placement.router)
+ROUTERS = (
+    architecture.router,
+    home.router,
+    placement.router,
+)
+"""The pages."""
+
+FILES = (static_files.router, badge.router)
+"""What pages load, and what others embed."""

@@ -17,6 +17,7 @@ from starlette.types import Scope
 from ..dependencies import cached
 from ..negotiation import prefers_page
 from . import static_files
+from .filters import FILTERS
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -74,7 +75,7 @@ def environment() -> Environment:
     """Return the templates: every value is escaped, and an undefined one is an error."""
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters["number"] = lambda number: f"{number:,}"
+    env.filters |= FILTERS
     return env
 
 

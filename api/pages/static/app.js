@@ -3,7 +3,7 @@
 
 function addCopyButtons() {
   if (!navigator.clipboard) return;
-  for (const box of document.querySelectorAll(".copyable")) {
+  for (const box of document.querySelectorAll(".copyable:not(:has(.copy))")) {
     const source = box.querySelector("[data-copy], pre, code");
     if (!source) continue;
     const button = document.createElement("button");
@@ -111,3 +111,50 @@ function addSuggestions(input) {
 
 addCopyButtons();
 for (const input of document.querySelectorAll("input[data-suggest]")) addSuggestions(input);
+
+// The rank slider: figures follow at once; the rest of the page, such as the snippets, when it is let go.
+function inBytes(size) {
+  const units = [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"]];
+  for (const [power, unit] of units) {
+    if (size >= power) {
+      const number = size / power;
+      return `${number >= 100 ? Math.round(number).toLocaleString("en") : number.toFixed(1)} ${unit}`;
+    }
+  }
+  return `${Math.round(size)} bytes`;
+}
+
+function addRank(form) {
+  const slider = form.querySelector("input[type=range]");
+  if (!slider) return;
+  const [perRank, fixed, base] = ["perRank", "fixed", "base"].map((name) => Number(form.dataset[name]));
+  const put = (name, text) => { const at = form.querySelector(`[data-${name}]`); if (at) at.textContent = text; };
+  slider.addEventListener("input", () => {
+    const rank = Number(slider.value);
+    put("rank", rank);
+    if (!form.dataset.linear) return;
+    const parameters = rank * perRank + fixed;
+    put("parameters", parameters.toLocaleString("en"));
+    put("file", inBytes(parameters * 4));
+    put("training", inBytes(parameters * 16));
+    if (base) put("share", Number((100 * parameters / base).toPrecision(3)));
+  });
+  slider.addEventListener("change", () => showRank(form));
+}
+
+async function showRank(form) {
+  const url = `${form.getAttribute("action")}?${new URLSearchParams(new FormData(form))}`;
+  const response = await fetch(url, { headers: { Accept: "text/html" } });
+  if (!response.ok) { location.href = url; return; }
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  const chosen = document.querySelector(".tabs > input:checked")?.id;
+  for (const name of [".rank .figures", ".tabs", ".choices"]) {
+    const [now, then] = [document.querySelector(name), page.querySelector(name)];
+    if (now && then) now.replaceWith(document.adoptNode(then));
+  }
+  if (chosen) { const tab = document.getElementById(chosen); if (tab) tab.checked = true; }
+  addCopyButtons();
+  history.replaceState(null, "", url);
+}
+
+for (const form of document.querySelectorAll("form.rank")) addRank(form);
