@@ -15,6 +15,7 @@ from loradar.cli.options import TOKEN_VARIABLE
 
 TEXT = (Path(__file__).parent.parent / "docs/registry/contributing-mappings.md").read_text("utf-8")
 EXAMPLE_HOST = "localhost:8000"
+EXAMPLE = "waiting.py"
 BASH = shutil.which("bash")
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(?::\d\d)?")
@@ -31,13 +32,16 @@ def test_the_variable_is_documented():
 
 
 def files():
-    """Yield (name, text) of each file the reader is told to write."""
-    return re.findall(r"`(\w+\.toml)`:\n```toml\n(.*?)```", TEXT, re.DOTALL)
+    """Return (name, text) of each file the reader is told to write, and of the example in Python."""
+    (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    return [*re.findall(r"`(\w+\.toml)`:\n```toml\n(.*?)```", TEXT, re.DOTALL), (EXAMPLE, example)]
 
 
 def commands():
     """Return (command, what it prints) of every command, in order."""
     blocks = re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL)
+    (output,) = re.findall(r"```\n```text\n(.*?)```", TEXT, re.DOTALL)
+    blocks.append(f"$ python {EXAMPLE}\n{output}")
     entries = [entry for block in blocks for entry in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]]
     found = (re.fullmatch(r"((?:[^\n]*\\\n)*[^\n]*\n)(.*)", entry, re.DOTALL) for entry in entries)
     return [(match[1], match[2]) for match in found if match]
@@ -72,9 +76,9 @@ def test_the_commands_of_the_document_print_what_it_says(seeded_settings, tmp_pa
     """One after the other, at one registry, as a contributor, a reviewer and over REST."""
     # The service has the same registry: it checks what it is sent, and leaves to the commands what is theirs.
     monkeypatch.setattr("loradar.api.workers.PAUSE", 3600.0)
-    for name, text in files():
-        (tmp_path / name).write_text(text, "utf-8")
     with running(seeded_settings) as url:
+        for name, text in files():
+            (tmp_path / name).write_text(text.replace(f"http://{EXAMPLE_HOST}", url), "utf-8")
         told = printed(tmp_path, url)
     assert len(told) > 10
     for (command, expected), found in zip(commands(), told, strict=True):

@@ -1,73 +1,78 @@
-"""What the documents say is so: examples run, and nothing a user can set or call is left out."""
+"""The documents: their code blocks run and print what follows, and all that a user can set or call is in them."""
 
 import contextlib
 import dataclasses
-import io
 import json
 import re
 import shlex
-from pathlib import Path
 
 import pytest
+import typer
+from documents import DOCUMENTS, EXAMPLE_HOST, ROOT, RUNNERS, read_blocks, rerun
 
 from loradar import IA3Config, LoraConfig, PeftModel, settings
-from loradar.api import create_app
-from loradar.cli import main
+from loradar.api import create_app, running
+from loradar.cli import app
 from loradar.snippets import list_tools
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LANGUAGES = {*RUNNERS, "text", "sh"}
+UNFENCED = {"mirrors.md"}
+RUN = [page for page in DOCUMENTS if page.name not in UNFENCED and any(not block.marker for block in read_blocks(page))]
 
 
-def blocks(language, text=README):
-    """Return the code blocks of one language."""
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+def name_of(page):
+    """Return the path of a page."""
+    return str(page.relative_to(ROOT))
 
 
-@pytest.mark.usefixtures("read_settings")
-def test_the_readme_example_prints_what_it_says():
-    """Word for word."""
-    (code,), (expected,) = blocks("python"), blocks("text")
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own README
-    assert printed.getvalue() == expected
+@pytest.mark.parametrize("page", RUN, ids=name_of)
+def test_every_block_prints_what_follows(page, tmp_path, monkeypatch, read_settings):
+    """`python tests/documents.py PAGE` writes what it prints now."""
+    monkeypatch.chdir(tmp_path)
+    text, host = page.read_text("utf-8"), EXAMPLE_HOST
+    with contextlib.ExitStack() as stack:
+        if any(EXAMPLE_HOST in block.code for block in read_blocks(page) if not block.marker):
+            host = stack.enter_context(running(read_settings)).partition("//")[2]
+        assert rerun(page, host) == text
 
 
-@pytest.mark.usefixtures("read_settings")
-def test_the_readme_commands_print_what_it_says(capsys):
-    """Every `$ loradar ...` and what follows it."""
-    for entry in blocks("console")[0].split("$ ")[1:]:
-        command, _, expected = entry.partition("\n")
-        with pytest.raises(SystemExit):
-            main(shlex.split(command)[1:])
-        printed = capsys.readouterr()
-        assert printed.out + printed.err == expected
+@pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
+def test_every_block_is_held_to_something(page):
+    """It is fenced, names its language, and runs here or says where it runs or why it does not."""
+    for block in read_blocks(page) if page.name not in UNFENCED else ():
+        kind, detail = block.marker or ("", "")
+        assert block.language in LANGUAGES, f"{block.place}: the language is {block.language!r}"
+        assert block.marker or block.language in {*RUNNERS, "text"}, (
+            f"{block.place} needs a marker (tests/documents.py)"
+        )
+        if kind == "run by":
+            assert page.name in (ROOT / detail).read_text("utf-8"), f"{block.place}: {detail} does not name the page"
+        elif kind:
+            assert len(detail.split()) > 1, f"{block.place}: {detail!r} is no reason"
+            check_unrun(block)
 
 
-@pytest.mark.usefixtures("read_settings")
-def test_the_snippet_is_what_the_document_says(capsys):
-    """The example of docs/training/snippets.md, word for word, and every tool with its form and methods."""
+def check_unrun(block):
+    """Check of a block that does not run that its Python compiles, and that its commands and options exist."""
+    if block.language == "python":
+        compile(block.code, block.place, "exec")
+    lines = re.findall(r"^(?:\$ )?(?:[\w./]*/)?loradar ([^\n|>]*)", block.code, re.MULTILINE)
+    for line in lines if block.language in {"console", "sh"} else ():
+        command, words = typer.main.get_command(app), shlex.split(line)
+        while getattr(command, "commands", None) and words:
+            assert words[0] in command.commands, f"{block.place}: there is no command {line!r}"
+            command = command.commands[words.pop(0)]
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        assert not [word for word in words if word.startswith("--") and word.partition("=")[0] not in options], line
+
+
+def test_every_tool_of_snippets_is_documented():
+    """With its form and methods, in docs/training/snippets.md."""
     text = (ROOT / "docs/training/snippets.md").read_text("utf-8")
-    (entry,) = blocks("console", text)
-    command, _, expected = entry.removeprefix("$ ").partition("\n")
-    with pytest.raises(SystemExit):
-        main(shlex.split(command)[1:])
-    assert capsys.readouterr().out == expected
     forms = {"python": "Python", "yaml": "YAML", "shell": "shell"}
     for tool in list_tools():
         assert f"| `{tool.name}` | {forms[tool.form]} | {', '.join(tool.methods)} |" in text
-
-
-@pytest.mark.usefixtures("read_settings")
-def test_the_planned_memory_is_what_the_document_says(capsys):
-    """The example of docs/training/plan.md, word for word."""
-    (entry,) = blocks("console", (ROOT / "docs/training/plan.md").read_text("utf-8"))
-    command, _, expected = entry.removeprefix("$ ").partition("\n")
-    with pytest.raises(SystemExit):
-        main(shlex.split(command)[1:])
-    assert capsys.readouterr().out == expected
 
 
 VARIABLES = [value for name, value in vars(settings).items() if name.endswith("_VARIABLE")]
@@ -95,7 +100,7 @@ def test_every_route_is_documented():
 
 def test_the_example_error_is_what_the_service_answers(registry):
     """docs/service/rest.md shows a real one."""
-    (example,) = blocks("json", (ROOT / "docs/service/rest.md").read_text("utf-8"))
+    (example,) = [block.code for block in read_blocks(ROOT / "docs/service/rest.md") if block.language == "json"]
     with pytest.raises(Exception, match="lama") as caught:
         registry.lookup("lama")
     assert json.loads(example) == caught.value.to_dict()
@@ -109,7 +114,7 @@ def test_every_make_target_named_exists():
     assert {"demo", "test", "lint", "types", "serve", "catalog", "bench"} <= targets
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_every_file_named_exists(path):
     """Links and `folder/file.py` in the text lead somewhere."""
     text = path.read_text("utf-8")
@@ -119,46 +124,6 @@ def test_every_file_named_exists(path):
     missing = [name for name in links if not (path.parent / name.partition("#")[0]).exists()]
     missing += [name for name in files if "VERSION" not in name and not (ROOT / name).exists()]
     assert not missing
-
-
-@pytest.mark.usefixtures("read_settings")
-def test_the_peft_examples_print_what_they_say():
-    """docs/training/peft-defaults.md, block by block."""
-    text = (ROOT / "docs/training/peft-defaults.md").read_text("utf-8")
-    for code, expected in zip(blocks("python", text), blocks("text", text), strict=True):
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, "peft-defaults.md", "exec"), {})  # noqa: S102 - our own document
-        assert printed.getvalue() == expected
-
-
-@pytest.mark.usefixtures("read_settings")
-def test_the_adapter_examples_print_what_they_say(tmp_path, monkeypatch):
-    """docs/training/adapters.md, one block after the other; what prints nothing talks to the hub."""
-    text = (ROOT / "docs/training/adapters.md").read_text("utf-8")
-    examples = re.findall(r"```python\n(.*?)```(?:\n```text\n(.*?)```)?", text, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    for code, expected in examples:
-        if not expected:
-            assert "hub" in code
-            continue
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, "adapters.md", "exec"), names)  # noqa: S102 - our own document
-        assert printed.getvalue() == expected
-    assert len(names) > len(examples)
-
-
-@pytest.mark.usefixtures("read_settings")
-def test_the_importance_example_prints_what_it_says():
-    """docs/training/importance.md, word for word."""
-    text = (ROOT / "docs/training/importance.md").read_text("utf-8")
-    (code,), (expected,) = blocks("python", text), blocks("text", text)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "importance.md", "exec"), {})  # noqa: S102 - our own document
-    assert printed.getvalue() == expected
 
 
 def test_every_method_of_an_adapted_model_is_documented():
