@@ -47,6 +47,7 @@ unit: $(VENV)/.installed  ## run the tests
 # FORCE=1 scans everything again, as after a change of the scanner.
 catalog: $(VENV)/.installed  ## scan and prove what is new in the installed libraries into data/catalog; resume if interrupted
 	$(BIN)/loradar catalog update $(if $(FORCE),--force)
+	$(BIN)/python -P -m loradar.registry.packing data/registry.sqlite3
 
 names: $(VENV)/.installed  ## write data/names: the classes, checkpoints and tags that the installed libraries name
 	$(BIN)/python docs/scripts/known_names.py

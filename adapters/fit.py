@@ -58,7 +58,7 @@ def find_entry(architecture: Architecture, peft_type: str, preset: str) -> Entry
     """
     settings = Settings.from_environment()
     state = _read_state(sqlite_file(settings.database_url))
-    find = _find if state else _find.__wrapped__
+    find = _find.__wrapped__ if state is None else _find
     library, version = architecture.library, architecture.library_version
     return find(settings, state, _Query(architecture.name, peft_type, preset, library, version))
 
@@ -78,7 +78,7 @@ def _find(settings: Settings, state: object, query: _Query) -> Entry | None:  # 
 def _read_state(file: Path | None) -> tuple[tuple[int, ...], ...] | None:
     """Return identity, size and time of last change of an SQLite file and of its write-ahead log.
 
-    ``None`` if there is no file yet, or a server holds the registry.
+    Empty if there is no file yet, and the packaged registry is read; ``None`` if a server holds the registry.
     """
     if file is None:
         return None
@@ -87,7 +87,7 @@ def _read_state(file: Path | None) -> tuple[tuple[int, ...], ...] | None:
         with suppress(OSError):
             status = each.stat()
             states.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-    return tuple(states) or None
+    return tuple(states)
 
 
 @dataclass(frozen=True, slots=True)

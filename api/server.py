@@ -63,7 +63,8 @@ def serve(
         DatabaseUnusable: If the registry cannot be opened; no port is opened then.
         CannotServe: If the host and port cannot be listened on.
     """
-    Registry.open(settings).close()
+    with Registry.open(settings) as registry:
+        registry.make()
     logging.basicConfig(format=LOG_FORMAT)  # does nothing where the program that calls this has set logging up
     with _listen(host, port) as listener:
         url = url_of(listener)

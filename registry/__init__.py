@@ -18,8 +18,9 @@ from ..domain.mappings import Mapping
 from ..domain.methods import choose_preset
 from ..domain.vocabulary import PRESETS
 from ..settings import Settings
-from .catalogs import catalog_entry, catalog_header, compare_catalog, compare_versions
+from .catalogs import catalog_entry, catalog_header, compare_catalog, compare_versions, seed_digest
 from .contributions.evidence import failure_of, gather_evidence
+from .db import shipped
 from .db.encoding import MappingKey
 from .db.watch import StateWatch
 from .peft_constants.export import (
@@ -154,7 +155,7 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
     parts: Values[str, str] | None = None,
     **choice: Any,
 ) -> Mapping:
-    """Look up the mapping of an architecture in the user's registry, which is created and seeded on first use.
+    """Look up the mapping of an architecture in the user's registry, or in the packaged one until that is made.
 
     ``name`` may be in any spelling (``timm:resnet50``, ``LlamaForCausalLM``, ``Qwen/Qwen3-8B``, ``sdxl``),
     or a folder or configuration file on this machine;
@@ -209,7 +210,8 @@ def _look_up_fast(
     file: Path, name: str, method: tuple[str, str], library: str | None, library_version: str | None
 ) -> Mapping | None:
     """Return the mapping of a registry in an SQLite file; ``None`` if the standard library's queries are not enough."""
-    with closing(SqliteLookup(file)) as fast:
+    packaged = None if file.exists() else shipped.find_shipped(seed_digest())
+    with closing(SqliteLookup(packaged or file, is_shipped=packaged is not None)) as fast:
 
         def find(library: str, name: str) -> Mapping | None:
             return fast.find(MappingKey(library, name, *method), library_version)

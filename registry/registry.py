@@ -53,9 +53,10 @@ class Registry:
     Attributes:
         url: SQLAlchemy URL of the database.
         tokens: The tokens, by which writers authenticate.
-        submissions: The queue of submissions and their machine checks.
+        submissions: Submissions and their checks.
         crawls: What crawls of hubs found.
         mirror: The registry as a mirror of another one.
+        make: Make the database if it is not made yet, or raise ``DatabaseUnusable``; every write does.
     """
 
     def __init__(self, database: Database) -> None:
@@ -67,6 +68,7 @@ class Registry:
         self.submissions = Submissions(database)
         self.crawls = Crawls(database)
         self.mirror = Mirror(database)
+        self.make = database.make
 
     def backend(self, actor: Actor = LOCAL) -> LocalBackend:
         """Return this registry as a place to contribute to on behalf of a person."""
@@ -81,14 +83,14 @@ class Registry:
     def open(
         cls, settings: Settings | None = None, limits: TimeLimits = LOCAL_LIMITS, *, is_seeded: bool = True
     ) -> Self:
-        """Open the registry; on first use it is created, migrated and, unless it is to be a mirror, seeded.
+        """Open the registry; not made yet, the packaged one is read until a write. A mirror is made empty, not seeded.
 
         Raises:
             DatabaseUnusable: If the database is corrupted, foreign, newer or out of reach; it is left unchanged.
             MissingExtra: If the driver for PostgreSQL is not installed.
         """
         url = (settings or Settings.from_environment()).database_url
-        seed = prepare.Seed(seed_digest(), add_seed if is_seeded else lambda _: None)
+        seed = prepare.Seed(seed_digest(), add_seed if is_seeded else lambda _: None, is_seeded)
         return cls(prepare.open_database(url, seed, limits))
 
     def __enter__(self) -> Self:
@@ -118,9 +120,8 @@ class Registry:
 
     def info(self) -> DatabaseInfo:
         """Return the state of the database."""
-        source = tables.sources.c
         with self._database.read() as connection:
-            sources = connection.execute(select(source.kind, source.version).order_by(source.kind, source.version))
+            sources = connection.execute(select(*tables.sources.c["kind", "version"]).order_by("kind", "version"))
             return DatabaseInfo(
                 url=masked(self.url),
                 revision=prepare.find_revision(connection) or "",
@@ -203,8 +204,7 @@ class Registry:
         if parts:
             with self._database.read() as connection:
                 return compose.find_composed(connection, key, library_version, parts)
-        found = self._fast and self._fast.find(key, library_version)
-        if found:
+        if self._fast and not self._database.is_stood_in() and (found := self._fast.find(key, library_version)):
             return found
         with self._database.read() as connection:
             return resolve.find_mapping(connection, key, library_version)

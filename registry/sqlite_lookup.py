@@ -16,6 +16,7 @@ from ..domain.methods import get_method
 from .catalogs import seed_digest
 from .db import HEAD
 from .db.encoding import MappingKey
+from .db.shipped import uri_of
 from .mappings.completion import Record
 from .mappings.precedence import find_answer, of_preset, stored_under, to_mapping
 from .mappings.ranges import Place, locate
@@ -76,10 +77,16 @@ MOST_ANSWERS = 4096
 
 
 class SqliteLookup:
-    """Find mappings in one SQLite file; threads may share it."""
+    """Find mappings in one SQLite file; threads may share it.
 
-    def __init__(self, file: Path) -> None:
+    Args:
+        file: The file.
+        is_shipped: Whether it is the packaged registry, which nobody writes.
+    """
+
+    def __init__(self, file: Path, *, is_shipped: bool = False) -> None:
         self._file = file
+        self._uri = uri_of(file) if is_shipped else f"{file.as_uri()}?mode=ro"
         self._idle: deque[tuple[tuple[int, int], sqlite3.Connection]] = deque()
         self._state: tuple[int, int] | None = None
         self._answers: dict[tuple[MappingKey, str | None], Mapping | None] = {}
@@ -128,7 +135,7 @@ class SqliteLookup:
                 connection.close()
                 connection = None
         if connection is None:
-            connection = sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            connection = sqlite3.connect(self._uri, uri=True, check_same_thread=False)
             connection.row_factory = sqlite3.Row
         try:
             yield connection

@@ -18,7 +18,7 @@ from seeding import copy_seeded, make_seeded
 
 from loradar.client.connection import Connection
 from loradar.registry import Registry
-from loradar.registry.db import prepare
+from loradar.registry.db import prepare, shipped
 from loradar.sandbox import pool as sandbox
 from loradar.sandbox.pool import Bounds
 from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE, Settings
@@ -62,8 +62,10 @@ def shared_scans(tmp_path_factory):
 def home(tmp_path, monkeypatch, request):
     """Keep each test's files in a folder of its own.
 
-    Seeding takes four seconds: this process does it once. A test of it is marked ``first_use``, and seeds.
+    Seeding takes four seconds: this process does it once. A test of it is marked ``first_use``, and seeds. The packaged
+    registry, which a source tree may have or not, is left aside.
     """
+    monkeypatch.setattr(shipped, "find_shipped", lambda _digest: None)
     folder = tmp_path / "home"
     monkeypatch.setenv(HOME_VARIABLE, str(folder))
     monkeypatch.delenv(DATABASE_URL_VARIABLE, raising=False)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loradar.registry import Registry, catalogs
-from loradar.registry.db import prepare
+from loradar.registry.db import prepare, shipped
 from loradar.registry.db.database import Database
 from loradar.settings import Settings
 
@@ -44,6 +44,7 @@ def make_seeded(path: Path, lists: Mapping[str, Callable[[], Any]] = LISTS) -> P
     """Make a registry file, seeded from the packaged catalogs or others, and return its path."""
     with pytest.MonkeyPatch.context() as patch, seeds_of(lists):
         patch.setattr(prepare, "_prepare", PREPARE)
+        patch.setattr(shipped, "find_shipped", lambda _digest: None)
         Registry.open(Settings(path.parent, f"sqlite:///{path}")).close()
     return path
 

@@ -43,8 +43,8 @@ def wheel(tmp_path_factory):
     """The wheel, built as a user's installer would build it, from a copy: setuptools packs what an old build left."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in FOLDERS:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "registry.sqlite3*"))
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     done = run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source), folder=out)
     assert done.returncode == 0, done.stderr
@@ -70,15 +70,22 @@ def test_the_wheel_holds_every_source_and_every_fact(wheel):
     assert {f"loradar/{path.as_posix().removeprefix('core/')}" for path in (*SOURCES, *facts)} <= held
 
 
-def test_the_wheel_works_on_its_own(wheel, tmp_path):
-    """Unpacked elsewhere, a lookup makes, migrates and seeds a registry from what the wheel holds."""
+def test_the_wheel_works_on_its_own(wheel, tmp_path, home):
+    """Unpacked elsewhere, two commands give the recommended targets of a checkpoint; nothing is made before a write."""
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import loradar; "
-        f"assert loradar.__file__.startswith({str(tmp_path)!r}); print(loradar.lookup('llama').spec.target_modules)"
-    )
+    code = f"""
+import sys; sys.path.insert(0, {str(tmp_path)!r})
+import loradar; assert loradar.__file__.startswith({str(tmp_path)!r})
+print(loradar.lookup('Qwen/Qwen3-8B', preset='recommended').spec.target_modules)
+from pathlib import Path; assert not Path({str(home)!r}).exists(), 'a lookup made it'
+assert 'sqlalchemy' not in sys.modules, 'a lookup took the slow way'
+from loradar.registry import Registry
+with Registry.open() as registry:
+    registry.make()
+    assert Path({str(home)!r}, 'registry.sqlite3').stat().st_size > 1 << 20
+"""
     done = run("-c", code, folder=tmp_path)
-    assert done.stdout == "('q_proj', 'v_proj')\n", done.stderr
+    assert done.stdout.startswith("('q_proj', 'k_proj'"), done.stderr
 
 
 @pytest.mark.parametrize("folder", ["registry", "api", "discovery", "adapters", "cli", "client", "crawl", "sandbox"])

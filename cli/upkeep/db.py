@@ -18,7 +18,7 @@ audit_log = typer.Typer(
 @app.command()
 def info(*, as_json: AsJson = False) -> None:
     """Show the registry's location, schema revision, contents and serial."""
-    from ...registry import Registry
+    from ...registry import Registry, sqlite_file
 
     with Registry.open() as registry:
         state = registry.info()
@@ -27,7 +27,10 @@ def info(*, as_json: AsJson = False) -> None:
         return
     contents = ", ".join(f"{count:,} {table}" for table, count in state.counts.items())
     sources = ", ".join(f"{source.kind} {source.version}" for source in state.sources)
-    typer.echo(f"database  {state.url}, schema revision {state.revision}, serial {state.serial}")
+    own = sqlite_file(state.url)
+    is_made = own is None or own.exists()
+    note = "" if is_made else " (not made yet: the packaged registry is read until the first write)"
+    typer.echo(f"database  {state.url}{note}, schema revision {state.revision}, serial {state.serial}")
     typer.echo(f"holds     {contents}")
     typer.echo(f"from      {sources}")
 

@@ -3,20 +3,22 @@
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, Executable, Select, Table, create_engine, event, insert, select, text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
 from ...domain.identities import LOCAL
 from ...errors import DatabaseBusy, DatabaseUnusable, MissingExtra, ReadOnly
 from ...settings import DATABASE_URL_VARIABLE
 from . import audit_log, tables
+from .shipped import uri_of
 from .time_limits import (
     END_OPTION,
     LOCAL_LIMITS,
@@ -63,6 +65,34 @@ class Database:
         is_postgres = self.engine.dialect.name == "postgresql"
         options = {"isolation_level": "REPEATABLE READ"} if is_postgres else {READ_OPTION: True}
         self._reads = self.engine.execution_options(**options)
+        self._stand_in: Engine | None = None
+        self._make: Callable[[], None] = lambda: None
+        self._making = Lock()
+
+    def stand_in(self, shipped: Path, make: Callable[[], None]) -> None:
+        """Read a packaged registry until this database's file is there.
+
+        Args:
+            shipped: The packaged registry.
+            make: Make the file, or wait for another process that does; called before the first write.
+        """
+        self._stand_in, self._make = _connect_to_shipped(shipped, self.limits), make
+
+    def is_stood_in(self) -> bool:
+        """Return whether the packaged registry is read in the place of a file that is not made yet."""
+        return self._stand_in is not None and not (self.file and self.file.exists())
+
+    def make(self) -> None:
+        """Make the file of this database if it is not made yet; from now on it is read.
+
+        Raises:
+            DatabaseUnusable: If it cannot be made.
+        """
+        with self._making:
+            if self._stand_in:
+                self._make()
+                self._stand_in.dispose()
+                self._stand_in = None
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -71,6 +101,12 @@ class Database:
         Raises:
             DatabaseUnusable: If the database cannot be reached or read.
         """
+        stand_in = self._stand_in
+        if stand_in and self.is_stood_in():
+            with transaction(stand_in, self.limits) as connection:
+                yield connection
+            return
+        self.make()
         self._require_file()
         with transaction(self._reads, self.limits) as connection:
             yield connection
@@ -101,6 +137,7 @@ class Database:
         Raises:
             DatabaseUnusable: If the database cannot be reached or written.
         """
+        self.make()
         self._require_file()
         seconds = self.limits.busy if seconds is None else seconds
         end = time.monotonic() + seconds
@@ -122,6 +159,8 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+        if self._stand_in:
+            self._stand_in.dispose()
 
 
 class Transaction:
@@ -220,6 +259,18 @@ def connect_to(url: str, limits: TimeLimits = LOCAL_LIMITS) -> Engine:
     if file:
         _follow(engine, file)
     return engine
+
+
+def _connect_to_shipped(file: Path, limits: TimeLimits) -> Engine:
+    """Create an engine that reads a packaged registry; nothing is opened yet."""
+    engine = create_engine(
+        "sqlite://",
+        creator=lambda: sqlite3.connect(uri_of(file), uri=True, check_same_thread=False),
+        poolclass=QueuePool,
+        max_overflow=-1,
+    )
+    limit_sqlite(engine, limits)
+    return engine.execution_options(**{READ_OPTION: True})
 
 
 def _follow(engine: Engine, file: Path) -> None:

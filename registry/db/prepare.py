@@ -12,7 +12,7 @@ from typing import Literal
 from sqlalchemy import Connection, column, inspect, select, table
 
 from ...settings import DATABASE_URL_VARIABLE
-from . import HEAD, tables
+from . import HEAD, shipped, tables
 from .audit_log import is_mirror
 from .database import Database, first_use_transaction, masked, sqlite_file, unusable, use_write_ahead_log
 from .time_limits import LOCAL_LIMITS, TimeLimits
@@ -37,14 +37,22 @@ class Seed:
     Attributes:
         digest: Digest of the content, as in table ``seeds``.
         add: Write the content within a transaction.
+        is_packaged: Whether the packaged registry has the content.
     """
 
     digest: str
     add: Callable[[Connection], None]
+    is_packaged: bool = True
+
+    def find_shipped(self, file: Path | None) -> Path | None:
+        """Return the packaged registry for a file that is not made yet; ``None`` if it cannot be taken."""
+        return shipped.find_shipped(self.digest) if self.is_packaged and file and not file.exists() else None
 
 
 def open_database(url: str, seed: Seed, limits: TimeLimits = LOCAL_LIMITS) -> Database:
     """Open a registry database; create, migrate and seed it first as needed.
+
+    Where there is no file yet, the packaged registry is read, and the file is made before the first write.
 
     Raises:
         DatabaseUnusable: If the database is corrupted, foreign, newer than this loradar or out of reach; it is left
@@ -60,14 +68,17 @@ def open_database(url: str, seed: Seed, limits: TimeLimits = LOCAL_LIMITS) -> Da
             if not _has_journal(file):
                 with database.read() as connection:
                     is_ready = _usable_state(url, connection, seed) == "ready"
-        if not is_ready:
+        stand_in = seed.find_shipped(file)
+        if stand_in:
+            database.stand_in(stand_in, lambda: _prepare(database, seed))
+        elif not is_ready:
             _prepare(database, seed)
         stack.pop_all()
     return database
 
 
 def _prepare(database: Database, seed: Seed) -> None:
-    """Create, migrate and seed a database as needed, in one transaction.
+    """Create, migrate and seed a database as needed, in one transaction; a new file is a copy of the packaged registry.
 
     Of two processes at once, the second waits and finds the work done. The work of a killed process is undone by
     SQLite or the server, and the next process repeats it. A line on standard error reports work that takes longer
@@ -80,7 +91,8 @@ def _prepare(database: Database, seed: Seed) -> None:
     try:
         if file:
             notice.start()  # before waiting for another process
-            if not file.exists():
+            found = seed.find_shipped(file)
+            if not file.exists() and not (found and shipped.copy_shipped(found, file)):
                 _create_private(file)
             if not file.stat().st_size:
                 # Before the first row: a transaction without the log writes into the file as it goes, so that

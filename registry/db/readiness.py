@@ -25,6 +25,7 @@ def check_readiness(database: Database, *, is_thorough: bool) -> int:
         DatabaseUnusable: If it is out of reach, damaged, at the schema of another version, or cannot be written: its
             disk is full or read-only.
     """
+    database.make()
     with database.read() as connection:
         revision = find_revision(connection)
         if revision != HEAD:

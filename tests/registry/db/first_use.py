@@ -31,6 +31,7 @@ def main() -> None:
     with (
         mock.patch("loradar.registry.catalogs.list_catalogs", list),
         mock.patch("loradar.registry.catalogs.list_older", list),
+        mock.patch("loradar.registry.db.shipped.find_shipped", return_value=None),
         without_log if case == "journal" else nullcontext(),
     ):
         for moment in moments(settings, older, case):
