@@ -1,6 +1,6 @@
 """``make matrix``: write ``support-matrix.md`` and its picture from the catalog in ``data`` alone.
 
-On the site the page has a table of every architecture too (``docs/site/generated_tables.py``).
+On the site the page has a table of every architecture too (``docs/site/generated_parts.py``).
 """
 
 import argparse

@@ -12,7 +12,7 @@ project = "loradar"
 project_copyright = "the loradar authors"
 release = version = version_of("loradar")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated_tables"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated_parts"]
 exclude_patterns = ["site", "scripts"]
 root_doc = "index"
 

@@ -1,12 +1,15 @@
-"""Make the tables of the site that are too long or too changeable for a page: architectures and errors."""
+"""Make the parts of the site that are too long or too changeable for a page: architectures, errors and records."""
 
+import importlib
+import inspect
 import json
+import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -19,6 +22,7 @@ sys.path.append(str(Path(__file__).parent.parent / "scripts"))
 
 import support_matrix
 
+VOCABULARY = "loradar.domain.vocabulary"
 TABLE = "evidence/support-matrix.json"
 
 
@@ -69,6 +73,44 @@ class ErrorTable(SphinxDirective):
         return [draw_table("errors", ("code", "status", "exit code", "meaning"), map(error_cells, classes))]
 
 
+class Records(SphinxDirective):
+    """``.. records::``: a section for every module with public classes, of packages and modules named in lines."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        """Return the sections, each of which documents a module."""
+        modules = [module for name in self.content if name for module in list_modules(name)]
+        return self.parse_text_to_nodes("\n".join(map(describe_module, modules)), allow_section_headings=True)
+
+
+def describe_module(name: str) -> str:
+    """Return the section of a module as reStructuredText; autodoc leaves out its sets of words."""
+    members = vars(importlib.import_module(name)).items()
+    words = {key: get_args(value) for key, value in members if get_origin(value) is Literal and key[0] != "_"}
+    types = (
+        f".. py:type:: {name}.{key}\n\n   {', '.join(f'``{value}``' for value in values)}\n"
+        for key, values in words.items()
+        if name == VOCABULARY
+    )
+    body = f".. automodule:: {name}\n   :members:\n   :undoc-members:\n"
+    return "\n".join((name, "-" * len(name), "", body, *types))
+
+
+def list_modules(name: str) -> Iterator[str]:
+    """Yield a module, or the modules of a package that have public classes."""
+    module = importlib.import_module(name)
+    if not hasattr(module, "__path__"):
+        yield name
+        return
+    for found in pkgutil.walk_packages(module.__path__, f"{name}."):
+        members = vars(importlib.import_module(found.name)).items()
+        if any(
+            inspect.isclass(one) and one.__module__ == found.name and not key.startswith("_") for key, one in members
+        ):
+            yield found.name
+
+
 def error_cells(error: type[errors.LoradarError]) -> Iterator[str]:
     """Yield the cells of an error's line; its code links to the class."""
     yield f'<a href="#loradar.errors.{error.__name__}"><code>{error.code}</code></a>'
@@ -87,5 +129,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives, and the JSON at the end of a build."""
     app.add_directive("support-table", SupportTable)
     app.add_directive("error-table", ErrorTable)
+    app.add_directive("records", Records)
     app.connect("build-finished", write_table)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
