@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as Json
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, Unpack
 
 from typing_extensions import override
@@ -31,7 +32,7 @@ from ..domain.submissions import Difference, Filters, ReviewDecision, Statement,
 from ..errors import LoradarError, SignatureInvalid, to_error
 from ..schema import to_json
 from ..settings import Settings
-from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, part_of
+from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, open_snapshot, part_of, require_current
 from ..training_configs.config_checks import ConfigCheck
 from ..weights.diagnoses import Diagnosis
 from .adapters import read_adapter
@@ -235,18 +236,32 @@ class Client(Connection, Backend):
 
         Raises:
             SignatureInvalid: If it is incomplete, altered, signed with another key, or not what was requested.
+            SnapshotRejected: If it has expired, or is too large.
             MissingExtra: If ``cryptography`` is not installed.
         """
         key = key or self.snapshot_key()
-        with part_of(out) as part:
-            self._download("/v1/snapshot", part, since=since)
+        with part_of(out) as part, TemporaryDirectory(dir=out.parent, prefix=".loradar-") as folder:
+            packed = Path(folder) / "packed"
+            self.fetch_snapshot(packed, since)
+            with open_snapshot(packed) as lines, part.open("wb") as file:
+                file.writelines(lines)
             with part.open("rb") as file:
                 info = check_snapshot(file, key)
+            require_current(info)
             if info.since not in (None, since):  # a valid snapshot, but of another request
                 wanted = "the whole registry" if since is None else f"those after {since}"
                 message = f"{self.url} sent the changes after serial {info.since} instead of {wanted}: try again."
                 raise SignatureInvalid(message, since=since, found=info.since)
             return info
+
+    def fetch_snapshot(self, out: Path, since: int | None = None) -> None:
+        """Download a snapshot as it is sent, compressed and not verified, and continue a download that broke off.
+
+        Args:
+            out: File to write; what it has of an earlier download that broke off is kept.
+            since: Only the architectures changed after this serial, each whole.
+        """
+        self._download("/v1/snapshot", out, since=since)
 
     def doctor(
         self, adapter: str | PathLike[str], model: str | Json[str, Any] | None = None, *, values: bool = True

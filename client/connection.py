@@ -12,6 +12,7 @@ import httpx2
 
 from ..errors import NotAuthenticated, ServiceUnreachable, to_error
 from ..schema import from_json
+from .download import SECONDS, download
 
 Record = TypeVar("Record")
 
@@ -20,9 +21,6 @@ QueryValue = str | int | Sequence[str]
 
 PAUSES = (0.2, 0.8)
 """Seconds before a write without a response is repeated, each time under the same idempotency key."""
-
-DOWNLOAD_SECONDS = 60.0
-"""Timeout for the next part of a download: a service may have to make the file first."""
 
 _LOST = (httpx2.NetworkError, httpx2.RemoteProtocolError)
 
@@ -100,22 +98,18 @@ class Connection:
         return self._receive(record, lambda: self._http.post(self.url + path, json=body))
 
     def _download(self, path: str, out: Path, **query: str | int | None) -> None:
-        """Write the response at ``path`` to a file of any size.
+        """Write the response at ``path`` to a file as it is sent, and continue what ``out`` has of it (``download``).
 
         Raises:
             OSError: If the file cannot be written.
         """
-        stream = self._http.stream("GET", self.url + path, params=_given(query), timeout=DOWNLOAD_SECONDS)
         try:
-            with stream as response, out.open("wb") as file:
-                if response.is_success:
-                    for chunk in response.iter_bytes():
-                        file.write(chunk)
-                    return
-                response.read()
+            request = self._http.build_request("GET", self.url + path, params=_given(query), timeout=SECONDS)
+            response = download(request, self._http, out)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(f"{type(error).__name__}: {error}") from error
-        self._receive(object, lambda: response)  # raises the error in the response
+        if response is not None:
+            self._receive(object, lambda: response)  # raises the error in the response
 
     def _receive(self, record: type[Record], send: Callable[[], httpx2.Response]) -> Record:
         try:

@@ -193,6 +193,12 @@ class _Summary:
         self._architectures += line.startswith(_ARCHITECTURE)
         self._digest.update(line)
 
+    def require_format(self) -> None:
+        written = self._first["format"]
+        if written != FORMAT:
+            message = f"The snapshot was written by loradar {self._first['loradar']} as format {written}, not {FORMAT}."
+            raise SnapshotRejected(f"{message} Run one version of loradar on both sides.", format=written)
+
     def info(self, issued: str, expires: str) -> SnapshotInfo:
         first = {name: self._first[name] for name in ("serial", "head", "since")}
         digest = f"sha256:{self._digest.hexdigest()}"
@@ -247,6 +253,7 @@ def check_snapshot(lines: Iterable[bytes], key: str) -> SnapshotInfo:
 
     Raises:
         SignatureInvalid: If it was cut off, altered, or signed with another key.
+        SnapshotRejected: If it is of another format.
         MissingExtra: If ``cryptography`` is not installed.
     """
     total, last = _Summary(), b""
@@ -256,6 +263,7 @@ def check_snapshot(lines: Iterable[bytes], key: str) -> SnapshotInfo:
                 total.add(last)
             last = line
         trailer = json.loads(last)
+        total.require_format()
         signed, signature = trailer["signed"], trailer["signature"]
         found = total.info(signed["issued"], signed["expires"])
         statement = canonical(signed).encode()

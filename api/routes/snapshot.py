@@ -158,11 +158,16 @@ class Snapshots:
             serial = int(json.loads(file.readline())["serial"])
         return Kept(path, serial, made, issued)
 
-    def take(self, made: Kept, *, is_plain: bool) -> Iterator[bytes]:
-        """Open a snapshot and return its bytes, plain or compressed; a file that is not kept is removed."""
+    def is_kept(self, made: Kept) -> bool:
+        """Return whether a snapshot is one for everybody, and not made for one request."""
+        return made in (self._kept, self._before)
+
+    def take(self, made: Kept, *, is_plain: bool, start: int = 0) -> Iterator[bytes]:
+        """Open a snapshot and return its bytes, plain or compressed, from one on; one that is not kept is removed."""
         file = made.path.open("rb")
-        if made not in (self._kept, self._before):
+        if not self.is_kept(made):
             made.path.unlink()
+        file.seek(start)
 
         def read_chunks() -> Iterator[bytes]:
             with file, gzip.open(file) if is_plain else file as content:
@@ -191,6 +196,7 @@ def _snapshots(request: Request) -> Snapshots:
             "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EXAMPLE}},
             "description": "Lines of JSON, the last one signed; compressed if `Accept-Encoding` allows it",
         },
+        206: {"description": "The rest of the compressed form, from `Range` on, if `If-Range` names its `ETag`"},
         304: {"description": "The client has it already: `If-None-Match` names its `ETag`"},
     },
 )
@@ -203,10 +209,9 @@ def get_snapshot(
 ) -> Response:
     """Return every architecture with slots, renames and revisions, or only those changed after a serial."""
     snapshots, is_plain = _snapshots(request), not _accepts_gzip(request)
-    if since is not None:
-        made = snapshots.make_since(registry, since)
-        return _stream(snapshots, made, is_plain=is_plain, headers={"Cache-Control": "no-store"})
-    kept = snapshots.get(registry)
+    kept = snapshots.get(registry) if since is None else snapshots.make_since(registry, since)
+    if not snapshots.is_kept(kept):
+        return _stream(snapshots, kept, is_plain=is_plain, headers={"Cache-Control": "no-store"})
     key = snapshots.signer().key[:8].replace("/", "_").replace("+", "-")
     tags = {
         plain: f'"s{kept.serial}-{key}-{kept.issued}{"" if plain else "-gzip"}"' for plain in (is_plain, not is_plain)
@@ -216,7 +221,14 @@ def get_snapshot(
     for tag in tags.values():
         if names_tag(condition, tag):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers | {"ETag": tag})
-    return _stream(snapshots, kept, is_plain=is_plain, headers=headers)
+    start = 0 if is_plain else _parse_start(request, tags[is_plain], kept.path.stat().st_size)
+    return _stream(snapshots, kept, is_plain=is_plain, headers=headers, start=start)
+
+
+def _parse_start(request: Request, tag: str, size: int) -> int:
+    """Return the byte from which a download of the same file continues; other ranges are ignored, as they may be."""
+    wanted = re.fullmatch(r"bytes=(\d{1,15})-", request.headers.get("Range", ""))
+    return int(wanted[1]) if wanted and request.headers.get("If-Range") == tag and int(wanted[1]) < size else 0
 
 
 def _accepts_gzip(request: Request) -> bool:
@@ -226,10 +238,18 @@ def _accepts_gzip(request: Request) -> bool:
     return "gzip" in weights and not re.fullmatch(r"q=0(\.0*)?", weights["gzip"])
 
 
-def _stream(snapshots: Snapshots, kept: Kept, *, is_plain: bool, headers: dict[str, str]) -> Response:
+def _stream(
+    snapshots: Snapshots, kept: Kept, *, is_plain: bool, headers: dict[str, str], start: int = 0
+) -> StreamingResponse:
+    status = HTTPStatus.OK
     if not is_plain:
-        headers |= {"Content-Encoding": "gzip", "Content-Length": str(kept.path.stat().st_size)}
-    return StreamingResponse(snapshots.take(kept, is_plain=is_plain), media_type=MEDIA_TYPE, headers=headers)
+        size = kept.path.stat().st_size
+        headers |= {"Content-Encoding": "gzip", "Content-Length": str(size - start), "Accept-Ranges": "bytes"}
+        if start:
+            status = HTTPStatus.PARTIAL_CONTENT
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+    content = snapshots.take(kept, is_plain=is_plain, start=start)
+    return StreamingResponse(content, status, media_type=MEDIA_TYPE, headers=headers)
 
 
 @router.get("/snapshot/key", summary="Get the key of snapshots", responses={200: {"model": SnapshotKey}})

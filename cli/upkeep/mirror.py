@@ -1,17 +1,27 @@
 """``loradar snapshot`` and ``sync``: copies of the registry for mirrors, and the mirrors themselves."""
 
+import os
+from contextlib import contextmanager
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ...errors import InvalidRequest
+from ...errors import Conflict, InvalidRequest
 from ...schema import to_json
 from ..options import AsJson, Url
 from ..output import print_json, writing
 
+try:
+    import fcntl
+except ImportError:  # not on Windows: whoever runs two at once there has one of them fail
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ...registry.mirror.snapshot_loading import LoadReport
 
 snapshots = typer.Typer(name="snapshot", help="Write the registry to a signed file, or load such a file into a mirror.")
@@ -87,7 +97,60 @@ def _print(report: "LoadReport", *, as_json: bool) -> None:
     if not report.is_new:
         typer.echo(f"Unchanged: this snapshot of serial {info.serial} was loaded already.")
         return
+    if (report.before, info.architectures) == (report.serial, 0):
+        typer.echo(f"Up to date at serial {report.serial}, as of {info.issued}.")
+        return
     kind = "all" if info.since is None else f"those changed after serial {info.since}"
     typer.echo(f"Loaded {info.architectures:,} architectures ({kind}).")
     typer.echo(f"serial   {report.before} -> {report.serial}, head {info.head}")
     typer.echo(f"expires  {info.expires}")
+
+
+def sync(
+    url: Annotated[str, typer.Argument(help="URL of the source, a loradar service.")],
+    *,
+    key: Key,
+    reset: Reset = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the local registry, a mirror, up to date with a service; after an interruption, run it again."""
+    from ...client import Client
+    from ...registry import Registry
+    from ...settings import Settings
+
+    if not url.startswith(("https://", "http://")):
+        raise InvalidRequest(f"Invalid URL {url!r}: give that of a loradar service, such as https://host.", url=url)
+    settings = Settings.from_environment()
+    with Registry.open(settings, is_seeded=False) as registry, _alone(settings.home / "sync") as folder:
+        follows = registry.mirror.state() is not None and not reset
+        since = registry.serial() if follows else None
+        # A name for each question: a part of an answer to another one is not continued.
+        file = folder / sha256(f"{url} {since}".encode()).hexdigest()[:16]
+        with Client(url) as client:
+            client.fetch_snapshot(file, since)
+        try:
+            report = registry.mirror.load(file, key, is_reset=reset)
+        finally:
+            for path in folder.iterdir():
+                path.unlink()
+    _print(report, as_json=as_json)
+
+
+@contextmanager
+def _alone(folder: Path) -> "Iterator[Path]":
+    """Make a folder and keep it to this process, so that two do not write one file.
+
+    Raises:
+        Conflict: If another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        if fcntl:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict(f"Another loradar sync is running in {folder}: wait for its end.") from None
+        yield folder
+    finally:
+        os.close(descriptor)

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from ...domain.changes import MirrorState
 from ...errors import SignatureInvalid, SnapshotRejected
-from ...snapshots import FORMAT, SnapshotInfo, check_snapshot, open_snapshot, require_current
+from ...snapshots import SnapshotInfo, check_snapshot, open_snapshot, require_current
 from ..db import tables
 from ..db.audit_log import FIRST, serial_of
 from ..db.database import Database
@@ -153,11 +152,9 @@ def _apply(connection: Connection, path: Path, info: SnapshotInfo, known: tuple[
     try:
         for number, line in enumerate(_lines_before_signature(path, info.digest), start=1):
             document = json.loads(line)
-            if number == 1:
-                _require_format(document)
-            elif "change" in document:
+            if "change" in document:
                 changes.add(document["change"])
-            else:
+            elif number > 1:
                 rows.add(document)
         rows.flush()
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -183,12 +180,6 @@ def _lines_before_signature(path: Path, digest: str) -> Iterator[bytes]:
             last = line
     if f"sha256:{total.hexdigest()}" != digest:
         raise SignatureInvalid(f"{path} was changed while it was loaded. Load it again.", file=str(path))
-
-
-def _require_format(header: dict[str, Any]) -> None:
-    if header["format"] != FORMAT:
-        made = f"loradar {header['loradar']} (format {header['format']}; this version reads format {FORMAT})"
-        raise SnapshotRejected(f"The snapshot was written by {made}. Run the same version on both sides.")
 
 
 def _store_state(connection: Connection, info: SnapshotInfo, key: str) -> None:

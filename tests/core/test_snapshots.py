@@ -11,7 +11,7 @@ from loradar.schema import from_json, to_json
 from loradar.settings import Settings
 from loradar.snapshots import Signer, SnapshotInfo, canonical_line, check_snapshot, signed_lines, write_snapshot
 
-HEAD = {"format": 1, "loradar": "0.1.0", "serial": 3, "head": "sha256:1", "since": None}
+HEAD = {"format": 2, "loradar": "0.1.0", "serial": 3, "head": "sha256:1", "since": None}
 LINES = [canonical_line(line) for line in (HEAD, {"architecture": {"name": "llama"}}, {"architecture": {"name": "é"}})]
 
 

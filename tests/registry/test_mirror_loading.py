@@ -259,7 +259,7 @@ def _line(lines, kind, place=-1):
         (lambda lines: _line(lines, "change").update(actor="eve"), "does not have the digest"),
         (lambda lines: lines.remove({"change": _line(lines, "change", 2)}), "does not follow on entry"),
         (lambda lines: lines.remove({"change": _line(lines, "change")}), "ends with entry"),
-        (lambda lines: lines[0].update(format=1), "format 1; this version reads format 2"),
+        (lambda lines: lines[0].update(format=1), "as format 1, not 2"),
         (lambda lines: lines[-1].update(weight=1), r"unknown or missing fields \['weight'\]"),
         (lambda lines: lines[-1].pop("slots"), r"unknown or missing fields \['slots'\]"),
         (lambda lines: _line(lines, "revisions")[0].update(revision=9), "not that of the content"),
