@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..domain.mappings import Mapping
 from ..domain.methods import choose_preset
+from ..domain.reports.audits import Verdict
 from ..domain.vocabulary import PRESETS
 from ..settings import Settings
 from .catalogs import catalog_entry, catalog_header, compare_catalog, compare_versions, seed_digest
@@ -46,7 +47,7 @@ from .peft_constants.reading import (
 )
 from .peft_constants.rendering import constants_python, support_rows
 from .recent_lookups import RecentLookups
-from .records import Constant, DatabaseInfo, Outcome, StoreReport, Verdict
+from .records import Constant, DatabaseInfo, Outcome, StoreReport
 from .references import describe, find_understood
 from .releases import Release
 from .sqlite_lookup import SqliteLookup
@@ -61,6 +62,7 @@ from .verification.drift import (
     find_renewals,
     names_to_scan,
 )
+from .verification.recorded import AuditFilter, report_audit
 from .verification.verify import verify
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ __all__ = [
     "DRIFT",
     "PEFT_PATH",
     "SERVICE_LIMITS",
+    "AuditFilter",
     "Constant",
     "Crawls",
     "DatabaseInfo",
@@ -135,6 +138,7 @@ __all__ = [
     "peft_report",
     "read_constants",
     "read_source",
+    "report_audit",
     "snippet",
     "sqlite_file",
     "support_rows",

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ..domain.architectures import Architecture, ArchitectureName
 from ..domain.layers import Coverage
 from ..domain.mappings import Mapping, Source
+from ..domain.reports.audits import Verdict
 from ..domain.scans import Proposal
 from ..domain.targets import Formula, TargetSpec
 from ..domain.versions import Versions
@@ -14,9 +15,6 @@ from ..domain.vocabulary import Library, Preset
 from ..schema import to_json
 from .db.encoding import MappingKey, mapping_id
 from .mappings.ranges import find_unchanged
-
-Verdict = Literal["dead", "partial", "unproven", "live", "unscanned", "unknown"]
-"""The status of a verification, or the reason for none: no scan was possible, or the library knows no such name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -282,6 +282,11 @@ class Registry:
         with self._database.read() as connection:
             return listing.list_mappings(connection, library, source, library_version, names)
 
+    def list_verified_versions(self, library: str, source: SourceKind) -> tuple[str, ...]:
+        """Return the versions of a library that mappings of a kind of source were verified on."""
+        with self._database.read() as connection:
+            return listing.list_verified_versions(connection, library, source)
+
     def find_mappings(  # noqa: PLR0913, PLR0917 - the filters
         self,
         source: str | None = None,
@@ -337,11 +342,7 @@ class Registry:
             return history.list_changes(connection, since, limit)
 
     def list_history(self, library: str, name: str) -> tuple[Revision, ...]:
-        """Return every revision of an architecture with its changes, yanked ones included.
-
-        Raises:
-            UnknownArchitecture: If the registry does not know it.
-        """
+        """Return every revision of an architecture with its changes, also yanked, or raise ``UnknownArchitecture``."""
         with self._database.read() as connection:
             return history.list_history(connection, library, name)
 
@@ -384,12 +385,9 @@ class Registry:
     def audit(
         self, mappings: Sequence[Mapping], scans: Iterable[tuple[str, Scan | str]], known: Collection[str]
     ) -> tuple[Outcome, ...]:
-        """Verify mappings against scans, store each verification, and return the outcome for every mapping.
+        """Verify mappings of one library against scans, store each verification, and return every outcome.
 
-        Args:
-            mappings: Mappings of one library, with their verification for the version scanned (``list_mappings``).
-            scans: A scan by name, or why there is none; mappings of other names keep their verification.
-            known: Every name the library knows; mappings of others are ``unknown``.
+        Those of names without a scan keep theirs (``list_mappings``); names not ``known`` to the library are unknown.
         """
         proposed = [own for library in {m.library for m in mappings} for own in self.list_mappings(library, "scanner")]
         audit = Audit(known, suggestions_on_record(proposed))

@@ -4,10 +4,11 @@ A page is one module with its template. It reads through the registry's public m
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.
 """
 
-from . import architecture, badge, home, placement, static_files
+from . import architecture, audit, badge, home, placement, static_files
 
 ROUTERS = (
     architecture.router,
+    audit.router,
     home.router,
     placement.router,
 )

@@ -39,6 +39,7 @@ LINKS = {
     "layers": "/v1/architectures/{library}/{name}/layers",
     "history": "/v1/architectures/{library}/{name}/history",
     "usage": "/v1/usage/{library}/{name}",
+    "audit": "/v1/audit",
     "placement": "/v1/placement",
     "batch": "/v1/targets:batch",
     "mappings": "/v1/mappings",

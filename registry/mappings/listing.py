@@ -134,9 +134,21 @@ def list_mappings(
     query = IN_USE.where(_architectures.library == library)
     if names:
         query = query.where(_architectures.name.in_(names))
-    current = latest_revisions(read_mappings(connection, query, {}, library_version), library_version)
-    found = (mapping for mapping in current if source in (None, mapping.source.kind))
+    if source is not None:
+        query = query.where(_mappings.source_kind == source)
+    found = latest_revisions(read_mappings(connection, query, {}, library_version), library_version)
     return tuple(sorted(found, key=lambda mapping: (key_of(mapping), mapping.source.kind)))
+
+
+def list_verified_versions(connection: Connection, library: str, source: str) -> tuple[str, ...]:
+    """Return the versions of a library that mappings of a kind of source were verified on."""
+    query = (
+        select(tables.verifications.c.library_version)
+        .distinct()
+        .select_from(tables.verifications.join(tables.mappings).join(tables.architectures))
+        .where(_architectures.library == library, _mappings.source_kind == source)
+    )
+    return tuple(connection.execute(query).scalars())
 
 
 class MappingFilter(NamedTuple):

@@ -11,11 +11,12 @@ from functools import cache
 
 from ...domain.mappings import Mapping, Verification
 from ...domain.methods import TARGETED
+from ...domain.reports.audits import Verdict
 from ...domain.scans import Scan
 from ...domain.targets import TargetSpec
 from ...schema import to_json
 from ..peft_constants.reading import IA3_FEEDFORWARD_TABLE, TARGETS_TABLE, load_constants, peft_type_of
-from ..records import Outcome, Verdict
+from ..records import Outcome
 from .verify import Verifier
 
 Suggestions = dict[tuple[str, str, str], TargetSpec]

@@ -17,6 +17,7 @@ RECORDS = (
     "weights.diagnoses",
     "domain.identities",
     "domain.mappings",
+    "domain.reports.audits",
     "domain.reports.placement",
     "domain.scans",
     "domain.submissions",
