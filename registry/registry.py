@@ -20,6 +20,7 @@ from ..domain.vocabulary import SourceKind
 from ..errors import InvalidRequest
 from ..settings import Settings
 from . import store
+from .browsing import Browsing
 from .catalogs import seed_digest
 from .contributions.local_backend import LocalBackend
 from .contributions.submissions import Submissions
@@ -55,6 +56,7 @@ class Registry:
         tokens: The tokens, by which writers authenticate.
         submissions: Submissions and their checks.
         crawls: What crawls of hubs found.
+        browsing: The ways to an architecture without its exact name.
         mirror: The registry as a mirror of another one.
         make: Make the database if it is not made yet, or raise ``DatabaseUnusable``; every write does.
     """
@@ -67,6 +69,7 @@ class Registry:
         self.tokens = Tokens(database)
         self.submissions = Submissions(database)
         self.crawls = Crawls(database)
+        self.browsing = Browsing(database)
         self.mirror = Mirror(database)
         self.make = database.make
 
@@ -229,11 +232,7 @@ class Registry:
             return resolve.list_alike(connection, architecture)
 
     def list_architectures(
-        self,
-        library: str | None = None,
-        q: str = "",
-        after: tuple[str, str] | None = None,
-        limit: int | None = None,
+        self, library: str | None = None, q: str = "", after: tuple[str, str] | None = None, limit: int | None = None
     ) -> tuple[ArchitectureSummary, ...]:
         """Return architectures sorted by library and name, also those known only from PEFT's tables.
 

@@ -35,6 +35,7 @@ LINKS = {
     "targets": "/v1/targets/{model_type}",
     "architectures": "/v1/architectures",
     "architecture": "/v1/architectures/{library}/{name}",
+    "search": "/v1/search",
     "similar": "/v1/architectures/{library}/{name}/similar",
     "layers": "/v1/architectures/{library}/{name}/layers",
     "history": "/v1/architectures/{library}/{name}/history",

@@ -172,3 +172,42 @@ class StoredFacts:
     """Stored weights that are no layers of the architecture, such as heads of other tasks."""
     shapes: tuple[str, ...] = ()
     """Weights with other shapes or another number than in the architecture."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundArchitecture:
+    """An architecture that a text may mean."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (FOUND_EXAMPLE,))
+
+    library: Library
+    name: str
+    how: str
+    """How the text was understood, as in a lookup (``checkpoint``, ``class``, ``near name``), or ``layer`` for the name
+    of one of its layers."""
+    because: str
+    """The reason, in words."""
+    is_guess: bool
+    model: str | None = None
+    """The checkpoint that the text names; null if it names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """The architectures that a text may mean, best first."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(
+        lambda: (SearchAnswer("Qwen/Qwen3-8B", "", (FOUND_EXAMPLE,), 1),)
+    )
+
+    query: str
+    says: str
+    """The meaning of the text as the message of an error; empty if it is none."""
+    results: tuple[FoundArchitecture, ...]
+    total: int
+    """Number of all results, also those beyond the limit."""
+
+
+FOUND_EXAMPLE: FoundArchitecture = FoundArchitecture(
+    "transformers", "qwen3", "checkpoint", "a checkpoint, 'Qwen/Qwen3-8B'", is_guess=False, model="Qwen/Qwen3-8B"
+)

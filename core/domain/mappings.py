@@ -198,6 +198,16 @@ class ArchitectureSummary:
     """PEFT types of its mappings, sorted."""
     presets: tuple[str, ...]
     """Presets of its mappings, sorted."""
+    task: str = "other"
+    """What its class is for, such as ``text generation``."""
+    status: Status | None = None
+    """Verification of its default targets of LoRA; null without any."""
+    peft: Status | None = None
+    """Verification of PEFT's own entry; null if PEFT has none."""
+    towers: tuple[Tower, ...] = ()
+    """Its towers with layers; empty if it was never scanned."""
+    engines: tuple[str, ...] = ()
+    """Engines that serve adapters of its class."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +298,15 @@ MAPPING_EXAMPLE: Mapping = Mapping(
     ),
 )
 SUMMARY_EXAMPLE: ArchitectureSummary = ArchitectureSummary(
-    ARCHITECTURE_EXAMPLE, ("peft", "scanner"), ("IA3", "LORA"), ("all-linear", "attention", "default", "mlp")
+    ARCHITECTURE_EXAMPLE,
+    ("peft", "scanner"),
+    ("IA3", "LORA"),
+    ("all-linear", "attention", "default", "mlp"),
+    "text generation",
+    "live",
+    "live",
+    ("language",),
+    ("vllm", "sglang", "llama_cpp"),
 )
 DETAIL_EXAMPLE: ArchitectureDetail = ArchitectureDetail(
     architecture=ARCHITECTURE_EXAMPLE,

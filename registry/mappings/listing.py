@@ -3,18 +3,22 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from collections.abc import Mapping as Row
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select, tuple_
 
+from ...data import read_facts
 from ...domain.architectures import Architecture
 from ...domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping
+from ...domain.serving import list_engines
+from ...domain.vocabulary import Status, Tower
 from ...errors import InvalidRequest, UnknownArchitecture
 from ..db import tables
 from .completion import Record
-from .precedence import best, key_of, latest_revisions, to_facts
+from .precedence import DEMOTED, PRECEDENCE, best, key_of, latest_revisions, to_facts
 from .resolve import IN_USE, OF_ARCHITECTURE, in_current_names, read_mappings
 from .stored_names import list_renames, list_slots
 
@@ -30,17 +34,30 @@ def list_architectures(
     connection: Connection, library: str | None, q: str, after: tuple[str, str] | None, limit: int | None
 ) -> tuple[ArchitectureSummary, ...]:
     """Return up to ``limit`` architectures with ``q`` in their names, sorted, from beyond (library, name)."""
-    query = select(*ARCHITECTURE_COLUMNS).order_by(_architectures.library, _architectures.name).limit(limit)
+    columns = (*ARCHITECTURE_COLUMNS, _architectures.towers)
+    query = select(*columns).order_by(_architectures.library, _architectures.name).limit(limit)
     query = query.where(_architectures.name.icontains(q, autoescape=True))
     if library is not None:
         query = query.where(_architectures.library == library)
     if after is not None:
         query = query.where(_is_beyond(after, or_equal=False))
-    page = [Architecture(**row) for row in connection.execute(query).mappings()]
+    page = [*connection.execute(query).mappings()]
     if not page:
         return ()
-    first, last = page[0], page[-1]
+    offered = _list_offered(connection, to_architecture(page[0]), to_architecture(page[-1]))
+    return tuple(_summarise(to_architecture(row), json.loads(row["towers"]), offered) for row in page)
+
+
+def _list_offered(
+    connection: Connection, first: Architecture, last: Architecture
+) -> dict[tuple[str, str], list[Row[Any, Any]]]:
+    """Return what is registered for each architecture from the first to the last.
+
+    Verifications are those for the version at which an architecture is known.
+    """
     offered: dict[tuple[str, str], list[Row[Any, Any]]] = defaultdict(list)
+    checks = tables.verifications.c
+    current = and_(checks.mapping_id == _mappings.id, checks.library_version == _architectures.library_version)
     query = (
         select(
             _architectures.library,
@@ -48,25 +65,79 @@ def list_architectures(
             _mappings.source_kind,
             _mappings.peft_type,
             _mappings.preset,
+            _mappings.revision,
+            checks.status,
         )
-        .distinct()
         .join_from(tables.mappings, tables.architectures)
+        .outerjoin(tables.verifications, current)
         .where(_mappings.yanked_at.is_(None))
         .where(_is_beyond((first.library, first.name), or_equal=True))
         .where(~_is_beyond((last.library, last.name), or_equal=False))
     )
     for row in connection.execute(query).mappings():
         offered[row["library"], row["name"]].append(row)
-    return tuple(
-        ArchitectureSummary(
-            architecture,
-            *(
-                tuple(sorted({row[column] for row in offered[architecture.library, architecture.name]}))
-                for column in ("source_kind", "peft_type", "preset")
-            ),
-        )
-        for architecture in page
+    return offered
+
+
+def _summarise(
+    architecture: Architecture,
+    towers: Row[Tower, Collection[str]],
+    offered: Row[tuple[str, str], Sequence[Row[Any, Any]]],
+) -> ArchitectureSummary:
+    """Return the summary of an architecture.
+
+    Args:
+        architecture: The architecture.
+        towers: Path prefixes of its towers.
+        offered: Source, method, preset, revision and status of the mappings in use, by library and name.
+    """
+    rows = offered.get((architecture.library, architecture.name), ())
+    default = [row for row in rows if (row["peft_type"], row["preset"]) == ("LORA", "default")]
+    sources, methods, presets = (
+        tuple(sorted({row[column] for row in rows})) for column in ("source_kind", "peft_type", "preset")
     )
+    return ArchitectureSummary(
+        architecture,
+        sources,
+        methods,
+        presets,
+        task=find_task(architecture.library, architecture.class_name),
+        status=_find_status(default),
+        peft=_find_status([row for row in default if row["source_kind"] == "peft"]),
+        towers=tuple(tower for tower, prefixes in towers.items() if prefixes),
+        engines=_list_engines(architecture.library, architecture.class_name),
+    )
+
+
+def _find_status(rows: Sequence[Row[Any, Any]]) -> Status | None:
+    """Return the status of the mapping that a lookup would take, by source and by what its check found."""
+
+    def rank(row: Row[Any, Any]) -> tuple[int, int, bool, int]:
+        # A revision of another library version has no verification for this one.
+        return (
+            DEMOTED.get(row["status"], 0),
+            PRECEDENCE.index(row["source_kind"]),
+            row["status"] is None,
+            -row["revision"],
+        )
+
+    first = min(rows, key=rank, default=None)
+    return None if first is None else first["status"] or "unproven"
+
+
+@cache
+def find_task(library: str, class_name: str | None) -> str:
+    """Return what a class is for, by ``data/tasks.toml``."""
+    tasks = read_facts("tasks.toml")["task"]
+    fitting = (task for task in tasks if library in task["libraries"] and re.search(task["classes"], class_name or ""))
+    return next((str(task["name"]) for task in fitting), "other")
+
+
+@cache
+def _list_engines(library: str, class_name: str | None) -> tuple[str, ...]:
+    if library != "transformers":
+        return ()
+    return tuple(engine.key for engine in list_engines() if class_name in engine.supports)
 
 
 def _is_beyond(name: tuple[str, str], *, or_equal: bool) -> ColumnElement[bool]:

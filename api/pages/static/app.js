@@ -73,12 +73,13 @@ function addSuggestions(input) {
       option.id = `${list.id}-${at}`;
       option.setAttribute("role", "option");
       option.setAttribute("aria-selected", "false");
-      option.dataset.href = result.page;
+      const query = result.model ? `?${new URLSearchParams({ model: result.model })}` : "";
+      option.dataset.href = `${input.dataset.page}/${result.library}/${encodeURIComponent(result.name)}${query}`;
       const reason = document.createElement("small");
-      reason.textContent = result.because;
-      option.append(result.reference, reason);
+      reason.textContent = `${result.library}, ${result.because}`;
+      option.append(result.name, reason);
       option.addEventListener("mousedown", (event) => event.preventDefault());
-      option.addEventListener("click", () => { location.href = result.page; });
+      option.addEventListener("click", () => { location.href = option.dataset.href; });
       return option;
     }));
     list.hidden = results.length === 0;
