@@ -98,6 +98,12 @@ def test_every_route_is_documented():
     assert sorted(documented) == sorted((method.upper(), path) for path in paths for method in paths[path])
 
 
+def test_every_page_is_documented():
+    """With its JSON twin, in docs/service/rest.md."""
+    table = (ROOT / "docs/service/rest.md").read_text("utf-8").partition("| page | JSON twin |")[2].partition("\n\n")[0]
+    assert dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|$", table, re.MULTILINE)) == create_app().state.twins
+
+
 def test_the_example_error_is_what_the_service_answers(registry):
     """docs/service/rest.md shows a real one."""
     (example,) = [block.code for block in read_blocks(ROOT / "docs/service/rest.md") if block.language == "json"]

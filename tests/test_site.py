@@ -13,11 +13,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import typer
 from patience import patience
 
 import loradar
 from loradar import domain, errors, settings
-from loradar.cli import options
+from loradar.cli import app, options
 from loradar.client import Client
 
 ROOT = Path(__file__).parent.parent
@@ -115,6 +116,25 @@ def test_every_record_is_documented(documented):
     expected = set(records())
     assert len(expected) > 60
     assert not sorted(expected - documented)
+
+
+def list_options(command, name="loradar"):
+    """Yield (name of the command, option) of every command."""
+    for option in command.params if name != "loradar" else ():
+        if option.opts[0].startswith("-") and not option.hidden:
+            yield name, option
+    for word, inner in getattr(command, "commands", {}).items():
+        yield from list_options(inner, f"{name} {word}")
+
+
+def test_every_option_is_documented(inventory):
+    """Of every command, with a text of its own."""
+    options = [*list_options(typer.main.get_command(app))]
+    assert len(options) > 150
+    assert not [f"{name} {option.opts[0]}" for name, option in options if not option.help]
+    names = {(name, each) for name, option in options for each in (*option.opts, *option.secondary_opts)}
+    expected = {f"{name.replace(' ', '-')}.{each}" for name, each in names}
+    assert not sorted(expected - {*inventory.data["std:cmdoption"]})
 
 
 def test_no_page_needs_another_host(site, pages):

@@ -12,7 +12,7 @@ project = "loradar"
 project_copyright = "the loradar authors"
 release = version = version_of("loradar")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "generated_parts"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "command_reference", "generated_parts"]
 exclude_patterns = ["site", "scripts"]
 root_doc = "index"
 
@@ -23,6 +23,7 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
+smartquotes = False  # options begin with two hyphens
 add_module_names = False
 toc_object_entries = False
 napoleon_use_ivar = True
