@@ -2,7 +2,7 @@
 
 from ..extras import require
 
-require("server", "cryptography", "fastapi", "jiter", "prometheus_client", "uvicorn")
+require("server", "cryptography", "fastapi", "httptools", "jiter", "prometheus_client", "structlog", "uvicorn")
 
 from .app import create_app
 from .server import running, serve

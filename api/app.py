@@ -10,12 +10,15 @@ from fastapi.concurrency import run_in_threadpool
 from ..settings import Settings
 from .dependencies import LazyRegistry
 from .errors import ALWAYS, add_error_handlers
-from .middleware import BodyLimitMiddleware, HeadMiddleware, Limiter, Metrics, MetricsMiddleware, RateLimitMiddleware
+from .middleware import BodyLimitMiddleware, HeadMiddleware, Limiter, RateLimitMiddleware
 from .negotiation import NegotiationMiddleware
 from .openapi import TAGS, DescribedApp, operation_id
 from .pages import FILES
 from .pages import ROUTERS as PAGES
 from .pages.rendering import error_page
+from .process.metrics import Metrics, MetricsMiddleware
+from .process.write_queue import POSTGRES_WRITERS, WriteQueue
+from .request_context import RequestContext
 from .routes import (
     architectures,
     check,
@@ -35,7 +38,6 @@ from .routes import (
 )
 from .stored_responses import StoredResponses
 from .workers import Checker, Workers
-from .write_queue import POSTGRES_WRITERS, WriteQueue
 
 DESCRIPTION = "Which layers an adapter should go on, for every registered model architecture."
 
@@ -72,7 +74,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         responses=ALWAYS,
         openapi_tags=TAGS,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        servers=[{"url": "/"}],
+        servers=[{"url": settings.root_path or "/"}],
+        root_path_in_servers=False,
         generate_unique_id_function=operation_id,
         redirect_slashes=False,
     )
@@ -81,10 +84,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.exports = export.Exports()
     app.state.snapshots = snapshot.Snapshots(settings)
     app.state.limiter = Limiter(settings.limits)
-    app.state.writes = WriteQueue(1 if settings.database_url.startswith("sqlite") else POSTGRES_WRITERS)
     app.state.probe = operations.Probe(app.state.registry)
-    app.state.metrics = Metrics(app.version)
-    app.state.metrics.registry.register(operations.RegistryCollector(app.state.registry))
+    app.state.metrics = Metrics(app.version, operations.RegistryCollector(app.state.registry))
+    writers = 1 if settings.database_url.startswith("sqlite") else POSTGRES_WRITERS
+    app.state.writes = WriteQueue(writers, app.state.metrics)
     app.state.error_page = error_page
     app.state.twins = {path: twin for router in PAGES for path, twin in router.twins.items()}
     app.add_middleware(BodyLimitMiddleware)
@@ -93,6 +96,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(NegotiationMiddleware, twins=app.state.twins.items())
     app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
     app.add_middleware(HeadMiddleware)
+    app.add_middleware(RequestContext, root_path=settings.root_path)
     add_error_handlers(app)
     for router in (*FILES, *PAGES, *ROUTERS):
         app.include_router(router)
@@ -103,7 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Run the checks beside the requests; stop the workers first, since they write to the registry."""
     app.state.workers = Workers(app.state.settings.workers)
-    app.state.checker = Checker(app.state.registry.get, app.state.workers.checks)
+    app.state.checker = Checker(app.state.registry.get, app.state.workers.checks, app.state.metrics.scanning)
     app.state.checker.start()
     try:
         yield

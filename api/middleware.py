@@ -11,14 +11,13 @@ from asyncio import get_running_loop, timeout_at
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from http import HTTPMethod, HTTPStatus
+from http import HTTPStatus
 from ipaddress import IPv6Address, ip_address, ip_network
 from math import ceil
 from threading import Lock
 from typing import Any
 
 from fastapi import HTTPException, Request
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import TooManyRequests
@@ -74,45 +73,6 @@ LARGER = {
 BODY_SECONDS = 60.0
 """Time to receive a body, counted from the end of the headers."""
 
-NO_ROUTE = "none"
-"""Label of requests that match no route: their paths are arbitrary text, without end."""
-
-OTHER_METHOD = "OTHER"
-_METHODS = frozenset(HTTPMethod)
-
-
-class Metrics:
-    """The metrics of requests; a collector adds those of the registry.
-
-    Attributes:
-        registry: prometheus-client's registry, of this application alone.
-    """
-
-    def __init__(self, version: str) -> None:
-        self.registry = CollectorRegistry()
-        Info("loradar", "The version that runs.", registry=self.registry).info({"version": version})
-        self._requests = Counter(
-            "loradar_http_requests", "Requests answered.", ("method", "route", "status"), registry=self.registry
-        )
-        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
-        self._seconds = Histogram(
-            "loradar_http_request_duration_seconds",
-            "Time to the end of a response.",
-            ("method", "route"),
-            registry=self.registry,
-        )
-        ProcessCollector(registry=self.registry)
-
-    def count(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Count one request."""
-        key = method if method in _METHODS else OTHER_METHOD, route, status
-        children = self._children.get(key)
-        if children is None:
-            counter, histogram = self._requests.labels(*key[:2], str(status)), self._seconds.labels(*key[:2])
-            children = self._children[key] = counter, histogram
-        children[0].inc()
-        children[1].observe(seconds)
-
 
 class HeadMiddleware:
     """Answer HEAD as GET is answered, without the content (RFC 9110, 9.3.2); it is counted as GET."""
@@ -130,33 +90,6 @@ class HeadMiddleware:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         await self._app({**scope, "method": "GET"}, receive, send_without_content)
-
-
-class MetricsMiddleware:
-    """Count each request under the template of its route."""
-
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and count it; one that fails without a response counts as 500."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 500
-
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_and_note)
-        finally:
-            route = getattr(scope.get("route"), "path_format", None) or NO_ROUTE  # without converters
-            self._metrics.count(scope["method"], route, status, time.perf_counter() - started)
 
 
 @dataclass(slots=True)

@@ -27,6 +27,11 @@ TAGS: list[dict[str, Any]] = [
 _REF = "#/components/schemas/{model}"
 
 _HEADERS: dict[str, dict[str, Any]] = {
+    "X-Request-Id": {
+        "description": "The id of the request in the service's log: that of the request's header, or a new one",
+        "schema": {"type": "string"},
+        "example": "3d7f917349ae0e68",
+    },
     "RateLimit": {
         "description": "Remaining requests of each limit applied (`r`), and seconds until it is renewed (`t`)",
         "schema": {"type": "string"},

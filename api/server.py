@@ -1,10 +1,17 @@
 """Run the service in the foreground (``loradar serve``) or in a thread (tests and the demo)."""
 
+import asyncio
 import logging
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Event, Thread
+from dataclasses import replace
+from math import ceil
+from multiprocessing.connection import Connection
+from threading import Event, Thread, Timer
+from types import FrameType
 
 import uvicorn
 
@@ -13,23 +20,41 @@ from ..registry import Registry
 from ..sandbox.process_isolation import hide_from_workers
 from ..settings import Settings
 from .app import create_app
-from .protocol import LARGEST_HEAD, Protocol
+from .process.descriptors import Descriptors
+from .process.logs import set_up_logs
+from .process.supervisor import Supervisor, end_with_supervisor
+from .protocol import Protocol, ServiceConfig
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOGGER = logging.getLogger("loradar.api")
+
+AT_ONCE = 64
+"""Connections that the event loop accepts before it looks at the first: beyond the limit they are turned away then."""
+
+BACKLOG = 2048
+"""Connections that the kernel keeps until they are accepted."""
+
+GRACE_SECONDS = 10
+"""Time for the responses in progress after the service was told to stop."""
+
+END_SECONDS = 30.0
+"""Time after which the process ends whatever it waits for."""
+
 LOOPBACK = "127.0.0.1"
 MAX_PORT = 65535
 
 
 class Server(uvicorn.Server):
-    """uvicorn on a given socket, with a callback once it accepts requests."""
+    """uvicorn on a given socket, with a callback once it accepts requests, and an end in bounded time."""
 
     def __init__(self, settings: Settings, on_ready: Callable[[], None]) -> None:
         proxies = settings.trusted_proxies
-        config = uvicorn.Config(
-            create_app(settings),
+        app = create_app(settings)
+        self._config = ServiceConfig(
+            app,
+            Descriptors(app.state.metrics.turned_away.inc),
             http=Protocol,
             ws="none",
-            h11_max_incomplete_event_size=LARGEST_HEAD,
+            log_config=None,
             log_level="warning",
             access_log=False,
             lifespan="on",
@@ -37,19 +62,41 @@ class Server(uvicorn.Server):
             proxy_headers=bool(proxies),
             forwarded_allow_ips=proxies,
             server_header=False,
+            backlog=AT_ONCE,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        super().__init__(config)
+        super().__init__(self._config)
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then call ``on_ready``."""
+        asyncio.get_running_loop().set_exception_handler(self._config.descriptors.handle)
         await super().startup(sockets)
         if self.started:
+            for listener in sockets or ():
+                listener.listen(BACKLOG)
             self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to stop, and make sure of the end: a thread that waits for a frozen database cannot be stopped."""
+        if not self.should_exit:
+            timer = Timer(END_SECONDS, _end_by_force)
+            timer.daemon = True
+            timer.start()
+        super().handle_exit(sig, frame)
+
+
+def _end_by_force() -> None:
+    LOGGER.error("the service did not stop within %g s, and is ended", END_SECONDS)
+    os._exit(1)
 
 
 def serve(
-    settings: Settings, host: str = LOOPBACK, port: int = 8000, ready: Callable[[str], None] | None = None
+    settings: Settings,
+    host: str = LOOPBACK,
+    port: int = 8000,
+    ready: Callable[[str], None] | None = None,
+    processes: int = 1,
 ) -> None:
     """Serve until interrupted.
 
@@ -58,19 +105,40 @@ def serve(
         host: Address to listen on.
         port: 0 picks a free one.
         ready: Called with the URL once requests are accepted.
+        processes: Processes that share the socket, the scan workers and the metrics; each has rate limits of its own.
 
     Raises:
         DatabaseUnusable: If the registry cannot be opened; no port is opened then.
-        CannotServe: If the host and port cannot be listened on.
+        CannotServe: If the host and port cannot be listened on, or a process does not start.
     """
     with Registry.open(settings) as registry:
         registry.make()
-    logging.basicConfig(format=LOG_FORMAT)  # does nothing where the program that calls this has set logging up
+    set_up_logs(settings)
     with _listen(host, port) as listener:
         url = url_of(listener)
         hide_from_workers()
+
+        def tell() -> None:
+            if ready:
+                ready(url)
+
+        if processes > 1:
+            share = replace(settings, workers=ceil(settings.workers / processes))
+            Supervisor(_serve_beside_others, (share, listener), processes).run(tell)
+            return
         with suppress(KeyboardInterrupt):  # uvicorn shuts down cleanly, then raises the signal again
-            Server(settings, lambda: ready(url) if ready else None).run(sockets=[listener])
+            Server(settings, tell).run(sockets=[listener])
+
+
+def _serve_beside_others(argument: tuple[Settings, socket.socket], ready: Connection) -> None:
+    """Serve in one of several processes."""
+    settings, listener = argument
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    set_up_logs(settings)
+    hide_from_workers()
+    end_with_supervisor()
+    with suppress(KeyboardInterrupt):
+        Server(settings, lambda: ready.send("ready")).run(sockets=[listener])
 
 
 @contextmanager

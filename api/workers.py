@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from threading import Event, Thread
+from typing import Any
 
 from ..domain.submissions import Checked
 from ..errors import DatabaseUnusable, LoradarError, MissingExtra
@@ -78,10 +80,16 @@ class Checker:
     Args:
         get_registry: Opens the registry; called again after a failure.
         sandbox: The worker the checks run in; closed with the checker.
+        timed: Times a task in its context.
     """
 
-    def __init__(self, get_registry: Callable[[], Registry], sandbox: Sandbox | None) -> None:
-        self._get_registry = get_registry
+    def __init__(
+        self,
+        get_registry: Callable[[], Registry],
+        sandbox: Sandbox | None,
+        timed: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+    ) -> None:
+        self._get_registry, self._timed = get_registry, timed
         self._sandbox = sandbox
         self._stopping, self._woken = Event(), Event()
         self._thread = Thread(target=self._run, name="loradar-checks", daemon=True)
@@ -123,7 +131,8 @@ class Checker:
             return False
         registered = registry.submissions.registered(submission.statement)
         try:
-            checked: Checked = self._sandbox.run(CHECK, submission.statement, registered)
+            with self._timed("check"):
+                checked: Checked = self._sandbox.run(CHECK, submission.statement, registered)
         except LoradarError as error:  # of the worker, or such as an architecture that cannot be built
             if self._stopping.is_set():  # the check was cut short and is to be repeated
                 return True

@@ -42,6 +42,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 from loradar.api import server
+from loradar.api.process.metrics import Metrics
 from loradar.settings import Settings
 bodies = {path: (body.encode(), headers) for path, (body, headers) in json.load(open(sys.argv[1])).items()}
 async def answer(request):
@@ -49,7 +50,9 @@ async def answer(request):
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers)
-server.create_app = lambda _: Starlette(routes=[Route("/v1/targets/{name:path}", answer)])
+app = Starlette(routes=[Route("/v1/targets/{name:path}", answer)])
+app.state.metrics = Metrics("bare")
+server.create_app = lambda _: app
 server.serve(Settings.from_environment(), port=0, ready=lambda url: print(url, flush=True))
 """
 ARMS = ("service", "bare", "service 304", "bare 304")

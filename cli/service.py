@@ -1,5 +1,6 @@
 """``loradar serve`` and ``token``: run the REST service; create, list and revoke the tokens that writes need."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,8 @@ from .backend import open_backend
 from .options import TOKEN_VARIABLE, AsJson, Number, Secret, Url
 from .output import print_json
 
+MOST_PROCESSES = 64
+
 token_group = typer.Typer(name="token", help="Create, list and revoke tokens, which writes need.", no_args_is_help=True)
 
 
@@ -18,11 +21,22 @@ def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 picks a free one.")] = 8000,
+    workers: Annotated[
+        int, typer.Option(min=1, max=MOST_PROCESSES, help="Processes that serve; each has rate limits of its own.")
+    ] = 1,
+    root_path: Annotated[
+        str | None,
+        typer.Option(help="Prefix of the paths at the proxy, such as /loradar; if not given, LORADAR_ROOT_PATH."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve the registry over REST until interrupted."""
     from ..api import serve as serve_api
-    from ..settings import Settings
+    from ..settings import Settings, parse_root_path
+
+    settings = Settings.from_environment()
+    if root_path is not None:
+        settings = replace(settings, root_path=parse_root_path(root_path, "--root-path"))
 
     def print_url(url: str) -> None:
         if as_json:
@@ -30,7 +44,7 @@ def serve(
         else:
             typer.echo(f"Serving on {url} (described at {url}/openapi.json). Stop with Ctrl-C.")
 
-    serve_api(Settings.from_environment(), host, port, print_url)
+    serve_api(settings, host, port, print_url, workers)
 
 
 @token_group.command()

@@ -4,6 +4,7 @@ No settings library: importing one takes 0.2 s, and a whole lookup takes 0.5 s.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,13 @@ LIMITS_VARIABLE = "LORADAR_LIMITS"
 WORKERS_VARIABLE = "LORADAR_WORKERS"
 PROXIES_VARIABLE = "LORADAR_TRUSTED_PROXIES"
 PRESET_VARIABLE = "LORADAR_PRESET"
+LOG_FORMAT_VARIABLE = "LORADAR_LOG_FORMAT"
+LOG_LEVEL_VARIABLE = "LORADAR_LOG_LEVEL"
+ROOT_PATH_VARIABLE = "LORADAR_ROOT_PATH"
+
+LOG_FORMATS = ("text", "json")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
 _MOST_DIGITS = 9
 
@@ -77,6 +85,12 @@ class Settings:
     ``LORADAR_TRUSTED_PROXIES``, else none."""
     preset: str | None = None
     """Preset used where none is named; ``LORADAR_PRESET``, else ``default``."""
+    log_format: str = "text"
+    """Form of a service's log, ``text`` or ``json``; ``LORADAR_LOG_FORMAT``."""
+    log_level: str = "warning"
+    """Least level of a service's log; with ``info`` each request has a line; ``LORADAR_LOG_LEVEL``."""
+    root_path: str = ""
+    """Prefix of the paths under which a proxy serves the service, such as ``/loradar``; ``LORADAR_ROOT_PATH``."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -103,7 +117,31 @@ class Settings:
             int(workers),
             _parse_proxies(environment.get(PROXIES_VARIABLE, "")),
             environment.get(PRESET_VARIABLE, "").strip() or None,
+            _choose(environment, LOG_FORMAT_VARIABLE, LOG_FORMATS, "text"),
+            _choose(environment, LOG_LEVEL_VARIABLE, LOG_LEVELS, "warning"),
+            parse_root_path(environment.get(ROOT_PATH_VARIABLE, ""), ROOT_PATH_VARIABLE),
         )
+
+
+def _choose(environment: Mapping[str, str], variable: str, known: tuple[str, ...], default: str) -> str:
+    value = environment.get(variable, "").strip().lower() or default
+    if value not in known:
+        message = f"Invalid {variable} {value!r}: give one of {', '.join(known)}."
+        raise InvalidRequest(message, variable=variable, value=value)
+    return value
+
+
+def parse_root_path(text: str, source: str) -> str:
+    """Return the prefix of a proxy without a slash at its end; empty for none.
+
+    Raises:
+        InvalidRequest: Naming the source of an invalid one: an option or variable.
+    """
+    path = text.strip().rstrip("/")
+    if not _ROOT_PATH.fullmatch(path) or path.startswith("/v1"):
+        message = f"Invalid {source} {text!r}: give a path such as /loradar, which is none of the service's own."
+        raise InvalidRequest(message, variable=source, value=text)
+    return path
 
 
 def _parse_proxies(text: str) -> str:

@@ -87,8 +87,11 @@ def served(folder: Path, prelude: str = "", **environment: str) -> Iterator[tupl
 
 
 def _keep(process: subprocess.Popen[str], log: list[str]) -> None:
-    """Keep what the process says of rejected writes, without time and level."""
-    lines = (line.partition(" WARNING loradar.api: ")[2].rstrip() for line in process.stderr or ())
+    """Keep what the process says of rejected writes, without time, level and request."""
+    lines = (
+        line.partition(" WARNING loradar.api: ")[2].partition(" [request_id=")[0].rstrip()
+        for line in process.stderr or ()
+    )
     log.extend(line for line in lines if line.startswith("rejected"))
 
 

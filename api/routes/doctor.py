@@ -56,7 +56,8 @@ async def examine_adapter(request: Request) -> Response:
     require_json(request)
     request.app.state.limiter.take("scan", request.state.address, request.state.limits_applied)
     body = await request.body()
-    found: bytes = await run_in_threadpool(_examine, request.app.state.workers, request.app.state.registry, body)
+    with request.app.state.metrics.scanning("doctor"):
+        found: bytes = await run_in_threadpool(_examine, request.app.state.workers, request.app.state.registry, body)
     return Response(found, media_type=JSON, headers={"Cache-Control": "no-store"})
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fastapi import APIRouter, Request
-from prometheus_client import generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 from starlette.responses import JSONResponse, Response
 
 from ...domain.submissions import SUBMISSION_STATUSES
@@ -21,7 +21,7 @@ from ..single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from ...registry import StateWatch
-    from ..middleware import Metrics
+    from ..process.metrics import Metrics
 
 PROBE_SECONDS = 2.0
 """Time for a database to answer a probe."""
@@ -111,7 +111,7 @@ class Readiness:
     """`running`, or the reason why submissions wait for their checks."""
 
 
-class RegistryCollector:
+class RegistryCollector(Collector):
     """Collect the registry's gauges when the metrics are read."""
 
     def __init__(self, lazy: LazyRegistry) -> None:
@@ -172,7 +172,9 @@ class Probe:
 @router.get("/", summary="List the resources", responses={200: {"model": Index}})
 def get_index(request: Request) -> JSONResponse:
     """Return the paths of the service's resources."""
-    return JSONResponse(to_json(Index("loradar", request.app.version, LINKS)))
+    root = request.scope.get("root_path", "")
+    links = {name: root + path for name, path in LINKS.items()}
+    return JSONResponse(to_json(Index("loradar", request.app.version, links)))
 
 
 @router.get("/healthz", summary="Check the process", responses={200: {"model": Health}})
@@ -210,6 +212,6 @@ async def get_readiness(request: Request) -> JSONResponse:
     },
 )
 def get_metrics(request: Request) -> Response:
-    """Return requests by route and status, latencies, the registry's serial and submissions by status."""
+    """Return requests by route and status, latencies, writes and scans that wait, the serial, submissions by status."""
     metrics: Metrics = request.app.state.metrics
-    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    return Response(metrics.render(), media_type=CONTENT_TYPE_PLAIN_0_0_4)

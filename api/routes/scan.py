@@ -93,5 +93,6 @@ async def scan_form(request: Request, form: ScanForm) -> bytes:
 
 async def _run(request: Request, task: str, sent: object) -> bytes:
     workers: Workers = request.app.state.workers
-    scanned: bytes = await run_in_threadpool(workers.get_scans().run, task, sent)
+    with request.app.state.metrics.scanning("scan"):
+        scanned: bytes = await run_in_threadpool(workers.get_scans().run, task, sent)
     return scanned

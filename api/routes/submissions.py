@@ -79,7 +79,8 @@ def add_submission(
         precheck(statement)
     submission = registry.backend(by).submit(statement, key=key)
     request.app.state.checker.wake()
-    return versioned(submission, HTTPStatus.ACCEPTED, Location=f"/v1/submissions/{submission.id}")
+    root = request.scope.get("root_path", "")
+    return versioned(submission, HTTPStatus.ACCEPTED, Location=f"{root}/v1/submissions/{submission.id}")
 
 
 @router.post(

@@ -44,7 +44,10 @@ def test_serving_tells_its_url_and_stops_at_an_interrupt():
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=patience())
     assert process.returncode == 0
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d [\d:,]+ WARNING loradar\.api: rejected POST .* from 127\.0\.0\.1\n", err)
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d [\d:]+ WARNING loradar\.api: rejected POST .* from 127\.0\.0\.1 \[request_id=[0-9a-f]+\]\n",
+        err,
+    )
 
 
 @pytest.mark.usefixtures("seeded_settings")

@@ -30,8 +30,8 @@ def settled(monkeypatch):
 
 
 def without_quota(headers):
-    """Return headers without what is left of the rate limit."""
-    return {name: value for name, value in headers.items() if name != "ratelimit"}
+    """Return headers without what is left of the rate limit, and the id of the request."""
+    return {name: value for name, value in headers.items() if name not in ("ratelimit", "x-request-id")}
 
 
 @pytest.mark.usefixtures("settled")

@@ -7,7 +7,8 @@ from contextlib import closing
 import pytest
 from patience import patience, wait_until
 
-from loradar.api import dependencies, write_queue
+from loradar.api import dependencies
+from loradar.api.process import write_queue
 from loradar.registry.db.time_limits import TimeLimits
 
 WRITERS = 45

@@ -358,7 +358,7 @@ def test_exported_constants_are_reported_as_json(run, tmp_path):
 
 def test_the_service_says_where_it_is_as_json(capsys, monkeypatch):
     """A program that starts it on a free port reads the URL."""
-    monkeypatch.setattr("loradar.api.serve", lambda _, host, port, ready: ready(f"http://{host}:{port + 1}"))
+    monkeypatch.setattr("loradar.api.serve", lambda _, host, port, ready, __: ready(f"http://{host}:{port + 1}"))
     with pytest.raises(SystemExit):
         main(["serve", "--port", "0", "--json"])
     assert json.loads(capsys.readouterr().out) == {"url": "http://127.0.0.1:1"}

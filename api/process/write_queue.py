@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from math import ceil
 
-from ..errors import Overloaded
+from ...errors import Overloaded
+from .metrics import Metrics
 
 POSTGRES_WRITERS = 4
 """Writes at once on a server, which makes them wait for each other where they change the registry; SQLite takes one."""
@@ -26,10 +27,11 @@ class WriteQueue:
 
     Args:
         at_once: Writes at the same time; their threads are all that writes take from the service.
+        metrics: Where the writes that wait are counted.
     """
 
-    def __init__(self, at_once: int) -> None:
-        self._at_once = at_once
+    def __init__(self, at_once: int, metrics: Metrics) -> None:
+        self._at_once, self._metrics = at_once, metrics
         self._slots = Semaphore(at_once)  # which is fair
         self._duration = FIRST_GUESS
         self.waiting = 0
@@ -44,6 +46,7 @@ class WriteQueue:
         if self.waiting >= WAITING:
             raise self._overloaded(f"{self.waiting} writes wait already")
         self.waiting += 1
+        self._metrics.writes_waiting.inc()
         try:
             async with timeout(WAIT_SECONDS):
                 await self._slots.acquire()
@@ -51,6 +54,7 @@ class WriteQueue:
             raise self._overloaded(f"{self.waiting} writes have waited for up to {WAIT_SECONDS:g} s") from None
         finally:
             self.waiting -= 1
+            self._metrics.writes_waiting.dec()
         start = time.monotonic()
         try:
             yield
