@@ -1,19 +1,23 @@
 """Find architectures without their exact names: by a text in any spelling, by a layer's name, by properties."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import cast
 
 from sqlalchemy import Connection, select
 
 from ..domain.architectures import FoundArchitecture, SearchAnswer
+from ..domain.mappings import ArchitectureSummary
 from ..domain.vocabulary import Library, count_layers, list_some
-from ..errors import InvalidReference
+from ..errors import InvalidReference, UnknownName, quoted
 from ..references.pasted import read_pasted
 from ..references.resolver import Candidate, resolve
 from .db import tables
+from .db.audit_log import serial_of
 from .db.database import Database
-from .mappings.listing import list_references
+from .mappings.listing import list_architectures, list_references
 
 LAYER = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w*-]+)*")
 """Text that may be the name of a layer, or the end of its path."""
@@ -21,11 +25,83 @@ LAYER = re.compile(r"[A-Za-z_][\w-]*(?:\.[\w*-]+)*")
 _architectures, _slots = tables.architectures.c, tables.slots.c
 
 
+FACETS: dict[str, Callable[[ArchitectureSummary], tuple[str, ...]]] = {
+    "library": lambda one: (one.architecture.library,),
+    "task": lambda one: (one.task,),
+    "status": lambda one: (one.status or "none",),
+    "peft": lambda one: (one.peft or "none",),
+    "method": lambda one: one.peft_types,
+    "tower": lambda one: one.towers,
+    "engine": lambda one: one.engines,
+}
+"""The properties by which a list is narrowed, each with the values that an architecture has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Browsed:
+    """A page of the architectures that have some properties.
+
+    Attributes:
+        page: The page, sorted by library and name.
+        total: The number of all that have them.
+        counts: For each property and value, the number of those that have the others and this value.
+    """
+
+    page: tuple[ArchitectureSummary, ...]
+    total: int
+    counts: dict[str, dict[str, int]]
+
+
 class Browsing:
     """Ways to the architectures of a registry."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._read: tuple[int, tuple[ArchitectureSummary, ...]] | None = None
+
+    def list_all(self) -> tuple[ArchitectureSummary, ...]:
+        """Return every architecture, sorted; read once per serial of the registry."""
+        with self._database.read() as connection:
+            return self._list_all(connection)
+
+    def browse(
+        self,
+        wanted: Mapping[str, str],
+        q: str = "",
+        layer: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Browsed:
+        """Return a page of the architectures that have some properties, and how many have others.
+
+        Args:
+            wanted: Values by the name of the property (``FACETS``); one without a value is ``none``.
+            q: Only those with this text in their name, in upper or lower case.
+            layer: Only those with a layer of this name.
+            after: Only those beyond this reference.
+            limit: Largest number.
+
+        Raises:
+            UnknownName: If there is no such property, or no architecture has the value.
+        """
+        with self._database.read() as connection:
+            every = self._list_all(connection)
+            owners = None if layer is None else {(x.library, x.name) for x in _find_by_layer(connection, layer)}
+        _check(wanted, every)
+        named = [x for x in every if q.casefold() in x.architecture.name.casefold()]
+        if owners is not None:
+            named = [x for x in named if _place(x) in owners]
+        found, counts = _narrow(named, wanted)
+        library, _, name = (after or "").partition(":")
+        rest = [x for x in found if after is None or _place(x) > (library, name)]
+        return Browsed(tuple(rest[:limit]), len(found), counts)
+
+    def _list_all(self, connection: Connection) -> tuple[ArchitectureSummary, ...]:
+        serial = serial_of(connection)
+        read = self._read
+        if read is None or read[0] != serial:
+            read = self._read = serial, list_architectures(connection, None, "", None, None)
+        return read[1]
 
     def search(self, text: str, limit: int = 20) -> SearchAnswer:
         """Return the architectures that a text may mean, best first.
@@ -46,6 +122,34 @@ class Browsing:
         for one in (*sure, *layers, *guesses):
             found.setdefault((one.library, one.name), one)
         return SearchAnswer(text, pasted.says, tuple(found.values())[:limit], len(found))
+
+
+def _place(one: ArchitectureSummary) -> tuple[str, str]:
+    return one.architecture.library, one.architecture.name
+
+
+def _narrow(
+    every: Iterable[ArchitectureSummary], wanted: Mapping[str, str]
+) -> tuple[list[ArchitectureSummary], dict[str, dict[str, int]]]:
+    """Return those with all values, and the counts of each property among those that have all the other values."""
+    found, counts = [], {name: Counter[str]() for name in FACETS}
+    for one in every:
+        failing = [name for name, value in wanted.items() if value not in FACETS[name](one)]
+        if not failing:
+            found.append(one)
+        for name in FACETS if not failing else failing if len(failing) == 1 else ():
+            counts[name].update(FACETS[name](one))
+    return found, {name: dict(each.most_common()) for name, each in counts.items()}
+
+
+def _check(wanted: Mapping[str, str], every: Iterable[ArchitectureSummary]) -> None:
+    """Raise ``UnknownName`` unless each property is known, and an architecture has its value."""
+    for name, value in wanted.items():
+        if name not in FACETS:
+            raise UnknownName(name, FACETS, f"Properties: {quoted(FACETS)}.")
+        known = {each for one in every for each in FACETS[name](one)}
+        if value not in known:
+            raise UnknownName(value, known, f"{name} is one of {quoted(sorted(known))}.", field=f"query.{name}")
 
 
 def _resolve(text: str, registered: frozenset[str]) -> tuple[Candidate, ...]:

@@ -3,6 +3,7 @@
 import pytest
 
 from loradar.data import read_facts
+from loradar.errors import UnknownName
 from loradar.registry import Registry
 from loradar.registry.mappings.listing import find_task
 
@@ -74,3 +75,34 @@ def test_each_task_is_one_of_an_architecture(opened):
     found = {one.task for one in opened.list_architectures()}
     assert found == {task["name"] for task in read_facts("tasks.toml")["task"]}
     assert find_task("torch", None) == "other"
+
+
+def test_properties_narrow_the_list(opened):
+    """Each alone and together, by pages that cover everything once."""
+    wanted = {"library": "transformers", "engine": "vllm", "status": "live"}
+    found = opened.browsing.browse(wanted, limit=1000)
+    assert 100 < found.total == len(found.page)
+    assert all(("vllm" in one.engines, one.status) == (True, "live") for one in found.page)
+    pages, after = [], None
+    while page := opened.browsing.browse(wanted, after=after, limit=50).page:
+        pages += page
+        after = page[-1].architecture.reference
+    assert tuple(pages) == found.page
+    assert [one.architecture.name for one in opened.browsing.browse({}, q="NLLB").page] == ["nllb-moe"]
+    assert {one.architecture.name for one in opened.browsing.browse({}, layer="Wqkv").page} >= {"mpt", "dbrx"}
+
+
+def test_counts_say_what_one_more_filter_would_leave(opened):
+    """Of a property in use, what another value would."""
+    found = opened.browsing.browse({"library": "timm"})
+    assert found.counts["library"]["transformers"] > 800
+    for name, value in (("task", "image features"), ("tower", "vision"), ("status", "live")):
+        assert found.counts[name][value] == opened.browsing.browse({"library": "timm", name: value}).total
+    assert sum(found.counts["status"].values()) == found.total
+
+
+@pytest.mark.parametrize("wanted", [{"colour": "red"}, {"task": "cooking"}, {"engine": "tgi"}])
+def test_unknown_properties_are_rejected(opened, wanted):
+    """With those there are."""
+    with pytest.raises(UnknownName):
+        opened.browsing.browse(wanted)

@@ -35,7 +35,7 @@ router = PageRouter()
 def show_home(request: Request, registry: OpenRegistry) -> Response:
     """Return the page at which most people arrive."""
     info = registry.info()
-    summaries = registry.list_architectures()
+    summaries = registry.browsing.list_all()
     proved = Counter(one.architecture.library for one in summaries if one.status == "live")
     every = Counter(one.architecture.library for one in summaries)
     shares = [(library, proved[library], count) for library, count in every.most_common()]

@@ -1,12 +1,12 @@
 """``/v1/architectures``: list architectures, get one, and list those similar to it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
 from ...domain.mappings import ArchitectureDetail, ArchitecturePage, NeighbourList
-from ...domain.vocabulary import Library
+from ...domain.vocabulary import Library, Tower
 from ...schema import to_json
 from ..dependencies import NAME_LENGTH, PLACE_PATTERN, LibraryName, Name, OpenRegistry
 from ..errors import NOT_FOUND
@@ -15,6 +15,11 @@ router = APIRouter(prefix="/v1", tags=["architectures"])
 
 MAX_PAGE = 200
 MAX_SIMILAR = 50
+
+FACET = r"^[a-z]+( [a-z]+)*$"
+LAYER = r"^[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_*-]+)*$"
+Known = Literal["live", "partial", "dead", "unproven", "none"]
+"""A status, or ``none`` where nothing has one."""
 
 PartQuery = Annotated[
     str,
@@ -31,18 +36,51 @@ AfterQuery = Annotated[
 ]
 
 
-@router.get("/architectures", summary="List architectures", responses={200: {"model": ArchitecturePage}})
-def list_architectures(
+LibraryFacet = Annotated[Library | None, Query(description="Only those of this library")]
+TaskFacet = Annotated[
+    str | None,
+    Query(max_length=64, pattern=FACET, description="Only those for this task", examples=["text generation"]),
+]
+StatusFacet = Annotated[Known | None, Query(description="Only those whose default targets of LoRA have this status")]
+PeftFacet = Annotated[Known | None, Query(description="Only those whose entry of PEFT has this status")]
+MethodFacet = Annotated[
+    str | None, Query(max_length=64, pattern=r"^[A-Z0-9_]+$", description="Only those with mappings of this method")
+]
+TowerFacet = Annotated[Tower | None, Query(description="Only those with layers in this tower")]
+EngineFacet = Annotated[
+    str | None, Query(max_length=64, pattern=r"^[a-z_]+$", description="Only those whose adapters this engine serves")
+]
+LayerFacet = Annotated[
+    str | None,
+    Query(max_length=NAME_LENGTH, pattern=LAYER, description="Only those with a layer of this name", examples=["Wqkv"]),
+]
+
+
+@router.get(
+    "/architectures",
+    summary="List architectures",
+    responses={200: {"model": ArchitecturePage}, **NOT_FOUND},
+)
+def list_architectures(  # noqa: PLR0913 - the properties
     registry: OpenRegistry,
     *,
-    library: Annotated[Library | None, Query(description="Only those of this library")] = None,
+    library: LibraryFacet = None,
+    task: TaskFacet = None,
+    status: StatusFacet = None,
+    peft: PeftFacet = None,
+    method: MethodFacet = None,
+    tower: TowerFacet = None,
+    engine: EngineFacet = None,
+    layer: LayerFacet = None,
     q: PartQuery = "",
     after: AfterQuery = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Architectures per page")] = 50,
 ) -> JSONResponse:
-    """Return a page of architectures, sorted by library and name."""
-    after_library, _, after_name = (after or "").partition(":")
-    found = registry.list_architectures(library, q, (after_library, after_name) if after else None, limit + 1)
+    """Return a page of the architectures that have all the properties given, sorted by library and name."""
+    given = {"library": library, "task": task, "status": status, "peft": peft}
+    given |= {"method": method, "tower": tower, "engine": engine}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    found = registry.browsing.browse(wanted, q, layer, after, limit + 1).page
     page = found[:limit]
     last = page[-1].architecture.reference if len(found) > limit else None
     return JSONResponse(to_json(ArchitecturePage(page, last)))
