@@ -12,6 +12,7 @@ from fastapi import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import DatabaseUnusable
+from ..registry import State
 from .dependencies import RENDERED, LazyRegistry, names_tag
 from .negotiation import prefers_page
 from .single_flight import SingleFlight
@@ -77,7 +78,7 @@ class StoredResponses:
         self._registry = registry
         self._watch: StateWatch | None = None
         self._renewal = SingleFlight(self._renew, FROZEN_SECONDS)
-        self._serial: int | None = None
+        self._state: State | None = None
         self._stored: dict[Key, StoredResponse] = {}
         self._size = 0
 
@@ -89,10 +90,10 @@ class StoredResponses:
                 self._watch.expire()
             return
         key = scope["path"], scope["query_string"], prefers_page(scope)
-        stored, serial, is_stale = self._stored.get(key), self._serial, False
+        stored, state, is_stale = self._stored.get(key), self._state, False
         if stored:
             try:
-                serial = await self._find_serial()
+                state = await self._find_state()
             except TimeoutError:
                 is_stale = True
             if self._stored.get(key) is stored:
@@ -101,28 +102,28 @@ class StoredResponses:
         await self._app(scope, receive, send)
         rendered = scope["state"].get(RENDERED)
         with suppress(TimeoutError):
-            if rendered is not None and await self._find_serial() == serial is not None:
+            if rendered is not None and await self._find_state() == state is not None:
                 self._store(key, rendered, scope["route"])
 
-    async def _find_serial(self) -> int | None:
-        """Return the serial of the registry, and drop the responses of another; ``None`` if it cannot be read.
+    async def _find_state(self) -> State | None:
+        """Return the state of the registry, and drop the responses of another; ``None`` if it cannot be read.
 
         Raises:
             TimeoutError: If the database does not answer.
         """
         if self._watch and self._watch.is_unchanged():
-            return self._serial
+            return self._state
         try:
-            serial = await self._renewal.result()
+            state = await self._renewal.result()
         except DatabaseUnusable:  # the route answers with the reason
-            serial = None
-        if serial != self._serial or serial is None:
+            state = None
+        if state != self._state or state is None:
             self._stored.clear()
             self._size = 0
-        self._serial = serial
-        return serial
+        self._state = state
+        return state
 
-    def _renew(self) -> int:
+    def _renew(self) -> State:
         self._watch = self._watch or self._registry.get().watch()
         return self._watch.renew()
 

@@ -23,7 +23,7 @@ from .catalogs import catalog_entry, catalog_header, compare_catalog, compare_ve
 from .contributions.evidence import failure_of, gather_evidence
 from .db import shipped
 from .db.encoding import MappingKey
-from .db.watch import StateWatch
+from .db.watch import State, StateWatch
 from .peft_constants.export import (
     PEFT_PATH,
     Export,
@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     from .checking import check, check_text
     from .contributions.local_backend import Key, LocalBackend
     from .crawls import Crawls
+    from .db.backups import back_up, restore
+    from .db.checks import check_database
     from .db.database import sqlite_file
     from .db.time_limits import SERVICE_LIMITS
     from .mappings.listing import mapping_place
@@ -76,6 +78,9 @@ if TYPE_CHECKING:
     from .snippet_lookup import snippet
 
 _IMPORTING_SQLALCHEMY = {
+    "back_up": ".db.backups",
+    "check_database": ".db.checks",
+    "restore": ".db.backups",
     "Key": ".contributions.local_backend",
     "Crawls": ".crawls",
     "LocalBackend": ".contributions.local_backend",
@@ -110,13 +115,16 @@ __all__ = [
     "Registry",
     "Release",
     "Renewal",
+    "State",
     "StateWatch",
     "StoreReport",
     "Verdict",
     "apply_plan",
+    "back_up",
     "catalog_entry",
     "catalog_header",
     "check",
+    "check_database",
     "check_text",
     "compare_catalog",
     "compare_versions",
@@ -139,6 +147,7 @@ __all__ = [
     "read_constants",
     "read_source",
     "report_audit",
+    "restore",
     "snippet",
     "sqlite_file",
     "support_rows",

@@ -27,12 +27,12 @@ from .contributions.submissions import Submissions
 from .contributions.tokens import Tokens
 from .crawls import Crawls
 from .db import prepare, tables
-from .db.audit_log import serial_of, verify_log
+from .db.audit_log import serial_of, state_of, verify_log
 from .db.database import Database, masked
 from .db.encoding import MappingKey
 from .db.readiness import check_readiness
 from .db.time_limits import LOCAL_LIMITS, TimeLimits
-from .db.watch import StateWatch
+from .db.watch import State, StateWatch
 from .mappings import compare, compose, history, listing, not_found, resolve, selections
 from .mappings.similar import Similarity
 from .mappings.stored_names import list_slots
@@ -113,9 +113,14 @@ class Registry:
         with self._database.read() as connection:
             return serial_of(connection)
 
+    def state(self) -> State:
+        """Return what two states of the registry differ in: the serial, and the digest of the last change."""
+        with self._database.read() as connection:
+            return state_of(connection)
+
     def watch(self) -> StateWatch:
         """Return a watch that notices changes of the registry, cheaply enough for every request."""
-        return StateWatch(self._database.file, self.serial)
+        return StateWatch(self._database.file, self.state)
 
     def check_readiness(self, *, is_thorough: bool = True) -> int:
         """Return the serial, or raise ``DatabaseUnusable`` if it cannot be read and written; thorough takes 0.1 s."""
@@ -355,12 +360,6 @@ class Registry:
         """Open a snapshot and yield its lines, unsigned; with ``since``, of the changes after that serial."""
         with self._database.read() as connection:
             yield snapshot_lines(connection, since)
-
-    def count_submissions(self) -> dict[str, int]:
-        """Return the number of submissions by status, without zeros."""
-        status = tables.submissions.c.status
-        with self._database.read() as connection:
-            return dict(connection.execute(select(status, func.count()).group_by(status).order_by(status)).all())
 
     def constant(self, name: str, version: str | None = None) -> Constant:
         """Return one of PEFT's constants, such as ``SEQ_CLS_HEAD_NAMES``, with the version it is from.

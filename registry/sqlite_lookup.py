@@ -71,7 +71,7 @@ ORDER BY slots.position
 """``stored_names.RECORD`` as text."""
 
 
-SERIAL = "SELECT value FROM serial"
+STATE = "SELECT value, (SELECT digest FROM changes ORDER BY serial DESC LIMIT 1) FROM serial"
 REFERENCES = "SELECT library || ':' || name FROM architectures"
 MOST_ANSWERS = 4096
 
@@ -88,7 +88,7 @@ class SqliteLookup:
         self._file = file
         self._uri = uri_of(file) if is_shipped else f"{file.as_uri()}?mode=ro"
         self._idle: deque[tuple[tuple[int, int], sqlite3.Connection]] = deque()
-        self._state: tuple[int, int] | None = None
+        self._state: tuple[int, int, str | None] | None = None
         self._answers: dict[tuple[MappingKey, str | None], Mapping | None] = {}
 
     def is_ready(self) -> bool:
@@ -104,7 +104,7 @@ class SqliteLookup:
         """
         try:
             with self._connect() as connection:
-                state = (self._file.stat().st_ino, connection.execute(SERIAL).fetchone()[0])
+                state = (self._file.stat().st_ino, *connection.execute(STATE).fetchone())
                 if state != self._state or len(self._answers) > MOST_ANSWERS:
                     self._state, self._answers = state, {}
                 answers = self._answers

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from ...registry import Registry, constants_python
+from ...registry import Registry, State, constants_python
 from ..dependencies import OpenRegistry, cached
 
 router = APIRouter(prefix="/v1/export", tags=["export"])
@@ -24,16 +24,16 @@ class Exports:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._kept: dict[bool, tuple[int, bytes]] = {}
+        self._kept: dict[bool, tuple[State, bytes]] = {}
 
     def python(self, registry: Registry, *, only_ours: bool) -> bytes:
         """Return the registry's mappings as a Python file; concurrent requests wait for the same one."""
         with self._lock:
-            serial = registry.serial()
+            state = registry.state()
             kept = self._kept.get(only_ours)
-            if kept is None or kept[0] != serial:
+            if kept is None or kept[0] != state:
                 source = constants_python(registry.list_mappings("transformers"), only_ours=only_ours)
-                kept = self._kept[only_ours] = (serial, source.encode())
+                kept = self._kept[only_ours] = (state, source.encode())
             return kept[1]
 
 

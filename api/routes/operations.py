@@ -122,7 +122,7 @@ class RegistryCollector(Collector):
         readable = GaugeMetricFamily("loradar_registry_readable", "Whether the registry can be read.")
         try:
             registry = self._lazy.get()
-            serial, submissions = registry.serial(), registry.count_submissions()
+            serial, submissions = registry.serial(), registry.submissions.count()
         except LoradarError:
             readable.add_metric((), 0)
             yield readable

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ...errors import Overloaded
-from ...registry import Registry
+from ...registry import Registry, State
 from ...schema import to_json
 from ...settings import Settings
 from ...snapshots import ALGORITHM, Signer, SnapshotKey, signed_lines
@@ -61,7 +61,7 @@ class Kept:
     """
 
     path: Path
-    serial: int
+    state: State
     made: float
     issued: int
 
@@ -95,12 +95,12 @@ class Snapshots:
         Raises:
             Overloaded: If there is none, and making one takes too long.
         """
-        serial, kept = registry.serial(), self._kept
-        if kept and (_is_good(kept, serial) or self._lock.locked()):
+        state, kept = registry.state(), self._kept
+        if kept and (_is_good(kept, state) or self._lock.locked()):
             return kept
         with self._turn():
             kept = self._kept
-            if kept and _is_good(kept, serial):
+            if kept and _is_good(kept, state):
                 return kept
             made = self._make(registry, None)
             # The one before is kept too: a response that was just given it may not have opened it yet.
@@ -155,8 +155,8 @@ class Snapshots:
             path.unlink(missing_ok=True)
             raise
         with gzip.open(path) as file:
-            serial = int(json.loads(file.readline())["serial"])
-        return Kept(path, serial, made, issued)
+            first = json.loads(file.readline())
+        return Kept(path, (first["serial"], first["head"]), made, issued)
 
     def is_kept(self, made: Kept) -> bool:
         """Return whether a snapshot is one for everybody, and not made for one request."""
@@ -177,9 +177,9 @@ class Snapshots:
         return read_chunks()
 
 
-def _is_good(kept: Kept, serial: int) -> bool:
+def _is_good(kept: Kept, state: State) -> bool:
     age = monotonic() - kept.made
-    return age < (RENEW_SECONDS if kept.serial == serial else FRESH_SECONDS)
+    return age < (RENEW_SECONDS if kept.state == state else FRESH_SECONDS)
 
 
 def _snapshots(request: Request) -> Snapshots:
@@ -214,7 +214,7 @@ def get_snapshot(
         return _stream(snapshots, kept, is_plain=is_plain, headers={"Cache-Control": "no-store"})
     key = snapshots.signer().key[:8].replace("/", "_").replace("+", "-")
     tags = {
-        plain: f'"s{kept.serial}-{key}-{kept.issued}{"" if plain else "-gzip"}"' for plain in (is_plain, not is_plain)
+        plain: f'"s{kept.state[0]}-{key}-{kept.issued}{"" if plain else "-gzip"}"' for plain in (is_plain, not is_plain)
     }
     headers = {"ETag": tags[is_plain], "Cache-Control": CACHE_CONTROL, "Vary": "Accept-Encoding"}
     condition = request.headers.get("If-None-Match", "")

@@ -1,13 +1,17 @@
 """``loradar db`` and ``audit-log``: the registry's database and its log of changes."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...schema import to_json
 from ..options import AsJson
-from ..output import print_json, write_file
+from ..output import print_json, write_file, writing
+
+if TYPE_CHECKING:
+    from ...registry.db.backups import Copy
 
 app = typer.Typer(name="db", help="Maintain the registry's database.", no_args_is_help=True)
 audit_log = typer.Typer(
@@ -33,6 +37,67 @@ def info(*, as_json: AsJson = False) -> None:
     typer.echo(f"database  {state.url}{note}, schema revision {state.revision}, serial {state.serial}")
     typer.echo(f"holds     {contents}")
     typer.echo(f"from      {sources}")
+
+
+@app.command()
+def check(*, as_json: AsJson = False) -> None:
+    """Check pages, references, schema and log of the database; exit with 1 on a fault, 2 if it cannot be read."""
+    from ...registry import check_database
+    from ...settings import Settings
+
+    report = check_database(Settings.from_environment().database_url)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        for line in report.sound:
+            typer.echo(f"sound  {line}")
+        for line in report.faults:
+            typer.echo(f"FAULT  {line}")
+    if report.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="File to write: a copy of the whole database.", dir_okay=False)],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the database to a file, also while services write to it; it appears once it is complete and checked."""
+    from ...registry import back_up
+    from ...settings import Settings
+
+    with writing(file):
+        copy = back_up(Settings.from_environment().database_url, file, is_forced=force)
+    _print_copy(copy, f"{copy.file}: serial {copy.serial}, {copy.size:,} bytes", as_json=as_json)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="A backup.", exists=True, dir_okay=False)],
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace the database; a copy of it is kept.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put the content of a backup in the place of the database's, also while services use it."""
+    from ...registry import restore as put_back
+    from ...settings import Settings
+
+    url = Settings.from_environment().database_url
+    with writing(file):
+        copy = put_back(url, file, is_forced=force)
+    kept = f"; the one before is in {copy.kept}" if copy.kept else ""
+    _print_copy(copy, f"{copy.file} is at serial {copy.serial}{kept}", as_json=as_json)
+
+
+def _print_copy(copy: "Copy", line: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {"serial": copy.serial, "size": copy.size, "file": str(copy.file), "kept": copy.kept and str(copy.kept)}
+        )
+    else:
+        typer.echo(line)
 
 
 @app.command("compare-catalog")

@@ -99,6 +99,12 @@ class Submissions:
         with self._database.read() as connection:
             return _read(connection, query)
 
+    def count(self) -> dict[str, int]:
+        """Return the number of submissions by status, without zeros."""
+        status = _submissions.status
+        with self._database.read() as connection:
+            return dict(connection.execute(select(status, func.count()).group_by(status).order_by(status)).all())
+
     def find_same(self, statement: Statement) -> Submission | None:
         """Return the newest submission of an equal statement, in any state, or ``None``."""
         with self._database.read() as connection:

@@ -12,6 +12,7 @@ from ...domain.targets import TargetSpec
 from ...schema import canonical
 from . import tables
 from .encoding import MappingKey, digest_of, mapping_id, now
+from .watch import State
 
 FIRST = "sha256:" + 64 * "0"
 """The ``previous`` digest of the first entry."""
@@ -111,6 +112,13 @@ def serial_of(connection: Connection) -> int:
 def is_mirror(connection: Connection) -> bool:
     """Return whether a registry is a copy of another one."""
     return connection.execute(select(tables.mirror.c.id)).first() is not None
+
+
+def state_of(connection: Connection) -> State:
+    """Return the serial and the digest of the last change."""
+    digest = select(tables.changes.c.digest).order_by(tables.changes.c.serial.desc()).limit(1).scalar_subquery()
+    serial, head = connection.execute(select(tables.serial.c.value, digest)).one()
+    return serial, head
 
 
 def verify_log(connection: Connection, expect: str | None = None) -> AuditLogReport:

@@ -93,7 +93,7 @@ def _prepare(database: Database, seed: Seed) -> None:
             notice.start()  # before waiting for another process
             found = seed.find_shipped(file)
             if not file.exists() and not (found and shipped.copy_shipped(found, file)):
-                _create_private(file)
+                create_private(file)
             if not file.stat().st_size:
                 # Before the first row: a transaction without the log writes into the file as it goes, so that
                 # readers have to wait, and a process killed meanwhile leaves pages without the first one.
@@ -114,7 +114,7 @@ def _prepare(database: Database, seed: Seed) -> None:
         notice.cancel()
 
 
-def _create_private(file: Path) -> None:
+def create_private(file: Path) -> None:
     """Create an empty file that its owner alone can read: a registry holds digests of tokens, and rationales."""
     with suppress(FileExistsError):  # another process was first
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))

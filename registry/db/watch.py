@@ -1,4 +1,4 @@
-"""Notice cheaply whether a registry may have changed since its serial was read."""
+"""Notice cheaply whether a registry may have changed since its state was read."""
 
 import os
 import time
@@ -10,7 +10,11 @@ SETTLED = 50_000_000
 """Nanoseconds after which a further write to a file changes its time: many kernels count it in steps of 4 or 10 ms."""
 
 LAG = 0.1
-"""Seconds for which a serial that was read from a server is taken for the present one."""
+"""Seconds for which a state that was read from a server is taken for the present one."""
+
+State = tuple[int, str | None]
+"""The serial of a registry, and the digest of its last change: after a backup was restored, or a mirror set back, the
+same serial may stand for another content."""
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 
@@ -24,13 +28,13 @@ class StateWatch:
 
     Args:
         file: Path of an SQLite file, or ``None`` for another database.
-        read_serial: Read the serial of the registry; not needed where the state alone matters.
+        read_state: Read the state of the registry; not needed where it only matters whether that is the same.
     """
 
-    def __init__(self, file: Path | str | None, read_serial: Callable[[], int] = int) -> None:
+    def __init__(self, file: Path | str | None, read_state: Callable[[], State] = lambda: (0, None)) -> None:
         self._file = file
         self._files: tuple[str, ...] = ()
-        self._read_serial = read_serial
+        self._read_state = read_state
         self._seen: Signature | None = None
         self._read_at = -LAG
 
@@ -40,8 +44,8 @@ class StateWatch:
             return time.monotonic() - self._read_at < LAG
         return self._seen is not None and self._seen == self._sign()
 
-    def renew(self) -> int:
-        """Read and return the serial, and watch from here on.
+    def renew(self) -> State:
+        """Read and return the state, and watch from here on.
 
         Raises:
             DatabaseUnusable: If the database cannot be reached or read.
@@ -49,11 +53,11 @@ class StateWatch:
         if self._file:  # a link may lead elsewhere by now
             self._files = (str(self._file), f"{os.path.realpath(self._file)}-wal")
         signature, now, read_at = self._sign(), time.time_ns(), time.monotonic()
-        serial = self._read_serial()
+        state = self._read_state()
         # Younger, a second write could leave the time, and in a log that is begun anew the size, as they are.
         is_settled = all(abs(now - part[0]) > SETTLED for part in signature if part)
         self._seen, self._read_at = signature if is_settled else None, read_at
-        return serial
+        return state
 
     def expire(self) -> None:
         """Forget the last ``renew``, as after a write by this process."""

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from sqlalchemy import Connection, func, select
 
@@ -16,10 +16,13 @@ from ...domain.layers import Slot
 from ...domain.mappings import Neighbour
 from ...domain.vocabulary import Library, Role, count_of
 from ..db import tables
-from ..db.audit_log import serial_of
+from ..db.audit_log import state_of
 from .listing import ARCHITECTURE_COLUMNS
 from .not_found import unscanned
 from .stored_names import SLOT_COLUMNS, list_slots
+
+if TYPE_CHECKING:
+    from ..db.watch import State
 
 Token = tuple[str | None, ...]
 
@@ -68,7 +71,7 @@ class Similarity:
     """Compare an architecture with all others, whose profiles are read once per state of the registry."""
 
     def __init__(self) -> None:
-        self._read: tuple[int, tuple[Group, ...]] | None = None
+        self._read: tuple[State, tuple[Group, ...]] | None = None
 
     def list_similar(self, connection: Connection, library: str, name: str, limit: int) -> tuple[Neighbour, ...]:
         """Return the most similar architectures, those with one fingerprint as one neighbour."""
@@ -76,9 +79,9 @@ class Similarity:
         if not slots:
             raise unscanned(connection, library, name)
         own, profile = Architecture(cast("Library", library), name), Profile.of(slots)
-        serial = serial_of(connection)
-        if self._read is None or self._read[0] != serial:
-            self._read = serial, tuple(_read_groups(connection))
+        state = state_of(connection)
+        if self._read is None or self._read[0] != state:
+            self._read = state, tuple(_read_groups(connection))
         others = ((group.profile, _others(own, group)) for group in self._read[1])
         ranked = sorted(
             ((other, near) for other, near in others if near),
