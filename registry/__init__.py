@@ -50,6 +50,7 @@ from .recent_lookups import RecentLookups
 from .records import Constant, DatabaseInfo, Outcome, StoreReport
 from .references import describe, find_understood
 from .releases import Release
+from .reports.recorded_audit import AuditFilter, report_audit
 from .sqlite_lookup import SqliteLookup
 from .verification.audit import peft_report
 from .verification.drift import (
@@ -62,7 +63,6 @@ from .verification.drift import (
     find_renewals,
     names_to_scan,
 )
-from .verification.recorded import AuditFilter, report_audit
 from .verification.verify import verify
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from .db.time_limits import SERVICE_LIMITS
     from .mappings.listing import mapping_place
     from .registry import Registry
+    from .reports.side_by_side import Wanted, put_side_by_side
     from .snippet_lookup import snippet
 
 _IMPORTING_SQLALCHEMY = {
@@ -86,6 +87,8 @@ _IMPORTING_SQLALCHEMY = {
     "LocalBackend": ".contributions.local_backend",
     "Registry": ".registry",
     "SERVICE_LIMITS": ".db.time_limits",
+    "Wanted": ".reports.side_by_side",
+    "put_side_by_side": ".reports.side_by_side",
     "snippet": ".snippet_lookup",
     "check": ".checking",
     "check_text": ".checking",
@@ -119,6 +122,7 @@ __all__ = [
     "StateWatch",
     "StoreReport",
     "Verdict",
+    "Wanted",
     "apply_plan",
     "back_up",
     "catalog_entry",
@@ -144,6 +148,7 @@ __all__ = [
     "parse_constants",
     "peft_mappings",
     "peft_report",
+    "put_side_by_side",
     "read_constants",
     "read_source",
     "report_audit",

@@ -4,12 +4,13 @@ A page is one module with its template. It reads through the registry's public m
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.
 """
 
-from . import architecture, audit, badge, browse, home, placement, search, static_files
+from . import architecture, audit, badge, browse, compare, home, placement, search, static_files
 
 ROUTERS = (
     architecture.router,
     audit.router,
     browse.router,
+    compare.router,
     home.router,
     placement.router,
     search.router,

@@ -40,6 +40,7 @@ LINKS = {
     "layers": "/v1/architectures/{library}/{name}/layers",
     "history": "/v1/architectures/{library}/{name}/history",
     "usage": "/v1/usage/{library}/{name}",
+    "compare": "/v1/compare",
     "audit": "/v1/audit",
     "placement": "/v1/placement",
     "batch": "/v1/targets:batch",

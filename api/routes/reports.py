@@ -1,4 +1,4 @@
-"""``/v1/audit`` and ``/v1/placement``: what is wrong with PEFT's entries, and which layers train best."""
+"""``/v1/compare``, ``/v1/audit``, ``/v1/placement``: two mappings, PEFT's entries, and which layers train best."""
 
 from typing import Annotated
 
@@ -7,9 +7,10 @@ from starlette.responses import JSONResponse, Response
 
 from ...domain.reports.audits import AuditReport, Defect, Verdict
 from ...domain.reports.placement import Placement, load_placement
-from ...registry import AuditFilter, report_audit
+from ...domain.reports.side_by_side import SideBySide
+from ...registry import AuditFilter, Wanted, put_side_by_side, report_audit
 from ...schema import to_json
-from ..dependencies import NAME_PATTERN, OpenRegistry, cached
+from ..dependencies import NAME_LENGTH, NAME_PATTERN, REFERENCE_PATTERN, OpenRegistry, cached
 from ..errors import NOT_FOUND
 from .architectures import PartQuery
 
@@ -21,6 +22,44 @@ DefectQuery = Annotated[Defect | None, Query(description="Only entries with a fi
 MethodQuery = Annotated[
     str | None, Query(pattern=r"^[A-Za-z0-9_]+$", max_length=64, description="Only entries for this PEFT method")
 ]
+
+
+Side = Annotated[
+    str,
+    Query(
+        min_length=1,
+        max_length=NAME_LENGTH,
+        pattern=REFERENCE_PATTERN,
+        description="Architecture in any spelling, or the id of a revision",
+        examples=["llama"],
+    ),
+]
+PresetQuery = Annotated[
+    str | None,
+    Query(
+        pattern=r"^[A-Za-z0-9_-]+$",
+        max_length=32,
+        description="Preset of that side; if left out, `recommended` for LoRA, else `default`",
+    ),
+]
+
+
+@router.get(
+    "/compare", summary="Compare two mappings side by side", responses={200: {"model": SideBySide}, **NOT_FOUND}
+)
+def compare(  # noqa: PLR0913 - both sides
+    request: Request,
+    registry: OpenRegistry,
+    *,
+    a: Side,
+    b: Side,
+    a_preset: PresetQuery = None,
+    b_preset: PresetQuery = None,
+    peft_type: Annotated[str, Query(pattern=r"^[A-Za-z0-9_]+$", max_length=64, description="PEFT method")] = "LORA",
+) -> Response:
+    """Return two mappings, of one architecture or of two, with the layers that do the same in one row."""
+    wanted = Wanted(a, a_preset, peft_type), Wanted(b, b_preset, peft_type)
+    return cached(request, JSONResponse(to_json(put_side_by_side(registry, *wanted))))
 
 
 @router.get("/audit", summary="Get the audit of PEFT's entries", responses={200: {"model": AuditReport}, **NOT_FOUND})

@@ -19,6 +19,7 @@ RECORDS = (
     "domain.mappings",
     "domain.reports.audits",
     "domain.reports.placement",
+    "domain.reports.side_by_side",
     "domain.scans",
     "domain.submissions",
     "errors",

@@ -11,7 +11,7 @@ from ...domain.reports.audits import DEFECTS, AuditEntry, AuditReport, Defect, V
 from ...errors import UnknownName
 from ...schema import canonical, to_json
 from ..records import Outcome
-from .audit import Audit, suggestions_on_record
+from ..verification.audit import Audit, suggestions_on_record
 
 if TYPE_CHECKING:
     from ..registry import Registry
