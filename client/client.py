@@ -58,6 +58,11 @@ class Client(Connection, Backend):
         url: URL of the service.
         token: Token for writes; reads need none.
         timeout: Seconds to wait for a response.
+        store: File that stores responses, so that a response that has not changed is not sent again, and is there if
+            the service fails (with a warning); by default ``responses.sqlite3`` in the folder of loradar's files.
+            ``False`` for none.
+        revalidate: Whether the service is asked each time if a stored response is current; else it is for the time that
+            the service states, a minute.
     """
 
     def targets(  # noqa: PLR0913, PLR0917 - what identifies a mapping

@@ -1,6 +1,5 @@
 """Send requests to a loradar service, and raise its errors as the registry's own."""
 
-import time
 from collections.abc import Callable, Sequence
 from collections.abc import Mapping as Json
 from pathlib import Path
@@ -12,30 +11,42 @@ import httpx2
 
 from ..errors import NotAuthenticated, ServiceUnreachable, to_error
 from ..schema import from_json
+from ..settings import Settings
+from ..warn import warn
 from .download import SECONDS, download
+from .transport import STALE, HttpClient, ServerFailing, open_storage
 
 Record = TypeVar("Record")
 
 QueryValue = str | int | Sequence[str]
 """A value of a query; a sequence repeats its parameter."""
 
-PAUSES = (0.2, 0.8)
-"""Seconds before a write without a response is repeated, each time under the same idempotency key."""
+STORE = "responses.sqlite3"
+"""Name of the file that stores responses, in the folder of loradar's files."""
 
-_LOST = (httpx2.NetworkError, httpx2.RemoteProtocolError)
+_PRIVATE = ("/v1/submissions", "/v1/tokens", "/v1/changes")
+"""Paths whose responses are never stored: they are of one person, or must be current."""
 
 
 class Connection:
     """A connection to a loradar service; also a context manager that closes it.
 
     Attributes:
-        url: URL of the service.
+        url: URL of the service; no other host is contacted, and redirects are rejected.
 
     Raises:
         NotAuthenticated: If ``token`` cannot be a token.
     """
 
-    def __init__(self, url: str, *, token: str | None = None, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        timeout: float = 10.0,
+        store: Path | bool = True,
+        revalidate: bool = True,
+    ) -> None:
         self.url = url.rstrip("/")
         headers = {"Accept": "application/json"}
         if token is not None:
@@ -44,7 +55,9 @@ class Connection:
                 message = "The token has invalid characters. Create one with: loradar token create NAME --role ROLE"
                 raise NotAuthenticated(message)
             headers["Authorization"] = f"Bearer {token}"
-        self._http = httpx2.Client(timeout=timeout, headers=headers)
+        file = Settings.from_environment().home / STORE if store is True else store
+        self._reading = {"Cache-Control": "no-cache"} if revalidate else {}
+        self._http = HttpClient(open_storage(file) if file else None, timeout=timeout, headers=headers)
 
     def __enter__(self) -> Self:
         return self
@@ -58,7 +71,8 @@ class Connection:
 
     def _get(self, record: type[Record], path: str, **query: QueryValue | None) -> Record:
         """Return the record at ``path``; parameters that are ``None`` are left out."""
-        return self._receive(record, lambda: self._http.get(self.url + path, params=_given(query)))
+        headers = {"Cache-Control": "no-store"} if path.startswith(_PRIVATE) else self._reading
+        return self._receive(record, lambda: self._http.get(self.url + path, params=_given(query), headers=headers))
 
     def _post(
         self,
@@ -82,16 +96,7 @@ class Connection:
         headers = {"Idempotency-Key": key or str(uuid4())}
         if version is not None:
             headers["If-Match"] = f'"v{version}"'
-
-        def send() -> httpx2.Response:
-            for pause in PAUSES:
-                try:
-                    return self._http.post(self.url + path, json=body, headers=headers)
-                except _LOST:
-                    time.sleep(pause)
-            return self._http.post(self.url + path, json=body, headers=headers)
-
-        return self._receive(record, send)
+        return self._receive(record, lambda: self._http.post(self.url + path, json=body, headers=headers))
 
     def _post_once(self, record: type[Record], path: str, body: Json[str, Any]) -> Record:
         """Post ``body`` without an idempotency key, and so without repeating it."""
@@ -106,6 +111,8 @@ class Connection:
         try:
             request = self._http.build_request("GET", self.url + path, params=_given(query), timeout=SECONDS)
             response = download(request, self._http, out)
+        except ServerFailing as error:
+            response = error.response
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(f"{type(error).__name__}: {error}") from error
         if response is not None:
@@ -113,10 +120,16 @@ class Connection:
 
     def _receive(self, record: type[Record], send: Callable[[], httpx2.Response]) -> Record:
         try:
-            response = send()
+            response = _answer(send)
+            if response.is_redirect:
+                place = response.headers.get("Location", "")[:200]
+                raise self._unreachable(f"it redirects to {place!r}, which is not followed: give the URL it serves at")
             body = response.json()
             if response.is_success:
-                return from_json(record, body)
+                found = from_json(record, body)
+                if stale := response.extensions.get(STALE):
+                    warn(f"{self.url} fails {stale}, which may be out of date.")
+                return found
             raised = to_error(body)
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(f"{type(error).__name__}: {error}") from error
@@ -127,6 +140,14 @@ class Connection:
     def _unreachable(self, reason: str) -> ServiceUnreachable:
         message = f"No usable response from {self.url}: {reason}. Start a service with: loradar serve."
         return ServiceUnreachable(message, url=self.url, reason=reason)
+
+
+def _answer(send: Callable[[], httpx2.Response]) -> httpx2.Response:
+    """Return a response, also one that tells why the service cannot answer."""
+    try:
+        return send()
+    except ServerFailing as error:
+        return error.response
 
 
 def _given(query: Json[str, QueryValue | None]) -> dict[str, QueryValue]:

@@ -15,7 +15,9 @@ from patience import patience
 from postgres_server import PostgresServer
 from scan_cache import share_scans
 from seeding import copy_seeded, make_seeded
+from tenacity import wait_none
 
+from loradar.client import transport
 from loradar.client.connection import Connection
 from loradar.registry import Registry
 from loradar.registry.db import prepare, shipped
@@ -45,6 +47,7 @@ def unhurried(request):
         patch.setitem(sandbox.Sandbox.__init__.__kwdefaults__, "preload", (*sandbox.PRELOAD, "unhurried"))
         patch.setattr(Bounds.__init__, "__defaults__", (Bounds.__init__.__defaults__[0], patience(), 8.0))
         patch.setitem(Connection.__init__.__kwdefaults__, "timeout", patience())
+        patch.setattr(transport, "PAUSE", wait_none())
         folders = {item.path.relative_to(Path(__file__).parent).parts[0] for item in request.session.items}
         if not folders <= NO_SCANS:
             import_module("unhurried")

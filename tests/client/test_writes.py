@@ -7,7 +7,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from loradar.client import Client
-from loradar.client import connection as client_connection
 from loradar.domain.submissions import Statement, Submission
 from loradar.errors import Conflict, NotAuthenticated, ServiceUnreachable, StaleVersion
 from loradar.schema import to_json
@@ -63,9 +62,8 @@ class Recorder:
 
 
 @pytest.fixture
-def recorder(monkeypatch):
+def recorder():
     """A recording service, and a client that does not pause before it tries again."""
-    monkeypatch.setattr(client_connection, "PAUSES", (0.0, 0.0))
     found = Recorder()
     thread = threading.Thread(target=found.server.serve_forever, daemon=True)
     thread.start()

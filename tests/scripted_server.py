@@ -1,0 +1,65 @@
+"""A server that answers as it is told to, and notes what it is asked."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Scripted = tuple[int, dict[str, str], bytes] | None
+"""Status, headers and body; ``None`` breaks the connection."""
+
+
+class ScriptedServer:
+    """A server on loopback.
+
+    Attributes:
+        url: Its URL.
+        answers: What it answers, in order; the last one is repeated.
+        asked: Path and headers of each request, their names in lower case.
+    """
+
+    def __init__(self) -> None:
+        self.answers: list[Scripted] = []
+        self.asked: list[tuple[str, dict[str, str]]] = []
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            """Answers from the script."""
+
+            def do_GET(self) -> None:
+                """Note the request and answer."""
+                owner.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+                answer = owner.answers.pop(0) if len(owner.answers) > 1 else owner.answers[0]
+                if answer is None:
+                    self.close_connection = True
+                    return
+                status, headers, body = answer
+                self.send_response_only(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET  # noqa: N815 - the name that http.server calls
+
+            def log_message(self, *_: object) -> None:
+                """Stay quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    @contextmanager
+    def running(self) -> Iterator["ScriptedServer"]:
+        """Answer in a thread as long as the context lasts."""
+        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+            thread.join()
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
