@@ -28,6 +28,9 @@ FIELDS = (
 )
 """Fields of PEFT's configuration that name modules, the most read first."""
 
+LONGEST_PATTERN = 400
+"""Characters of ``rank_pattern`` beside the targets; a longer one, such as of 128 experts, is in the snippets alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -137,7 +140,9 @@ class Answer:
     @property
     def fields(self) -> list[tuple[str, object]]:
         """The fields of PEFT's configuration that name modules, those that are set."""
-        values = self.mapping.spec.values | {"rank_pattern": self.mapping.rank_pattern}
+        pattern = self.mapping.rank_pattern
+        short = pattern if sum(map(len, pattern or ())) <= LONGEST_PATTERN else None
+        values = self.mapping.spec.values | {"rank_pattern": short}
         return [(name, values[name]) for name in FIELDS if values[name] is not None]
 
     @property
