@@ -35,7 +35,13 @@ WINDOW = 60
 NETWORK_BITS = 64
 """Prefix length of an IPv6 network counted as one client: a customer has at least so many addresses to rotate."""
 
-COSTS = {"/v1/targets:batch": 30, "/v1/snapshot": 30, "/v1/check": 10, "/v1/submissions:preview": 2}
+COSTS = {
+    "/v1/targets:batch": 30,
+    "/v1/snapshot": 30,
+    "/v1/check": 10,
+    "/v1/submissions:preview": 2,
+    "/submissions/preview": 2,
+}
 """Requests that a call to an expensive path counts as."""
 
 PROBES = ("/healthz", "/readyz")
@@ -65,6 +71,8 @@ LARGER = {
     "/v1/targets:batch": LARGEST_BATCH,
     "/v1/submissions": LARGEST_STATEMENT,
     "/v1/submissions:preview": LARGEST_STATEMENT,
+    "/submissions/new": LARGEST_STATEMENT,
+    "/submissions/preview": LARGEST_STATEMENT,
     "/v1/scan": LARGEST_SCAN,
     "/v1/doctor": LARGEST_ADAPTER,
 }

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs/service/security.md").read_text("utf-8")
-HOSTILE = sorted([*(ROOT / "tests/api").glob("test_hostile_*.py"), ROOT / "tests/api/test_isolation.py"])
+HOSTILE = sorted([*(ROOT / "tests/api").rglob("test_hostile_*.py"), ROOT / "tests/api/test_isolation.py"])
 LIMITS = re.findall(r"\| ([\d,]+)(?: [\w ]+)? \| `(loradar[\w.]*:[\w.]+)` \|", DOCUMENT)
 
 

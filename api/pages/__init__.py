@@ -4,7 +4,7 @@ A page is one module with its template. It reads through the registry's public m
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.
 """
 
-from . import architecture, audit, badge, browse, compare, home, placement, search, static_files
+from . import architecture, audit, badge, browse, compare, home, people, placement, search, static_files
 
 ROUTERS = (
     architecture.router,
@@ -14,6 +14,7 @@ ROUTERS = (
     home.router,
     placement.router,
     search.router,
+    *people.ROUTERS,
 )
 """The pages."""
 

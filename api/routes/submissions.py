@@ -6,17 +6,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from ...domain.identities import Actor
 from ...domain.submissions import (
     CHECKING_EXAMPLE,
     SUBMISSION_EXAMPLE,
     Filters,
     Origin,
+    Statement,
     StatementPreview,
     Submission,
     SubmissionPage,
     SubmissionStatus,
 )
 from ...domain.vocabulary import Library
+from ...registry import Key, Registry
 from ...sandbox.tasks import precheck
 from ...schema import to_json
 from ..dependencies import (
@@ -55,6 +58,19 @@ def _documented(description: str) -> dict[str, Any]:
     return {"model": Submission, "description": description, "links": _LINKS, **TAGGED}
 
 
+def submit(request: Request, registry: Registry, by: Actor, statement: Statement, key: Key | None) -> Submission:
+    """Submit a statement on behalf of a person, and have it checked.
+
+    Raises:
+        LoradarError: As ``precheck`` and ``Backend.submit``.
+    """
+    if request.app.state.workers.missing is None:  # else a process that has the extra checks it
+        precheck(statement)
+    submission = registry.backend(by).submit(statement, key=key)
+    request.app.state.checker.wake()
+    return submission
+
+
 @router.post(
     "",
     status_code=HTTPStatus.ACCEPTED,
@@ -74,11 +90,7 @@ def add_submission(
     A regex is matched against the known layers in linear time and never published: the published targets are generated
     from the layers it matches.
     """
-    statement = body.to_statement()
-    if request.app.state.workers.missing is None:  # else a process that has the extra checks it
-        precheck(statement)
-    submission = registry.backend(by).submit(statement, key=key)
-    request.app.state.checker.wake()
+    submission = submit(request, registry, by, body.to_statement(), key)
     root = request.scope.get("root_path", "")
     return versioned(submission, HTTPStatus.ACCEPTED, Location=f"{root}/v1/submissions/{submission.id}")
 

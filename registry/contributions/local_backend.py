@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 from sqlalchemy import delete, insert, select
 from typing_extensions import override
@@ -27,6 +28,8 @@ from .tokens import Tokens
 
 REVIEWABLE: tuple[SubmissionStatus, ...] = ("needs_review",)
 WITHDRAWABLE: tuple[SubmissionStatus, ...] = ("checking", "needs_review", "failed")
+
+Operation = Literal["review", "withdraw", "yank", "restore"]
 
 KEPT = timedelta(hours=24)
 """Time an idempotency key is kept."""
@@ -96,18 +99,10 @@ class LocalBackend(Backend):
         version: int | None = None,
         key: Key | None = None,
     ) -> Submission:
-        actor = self._actor
-
         def review(write: Transaction) -> Submission:
             submission = get_submission(write.connection, submission_id)
-            if not actor.may("reviewer"):
-                message = f"{actor.name} is a {actor.role}: only a reviewer or an admin reviews submissions."
-                raise NotAllowed(message, role=actor.role)
-            if submission.submitter == actor.name:
-                message = f"Submission {submission_id} is {actor.name}'s own: another person has to review it."
-                raise NotAllowed(message, submission=submission_id, submitter=actor.name)
-            _check_state(submission, version, REVIEWABLE, "be reviewed")
-            return decide(write, submission, actor, decision, comment)
+            self._check_review(submission, version)
+            return decide(write, submission, self._actor, decision, comment)
 
         action = "submission.publish" if decision == "approve" else "submission.reject"
         return self._write_once(Submission, action, key, review)
@@ -118,10 +113,7 @@ class LocalBackend(Backend):
     ) -> Submission:
         def withdraw(write: Transaction) -> Submission:
             submission = get_submission(write.connection, submission_id)
-            if submission.submitter != self._actor.name and not self._actor.may("admin"):
-                message = f"Submission {submission_id} is {submission.submitter}'s: only they or an admin withdraw it."
-                raise NotAllowed(message, submission=submission_id, submitter=submission.submitter)
-            _check_state(submission, version, WITHDRAWABLE, "be withdrawn")
+            self._check_withdrawal(submission, version)
             withdrawn = update_submission(write, replace(submission, status="withdrawn", reason=reason))
             write.log(reason=reason)
             return withdrawn
@@ -149,13 +141,47 @@ class LocalBackend(Backend):
     def revoke_token(self, token_id: int) -> Token:
         return self._tokens.revoke(token_id, self._actor)
 
+    def list_operations(self, submission: Submission, revision: Revision | None = None) -> frozenset[Operation]:
+        """Return the operations on a submission and its published revision that the person may do as they are now."""
+        checks: dict[Operation, Callable[[], None]] = {
+            "review": lambda: self._check_review(submission),
+            "withdraw": lambda: self._check_withdrawal(submission),
+        }
+        if revision is not None:
+            checks["restore" if revision.yanked_at else "yank"] = self._check_reviewer
+        allowed: set[Operation] = set()
+        for operation, check in checks.items():
+            with suppress(NotAllowed, Conflict):
+                check()
+                allowed.add(operation)
+        return frozenset(allowed)
+
+    def _check_review(self, submission: Submission, version: int | None = None) -> None:
+        actor = self._actor
+        if not actor.may("reviewer"):
+            message = f"{actor.name} is a {actor.role}: only a reviewer or an admin reviews submissions."
+            raise NotAllowed(message, role=actor.role)
+        if submission.submitter == actor.name:
+            message = f"Submission {submission.id} is {actor.name}'s own: another person has to review it."
+            raise NotAllowed(message, submission=submission.id, submitter=actor.name)
+        _check_state(submission, version, REVIEWABLE, "be reviewed")
+
+    def _check_withdrawal(self, submission: Submission, version: int | None = None) -> None:
+        if submission.submitter != self._actor.name and not self._actor.may("admin"):
+            message = f"Submission {submission.id} is {submission.submitter}'s: only they or an admin withdraw it."
+            raise NotAllowed(message, submission=submission.id, submitter=submission.submitter)
+        _check_state(submission, version, WITHDRAWABLE, "be withdrawn")
+
+    def _check_reviewer(self) -> None:
+        if not self._actor.may("reviewer"):
+            message = f"{self._actor.name} is a {self._actor.role}: only a reviewer or an admin yanks and restores."
+            raise NotAllowed(message, role=self._actor.role)
+
     def _change_use(
         self, mapping_id: str, reason: str, version: int | None, key: Key | None, *, is_yank: bool
     ) -> Revision:
         """Take a revision out of use, or into use again."""
-        if not self._actor.may("reviewer"):
-            message = f"{self._actor.name} is a {self._actor.role}: only a reviewer or an admin yanks and restores."
-            raise NotAllowed(message, role=self._actor.role)
+        self._check_reviewer()
 
         def change(write: Transaction) -> Revision:
             revision = get_revision(write.connection, mapping_id)

@@ -1,0 +1,170 @@
+"""A service with people and submissions in it, and a headless Chromium to see it with."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import httpx2
+import pytest
+from patience import patience, wait_until
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from loradar.api import workers
+from loradar.api.server import running
+from loradar.registry import Registry
+from loradar.settings import RequestLimits, Settings
+
+PEOPLE = {"ada": "contributor", "bob": "contributor", "eve": "reviewer", "root": "admin"}
+UNLIMITED = RequestLimits(*[10**9] * 4)
+
+PHONE = {"width": 390, "height": 844}
+DESKTOP = {"width": 1280, "height": 900}
+
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">{{7*7}}"
+"""A rationale that is markup, a script and a template."""
+
+LISTED = "\n".join(f"layers.{n}.{name} 64x64" for n in range(2) for name in ("mix.q", "mix.v", "mlp.up"))
+"""The layers of a model of somebody's own, as the form takes them."""
+
+
+def find_chromium() -> str | None:
+    """Return the path of Chromium, as Debian's package of that name installs it."""
+    return os.environ.get("LORADAR_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run a headless Chromium that reaches loopback alone.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = find_chromium()
+    if path is None:
+        raise FileNotFoundError("There is no Chromium: apt install chromium, or set LORADAR_CHROMIUM to its path.")
+    # As root, as in a container, its own sandbox does not start; it opens our own pages alone.
+    options = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=path,
+            args=[*options, "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class InProcess:
+    """A worker of the service without a process of its own, which would import torch once more."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def run(self, name: str, *args: Any) -> Any:
+        """Run a task by its name."""
+        return resolve_name(name)(*args)
+
+    def close(self) -> None:
+        """Stop nothing."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service.
+
+    Attributes:
+        url: Its address.
+        registry: Its registry.
+        tokens: The token of each person.
+    """
+
+    url: str
+    registry: Registry
+    tokens: dict[str, str]
+
+    def send(self, person: str, path: str, **body: Any) -> dict[str, Any]:
+        """Send a write over REST as a person, and return its response."""
+        headers = {"Authorization": f"Bearer {self.tokens[person]}"}
+        response = httpx2.post(self.url + path, json=body, headers=headers, timeout=patience())
+        response.raise_for_status()
+        found: dict[str, Any] = response.json()
+        return found
+
+    def submit(self, person: str, **stated: Any) -> int:
+        """Submit as a person, and return the number once it is checked."""
+        number: int = self.send(person, "/v1/submissions", **stated)["id"]
+        wait_until(lambda: self.registry.submissions.get(number).status != "checking", "its checks")
+        return number
+
+
+@contextmanager
+def serving(folder: Path, seeded: Path) -> Iterator[Service]:
+    """Serve a copy of a seeded registry in this process, its checks too."""
+    database = folder / "registry.sqlite3"
+    shutil.copy(seeded, database)
+    settings = Settings(folder, f"sqlite:///{database}", limits=UNLIMITED, workers=1)
+    with pytest.MonkeyPatch.context() as patch, Registry.open(settings) as registry:
+        patch.setattr(workers, "Sandbox", InProcess)
+        tokens = {name: registry.tokens.create(name, role)[1] for name, role in PEOPLE.items()}
+        with running(settings) as url:
+            yield Service(url, registry, tokens)
+
+
+@dataclass
+class Seen:
+    """What a page did beside its content: errors in its console, and requests."""
+
+    problems: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def visiting(browser: Browser, service: Service, as_: str | None = None, **options: Any) -> Iterator[tuple[Page, Seen]]:
+    """Open a page in a browser profile of its own, signed in as a person."""
+    options = {"viewport": DESKTOP, "base_url": service.url, **options}
+    context: BrowserContext = browser.new_context(**options)
+    context.set_default_timeout(1000 * patience())
+    page, seen = context.new_page(), Seen()
+    page.on("console", lambda said: seen.problems.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: seen.problems.append(str(error)))
+    page.on("request", lambda request: seen.requests.append(request.url))
+    if as_:
+        _, session = service.registry.tokens.sign_in(service.tokens[as_])
+        context.add_cookies([{"name": "loradar", "value": session, "url": service.url}])
+    try:
+        yield page, seen
+    finally:
+        context.close()
+
+
+def list_pages(service: Service) -> dict[str, tuple[str, str | None]]:
+    """Return the path of every page, by name, with the person who sees it; makes a submission in each state."""
+    waiting = service.submit("ada", name="llama", target_modules=["q_proj", "k_proj", "v_proj"], rationale=HOSTILE)
+    failed = service.submit("ada", name="gpt2", target_modules=["q_proj"], rationale="As in llama.")
+    published = service.submit("bob", name="bert", target_modules=["query", "value"], rationale="PEFT's own.")
+    service.send("eve", f"/v1/submissions/{published}/reviews", decision="approve", comment="Reaches all blocks.")
+    open_ = service.submit("bob", name="olmo2", target_modules=["q_proj", "v_proj", "mlp"], rationale="Tried on 7B.")
+    service.send("bob", f"/v1/submissions/{open_}/withdrawal", reason="mlp is no layer.")
+    return {
+        "home": ("/", None),
+        "missing": ("/nothing/here", None),
+        "login": ("/login", None),
+        "signed-in": ("/login", "eve"),
+        "submissions": ("/submissions", "eve"),
+        "queue": ("/submissions?status=needs_review", None),
+        "no-submissions": ("/submissions?status=rejected", None),
+        "contribute": ("/submissions/new", "ada"),
+        "contribute-filled": ("/submissions/new?name=qwen2_vl&target_modules=q_proj,v_prj,qkv,self_attn", None),
+        "contribute-unknown": ("/submissions/new?name=LlamaForCausalLM&target_modules=q_proj", "ada"),
+        "review": (f"/submissions/{waiting}", "eve"),
+        "own-submission": (f"/submissions/{waiting}", "ada"),
+        "failed-submission": (f"/submissions/{failed}", None),
+        "published-submission": (f"/submissions/{published}", "eve"),
+        "withdrawn-submission": (f"/submissions/{open_}", None),
+    }
