@@ -4,13 +4,14 @@ A page is one module with its template. It reads through the registry's public m
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.
 """
 
-from . import architecture, audit, badge, browse, compare, home, people, placement, search, static_files
+from . import architecture, audit, badge, browse, compare, guide, home, people, placement, search, static_files
 
 ROUTERS = (
     architecture.router,
     audit.router,
     browse.router,
     compare.router,
+    guide.router,
     home.router,
     placement.router,
     search.router,
@@ -18,5 +19,5 @@ ROUTERS = (
 )
 """The pages."""
 
-FILES = (static_files.router, badge.router)
+FILES = (static_files.router, badge.router, guide.files)
 """What pages load, and what others embed."""
