@@ -16,7 +16,7 @@ from .openapi import TAGS, DescribedApp, operation_id
 from .pages import FILES
 from .pages import ROUTERS as PAGES
 from .pages.rendering import error_page
-from .process.metrics import Metrics, MetricsMiddleware
+from .process.metrics import Metrics
 from .process.write_queue import POSTGRES_WRITERS, WriteQueue
 from .request_context import RequestContext
 from .routes import (
@@ -78,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         root_path_in_servers=False,
         generate_unique_id_function=operation_id,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # each request would look for a collector
     )
     app.state.settings = settings
     app.state.registry = LazyRegistry(settings)
@@ -94,9 +95,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(StoredResponses, registry=app.state.registry)
     app.add_middleware(RateLimitMiddleware, limiter=app.state.limiter)
     app.add_middleware(NegotiationMiddleware, twins=app.state.twins.items())
-    app.add_middleware(MetricsMiddleware, metrics=app.state.metrics)
+    app.add_middleware(RequestContext, root_path=settings.root_path, metrics=app.state.metrics)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(RequestContext, root_path=settings.root_path)
     add_error_handlers(app)
     for router in (*FILES, *PAGES, *ROUTERS):
         app.include_router(router)

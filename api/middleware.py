@@ -1,4 +1,4 @@
-"""Wrap every request: count it, limit its rate and its body, and log rejected writes.
+"""Wrap every request: limit its rate and its body, and log rejected writes.
 
 Each process counts its own requests, in memory. Rate limits have windows of a minute that begin with the first request:
 several processes behind one address allow that many times as much. The headers are those of
@@ -118,6 +118,7 @@ class Limiter:
     def __init__(self, limits: RequestLimits) -> None:
         self._limits: dict[str, int] = asdict(limits)
         self._windows: dict[tuple[str, str], _Window] = {}
+        self._policies: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
         self._lock = Lock()
         self._clean_at = 0.0
 
@@ -157,9 +158,13 @@ class Limiter:
 
     def headers(self, applied: Mapping[str, tuple[int, int]]) -> list[tuple[bytes, bytes]]:
         """Return the ``RateLimit`` headers for the policies applied to a request."""
-        policies = ", ".join([f'"{name}";q={self._limits[name]};w={WINDOW}' for name in applied])
+        names = tuple(applied)
+        policies = self._policies.get(names)
+        if policies is None:
+            text = ", ".join([f'"{name}";q={self._limits[name]};w={WINDOW}' for name in names])
+            policies = self._policies[names] = (b"ratelimit-policy", text.encode())
         left = ", ".join([f'"{name}";r={left};t={seconds}' for name, (left, seconds) in applied.items()])
-        return [(b"ratelimit-policy", policies.encode()), (b"ratelimit", left.encode())]
+        return [policies, (b"ratelimit", left.encode())]
 
     def _clean(self, now: float) -> None:
         """Forget the windows that have ended, once in a window's time."""

@@ -1,4 +1,4 @@
-"""Give every request its id, and its path without the prefix under which a proxy serves the application."""
+"""Give every request its id, and its path without the prefix at a proxy; count, time and log it."""
 
 import logging
 import os
@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars
 
 from .process.logs import REQUEST_ID
+from .process.metrics import NO_ROUTE, Metrics
 
 LOGGER = logging.getLogger("loradar.requests")
 """One line for each request, at level INFO."""
@@ -21,18 +22,21 @@ _SOUND = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 class RequestContext:
     """Give requests an id, which their log lines and their response have, and take the prefix from their path.
 
+    It also counts each request under the template of its route: one more wrapper would take microseconds.
+
     Args:
         app: The application.
         root_path: Prefix such as ``/loradar``, or empty. A proxy may take it from the path or leave it there.
+        metrics: Counts the requests.
     """
 
-    def __init__(self, app: ASGIApp, root_path: str) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, root_path: str, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
         self._root = root_path
         self._inside = root_path + "/"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass a request on; one that fails without a response counts as 500."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -45,20 +49,26 @@ class RequestContext:
                 scope["path"] = scope["path"][len(self._root) :]
             elif scope["path"] == self._root:
                 scope["path"] = "/"
-        started = time.perf_counter()
+        started, status = time.perf_counter(), 500
 
         async def send_with_id(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 message["headers"] = [*message.get("headers", ()), (HEADER, number)]
-                if LOGGER.isEnabledFor(logging.INFO):
-                    _log(scope, message["status"], 1000 * (time.perf_counter() - started))
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path_format", None) or NO_ROUTE  # without converters
+            self._metrics.count(scope["method"], route, status, seconds)
+            if LOGGER.isEnabledFor(logging.INFO):
+                _log(scope, route, status, 1000 * seconds)
 
 
-def _log(scope: Scope, status: int, milliseconds: float) -> None:
-    route = getattr(scope.get("route"), "path_format", None)
+def _log(scope: Scope, route: str, status: int, milliseconds: float) -> None:
     fields = {
         "method": scope["method"],
         "path": scope["path"],

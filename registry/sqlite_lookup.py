@@ -73,7 +73,8 @@ ORDER BY slots.position
 
 STATE = "SELECT value, (SELECT digest FROM changes ORDER BY serial DESC LIMIT 1) FROM serial"
 REFERENCES = "SELECT library || ':' || name FROM architectures"
-MOST_ANSWERS = 4096
+MOST_ANSWERS = 64
+"""Answers that are kept, tens of KiB each; the service and ``loradar.lookup`` keep what they made of them besides."""
 
 
 class SqliteLookup:
