@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from ..errors import LoradarError
-from . import audit, catalog, constants, history, lookup, review, scan, service, snippet, submissions, submit
+from . import audit, catalog, constants, explain, history, lookup, scan, service, snippet
+from .contributing import review, submissions, submit
 from .upkeep import db, mirror
 
 app = typer.Typer(
@@ -22,6 +23,8 @@ app = typer.Typer(
 app.command("scan")(scan.scan)
 app.command("lookup")(lookup.lookup)
 app.command("snippet")(snippet.snippet)
+app.command("explain")(explain.explain)
+app.command("open")(explain.open_page)
 app.command("plan")(scan.plan)
 app.command("doctor")(scan.doctor)
 app.command("check")(audit.check)

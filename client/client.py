@@ -13,6 +13,7 @@ from ..backend import Backend
 from ..domain.changes import ArchitectureHistory, Change, ChangePage, Revision
 from ..domain.choosing.query import Selection
 from ..domain.crawls.usage import Usage
+from ..domain.explaining.explanations import Explanation
 from ..domain.identities import Actor, NewToken, Token, TokenList, TokenRole
 from ..domain.layers import Slot
 from ..domain.mappings import (
@@ -136,6 +137,16 @@ class Client(Connection, Backend):
             UnknownArchitecture: If it has nothing.
         """
         return self._get(ArchitectureDetail, _architecture_path(library, name))
+
+    def explain(self, library: str, name: str, layer: str) -> Explanation:
+        """Return why layers of an architecture are targets or not, by a path, a pattern, a target's name or a module.
+
+        Raises:
+            UnknownArchitecture: If the service has nothing of the architecture.
+            UnknownLayer: If no layer on record has the name.
+            NotRegistered: If its layers are not on record.
+        """
+        return self._get(Explanation, f"{_architecture_path(library, name)}/explain", layer=layer)
 
     def similar(self, library: str, name: str, limit: int = 10) -> tuple[Neighbour, ...]:
         """Return the nearest architectures by their slots, nearest first.

@@ -1,6 +1,7 @@
 """Provide loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
-``scan`` -> discovery, ``lookup``, ``check`` (training configurations) and ``snippet`` (for training tools) -> registry,
+``scan`` -> discovery, ``lookup``, ``check`` (training configurations), ``snippet`` (for training tools)
+and ``explain`` (layers) -> registry,
 ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` -> adapters, with PEFT's functions
 (``inject_adapter_in_model``, ``get_layer_status`` ...), ``plan`` (memory), ``rank_layers`` (importance), ``doctor``
 (saved adapters), and ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .discovery import scan
     from .errors import LoradarError
-    from .registry import check, lookup, snippet
+    from .registry import check, explain, lookup, snippet
 
     __version__: str
 
@@ -58,6 +59,7 @@ _HOMES = {
     "auto_config": ".adapters",
     "check": ".registry",
     "doctor": ".adapters.doctor",
+    "explain": ".registry",
     "enable_peft_defaults": ".adapters",
     "get_layer_status": ".adapters.peft_bridge.functions",
     "get_model_status": ".adapters.peft_bridge.functions",
@@ -91,6 +93,7 @@ __all__ = [
     "check",
     "doctor",
     "enable_peft_defaults",
+    "explain",
     "get_layer_status",
     "get_model_status",
     "get_peft_model",

@@ -12,6 +12,7 @@
     │   ├── UnknownPreset
     │   ├── UnknownPeftType
     │   ├── UnknownTool           no snippet is written for it
+    │   ├── UnknownLayer          no layer of a model has this name
     │   ├── UnknownSubmission
     │   ├── UnknownMapping        no revision has this id
     │   └── UnknownToken
@@ -146,6 +147,19 @@ class UnknownPeftType(UnknownName):
 
     code = "unknown_peft_type"
     noun = "PEFT type"
+
+
+class UnknownLayer(UnknownName):
+    """A name that no layer of a model has."""
+
+    code = "unknown_layer"
+    noun = "layer"
+
+    def __init__(self, name: str, reference: str, near: Iterable[str], way_out: str = "") -> None:
+        closest = "" if way_out else f"Closest: {quoted(near)}."
+        sentences = filter(None, [f"{reference} has no such layer.", closest, way_out])
+        super().__init__(name, (), " ".join(sentences), reference=reference)
+        self.near = self.details["near"] = [*near]
 
 
 class UnknownTool(UnknownName):

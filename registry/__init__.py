@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from .db.checks import check_database
     from .db.database import sqlite_file
     from .db.time_limits import SERVICE_LIMITS
+    from .explained import explain, explain_registered
     from .mappings.listing import mapping_place
     from .registry import Registry
     from .reports.side_by_side import Wanted, put_side_by_side
@@ -87,6 +88,8 @@ _IMPORTING_SQLALCHEMY = {
     "LocalBackend": ".contributions.local_backend",
     "Registry": ".registry",
     "SERVICE_LIMITS": ".db.time_limits",
+    "explain": ".explained",
+    "explain_registered": ".explained",
     "Wanted": ".reports.side_by_side",
     "put_side_by_side": ".reports.side_by_side",
     "snippet": ".snippet_lookup",
@@ -133,6 +136,8 @@ __all__ = [
     "compare_catalog",
     "compare_versions",
     "constants_python",
+    "explain",
+    "explain_registered",
     "export_constants",
     "failure_of",
     "find_drifts",

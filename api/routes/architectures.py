@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
+from ...domain.explaining.explanations import Explanation, Subject, explain
 from ...domain.mappings import ArchitectureDetail, ArchitecturePage, NeighbourList
 from ...domain.vocabulary import Library, Tower
 from ...schema import to_json
@@ -32,6 +33,17 @@ AfterQuery = Annotated[
         pattern=PLACE_PATTERN + "$",
         description="`next` of the page before",
         examples=["transformers:llama"],
+    ),
+]
+
+LayerQuery = Annotated[
+    str,
+    Query(
+        min_length=1,
+        max_length=NAME_LENGTH,
+        pattern=r"^[^\x00-\x1f\x7f-\x9f]*$",
+        description="A path, a pattern with `*`, the end of paths as in a target, or a module",
+        examples=["q_proj", "model.layers.*.mlp.down_proj"],
     ),
 ]
 
@@ -94,6 +106,16 @@ def list_architectures(  # noqa: PLR0913 - the properties
 def get_architecture(registry: OpenRegistry, library: LibraryName, name: Name) -> JSONResponse:
     """Return everything registered for an architecture: slots, towers, mappings and their revisions."""
     return JSONResponse(to_json(registry.get_architecture(library, name)))
+
+
+@router.get(
+    "/architectures/{library}/{name}/explain",
+    summary="Explain a layer",
+    responses={200: {"model": Explanation}, **NOT_FOUND},
+)
+def explain_layer(registry: OpenRegistry, library: LibraryName, name: Name, layer: LayerQuery) -> JSONResponse:
+    """Return why the layers of a name are targets or not: role, evidence, presets, and what speaks against."""
+    return JSONResponse(to_json(explain(Subject.of_registry(registry.get_architecture(library, name)), layer)))
 
 
 @router.get(

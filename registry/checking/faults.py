@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ...domain.explaining.role_names import is_layer_name
 from ...domain.layers import Layer
 from ...domain.patterns import OPEN, pattern_of
 from ...domain.vocabulary import count_layers, count_of, list_some
@@ -107,7 +108,7 @@ def _has_no_layer(hits: Hits, target: Named) -> Fault:
     roles = subject.name_roles(text)
     meant = tuple(layer for layer in subject.adaptable if layer.role in roles)
     leaves = find_leaves(subject.adaptable)
-    near = () if subject.is_layer_name(text) else nearest(text.rpartition(".")[2], leaves, 1)
+    near = () if is_layer_name(text) else nearest(text.rpartition(".")[2], leaves, 1)
     if meant:
         way_out = f"Layers of its kind there: {list_some(find_leaves(meant), 6)}."
     elif near:

@@ -3,11 +3,11 @@
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
-from typing import Any
+from functools import cached_property
 
 from ...data import read_facts
 from ...domain.choosing.stored_layers import StoredLayers
+from ...domain.explaining.role_names import name_roles
 from ...domain.layers import Layer
 from ...domain.mappings import ArchitectureDetail, Mapping
 from ...domain.methods import TARGETED
@@ -96,45 +96,7 @@ class Subject:
 
     def name_roles(self, name: str) -> frozenset[Role]:
         """Return the roles of this model's layers that a name has in other models."""
-        leaf = name.rpartition(".")[2]
-        own = {layer.role for layer in self.layers}
-        return frozenset(role for known in _roles_by_name().get(leaf, ()) for role in _split(known) if role in own)
-
-    @staticmethod
-    def is_layer_name(name: str) -> bool:
-        """Return whether a name is that of a layer in other models, and so no slip."""
-        return name.rpartition(".")[2] in _roles_by_name()
-
-
-_PARTS: dict[Any, tuple[Role, ...]] = {
-    "attention.qkv": ("attention.qkv", "attention.query", "attention.key", "attention.value"),
-    "attention.kv": ("attention.kv", "attention.key", "attention.value", "attention.qkv"),
-    "attention.query": ("attention.query", "attention.qkv"),
-    "attention.key": ("attention.key", "attention.kv", "attention.qkv"),
-    "attention.value": ("attention.value", "attention.kv", "attention.qkv"),
-    "mlp.gate_up": ("mlp.gate_up", "mlp.gate", "mlp.up"),
-    "mlp.gate": ("mlp.gate", "mlp.gate_up"),
-    "mlp.up": ("mlp.up", "mlp.gate_up"),
-    "expert.gate_up": ("expert.gate_up", "expert.gate", "expert.up"),
-    "expert.gate": ("expert.gate", "expert.gate_up"),
-    "expert.up": ("expert.up", "expert.gate_up"),
-}
-"""Projections that hold the same, joined or apart."""
-
-
-def _split(role: str) -> tuple[Role, ...]:
-    known: Any = role  # the lexicon has roles alone
-    return _PARTS.get(role) or (known,)
-
-
-@cache
-def _roles_by_name() -> dict[str, frozenset[str]]:
-    """Return the roles of each name in the lexicon."""
-    found: defaultdict[str, set[str]] = defaultdict(set)
-    for belief in read_facts("lexicon.toml")["belief"]:
-        for name in belief.get("names", ()):
-            found[name].add(belief["role"])
-    return {name: frozenset(roles) for name, roles in found.items()}
+        return name_roles(name, {layer.role for layer in self.layers})
 
 
 def _in_outer_block(layer: Layer) -> Layer:

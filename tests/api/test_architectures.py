@@ -4,6 +4,7 @@ import pytest
 from records_zoo import make_scan
 from shapes import documented
 
+from loradar.domain.explaining.explanations import Explanation, Subject, explain
 from loradar.domain.mappings import ArchitectureDetail, ArchitecturePage, NeighbourList
 from loradar.schema import to_json
 
@@ -20,6 +21,18 @@ def test_pages_follow_each_other(client, registry):
         if after is None:
             break
     assert found == [to_json(summary) for summary in registry.list_architectures()]
+
+
+def test_a_layer_is_explained(client, registry):
+    """As the registry explains it; a name that no layer has lists the layers of its kind."""
+    body = client.get("/v1/architectures/transformers/llama/explain", params={"layer": "q_proj"}).json()
+    subject = Subject.of_registry(registry.get_architecture("transformers", "llama"))
+    assert body == to_json(explain(subject, "q_proj"))
+    assert documented(Explanation, body)
+    unknown = client.get("/v1/architectures/transformers/gpt_neox/explain", params={"layer": "q_proj"})
+    assert unknown.status_code == 404
+    assert unknown.json()["error"]["details"]["near"] == ["query_key_value"]
+    assert client.get("/v1/architectures/transformers/llama/explain").status_code == 422
 
 
 def test_a_full_last_page_has_no_next(client, registry):

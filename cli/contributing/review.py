@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidRequest
-from ..schema import to_json
-from .backend import open_backend
-from .options import AsJson, IfMatch, MappingId, Number, Reason, Secret, Url
-from .output import print_json
+from ...errors import InvalidRequest
+from ...schema import to_json
+from ..backend import open_backend
+from ..options import AsJson, IfMatch, MappingId, Number, Reason, Secret, Url
+from ..output import print_json
 from .submissions import headline
 
 if TYPE_CHECKING:
-    from ..domain.changes import Revision
+    from ...domain.changes import Revision
 
 
 def review(

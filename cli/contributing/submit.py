@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InvalidStatement, LoradarError
-from ..schema import to_json
-from .backend import Checks, open_backend
-from .options import AsJson, Secret, Url
-from .output import print_json
+from ...errors import InvalidStatement, LoradarError
+from ...schema import to_json
+from ..backend import Checks, open_backend
+from ..options import AsJson, Secret, Url
+from ..output import print_json
 from .submissions import print_submission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..client import Client
-    from ..domain.submissions import Statement, Submission
-    from ..registry import LocalBackend
+    from ...client import Client
+    from ...domain.submissions import Statement, Submission
+    from ...registry import LocalBackend
 
 STANDARD_INPUT = "-"
 TABLES = "statement"
@@ -60,7 +60,7 @@ def _submit_all(
     backend: "LocalBackend | Client", statements: "Iterable[Statement]", *, is_local: bool
 ) -> "list[Submission]":
     """Submit one statement after the other; an error names the submissions made before it."""
-    from ..sandbox.tasks import precheck
+    from ...sandbox.tasks import precheck
 
     submitted: list[Submission] = []
     for statement in statements:
@@ -86,7 +86,7 @@ def read_statements(argument: str) -> "tuple[Statement, ...]":
     Raises:
         InvalidStatement: With the file, the field and the expected form.
     """
-    from ..validation.statements import parse_statements
+    from ...validation.statements import parse_statements
 
     data, source = _read(argument)
     if isinstance(data, dict) and data.keys() == {TABLES} and isinstance(data[TABLES], list):

@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..domain.submissions import SUBMISSION_STATUSES
-from ..domain.vocabulary import count_layers
-from ..errors import InvalidRequest, quoted
-from ..schema import to_json
-from .backend import Checks, open_backend
-from .options import LARGEST, AsJson, Number, Secret, Url
-from .output import Row, describe_coverage, describe_spec, print_json, print_rows
+from ...domain.submissions import SUBMISSION_STATUSES
+from ...domain.vocabulary import count_layers
+from ...errors import InvalidRequest, quoted
+from ...schema import to_json
+from ..backend import Checks, open_backend
+from ..options import LARGEST, AsJson, Number, Secret, Url
+from ..output import Row, describe_coverage, describe_spec, print_json, print_rows
 
 if TYPE_CHECKING:
-    from ..domain.submissions import Submission, SubmissionEvidence
+    from ...domain.submissions import Submission, SubmissionEvidence
 
 ORIGINS = ("contributor", "drift")
 

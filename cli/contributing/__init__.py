@@ -1,0 +1,1 @@
+"""contributing: commands that send a mapping, show what was sent, and decide on it."""
