@@ -4,10 +4,10 @@ A page is one module with its template. It reads through the registry's public m
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.
 """
 
-from . import architecture, audit, badge, browse, compare, guide, home, people, placement, search, static_files
+from . import architecture, audit, browse, compare, guide, home, people, placement, search, static_files
 
 ROUTERS = (
-    architecture.router,
+    *architecture.ROUTERS,
     audit.router,
     browse.router,
     compare.router,
@@ -19,5 +19,5 @@ ROUTERS = (
 )
 """The pages."""
 
-FILES = (static_files.router, badge.router, guide.files)
+FILES = (static_files.router, *architecture.FILES, guide.files)
 """What pages load, and what others embed."""

@@ -77,7 +77,7 @@ function addSuggestions(input) {
       option.dataset.href = `${input.dataset.page}/${result.library}/${encodeURIComponent(result.name)}${query}`;
       const reason = document.createElement("small");
       reason.textContent = `${result.library}, ${result.because}`;
-      option.append(result.name, reason);
+      option.append(result.model ? `${result.name} for ${result.model}` : result.name, reason);
       option.addEventListener("mousedown", (event) => event.preventDefault());
       option.addEventListener("click", () => { location.href = option.dataset.href; });
       return option;

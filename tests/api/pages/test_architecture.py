@@ -9,8 +9,8 @@ from records_zoo import make_scan, proposal
 from starlette.testclient import TestClient
 
 from loradar.api import create_app
-from loradar.api.pages.answer import Answer, Choice
-from loradar.api.pages.module_tree import make_tree
+from loradar.api.pages.architecture.answer import Answer, Choice
+from loradar.api.pages.architecture.module_tree import make_tree
 from loradar.domain.layers import Slot
 from loradar.domain.vocabulary import describe_bytes
 from loradar.registry import Registry

@@ -5,14 +5,14 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ...catalog.lines import find_targets
-from ...domain.layers import Coverage, Slot
-from ...domain.mappings import ArchitectureDetail, Mapping
-from ...domain.methods import TARGETED, get_family, get_method, list_methods
-from ...domain.serving import list_engines
-from ...domain.vocabulary import PRESETS, RANK, RECOMMENDED, STANDS_FOR
-from ...errors import LoradarError, NotRegistered
-from ...registry import Registry
+from ....catalog.lines import find_targets
+from ....domain.layers import Coverage, Slot
+from ....domain.mappings import ArchitectureDetail, Mapping
+from ....domain.methods import TARGETED, get_family, get_method, list_methods
+from ....domain.serving import list_engines
+from ....domain.vocabulary import PRESETS, RANK, RECOMMENDED, STANDS_FOR
+from ....errors import LoradarError, NotRegistered
+from ....registry import Registry
 from .costs import Cost
 
 SHOWN_METHODS = ("LORA", "IA3", "ADALORA", "LOHA", "LOKR", "OFT", "VERA", "LN_TUNING")

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from ...data import read_facts
-from ...domain.targets import Formula
-from ...domain.vocabulary import describe_bytes
+from ....data import read_facts
+from ....domain.targets import Formula
+from ....domain.vocabulary import describe_bytes
 
 SINGLE = 4
 """Bytes of a parameter of an adapter: PEFT keeps those of LoRA in single precision, also on a model in half."""

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from ..dependencies import LibraryName, Name, OpenRegistry, cached
+from ...dependencies import LibraryName, Name, OpenRegistry, cached
+from ..rendering import render
 from .answer import Answer, Choice
-from .rendering import render
 
 LETTER = 6.6
 """Width of a letter at size 11, on average; the text is fitted to it (``textLength``)."""

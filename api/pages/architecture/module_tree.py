@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ...domain.layers import Slot
-from ...domain.patterns import OPEN
-from ...domain.vocabulary import count_layers
+from ....domain.layers import Slot
+from ....domain.patterns import OPEN
+from ....domain.vocabulary import count_layers
 
 _NUMBER = re.compile(r"\d+")
 _SIZE = re.compile(r":(\d+)")

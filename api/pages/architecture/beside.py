@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
-from ...domain.changes import Revision
-from ...domain.layers import Slot
-from ...domain.mappings import ArchitectureDetail, Mapping, Neighbour
-from ...domain.submissions import Difference
-from ...domain.vocabulary import count_layers, list_some
-from ...errors import LoradarError
-from ...registry import Registry
+from ....domain.changes import Revision
+from ....domain.layers import Slot
+from ....domain.mappings import ArchitectureDetail, Mapping, Neighbour
+from ....domain.submissions import Difference
+from ....domain.vocabulary import count_layers, list_some
+from ....errors import LoradarError
+from ....registry import Registry
 
 MOST_PATTERNS = 4
 """Path patterns that a pitfall names."""

@@ -1,21 +1,23 @@
 """``/architectures/{library}/{name}``: the targets of an architecture, why, their cost, and what loads them."""
 
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from ...domain.choosing.query import MOST_RANK
-from ...domain.mappings import Mapping
-from ...domain.methods import TARGETED
-from ...errors import LoradarError
-from ...snippets import Snippet, Subject, list_tools, write_snippet
-from ..dependencies import NAME_LENGTH, REFERENCE_PATTERN, LibraryName, Name, OpenRegistry
+from ....domain.choosing.query import MOST_RANK
+from ....domain.mappings import Mapping
+from ....domain.methods import TARGETED
+from ....domain.vocabulary import STANDS_FOR
+from ....errors import LoradarError
+from ....snippets import Snippet, Subject, list_tools, write_snippet
+from ...dependencies import NAME_LENGTH, REFERENCE_PATTERN, LibraryName, Name, OpenRegistry
+from ..rendering import PageRouter, fresh_page, page
 from .answer import Answer, Choice, find_answer
-from .evidence import find_peft_entry, list_latest, list_pitfalls, list_similar
+from .beside import find_peft_entry, list_latest, list_pitfalls, list_similar
 from .module_tree import make_tree
-from .rendering import PageRouter, fresh_page, page
 
 MOST_SIMILAR = 6
 MOST_REVISIONS = 10
@@ -98,4 +100,7 @@ def write_snippets(answer: Answer) -> list[Snippet]:
 def compare_presets(answer: Answer) -> list[Mapping]:
     """Return the mappings of LoRA's presets, for a table."""
     own: dict[str, Mapping] = {one.preset: one for one in answer.detail.mappings if one.peft_type == TARGETED}
+    for preset, other in STANDS_FOR.items():
+        if preset not in own and other in own:
+            own[preset] = replace(own[other], preset=preset)
     return [own[preset] for preset in dict.fromkeys((*answer.presets, *own)) if preset in own]

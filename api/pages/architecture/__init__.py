@@ -1,0 +1,6 @@
+"""The page of one architecture, and its badge: targets of a choice, costs, the tree of modules, and what is beside."""
+
+from . import badge, overview
+
+ROUTERS = (overview.router,)
+FILES = (badge.router,)
