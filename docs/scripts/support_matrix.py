@@ -121,7 +121,9 @@ def totals(catalogs: Sequence[Catalog]) -> str:
     columns = [[*total(catalog)] for catalog in catalogs]
     names = [f"{catalog.header.library} {catalog.header.library_version}" for catalog in catalogs]
     labels = [label for label, _ in columns[0]]
-    return table(["", *names], ([label, *(column[n][1] for column in columns)] for n, label in enumerate(labels)))
+    return table(
+        ["number of", *names], ([label, *(column[n][1] for column in columns)] for n, label in enumerate(labels))
+    )
 
 
 def total(catalog: Catalog) -> Iterator[tuple[str, str]]:

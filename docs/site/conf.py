@@ -12,7 +12,14 @@ project = "loradar"
 project_copyright = "the loradar authors"
 release = version = version_of("loradar")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "command_reference", "generated_parts"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "accessible_pages",
+    "command_reference",
+    "generated_parts",
+]
 exclude_patterns = ["site", "scripts"]
 root_doc = "index"
 
@@ -25,7 +32,7 @@ maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 smartquotes = False  # options begin with two hyphens
 add_module_names = False
-toc_object_entries = False
+toc_object_entries_show_parents = "hide"
 napoleon_use_ivar = True
 
 html_theme = "furo"
@@ -36,15 +43,18 @@ html_js_files = [("support-table.js", {"defer": "defer"})]
 html_favicon = "static/mark.svg"
 html_copy_source = False
 html_show_sphinx = False
-pygments_style = "tango"
-pygments_dark_style = "github-dark"
+pygments_style = "a11y-light"
+pygments_dark_style = "a11y-dark"
+
+
+RECORDS = ("loradar.domain.", "loradar.errors.")
 
 
 def hide_signature_of_record(
     _app: object, what: str, name: str, _record: object, _options: object, signature: str | None, _returns: str | None
 ) -> tuple[str, str] | None:
     """Leave out the signature of a record: its fields follow, each with its type and meaning."""
-    return ("", "") if what == "class" and signature and name.startswith("loradar.domain.") else None
+    return ("", "") if what == "class" and signature and name.startswith(RECORDS) else None
 
 
 def skip_all_but_records(app: Any, what: str, name: str, member: Any, *_: object) -> bool | None:
@@ -53,7 +63,13 @@ def skip_all_but_records(app: Any, what: str, name: str, member: Any, *_: object
     return True if is_internal and app.env.docname.startswith("reference/records") else None
 
 
+def choose_contents(app: Any, docname: str, _source: object) -> None:
+    """List the methods of the client and the model beside their page; records are too many for it."""
+    app.config.toc_object_entries = docname in {"reference/api", "reference/client-api", "reference/peft-model"}
+
+
 def setup(app: Any) -> None:
     """Connect the functions above."""
     app.connect("autodoc-process-signature", hide_signature_of_record)
     app.connect("autodoc-skip-member", skip_all_but_records)
+    app.connect("source-read", choose_contents)
