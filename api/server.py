@@ -20,6 +20,7 @@ from ..registry import Registry
 from ..sandbox.process_isolation import hide_from_workers
 from ..settings import Settings
 from .app import create_app
+from .pages.warming import warm_up
 from .process.descriptors import Descriptors
 from .process.logs import set_up_logs
 from .process.supervisor import Supervisor, end_with_supervisor
@@ -48,10 +49,10 @@ class Server(uvicorn.Server):
 
     def __init__(self, settings: Settings, on_ready: Callable[[], None]) -> None:
         proxies = settings.trusted_proxies
-        app = create_app(settings)
+        self.app = create_app(settings)
         self._config = ServiceConfig(
-            app,
-            Descriptors(app.state.metrics.turned_away.inc),
+            self.app,
+            Descriptors(self.app.state.metrics.turned_away.inc),
             http=Protocol,
             ws="none",
             log_config=None,
@@ -126,8 +127,19 @@ def serve(
             share = replace(settings, workers=ceil(settings.workers / processes))
             Supervisor(_serve_beside_others, (share, listener), processes).run(tell)
             return
-        with suppress(KeyboardInterrupt):  # uvicorn shuts down cleanly, then raises the signal again
-            Server(settings, tell).run(sockets=[listener])
+        _run(settings, listener, tell)
+
+
+def _run(settings: Settings, listener: socket.socket, tell: Callable[[], None]) -> None:
+    """Serve until interrupted; the pages are prepared beside the first requests."""
+
+    def prepare() -> None:
+        tell()
+        Thread(target=warm_up, args=(server.app.state.registry,), name="loradar-pages", daemon=True).start()
+
+    server = Server(settings, prepare)
+    with suppress(KeyboardInterrupt):  # uvicorn shuts down cleanly, then raises the signal again
+        server.run(sockets=[listener])
 
 
 def _serve_beside_others(argument: tuple[Settings, socket.socket], ready: Connection) -> None:
@@ -137,8 +149,7 @@ def _serve_beside_others(argument: tuple[Settings, socket.socket], ready: Connec
     set_up_logs(settings)
     hide_from_workers()
     end_with_supervisor()
-    with suppress(KeyboardInterrupt):
-        Server(settings, lambda: ready.send("ready")).run(sockets=[listener])
+    _run(settings, listener, lambda: ready.send("ready"))
 
 
 @contextmanager
