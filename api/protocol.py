@@ -50,6 +50,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, config: uvicorn.Config, *arguments: Any, **options: Any) -> None:
         super().__init__(config, *arguments, **options)
         self.parser = httptools.HttpRequestParser(self)  # without uvicorn's leniencies
+        self.drained = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._is_in_head = True
         self._is_over = False
@@ -143,6 +144,11 @@ class Protocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._rejection and not self.pipeline and self.cycle.response_complete:
             self._reject(HTTPStatus.BAD_REQUEST, self._rejection)
+
+    def resume_writing(self) -> None:
+        """Go on to send, and note that the client reads (``SlowReaders``)."""
+        self.drained += 1
+        super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the time limit."""

@@ -23,6 +23,7 @@ from .app import create_app
 from .pages.warming import warm_up
 from .process.descriptors import Descriptors
 from .process.logs import set_up_logs
+from .process.slow_readers import SlowReaders
 from .process.supervisor import Supervisor, end_with_supervisor
 from .protocol import Protocol, ServiceConfig
 
@@ -76,7 +77,15 @@ class Server(uvicorn.Server):
         if self.started:
             for listener in sockets or ():
                 listener.listen(BACKLOG)
+            self._readers = SlowReaders(self.server_state.connections)  # type: ignore[arg-type]  # all are our Protocol
+            self._watch = asyncio.create_task(self._readers.watch())
             self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop: whoever has not read the rest of a response shortly before the end is cut off."""
+        self._watch.cancel()
+        asyncio.get_running_loop().call_later(GRACE_SECONDS * 0.8, self._readers.end_all)
+        await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop, and make sure of the end: a thread that waits for a frozen database cannot be stopped."""

@@ -11,10 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import BoundedSemaphore, Lock
 from time import monotonic, time
-from typing import Annotated
+from typing import Annotated, BinaryIO, cast
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from ...errors import Overloaded
 from ...registry import Registry, State
@@ -162,19 +163,27 @@ class Snapshots:
         """Return whether a snapshot is one for everybody, and not made for one request."""
         return made in (self._kept, self._before)
 
-    def take(self, made: Kept, *, is_plain: bool, start: int = 0) -> Iterator[bytes]:
-        """Open a snapshot and return its bytes, plain or compressed, from one on; one that is not kept is removed."""
+    def open(self, made: Kept) -> BinaryIO:
+        """Open a snapshot; one that is not kept is removed."""
         file = made.path.open("rb")
         if not self.is_kept(made):
             made.path.unlink()
-        file.seek(start)
+        return file
 
-        def read_chunks() -> Iterator[bytes]:
-            with file, gzip.open(file) if is_plain else file as content:
-                while chunk := content.read(CHUNK):
-                    yield chunk
 
-        return read_chunks()
+class _Download(StreamingResponse):
+    """A response from a file, which is closed however the response ends: also when the client goes away."""
+
+    def __init__(self, content: Iterator[bytes], file: BinaryIO, status: int, headers: dict[str, str]) -> None:
+        super().__init__(content, status, headers, MEDIA_TYPE)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
 def _is_good(kept: Kept, state: State) -> bool:
@@ -238,9 +247,7 @@ def _accepts_gzip(request: Request) -> bool:
     return "gzip" in weights and not re.fullmatch(r"q=0(\.0*)?", weights["gzip"])
 
 
-def _stream(
-    snapshots: Snapshots, kept: Kept, *, is_plain: bool, headers: dict[str, str], start: int = 0
-) -> StreamingResponse:
+def _stream(snapshots: Snapshots, kept: Kept, *, is_plain: bool, headers: dict[str, str], start: int = 0) -> _Download:
     status = HTTPStatus.OK
     if not is_plain:
         size = kept.path.stat().st_size
@@ -248,8 +255,16 @@ def _stream(
         if start:
             status = HTTPStatus.PARTIAL_CONTENT
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-    content = snapshots.take(kept, is_plain=is_plain, start=start)
-    return StreamingResponse(content, status, media_type=MEDIA_TYPE, headers=headers)
+    file = snapshots.open(kept)
+    file.seek(start)
+
+    def read_chunks() -> Iterator[bytes]:
+        # The response closes the file below.
+        content = cast("BinaryIO", gzip.open(file)) if is_plain else file  # noqa: SIM115
+        while chunk := content.read(CHUNK):
+            yield chunk
+
+    return _Download(read_chunks(), file, status, headers)
 
 
 @router.get("/snapshot/key", summary="Get the key of snapshots", responses={200: {"model": SnapshotKey}})
