@@ -5,7 +5,7 @@ In every attention ``b`` writes the queries, ``d`` the keys, ``a`` the values, a
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - everybody's name for it
-from flow_zoo import HEADS, SIZE, WIDTH, Fused, Letters, Parallel, Plain, join, split
+from flow_zoo import HEADS, LENGTH, SIZE, WIDTH, Fused, Letters, Parallel, Plain, join, split
 from torch import nn
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -601,6 +601,34 @@ class MixedAndTurned(MixedAtTheEnd):
         """Mix, weigh, mix and turn."""
         weights = self.e((split(self.d(x)) @ split(self.b(x)).transpose(-1, -2)).permute(0, 2, 3, 1)).softmax(1)
         return self.c(join(self.g(weights).permute(0, 3, 2, 1) @ split(self.a(x))))
+
+
+class FewerPositions(Letters):
+    """Keys and values of fewer positions (Linformer, arXiv:2006.04768), by linears over the positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.e, self.g = nn.Linear(LENGTH, 5), nn.Linear(LENGTH, 5)
+
+    def forward(self, x):
+        """Project along the positions, then attend."""
+        key, value = self.e(self.d(x).transpose(1, 2)).transpose(1, 2), self.g(self.a(x).mT).mT
+        weights = (split(self.b(x)) @ split(key).transpose(-1, -2) / SIZE**0.5).softmax(-1)
+        return self.c(join(weights @ split(value)))
+
+
+class Competing(Letters):
+    """Weights that are normalised over the queries, which compete for the keys (slot attention, arXiv:2006.15055)."""
+
+    def __init__(self):
+        super().__init__()
+        self.slots = nn.Parameter(torch.randn(4, WIDTH))
+
+    def forward(self, x):
+        """Weigh by the softmax over the slots, then sum over the keys."""
+        weights = (self.b(self.slots) @ self.d(x).transpose(1, 2) / WIDTH**0.5).softmax(1) + 1e-8
+        found = (weights / weights.sum(-1, keepdim=True)) @ self.a(x)
+        return self.c(found).mean(1, keepdim=True)
 
 
 class InDict(nn.Module):

@@ -6,15 +6,16 @@ from string import ascii_uppercase
 import torch
 from torch import Tensor
 
-from .flow import Flow, Origin
+from .flow import Effect, Flow, Origin
 from .graph import Graph
 from .layouts import LARGEST, REPLAYED, replay
-from .operations import Op, Tape
+from .operations import TRANSPOSITIONS, Op, Tape, flips_last_dims
 
 Letters = tuple[str, str, str]
 """A letter for each axis: of the left operand, the right one and the result."""
 _MATMULS = ("__matmul__", "matmul", "bmm", "mm")
 MATRIX = 2
+MOST_HEADS = 128
 
 
 def letters_of(op: Op, shapes: list[tuple[int, ...]]) -> Letters | None:
@@ -125,6 +126,46 @@ def links_left(flow: Flow, inner: Origin, outer: Origin, side: int) -> bool | No
         if ends and ends & link and shapes[inner.out][axis] > 1:
             return letter in left
     return None
+
+
+def mixes_heads(flow: Flow, read: int, shape: tuple[int, ...]) -> bool:
+    """Return whether a layer mixes the heads of an attention: it is small, square and on the scores.
+
+    Its outputs are scores still (arXiv:2003.02436). A product of weights and values is none of scores.
+    """
+    products = [flow.origins[origin] for origin, _ in flow.read(read)]
+    operands = [reads for product in products for reads in product.reads]
+    before = {flow.origins[source].kind for reads in operands for source, _ in reads}
+    is_weighted = any(effects & Effect.SOFTMAXED for reads in operands for effects in reads.values())
+    is_scores = all(product.kind == "product" for product in products) and "product" not in before and not is_weighted
+    return bool(products) and is_scores and len(set(shape)) == 1 and shape[0] <= MOST_HEADS
+
+
+def mixes_positions(flow: Flow, number: int, read: int) -> bool:
+    """Return whether a linear reads the positions of another's output as its features, and is turned back after it.
+
+    Keys of fewer positions are those keys still (arXiv:2006.04768).
+    """
+    op, sources = flow.tape.ops[number], [*flow.read(read)]
+    origin = flow.origins[sources[0][0]] if len(sources) == 1 and sources[0][1] == 0 else None
+    if op.name != "linear" or origin is None or origin.name != "linear" or not is_transposed(flow, origin.out, read):
+        return False
+    after = next((later for later in flow.tape.ops[number + 1 :] if op.outputs[0] in later.inputs), op)
+    is_turned = after.name in TRANSPOSITIONS and flips_last_dims(after, flow.tape.shapes)
+    dims, between = len(flow.tape.shapes[read]), _ops_between(flow, origin.op, read)
+    ends = ends_of_axis(flow.tape, origin.out, dims - 1, read, between) if is_turned else None
+    return bool(ends and dims - 1 not in ends)
+
+
+def is_transposed(flow: Flow, start: int, end: int) -> bool:
+    """Return whether axes change places on the way from one value to another."""
+    reached, first = {start}, flow.producer[start] + 1
+    for op in flow.tape.ops[first : flow.producer.get(end, first) + 1]:
+        if not reached.isdisjoint(op.inputs):
+            if op.name in TRANSPOSITIONS:
+                return True
+            reached.update(op.outputs)
+    return False
 
 
 def _ops_between(flow: Flow, op: int, value: int) -> list[Op]:

@@ -5,12 +5,11 @@ from math import prod
 from typing import Any
 
 from . import operations
-from .contractions import links_left
+from .contractions import is_transposed, links_left, mixes_heads, mixes_positions
 from .edges import read_edges
 from .flow import MOST_PARTS, MOST_SOURCES, Effect, Flow, Origin, Ranking, Sources
 from .operations import Op, Ref, Tape
 
-MOST_HEADS = 128
 PARALLEL_BRANCHES = 3
 """Branches that may be added to one value one after the other: attention, feed-forward, state space."""
 _APPLIES_WEIGHT = operations.CONTRACTIONS | operations.CONVOLUTIONS | {"embedding", "embedding_bag"}
@@ -103,21 +102,8 @@ def contract(flow: Flow, number: int, op: Op) -> None:
 def _apply(flow: Flow, number: int, op: Op, weight: int, read: int) -> None:
     layer, reads = flow.weight_of[weight], (flow.read(read),)
     _add_origin(flow, Origin("layer", number, op.outputs[0], reads, (read,), op.site, op.name, layer), op.outputs)
-    if mixes_heads(flow, read, flow.tape.shapes[weight]):
+    if mixes_heads(flow, read, flow.tape.shapes[weight]) or mixes_positions(flow, number, read):
         flow.sources[op.outputs[0]] = flow.read(read)
-
-
-def mixes_heads(flow: Flow, read: int, shape: tuple[int, ...]) -> bool:
-    """Return whether a layer mixes the heads of an attention: it is small, square and on the scores.
-
-    Its outputs are scores still (arXiv:2003.02436). A product of weights and values is none of scores.
-    """
-    products = [flow.origins[origin] for origin, _ in flow.read(read)]
-    operands = [reads for product in products for reads in product.reads]
-    before = {flow.origins[source].kind for reads in operands for source, _ in reads}
-    is_weighted = any(effects & Effect.SOFTMAXED for reads in operands for effects in reads.values())
-    is_scores = all(product.kind == "product" for product in products) and "product" not in before and not is_weighted
-    return bool(products) and is_scores and len(set(shape)) == 1 and shape[0] <= MOST_HEADS
 
 
 def multiply(flow: Flow, number: int, op: Op, operands: tuple[int, ...]) -> None:
@@ -150,20 +136,10 @@ def _query_and_key(flow: Flow, scores: Origin, effects: int, outer: Origin, side
     Where the axes cannot be followed, the key is the operand over whose positions the softmax runs.
     """
     weights = outer.read_values[side]
-    is_left = links_left(flow, scores, outer, side) if _is_transposed(flow, scores.out, weights) else None
+    is_turned = effects & Effect.FLIPPED or is_transposed(flow, scores.out, weights)
+    is_left = links_left(flow, scores, outer, side) if is_turned else None
     is_flipped = bool(effects & Effect.FLIPPED) if is_left is None else is_left
     return scores.read_values[::-1] if is_flipped else scores.read_values
-
-
-def _is_transposed(flow: Flow, start: int, end: int) -> bool:
-    """Return whether axes change places on the way from one value to another."""
-    reached, first = {start}, flow.producer[start] + 1
-    for op in flow.tape.ops[first : flow.producer.get(end, first) + 1]:
-        if not reached.isdisjoint(op.inputs):
-            if op.name in operations.TRANSPOSITIONS:
-                return True
-            reached.update(op.outputs)
-    return False
 
 
 def _merged_operands(flow: Flow, pairs: list[tuple[int, ...]], side: int) -> Sources:

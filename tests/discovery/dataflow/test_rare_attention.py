@@ -39,6 +39,16 @@ def test_the_key_is_what_the_weights_are_summed_over(block):
     assert roles(zoo.Stack(block)) == {**ATTENTION, "e": "other", "g": "other"}
 
 
+def test_a_linear_over_positions_is_no_projection_of_keys():
+    """Keys and values are projected before it; what it writes has fewer positions and the same features."""
+    assert roles(zoo.Stack(rare.FewerPositions)) == {**ATTENTION, "e": "other", "g": "other"}
+
+
+def test_the_query_is_the_query_where_queries_compete():
+    """The weights are summed over the keys, whichever dimension the softmax runs over."""
+    assert roles(zoo.Stack(rare.Competing)) == ATTENTION
+
+
 @pytest.mark.parametrize("inputs", [None, (torch.zeros(5, zoo.WIDTH), torch.zeros(2, 7, dtype=torch.long))])
 @pytest.mark.parametrize("convolution", rare.EDGES)
 def test_attention_over_the_edges_of_a_graph_has_its_operands(convolution, inputs):
