@@ -74,13 +74,15 @@ class ErrorTable(SphinxDirective):
 
 
 class Records(SphinxDirective):
-    """``.. records::``: a section for every module with public classes, of packages and modules named in lines."""
+    """``.. records::``: a section for each module named in a line; of a package, for those that no page names."""
 
     has_content = True
 
     def run(self) -> list[nodes.Node]:
         """Return the sections, each of which documents a module."""
-        modules = [module for name in self.content if name for module in list_modules(name)]
+        pages = Path(self.env.srcdir, "reference").glob("records-*.rst")
+        named = frozenset(line.strip() for page in pages for line in page.read_text("utf-8").split("\n"))
+        modules = [module for name in self.content if name for module in list_modules(name, named)]
         return self.parse_text_to_nodes("\n".join(map(describe_module, modules)), allow_section_headings=True)
 
 
@@ -97,17 +99,16 @@ def describe_module(name: str) -> str:
     return "\n".join((name, "-" * len(name), "", body, *types))
 
 
-def list_modules(name: str) -> Iterator[str]:
-    """Yield a module, or the modules of a package that have public classes."""
+def list_modules(name: str, named: frozenset[str]) -> Iterator[str]:
+    """Yield a module, or the modules of a package that have public classes and are not named elsewhere."""
     module = importlib.import_module(name)
     if not hasattr(module, "__path__"):
         yield name
         return
     for found in pkgutil.walk_packages(module.__path__, f"{name}."):
         members = vars(importlib.import_module(found.name)).items()
-        if any(
-            inspect.isclass(one) and one.__module__ == found.name and not key.startswith("_") for key, one in members
-        ):
+        public = (one for key, one in members if not key.startswith("_") and inspect.isclass(one))
+        if found.name not in named and any(one.__module__ == found.name for one in public):
             yield found.name
 
 
