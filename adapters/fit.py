@@ -21,7 +21,8 @@ from ..domain.patterns import name_targets, pattern_of
 from ..domain.targets import TargetMatcher, TargetSpec, excluding, find_hits, resolve_blocks, without_exclusion
 from ..domain.vocabulary import Kind, Role, Tower
 from ..errors import UnknownArchitecture
-from ..registry import Registry, sqlite_file
+from ..lookups import open_knowledge
+from ..registry import sqlite_file
 from ..settings import Settings
 
 AROUND: frozenset[Role] = frozenset(
@@ -57,7 +58,7 @@ def find_entry(architecture: Architecture, peft_type: str, preset: str) -> Entry
         UnknownPreset: If there is no such preset.
     """
     settings = Settings.from_environment()
-    state = _read_state(sqlite_file(settings.database_url))
+    state = None if settings.url else _read_state(sqlite_file(settings.database_url))
     find = _find.__wrapped__ if state is None else _find
     library, version = architecture.library, architecture.library_version
     return find(settings, state, _Query(architecture.name, peft_type, preset, library, version))
@@ -65,12 +66,12 @@ def find_entry(architecture: Architecture, peft_type: str, preset: str) -> Entry
 
 @lru_cache(maxsize=64)
 def _find(settings: Settings, state: object, query: _Query) -> Entry | None:  # noqa: ARG001 - a part of the cache's key
-    with Registry.open(settings) as registry:
-        mapping = registry.find(*query)
+    with open_knowledge(settings) as known:
+        mapping = known.find(*query)
         if mapping is None:
             return None
         try:
-            return Entry(mapping, registry.get_architecture(query.library, query.name))
+            return Entry(mapping, known.get_architecture(query.library, query.name))
         except UnknownArchitecture:  # removed in between
             return None
 

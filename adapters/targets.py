@@ -26,7 +26,8 @@ from ..domain.scans import Scan
 from ..domain.targets import TargetSpec, find_hits, resolve_blocks
 from ..domain.vocabulary import RECOMMENDED
 from ..errors import DatabaseUnusable, MethodDoesNotFit, NoAdaptableLayers, UnknownArchitecture, UnknownPreset
-from ..registry import Registry, verify
+from ..lookups import Knowledge, open_knowledge
+from ..registry import verify
 from ..warn import warn
 from .config import AdapterConfig, LoraConfig
 from .fit import Fit, find_entry, fit, leave_out
@@ -165,8 +166,8 @@ def scan_known(model: nn.Module, example_inputs: Any = None) -> Scan:
 
 
 def _recall(architecture: Architecture) -> ArchitectureDetail | None:
-    with suppress(DatabaseUnusable, UnknownArchitecture), Registry.open() as registry:
-        return registry.get_architecture(architecture.library, architecture.name)
+    with suppress(DatabaseUnusable, UnknownArchitecture), open_knowledge() as known:
+        return known.get_architecture(architecture.library, architecture.name)
     return None
 
 
@@ -214,47 +215,47 @@ def expand_shorthand(model: nn.Module, shorthand: str, example_inputs: Any = Non
 def _from_registry(scan: Scan, peft_type: str, preset: str) -> Decision | None:
     """Decide by the registry's entry by name, by fingerprint or by structure, if one fits."""
     try:
-        with Registry.open() as registry:
-            query = (registry, scan, peft_type, preset)
+        with open_knowledge() as known:
+            query = (known, scan, peft_type, preset)
             return _by_name(*query) or _by_fingerprint(*query) or _by_structure(*query)
     except DatabaseUnusable as error:
         warn(f"The registry is not used: {error.message}")
         return None
 
 
-def _by_name(registry: Registry, scan: Scan, peft_type: str, preset: str) -> Decision | None:
+def _by_name(known: Knowledge, scan: Scan, peft_type: str, preset: str) -> Decision | None:
     own = scan.architecture
-    mapping = registry.find(own.name, peft_type, preset, own.library, own.library_version)
+    mapping = known.find(own.name, peft_type, preset, own.library, own.library_version)
     if mapping is None:
         return None
-    known = registry.get_architecture(own.library, own.name)
+    detail = known.get_architecture(own.library, own.name)
     says = f"registry entry of {_named(mapping)}"
-    if _is_proved(mapping, scan, known):
+    if _is_proved(mapping, scan, detail):
         return _fitting("registry", mapping, scan, says)
-    narrowed = _without_strays(mapping, scan, known)
-    misfit = _misfit(narrowed, scan) or _describe_unmatched(narrowed, scan, known)
+    narrowed = _without_strays(mapping, scan, detail)
+    misfit = _misfit(narrowed, scan) or _describe_unmatched(narrowed, scan, detail)
     if misfit:
         warn(f"The registry's entry for {_named(mapping)} is not used: {misfit}.")
         return None
     return _fitting("registry", narrowed, scan, says)
 
 
-def _by_fingerprint(registry: Registry, scan: Scan, peft_type: str, preset: str) -> Decision | None:
-    mapping = registry.find_by_fingerprint(scan.architecture.fingerprint or "", peft_type, preset)
+def _by_fingerprint(known: Knowledge, scan: Scan, peft_type: str, preset: str) -> Decision | None:
+    mapping = known.find_by_fingerprint(scan.architecture.fingerprint or "", peft_type, preset)
     if mapping is None:
         return None
-    narrowed = _without_strays(mapping, scan, registry.get_architecture(mapping.library, mapping.name))
+    narrowed = _without_strays(mapping, scan, known.get_architecture(mapping.library, mapping.name))
     if _misfit(narrowed, scan):
         return None
     says = f"registry entry of {_named(mapping)}, whose blocks have the same structure and names"
     return _fitting("fingerprint", narrowed, scan, says)
 
 
-def _by_structure(registry: Registry, scan: Scan, peft_type: str, preset: str) -> Decision | None:
+def _by_structure(known: Knowledge, scan: Scan, peft_type: str, preset: str) -> Decision | None:
     """Decide by the first mapping of an architecture of the same structure that fits this model once translated."""
     structure = scan.architecture.structure
-    for mapping in registry.list_by_structure(structure, peft_type, preset) if structure else ():
-        slots = registry.get_architecture(mapping.library, mapping.name).slots
+    for mapping in known.list_by_structure(structure, peft_type, preset) if structure else ():
+        slots = known.get_architecture(mapping.library, mapping.name).slots
         translation = translate(mapping.spec, slots, scan)
         if translation is None or mapping.spec.feedforward_modules:  # a translation mixes them with other targets
             continue

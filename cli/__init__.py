@@ -11,7 +11,7 @@ import typer
 from ..errors import LoradarError
 from . import audit, catalog, constants, explain, history, lookup, scan, service, snippet
 from .contributing import review, submissions, submit
-from .upkeep import db, mirror
+from .upkeep import db, export, mirror
 
 app = typer.Typer(
     name="loradar",
@@ -53,6 +53,7 @@ app.command("crawl")(catalog.crawl)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(constants.app, name="constants")
 app.add_typer(db.app, name="db")
+app.add_typer(export.app, name="export")
 
 
 @app.callback(invoke_without_command=True)

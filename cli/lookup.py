@@ -102,7 +102,7 @@ def _open_lookup(url: str | None, stack: ExitStack) -> "Callable[..., Mapping]":
         from ..client import Client
 
         return stack.enter_context(Client(url)).targets
-    from ..registry import lookup as look_up
+    from ..lookups import lookup as look_up
 
     return look_up
 

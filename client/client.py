@@ -30,14 +30,16 @@ from ..domain.mappings import (
 )
 from ..domain.methods import choose_preset
 from ..domain.submissions import Difference, Filters, ReviewDecision, Statement, Submission, SubmissionPage
-from ..errors import LoradarError, SignatureInvalid, to_error
+from ..errors import LoradarError, ServiceUnreachable, SignatureInvalid, to_error
 from ..schema import to_json
 from ..settings import Settings
 from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, open_snapshot, part_of, require_current
+from ..static_files import StaticAnswers, answers_path
 from ..training_configs.config_checks import ConfigCheck
 from ..weights.diagnoses import Diagnosis
 from .adapters import read_adapter
-from .connection import Connection, quoted_segment
+from .connection import NO_SERVICE, Connection, quoted_segment
+from .static_reading import StaticQuery, reject_choice
 
 BATCH = 256
 """Queries in one batch request."""
@@ -81,7 +83,7 @@ class Client(Connection, Backend):
         ``name`` may be in any spelling, as in ``loradar.lookup``; ``understood`` tells how it was read.
         Without ``preset`` it is that of ``LORADAR_PRESET`` here, else the one of the service.
         ``choice`` may have ``towers``, ``roles``, ``blocks``, ``rank``, ``expert_rank`` and ``budget``: the targets are
-        those of a selection.
+        those of a selection. Static files (``loradar export static``) have no answers for it, and for parts.
 
         Raises:
             UnknownName: If the architecture has no part or tower of a name.
@@ -95,7 +97,29 @@ class Client(Connection, Backend):
         query = {"peft_type": peft_type, "preset": preset, "library": library, "library_version": library_version}
         named = [f"{part}={model_type}" for part, model_type in (parts or {}).items()]
         chosen = Selection.parse(preset or "default", **choice).to_query()
-        return self._get(Mapping, f"/v1/targets/{quoted_segment(name)}", **query, part=named or None, **chosen)
+        path = f"/v1/targets/{quoted_segment(name)}"
+        beyond = [field for field, value in {"part": named or None, **chosen}.items() if value is not None]
+        if not (beyond or library_version):  # a file server ignores the query, and its response tells
+            found = self._get_if_served(path, **query)
+            if found and (found.peft_type, found.preset) == (peft_type.upper(), preset or found.preset):
+                return found
+        index = self._find_index()
+        if index is None:
+            return self._get(Mapping, path, **query, part=named or None, **chosen)
+        reject_choice(beyond)
+        static = StaticQuery(name, peft_type.upper(), preset or "default", library, library_version)
+        reference, understood = static.find_reference(index)
+        answers = self._get(StaticAnswers, f"/{answers_path(*reference.split(':', 1))}")
+        return static.choose(answers, reference, understood)
+
+    def _get_if_served(self, path: str, **query: str | None) -> Mapping | None:
+        """Return the mapping at a path, or ``None`` if the response is of no service."""
+        try:
+            return self._get(Mapping, path, **query)
+        except ServiceUnreachable as error:
+            if error.details["reason"] != NO_SERVICE:
+                raise
+            return None
 
     def targets_of_many(
         self, questions: Sequence[Json[str, str | int | Json[str, str] | None]]

@@ -9,9 +9,10 @@ from uuid import uuid4
 
 import httpx2
 
-from ..errors import NotAuthenticated, ServiceUnreachable, to_error
+from ..errors import LoradarError, NotAuthenticated, ServiceUnreachable, to_error
 from ..schema import from_json
 from ..settings import Settings
+from ..static_files import INDEX, StaticIndex
 from ..warn import warn
 from .download import SECONDS, download
 from .transport import STALE, HttpClient, ServerFailing, open_storage
@@ -23,6 +24,9 @@ QueryValue = str | int | Sequence[str]
 
 STORE = "responses.sqlite3"
 """Name of the file that stores responses, in the folder of loradar's files."""
+
+NO_SERVICE = "the response is not from a loradar service"
+"""Reason of ``ServiceUnreachable`` for a response that is none of ours."""
 
 _PRIVATE = ("/v1/submissions", "/v1/tokens", "/v1/changes")
 """Paths whose responses are never stored: they are of one person, or must be current."""
@@ -57,6 +61,8 @@ class Connection:
             headers["Authorization"] = f"Bearer {token}"
         file = Settings.from_environment().home / STORE if store is True else store
         self._reading = {"Cache-Control": "no-cache"} if revalidate else {}
+        self._index: StaticIndex | None = None
+        self._is_static: bool | None = None  # not known yet
         self._http = HttpClient(open_storage(file) if file else None, timeout=timeout, headers=headers)
 
     def __enter__(self) -> Self:
@@ -98,6 +104,23 @@ class Connection:
             headers["If-Match"] = f'"v{version}"'
         return self._receive(record, lambda: self._http.post(self.url + path, json=body, headers=headers))
 
+    def _find_index(self) -> StaticIndex | None:
+        """Return the index of static files at the URL; ``None`` if a service is there.
+
+        Raises:
+            ServiceUnreachable: If neither is.
+        """
+        if self._is_static is None:
+            try:
+                self._index = self._get(StaticIndex, f"/{INDEX}")
+            except ServiceUnreachable:
+                raise
+            except LoradarError:  # of a service, which has no such route
+                self._is_static = False
+            else:
+                self._is_static = True
+        return self._index
+
     def _post_once(self, record: type[Record], path: str, body: Json[str, Any]) -> Record:
         """Post ``body`` without an idempotency key, and so without repeating it."""
         return self._receive(record, lambda: self._http.post(self.url + path, json=body))
@@ -134,7 +157,7 @@ class Connection:
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             raise self._unreachable(f"{type(error).__name__}: {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise self._unreachable("the response is not from a loradar service") from error
+            raise self._unreachable(NO_SERVICE) from error
         raise raised
 
     def _unreachable(self, reason: str) -> ServiceUnreachable:

@@ -1,7 +1,7 @@
 """Provide loradar's public names, each loaded on first use, so that ``import loradar`` never imports torch.
 
-``scan`` -> discovery, ``lookup``, ``check`` (training configurations), ``snippet`` (for training tools)
-and ``explain`` (layers) -> registry,
+``scan`` -> discovery, ``lookup`` (here or by a service), ``check`` (training configurations), ``snippet`` (for
+training tools) and ``explain`` (layers) -> registry,
 ``get_peft_model``, ``LoraConfig``, ``IA3Config`` and ``PeftModel`` -> adapters, with PEFT's functions
 (``inject_adapter_in_model``, ``get_layer_status`` ...), ``plan`` (memory), ``rank_layers`` (importance), ``doctor``
 (saved adapters), and ``auto_config`` and ``enable_peft_defaults`` for the real peft, ``Client`` -> the REST client.
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from .client import Client
     from .discovery import scan
     from .errors import LoradarError
-    from .registry import check, explain, lookup, snippet
+    from .lookups import lookup
+    from .registry import check, explain, snippet
 
     __version__: str
 
@@ -67,7 +68,7 @@ _HOMES = {
     "get_peft_model_state_dict": ".adapters.peft_bridge.functions",
     "hotswap_adapter": ".adapters.peft_bridge.functions",
     "inject_adapter_in_model": ".adapters.peft_bridge.functions",
-    "lookup": ".registry",
+    "lookup": ".lookups",
     "plan": ".adapters",
     "rank_layers": ".adapters",
     "rescale_adapter_scale": ".adapters.peft_bridge.functions",

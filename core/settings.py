@@ -93,6 +93,9 @@ class Settings:
     root_path: str = ""
     """Prefix of the paths under which a proxy serves the service, such as ``/loradar``; ``LORADAR_ROOT_PATH``."""
 
+    url: str | None = None
+    """URL of the service, or of static files, that lookups ask first; ``LORADAR_URL``, else none."""
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Read the settings from environment variables; an empty one counts as unset.
@@ -121,6 +124,7 @@ class Settings:
             _choose(environment, LOG_FORMAT_VARIABLE, LOG_FORMATS, "text"),
             _choose(environment, LOG_LEVEL_VARIABLE, LOG_LEVELS, "warning"),
             parse_root_path(environment.get(ROOT_PATH_VARIABLE, ""), ROOT_PATH_VARIABLE),
+            _parse_url(environment.get(URL_VARIABLE, "")),
         )
 
 
@@ -143,6 +147,25 @@ def parse_root_path(text: str, source: str) -> str:
         message = f"Invalid {source} {text!r}: give a path such as /loradar, which is none of the service's own."
         raise InvalidRequest(message, variable=source, value=text)
     return path
+
+
+def _parse_url(text: str) -> str | None:
+    """Return the URL of a service without a slash at its end, or ``None`` for none."""
+    if not text.strip():
+        return None
+    from urllib.parse import urlsplit  # noqa: PLC0415 - most lookups have none
+
+    url = text.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_valid = False
+    if not is_valid or parts.username is not None or parts.query or parts.fragment:
+        hidden = re.sub(r"//[^/]*@", "//***@", text)
+        message = f"Invalid {URL_VARIABLE} {hidden!r}: give a URL such as https://registry.example/loradar."
+        raise InvalidRequest(message, variable=URL_VARIABLE, value=hidden)
+    return url
 
 
 def _parse_proxies(text: str) -> str:

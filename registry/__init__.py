@@ -18,6 +18,7 @@ from ..domain.mappings import Mapping
 from ..domain.methods import choose_preset
 from ..domain.reports.audits import Verdict
 from ..domain.vocabulary import PRESETS
+from ..references import describe
 from ..settings import Settings
 from .catalogs import catalog_entry, catalog_header, compare_catalog, compare_versions, seed_digest
 from .contributions.evidence import failure_of, gather_evidence
@@ -48,7 +49,7 @@ from .peft_constants.reading import (
 from .peft_constants.rendering import constants_python, support_rows
 from .recent_lookups import RecentLookups
 from .records import Constant, DatabaseInfo, Outcome, StoreReport
-from .references import describe, find_understood
+from .references import find_understood
 from .releases import Release
 from .reports.recorded_audit import AuditFilter, report_audit
 from .sqlite_lookup import SqliteLookup
@@ -66,6 +67,7 @@ from .verification.drift import (
 from .verification.verify import verify
 
 if TYPE_CHECKING:
+    from .answers.static_writing import write_static
     from .checking import check, check_text
     from .contributions.local_backend import Key, LocalBackend
     from .crawls import Crawls
@@ -97,6 +99,7 @@ _IMPORTING_SQLALCHEMY = {
     "check_text": ".checking",
     "mapping_place": ".mappings.listing",
     "sqlite_file": ".db.database",
+    "write_static": ".answers.static_writing",
 }
 
 __all__ = [
@@ -163,6 +166,7 @@ __all__ = [
     "support_rows",
     "verify",
     "write_constants_json",
+    "write_static",
 ]
 
 _FILE_URL = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?%]+)")
@@ -178,26 +182,7 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
     parts: Values[str, str] | None = None,
     **choice: Any,
 ) -> Mapping:
-    """Look up the mapping of an architecture in the user's registry, or in the packaged one until that is made.
-
-    ``name`` may be in any spelling (``timm:resnet50``, ``LlamaForCausalLM``, ``Qwen/Qwen3-8B``, ``sdxl``),
-    or a folder or configuration file on this machine;
-    ``understood`` of the result tells how it was read, and whether that is a guess. With ``library``, only names of
-    that library count.
-    Without ``preset`` it is that of ``LORADAR_PRESET``, else ``default``. ``parts`` gives the types of models in a
-    composite architecture, such as ``{"text": "t5"}``.
-    ``choice`` may have ``towers``, ``roles``, ``blocks``, ``rank``, ``expert_rank`` and ``budget``, as in
-    ``Scan.propose``: the targets are computed from stored slots.
-
-    Raises:
-        InvalidRequest: If ``library_version`` is no version, or a part cannot be chosen.
-        UnknownName: If the architecture has no part or tower of a name.
-        UnknownPeftType: If PEFT has no such method.
-        UnknownPreset: If there is no such preset.
-        InvalidReference: If a folder or file has no configuration that can be read.
-        NotRegistered: If nothing is registered; the message lists near names, and a command that works.
-        DatabaseUnusable: If the registry's database cannot be used.
-    """
+    """Look up a mapping on this machine, as ``loradar.lookup`` does without a service."""
     if name.startswith(("file:", ".", "~")) or "/" in name:
         from ..references.local import find_configuration  # noqa: PLC0415 - reads files
 

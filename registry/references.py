@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..domain.mappings import Mapping
 from ..errors import InvalidReference, NotRegistered, quoted
-from ..references import Reference, Understood, explain_invalid_repo
+from ..references import Reference, describe, explain_invalid_repo
 from ..settings import hub_endpoint
 
 if TYPE_CHECKING:
@@ -48,14 +48,6 @@ def find_understood(
         return None
     found = find(first.library, first.name)
     return found and replace(found, understood=describe(text, first, others))
-
-
-def describe(text: str, first: "Candidate", others: "Iterable[Candidate]") -> Understood | None:
-    """Return how a text was understood; ``None`` if it names the architecture exactly."""
-    if first.how == "exact" and ":" in text:
-        return None
-    known = [one.reference for one in others if first.is_guess or one.how != "near name"]
-    return Understood(text, first.how, first.because, first.is_guess, tuple(known))
 
 
 def not_understood(text: str, library: str | None, candidates: "Iterable[Candidate]") -> NotRegistered:

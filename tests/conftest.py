@@ -23,7 +23,7 @@ from loradar.registry import Registry
 from loradar.registry.db import prepare, shipped
 from loradar.sandbox import pool as sandbox
 from loradar.sandbox.pool import Bounds
-from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE, Settings
+from loradar.settings import DATABASE_URL_VARIABLE, HOME_VARIABLE, URL_VARIABLE, Settings
 
 # How long a draw takes says more of the machine than of the test. In CI a failure must come back.
 hypothesis.settings.register_profile(
@@ -71,7 +71,8 @@ def home(tmp_path, monkeypatch, request):
     monkeypatch.setattr(shipped, "find_shipped", lambda _digest: None)
     folder = tmp_path / "home"
     monkeypatch.setenv(HOME_VARIABLE, str(folder))
-    monkeypatch.delenv(DATABASE_URL_VARIABLE, raising=False)
+    for name in (DATABASE_URL_VARIABLE, URL_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
     if not request.node.get_closest_marker("first_use"):
         monkeypatch.setattr(prepare, "_prepare", partial(copy_seeded, request))
     return folder

@@ -4,6 +4,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Scripted = tuple[int, dict[str, str], bytes] | None
 """Status, headers and body; ``None`` breaks the connection."""
@@ -15,12 +19,14 @@ class ScriptedServer:
     Attributes:
         url: Its URL.
         answers: What it answers, in order; the last one is repeated.
+        files: Folder whose files it answers with instead, as a file server does.
         asked: Path and headers of each request, their names in lower case.
     """
 
     def __init__(self) -> None:
         self.answers: list[Scripted] = []
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.files: Path | None = None
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -28,6 +34,8 @@ class ScriptedServer:
 
             def do_GET(self) -> None:
                 """Note the request and answer."""
+                if owner.files is not None:
+                    owner.answers = [owner.find_file(self.path.partition("?")[0])]
                 owner.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
                 answer = owner.answers.pop(0) if len(owner.answers) > 1 else owner.answers[0]
                 if answer is None:
@@ -47,6 +55,11 @@ class ScriptedServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def find_file(self, path: str) -> Scripted:
+        """Return the answer of a file server."""
+        file = self.files / path.lstrip("/")
+        return (200, {}, file.read_bytes()) if file.is_file() else (404, {}, b"<html>no such file</html>")
 
     @contextmanager
     def running(self) -> Iterator["ScriptedServer"]:

@@ -17,7 +17,7 @@ from .grammar import (
     explain_invalid_repo,
     parse_parts,
 )
-from .understood import Understood
+from .understood import Understood, describe
 
 __all__ = [
     "LIBRARIES",
@@ -28,6 +28,7 @@ __all__ = [
     "Scheme",
     "Understood",
     "check_hub_name",
+    "describe",
     "explain_invalid_path",
     "explain_invalid_repo",
     "parse_parts",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...domain.targets import TargetMatcher
 from ...errors import InvalidConfig, InvalidReference, LoradarError, NotRegistered, UnknownArchitecture
+from ...references import describe
 from ...references.knowledge import load
 from ...references.local import find_configuration
 from ...references.resolver import Candidate, resolve
@@ -13,7 +14,6 @@ from ...references.words import words_of
 from ...training_configs import LoraPart, read_parts, write_snippet
 from ...training_configs.config_checks import ConfigCheck, PartCheck
 from ..contributions.safe_regex import LinearMatcher
-from ..references import describe
 from ..registry import Registry
 from .correction import correct
 from .faults import find_faults
