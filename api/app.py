@@ -10,6 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from ..settings import Settings
 from .dependencies import LazyRegistry
 from .errors import ALWAYS, add_error_handlers
+from .kept_scans import KeptScans
 from .middleware import BodyLimitMiddleware, HeadMiddleware, Limiter, RateLimitMiddleware
 from .negotiation import NegotiationMiddleware
 from .openapi import TAGS, DescribedApp, operation_id
@@ -85,6 +86,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.exports = export.Exports()
     app.state.snapshots = snapshot.Snapshots(settings)
     app.state.limiter = Limiter(settings.limits)
+    app.state.kept_scans = KeptScans(settings.home / "scans")
     app.state.probe = operations.Probe(app.state.registry)
     app.state.metrics = Metrics(app.version, operations.RegistryCollector(app.state.registry))
     writers = 1 if settings.database_url.startswith("sqlite") else POSTGRES_WRITERS

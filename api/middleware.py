@@ -74,6 +74,7 @@ LARGER = {
     "/submissions/new": LARGEST_STATEMENT,
     "/submissions/preview": LARGEST_STATEMENT,
     "/v1/scan": LARGEST_SCAN,
+    "/scan": LARGEST_SCAN,
     "/v1/doctor": LARGEST_ADAPTER,
 }
 """Bytes of a body on the routes that need more."""

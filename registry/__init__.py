@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from .explained import explain, explain_registered
     from .mappings.listing import mapping_place
     from .registry import Registry
+    from .reports.scanned import Scanned, pack_scan, unpack_scan
     from .reports.side_by_side import Wanted, put_side_by_side
     from .snippet_lookup import snippet
 
@@ -92,7 +93,10 @@ _IMPORTING_SQLALCHEMY = {
     "SERVICE_LIMITS": ".db.time_limits",
     "explain": ".explained",
     "explain_registered": ".explained",
+    "Scanned": ".reports.scanned",
     "Wanted": ".reports.side_by_side",
+    "pack_scan": ".reports.scanned",
+    "unpack_scan": ".reports.scanned",
     "put_side_by_side": ".reports.side_by_side",
     "snippet": ".snippet_lookup",
     "check": ".checking",
@@ -124,6 +128,7 @@ __all__ = [
     "Registry",
     "Release",
     "Renewal",
+    "Scanned",
     "State",
     "StateWatch",
     "StoreReport",
@@ -153,6 +158,7 @@ __all__ = [
     "lookup",
     "mapping_place",
     "names_to_scan",
+    "pack_scan",
     "parse_constants",
     "peft_mappings",
     "peft_report",
@@ -164,6 +170,7 @@ __all__ = [
     "snippet",
     "sqlite_file",
     "support_rows",
+    "unpack_scan",
     "verify",
     "write_constants_json",
     "write_static",

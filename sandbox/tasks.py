@@ -184,6 +184,21 @@ def scan_files(files: Json[str, bytes]) -> bytes:
     return dump_json(scan(files))
 
 
+def scan_to_keep(sent: Json[str, Any]) -> bytes:
+    """Return the scan of sent files or of a reference, packed as a registry of its own.
+
+    Args:
+        sent: ``{"files": {name: content}}`` or ``{"reference": "hub:org/repo"}``.
+
+    Raises:
+        LoradarError: As the scan.
+    """
+    from ..discovery import scan_files  # noqa: PLC0415
+    from ..registry import pack_scan  # noqa: PLC0415
+
+    return pack_scan(scan_files(sent["files"]) if "files" in sent else scan_sent(sent))
+
+
 def fetch_for_others(reference: str) -> dict[str, Any]:
     """Return the ``config.json`` of a repo on the hub, read without a token.
 

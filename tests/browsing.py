@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import httpx2
 import pytest
+from in_process import InProcess
 from patience import patience, wait_until
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
@@ -58,20 +58,6 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
-
-
-class InProcess:
-    """A worker of the service without a process of its own, which would import torch once more."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def run(self, name: str, *args: Any) -> Any:
-        """Run a task by its name."""
-        return resolve_name(name)(*args)
-
-    def close(self) -> None:
-        """Stop nothing."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +140,12 @@ def list_pages(service: Service) -> dict[str, tuple[str, str | None]]:
     return {
         "home": ("/", None),
         "missing": ("/nothing/here", None),
+        "compare": ("/compare?a=llama&b=gpt2", None),
+        "compare-form": ("/compare", None),
+        "compare-problem": ("/compare?a=lama&b=gpt2", None),
+        "audit": ("/audit?verdict=partial", None),
+        "placement": ("/placement", None),
+        "scan": ("/scan", None),
         "login": ("/login", None),
         "signed-in": ("/login", "eve"),
         "submissions": ("/submissions", "eve"),

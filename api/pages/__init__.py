@@ -4,18 +4,17 @@ A page is one module with its template. It reads through the registry's public m
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.
 """
 
-from . import architecture, audit, browse, compare, guide, home, people, placement, search, static_files
+from . import architecture, browse, guide, home, people, reports, scan, search, static_files
 
 ROUTERS = (
     *architecture.ROUTERS,
-    audit.router,
     browse.router,
-    compare.router,
     guide.router,
     home.router,
-    placement.router,
+    scan.router,
     search.router,
     *people.ROUTERS,
+    *reports.ROUTERS,
 )
 """The pages."""
 

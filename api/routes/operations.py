@@ -58,6 +58,7 @@ LINKS = {
     "yank": "/v1/mappings/{mapping_id}/yank",
     "restoration": "/v1/mappings/{mapping_id}/restoration",
     "scan": "/v1/scan",
+    "kept_scan": "/v1/scan/{scan_id}",
     "doctor": "/v1/doctor",
     "check": "/v1/check",
     "tokens": "/v1/tokens",

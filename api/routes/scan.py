@@ -1,14 +1,22 @@
 """``POST /v1/scan``: propose targets for an architecture that is not registered."""
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
+from ...domain.mappings import ArchitectureDetail
 from ...domain.scans import Scan
-from ..errors import error_responses
+from ...registry import unpack_scan
+from ...sandbox.tasks import LISTABLE
+from ...schema import Config, schema_config, to_json
+from ...weights.sent_files import MOST_FILES
+from ..errors import NOT_FOUND, error_responses
+from ..kept_scans import SECONDS, KeptScans
+from ..middleware import LARGEST_SCAN
 from ..requests import JSON, require_json
 from ..uploads import MULTIPART, ScanForm, is_form, read_scan_form
 
@@ -34,6 +42,56 @@ FORM_SCHEMA = {
         "reference": {"type": "string", "description": "As in JSON, without files and text"},
     },
 }
+
+
+ScanId = Annotated[
+    str,
+    Path(
+        pattern=r"^[A-Za-z0-9_-]{22}$",
+        description="Id of a scan made on the page `/scan`",
+        examples=["Zk3vW0hQq1m8bTn5yLr2Xg"],
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ScanLimits:
+    """What is scanned for others, and within which limits."""
+
+    __pydantic_config__: ClassVar[Config] = schema_config(
+        lambda: (ScanLimits(LISTABLE, LARGEST_SCAN, MOST_FILES, 10, int(SECONDS)),)
+    )
+
+    libraries: tuple[str, ...]
+    """Libraries whose architectures are built by name or configuration."""
+    most_bytes: int
+    """Bytes of a body."""
+    most_files: int
+    """Files of one model."""
+    per_minute: int
+    """Scans of one address per minute."""
+    kept_seconds: int
+    """Time for which a scan made on the page is kept; over REST none is."""
+
+
+@router.get("/scan", summary="Get the limits of scans", responses={200: {"model": ScanLimits}})
+def get_scan_limits(request: Request) -> JSONResponse:
+    """Return what is scanned for others, and within which limits."""
+    limits = ScanLimits(LISTABLE, LARGEST_SCAN, MOST_FILES, request.app.state.settings.limits.scan, int(SECONDS))
+    return JSONResponse(to_json(limits))
+
+
+@router.get(
+    "/scan/{scan_id}", summary="Get a scan of the page", responses={200: {"model": ArchitectureDetail}, **NOT_FOUND}
+)
+def get_kept_scan(request: Request, scan_id: ScanId) -> JSONResponse:
+    """Return the architecture that was scanned on the page `/scan`, as one that is registered; for an hour."""
+    kept: KeptScans = request.app.state.kept_scans
+    scanned = unpack_scan(kept.get(scan_id))
+    try:
+        return JSONResponse(to_json(scanned.detail), headers={"Cache-Control": "no-store"})
+    finally:
+        scanned.registry.close()
 
 
 @router.post(

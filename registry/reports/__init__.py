@@ -1,1 +1,1 @@
-"""Reports on what is registered: two mappings side by side, and the audit of PEFT's entries on record."""
+"""Reports: two mappings side by side, the audit of PEFT's entries on record, and one scan apart from all others."""

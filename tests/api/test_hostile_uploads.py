@@ -2,9 +2,9 @@
 
 import gzip
 import json
-from pkgutil import resolve_name
 
 import pytest
+from in_process import InProcess
 from starlette.testclient import TestClient
 
 from loradar.api import create_app
@@ -16,15 +16,6 @@ from loradar.weights.sent_files import MOST_FILES
 
 CONFIG = json.dumps({"model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4})
 SMALL = json.dumps({**json.loads(CONFIG), "intermediate_size": 96, "vocab_size": 100})
-
-
-class InProcess:
-    """Workers of this process: the bounds of real ones are tested in test_isolation.py."""
-
-    @staticmethod
-    def run(function, *args):
-        """Run a task."""
-        return resolve_name(function)(*args)
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from ....domain.choosing.query import MOST_RANK
-from ....domain.mappings import Mapping
+from ....domain.mappings import ArchitectureDetail, Mapping
 from ....domain.methods import TARGETED
 from ....domain.vocabulary import STANDS_FOR
 from ....errors import LoradarError
+from ....registry import Registry
 from ....snippets import Snippet, Subject, list_tools, write_snippet
 from ...dependencies import NAME_LENGTH, REFERENCE_PATTERN, LibraryName, Name, OpenRegistry
 from ..rendering import PageRouter, fresh_page, page
@@ -59,11 +60,23 @@ def show_architecture(  # noqa: PLR0913 - the choices of the page
 ) -> Response:
     """Return the page of an architecture."""
     detail = registry.get_architecture(library, name)
-    choice = Choice(preset, towers, method, server, rank, model)
+    context, error = gather(registry, detail, Choice(preset, towers, method, server, rank, model))
+    if error is not None:
+        return fresh_page(request, "architecture.html", status_code=HTTPStatus(error.status), **context)
+    return page(request, "architecture.html", **context)
+
+
+def gather(
+    registry: Registry, detail: ArchitectureDetail, choice: Choice
+) -> tuple[dict[str, Any], LoradarError | None]:
+    """Return what the page shows of an architecture for a choice, and the error if the choice has no answer."""
+    own = detail.architecture
     answer, error = find_answer(registry, detail, choice)
     similar = list_similar(registry, detail, MOST_SIMILAR)
     latest, revisions = list_latest(registry, detail, MOST_REVISIONS)
-    context: dict[str, Any] = {
+    return {
+        "own_path": ("/architectures", own.library, own.name),
+        "scanned": None,
         "detail": detail,
         "architecture": detail.architecture,
         "answer": answer,
@@ -79,11 +92,8 @@ def show_architecture(  # noqa: PLR0913 - the choices of the page
         "similar": similar,
         "latest": latest,
         "revisions": revisions,
-        "usage": registry.crawls.get_usage(library, name),
-    }
-    if error is not None:
-        return fresh_page(request, "architecture.html", status_code=HTTPStatus(error.status), **context)
-    return page(request, "architecture.html", **context)
+        "usage": registry.crawls.get_usage(own.library, own.name),
+    }, error
 
 
 def write_snippets(answer: Answer) -> list[Snippet]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fastapi import Request
 from starlette.responses import Response
 
-from ...domain.reports.placement import Placement, PlacementResult, PlacementTask, Standing, load_placement
-from .rendering import PageRouter, page
+from ....domain.reports.placement import Placement, PlacementResult, PlacementTask, Standing, load_placement
+from ..rendering import PageRouter, page
 
 LEFT, RIGHT, TOP, ROW, BOTTOM = 96, 18, 8, 24, 26
 WIDTH = 340

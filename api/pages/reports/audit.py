@@ -8,12 +8,12 @@ from typing import Annotated, Any, get_args
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from ...domain.reports.audits import DEFECTS, AuditReport, Defect, Verdict
-from ...errors import UnknownName
-from ...registry import AuditFilter, report_audit
-from ..dependencies import NAME_LENGTH, NAME_PATTERN, OpenRegistry
+from ....domain.reports.audits import DEFECTS, AuditReport, Defect, Verdict
+from ....errors import UnknownName
+from ....registry import AuditFilter, report_audit
+from ...dependencies import NAME_LENGTH, NAME_PATTERN, OpenRegistry
+from ..rendering import PageRouter, fresh_page, page
 from .queries import tidy
-from .rendering import PageRouter, fresh_page, page
 
 VERDICTS: dict[Verdict, tuple[str, str]] = {
     "dead": ("trains nothing", "bad"),

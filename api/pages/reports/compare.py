@@ -9,16 +9,16 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from ...domain.layers import Slot
-from ...domain.mappings import Mapping
-from ...domain.methods import TARGETED, list_methods
-from ...domain.reports.side_by_side import SideBySide, SlotPair
-from ...domain.vocabulary import PRESETS
-from ...errors import LoradarError
-from ...registry import Wanted, put_side_by_side
-from ..dependencies import NAME_LENGTH, OpenRegistry
+from ....domain.layers import Slot
+from ....domain.mappings import Mapping
+from ....domain.methods import TARGETED, list_methods
+from ....domain.reports.side_by_side import SideBySide, SlotPair
+from ....domain.vocabulary import PRESETS
+from ....errors import LoradarError
+from ....registry import Wanted, put_side_by_side
+from ...dependencies import NAME_LENGTH, OpenRegistry
+from ..rendering import PageRouter, fresh_page, page
 from .queries import tidy
-from .rendering import PageRouter, fresh_page, page
 
 EXAMPLES = (
     ("llama and Qwen3 MoE", {"a": "llama", "b": "qwen3_moe"}),

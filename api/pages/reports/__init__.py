@@ -1,0 +1,5 @@
+"""Pages on what was compared, audited and measured."""
+
+from . import audit, compare, placement
+
+ROUTERS = (audit.router, compare.router, placement.router)
