@@ -23,6 +23,7 @@ URL_VARIABLE = "LORADAR_URL"
 LOG_FORMAT_VARIABLE = "LORADAR_LOG_FORMAT"
 LOG_LEVEL_VARIABLE = "LORADAR_LOG_LEVEL"
 ROOT_PATH_VARIABLE = "LORADAR_ROOT_PATH"
+READ_ONLY_VARIABLE = "LORADAR_READ_ONLY"
 
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -92,9 +93,10 @@ class Settings:
     """Least level of a service's log; with ``info`` each request has a line; ``LORADAR_LOG_LEVEL``."""
     root_path: str = ""
     """Prefix of the paths under which a proxy serves the service, such as ``/loradar``; ``LORADAR_ROOT_PATH``."""
-
     url: str | None = None
     """URL of the service, or of static files, that lookups ask first; ``LORADAR_URL``, else none."""
+    read_only: bool = False
+    """Whether this process writes nothing to the registry; ``LORADAR_READ_ONLY``, 1 or 0."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -125,6 +127,7 @@ class Settings:
             _choose(environment, LOG_LEVEL_VARIABLE, LOG_LEVELS, "warning"),
             parse_root_path(environment.get(ROOT_PATH_VARIABLE, ""), ROOT_PATH_VARIABLE),
             _parse_url(environment.get(URL_VARIABLE, "")),
+            _choose(environment, READ_ONLY_VARIABLE, ("0", "1"), "0") == "1",
         )
 
 

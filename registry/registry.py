@@ -30,7 +30,7 @@ from .db import prepare, tables
 from .db.audit_log import serial_of, state_of, verify_log
 from .db.database import Database, masked
 from .db.encoding import MappingKey
-from .db.readiness import check_readiness
+from .db.readiness import ReadyState, check_readiness
 from .db.time_limits import LOCAL_LIMITS, TimeLimits
 from .db.watch import State, StateWatch
 from .mappings import compare, compose, history, listing, not_found, resolve, selections
@@ -92,9 +92,9 @@ class Registry:
             DatabaseUnusable: If the database is corrupted, foreign, newer or out of reach; it is left unchanged.
             MissingExtra: If the driver for PostgreSQL is not installed.
         """
-        url = (settings or Settings.from_environment()).database_url
+        settings = settings or Settings.from_environment()
         seed = prepare.Seed(seed_digest(), add_seed if is_seeded else lambda _: None, is_seeded)
-        return cls(prepare.open_database(url, seed, limits))
+        return cls(prepare.open_database(settings.database_url, seed, limits, is_read_only=settings.read_only))
 
     def __enter__(self) -> Self:
         return self
@@ -122,8 +122,8 @@ class Registry:
         """Return a watch that notices changes of the registry, cheaply enough for every request."""
         return StateWatch(self._database.file, self.state)
 
-    def check_readiness(self, *, is_thorough: bool = True) -> int:
-        """Return the serial, or raise ``DatabaseUnusable`` if it cannot be read and written; thorough takes 0.1 s."""
+    def check_readiness(self, *, is_thorough: bool = True) -> ReadyState:
+        """Return its state, or raise ``DatabaseUnusable`` if it cannot be used as it is to be; thorough takes 0.1 s."""
         return check_readiness(self._database, is_thorough=is_thorough)
 
     def info(self) -> DatabaseInfo:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from prometheus_client.core import GaugeMetricFamily
@@ -16,11 +16,13 @@ from starlette.responses import JSONResponse, Response
 from ...domain.submissions import SUBMISSION_STATUSES
 from ...errors import DatabaseUnusable, LoradarError
 from ...schema import Config, schema_config, to_json
+from ...settings import READ_ONLY_VARIABLE
 from ..dependencies import LazyRegistry
 from ..single_flight import SingleFlight
 
 if TYPE_CHECKING:
     from ...registry import StateWatch
+    from ...registry.db.readiness import ReadyState
     from ..process.metrics import Metrics
 
 PROBE_SECONDS = 2.0
@@ -105,12 +107,18 @@ class Health:
 class Readiness:
     """The state of the registry."""
 
-    __pydantic_config__: ClassVar[Config] = schema_config(lambda: (Readiness("ready", 1, "running"),))
+    __pydantic_config__: ClassVar[Config] = schema_config(
+        lambda: (Readiness("ready", 1, "running", "read-write", None),)
+    )
 
     status: str
     serial: int
     checks: str
     """`running`, or the reason why submissions wait for their checks."""
+    mode: Literal["read-write", "read-only", "mirror"]
+    """Whether it takes writes; a mirror only has those of its source."""
+    expires: str | None
+    """Time from which a mirror is outdated, because its source was not heard of for a week; null for others."""
 
 
 class RegistryCollector(Collector):
@@ -151,8 +159,8 @@ class Probe:
         self._read_at = -math.inf
         self._flight = SingleFlight(self._check, PROBE_SECONDS)
 
-    async def result(self) -> int:
-        """Return the serial of a registry that is ready.
+    async def result(self) -> "ReadyState":
+        """Return the state of a registry that is ready.
 
         Raises:
             DatabaseUnusable: If it is not.
@@ -160,15 +168,15 @@ class Probe:
         """
         return await self._flight.result()
 
-    def _check(self) -> int:
+    def _check(self) -> "ReadyState":
         registry, now = self._registry.get(), time.monotonic()
         self._watch = self._watch or registry.watch()
         is_thorough = not self._watch.is_unchanged() or now - self._read_at > READ_EVERY
         if is_thorough:
             self._watch.renew()
-        serial = registry.check_readiness(is_thorough=is_thorough)
+        state = registry.check_readiness(is_thorough=is_thorough)
         self._read_at = now if is_thorough else self._read_at
-        return serial
+        return state
 
 
 @router.get("/", summary="List the resources", responses={200: {"model": Index}})
@@ -188,18 +196,22 @@ async def get_health(request: Request) -> JSONResponse:
 
 @router.get("/readyz", summary="Check the registry", responses={200: {"model": Readiness}})
 async def get_readiness(request: Request) -> JSONResponse:
-    """Return 200 if the registry can be read and written, with the state of the machine checks; else 503.
+    """Return 200 if the registry can be read and, unless it is to be only read, written; else 503.
+
+    With it come the state of the machine checks, and of a mirror.
 
     A database that does not answer within two seconds is not ready.
     """
     try:
-        serial = await request.app.state.probe.result()
+        state = await request.app.state.probe.result()
     except TimeoutError:
         message = f"The registry database does not answer within {PROBE_SECONDS:g} s. Look at its server or disk."
         raise DatabaseUnusable(message, reason="it does not answer") from None
     missing = request.app.state.workers.missing
     checks = f"waiting: {missing.message}" if missing else "running"
-    return JSONResponse(to_json(Readiness("ready", serial, checks)))
+    if state.mode == "read-only":
+        checks = f"waiting: {READ_ONLY_VARIABLE} is set"
+    return JSONResponse(to_json(Readiness("ready", state.serial, checks, state.mode, state.expires)))
 
 
 @router.get(

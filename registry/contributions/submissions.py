@@ -144,6 +144,8 @@ class Submissions:
 
         A submission whose checks were begun ``MAX_ATTEMPTS`` times without a result fails.
         """
+        if self._database.is_read_only:
+            return None
         query = select(_submissions.id, _submissions.attempts).where(_waits_for_worker()).order_by(_submissions.id)
         with self._database.read() as connection:
             waiting = connection.execute(query).all()

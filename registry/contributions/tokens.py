@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from ...domain.identities import LOCAL, TOKEN_ROLES, Actor, Token, TokenRole
-from ...errors import Conflict, DatabaseUnusable, InvalidRequest, NotAuthenticated, UnknownToken, quoted
+from ...errors import Conflict, DatabaseUnusable, InvalidRequest, NotAuthenticated, ReadOnly, UnknownToken, quoted
 from ..db import tables
 from ..db.audit_log import token_subject
 from ..db.database import Database
@@ -101,7 +101,7 @@ class Tokens:
         _require_valid(token)
         if token.last_used_at is None or token.last_used_at <= now(-USE_NOTED_EVERY):
             # A token is as good where its use cannot be stored, as on a disk that is full.
-            with suppress(DatabaseUnusable), self._database.write_unlogged(NOTE_SECONDS) as connection:
+            with suppress(DatabaseUnusable, ReadOnly), self._database.write_unlogged(NOTE_SECONDS) as connection:
                 connection.execute(update(_tokens).where(_tokens.c.id == token.id).values(last_used_at=now()))
         return token
 

@@ -16,7 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool, StaticPool
 
 from ...domain.identities import LOCAL
 from ...errors import DatabaseBusy, DatabaseUnusable, MissingExtra, ReadOnly
-from ...settings import DATABASE_URL_VARIABLE
+from ...settings import DATABASE_URL_VARIABLE, READ_ONLY_VARIABLE
 from . import audit_log, tables
 from .shipped import uri_of
 from .time_limits import (
@@ -54,10 +54,12 @@ class Database:
         engine: Engine of its connections.
         file: Path of a plain SQLite file, ``None`` for any other database.
         limits: Time limits of waiting and of queries.
+        is_read_only: Whether nothing is written by this process.
     """
 
-    def __init__(self, url: str, limits: TimeLimits = LOCAL_LIMITS) -> None:
+    def __init__(self, url: str, limits: TimeLimits = LOCAL_LIMITS, *, is_read_only: bool = False) -> None:
         self.url = url
+        self.is_read_only = is_read_only
         self.limits = limits
         self.engine = connect_to(url, limits)
         self.file = sqlite_file(url)
@@ -89,7 +91,7 @@ class Database:
             DatabaseUnusable: If it cannot be made.
         """
         with self._making:
-            if self._stand_in:
+            if self._stand_in and not self.is_read_only:
                 self._make()
                 self._stand_in.dispose()
                 self._stand_in = None
@@ -136,7 +138,11 @@ class Database:
 
         Raises:
             DatabaseUnusable: If the database cannot be reached or written.
+            ReadOnly: If this process writes nothing.
         """
+        if self.is_read_only:
+            message = f"Nothing is written here, because {READ_ONLY_VARIABLE} is set. Unset it, or write elsewhere."
+            raise ReadOnly(message, variable=READ_ONLY_VARIABLE)
         self.make()
         self._require_file()
         seconds = self.limits.busy if seconds is None else seconds

@@ -11,7 +11,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, column, inspect, select, table
 
-from ...settings import DATABASE_URL_VARIABLE
+from ...settings import DATABASE_URL_VARIABLE, READ_ONLY_VARIABLE
 from . import HEAD, shipped, tables
 from .audit_log import is_mirror
 from .database import Database, first_use_transaction, masked, sqlite_file, unusable, use_write_ahead_log
@@ -49,8 +49,8 @@ class Seed:
         return shipped.find_shipped(self.digest) if self.is_packaged and file and not file.exists() else None
 
 
-def open_database(url: str, seed: Seed, limits: TimeLimits = LOCAL_LIMITS) -> Database:
-    """Open a registry database; create, migrate and seed it first as needed.
+def open_database(url: str, seed: Seed, limits: TimeLimits = LOCAL_LIMITS, *, is_read_only: bool = False) -> Database:
+    """Open a registry database; create, migrate and seed it first as needed, unless nothing is to be written.
 
     Where there is no file yet, the packaged registry is read, and the file is made before the first write.
 
@@ -59,7 +59,7 @@ def open_database(url: str, seed: Seed, limits: TimeLimits = LOCAL_LIMITS) -> Da
             unchanged.
         MissingExtra: If the driver for PostgreSQL is not installed.
     """
-    database = Database(url, limits)
+    database = Database(url, limits, is_read_only=is_read_only)
     with ExitStack() as stack:
         stack.callback(database.close)
         file, is_ready = database.file, False
@@ -71,10 +71,22 @@ def open_database(url: str, seed: Seed, limits: TimeLimits = LOCAL_LIMITS) -> Da
         stand_in = seed.find_shipped(file)
         if stand_in:
             database.stand_in(stand_in, lambda: _prepare(database, seed))
+        elif is_read_only:
+            _require_readable(database, seed)
         elif not is_ready:
             _prepare(database, seed)
         stack.pop_all()
     return database
+
+
+def _require_readable(database: Database, seed: Seed) -> None:
+    """Raise ``DatabaseUnusable`` unless a database can be read as it is; an older seed will do."""
+    with database.read() as connection:
+        state = _usable_state(database.url, connection, seed)
+    if state in ("empty", "behind"):
+        reason = "it is empty" if state == "empty" else "its schema is of an older version of loradar"
+        way_out = f"Open it once without {READ_ONLY_VARIABLE}, which only reads: loradar db info."
+        raise unusable(database.url, reason, way_out)
 
 
 def _prepare(database: Database, seed: Seed) -> None:
