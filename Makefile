@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu demo docs test lint types unit serve catalog names audit matrix bench fuzz example placement clean
+.PHONY: menu demo data-package docs test lint types unit serve catalog names audit matrix bench fuzz example placement clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -42,6 +42,14 @@ types: $(VENV)/.installed  ## run mypy in strict mode
 # --no-loadscope-reorder: sorted by number of tests, the files with one long test would all run last, in one worker.
 unit: $(VENV)/.installed  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(CI),--randomly-seed=2026)
+
+## Build
+# Of the catalog alone: the developer's own registry may have more.
+CATALOG_DATE ?= $(shell git log -1 --format=%cd --date=format:%Y.%-m.%-d -- data/catalog data/make_ups data/versions data/constants)
+data-package: $(VENV)/.installed  ## build the wheel loradar-data: the answers as JSON, for tools that want no service
+	@rm -rf .cache/data-package .cache/data-home && mkdir -p .cache && cp -r data-package .cache/data-package
+	LORADAR_HOME=$(CURDIR)/.cache/data-home $(BIN)/python -P -m loradar.registry.answers.data_writing .cache/data-package $(CATALOG_DATE)
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist .cache/data-package
 
 ## Measure
 # FORCE=1 scans everything again, as after a change of the scanner.
@@ -88,4 +96,4 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 menu:
-	@awk '/^## /{printf "\n%s\n", substr($$0, 4)} /^[a-z]+:.*  ## /{split($$0, p, ":.*  ## "); printf "  make %-9s %s\n", p[1], p[2]}' Makefile
+	@awk '/^## /{printf "\n%s\n", substr($$0, 4)} /^[a-z-]+:.*  ## /{split($$0, p, ":.*  ## "); printf "  make %-12s %s\n", p[1], p[2]}' Makefile
