@@ -17,8 +17,7 @@ from loradar.snippets import list_tools
 
 README = (ROOT / "README.md").read_text("utf-8")
 LANGUAGES = {*RUNNERS, "text", "sh"}
-UNFENCED = {"mirrors.md"}
-RUN = [page for page in DOCUMENTS if page.name not in UNFENCED and any(not block.marker for block in read_blocks(page))]
+RUN = [page for page in DOCUMENTS if any(not block.marker for block in read_blocks(page))]
 
 
 def name_of(page):
@@ -40,7 +39,7 @@ def test_every_block_prints_what_follows(page, tmp_path, monkeypatch, read_setti
 @pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
 def test_every_block_is_held_to_something(page):
     """It is fenced, names its language, and runs here or says where it runs or why it does not."""
-    for block in read_blocks(page) if page.name not in UNFENCED else ():
+    for block in read_blocks(page):
         kind, detail = block.marker or ("", "")
         assert block.language in LANGUAGES, f"{block.place}: the language is {block.language!r}"
         assert block.marker or block.language in {*RUNNERS, "text"}, (
@@ -59,8 +58,8 @@ def check_unrun(block):
         compile(block.code, block.place, "exec")
     lines = re.findall(r"^(?:\$ )?(?:[\w./]*/)?loradar ([^\n|>]*)", block.code, re.MULTILINE)
     for line in lines if block.language in {"console", "sh"} else ():
-        command, words = typer.main.get_command(app), shlex.split(line)
-        while getattr(command, "commands", None) and words:
+        command, words = typer.main.get_command(app), shlex.split(line, comments=True)
+        while getattr(command, "commands", None) and words and not words[0].startswith("-"):
             assert words[0] in command.commands, f"{block.place}: there is no command {line!r}"
             command = command.commands[words.pop(0)]
         options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
