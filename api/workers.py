@@ -131,10 +131,11 @@ class Checker:
             return False
         registered = registry.submissions.registered(submission.statement)
         try:
-            with self._timed("check"):
+            with self._timed("check"), registry.submissions.keep(submission):
                 checked: Checked = self._sandbox.run(CHECK, submission.statement, registered)
         except LoradarError as error:  # of the worker, or such as an architecture that cannot be built
             if self._stopping.is_set():  # the check was cut short and is to be repeated
+                registry.submissions.release(submission)
                 return True
             checked = Checked(None, error.message)
         registry.submissions.record_check(submission.id, checked)

@@ -118,7 +118,8 @@ class Checks:
         statement = claimed.statement
         typer.echo(f"Checking submission {claimed.id}, {statement.reference}, in a worker process ...", err=True)
         try:
-            checked: Checked = sandbox.run(CHECK, statement, queue.registered(statement))
+            with queue.keep(claimed):
+                checked: Checked = sandbox.run(CHECK, statement, queue.registered(statement))
         except LoradarError as error:  # of the worker, or such as an architecture that cannot be built
             checked = Checked(None, error.message)
         queue.record_check(claimed.id, checked)

@@ -2,9 +2,11 @@
 
 import json
 from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
+from threading import Event, Thread
 from typing import Any, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Select, func, or_, select, update
@@ -21,7 +23,7 @@ from ...domain.submissions import (
     Submission,
     SubmissionStatus,
 )
-from ...errors import Conflict, InvalidReference, TooManyRequests, UnknownSubmission
+from ...errors import Conflict, DatabaseUnusable, InvalidReference, TooManyRequests, UnknownSubmission
 from ...schema import canonical, from_json, to_json
 from ..db import tables
 from ..db.audit_log import architecture_subject, submission_subject
@@ -33,8 +35,14 @@ from ..mappings.stored_names import list_slots
 from ..store import add_scan
 from .preview import preview
 
-LEASE = timedelta(minutes=10)
-"""Time a worker has a claimed submission to itself: longer than any check may take."""
+LEASE = timedelta(seconds=15)
+"""Time a process has a claimed submission to itself, unless it renews the claim: a killed one does not."""
+
+RENEW_SECONDS = 3.0
+"""Interval of renewals: a busy machine may miss a few."""
+
+_SKEW = timedelta(seconds=10)
+"""Difference of the clocks of two machines that share a database."""
 
 MAX_ATTEMPTS = 3
 """Workers that may die while checking one submission."""
@@ -163,6 +171,33 @@ class Submissions:
                 return self.get(submission_id)
         return None
 
+    @contextmanager
+    def keep(self, claimed: Submission) -> Iterator[None]:
+        """Renew the claim on a submission until its check ends; the claims of a process that is killed expire soon."""
+        is_over = Event()
+
+        def renew() -> None:
+            is_ours = (_submissions.id == claimed.id) & (_submissions.status == "checking")
+            while not is_over.wait(RENEW_SECONDS):
+                # If the database is away or busy, the next renewal may come in time.
+                with suppress(DatabaseUnusable), self._database.write_unlogged() as connection:
+                    connection.execute(update(tables.submissions).where(is_ours).values(claimed_until=now(LEASE)))
+
+        thread = Thread(target=renew, name="loradar-claim", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
+
+    def release(self, claimed: Submission) -> None:
+        """Give back a claim without a result, so that the next process takes it at once."""
+        is_ours = (_submissions.id == claimed.id) & (_submissions.status == "checking")
+        values = {"claimed_until": None, "attempts": _submissions.attempts - 1}
+        with self._database.write_unlogged() as connection:
+            connection.execute(update(tables.submissions).where(is_ours).values(**values))
+
     def record_check(self, submission_id: int, checked: Checked) -> Submission:
         """Store the result of machine checks, and their scan if the architecture was not scanned before.
 
@@ -188,8 +223,9 @@ class Submissions:
 
 
 def _waits_for_worker() -> ColumnElement[bool]:
+    # One that ends later than a lease made now was made before the clock was set back.
     until = _submissions.claimed_until
-    return (_submissions.status == "checking") & or_(until.is_(None), until <= now())
+    return (_submissions.status == "checking") & or_(until.is_(None), until <= now(), until > now(LEASE + _SKEW))
 
 
 def get_submission(connection: Connection, submission_id: int) -> Submission:

@@ -77,6 +77,7 @@ def test_a_service_that_only_reads_writes_nothing(reading, ada):
     assert path.read_bytes() == before
 
 
+@pytest.mark.first_use
 def test_a_mirror_says_that_it_is_one(tmp_path, seeded, ada):
     """And until when; its writes are those of its source."""
     source = Settings(tmp_path / "source", f"sqlite:///{tmp_path}/source.sqlite3")

@@ -6,7 +6,9 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from patience import wait_until
 from records_zoo import VERSION, make_scan, proposal
+from sqlalchemy import select
 
 from loradar.domain.identities import Actor
 from loradar.domain.mappings import Verification
@@ -15,6 +17,8 @@ from loradar.domain.targets import Formula
 from loradar.errors import Conflict, KeyReused, NotAllowed, StaleVersion, UnknownMapping, UnknownSubmission
 from loradar.registry import Key
 from loradar.registry.contributions import submissions as checks
+from loradar.registry.db import tables
+from loradar.registry.db.encoding import now
 from loradar.schema import from_json, to_json
 
 ADA, EVE = Actor("ada", "contributor"), Actor("eve", "contributor")
@@ -260,6 +264,43 @@ def test_a_worker_that_died_is_followed_by_others_and_then_by_none(scanned, monk
     assert scanned.submissions.claim() is None
     assert "begun 3 times" in scanned.submissions.get(1).reason
     assert scanned.submissions.get(1).status == "failed"
+
+
+def test_a_claim_lasts_as_long_as_its_process_checks(scanned, monkeypatch):
+    """It is renewed meanwhile; one that is not, as of a process that was killed, is over within seconds."""
+    scanned.submissions.add(STATED, ADA)
+    monkeypatch.setattr(checks, "RENEW_SECONDS", 0.01)
+    claimed = scanned.submissions.claim()
+
+    def claimed_until():
+        with scanned._database.read() as connection:
+            return connection.execute(select(tables.submissions.c.claimed_until)).scalar_one()
+
+    first = claimed_until()
+    with scanned.submissions.keep(claimed):
+        wait_until(lambda: claimed_until() > first, "a renewal")
+        assert scanned.submissions.claim() is None
+    assert claimed_until() <= now(checks.LEASE)
+    monkeypatch.setattr(checks, "now", lambda shift=timedelta(): now(checks.LEASE + shift))
+    assert scanned.submissions.claim().id == claimed.id
+
+
+def test_a_claim_from_before_the_clock_was_set_back_is_over(scanned, monkeypatch):
+    """Nobody waits an hour for it."""
+    scanned.submissions.add(STATED, ADA)
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "now", lambda shift=timedelta(): now(timedelta(hours=1) + shift))
+        assert scanned.submissions.claim().id == 1
+    assert scanned.submissions.claim().id == 1
+    assert scanned.submissions.claim() is None
+
+
+def test_a_claim_that_is_given_back_is_taken_at_once(scanned):
+    """And does not count as one that failed."""
+    scanned.submissions.add(STATED, ADA)
+    for _ in range(checks.MAX_ATTEMPTS + 1):
+        scanned.submissions.release(scanned.submissions.claim())
+    assert scanned.submissions.claim().id == 1
 
 
 def test_the_scan_of_what_nobody_scanned_is_kept(scanned):
