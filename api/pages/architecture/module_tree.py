@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from ....domain.layers import Slot
 from ....domain.patterns import OPEN
-from ....domain.vocabulary import count_layers
 
 _NUMBER = re.compile(r"\d+")
 _SIZE = re.compile(r":(\d+)")
@@ -19,18 +18,23 @@ class Leaf:
     """The layers of one path pattern, role and state.
 
     Attributes:
-        name: Last part of the path, below the module that holds it.
+        path: Path pattern, ``*`` in place of each index and of numbers in names that are alike.
         count: Number of layers.
         is_adapted: Whether the targets match them.
         sizes: Parameters that each rank of LoRA adds on one layer, the smallest and the largest; empty if none fits.
         state: ``live``, ``dead`` or ``unproven``.
     """
 
-    name: str
+    path: str
     slot: Slot
     count: int
     is_adapted: bool
     sizes: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Last part of the path, below the module that holds it."""
+        return self.path.rpartition(".")[2]
 
     @property
     def state(self) -> str:
@@ -63,7 +67,8 @@ class Branch:
         """Its layers in words: ``224 layers, 160 adapted``."""
         leaves = [*self.list_leaves()]
         adapted = sum(leaf.count for leaf in leaves if leaf.is_adapted)
-        return count_layers(sum(leaf.count for leaf in leaves)) + (f", {adapted:,} adapted" if adapted else "")
+        total = sum(leaf.count for leaf in leaves)
+        return f"{total:,} {'layer' if total == 1 else 'layers'}" + (f", {adapted:,} adapted" if adapted else "")
 
     @property
     def is_adapted(self) -> bool:
@@ -85,18 +90,18 @@ def make_tree(slots: Sequence[Slot], matched: Sequence[bool]) -> Branch:
         groups.setdefault((_fold(slot.pattern, alike), is_hit, *state), []).append(slot)
     root = Branch("")
     for (path, is_adapted, *_), found in groups.items():
-        *parents, name = str(path).split(".")
+        parents = str(path).split(".")[:-1]
         branch = root
         for parent in parents:
             branch = branch.branches.setdefault(parent, Branch(parent))
-        branch.leaves.append(_make_leaf(name, found, is_adapted=bool(is_adapted)))
+        branch.leaves.append(_make_leaf(str(path), found, is_adapted=bool(is_adapted)))
     return _shorten(root)
 
 
-def _make_leaf(name: str, slots: Sequence[Slot], *, is_adapted: bool) -> Leaf:
+def _make_leaf(path: str, slots: Sequence[Slot], *, is_adapted: bool) -> Leaf:
     sizes = sorted({size for slot in slots for size in _list_sizes(slot)})
     ends = tuple(dict.fromkeys((sizes[0], sizes[-1]))) if sizes else ()
-    return Leaf(name, slots[0], sum(slot.count for slot in slots), is_adapted, ends)
+    return Leaf(path, slots[0], sum(slot.count for slot in slots), is_adapted, ends)
 
 
 def _find_alike(patterns: Iterable[str]) -> frozenset[tuple[str, str]]:

@@ -159,3 +159,48 @@ async function showRank(form) {
 }
 
 for (const form of document.querySelectorAll("form.rank")) addRank(form);
+
+// The shapes of the layers, which no record holds: the service builds the model without weights and tells them.
+async function showShapes(form) {
+  const [button, status] = [form.querySelector("button"), form.querySelector("[role=status]")];
+  button.disabled = true;
+  status.textContent = "Building the model …";
+  try {
+    const response = await fetch(form.dataset.scan, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", Accept: "application/json" },
+      body: JSON.stringify({ reference: form.elements.reference.value }),
+    });
+    const scan = await response.json();
+    if (!response.ok) throw new Error(scan.error.message);
+    fillShapes(scan.layers);
+    status.textContent = `The shapes of ${scan.layers.length.toLocaleString("en")} layers, as their weights are stored.`;
+  } catch (error) {
+    status.textContent = `No shapes: ${error.message}`;
+    button.disabled = false;
+  }
+}
+
+function fillShapes(layers) {
+  const open = (path) => path.replace(/\d+/g, "*");
+  const found = new Map();
+  for (const layer of layers) {
+    const key = open(layer.path);
+    found.set(key, [...(found.get(key) || []), layer]);
+  }
+  for (const leaf of document.querySelectorAll(".leaf")) {
+    const pattern = leaf.dataset.path.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&")).join("\\d+");
+    const own = (found.get(open(leaf.dataset.path)) || []).filter((layer) => new RegExp(`^${pattern}$`).test(layer.path));
+    if (!own.length) continue;
+    const shapes = [...new Set(own.map((layer) => layer.shape.map((size) => size.toLocaleString("en")).join(" × ")))];
+    const tied = own.find((layer) => layer.tied_to);
+    const text = document.createElement("span");
+    text.className = "soft small numeric";
+    text.textContent = `[${shapes.slice(0, 2).join("], [")}]${shapes.length > 2 ? ` and ${shapes.length - 2} more` : ""}${tied ? `, tied to ${tied.tied_to}` : ""}`;
+    leaf.append(text);
+  }
+}
+
+for (const form of document.querySelectorAll("form.shapes")) {
+  form.addEventListener("submit", (event) => { event.preventDefault(); showShapes(form); });
+}

@@ -135,6 +135,20 @@ def test_the_tree_counts_every_layer_once(opened):
     assert len(leaves) < 50 < len(detail.slots)
 
 
+def test_shapes_come_from_a_scan_on_request(read, opened):
+    """No record holds them; each row of the tree has the path pattern by which a script finds its layers."""
+    page = read("/architectures/transformers/nllb-moe")
+    form = page.all("form", **{"class": "shapes"})[0]
+    assert (form["action"], form["data-scan"]) == ("/scan", "/v1/scan")
+    assert page.all("input", type="hidden", name="reference", value="transformers:nllb-moe")
+    rows = {own["data-path"] for own in page.all("li") if "data-path" in own}
+    assert "model.encoder.layers.*.ffn.experts.expert_*.fc1" in rows
+    patterns = [re.compile(re.escape(row).replace(r"\*", r"(?:\*|\d+)")) for row in rows]
+    slots = opened.list_slots("transformers", "nllb-moe")
+    assert all(any(pattern.fullmatch(slot.pattern) for pattern in patterns) for slot in slots)
+    assert not read("/architectures/transformers/chatglm").all("form", **{"class": "shapes"})
+
+
 def test_few_numbered_siblings_stay_apart():
     """What has names of its own, and what differs in state, is not folded into one."""
     few = [Slot("main", "other", "linear", f"fc{n}", 1, live=True) for n in range(3)]
