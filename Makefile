@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu demo data-package docs test lint types unit serve catalog names audit matrix bench fuzz example placement clean
+.PHONY: menu chromium screenshots demo data-package docs test lint types unit serve catalog names audit matrix bench fuzz example placement clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -39,8 +39,14 @@ types: $(VENV)/.installed  ## run mypy in strict mode
 	@for folder in $(filter-out core,$(PACKAGES)); do ln -s $(CURDIR)/$$folder .cache/types/loradar/$$folder; done
 	MYPYPATH=.cache/types $(BIN)/mypy --cache-dir .cache/mypy -p loradar
 
+# The tests in tests/browser need Chromium; without it they are skipped, and with CI=true they fail.
+chromium:
+	@command -v chromium >/dev/null || test -n "$$LORADAR_CHROMIUM" \
+	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq --yes chromium; } >/dev/null 2>&1 \
+	|| echo "Chromium is not installed, and cannot be by this user: the tests in a browser cannot run."
+
 # --no-loadscope-reorder: sorted by number of tests, the files with one long test would all run last, in one worker.
-unit: $(VENV)/.installed  ## run the tests
+unit: $(VENV)/.installed chromium  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(CI),--randomly-seed=2026)
 
 ## Build
@@ -81,6 +87,9 @@ placement: $(VENV)/.installed  ## train adapters at every placement, about an ho
 EXAMPLES ?= 130
 fuzz: $(VENV)/.installed  ## send thousands of requests generated from /openapi.json, and check every response against it
 	$(BIN)/python tests/fuzz_api.py --max-examples $(EXAMPLES) --workers 2
+
+screenshots: $(VENV)/.installed chromium  ## write a picture of every page, light, dark and on a phone, to .cache/screenshots
+	OMP_NUM_THREADS=1 $(BIN)/python tests/browser/screenshots.py .cache/screenshots
 
 example: $(VENV)/.installed  ## repeat the training of docs/evidence/worked-example.md, about six minutes on one core
 	OMP_NUM_THREADS=1 $(BIN)/python docs/scripts/worked_example.py

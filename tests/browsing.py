@@ -28,8 +28,14 @@ DESKTOP = {"width": 1280, "height": 900}
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">{{7*7}}"
 """A rationale that is markup, a script and a template."""
 
+CONFIG = '{"model_type": "olmo2", "num_hidden_layers": 4, "hidden_size": 256, "intermediate_size": 512}'
+"""A configuration to scan."""
+
 LISTED = "\n".join(f"layers.{n}.{name} 64x64" for n in range(2) for name in ("mix.q", "mix.v", "mlp.up"))
 """The layers of a model of somebody's own, as the form takes them."""
+
+
+NONE = "no Chromium is installed: `apt-get install chromium`, or set LORADAR_CHROMIUM to the path of one"
 
 
 def find_chromium() -> str | None:
@@ -46,7 +52,7 @@ def chromium() -> Iterator[Browser]:
     """
     path = find_chromium()
     if path is None:
-        raise FileNotFoundError("There is no Chromium: apt install chromium, or set LORADAR_CHROMIUM to its path.")
+        raise FileNotFoundError(NONE)
     # As root, as in a container, its own sandbox does not start; it opens our own pages alone.
     options = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
@@ -129,34 +135,52 @@ def visiting(browser: Browser, service: Service, as_: str | None = None, **optio
         context.close()
 
 
+PAGES = {
+    "home": ("/", None),
+    "search": ("/search?q=q_proj", None),
+    "search-nothing": ("/search?q=zzzz", None),
+    "browse": ("/architectures", None),
+    "architecture": ("/architectures/transformers/llama", None),
+    "architecture-seeing": ("/architectures/transformers/qwen2_vl?towers=language,vision", None),
+    "architecture-largest": ("/architectures/transformers/nllb-moe", None),
+    "architecture-wrong": ("/architectures/transformers/llama?preset=experts", None),
+    "compare": ("/compare?a=llama&b=mistral", None),
+    "compare-form": ("/compare", None),
+    "compare-problem": ("/compare?a=lama&b=gpt2", None),
+    "audit": ("/audit", None),
+    "audit-partial": ("/audit?verdict=partial", None),
+    "scan": ("/scan", None),
+    "scanned": ("/scan/{scanned}", None),
+    "placement": ("/placement", None),
+    "guide": ("/docs", None),
+    "missing": ("/nothing/here", None),
+    "login": ("/login", None),
+    "signed-in": ("/login", "eve"),
+    "submissions": ("/submissions", "eve"),
+    "queue": ("/submissions?status=needs_review", None),
+    "no-submissions": ("/submissions?status=rejected", None),
+    "contribute": ("/submissions/new", "ada"),
+    "contribute-filled": ("/submissions/new?name=qwen2_vl&target_modules=q_proj,v_prj,qkv,self_attn", None),
+    "contribute-unknown": ("/submissions/new?name=LlamaForCausalLM&target_modules=q_proj", "ada"),
+    "review": ("/submissions/{waiting}", "eve"),
+    "own-submission": ("/submissions/{waiting}", "ada"),
+    "failed-submission": ("/submissions/{failed}", None),
+    "published-submission": ("/submissions/{published}", "eve"),
+    "withdrawn-submission": ("/submissions/{withdrawn}", None),
+}
+"""The path of every page, by name, with the person who sees it."""
+
+
 def list_pages(service: Service) -> dict[str, tuple[str, str | None]]:
-    """Return the path of every page, by name, with the person who sees it; makes a submission in each state."""
+    """Return ``PAGES`` with the numbers of submissions in each state, which it makes."""
     waiting = service.submit("ada", name="llama", target_modules=["q_proj", "k_proj", "v_proj"], rationale=HOSTILE)
     failed = service.submit("ada", name="gpt2", target_modules=["q_proj"], rationale="As in llama.")
-    published = service.submit("bob", name="bert", target_modules=["query", "value"], rationale="PEFT's own.")
+    published = service.submit("bob", name="gpt2", target_modules=["c_attn", "c_proj"], rationale="Both of attention.")
     service.send("eve", f"/v1/submissions/{published}/reviews", decision="approve", comment="Reaches all blocks.")
-    open_ = service.submit("bob", name="olmo2", target_modules=["q_proj", "v_proj", "mlp"], rationale="Tried on 7B.")
-    service.send("bob", f"/v1/submissions/{open_}/withdrawal", reason="mlp is no layer.")
-    return {
-        "home": ("/", None),
-        "missing": ("/nothing/here", None),
-        "compare": ("/compare?a=llama&b=gpt2", None),
-        "compare-form": ("/compare", None),
-        "compare-problem": ("/compare?a=lama&b=gpt2", None),
-        "audit": ("/audit?verdict=partial", None),
-        "placement": ("/placement", None),
-        "scan": ("/scan", None),
-        "login": ("/login", None),
-        "signed-in": ("/login", "eve"),
-        "submissions": ("/submissions", "eve"),
-        "queue": ("/submissions?status=needs_review", None),
-        "no-submissions": ("/submissions?status=rejected", None),
-        "contribute": ("/submissions/new", "ada"),
-        "contribute-filled": ("/submissions/new?name=qwen2_vl&target_modules=q_proj,v_prj,qkv,self_attn", None),
-        "contribute-unknown": ("/submissions/new?name=LlamaForCausalLM&target_modules=q_proj", "ada"),
-        "review": (f"/submissions/{waiting}", "eve"),
-        "own-submission": (f"/submissions/{waiting}", "ada"),
-        "failed-submission": (f"/submissions/{failed}", None),
-        "published-submission": (f"/submissions/{published}", "eve"),
-        "withdrawn-submission": (f"/submissions/{open_}", None),
-    }
+    withdrawn = service.submit("bob", name="llama", target_modules=["q_proj", "mlp"], rationale="Tried on 7B.")
+    service.send("bob", f"/v1/submissions/{withdrawn}/withdrawal", reason="mlp is no layer.")
+    browser = {"Accept": "text/html", "Origin": service.url}
+    answer = httpx2.post(f"{service.url}/scan", data={"text": CONFIG}, headers=browser, timeout=patience())
+    scanned = answer.headers["Location"].rpartition("/")[2]
+    made = {"waiting": waiting, "failed": failed, "published": published, "withdrawn": withdrawn, "scanned": scanned}
+    return {name: (path.format(**made), person) for name, (path, person) in PAGES.items()}

@@ -16,9 +16,6 @@
   const MOST_HEADER = 64 << 20;
   let isOurs = false;
 
-  const hint = form.querySelector("[data-with-script]");
-  if (hint) hint.textContent = "Of weights the header alone is read here and sent.";
-
   const size = (bytes) => (bytes < 1024 ? `${bytes} bytes` : bytes < STEP ? `${Math.round(bytes / 1024)} KiB` : `${(bytes / STEP).toFixed(1)} MiB`);
 
   /** The bytes of a file, fetched as far as they are needed. */

@@ -1,0 +1,71 @@
+"""Every page, in light and dark: accessible by axe-core, small, still, and from this service alone."""
+
+import browsing
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from starlette.routing import compile_path
+
+from loradar.api import create_app
+
+MOST_BYTES = 150_000
+"""Bytes of a page with its styles and scripts."""
+
+OBSERVE = """() => {
+  window.seen = {shift: 0, paint: null};
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.seen.shift += entry.value;
+  }).observe({type: "layout-shift", buffered: true});
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntriesByName("first-contentful-paint")) window.seen.paint = entry.startTime;
+  }).observe({type: "paint", buffered: true});
+}"""
+
+MEASURE = """() => {
+  const parts = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")];
+  return {...window.seen, bytes: parts.reduce((sum, each) => sum + each.transferSize, 0)};
+}"""
+
+
+WIDER = """(width) => document.documentElement.scrollWidth <= width ? [] :
+  [...document.querySelectorAll("body *")].filter((each) => each.getBoundingClientRect().right > width)
+    .map((each) => each.outerHTML.slice(0, 80)).slice(0, 9)"""
+"""The elements that make a page wider than the screen, and so scroll sideways as a whole."""
+
+
+@pytest.fixture(scope="module")
+def pages(service):
+    """The path of every page by name, with the person who sees it."""
+    return browsing.list_pages(service)
+
+
+@pytest.mark.parametrize("name", browsing.PAGES)
+def test_a_page_is_for_everybody(browser, service, pages, name, record_property):
+    """No violation of axe-core's rules, in either colour scheme and on a phone; no shift; no error; no other host."""
+    path, person = pages[name]
+    with browsing.visiting(browser, service, person, reduced_motion="reduce") as (page, seen):
+        page.add_init_script(f"({OBSERVE})()")
+        response = page.goto(path)
+        page.wait_for_load_state("networkidle")
+        measured = page.evaluate(MEASURE)
+        axe = Axe()
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            found = axe.run(page)
+            assert [(each["id"], each["nodes"][0]["html"]) for each in found.response["violations"]] == [], scheme
+        page.set_viewport_size(browsing.PHONE)
+        page.wait_for_function(f"innerWidth === {browsing.PHONE['width']}")
+        assert page.evaluate(WIDER, browsing.PHONE["width"]) == []
+        record_property("first contentful paint, ms", measured["paint"])
+        record_property("bytes", measured["bytes"])
+        assert measured["shift"] == 0
+        assert measured["bytes"] <= MOST_BYTES
+        expected = [] if response.ok else [f"the server responded with a status of {response.status}"]
+        assert [problem for problem in seen.problems if not any(text in problem for text in expected)] == []
+        assert all(url.startswith(service.url) for url in seen.requests)
+
+
+def test_every_page_is_looked_at():
+    """A new page is one more for ``PAGES``."""
+    known = [path.partition("?")[0] for path, _ in browsing.PAGES.values()]
+    missing = [page for page in create_app().state.twins if not any(compile_path(page)[0].fullmatch(x) for x in known)]
+    assert missing == []
