@@ -70,6 +70,7 @@ class Client(Connection, Backend):
 
     def targets(  # noqa: PLR0913, PLR0917 - what identifies a mapping
         self,
+        /,
         name: str,
         peft_type: str = "LORA",
         preset: str | None = None,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         rescale_adapter_scale,
         set_peft_model_state_dict,
     )
-    from .client import Client
+    from .client import AsyncClient, Client
     from .discovery import scan
     from .errors import LoradarError
     from .lookups import lookup
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
+    "AsyncClient": ".client",
     "Client": ".client",
     "IA3Config": ".adapters",
     "LoraConfig": ".adapters",
@@ -78,6 +79,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncClient",
     "Client",
     "IA3Config",
     "LoraConfig",

@@ -19,6 +19,8 @@ class ScriptedServer:
     Attributes:
         url: Its URL.
         answers: What it answers, in order; the last one is repeated.
+        reached: Whether it was asked.
+        held: Whether answers may be sent.
         files: Folder whose files it answers with instead, as a file server does.
         asked: Path and headers of each request, their names in lower case.
     """
@@ -26,6 +28,8 @@ class ScriptedServer:
     def __init__(self) -> None:
         self.answers: list[Scripted] = []
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.reached, self.held = threading.Event(), threading.Event()
+        self.held.set()
         self.files: Path | None = None
         owner = self
 
@@ -37,6 +41,8 @@ class ScriptedServer:
                 if owner.files is not None:
                     owner.answers = [owner.find_file(self.path.partition("?")[0])]
                 owner.asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}))
+                owner.reached.set()
+                owner.held.wait()
                 answer = owner.answers.pop(0) if len(owner.answers) > 1 else owner.answers[0]
                 if answer is None:
                     self.close_connection = True
@@ -55,6 +61,15 @@ class ScriptedServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def hold(self) -> None:
+        """Answer nothing before ``go_on``."""
+        self.answers = [None]
+        self.held.clear()
+
+    def go_on(self) -> None:
+        """Answer again."""
+        self.held.set()
 
     def find_file(self, path: str) -> Scripted:
         """Return the answer of a file server."""
