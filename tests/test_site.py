@@ -12,8 +12,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import browsing
 import pytest
 import typer
+from axe_playwright_python.sync_playwright import Axe
 from patience import patience
 
 import loradar
@@ -174,3 +176,60 @@ def test_the_table_of_architectures_is_there_without_scripts(site):
     assert len(lines) > 2000
     assert table.partition("<tbody>")[2].count("<tr>") == len(lines)
     assert all(f">{line['name']}</code>" in table for line in lines)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; without one the tests are skipped, but not in CI."""
+    if browsing.find_chromium() is None:
+        stop = pytest.fail if "CI" in os.environ else pytest.skip
+        stop(browsing.NONE)
+    with browsing.chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def reader(browser, site):
+    """A function that opens a page of the site, from its folder; afterwards no page had an error or asked a host."""
+    problems, context = [], browser.new_context()
+    page = context.new_page()
+    page.set_default_timeout(1000 * patience())
+    page.on("console", lambda line: problems.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: None if request.url.startswith("file:") else problems.append(request.url))
+
+    def open_page(path):
+        page.goto(f"{site.as_uri()}/{path}")
+        return page
+
+    yield open_page
+    context.close()
+    assert problems == []
+
+
+def test_the_table_of_architectures_is_searched(reader):
+    """Words of a name or class, and a library; the number found is announced."""
+    page = reader("evidence/support-matrix.html")
+    page.locator("form.table-search input").fill("qwen3_vl moe")
+    names = page.locator("#architectures tbody tr:visible code").all_inner_texts()
+    assert "qwen3_vl_moe" in names
+    assert all("moe" in name for name in names)
+    assert page.locator("form.table-search output").inner_text().startswith(f"{len(names)} of 2,")
+    page.locator("form.table-search select").select_option("timm")
+    assert page.locator("#architectures tbody tr:visible").count() == 0
+
+
+def test_the_site_is_searched(reader):
+    """By the index that is built with it."""
+    page = reader("search.html?q=budget")
+    page.wait_for_function("document.querySelectorAll('#search-results li').length > 3")
+
+
+@pytest.mark.parametrize("path", ["start.html", "discovery/how.html", "reference/client-api.html"])
+def test_axe_finds_nothing(reader, path):
+    """In either colour scheme."""
+    page = reader(path)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = Axe().run(page, options={"preload": False}).response["violations"]  # no request for styles
+        assert [(each["id"], each["nodes"][0]["html"]) for each in found] == [], scheme
