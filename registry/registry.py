@@ -31,6 +31,7 @@ from .db.audit_log import serial_of, state_of, verify_log
 from .db.database import Database, masked
 from .db.encoding import MappingKey
 from .db.readiness import ReadyState, check_readiness
+from .db.schema_revision import find_revision
 from .db.time_limits import LOCAL_LIMITS, TimeLimits
 from .db.watch import State, StateWatch
 from .mappings import compare, compose, history, listing, not_found, resolve, selections
@@ -132,7 +133,7 @@ class Registry:
             sources = connection.execute(select(*tables.sources.c["kind", "version"]).order_by("kind", "version"))
             return DatabaseInfo(
                 url=masked(self.url),
-                revision=prepare.find_revision(connection) or "",
+                revision=find_revision(connection) or "",
                 serial=serial_of(connection),
                 counts={t.name: connection.execute(select(func.count()).select_from(t)).scalar_one() for t in _COUNTED},
                 sources=tuple(Source(**row) for row in sources.mappings()),

@@ -161,12 +161,13 @@ def _require_sound(copy: Path, url: str) -> int:
 
 def _keep(target: Path) -> Path:
     """Copy the content of a registry to a file beside it; one that is damaged is moved there with its log."""
+    is_sound = target.stat().st_size > 0  # of one that was emptied, services still have the log
     kept = target.with_name(f"{target.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z")
     create_private(kept)
     try:
         _copy(target, kept)
         with closing(sqlite3.connect(kept)) as connection:
-            is_sound = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            is_sound = is_sound and connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
     except (DatabaseUnusable, sqlite3.Error):
         is_sound = False
     if not is_sound:

@@ -9,7 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from . import HEAD
 from .audit_log import serial_of, verify_log
 from .database import Database, unusable
-from .prepare import OUR_TABLES, find_revision
+from .prepare import OUR_TABLES
+from .schema_revision import find_revision
 from .time_limits import TimeLimits
 
 MOST = 5

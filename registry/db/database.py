@@ -18,6 +18,7 @@ from ...domain.identities import LOCAL
 from ...errors import DatabaseBusy, DatabaseUnusable, MissingExtra, ReadOnly
 from ...settings import DATABASE_URL_VARIABLE, READ_ONLY_VARIABLE
 from . import audit_log, tables
+from .schema_revision import explain_other
 from .shipped import uri_of
 from .time_limits import (
     END_OPTION,
@@ -41,6 +42,9 @@ FIRST_USE_SECONDS = 600.0
 
 RETRY_SECONDS = 2
 """When a write may come again that did not get its turn."""
+
+OTHER_VERSION = "Restart the service with the version that changed it."
+"""The way out where another version of loradar has upgraded the database of a process that runs."""
 
 _LOCK_KEY = 0x6C6F7261
 """Number of PostgreSQL's advisory lock for first use: ``lora`` in ASCII."""
@@ -155,6 +159,8 @@ class Database:
                 beginning.enter_context(self._turns.first_in_line(end))
             connection = whole.enter_context(transaction(engine, self.limits))
             beginning.close()
+            if reason := explain_other(connection):  # what is written might lack what the other version needs
+                raise unusable(self.url, reason, OTHER_VERSION)
             yield connection
 
     def _require_file(self) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from threading import Timer
 from typing import Literal
 
-from sqlalchemy import Connection, column, inspect, select, table
+from sqlalchemy import Connection, inspect, select
 
 from ...settings import DATABASE_URL_VARIABLE, READ_ONLY_VARIABLE
 from . import HEAD, shipped, tables
 from .audit_log import is_mirror
 from .database import Database, first_use_transaction, masked, sqlite_file, unusable, use_write_ahead_log
+from .schema_revision import VERSIONS, find_revision
 from .time_limits import LOCAL_LIMITS, TimeLimits
 
 QUIET_SECONDS = 1.0
@@ -26,8 +27,6 @@ State = Literal["empty", "behind", "unseeded", "ready", "newer", "foreign"]
 OUR_TABLES = frozenset({"architectures", "mappings", "serial"})
 _MAGIC = b"SQLite format 3\x00"
 """Start of every SQLite file."""
-
-_VERSIONS = table("alembic_version", column("version_num"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +199,6 @@ def _has_journal(file: Path) -> bool:
         return False
 
 
-def find_revision(connection: Connection) -> str | None:
-    """Return the revision of the schema; ``None`` if it was never migrated or taken down again."""
-    return connection.execute(select(_VERSIONS.c.version_num)).scalar()
-
-
 def _usable_state(url: str, connection: Connection, seed: Seed) -> State:
     """Return the state of a database that is empty or a registry this version can use.
 
@@ -223,9 +217,9 @@ def _usable_state(url: str, connection: Connection, seed: Seed) -> State:
 
 
 def _state_of(connection: Connection, names: frozenset[str], seed: Seed) -> State:
-    revision = find_revision(connection) if _VERSIONS.name in names else None
+    revision = find_revision(connection) if VERSIONS.name in names else None
     if revision is None:
-        return "foreign" if names - {_VERSIONS.name} else "empty"
+        return "foreign" if names - {VERSIONS.name} else "empty"
     if not names >= OUR_TABLES or not revision.isdecimal():
         return "foreign"
     if int(revision) != int(HEAD):

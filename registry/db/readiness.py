@@ -7,10 +7,10 @@ from typing import Literal
 from sqlalchemy import Connection, select, text
 
 from ...settings import READ_ONLY_VARIABLE
-from . import HEAD, tables
+from . import tables
 from .audit_log import serial_of
-from .database import Database, unusable
-from .prepare import find_revision
+from .database import OTHER_VERSION, Database, unusable
+from .schema_revision import explain_other
 
 LEAST_FREE = 8 << 20
 """Bytes of a disk below which it counts as full: SQLite needs more than the rows of a write."""
@@ -49,10 +49,8 @@ def check_readiness(database: Database, *, is_thorough: bool) -> ReadyState:
     """
     database.make()
     with database.read() as connection:
-        revision = find_revision(connection)
-        if revision != HEAD:
-            reason = f"its schema is at revision {revision}, and this process of loradar knows {HEAD}"
-            raise unusable(database.url, reason, "Restart the service with the version that changed it.")
+        if reason := explain_other(connection):
+            raise unusable(database.url, reason, OTHER_VERSION)
         if database.file:
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one() if is_thorough else "ok"
             if found != "ok":
