@@ -1,10 +1,12 @@
 """What people come for, in a real browser: from a search to an adapter, and from a form to what lookups return."""
 
+import base64
+import json
 import re
 from urllib.parse import quote, unquote
 
 import pytest
-from browsing import HOSTILE, LISTED
+from browsing import CONFIG, HOSTILE, LISTED
 from playwright.sync_api import expect
 from zoo import llama
 
@@ -220,3 +222,68 @@ def test_hostile_text_stays_text(visit, path):
     assert page.locator("img[src=x]").count() == 0
     assert page.title() != "owned"
     assert "49" not in page.locator("main").inner_text().split()
+
+
+def test_a_pasted_configuration_is_scanned(visit):
+    """A config.json of other sizes than the registered one: its own targets, costs and snippets."""
+    page = visit(path="/scan")
+    page.get_by_label("Content of config.json").fill(CONFIG)
+    page.get_by_role("button", name="Scan", exact=True).click()
+    page.wait_for_url("**/scan/*")
+    expect(page.locator("h1")).to_contain_text("olmo2")
+    expect(page.locator("main")).to_contain_text("4 of 4 blocks")
+    expect(page.locator("pre").first).to_contain_text("q_proj")
+
+
+@pytest.mark.parametrize("javascript", [True, False], ids=["with-scripts", "without"])
+def test_a_dropped_header_is_scanned_and_submitted(visit, tmp_path, javascript):
+    """Where scripts run, the header alone is sent; the form for a mapping is filled in with what it says."""
+    inner = "mixer" if javascript else "attention"  # an equal statement would be rejected
+    shapes = {f"net.{n}.{inner}.{name}.weight": (64, 64) for n in range(3) for name in ("q_proj", "k_proj", "v_proj")}
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(safetensors_of(shapes))
+    page = visit("ada", "/scan", java_script_enabled=javascript)
+    sent = []
+    page.on("request", lambda request: sent.append(request) if request.method == "POST" else None)
+    if javascript:
+        drop(page, weights)
+        expect(page.locator(".chosen")).to_contain_text("are sent")
+    else:
+        page.get_by_label(re.compile("config.json, .safetensors")).set_input_files(weights)
+    page.get_by_role("button", name="Scan", exact=True).click()
+    page.wait_for_url("**/scan/*")
+    size = int(sent[0].all_headers()["content-length"])
+    assert size > 500
+    assert (size < weights.stat().st_size) == javascript
+    expect(page.locator("pre").first).to_contain_text("q_proj")
+    page.get_by_role("button", name=re.compile("Submit")).click()
+    expect(page.locator("h1")).to_have_text("Submit a mapping")
+    expect(page.locator("#preview")).to_contain_text("as you list them")
+    page.get_by_role("button", name="Submit", exact=True).click()
+    page.wait_for_url(re.compile(r"/submissions/\d+$"))
+
+
+def safetensors_of(shapes):
+    """Return a file of weights: a header, and zeros."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        size = 4 * shape[0] * shape[1]
+        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(end)
+
+
+def drop(page, path):
+    """Drop a file on the form."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    given = page.evaluate_handle(
+        """([name, content]) => {
+          const bytes = Uint8Array.from(atob(content), (each) => each.charCodeAt(0));
+          const given = new DataTransfer();
+          given.items.add(new File([bytes], name));
+          return given;
+        }""",
+        [path.name, content],
+    )
+    page.locator("form.scan").dispatch_event("drop", {"dataTransfer": given})
