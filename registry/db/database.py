@@ -159,8 +159,6 @@ class Database:
                 beginning.enter_context(self._turns.first_in_line(end))
             connection = whole.enter_context(transaction(engine, self.limits))
             beginning.close()
-            if reason := explain_other(connection):  # what is written might lack what the other version needs
-                raise unusable(self.url, reason, OTHER_VERSION)
             yield connection
 
     def _require_file(self) -> None:
@@ -190,10 +188,12 @@ class Transaction:
         serial: Serial of the registry after the transaction, if anything changes.
 
     Raises:
+        DatabaseUnusable: If the schema is another version's.
         ReadOnly: If the registry mirrors another one.
     """
 
     def __init__(self, connection: Connection, action: str, actor: str) -> None:
+        require_own_schema(connection)
         self.connection = connection
         self._entry = audit_log.Entry(actor, action)
         self._is_changed = False
@@ -370,6 +370,12 @@ def unusable(url: str, reason: str, way_out: str = "") -> DatabaseUnusable:
     way_out = way_out or f"Set {DATABASE_URL_VARIABLE} to another database, or move this one away."
     message = f"Registry database {place!r} cannot be used: {reason.strip().rstrip('.')}. {way_out}"
     return DatabaseUnusable(message, database=place, reason=reason)
+
+
+def require_own_schema(connection: Connection) -> None:
+    """Raise ``DatabaseUnusable`` if another version changed the schema: what is written might lack what it needs."""
+    if reason := explain_other(connection):
+        raise unusable(connection.engine.url.render_as_string(hide_password=False), reason, OTHER_VERSION)
 
 
 def busy(reason: str) -> DatabaseBusy:

@@ -17,7 +17,7 @@ from ...errors import SignatureInvalid, SnapshotRejected
 from ...snapshots import SnapshotInfo, check_snapshot, open_snapshot, require_current
 from ..db import tables
 from ..db.audit_log import FIRST, serial_of
-from ..db.database import Database
+from ..db.database import Database, require_own_schema
 from ..db.encoding import now
 from .copied_changes import CopiedChanges
 from .copied_rows import CopiedRows
@@ -87,6 +87,7 @@ class Mirror:
             info = check_snapshot(lines, key)
         require_current(info)
         with self._database.write_unlogged() as connection:
+            require_own_schema(connection)
             connection.execute(select(tables.serial.c.value).with_for_update())
             known = _find_state(connection)
             before = serial_of(connection)
