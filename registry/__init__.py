@@ -16,59 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 from ..domain.mappings import Mapping
 from ..domain.methods import choose_preset
-from ..domain.reports.audits import Verdict
 from ..domain.vocabulary import PRESETS
 from ..references import describe
 from ..settings import Settings
-from .catalogs import catalog_entry, catalog_header, compare_catalog, compare_versions, seed_digest
-from .contributions.evidence import failure_of, gather_evidence
+from .catalogs import seed_digest
 from .db import shipped
 from .db.encoding import MappingKey
 from .db.watch import State, StateWatch
-from .peft_constants.export import (
-    PEFT_PATH,
-    Export,
-    ExportOptions,
-    ExportPlan,
-    LeftOut,
-    Patch,
-    apply_plan,
-    export_constants,
-)
-from .peft_constants.imported_tables import import_tables
-from .peft_constants.reading import (
-    PeftConstants,
-    installed_constants,
-    load_constants,
-    parse_constants,
-    peft_mappings,
-    read_constants,
-    read_source,
-    write_constants_json,
-)
-from .peft_constants.rendering import constants_python, support_rows
 from .recent_lookups import RecentLookups
-from .records import Constant, DatabaseInfo, Outcome, StoreReport
 from .references import find_understood
-from .releases import Release
-from .reports.recorded_audit import AuditFilter, report_audit
 from .sqlite_lookup import SqliteLookup
-from .verification.audit import peft_report
-from .verification.drift import (
-    DRIFT,
-    Drift,
-    Proposals,
-    Renewal,
-    find_drifts,
-    find_earlier,
-    find_renewals,
-    names_to_scan,
-)
-from .verification.verify import verify
 
 if TYPE_CHECKING:
+    from ..domain.reports.audits import Verdict
     from .answers.static_writing import write_static
+    from .catalogs import catalog_entry, catalog_header, compare_catalog, compare_versions
     from .checking import check, check_text
+    from .contributions.evidence import failure_of, gather_evidence
     from .contributions.local_backend import Key, LocalBackend
     from .crawls import Crawls
     from .db.backups import back_up, restore
@@ -77,32 +41,112 @@ if TYPE_CHECKING:
     from .db.time_limits import SERVICE_LIMITS
     from .explained import explain, explain_registered
     from .mappings.listing import mapping_place
+    from .peft_constants.export import (
+        PEFT_PATH,
+        Export,
+        ExportOptions,
+        ExportPlan,
+        LeftOut,
+        Patch,
+        apply_plan,
+        export_constants,
+    )
+    from .peft_constants.imported_tables import import_tables
+    from .peft_constants.reading import (
+        PeftConstants,
+        installed_constants,
+        load_constants,
+        parse_constants,
+        peft_mappings,
+        read_constants,
+        read_source,
+        write_constants_json,
+    )
+    from .peft_constants.rendering import constants_python, support_rows
+    from .records import Constant, DatabaseInfo, Outcome, StoreReport
     from .registry import Registry
+    from .releases import Release
+    from .reports.recorded_audit import AuditFilter, report_audit
     from .reports.scanned import Scanned, pack_scan, unpack_scan
     from .reports.side_by_side import Wanted, put_side_by_side
     from .snippet_lookup import snippet
+    from .verification.audit import peft_report
+    from .verification.drift import (
+        DRIFT,
+        Drift,
+        Proposals,
+        Renewal,
+        find_drifts,
+        find_earlier,
+        find_renewals,
+        names_to_scan,
+    )
+    from .verification.verify import verify
 
-_IMPORTING_SQLALCHEMY = {
-    "back_up": ".db.backups",
-    "check_database": ".db.checks",
-    "restore": ".db.backups",
-    "Key": ".contributions.local_backend",
+_HOMES = {
+    "AuditFilter": ".reports.recorded_audit",
+    "Constant": ".records",
     "Crawls": ".crawls",
+    "DRIFT": ".verification.drift",
+    "DatabaseInfo": ".records",
+    "Drift": ".verification.drift",
+    "Export": ".peft_constants.export",
+    "ExportOptions": ".peft_constants.export",
+    "ExportPlan": ".peft_constants.export",
+    "Key": ".contributions.local_backend",
+    "LeftOut": ".peft_constants.export",
     "LocalBackend": ".contributions.local_backend",
+    "Outcome": ".records",
+    "PEFT_PATH": ".peft_constants.export",
+    "Patch": ".peft_constants.export",
+    "PeftConstants": ".peft_constants.reading",
+    "Proposals": ".verification.drift",
     "Registry": ".registry",
+    "Release": ".releases",
+    "Renewal": ".verification.drift",
     "SERVICE_LIMITS": ".db.time_limits",
+    "Scanned": ".reports.scanned",
+    "StoreReport": ".records",
+    "Verdict": "..domain.reports.audits",
+    "Wanted": ".reports.side_by_side",
+    "apply_plan": ".peft_constants.export",
+    "back_up": ".db.backups",
+    "catalog_entry": ".catalogs",
+    "catalog_header": ".catalogs",
+    "check": ".checking",
+    "check_database": ".db.checks",
+    "check_text": ".checking",
+    "compare_catalog": ".catalogs",
+    "compare_versions": ".catalogs",
+    "constants_python": ".peft_constants.rendering",
     "explain": ".explained",
     "explain_registered": ".explained",
-    "Scanned": ".reports.scanned",
-    "Wanted": ".reports.side_by_side",
-    "pack_scan": ".reports.scanned",
-    "unpack_scan": ".reports.scanned",
-    "put_side_by_side": ".reports.side_by_side",
-    "snippet": ".snippet_lookup",
-    "check": ".checking",
-    "check_text": ".checking",
+    "export_constants": ".peft_constants.export",
+    "failure_of": ".contributions.evidence",
+    "find_drifts": ".verification.drift",
+    "find_earlier": ".verification.drift",
+    "find_renewals": ".verification.drift",
+    "gather_evidence": ".contributions.evidence",
+    "import_tables": ".peft_constants.imported_tables",
+    "installed_constants": ".peft_constants.reading",
+    "load_constants": ".peft_constants.reading",
     "mapping_place": ".mappings.listing",
+    "names_to_scan": ".verification.drift",
+    "pack_scan": ".reports.scanned",
+    "parse_constants": ".peft_constants.reading",
+    "peft_mappings": ".peft_constants.reading",
+    "peft_report": ".verification.audit",
+    "put_side_by_side": ".reports.side_by_side",
+    "read_constants": ".peft_constants.reading",
+    "read_source": ".peft_constants.reading",
+    "report_audit": ".reports.recorded_audit",
+    "restore": ".db.backups",
+    "snippet": ".snippet_lookup",
     "sqlite_file": ".db.database",
+    "support_rows": ".peft_constants.rendering",
+    "unpack_scan": ".reports.scanned",
+    "verify": ".verification.verify",
+    "write_constants_json": ".peft_constants.reading",
     "write_static": ".answers.static_writing",
 }
 
@@ -235,8 +279,8 @@ def _look_up_fast(
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name whose module imports SQLAlchemy, on first use."""
-    if name not in _IMPORTING_SQLALCHEMY:
+    """Import a name on first use: a lookup needs none of them, and many import SQLAlchemy."""
+    if name not in _HOMES:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    return getattr(import_module(_IMPORTING_SQLALCHEMY[name], __name__), name)
+    return getattr(import_module(_HOMES[name], __name__), name)
