@@ -144,7 +144,7 @@ def _run(settings: Settings, listener: socket.socket, tell: Callable[[], None]) 
 
     def prepare() -> None:
         tell()
-        Thread(target=warm_up, args=(server.app.state.registry,), name="loradar-pages", daemon=True).start()
+        Thread(target=warm_up, args=(server.app,), name="loradar-pages", daemon=True).start()
 
     server = Server(settings, prepare)
     with suppress(KeyboardInterrupt):  # uvicorn shuts down cleanly, then raises the signal again

@@ -30,7 +30,8 @@ from ..domain.mappings import (
 )
 from ..domain.methods import choose_preset
 from ..domain.submissions import Difference, Filters, ReviewDecision, Statement, Submission, SubmissionPage
-from ..errors import LoradarError, ServiceUnreachable, SignatureInvalid, to_error
+from ..errors import LoradarError, ServiceUnreachable, SignatureInvalid
+from ..received_errors import to_error
 from ..schema import to_json
 from ..settings import Settings
 from ..snapshots import SnapshotInfo, SnapshotKey, check_snapshot, open_snapshot, part_of, require_current

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import httpx2
 
-from ..errors import LoradarError, NotAuthenticated, ServiceUnreachable, to_error
+from ..errors import LoradarError, NotAuthenticated, ServiceUnreachable
+from ..received_errors import to_error
 from ..schema import from_json
 from ..settings import Settings
 from ..static_files import INDEX, StaticIndex

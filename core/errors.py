@@ -47,7 +47,7 @@
     └── MissingExtra          an optional dependency that is not installed
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from .error_body import ErrorBody, ErrorContent
@@ -97,9 +97,8 @@ class UnknownName(LoradarError):
     def __init__(self, name: str, known: Iterable[str], way_out: str = "", **details: Any) -> None:
         self.name = name
         self.near = nearest(name, known)
-        closest = f"Closest: {quoted(self.near)}." if self.near else ""
-        sentences = filter(None, [f"Unknown {self.noun} {name!r}.", closest, way_out])
-        super().__init__(" ".join(sentences), name=name, near=self.near, **details)
+        sentences = [f"Unknown {self.noun} {name!r}.", f"Closest: {quoted(self.near)}." if self.near else "", way_out]
+        super().__init__(" ".join(filter(None, sentences)), name=name, near=self.near, **details)
 
 
 class UnknownArchitecture(UnknownName):
@@ -399,16 +398,3 @@ class MissingExtra(LoradarError):
 def quoted(names: Iterable[str]) -> str:
     """Return names quoted and joined by commas, for a message."""
     return ", ".join(repr(name) for name in names)
-
-
-def to_error(body: Mapping[str, Any]) -> LoradarError:
-    """Return the error in a response body, as the class with its code."""
-    code, message, details = (body["error"][field] for field in ("code", "message", "details"))
-    kinds = [LoradarError]
-    kinds.extend(below for kind in kinds for below in kind.__subclasses__())  # it grows: each brings its subclasses
-    kind = next((kind for kind in kinds if kind.code == code), LoradarError)
-    error = kind.__new__(kind, message)  # its own __init__ would compose the message again
-    error.message, error.details = str(message), dict(details)
-    if isinstance(error, UnknownName):
-        error.name, error.near = details["name"], details["near"]
-    return error

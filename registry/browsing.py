@@ -4,13 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import cast, get_args
 
 from sqlalchemy import Connection, select
 
 from ..domain.architectures import FoundArchitecture, SearchAnswer
 from ..domain.mappings import ArchitectureSummary
-from ..domain.vocabulary import Library, count_layers, list_some
+from ..domain.serving.engines import ENGINES
+from ..domain.vocabulary import Library, Status, Tower, count_layers, list_some
 from ..errors import InvalidReference, UnknownName, quoted
 from ..references.pasted import read_pasted
 from ..references.resolver import Candidate, resolve
@@ -35,6 +36,16 @@ FACETS: dict[str, Callable[[ArchitectureSummary], tuple[str, ...]]] = {
     "engine": lambda one: one.engines,
 }
 """The properties by which a list is narrowed, each with the values that an architecture has."""
+
+_STATUSES = frozenset((*get_args(Status), "none"))
+VOCABULARY: dict[str, frozenset[str]] = {
+    "library": frozenset(get_args(Library)),
+    "status": _STATUSES,
+    "peft": _STATUSES,
+    "tower": frozenset(get_args(Tower)),
+    "engine": frozenset(ENGINES),
+}
+"""The values of those properties that have a fixed set of them, whether or not an architecture has each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,7 @@ class Browsing:
             limit: Largest number.
 
         Raises:
-            UnknownName: If there is no such property, or no architecture has the value.
+            UnknownName: If there is no such property or value.
         """
         with self._database.read() as connection:
             every = self._list_all(connection)
@@ -143,11 +154,11 @@ def _narrow(
 
 
 def _check(wanted: Mapping[str, str], every: Iterable[ArchitectureSummary]) -> None:
-    """Raise ``UnknownName`` unless each property is known, and an architecture has its value."""
+    """Raise ``UnknownName`` unless each property is known, and its value is of the vocabulary or an architecture's."""
     for name, value in wanted.items():
         if name not in FACETS:
             raise UnknownName(name, FACETS, f"Properties: {quoted(FACETS)}.")
-        known = {each for one in every for each in FACETS[name](one)}
+        known = {each for one in every for each in FACETS[name](one)} | VOCABULARY.get(name, frozenset())
         if value not in known:
             raise UnknownName(value, known, f"{name} is one of {quoted(sorted(known))}.", field=f"query.{name}")
 

@@ -19,8 +19,9 @@ from math import ceil
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from ..errors import InvalidRequest, LoradarError, Overloaded, WorkerFailed, to_error
+from ..errors import InvalidRequest, LoradarError, Overloaded, WorkerFailed
 from ..extras import require
+from ..received_errors import to_error
 from .process_isolation import clean_spawns, run_task
 
 if TYPE_CHECKING:

@@ -101,6 +101,12 @@ def test_counts_say_what_one_more_filter_would_leave(opened):
     assert sum(found.counts["status"].values()) == found.total
 
 
+def test_a_value_that_no_architecture_has_is_no_error(opened):
+    """A registry without classes of a user's own has none of library torch."""
+    found = opened.browsing.browse({"library": "torch"})
+    assert (found.total, found.page) == (0, ())
+
+
 @pytest.mark.parametrize("wanted", [{"colour": "red"}, {"task": "cooking"}, {"engine": "tgi"}])
 def test_unknown_properties_are_rejected(opened, wanted):
     """With those there are."""

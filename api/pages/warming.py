@@ -1,22 +1,29 @@
-"""Read beforehand what the first page would wait half a second for: templates, known names, similar architectures."""
+"""Read beforehand what the first page would wait half a second for: templates, names, similar ones, the routes."""
 
 import logging
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
 
 from ...errors import LoradarError
 from ...references.knowledge import load
-from ..dependencies import LazyRegistry
 from .rendering import environment
+
+if TYPE_CHECKING:
+    from ..dependencies import LazyRegistry
 
 LOGGER = logging.getLogger("loradar.api")
 
 
-def warm_up(lazy: LazyRegistry) -> None:
-    """Fill the caches of the process and of its registry; what fails now is reported to who requests it."""
+def warm_up(app: FastAPI) -> None:
+    """Fill the caches of the process, the application and its registry; what fails now is told to who requests it."""
     templates = environment()
     for name in templates.list_templates():
         templates.get_template(name)
     load()
+    app.openapi()  # for the guide
     try:
+        lazy: LazyRegistry = app.state.registry
         registry = lazy.get()
         first = next((one for one in registry.browsing.list_all() if one.architecture.fingerprint), None)
         if first:

@@ -5,11 +5,12 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..data import read_facts
+from ..domain.choosing.stored_layers import StoredLayers
 from ..domain.layers import Slot
 from ..domain.mappings import ArchitectureDetail, Mapping
 from ..errors import InvalidRequest
@@ -62,7 +63,7 @@ SNIPPET_EXAMPLE: Snippet = Snippet(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Subject:
     """What is known of the model of a mapping.
 
@@ -73,6 +74,11 @@ class Subject:
 
     class_name: str | None = None
     slots: Sequence[Slot] = ()
+
+    @cached_property
+    def stored(self) -> StoredLayers:
+        """Its layers one by one, made once for the snippets of all tools."""
+        return StoredLayers(self.slots)
 
     @classmethod
     def of(cls, detail: ArchitectureDetail) -> "Subject":
@@ -104,7 +110,7 @@ def write_snippet(
         message = f"Invalid model {model[:80]!r}: give 1 to {LONGEST_MODEL} visible characters."
         raise InvalidRequest(message, field="model")
     alpha = choose_alpha(mapping) if alpha is None else alpha
-    stated = state(mapping, chosen, known.slots, alpha)
+    stated = state(mapping, chosen, known.stored, alpha)
     named = model or find_model(mapping)
     notes = (
         *stated.notes,

@@ -1,12 +1,11 @@
 """The targets of a mapping as a tool can state them, and in words what it cannot."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..domain.choosing.stored_layers import StoredLayers
-from ..domain.layers import Slot
 from ..domain.mappings import Mapping
 from ..domain.patterns import name_leaves, name_targets, pattern_of
 from ..domain.targets import Targets, TargetSpec, find_hits, resolve_blocks, without_exclusion
@@ -32,16 +31,16 @@ class Statement:
     notes: tuple[str, ...] = ()
 
 
-def state(mapping: Mapping, tool: Tool, slots: Sequence[Slot], alpha: int) -> Statement:
+def state(mapping: Mapping, tool: Tool, stored: StoredLayers, alpha: int) -> Statement:
     """Return what a tool states of a mapping.
 
     Args:
         mapping: The mapping.
         tool: The tool.
-        slots: The slots of its architecture; none if they are not known.
+        stored: The layers of its architecture; none if they are not known.
         alpha: The common ``lora_alpha``, which the alphas of single layers follow.
     """
-    stored, spec = StoredLayers(slots), resolve_blocks(mapping.spec)
+    spec = resolve_blocks(mapping.spec)
     wanted = [layer for layer in find_hits(spec, stored.sizes) if layer.kind != "expert_parameter"]
     switches = dict(_list_switches(tool, spec, stored))
     spec, notes = _state_targets(tool, spec, stored, switches)

@@ -19,8 +19,8 @@ from loradar.errors import (
     UnknownArchitecture,
     UnknownPeftType,
     UnknownPreset,
-    to_error,
 )
+from loradar.received_errors import to_error
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loradar.api.dependencies import LazyRegistry
+from loradar.api import create_app
 from loradar.api.pages import rendering
 from loradar.api.pages.warming import warm_up
 from loradar.errors import DatabaseUnusable
@@ -12,13 +12,14 @@ from loradar.registry.mappings import similar
 
 def test_the_first_page_finds_its_caches_filled(read_settings, monkeypatch):
     """Templates are compiled, and the profiles of architectures are read; a second time nothing is read."""
-    lazy = LazyRegistry(read_settings)
-    warm_up(lazy)
+    app = create_app(read_settings)
+    warm_up(app)
     compiled = rendering.environment().cache
     assert len(compiled) >= len(rendering.environment().list_templates())
     monkeypatch.setattr(similar, "_read_groups", lambda _: pytest.fail("read again"))
-    assert lazy.get().list_similar("transformers", "llama", 1)
-    lazy.close()
+    assert app.openapi_schema
+    assert app.state.registry.get().list_similar("transformers", "llama", 1)
+    app.state.registry.close()
 
 
 def test_a_database_that_is_away_stops_nothing(read_settings, monkeypatch):
@@ -28,4 +29,4 @@ def test_a_database_that_is_away_stops_nothing(read_settings, monkeypatch):
         raise DatabaseUnusable("away")
 
     monkeypatch.setattr(Registry, "open", fail)
-    warm_up(LazyRegistry(read_settings))
+    warm_up(create_app(read_settings))
