@@ -99,7 +99,7 @@ class Browsing:
             every = self._list_all(connection)
             owners = None if layer is None else {(x.library, x.name) for x in _find_by_layer(connection, layer)}
         _check(wanted, every)
-        named = [x for x in every if q.casefold() in x.architecture.name.casefold()]
+        named = [x for x in every if q.lower() in x.architecture.name.lower()]
         if owners is not None:
             named = [x for x in named if _place(x) in owners]
         found, counts = _narrow(named, wanted)
