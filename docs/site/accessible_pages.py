@@ -19,6 +19,7 @@ REPLACED = (
     ('<th class="head"><p></p></th>', '<td class="head"></td>'),
     # A block that scrolls must be reachable by keyboard.
     ("<pre>", '<pre tabindex="0">'),
+    ('<div class="table-wrapper', '<div tabindex="0" class="table-wrapper'),
     ('<div id="search-results">', '<h1 class="hidden-title">Search</h1><div id="search-results">'),
 )
 

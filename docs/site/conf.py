@@ -68,8 +68,15 @@ def choose_contents(app: Any, docname: str, _source: object) -> None:
     app.config.toc_object_entries = docname in {"reference/api", "reference/client-api", "reference/peft-model"}
 
 
+def link_to_site(_app: object, _path: Path, _parent: str, content: list[str]) -> None:
+    """Let README and CONTRIBUTING, which pages include, link to each other's pages."""
+    for old, new in (("README.md#to-change-x-open-y", "files.md"), ("CONTRIBUTING.md", "code.md")):
+        content[0] = content[0].replace(f"]({old})", f"](docs/registry/{new})")
+
+
 def setup(app: Any) -> None:
     """Connect the functions above."""
     app.connect("autodoc-process-signature", hide_signature_of_record)
     app.connect("autodoc-skip-member", skip_all_but_records)
     app.connect("source-read", choose_contents)
+    app.connect("include-read", link_to_site)
