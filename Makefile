@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu chromium screenshots demo data-package docs test lint types unit serve catalog names audit matrix bench fuzz example placement clean
+.PHONY: menu site chromium screenshots demo data-package docs test lint types unit serve catalog names audit matrix bench fuzz example placement clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -20,6 +20,10 @@ serve: $(VENV)/.installed  ## serve the registry over REST on port 8000
 docs: $(VENV)/.installed  ## build the documentation site in .cache/docs and serve it on port 8001
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -c docs/site -d .cache/docs/doctrees docs .cache/docs/html
 	$(BIN)/python -m http.server 8001 --bind 127.0.0.1 --directory .cache/docs/html
+
+# For a CDN, or to open from the folder: .cache/site/index.html
+site: $(VENV)/.installed  ## write the pages of all architectures as files into .cache/site
+	$(BIN)/loradar export site .cache/site $(if $(SERVICE),--service $(SERVICE))
 
 ## Check
 test: lint types unit  ## run everything that CI runs

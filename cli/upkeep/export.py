@@ -43,3 +43,34 @@ def static(
         return
     size = f"{len(sizes):,} files, {sum(sizes) / 1e6:,.1f} MB"
     typer.echo(f"{folder}: {written:,} architectures in {size}, at serial {serial}")
+
+
+@app.command()
+def site(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder: new, empty, or with an earlier site.")],
+    references: Annotated[
+        list[str] | None, typer.Argument(metavar="REFERENCE...", help="Architectures; all if none is given.")
+    ] = None,
+    *,
+    service: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Service that links to other pages lead to; without one they are text."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the pages of the service as files, for a CDN or a folder that a browser opens."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from ...api.site import write_site
+    from ...settings import Settings
+
+    wanted = tuple(map(spell_out, references or ()))
+    console = Console(stderr=True)
+    steps = write_site(Settings.from_environment(), folder, wanted, service)
+    written = list(track(steps, "Writing", None, console=console, disable=not console.is_terminal))
+    size, pages = sum(each.size for each in written), sum(each.is_architecture for each in written)
+    if as_json:
+        print_json({"folder": str(folder), "architectures": pages, "files": len(written), "bytes": size})
+        return
+    typer.echo(f"{folder}: {pages:,} architectures in {len(written):,} files, {size / 1e6:,.1f} MB")

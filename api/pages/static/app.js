@@ -74,7 +74,7 @@ function addSuggestions(input) {
       option.setAttribute("role", "option");
       option.setAttribute("aria-selected", "false");
       const query = result.model ? `?${new URLSearchParams({ model: result.model })}` : "";
-      option.dataset.href = `${input.dataset.page}/${result.library}/${encodeURIComponent(result.name)}${query}`;
+      option.dataset.href = result.href || `${input.dataset.page}/${result.library}/${encodeURIComponent(result.name)}${query}`;
       const reason = document.createElement("small");
       reason.textContent = `${result.library}, ${result.because}`;
       option.append(result.model ? `${result.name} for ${result.model}` : result.name, reason);
@@ -92,6 +92,11 @@ function addSuggestions(input) {
     const text = input.value.trim();
     if (text.length < 2 || text.length > 400) return close();
     try {
+      if (self.loradarSearch) {  // a site of files has its own
+        const found = await self.loradarSearch(text);
+        if (number === asked && document.activeElement === input) show(found);
+        return;
+      }
       const response = await fetch(`${input.dataset.suggest}?limit=8&q=${encodeURIComponent(text)}`, { headers: { Accept: "application/json" } });
       if (!response.ok || number !== asked) return;
       const { results } = await response.json();
