@@ -27,7 +27,7 @@ def test_it_answers_while_it_runs_and_not_after(seeded_settings):
     with running(seeded_settings) as url, Client(url) as client:
         assert client.targets("llama").name == "llama"
     with Client(url) as client, pytest.raises(ServiceUnreachable, match="loradar serve"):
-        client.targets("llama")
+        client.targets("qwen3")  # a response that the client has stored would be given again
 
 
 @pytest.mark.usefixtures("seeded_settings")
