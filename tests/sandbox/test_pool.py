@@ -265,3 +265,11 @@ def test_other_threads_start_processes_as_before(monkeypatch):
 def test_a_variable_that_is_not_listed_is_left_out(name):
     """The list is of what is allowed."""
     assert name not in clean_environment({name: "x", "PATH": "/bin"})
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux alone has such a policy")
+@pytest.mark.parametrize(("nice", "policy"), [(0, "SCHED_OTHER"), (3, "SCHED_BATCH")])
+def test_a_worker_gives_way(nice, policy):
+    """To its caller, if it is nicer: in shares, and at once."""
+    with Sandbox(Bounds(workers=1), preload=(), nice=nice) as sandbox:
+        assert sandbox.run(tasks.tell_priority) == (getattr(os, policy), os.nice(0) + nice)
