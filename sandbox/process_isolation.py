@@ -155,7 +155,7 @@ class _Attributes(Structure):
 def _give_way() -> None:
     """Let others take over the processor within a fraction of a millisecond (Linux 6.12; older ones ignore it).
 
-    Priority decides about shares over a longer time. ``SCHED_IDLE`` gives way at once, and gets nothing on a busy machine.
+    Priority decides about shares over a longer time. ``SCHED_IDLE`` gives way at once, and starves on a busy machine.
     """
     number = _SCHED_SETATTR.get(platform.machine())
     if number is None or not sys.platform.startswith("linux"):
