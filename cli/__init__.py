@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -72,6 +73,7 @@ def loradar(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a loradar error is printed as one line (or one JSON object) and sets the exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    format_warning, warnings.formatwarning = warnings.formatwarning, _format_warning
     try:
         app(args=argv)
     except LoradarError as error:
@@ -84,3 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # The reader of standard output has gone: discard the rest of the buffer.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    finally:
+        warnings.formatwarning = format_warning
+
+
+def _format_warning(message: Warning | str, *_: object, **__: object) -> str:
+    """Format a warning as an error is: its place in the code means nothing to who runs a command."""
+    return f"Warning: {message}\n"

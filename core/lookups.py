@@ -155,18 +155,18 @@ _warned: set[tuple[str, str]] = set()
 
 def _ask(url: str, name: str, ask: "Callable[[Client], T]", look_up: Callable[[], T]) -> T:
     """Return the answer of a service, or else that of the local registry, with a warning: one for each reason."""
+    if time.monotonic() < _silent_until.get(url, 0.0):
+        return look_up()
     try:
-        if time.monotonic() < _silent_until.get(url, 0.0):
-            return look_up()
         return ask(_connect(url))
     except (ServiceUnreachable, TooManyRequests, DatabaseUnusable) as error:
         _silent_until[url] = time.monotonic() + SILENCE
         found = look_up()
-        _warn_once(url, "away", f"{error.message} The registry on this machine answers instead.")
+        reason = error.details.get("reason", error.message)
+        _warn_once(url, "away", f"The registry on this machine answers instead of {url}: {reason}.".replace("..", "."))
     except (NotRegistered, UnknownArchitecture, InvalidRequest) as error:
         found = _find_here(error, look_up)
-        why = "has no answer" if isinstance(error, InvalidRequest) else "knows no such architecture"
-        _warn_once(url, name, f"{url} {why} for {name!r}: the registry on this machine answers. ({error.message})")
+        _warn_once(url, name, f"The registry on this machine answers for {name!r} instead of {url}: {error.message}")
     return found
 
 

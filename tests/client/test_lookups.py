@@ -1,6 +1,7 @@
 """``LORADAR_URL``: a service, or static files, are asked first, and else the registry on this machine answers."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -70,7 +71,7 @@ def test_what_the_service_does_not_have_is_looked_up_here():
     """With one warning for each name; what neither has is the error of the service."""
     with Registry.open() as registry:
         registry.add_scan(make_scan("only_here", proposals=(proposal("k_proj"),)))
-    with pytest.warns(UserWarning, match="knows no such architecture for 'only_here': the registry on this machine"):
+    with pytest.warns(UserWarning, match="this machine answers for 'only_here' instead of http"):
         assert loradar.lookup("only_here").spec.target_modules == ("k_proj",)
     assert loradar.lookup("only_here").spec.target_modules == ("k_proj",)
     with pytest.raises(NotRegistered, match="nowhere_at_all"):
@@ -84,7 +85,7 @@ def test_a_service_that_fails_is_left_alone_for_a_while(scripted, answer):
     if answer and answer[0] == 429:
         answer = (*answer[:2], json.dumps(TooManyRequests("Too many.", retry_after=60).to_dict()).encode())
     scripted.answers = [answer]
-    with pytest.warns(UserWarning, match="The registry on this machine answers instead") as warned:
+    with pytest.warns(UserWarning, match="The registry on this machine answers instead of http") as warned:
         assert loradar.lookup("llama") == loradar.lookup("llama")
     assert len(warned) == 1
     asked = len(scripted.asked)
@@ -102,7 +103,7 @@ def test_static_files_answer_and_leave_the_rest_to_the_registry(tmp_path, seeded
         warnings.simplefilter("error")
         found = loradar.lookup("llama", preset="recommended")
     assert found.preset == "recommended"
-    with pytest.warns(UserWarning, match="has no answer for 'llama'"):
+    with pytest.warns(UserWarning, match="answers for 'llama' instead of http.*: Static files cannot answer rank"):
         assert loradar.lookup("llama", rank=4).rank == 4
 
 
@@ -135,3 +136,14 @@ def test_without_a_url_no_client_is_imported():
     code = "import sys, loradar; loradar.lookup; print({'httpx2', 'hishel', 'sqlalchemy'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - ours
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.usefixtures("read_settings")
+def test_the_command_line_prints_a_warning_as_one_line():
+    """Without a place in the code of a library."""
+    command = [sys.executable, "-m", "loradar.cli", "lookup", "llama"]
+    environment = {**os.environ, URL_VARIABLE: "http://127.0.0.1:9"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    assert "q_proj, v_proj" in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Warning: The registry on this machine answers instead of http://127.0.0.1:9: ConnectError")
