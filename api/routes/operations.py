@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastapi import APIRouter, Request
@@ -133,6 +134,7 @@ class RegistryCollector(Collector):
         try:
             registry = self._lazy.get()
             serial, submissions = registry.serial(), registry.submissions.count()
+            mirror = registry.mirror.state()
         except LoradarError:
             readable.add_metric((), 0)
             yield readable
@@ -144,6 +146,11 @@ class RegistryCollector(Collector):
         for status in SUBMISSION_STATUSES:
             by_status.add_metric((status,), submissions.get(status, 0))
         yield by_status
+        if mirror:
+            expires = datetime.fromisoformat(mirror.expires).timestamp()
+            yield GaugeMetricFamily(
+                "loradar_mirror_expires_timestamp_seconds", "Time from which a mirror is outdated.", value=expires
+            )
 
 
 class Probe:

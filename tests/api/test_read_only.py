@@ -1,9 +1,11 @@
 """A service that only reads: of a mirror, and where LORADAR_READ_ONLY is set."""
 
+import re
 import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 from records_zoo import make_scan
@@ -94,6 +96,9 @@ def test_a_mirror_says_that_it_is_one(tmp_path, seeded, ada):
         assert client.get("/v1/targets/llama").status_code == 200
         assert client.post("/v1/submissions", json=STATEMENT, headers=ada).status_code == 401  # tokens are not copied
         assert client.get("/v1/snapshot").status_code == 200
+        text = client.get("/metrics").text
+        (line,) = re.findall(r"^loradar_mirror_expires_timestamp_seconds (\S+)$", text, re.MULTILINE)
+        assert float(line) == pytest.approx(datetime.fromisoformat(info.expires).timestamp(), abs=1)
 
 
 def test_a_disk_that_cannot_be_written_will_do_for_reading(reading, monkeypatch):
