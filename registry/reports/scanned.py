@@ -8,15 +8,16 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 
 from ...domain.architectures import StoredFacts
 from ...domain.mappings import ArchitectureDetail
 from ...domain.scans import Scan
 from ...errors import InvalidRequest
 from ...schema import from_json, to_json
-from ..db import tables
+from ..db import HEAD, tables
 from ..db.database import Database
+from ..db.schema_revision import VERSIONS
 from ..registry import Registry
 
 LENGTH_BYTES = 8
@@ -96,6 +97,9 @@ def _create() -> Database:
     database = Database(_IN_MEMORY)
     tables.metadata.create_all(database.engine)
     with database.engine.begin() as connection:
+        # A write checks the revision of the schema, which is Alembic's table and none of ours.
+        connection.execute(text(f"CREATE TABLE {VERSIONS.name} (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(insert(VERSIONS).values(version_num=HEAD))
         connection.execute(insert(tables.serial).values(id=1, value=0))
     return database
 
