@@ -41,6 +41,7 @@ LINKS = {
     "search": "/v1/search",
     "similar": "/v1/architectures/{library}/{name}/similar",
     "layers": "/v1/architectures/{library}/{name}/layers",
+    "explanation": "/v1/architectures/{library}/{name}/explain",
     "history": "/v1/architectures/{library}/{name}/history",
     "usage": "/v1/usage/{library}/{name}",
     "compare": "/v1/compare",
