@@ -1,7 +1,5 @@
 """cli *commands*: ``loradar scan|lookup|submit|review|serve|...``; each imports its libraries only when it runs."""
 
-import json
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -9,17 +7,18 @@ from typing import Annotated
 
 import typer
 
-from ..errors import LoradarError
 from . import audit, catalog, constants, explain, history, lookup, scan, service, snippet
 from .contributing import review, submissions, submit
+from .running import run
 from .upkeep import db, export, mirror
 
 app = typer.Typer(
     name="loradar",
     help="Which layers of a model an adapter belongs on: scan, store, look up, serve.",
-    no_args_is_help=True,
-    add_completion=False,
+    epilog="Exit codes: 0 done; 1 what was examined is wrong; 2 an error, in one line; 130 interrupted.",
+    add_completion=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("scan")(scan.scan)
 app.command("lookup")(lookup.lookup)
@@ -59,6 +58,7 @@ app.add_typer(export.app, name="export")
 
 @app.callback(invoke_without_command=True)
 def loradar(
+    context: typer.Context,
     *,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
@@ -67,25 +67,15 @@ def loradar(
         from .. import __version__
 
         typer.echo(f"loradar {__version__}")
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a loradar error is printed as one line (or one JSON object) and sets the exit code."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
     format_warning, warnings.formatwarning = warnings.formatwarning, _format_warning
     try:
-        app(args=argv)
-    except LoradarError as error:
-        if "--json" in argv:
-            typer.echo(json.dumps(error.to_dict()))
-        else:
-            typer.echo(f"Error: {error.message}", err=True)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of standard output has gone: discard the rest of the buffer.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        run(app, sys.argv[1:] if arguments is None else arguments)
     finally:
         warnings.formatwarning = format_warning
 

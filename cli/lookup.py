@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from ..domain.vocabulary import Library
-from ..errors import LoradarError, NotRegistered, UnknownLibrary, quoted
+from ..errors import InvalidRequest, LoradarError, NotRegistered, UnknownLibrary, quoted
 from ..references import Reference, parse_parts
 from ..schema import to_json
 from .backend import read
@@ -178,6 +178,8 @@ def list_names(
 ) -> None:
     """List the architectures of a library in the registry."""
     _check_library(library)
+    if installed and url:
+        raise InvalidRequest("--installed lists a library on this machine, and --url asks a service: give one of them.")
     if installed:
         from ..discovery import list_architectures
 
@@ -188,7 +190,7 @@ def list_names(
     if as_json:
         print_json({"library": library, "names": names})
     else:
-        typer.echo("\n".join(names))
+        typer.echo("".join(f"{name}\n" for name in names), nl=False)
 
 
 def search(

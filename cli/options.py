@@ -61,7 +61,10 @@ MappingId = Annotated[str, typer.Argument(metavar="ID", help="Id of a mapping, o
 PeftType = Annotated[str, typer.Option(help="PEFT method: LORA, IA3, ...")]
 Preset = Annotated[
     str | None,
-    typer.Option(help="One of " + ", ".join(PRESETS) + "; LORADAR_PRESET or default if not given."),
+    typer.Option(
+        help="One of " + ", ".join(PRESETS) + "; LORADAR_PRESET or default if not given.",
+        autocompletion=lambda: [*PRESETS],
+    ),
 ]
 
 # What a selection has beside its preset: the names are those of ``SELECTING``.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..domain.architectures import name_make_up
-from ..domain.vocabulary import describe_bytes
-from ..errors import DatabaseUnusable, InvalidRequest
+from ..domain.methods import get_method
+from ..domain.vocabulary import PRESETS, describe_bytes
+from ..errors import DatabaseUnusable, InvalidRequest, UnknownPreset, quoted
 from ..references import parse_parts
 from ..schema import to_json
 from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, Roles, Servable, Towers, spell_out
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ..weights.diagnoses import Diagnosis
     from .output import Row
 
+METHODS = ("auto", "dataflow", "names")
+"""How roles are found."""
 LIVENESS = {True: "live", False: "dead", None: "unproven"}
 """Names of the values of ``Slot.live``."""
 
@@ -54,8 +57,8 @@ def scan(
     out: Annotated[Path | None, typer.Option(help="File that --all writes: one JSON line per architecture.")] = None,
     compact: Annotated[bool, typer.Option("--compact", help="--all writes slots, not every layer.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes for --all; one per core if not given.")] = None,
-    seconds: Annotated[float, typer.Option(help="Time limit of --all for one architecture.")] = 120.0,
-    memory: Annotated[float, typer.Option(help="Memory limit of --all for one worker, in GiB.")] = 8.0,
+    seconds: Annotated[float | None, typer.Option(help="Time limit of --all for one architecture; 120.")] = None,
+    memory: Annotated[float | None, typer.Option(help="Memory limit of --all for one worker, in GiB; 8.")] = None,
     part: Parts = None,
     peft_type: Annotated[str | None, typer.Option(help="Print the proposal for this method alone.")] = None,
     preset: Annotated[str | None, typer.Option(help="Print the proposal of this preset alone.")] = None,
@@ -72,12 +75,19 @@ def scan(
     given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank, "expert_rank": expert_rank}
     given |= {"budget": budget, "servable": servable, "peft_type": peft_type, "preset": preset}
     wanted = {name: value for name, value in given.items() if value is not None}
+    _check_words(method, preset, peft_type)
+    given_bounds = {"seconds": seconds, "memory": memory, "workers": workers}
+    bounds = {name: value for name, value in given_bounds.items() if value is not None}
+    if every is None and (out or compact or bounds):
+        message = (
+            "--out, --compact, --workers, --seconds and --memory are for --all: loradar scan --all timm --out FILE"
+        )
+        raise InvalidRequest(message)
     if every is not None:
         if out is None or store or wanted or part or reference is not None:
             message = "--all takes --out and neither a reference nor --store nor a selection: "
             message += "loradar scan --all timm --out timm.jsonl"
             raise InvalidRequest(message, library=every)
-        bounds = {"seconds": seconds, "memory": memory, **({} if workers is None else {"workers": workers})}
         _scan_all(every, out, {"method": method, "proved": prove}, bounds, compact=compact, as_json=as_json)
     elif reference is None:
         message = "Nothing to scan. Name an architecture (loradar scan olmo2) or a library (--all timm --out FILE)."
@@ -86,6 +96,22 @@ def scan(
         reference = spell_out(reference)
         named = name_make_up(reference, chosen) if (chosen := parse_parts(part or ())) else reference
         _scan_one(named, {"method": method, "proved": prove}, wanted, store=store, as_json=as_json)
+
+
+def _check_words(method: str, preset: str | None, peft_type: str | None) -> None:
+    """Check the words of a scan before its libraries are loaded, which takes seconds.
+
+    Raises:
+        InvalidRequest: If there is no such way to find roles.
+        UnknownPreset: If there is no such preset.
+        UnknownPeftType: If PEFT has no such method.
+    """
+    if method not in METHODS:
+        raise InvalidRequest(f"Unknown method {method!r}. Methods: {quoted(METHODS)}.", method=method)
+    if preset is not None and preset not in PRESETS:
+        raise UnknownPreset(preset, PRESETS, f"Presets: {quoted(PRESETS)}.")
+    if peft_type is not None:
+        get_method(peft_type)
 
 
 def _scan_one(reference: str, how: "dict[str, Any]", wanted: "dict[str, Any]", *, store: bool, as_json: bool) -> None:

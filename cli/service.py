@@ -20,7 +20,7 @@ token_group = typer.Typer(name="token", help="Create, list and revoke tokens, wh
 def serve(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8000,
     workers: Annotated[
         int, typer.Option(min=1, max=MOST_PROCESSES, help="Processes that serve; each has rate limits of its own.")
     ] = 1,

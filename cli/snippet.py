@@ -35,7 +35,9 @@ TOOLS = ", ".join(tool["name"] for tool in read_facts("snippets/tools.toml")["to
 def snippet(
     reference: ReferenceText,
     *,
-    tool: Annotated[str, typer.Option("--for", metavar="TOOL", help=f"One of {TOOLS}.")],
+    tool: Annotated[
+        str, typer.Option("--for", metavar="TOOL", help=f"One of {TOOLS}.", autocompletion=lambda: TOOLS.split(", "))
+    ],
     model: Annotated[
         str | None, typer.Option(help="Model to train: an id on the hub or a folder; a known one if not given.")
     ] = None,

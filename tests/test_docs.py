@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 
@@ -68,6 +69,14 @@ def check_unrun(block):
             command = command.commands[words.pop(0)]
         options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
         assert not [word for word in words if word.startswith("--") and word.partition("=")[0] not in options], line
+
+
+def test_the_reference_of_the_command_line_is_what_help_prints():
+    """`python docs/scripts/cli_reference.py` writes it; every command, argument and option has a line."""
+    page = runpy.run_path(str(ROOT / "docs/scripts/cli_reference.py"))["write"]()
+    assert (ROOT / "docs/reference/cli.md").read_text("utf-8") == page
+    assert not re.findall(r"^\| `[^`]*` \|\s*\|$", page, re.MULTILINE), "an option without a description"
+    assert not re.findall(r"^## .*\n\n", page, re.MULTILINE), "a command without a description"
 
 
 def test_every_tool_of_snippets_is_documented():

@@ -1,6 +1,9 @@
 """Print results: JSON for programs, rows and tables for people. Write the files that commands produce."""
 
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from ...domain.targets import Formula, TargetSpec
     from ...references import Understood
 
+NARROWEST = 16
+"""Columns of a value at least, however narrow the terminal."""
 Row = tuple[str, str]
 """A name and a value."""
 
@@ -34,7 +39,12 @@ def print_table(table: "Table") -> None:
     """Print a rich table to standard output."""
     from rich.console import Console
 
-    Console(soft_wrap=True).print(table)
+    if sys.stdout.isatty():
+        for column in table.columns:
+            column.overflow = "fold"
+        Console().print(table)
+    else:
+        Console(soft_wrap=True).print(table)
 
 
 def print_rows(rows: list[Row]) -> None:
@@ -42,8 +52,17 @@ def print_rows(rows: list[Row]) -> None:
     width = max((len(name) for name, _ in rows), default=0)
     previous = ""
     for name, value in rows:
-        typer.echo(f"  {'' if name == previous else name:<{width}}  {value}")
-        previous = name
+        for line in _wrap(value, width + 4):
+            typer.echo(f"  {'' if name == previous else name:<{width}}  {line}")
+            previous = name
+
+
+def _wrap(value: str, indent: int) -> list[str]:
+    """Return the lines of a value beside an indent: those that fit a terminal; one where output goes to a program."""
+    if not sys.stdout.isatty():
+        return [value]
+    room = max(shutil.get_terminal_size().columns - indent, NARROWEST)
+    return textwrap.wrap(value, room, break_on_hyphens=False) or [""]
 
 
 def describe_spec(spec: "TargetSpec") -> list[Row]:

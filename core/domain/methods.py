@@ -75,7 +75,7 @@ def get_method(peft_type: str) -> Method:
     """
     known = _methods()
     if peft_type.upper() not in known:
-        raise UnknownPeftType(peft_type, known, "PEFT's methods are in data/methods.toml.")
+        raise UnknownPeftType(peft_type, known, f"PEFT's methods: {', '.join(sorted(known))}.")
     return known[peft_type.upper()]
 
 

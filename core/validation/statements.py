@@ -21,6 +21,7 @@ from ..domain.methods import UNTARGETED, get_method, list_methods
 from ..domain.submissions import LARGEST_DIMENSION, MOST_DIMENSIONS, MOST_LAYERS, ListedLayer, Statement
 from ..domain.vocabulary import Library, Preset
 from ..errors import InvalidStatement, LoradarError, quoted
+from ..similar_names import nearest
 from .text import (
     HIDDEN,
     NAME_LENGTH,
@@ -279,7 +280,9 @@ def _parse(data: Json[Any, Any], source: str) -> Statement:
         first = error.errors(include_url=False)[0]
         field, problem = ".".join(map(str, first["loc"])), describe_problem(first)
         if first["type"] == "extra_forbidden":
-            problem = f"There is no such field. Fields: {quoted(StatementBody.model_fields)}"
+            near = nearest(str(first["loc"][-1]), StatementBody.model_fields, 1)
+            meant = f"Closest: {quoted(near)}. " if near else ""
+            problem = f"There is no such field. {meant}Fields: {quoted(StatementBody.model_fields)}"
         where = f", field {shorten(field)}" if field else ""
         message = f"{source}{where}: {problem}."
         raise InvalidStatement(message, field=field, source=source, faults=error.error_count()) from None

@@ -16,6 +16,7 @@ from ...domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping
 from ...domain.serving import list_engines
 from ...domain.vocabulary import Status, Tower
 from ...errors import InvalidRequest, UnknownArchitecture
+from ...similar_names import nearest
 from ..db import tables
 from .completion import Record
 from .precedence import DEMOTED, PRECEDENCE, best, key_of, latest_revisions, to_facts
@@ -152,8 +153,10 @@ def get_architecture(connection: Connection, library: str, name: str) -> Archite
     query = select(tables.architectures).where(_architectures.library == library, _architectures.name == name)
     row = connection.execute(query).mappings().first()
     if row is None:
-        way_out = f"Scan it with: {scan_command(library, name)}"
-        raise UnknownArchitecture(name, list_names(connection, library), way_out, library=library)
+        names = list_names(connection, library)
+        # a typing error is no architecture to scan
+        way_out = "" if nearest(name, names, 1) else f"Scan it with: {scan_command(library, name)}"
+        raise UnknownArchitecture(name, names, way_out, library=library)
     order = (_mappings.peft_type, _mappings.preset, _mappings.source_kind, _mappings.revision)
     revisions = read_mappings(connection, OF_ARCHITECTURE.order_by(*order), {"library": library, "name": name})
     by_key: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
