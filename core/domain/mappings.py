@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from ..error_body import ERROR_EXAMPLE, ErrorBody
+from ..notebook import render_table
 from ..references import Understood
 from ..schema import Config, schema_config, to_json
 from .architectures import ARCHITECTURE_EXAMPLE, Architecture, ArchitectureName, ModelPart, PromptFacts
@@ -153,6 +154,17 @@ class Mapping(HasSpec, HasFormula):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of ``loradar lookup --json`` and ``GET /v1/targets``."""
         return to_json(self)
+
+    def _repr_html_(self) -> str:
+        """Return the table that a notebook shows."""
+        fields = ((name, value) for name, value in self.spec.values.items() if value)
+        rows = [(name, value if isinstance(value, str) else ", ".join(value)) for name, value in fields]
+        rows += [("source", f"{self.source.kind} {self.source.version}")]
+        if self.verification:
+            rows += [("verified", f"{self.verification.status} on {self.verification.library_version}")]
+        rows += [("trains", f"{self.trainable:,} at rank {self.rank}")] if self.trainable is not None else []
+        rows += [("reason", reason) for reason in self.reasons]
+        return render_table(f"{self.library}:{self.name} · {self.peft_type} · {self.preset}", (), rows)
 
 
 @dataclass(frozen=True, slots=True)

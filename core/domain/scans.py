@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from ..errors import InvalidRequest, UnknownPreset, quoted
+from ..notebook import render_table
 from ..schema import Config, schema_config, to_json
 from .architectures import Architecture, ModelPart, PromptFacts, StoredFacts
 from .choosing.choose import Subject, choose
@@ -196,6 +197,12 @@ class Scan:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form of ``loradar scan --json``."""
         return to_json(self)
+
+    def _repr_html_(self) -> str:
+        """Return the table of slots that a notebook shows, without the norms."""
+        rows = [(x.role, x.count, x.kind, x.tower, x.pattern) for x in self.slots if x.role != "norm"]
+        title = f"{self.architecture.reference} · {self.architecture.class_name} · by {self.method}"
+        return render_table(title, ("role", "layers", "kind", "tower", "pattern"), rows)
 
 
 def _list_by_preset(scan: Scan, family: str) -> dict[str, Proposal]:
