@@ -7,7 +7,7 @@ export LORADAR_HOME ?= $(CURDIR)/.cache/home
 export HF_HUB_OFFLINE := 1
 
 .DEFAULT_GOAL := menu
-.PHONY: menu site chromium screenshots demo data-package docs test lint types unit serve catalog names audit matrix bench fuzz release-check example placement clean
+.PHONY: menu site chromium screenshots demo data-package docs test lint types unit serve catalog names audit matrix bench fuzz soak release-check example placement clean
 
 ## Use
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
@@ -99,6 +99,9 @@ example: $(VENV)/.installed  ## repeat the training of docs/evidence/worked-exam
 	OMP_NUM_THREADS=1 $(BIN)/python docs/scripts/worked_example.py
 
 ## Clean up
+soak: $(VENV)/.installed  ## let 32 writers write for a minute to a service that is killed 20 times, and look for lost writes
+	$(BIN)/python tests/soak.py
+
 # A network is needed: the build installs setuptools into an environment of its own.
 release-check: $(VENV)/.installed  ## build what is published into dist/, check it, and write its digests
 	$(BIN)/python docs/scripts/release_check.py
