@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,7 @@ async def _get(app: FastAPI, address: Address, *, is_page: bool) -> bytes:
         raise
     except Exception as error:
         raise WorkerFailed(f"{address.path} cannot be rendered: {error!r}.", reason="error") from error
-    if status != 200:  # noqa: PLR2004
+    # The page of an architecture that no method of PEFT adapts says so with a 404, and is linked all the same.
+    if status != HTTPStatus.OK and not (is_page and status == HTTPStatus.NOT_FOUND):
         raise WorkerFailed(f"{address.path} cannot be rendered: status {status}.", reason="error", status=status)
     return bytes(body)
