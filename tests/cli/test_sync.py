@@ -151,7 +151,7 @@ def test_a_download_cut_off_anywhere_is_continued(source, tmp_path):
             with Client(cutting.url) as client, suppress(ServiceUnreachable):
                 client.fetch_snapshot(out)
         assert out.read_bytes() == whole
-        assert [path.name for path in tmp_path.iterdir()] == ["snapshot"]
+        assert [path.name for path in tmp_path.glob("snapshot*")] == ["snapshot"]
         resumed += cutting.passed < size - len(whole) // 100
         assert cutting.passed <= size + 200  # the headers of a part are longer
     cutting.close()
