@@ -64,7 +64,7 @@ class KeptScans:
         raise error
 
     def _prune(self, coming: int) -> None:
-        """Delete what is too old, and the oldest beyond the bounds."""
+        """Delete scans that are too old, and the oldest beyond the bounds."""
         found = []
         for path in self._folder.iterdir():
             with suppress(OSError):  # another process deletes too

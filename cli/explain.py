@@ -40,7 +40,7 @@ def explain(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Explain why a layer is a target or not: its role and the evidence, the presets, and what speaks against."""
+    """Explain why a layer is a target or not: its role and the evidence, the presets, and reasons against."""
     if url and scan:
         from ..errors import InvalidRequest
 
@@ -96,7 +96,7 @@ def describe_in_short(one: "LayerExplanation") -> str:
 
 
 def describe_layer(one: "LayerExplanation") -> "list[Row]":
-    """Return what is known of a kind of layer, as rows."""
+    """Return the facts of a kind of layer, as rows."""
     count = f", {one.count} layers" if one.count > 1 else ""
     rows = [("layer", f"{one.kind} in the {one.tower} tower{count}"), ("role", f"{one.role} (by {one.role_from})")]
     rows += [("evidence", f"{evidence.by}: {evidence.says}") for evidence in one.evidence]

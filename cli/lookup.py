@@ -141,7 +141,7 @@ def print_mapping(mapping: "Mapping") -> None:
 
 
 def print_mappings(found: "Iterable[tuple[str, Mapping | LoradarError]]") -> None:
-    """Print a row per reference: what it was understood as, the targets and the size; then lines to paste."""
+    """Print a row per reference: its meaning, the targets and the size; then lines to paste."""
     rows, pasted = [("reference", "architecture", "targets", "trains")], []
     for reference, one in found:
         if isinstance(one, LoradarError):
@@ -200,7 +200,7 @@ def search(
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search the registry: what a text may stand for, best first and with the reason, then names that contain it."""
+    """Search the registry: the meanings of a text, best first and with the reason, then names that contain it."""
     from ..references.resolver import resolve
 
     _check_library(library)

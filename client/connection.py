@@ -127,7 +127,7 @@ class Connection:
         return self._receive(record, lambda: self._http.post(self.url + path, json=body))
 
     def _download(self, path: str, out: Path, **query: str | int | None) -> None:
-        """Write the response at ``path`` to a file as it is sent, and continue what ``out`` has of it (``download``).
+        """Write the response at ``path`` to a file as it is sent, and continue the part in ``out`` (``download``).
 
         Raises:
             OSError: If the file cannot be written.
@@ -167,7 +167,7 @@ class Connection:
 
 
 def _answer(send: Callable[[], httpx2.Response]) -> httpx2.Response:
-    """Return a response, also one that tells why the service cannot answer."""
+    """Return a response, also an error of the service."""
     try:
         return send()
     except ServerFailing as error:

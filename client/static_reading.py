@@ -16,7 +16,7 @@ STATIC = "static"
 
 
 class StaticQuery(NamedTuple):
-    """A lookup: what of it static files can answer."""
+    """The part of a lookup that static files can answer."""
 
     name: str
     peft_type: str

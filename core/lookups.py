@@ -84,7 +84,7 @@ def lookup(  # noqa: PLR0913, PLR0917 - what identifies a mapping
 
 
 class Knowledge:
-    """What is known of architectures by the service of ``LORADAR_URL``, or else by the local registry.
+    """Lookups by the service of ``LORADAR_URL``, or else by the local registry.
 
     Args:
         registry: The local registry.
@@ -134,7 +134,7 @@ class Knowledge:
 
 @contextmanager
 def open_knowledge(settings: Settings | None = None) -> Iterator[Knowledge]:
-    """Open what is known, on this machine and by the service of ``LORADAR_URL``.
+    """Open the local registry and the service of ``LORADAR_URL``.
 
     Raises:
         DatabaseUnusable: If the database of the local registry cannot be used.
@@ -171,7 +171,7 @@ def _ask(url: str, name: str, ask: "Callable[[Client], T]", look_up: Callable[[]
 
 
 def _find_here(error: LoradarError, look_up: Callable[[], T]) -> T:
-    """Return what the local registry has, or raise the error of the service."""
+    """Return the answer of the local registry, or raise the error of the service."""
     if isinstance(error, InvalidRequest) and not error.details.get("static"):
         raise error
     try:
@@ -191,7 +191,7 @@ def _connect(url: str) -> "Client":
 
 
 def forget_services() -> None:
-    """Close the clients of this process, and forget which services failed and what was warned of."""
+    """Close the clients of this process, and forget failed services and past warnings."""
     for client in _clients.values():
         client.close()
     for known in (_clients, _silent_until, _warned):

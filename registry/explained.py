@@ -9,7 +9,7 @@ from .registry import Registry
 
 
 def explain(reference: str | Scan, layer: str, library: str | None = None) -> Explanation:
-    """Explain why layers of a model are targets or not: their role, its evidence, each preset and what speaks against.
+    """Explain why layers of a model are targets or not: their role, its evidence, each preset and reasons against.
 
     Args:
         reference: An architecture in any spelling, as in ``lookup``, or the result of ``scan``, whose evidence is kept.

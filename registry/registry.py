@@ -115,7 +115,7 @@ class Registry:
             return serial_of(connection)
 
     def state(self) -> State:
-        """Return what two states of the registry differ in: the serial, and the digest of the last change."""
+        """Return the identity of a state of the registry: the serial, and the digest of the last change."""
         with self._database.read() as connection:
             return state_of(connection)
 

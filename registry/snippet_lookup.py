@@ -44,7 +44,7 @@ def snippet(  # noqa: PLR0913 - what identifies a mapping, and what a snippet ha
 
 
 def find_subject(registry: Registry, mapping: Mapping) -> Subject:
-    """Return what a registry has of the model of a mapping; nothing of one that it does not know."""
+    """Return the facts of the model of a mapping in a registry; none of one that it does not know."""
     try:
         return Subject.of(registry.get_architecture(mapping.library, mapping.name))
     except UnknownArchitecture:

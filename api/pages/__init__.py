@@ -1,4 +1,4 @@
-"""What people see: pages at the paths where programs get JSON.
+"""The pages for people, at the paths where programs get JSON.
 
 A page is one module with its template. It reads through the registry's public methods and is declared by
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.

@@ -20,7 +20,7 @@ def show_guide(request: Request) -> Response:
 
 @files.get("/llms.txt")
 def show_for_agents(request: Request, registry: OpenRegistry) -> Response:
-    """Return what an agent needs to know (llmstxt.org)."""
+    """Return the guide for agents (llmstxt.org)."""
     counts = registry.info().counts
     text = render(request, "llms.txt", operations=list_operations(request), counts=counts)
     return cached(request, Response(text, media_type="text/plain; charset=utf-8"))

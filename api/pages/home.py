@@ -1,4 +1,4 @@
-"""``/``: one search box, what is covered and proved, and the latest changes."""
+"""``/``: one search box, the coverage of the registry, and the latest changes."""
 
 from collections import Counter
 

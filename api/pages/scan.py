@@ -1,4 +1,4 @@
-"""``/scan``: the page of an architecture for what nobody registered, from a configuration, headers or a repository."""
+"""``/scan``: the page of an unregistered architecture, from a configuration, headers or a repository."""
 
 import re
 from http import HTTPStatus
@@ -35,7 +35,7 @@ router = PageRouter()
 
 @router.page("/scan", twin="/v1/scan")
 def show_form(request: Request, reference: str = "") -> Response:
-    """Return the form; the query may name what to scan, as from a search that found nothing."""
+    """Return the form; the query may name the model to scan, as from a search that found nothing."""
     return page(request, "scan.html", form=ScanForm(reference=reference[:300]), error=None, **_limits())
 
 
@@ -45,7 +45,7 @@ def _limits() -> dict[str, Any]:
 
 @router.post("/scan")
 async def scan_form(request: Request) -> Response:
-    """Scan what the form holds, and go to its page; to that of a registered architecture, if the form names one."""
+    """Scan the model in the form, and go to its page; to that of a registered architecture, if the form names one."""
     form = ScanForm()
     try:
         count_scan(request)

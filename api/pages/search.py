@@ -1,4 +1,4 @@
-"""``/search``: what a text may mean; a text with one sure meaning leads straight to its page."""
+"""``/search``: the meanings of a text; a text with one sure meaning leads straight to its page."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -20,7 +20,7 @@ router = PageRouter()
 def show_search(
     request: Request, registry: OpenRegistry, q: Annotated[str, Query(max_length=LONGEST_QUERY)] = ""
 ) -> Response:
-    """Return what a text may mean."""
+    """Return the meanings of a text."""
     answer = registry.browsing.search(q, MOST_RESULTS)
     sure = [one for one in answer.results if not one.is_guess]
     if len(sure) == 1 and not answer.says and sure[0].how != "layer":

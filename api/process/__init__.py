@@ -1,1 +1,1 @@
-"""The processes of a service: how many there are, what they log, and the connections that their descriptors allow."""
+"""The processes of a service: their number, their logs, and the connections that their descriptors allow."""

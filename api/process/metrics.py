@@ -1,4 +1,4 @@
-"""Count and time what a process does, for Prometheus; several processes of one service are added up."""
+"""Count and time the requests of a process, for Prometheus; several processes of one service are added up."""
 
 import os
 import time

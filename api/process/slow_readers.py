@@ -1,4 +1,4 @@
-"""End connections whose clients do not read what is sent to them: each holds memory, a descriptor and an open file."""
+"""End connections whose clients do not read the response: each holds memory, a descriptor and an open file."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ LEAST = 16 << 10
 
 
 class Connection(Protocol):
-    """What is looked at of a connection.
+    """The state of a connection that is watched.
 
     Attributes:
         transport: Has the bytes that the client's machine did not take yet.

@@ -216,7 +216,7 @@ def _is_running(number: int) -> bool:
 
 
 def end_with_supervisor() -> None:
-    """End this process when its supervisor ends, even if that was killed: nobody would replace or stop it."""
+    """End this process when its supervisor ends, even if that was killed: it would run on without one."""
     parent = multiprocessing.parent_process()
 
     def wait_for_end() -> None:

@@ -114,7 +114,7 @@ def get_architecture(registry: OpenRegistry, library: LibraryName, name: Name) -
     responses={200: {"model": Explanation}, **NOT_FOUND},
 )
 def explain_layer(registry: OpenRegistry, library: LibraryName, name: Name, layer: LayerQuery) -> JSONResponse:
-    """Return why the layers of a name are targets or not: role, evidence, presets, and what speaks against."""
+    """Return why the layers of a name are targets or not: role, evidence, presets, and reasons against."""
     return JSONResponse(to_json(explain(Subject.of_registry(registry.get_architecture(library, name)), layer)))
 
 

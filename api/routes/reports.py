@@ -74,7 +74,7 @@ def get_audit(  # noqa: PLR0913 - the filters
     peft_type: MethodQuery = None,
     q: PartQuery = "",
 ) -> Response:
-    """Return what is wrong with each entry of PEFT's tables on a version of transformers, the worst first."""
+    """Return the defects of each entry of PEFT's tables on a version of transformers, the worst first."""
     report = report_audit(registry, library_version, peft_version)
     return cached(request, JSONResponse(to_json(AuditFilter(verdict, defect, peft_type, q).apply(report))))
 

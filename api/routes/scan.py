@@ -56,7 +56,7 @@ ScanId = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ScanLimits:
-    """What is scanned for others, and within which limits."""
+    """The scans that the service runs for others, and their limits."""
 
     __pydantic_config__: ClassVar[Config] = schema_config(
         lambda: (ScanLimits(LISTABLE, LARGEST_SCAN, MOST_FILES, 10, int(SECONDS)),)
@@ -76,7 +76,7 @@ class ScanLimits:
 
 @router.get("/scan", summary="Get the limits of scans", responses={200: {"model": ScanLimits}})
 def get_scan_limits(request: Request) -> JSONResponse:
-    """Return what is scanned for others, and within which limits."""
+    """Return the scans that the service runs for others, and their limits."""
     limits = ScanLimits(LISTABLE, LARGEST_SCAN, MOST_FILES, request.app.state.settings.limits.scan, int(SECONDS))
     return JSONResponse(to_json(limits))
 
@@ -138,7 +138,7 @@ def count_scan(request: Request) -> None:
 
 
 async def scan_form(request: Request, form: ScanForm) -> bytes:
-    """Return the JSON of the scan of what a form holds.
+    """Return the JSON of the scan of the files in a form.
 
     Raises:
         LoradarError: As the scan, or because the form holds nothing, or too much.

@@ -1,4 +1,4 @@
-"""``/v1/search``: find architectures by what people type or paste."""
+"""``/v1/search``: find architectures by typed or pasted text."""
 
 from typing import Annotated
 
@@ -32,5 +32,5 @@ def search(
     q: SearchQuery = "",
     limit: Annotated[int, Query(ge=1, le=MOST_RESULTS, description="Results at most")] = 20,
 ) -> Response:
-    """Return the architectures that a text may mean, best first, each with the reason; guesses say so."""
+    """Return the architectures that a text may mean, best first, each with the reason; guesses are marked."""
     return cached(request, JSONResponse(to_json(registry.browsing.search(q, limit))))

@@ -1,1 +1,1 @@
-"""contributing: commands that send a mapping, show what was sent, and decide on it."""
+"""contributing: commands that send a mapping, show submissions, and decide on them."""

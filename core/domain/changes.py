@@ -74,7 +74,7 @@ class ArchitectureHistory:
 
 @dataclass(frozen=True, slots=True)
 class MirrorState:
-    """What a mirror has of its source: the snapshot loaded last."""
+    """The state of a mirror: the snapshot of its source loaded last."""
 
     key: str
     """Public key of the source, base64."""

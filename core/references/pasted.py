@@ -1,4 +1,4 @@
-"""Read what people paste: a message of an error, with the names of models in the traceback around it."""
+"""Read pasted text: a message of an error, with the names of models in the traceback around it."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Write a snippet: the template of a tool, filled with what it states of a mapping."""
+"""Write a snippet: the template of a tool, filled with its statement of a mapping."""
 
 import json
 import re
@@ -65,7 +65,7 @@ SNIPPET_EXAMPLE: Snippet = Snippet(
 
 @dataclass(frozen=True)
 class Subject:
-    """What is known of the model of a mapping.
+    """The facts of the model of a mapping.
 
     Attributes:
         class_name: The model class that was scanned.
@@ -82,7 +82,7 @@ class Subject:
 
     @classmethod
     def of(cls, detail: ArchitectureDetail) -> "Subject":
-        """Return what the registry has of an architecture."""
+        """Return the facts of an architecture in the registry."""
         return cls(detail.architecture.class_name, detail.slots)
 
 

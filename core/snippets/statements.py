@@ -1,4 +1,4 @@
-"""The targets of a mapping as a tool can state them, and in words what it cannot."""
+"""The targets of a mapping as a tool can state them, and in words those that it cannot."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ DEFAULT_ALPHA = 8
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a tool states of a mapping.
+    """The statement of a mapping in a tool's own fields.
 
     Attributes:
         values: The fields of a target spec and the patterns of ranks, those that are set.
@@ -32,7 +32,7 @@ class Statement:
 
 
 def state(mapping: Mapping, tool: Tool, stored: StoredLayers, alpha: int) -> Statement:
-    """Return what a tool states of a mapping.
+    """Return the statement of a mapping in a tool's own fields.
 
     Args:
         mapping: The mapping.

@@ -1,4 +1,4 @@
-"""The training tools that snippets are written for, and what each can state (``data/snippets/tools.toml``)."""
+"""The training tools that snippets are written for, and the fields of each (``data/snippets/tools.toml``)."""
 
 import re
 from dataclasses import dataclass

@@ -39,7 +39,7 @@ _WANTED = "Send a config.json, an *.index.json, or the start of a .safetensors o
 
 @dataclass(frozen=True)
 class SentModel:
-    """What was sent of one model.
+    """The files sent of one model.
 
     Attributes:
         names: The names of the files, as they were sent.
@@ -106,7 +106,7 @@ def _sort(files: Mapping[str, bytes]) -> dict[SentKind, list[str]]:
 def _complete(
     index: Index, tensors: list[StoredTensor], files: Mapping[str, bytes]
 ) -> tuple[list[StoredTensor], list[str]]:
-    """Return all tensors of an index, and what was not read.
+    """Return all tensors of an index, and the files that were not read.
 
     Raises:
         WeightsUnreadable: If the shape of one follows from none that was sent.

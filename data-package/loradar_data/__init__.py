@@ -15,7 +15,7 @@ _ROW = ("matched", "per_rank", "fixed", "status")
 
 
 def __getattr__(name: str) -> str:
-    """Read the version when it is asked for."""
+    """Read the version on first use."""
     if name == "__version__":
         return metadata.version("loradar-data")
     raise AttributeError(name)
@@ -58,7 +58,7 @@ def references() -> list[str]:
 
 
 def _find(name: str, library: str | None) -> tuple[str, str, dict[str, Any]]:
-    """Return the library, the name and the data of what a name stands for."""
+    """Return the library, the name and the data of the architecture of a name."""
     scheme, colon, rest = name.partition(":")
     if colon and scheme in LIBRARIES:
         library, name = scheme, rest

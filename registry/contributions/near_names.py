@@ -1,4 +1,4 @@
-"""Find the names of a model's modules that somebody may have meant by a name that matches nothing."""
+"""Find the names of a model's modules that may be meant by a name that matches nothing."""
 
 import re
 from itertools import islice

@@ -36,7 +36,7 @@ def find_shipped(digest: str) -> Path | None:
 
 
 def uri_of(file: Path) -> str:
-    """Return the URI by which SQLite reads a file that nobody writes, also in a folder that is read-only."""
+    """Return the URI by which SQLite reads an immutable file, also in a read-only folder."""
     return f"{file.absolute().as_uri()}?mode=ro&immutable=1"
 
 

@@ -108,14 +108,14 @@ def limit_postgres(engine: Engine, limits: TimeLimits) -> None:
 
 
 def is_busy(error: BaseException | None) -> bool:
-    """Return whether a driver's error says that other writers did not end in time."""
+    """Return whether a driver's error means that other writers did not end in time."""
     if isinstance(error, sqlite3.Error):
         return (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_BUSY
     return getattr(error, "sqlstate", None) == _LOCKED
 
 
 def is_out_of_time(error: BaseException | None) -> bool:
-    """Return whether a driver's error says that a query was ended for the time it took."""
+    """Return whether a driver's error means that a query was ended for the time it took."""
     if isinstance(error, sqlite3.Error):
         return (getattr(error, "sqlite_errorcode", 0) & 0xFF) == sqlite3.SQLITE_INTERRUPT
     return getattr(error, "sqlstate", None) == _OUT_OF_TIME

@@ -52,7 +52,7 @@ def list_architectures(
 def _list_offered(
     connection: Connection, first: Architecture, last: Architecture
 ) -> dict[tuple[str, str], list[Row[Any, Any]]]:
-    """Return what is registered for each architecture from the first to the last.
+    """Return the registered facts of each architecture from the first to the last.
 
     Verifications are those for the version at which an architecture is known.
     """
@@ -128,7 +128,7 @@ def _find_status(rows: Sequence[Row[Any, Any]]) -> Status | None:
 
 @cache
 def find_task(library: str, class_name: str | None) -> str:
-    """Return what a class is for, by ``data/tasks.toml``."""
+    """Return the task of a class, by ``data/tasks.toml``."""
     tasks = read_facts("tasks.toml")["task"]
     fitting = (task for task in tasks if library in task["libraries"] and re.search(task["classes"], class_name or ""))
     return next((str(task["name"]) for task in fitting), "other")

@@ -1,4 +1,4 @@
-"""Write the documents of architectures in a snapshot as rows, each in the place of what the mirror has of it."""
+"""Write the documents of architectures in a snapshot as rows, each in the place of the mirror's own."""
 
 from datetime import datetime
 from typing import Any
@@ -94,7 +94,7 @@ class CopiedRows:
         self._rows.setdefault(table, []).append(row)
 
     def _put_architecture(self, architecture: Architecture, document: Row) -> int:
-        """Write the row of an architecture, remove what the mirror has of it, and return its id."""
+        """Write the row of an architecture in the place of the mirror's own, and return its id."""
         parts = [[*to_json(from_json(ModelPart, part)).values()] for part in document["parts"]]
         facts = document["prompt_facts"]
         values = {

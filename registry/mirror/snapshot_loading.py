@@ -1,4 +1,4 @@
-"""Load the snapshots of another registry: verify one whole, then replace what it names, in one transaction.
+"""Load the snapshots of another registry: verify one whole, then replace the rows that it names, in one transaction.
 
 The rules against old and exchanged files are those of The Update Framework (its specification 1.0, section 5.4): a
 signature by a key known beforehand, an end of validity, and a serial that never decreases.
@@ -126,7 +126,7 @@ def _require_no_own_changes(connection: Connection) -> None:
 
 
 def _require_newer(info: SnapshotInfo, key: str, known: MirrorState, serial: int) -> None:
-    """Raise ``SnapshotRejected`` unless a snapshot is of the mirror's source, and not older than what it has."""
+    """Raise ``SnapshotRejected`` unless a snapshot is of the mirror's source, and not older than its state."""
     way_out = "Load a newer one; if the source itself was set back, give --reset."
     if key != known.key:
         message = f"This mirror follows the key {known.key}, not {key}. If the source has a new key, give --reset."

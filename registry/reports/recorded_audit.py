@@ -68,7 +68,7 @@ def _sort(versions: Iterable[str]) -> tuple[str, ...]:
 
 
 def _choose(what: str, given: str | None, known: tuple[str, ...]) -> str:
-    """Return a version that was asked for, or the newest; an empty text if nothing is on record.
+    """Return the requested version, or the newest; an empty text if nothing is on record.
 
     Raises:
         UnknownName: If there is no such one.

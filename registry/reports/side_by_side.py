@@ -113,7 +113,7 @@ def count_adapted(spec: TargetSpec, slots: Sequence[Slot]) -> list[int]:
 
 
 def _pair(left: list[Side], right: list[Side]) -> Iterator[tuple[Side | None, Side | None]]:
-    """Yield pairs of one role: of one path, then of one name, then what is left, in order."""
+    """Yield pairs of one role: of one path, then of one name, then the rest, in order."""
     found: dict[int, Side | None] = {}
     rest = [*right]
     keys: tuple[Callable[[Slot], object], ...] = (_path_of, _name_of)

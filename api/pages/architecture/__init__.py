@@ -1,4 +1,4 @@
-"""The page of one architecture, and its badge: targets of a choice, costs, the tree of modules, and what is beside."""
+"""The page of one architecture, and its badge: targets of a choice, costs, the tree of modules, and related facts."""
 
 from . import badge, overview
 

@@ -34,7 +34,7 @@ LONGEST_PATTERN = 400
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was chosen on the page; ``None`` for the page's own choice."""
+    """The choices made on the page; ``None`` for the page's own."""
 
     preset: str | None = None
     towers: str | None = None
@@ -66,7 +66,7 @@ class Chip:
 
 
 class Answer:
-    """The targets of one choice, and what follows from them.
+    """The targets of one choice, with their reasons, costs and verdicts.
 
     Args:
         registry: The registry.
@@ -93,7 +93,7 @@ class Answer:
 
     @property
     def first_preset(self) -> str:
-        """The preset that is shown first: what trains best by the evidence."""
+        """The preset that is shown first: the one that trains best by the evidence."""
         return self.presets[0] if self.presets else "default"
 
     @cached_property
@@ -121,7 +121,7 @@ class Answer:
 
     @property
     def cost(self) -> Cost | None:
-        """What it costs; ``None`` where the sizes are not on record."""
+        """Its cost; ``None`` where the sizes are not on record."""
         facts = self.mapping.prompt_facts or self.detail.prompt_facts
         if self.mapping.formula is None:
             return None

@@ -1,4 +1,4 @@
-"""Gather what the page of an architecture shows beside its targets: pitfalls, PEFT's entry, history, similar ones."""
+"""Gather the facts beside the targets of an architecture: pitfalls, PEFT's entry, history, similar ones."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""State what an adapter costs: parameters, its file, and the memory of training it."""
+"""State the cost of an adapter: parameters, its file, and the memory of training it."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,7 @@ class Cost:
 
     @property
     def training(self) -> str:
-        """Memory of what is trained, of its gradients and of the optimizer."""
+        """Memory of the trained parameters, their gradients and the optimizer."""
         return describe_bytes(self.parameters * self.bytes_of_training)
 
     @property

@@ -1,4 +1,4 @@
-"""``/architectures/{library}/{name}``: the targets of an architecture, why, their cost, and what loads them."""
+"""``/architectures/{library}/{name}``: the targets of an architecture, why, their cost, and its servers."""
 
 from dataclasses import replace
 from http import HTTPStatus
@@ -69,7 +69,7 @@ def show_architecture(  # noqa: PLR0913 - the choices of the page
 def gather(
     registry: Registry, detail: ArchitectureDetail, choice: Choice
 ) -> tuple[dict[str, Any], LoradarError | None]:
-    """Return what the page shows of an architecture for a choice, and the error if the choice has no answer."""
+    """Return the facts on the page of an architecture for a choice, and the error if the choice has no answer."""
     own = detail.architecture
     answer, error = find_answer(registry, detail, choice)
     similar = list_similar(registry, detail, MOST_SIMILAR)

@@ -43,13 +43,13 @@ def show_form(visit: Visiting) -> Response:
 
 @router.post("/submissions/preview")
 def preview_form(visit: Visiting, fields: Fields) -> Response:
-    """Return the form as it was sent, with its preview; nothing is stored, so nobody has to be signed in."""
+    """Return the form as it was sent, with its preview; nothing is stored, so no session is needed."""
     return _show(visit, fields)
 
 
 @router.post("/submissions/new")
 def submit_form(visit: Visiting, fields: CheckedFields) -> Response:
-    """Submit what the form states, and go to the submission."""
+    """Submit the mapping of the form, and go to the submission."""
     try:
         made = submit(visit.request, visit.registry, visit.actor, state(fields), visit.key_of(fields))
     except LoradarError as error:

@@ -37,7 +37,7 @@ def show_login(request: Request, visitor: SeenVisitor, after: str | None = None)
 
 @router.post("/login")
 def log_in(request: Request, registry: OpenRegistry, visitor: SeenVisitor, fields: CheckedFields) -> Response:
-    """Begin a session, and go on to the page that asked for it."""
+    """Begin a session, and go on to the page that needs it."""
     after = path_after(fields.get("after"))
     try:
         _, session = sign_in(request, registry, fields.get("token", "").strip())

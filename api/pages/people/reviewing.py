@@ -1,4 +1,4 @@
-"""``/submissions``: what was submitted, its checks and evidence, and the decisions of those who may make them."""
+"""``/submissions``: submitted mappings, their checks and evidence, and the decisions of those who may make them."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -59,7 +59,7 @@ def list_submissions(  # noqa: PLR0913 - the query's fields
 
 @router.page("/submissions/{submission_id}", twin="/v1/submissions/{submission_id}")
 def show_submission(visit: Visiting, submission_id: Number) -> Response:
-    """Return a submission with its checks, its difference from what is served, its discussion, and its decisions."""
+    """Return a submission with its checks, its difference from the served mapping, its discussion and decisions."""
     return _show(visit, visit.registry.submissions.get(submission_id))
 
 

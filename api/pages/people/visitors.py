@@ -39,7 +39,7 @@ Form = TypeVar("Form", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Visitor:
-    """Somebody at a browser.
+    """A person at a browser, signed in or not.
 
     Attributes:
         actor: The person, if signed in.
@@ -132,7 +132,7 @@ def take_cookies(request: Request, response: Response) -> None:
 
 
 def make_visitor(visitor: Visitor) -> Visitor:
-    """Return a visitor with a secret, a new one if there is none: a form for nobody yet needs one too."""
+    """Return a visitor with a secret, a new one if there is none: a form needs one before anyone signs in."""
     return visitor if visitor.secret else Visitor(None, token_urlsafe(32))
 
 

@@ -1,4 +1,4 @@
-"""Pages on what was compared, audited and measured."""
+"""Pages of comparisons, audits and measurements."""
 
 from . import audit, compare, placement
 

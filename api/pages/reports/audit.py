@@ -1,4 +1,4 @@
-"""``/audit``: PEFT's entries by version of transformers, and what is wrong with each."""
+"""``/audit``: PEFT's entries by version of transformers, and the defects of each."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass

@@ -114,7 +114,7 @@ def _describe(found: SideBySide) -> dict[str, Any]:
 
 
 def label(left: Mapping, right: Mapping) -> tuple[str, str]:
-    """Return the names of both sides, with what tells them apart."""
+    """Return the names of both sides, with the difference between them."""
     names = left.name, right.name
     if left.architecture != right.architecture:
         return names if names[0] != names[1] else (f"{left.library}:{names[0]}", f"{right.library}:{names[1]}")

@@ -1,4 +1,4 @@
-"""Explain whether the layers of a name are targets: their role, its evidence, the presets, what speaks against."""
+"""Explain whether the layers of a name are targets: their role, its evidence, the presets, reasons against."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ _BEGINNINGS = ("base_model.model.", "module.")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What one mapping or proposal does with a layer."""
+    """The effect of one mapping or proposal on a layer."""
 
     __pydantic_config__: ClassVar[Config] = schema_config()
 
@@ -43,7 +43,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class LayerExplanation:
-    """Layers that are alike: their role with the evidence for it, and what each preset does with them."""
+    """Layers that are alike: their role with the evidence for it, and the effect of each preset on them."""
 
     __pydantic_config__: ClassVar[Config] = schema_config()
 
@@ -115,7 +115,7 @@ class Subject:
 
     @classmethod
     def of_registry(cls, detail: ArchitectureDetail) -> "Subject":
-        """Return what the registry has of an architecture, PEFT's own entries included."""
+        """Return the mappings of an architecture in the registry, PEFT's own entries included."""
         architecture = detail.architecture
         known = {one.preset for one in detail.mappings if one.peft_type == TARGETED}
         whole = [one for one in detail.mappings if one.peft_type == TARGETED and one.preset == STANDS_FOR[RECOMMENDED]]
@@ -144,7 +144,7 @@ class Subject:
 
     @cached_property
     def adapted(self) -> Adapted:
-        """What the presets adapt, beside the one that adapts everything."""
+        """The layers that the presets adapt, beside the one that adapts everything."""
         hits = [
             find_hits(one.spec, self.layers)
             for _, one in self.offers
@@ -275,7 +275,7 @@ def _describe_liveness(layer: Layer) -> Iterator[Evidence]:
 
 
 def _list_choices(subject: Subject, layer: Layer) -> Iterator[Choice]:
-    """Yield what each preset of LoRA does with a layer, then the other methods that adapt it."""
+    """Yield the effect of each preset of LoRA on a layer, then the other methods that adapt it."""
     order: dict[str, int] = {preset: at for at, preset in enumerate(PRESETS)}
     lora = [offer for offer in subject.offers if offer[1].peft_type == TARGETED]
     for source, offer in sorted(lora, key=lambda one: order.get(one[1].preset, len(order))):

@@ -25,7 +25,7 @@ _ADDED = (
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """What the presets of a model adapt.
+    """The layers that the presets of a model adapt.
 
     Attributes:
         towers: Towers that get adapters by any preset but ``everything``.
@@ -82,7 +82,7 @@ def _explain_place(layer: Layer, offer: Mapping | Proposal, adapted: Adapted) ->
 
 
 def _describe_rule(offer: Mapping | Proposal) -> str:
-    """Return what a preset adapts, as its reasons have it."""
+    """Return the layers that a preset adapts, by its reasons."""
     facts = ("left out", "left alone", "only ")
     said = [
         reason

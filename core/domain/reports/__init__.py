@@ -1,1 +1,1 @@
-"""Records of what was compared and measured: two architectures, PEFT's entries, and placements in training."""
+"""Records of comparisons and measurements: two architectures, PEFT's entries, and placements in training."""

@@ -1,4 +1,4 @@
-"""Describe what is wrong with PEFT's entries on one version of a library."""
+"""Describe the defects of PEFT's entries on one version of a library."""
 
 import re
 from dataclasses import dataclass, field

@@ -13,7 +13,7 @@ Standing = Literal["worse", "better", "level"]
 
 @dataclass(frozen=True, slots=True)
 class PlacementResult:
-    """What adapters at one placement reached on one task, as means over the seeds."""
+    """The results of adapters at one placement on one task, as means over the seeds."""
 
     __pydantic_config__: ClassVar[Config] = schema_config()
 
