@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ....catalog.lines import find_targets
 from ....domain.layers import Coverage, Slot
 from ....domain.mappings import ArchitectureDetail, Mapping
 from ....domain.methods import TARGETED, get_family, get_method, list_methods
@@ -13,6 +12,7 @@ from ....domain.serving import list_engines
 from ....domain.vocabulary import PRESETS, RANK, RECOMMENDED, STANDS_FOR
 from ....errors import LoradarError, NotRegistered
 from ....registry import Registry
+from ....registry.reports.side_by_side import count_adapted
 from .costs import Cost
 
 SHOWN_METHODS = ("LORA", "IA3", "ADALORA", "LOHA", "LOKR", "OFT", "VERA", "LN_TUNING")
@@ -105,14 +105,14 @@ class Answer:
         return (*(name for name in SHOWN_METHODS if name in known), *sorted(known - set(SHOWN_METHODS)))
 
     @cached_property
-    def matched(self) -> tuple[bool, ...]:
-        """Whether the targets match each slot."""
-        return tuple(target is not None for target in find_targets(self.mapping.spec, self.detail.slots))
+    def adapted(self) -> tuple[int, ...]:
+        """The number of layers of each slot that the targets match."""
+        return tuple(count_adapted(self.mapping.spec, self.detail.slots))
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """The slots that the targets match."""
-        return tuple(slot for slot, hit in zip(self.detail.slots, self.matched, strict=True) if hit)
+        """The slots of which the targets match a layer."""
+        return tuple(slot for slot, count in zip(self.detail.slots, self.adapted, strict=True) if count)
 
     @property
     def towers(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Leaf:
     Attributes:
         path: Path pattern, ``*`` in place of each index and of numbers in names that are alike.
         count: Number of layers.
-        is_adapted: Whether the targets match them.
+        adapted: Number of layers that the targets match.
         sizes: Parameters that each rank of LoRA adds on one layer, the smallest and the largest; empty if none fits.
         state: ``live``, ``dead`` or ``unproven``.
     """
@@ -28,7 +28,7 @@ class Leaf:
     path: str
     slot: Slot
     count: int
-    is_adapted: bool
+    adapted: int
     sizes: tuple[int, ...]
 
     @property
@@ -66,42 +66,43 @@ class Branch:
     def summary(self) -> str:
         """Its layers in words: ``224 layers, 160 adapted``."""
         leaves = [*self.list_leaves()]
-        adapted = sum(leaf.count for leaf in leaves if leaf.is_adapted)
+        adapted = sum(leaf.adapted for leaf in leaves)
         total = sum(leaf.count for leaf in leaves)
         return f"{total:,} {'layer' if total == 1 else 'layers'}" + (f", {adapted:,} adapted" if adapted else "")
 
     @property
     def is_adapted(self) -> bool:
         """Whether the targets match a layer below it."""
-        return any(leaf.is_adapted for leaf in self.list_leaves())
+        return any(leaf.adapted for leaf in self.list_leaves())
 
 
-def make_tree(slots: Sequence[Slot], matched: Sequence[bool]) -> Branch:
+def make_tree(slots: Sequence[Slot], adapted: Sequence[int]) -> Branch:
     """Return the tree of slots.
 
     Args:
         slots: The slots, in the order of the model.
-        matched: Whether the targets match each.
+        adapted: The number of layers of each that the targets match.
     """
     alike = _find_alike(slot.pattern for slot in slots)
-    groups: dict[tuple[object, ...], list[Slot]] = {}
-    for slot, is_hit in zip(slots, matched, strict=True):
+    groups: dict[tuple[object, ...], list[tuple[Slot, int]]] = {}
+    for slot, count in zip(slots, adapted, strict=True):
         state = (slot.role, slot.kind, slot.live, slot.proof, slot.tower)
-        groups.setdefault((_fold(slot.pattern, alike), is_hit, *state), []).append(slot)
+        groups.setdefault((_fold(slot.pattern, alike), count > 0, *state), []).append((slot, count))
     root = Branch("")
-    for (path, is_adapted, *_), found in groups.items():
+    for (path, *_), found in groups.items():
         parents = str(path).split(".")[:-1]
         branch = root
         for parent in parents:
             branch = branch.branches.setdefault(parent, Branch(parent))
-        branch.leaves.append(_make_leaf(str(path), found, is_adapted=bool(is_adapted)))
+        branch.leaves.append(_make_leaf(str(path), found))
     return _shorten(root)
 
 
-def _make_leaf(path: str, slots: Sequence[Slot], *, is_adapted: bool) -> Leaf:
-    sizes = sorted({size for slot in slots for size in _list_sizes(slot)})
+def _make_leaf(path: str, found: Sequence[tuple[Slot, int]]) -> Leaf:
+    sizes = sorted({size for slot, _ in found for size in _list_sizes(slot)})
     ends = tuple(dict.fromkeys((sizes[0], sizes[-1]))) if sizes else ()
-    return Leaf(path, slots[0], sum(slot.count for slot in slots), is_adapted, ends)
+    count, adapted = (sum(numbers) for numbers in zip(*((slot.count, hit) for slot, hit in found), strict=True))
+    return Leaf(path, found[0][0], count, adapted, ends)
 
 
 def _find_alike(patterns: Iterable[str]) -> frozenset[tuple[str, str]]:

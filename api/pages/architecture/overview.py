@@ -86,7 +86,7 @@ def gather(
         "stamps": STAMPS,
         "others": compare_presets(answer),
         "snippets": write_snippets(answer),
-        "tree": make_tree(detail.slots, answer.matched),
+        "tree": make_tree(detail.slots, answer.adapted),
         "pitfalls": [*list_pitfalls(detail, answer.mapping)],
         "peft": find_peft_entry(registry, detail),
         "similar": similar,

@@ -129,10 +129,28 @@ def test_the_tree_counts_every_layer_once(opened):
     """Folded: 128 experts are one branch, and the layers are those of the slots."""
     detail = opened.get_architecture("transformers", "nllb-moe")
     answer = Answer(opened, detail, Choice())
-    leaves = [*make_tree(detail.slots, answer.matched).list_leaves()]
+    leaves = [*make_tree(detail.slots, answer.adapted).list_leaves()]
     assert sum(leaf.count for leaf in leaves) == sum(slot.count for slot in detail.slots)
-    assert sum(leaf.count for leaf in leaves if leaf.is_adapted) == sum(slot.count for slot in answer.slots)
+    assert sum(leaf.adapted for leaf in leaves) == answer.mapping.matched
     assert len(leaves) < 50 < len(detail.slots)
+
+
+def test_the_tree_marks_the_layers_that_match_and_no_others(opened, read):
+    """Of a slot whose indices differ in use, such as a sequence of a convolution and its norm, by each index."""
+    detail = opened.get_architecture("timm", "resnet50")
+    answer = Answer(opened, detail, Choice())
+    assert {slot.kind for slot in answer.slots} == {"conv2d"}
+    assert sum(answer.adapted) == answer.mapping.matched == 52
+    rows = [own for own in read("/architectures/timm/resnet50").all("li") if "downsample" in own.get("data-path", "")]
+    assert {own["class"] for own in rows} == {"leaf", "leaf hit"}
+
+
+def test_a_row_of_which_some_layers_match_has_both_numbers():
+    """Not all of its layers are said to be adapted."""
+    slot = Slot("main", "other", "linear", "layers.*.fc", 3, live=True, per_rank=6, members="0-2:2")
+    tree = make_tree([slot], [2])
+    (leaf,) = tree.list_leaves()
+    assert (leaf.adapted, leaf.count, tree.summary) == (2, 3, "3 layers, 2 adapted")
 
 
 def test_shapes_come_from_a_scan_on_request(read, opened):
@@ -153,7 +171,7 @@ def test_few_numbered_siblings_stay_apart():
     """What has names of its own, and what differs in state, is not folded into one."""
     few = [Slot("main", "other", "linear", f"fc{n}", 1, live=True) for n in range(3)]
     many = [Slot("main", "other", "linear", f"up{n}.w", 1, live=n != 7) for n in range(9)]
-    tree = make_tree([*few, *many], [False] * 12)
+    tree = make_tree([*few, *many], [0] * 12)
     assert [leaf.name for leaf in tree.leaves] == ["fc0", "fc1", "fc2"]
     assert {(leaf.count, leaf.state) for leaf in tree.branches["up*"].leaves} == {(8, "live"), (1, "dead")}
 
