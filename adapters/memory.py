@@ -16,6 +16,7 @@ from ..domain.targets import TargetSpec, resolve_blocks
 from ..domain.vocabulary import RECOMMENDED, STANDS_FOR, count_of, describe_bytes
 from ..errors import InvalidRequest, NoAdaptableLayers
 from ..references import Reference
+from ..schema import dump_json
 from .checks import check_rank
 from .config import LoraConfig
 from .entry import inject
@@ -88,6 +89,11 @@ def plan(
     chosen = _list_presets(budget.scan, presets)
     choices = [choice for name in chosen for choice in budget.compare(name, levels)]
     return budget.conclude(choices, chosen, limit)
+
+
+def plan_sent(reference: str, sent: Mapping[str, Any]) -> bytes:
+    """Return the JSON of a plan, for a worker process: ``sent`` are the other arguments of ``plan``, by name."""
+    return dump_json(plan(reference, **sent))
 
 
 def _build(subject: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""``loradar serve`` and ``token``: run the REST service; create, list and revoke the tokens that writes need."""
+"""``loradar serve``, ``mcp`` and ``token``: run the REST service, or an MCP server; manage the tokens of writes."""
 
 from dataclasses import replace
 from typing import Annotated, Any
@@ -45,6 +45,16 @@ def serve(
             typer.echo(f"Serving on {url} (described at {url}/openapi.json). Stop with Ctrl-C.")
 
     serve_api(settings, host, port, print_url, workers)
+
+
+def serve_agents() -> None:
+    """Serve lookup, scan, explain, check and plan as tools for agents, by MCP on standard input and output."""
+    from ..extras import require
+
+    require("mcp", "mcp")
+    from .agents import make_server
+
+    make_server().run("stdio")
 
 
 @token_group.command()

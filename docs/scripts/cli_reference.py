@@ -49,10 +49,8 @@ def _describe(command: Any, path: str) -> Iterator[str]:
         yield f"## `{path} {name}`"
         yield " ".join((below.help or "").split())
         yield ""
-        yield "| argument or option | meaning |"
-        yield "| --- | --- |"
-        yield from (_row(parameter) for parameter in below.params if parameter.name != "help")
-        yield ""
+        if rows := [_row(parameter) for parameter in below.params if parameter.name != "help"]:
+            yield from ("| argument or option | meaning |", "| --- | --- |", *rows, "")
 
 
 def _row(parameter: Any) -> str:
