@@ -21,6 +21,7 @@ from .output import (
     describe_served,
     describe_size,
     describe_spec,
+    print_heading,
     print_json,
     print_rows,
     print_table,
@@ -71,7 +72,10 @@ def scan(
     servable: Servable = None,
     as_json: AsJson = False,
 ) -> None:
-    """Scan an architecture: print its layers, roles, slots and proposed targets."""
+    """Scan an architecture: print its layers, roles, slots and proposed targets.
+
+    On a terminal the modules are a folded tree, with the targets of the first proposal marked.
+    """
     given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank, "expert_rank": expert_rank}
     given |= {"budget": budget, "servable": servable, "peft_type": peft_type, "preset": preset}
     wanted = {name: value for name, value in given.items() if value is not None}
@@ -193,7 +197,10 @@ def print_plan(planned: "MemoryPlan") -> None:
 
 
 def print_scan(scan: "Scan") -> None:
-    """Print the towers, slots and proposals of a scan, each proposal with its reasons."""
+    """Print the towers, layers and proposals of a scan, each proposal with its reasons.
+
+    On a terminal the layers are a tree of modules, with the targets of the first proposal marked; else a table.
+    """
     by = scan.method
     if scan.method != "names" and scan.untraced:
         by = f"{scan.method}, {' and '.join(scan.untraced)} by names"
@@ -201,10 +208,11 @@ def print_scan(scan: "Scan") -> None:
     print_rows([(tower, ", ".join(p or "(root)" for p in paths)) for tower, paths in scan.towers.items() if paths])
     print_rows([("proof", scan.proof)] if scan.proof else [])
     print_rows(_describe_stored(scan.stored) if scan.stored else [])
-    _print_slots(scan.slots)
+    _print_facts(scan.slots)
+    _print_layers(scan)
     for proposal in scan.proposals:
-        typer.echo(
-            f"\n{proposal.peft_type} {proposal.preset}: {proposal.matched} layers, {describe_size(proposal)}, "
+        print_heading(
+            f"{proposal.peft_type} {proposal.preset}: {proposal.matched} layers, {describe_size(proposal)}, "
             f"{proposal.reached:.1%} of the blocks"
         )
         reasons = [("reason", reason) for reason in proposal.reasons]
@@ -229,18 +237,27 @@ def _describe_stored(stored: "StoredFacts") -> "list[Row]":
     return rows
 
 
-def _print_slots(slots: "Sequence[Slot]") -> None:
-    """Print how layers are run and proved, and a table of the slots without the norms."""
-    from rich.table import Table
-
+def _print_facts(slots: "Sequence[Slot]") -> None:
+    """Print how layers are run and proved."""
     named = [(f"{slot.count} {slot.pattern}", slot) for slot in slots]
     reached = [(name, slot) for name, slot in named if not slot.bypassed]
     print_rows([("bypassed", f"{name}: read at {slot.bypassed}") for name, slot in named if slot.bypassed])
     print_rows([("kernel", f"{name}: {slot.kernel}") for name, slot in reached if slot.kernel])
     print_rows([(LIVENESS[slot.live], f"{name}: {slot.proof}") for name, slot in reached if slot.proof])
+
+
+def _print_layers(scan: "Scan") -> None:
+    """Print a tree of the modules on a terminal; else a table of the slots without the norms."""
+    from rich.table import Table
+
+    if sys.stdout.isatty():
+        from .output.scan_tree import print_scan_tree
+
+        print_scan_tree(scan, scan.proposals[0] if scan.proposals else None)
+        return
     table = Table("role", "layers", "kind", "tower", "layout", title="Slots", title_justify="left")
     table.add_column("pattern", overflow="fold")
-    for slot in slots:
+    for slot in scan.slots:
         if slot.role != "norm":
             table.add_row(slot.role, str(slot.count), slot.kind, slot.tower, slot.layout or "", slot.pattern)
     print_table(table)

@@ -47,6 +47,17 @@ def print_table(table: "Table") -> None:
         Console(soft_wrap=True).print(table)
 
 
+def print_heading(text: str) -> None:
+    """Print a line above rows after a blank one, bold on a terminal."""
+    from rich.console import Console
+
+    typer.echo()
+    if sys.stdout.isatty():
+        Console(highlight=False).print(text, style="bold", markup=False)
+    else:
+        typer.echo(text)
+
+
 def print_rows(rows: list[Row]) -> None:
     """Print (name, value) rows; a repeated name is left blank."""
     width = max((len(name) for name, _ in rows), default=0)

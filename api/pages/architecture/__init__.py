@@ -1,4 +1,4 @@
-"""The page of one architecture, and its badge: targets of a choice, costs, the tree of modules, and related facts."""
+"""The page of one architecture, and its badge: targets of a choice, costs, and related facts."""
 
 from . import badge, overview
 

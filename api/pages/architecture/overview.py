@@ -8,6 +8,7 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from ....domain.choosing.query import MOST_RANK
+from ....domain.explaining.module_tree import make_tree
 from ....domain.mappings import ArchitectureDetail, Mapping
 from ....domain.methods import TARGETED
 from ....domain.vocabulary import STANDS_FOR
@@ -18,7 +19,6 @@ from ...dependencies import NAME_LENGTH, REFERENCE_PATTERN, LibraryName, Name, O
 from ..rendering import PageRouter, fresh_page, page
 from .answer import Answer, Choice, find_answer
 from .beside import find_peft_entry, list_latest, list_pitfalls, list_similar
-from .module_tree import make_tree
 
 MOST_SIMILAR = 6
 MOST_REVISIONS = 10

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 
 from loradar.api import create_app
 from loradar.api.pages.architecture.answer import Answer, Choice
-from loradar.api.pages.architecture.module_tree import make_tree
+from loradar.domain.explaining.module_tree import make_tree
 from loradar.domain.layers import Slot
 from loradar.domain.vocabulary import describe_bytes
 from loradar.registry import Registry

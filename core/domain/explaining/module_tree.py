@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ....domain.layers import Slot
-from ....domain.patterns import OPEN
+from ..layers import Slot
+from ..patterns import OPEN
 
 _NUMBER = re.compile(r"\d+")
 _SIZE = re.compile(r":(\d+)")
@@ -19,6 +19,7 @@ class Leaf:
 
     Attributes:
         path: Path pattern, ``*`` in place of each index and of numbers in names that are alike.
+        slots: The slots folded into it.
         count: Number of layers.
         adapted: Number of layers that the targets match.
         sizes: Parameters that each rank of LoRA adds on one layer, the smallest and the largest; empty if none fits.
@@ -26,10 +27,15 @@ class Leaf:
     """
 
     path: str
-    slot: Slot
+    slots: tuple[Slot, ...]
     count: int
     adapted: int
     sizes: tuple[int, ...]
+
+    @property
+    def slot(self) -> Slot:
+        """The first of its slots, which agree in role, kind, state and tower."""
+        return self.slots[0]
 
     @property
     def name(self) -> str:
@@ -102,7 +108,7 @@ def _make_leaf(path: str, found: Sequence[tuple[Slot, int]]) -> Leaf:
     sizes = sorted({size for slot, _ in found for size in _list_sizes(slot)})
     ends = tuple(dict.fromkeys((sizes[0], sizes[-1]))) if sizes else ()
     count, adapted = (sum(numbers) for numbers in zip(*((slot.count, hit) for slot, hit in found), strict=True))
-    return Leaf(path, found[0][0], count, adapted, ends)
+    return Leaf(path, tuple(slot for slot, _ in found), count, adapted, ends)
 
 
 def _find_alike(patterns: Iterable[str]) -> frozenset[tuple[str, str]]:
