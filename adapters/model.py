@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
+from ..notebook import render_table
 from .base_weights import base_key_map, get_base_model_state_dict, load_base_state_dict
 from .checks import check_known
 from .choice import Choice, choose
@@ -18,7 +19,7 @@ from .files.embeddings import AUTO
 from .files.load import Source, hotswap, load, reread
 from .hub.card import write_card
 from .hub.transfer import locate, push
-from .injection.apply import Prepared, prepare
+from .injection.apply import Prepared, adapters_in, prepare
 from .injection.forward import Forward, by_sample
 from .injection.host_model import Survey, survey_model
 from .injection.match import warn_of_exclusions
@@ -107,6 +108,25 @@ class PeftModel(Switching):
     def peft_class(self) -> str:
         """Return PEFT's class of the same task."""
         return f"peft_model.{type(self).__name__}"
+
+    def _repr_html_(self) -> str:
+        """Return the table of adapters that a notebook shows, with what they have in the model."""
+        with self._surveyed():
+            wrappers = [wrapper for _, wrapper in adapters_in(self._survey())]
+            rows = [
+                (
+                    name,
+                    config.method,
+                    getattr(config, "r", ""),
+                    sum(name in wrapper.adapters() for wrapper in wrappers),
+                    f"{sum(tensor.numel() for tensor in self.adapter_state(name).values()):,}",
+                    "yes" if name in self.active_adapters else "no",
+                )
+                for name, config in self.peft_config.items()
+            ]
+        title = type(self.get_base_model()).__name__
+        title += f" · {self.decision.describe()}" if self.decision else ""
+        return render_table(title, ("adapter", "method", "rank", "layers", "parameters", "active"), rows)
 
     def _replicate_for_data_parallel(self) -> "PeftModel":
         """Return a replica that runs its own model: ``forward`` is bound to the original's."""
