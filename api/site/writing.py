@@ -185,7 +185,6 @@ async def _get(app: FastAPI, address: Address, *, is_page: bool) -> bytes:
         raise
     except Exception as error:
         raise WorkerFailed(f"{address.path} cannot be rendered: {error!r}.", reason="error") from error
-    # The page of an architecture that no method of PEFT adapts says so with a 404, and is linked all the same.
-    if status != HTTPStatus.OK and not (is_page and status == HTTPStatus.NOT_FOUND):
+    if status != HTTPStatus.OK:
         raise WorkerFailed(f"{address.path} cannot be rendered: status {status}.", reason="error", status=status)
     return bytes(body)

@@ -80,7 +80,7 @@ class Answer:
     def __init__(self, registry: Registry, detail: ArchitectureDetail, choice: Choice) -> None:
         self.detail, self.choice = detail, choice
         self._registry = registry
-        self.method = (choice.method or TARGETED).upper()
+        self.method = (choice.method or self.first_method).upper()
         self.preset = choice.preset or self.first_preset
         self.mapping = self._at_rank(self._find())
 
@@ -95,6 +95,11 @@ class Answer:
     def first_preset(self) -> str:
         """The preset that is shown first: the one that trains best by the evidence."""
         return self.presets[0] if self.presets else "default"
+
+    @property
+    def first_method(self) -> str:
+        """The method that is shown first: LoRA, where it has a mapping."""
+        return self.methods[0] if self.methods else TARGETED
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -144,6 +149,20 @@ class Answer:
         short = pattern if sum(map(len, pattern or ())) <= LONGEST_PATTERN else None
         values = self.mapping.spec.values | {"rank_pattern": short}
         return [(name, values[name]) for name in FIELDS if values[name] is not None]
+
+    @property
+    def suggestion(self) -> dict[str, str | None]:
+        """The query that fills in the form for another mapping, with these targets to start from."""
+        own, targets = self.detail.architecture, self.mapping.spec.target_modules
+        names = targets if targets is None or isinstance(targets, str) else "\n".join(targets)
+        is_short = len(names or "") <= LONGEST_PATTERN
+        return {
+            "library": own.library,
+            "name": own.name,
+            "peft_type": self.method,
+            "preset": self.mapping.preset,
+            "target_modules": names if is_short else None,
+        }
 
     @property
     def reach(self) -> list[tuple[str, int, int]]:
@@ -209,7 +228,7 @@ class Answer:
             stated = (one for one in self.detail.mappings if (one.peft_type, one.preset) == (self.method, self.preset))
             found = next(stated, None)
         if found is None:
-            known = get_family(get_method(self.method).family).presets
+            known = [preset for preset in get_family(get_method(self.method).family).presets if preset != self.preset]
             message = f"{own.reference} has no {self.method} targets for preset {self.preset!r}."
             raise NotRegistered(self.preset, known, message)
         return found

@@ -67,9 +67,9 @@ RULES: tuple[tuple[str, str, Callable[[Slot], bool], str], ...] = (
 """Kind of pitfall, field of the slot that gives the reason, whether a slot has it, and the title; the worst first."""
 
 
-def list_pitfalls(detail: ArchitectureDetail, mapping: Mapping) -> Iterator[Pitfall]:
+def list_pitfalls(detail: ArchitectureDetail, mapping: Mapping | None = None) -> Iterator[Pitfall]:
     """Yield the pitfalls of an architecture, the worst first."""
-    for finding in mapping.verification.findings if mapping.verification else ():
+    for finding in mapping.verification.findings if mapping and mapping.verification else ():
         yield Pitfall("finding", "The check of these targets noted", finding)
     slots = [slot for slot in detail.slots if slot.kind != "norm"]
     for kind, name, has, title in RULES:

@@ -60,6 +60,10 @@ def show_architecture(  # noqa: PLR0913 - the choices of the page
 ) -> Response:
     """Return the page of an architecture."""
     detail = registry.get_architecture(library, name)
+    if not detail.mappings:  # nothing to choose: the page states why
+        tree = make_tree(detail.slots, [0] * len(detail.slots))
+        own = {"detail": detail, "architecture": detail.architecture, "tree": tree}
+        return page(request, "untargeted.html", **own, pitfalls=[*list_pitfalls(detail)])
     context, error = gather(registry, detail, Choice(preset, towers, method, server, rank, model))
     if error is not None:
         return fresh_page(request, "architecture.html", status_code=HTTPStatus(error.status), **context)

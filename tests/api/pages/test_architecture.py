@@ -125,6 +125,38 @@ def test_what_was_never_scanned_has_a_page(read):
     assert "Modules" not in page.text
 
 
+def test_what_has_no_targets_says_why(client, read, opened):
+    """With its tree; a 404 said that the preset 'default' is close to 'default'."""
+    known = [own.architecture for own in opened.list_architectures() if not own.peft_types]
+    assert {"apertus1p5_vision_tokenizer", "AutoencoderKLCosmos"} <= {own.name for own in known}
+    for own in known:
+        page = read(f"/architectures/{own.library}/{own.name}")
+        slots = opened.list_slots(own.library, own.name)
+        why = {slot.bypassed or slot.proof for slot in slots if slot.kind != "norm" and slot.live is False}
+        assert all(reason in page.text for reason in why), own.name
+        assert len({row["data-path"] for row in page.all("li") if "data-path" in row}) > 1
+        assert "adapted" not in page.text
+        assert client.get(f"/architectures/{own.library}/{own.name}/badge.svg").json()["error"]["details"]["near"] == []
+
+
+def test_without_lora_another_method_comes_first(seeded_settings):
+    """A mapping of IA3 alone is one to show."""
+    with Registry.open(seeded_settings) as registry:
+        registry.add_scan(make_scan("only_ia3", proposals=(proposal("q_proj", peft_type="IA3"),)))
+        answer = Answer(registry, registry.get_architecture("transformers", "only_ia3"), Choice())
+    assert (answer.method, answer.mapping.peft_type) == ("IA3", "IA3")
+
+
+def test_another_mapping_can_be_suggested(read):
+    """The link fills in the form with the choice that is shown."""
+    page = read("/architectures/transformers/llama?preset=default")
+    (link,) = [own["href"] for own in page.all("a") if own.get("href", "").startswith("/submissions/new")]
+    form = read(link)
+    assert form.all("input", name="name", value="llama")
+    assert re.search(r"q_proj\s+v_proj", form.text)
+    assert "64 layers" in re.sub(r"\s+", " ", form.text)
+
+
 def test_the_tree_counts_every_layer_once(opened):
     """Folded: 128 experts are one branch, and the layers are those of the slots."""
     detail = opened.get_architecture("transformers", "nllb-moe")

@@ -12,7 +12,7 @@ from loradar.api.site.paths import Address, SitePaths
 from loradar.errors import InvalidRequest, UnknownArchitecture
 
 SOME = ("transformers:llama", "transformers:gpt2", "timm:resnet50", "transformers:apertus1p5_vision_tokenizer")
-"""The last has no default targets of any method, which its page says with a 404."""
+"""The last has no default targets of any method, and its page says why."""
 
 
 class Links(HTMLParser):
