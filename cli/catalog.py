@@ -1,6 +1,6 @@
 """``loradar catalog`` and ``crawl``: scan the installed libraries whole, and visit the repos of a hub."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -229,35 +229,25 @@ def crawl(
     """
     from ..crawl import CrawlQuery
     from ..crawl import crawl as walk
+    from ..progress import showing
     from ..registry import Registry
     from ..sandbox.parallel import Workers
 
     query = CrawlQuery(author, tuple(tag or ()), limit, retry)
-    with Registry.open() as registry, Workers(backend, concurrency, scheduler) as workers, _showing(limit) as show:
-        report = walk(registry.crawls, query, workers, rate, show)
+    with Registry.open() as registry, Workers(backend, concurrency, scheduler) as workers, showing("crawling") as show:
+
+        def show_report(until_now: "CrawlReport") -> None:
+            kinds = until_now.outcomes
+            models, adapters = kinds["model"], kinds["adapter"]
+            failed = kinds.total() - models - adapters
+            text = f"{models:,} models, {adapters:,} adapters, {failed:,} not read"
+            show(until_now.unchanged + until_now.left_out + kinds.total(), limit, text)
+
+        report = walk(registry.crawls, query, workers, rate, show_report)
     if as_json:
         print_json(asdict(report))
     else:
         print_crawl(report)
-
-
-@contextmanager
-def _showing(limit: int | None) -> "Iterator[Callable[[CrawlReport], None]]":
-    """Show a progress bar on standard error, and yield the function that brings it up to date."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("crawling", total=limit)
-
-        def show(report: "CrawlReport") -> None:
-            failed = report.outcomes.total() - report.outcomes["model"] - report.outcomes["adapter"]
-            text = f"{report.outcomes['model']:,} models, {report.outcomes['adapter']:,} adapters, {failed:,} not read"
-            done = report.unchanged + report.left_out + report.outcomes.total()
-            progress.update(task, description=text, completed=done)
-
-        yield show
 
 
 def print_crawl(report: "CrawlReport") -> None:

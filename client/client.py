@@ -31,6 +31,7 @@ from ..domain.mappings import (
 from ..domain.methods import choose_preset
 from ..domain.submissions import Difference, Filters, ReviewDecision, Statement, Submission, SubmissionPage
 from ..errors import LoradarError, ServiceUnreachable, SignatureInvalid
+from ..progress import Show
 from ..received_errors import to_error
 from ..schema import to_json
 from ..settings import Settings
@@ -296,14 +297,15 @@ class Client(Connection, Backend):
                 raise SignatureInvalid(message, since=since, found=info.since)
             return info
 
-    def fetch_snapshot(self, out: Path, since: int | None = None) -> None:
+    def fetch_snapshot(self, out: Path, since: int | None = None, show: Show | None = None) -> None:
         """Download a snapshot as it is sent, compressed and not verified, and continue a download that broke off.
 
         Args:
             out: File to write; what it has of an earlier download that broke off is kept.
             since: Only the architectures changed after this serial, each whole.
+            show: Called with the bytes that are there and those of the whole file, if the service states them.
         """
-        self._download("/v1/snapshot", out, since=since)
+        self._download("/v1/snapshot", out, show, since=since)
 
     def doctor(
         self, adapter: str | PathLike[str], model: str | Json[str, Any] | None = None, *, values: bool = True

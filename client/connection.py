@@ -10,6 +10,7 @@ from uuid import uuid4
 import httpx2
 
 from ..errors import LoradarError, NotAuthenticated, ServiceUnreachable
+from ..progress import Show
 from ..received_errors import to_error
 from ..schema import from_json
 from ..settings import Settings
@@ -126,7 +127,7 @@ class Connection:
         """Post ``body`` without an idempotency key, and so without repeating it."""
         return self._receive(record, lambda: self._http.post(self.url + path, json=body))
 
-    def _download(self, path: str, out: Path, **query: str | int | None) -> None:
+    def _download(self, path: str, out: Path, show: Show | None = None, **query: str | int | None) -> None:
         """Write the response at ``path`` to a file as it is sent, and continue the part in ``out`` (``download``).
 
         Raises:
@@ -134,7 +135,7 @@ class Connection:
         """
         try:
             request = self._http.build_request("GET", self.url + path, params=_given(query), timeout=SECONDS)
-            response = download(request, self._http, out)
+            response = download(request, self._http, out, show)
         except ServerFailing as error:
             response = error.response
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:

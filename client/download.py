@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ServiceUnreachable
+from ..progress import Show
 
 if TYPE_CHECKING:
     import httpx2
@@ -21,7 +22,9 @@ LARGEST_ERROR = 1 << 20
 _PART = re.compile(r"bytes (\d+)-")
 
 
-def download(request: "httpx2.Request", http: "httpx2.Client", out: Path) -> "httpx2.Response | None":
+def download(
+    request: "httpx2.Request", http: "httpx2.Client", out: Path, show: Show | None = None
+) -> "httpx2.Response | None":
     """Write the content of a response to a file as it is sent, which may be compressed.
 
     What ``out`` has of an earlier download that broke off is continued, if the service still has the same file: its
@@ -31,6 +34,7 @@ def download(request: "httpx2.Request", http: "httpx2.Client", out: Path) -> "ht
         request: The request.
         http: The client that sends it.
         out: The file.
+        show: Called with the bytes that are there and those of the whole file, if the service states them.
 
     Returns:
         A response that is an error, read; ``None`` if the file was written.
@@ -54,21 +58,23 @@ def download(request: "httpx2.Request", http: "httpx2.Client", out: Path) -> "ht
         if response.status_code == 416:  # noqa: PLR2004 - nothing is left to send: the file is complete, or another one
             note.unlink()
             out.unlink()
-            return download(_without_range(request), http, out)
+            return download(_without_range(request), http, out, show)
         if not response.is_success:
             return _read_error(response)
         begun = _PART.match(response.headers.get("Content-Range", ""))
         if response.status_code != 206 or not begun or int(begun[1]) != size:  # noqa: PLR2004 - partial content
             size = 0
-        _write(response, out, note, size)
+        _write(response, out, note, size, show or (lambda *_: None))
     finally:
         response.close()
     note.unlink(missing_ok=True)
     return None
 
 
-def _write(response: "httpx2.Response", out: Path, note: Path, size: int) -> None:
+def _write(response: "httpx2.Response", out: Path, note: Path, size: int, show: Show) -> None:
     tag = response.headers.get("ETag", "")
+    left = response.headers.get("Content-Length", "")
+    total = size + int(left) if left.isdecimal() else None
     if not size:
         note.unlink(missing_ok=True)
     with out.open("ab" if size else "wb") as file:
@@ -79,6 +85,7 @@ def _write(response: "httpx2.Response", out: Path, note: Path, size: int) -> Non
             if size > LARGEST:
                 raise _unusable(response.request, f"it sends more than {LARGEST >> 20} MiB")
             file.write(chunk)
+            show(size, total)
 
 
 def _read_error(response: "httpx2.Response") -> "httpx2.Response":

@@ -11,13 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
-from rich.console import Console
-from rich.progress import track
-
 from ..catalog.entries import Catalog, CatalogEntry, CatalogHeader, as_of, catalog_lines
 from ..domain.architectures import Architecture
 from ..domain.scans import Scan, Variant
 from ..errors import InvalidRequest, LoradarError
+from ..progress import track
 from ..schema import from_json, to_json
 from . import sources
 from .fingerprint import digest_with
@@ -124,7 +122,7 @@ def scan_library(
     missing = [name for name in names if name not in journal]
     digests = {name: entry.digest for name, entry in known.items()}
     task = partial(scan_line, library=library, how=how, summary=compact and compact.summary, digests=digests)
-    for name, outcome in _track(run(task, missing), library, len(missing)) if missing else ():
+    for name, outcome in track(run(task, missing), f"scanning {library}", len(missing)) if missing else ():
         if isinstance(outcome, Unchanged):
             _carry_over(journal, replace(known[name], digest=outcome.digest))
         else:
@@ -193,7 +191,8 @@ def scan_line(
 def scan_each(library: str, names: Sequence[str], run: Runner, *, how: How = HOW) -> Iterator[tuple[str, Scan | str]]:
     """Scan some architectures of a library, and yield each scan, or the reason why there is none."""
     if names:
-        yield from _track(run(partial(_scan_task, library=library, how=how), names), library, len(names))
+        outcomes = run(partial(_scan_task, library=library, how=how), names)
+        yield from track(outcomes, f"scanning {library}", len(names))
 
 
 def _scan_task(name: str, *, library: str, how: How) -> Scan | str:
@@ -226,11 +225,6 @@ def find_digest(library: str, name: str, method: str) -> str | None:
 
 def _list_variants(library: str, name: str) -> tuple[Variant, ...]:
     return list_variants(name) if library == "transformers" and has_entry(name) else ()
-
-
-def _track(outcomes: Iterator[T], library: str, total: int) -> Iterator[T]:
-    """Yield outcomes and show the progress on standard error."""
-    return iter(track(outcomes, f"scanning {library}", total, console=Console(stderr=True)))
 
 
 def _dump_reason(library: str, name: str, reason: str) -> str:

@@ -24,17 +24,14 @@ def static(
     as_json: AsJson = False,
 ) -> None:
     """Write every answer as JSON files at the paths of the REST service, for a file server or CDN."""
-    from rich.console import Console
-    from rich.progress import track
-
+    from ...progress import track
     from ...registry import Registry, write_static
 
     wanted = tuple(map(spell_out, references or ()))
     with Registry.open() as registry:
         steps = write_static(registry, folder, wanted, with_architectures=architectures)
         total = len(wanted) or len(registry.list_references())
-        console = Console(stderr=True)
-        written = sum(1 for _ in track(steps, "Exporting", total, console=console, disable=not console.is_terminal))
+        written = sum(1 for _ in track(steps, "exporting", total))
         serial = registry.serial()
     sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
     if as_json:
@@ -59,16 +56,13 @@ def site(
     as_json: AsJson = False,
 ) -> None:
     """Write the pages of the service as files, for a CDN or a folder that a browser opens."""
-    from rich.console import Console
-    from rich.progress import track
-
     from ...api.site import write_site
+    from ...progress import track
     from ...settings import Settings
 
     wanted = tuple(map(spell_out, references or ()))
-    console = Console(stderr=True)
     steps = write_site(Settings.from_environment(), folder, wanted, service)
-    written = list(track(steps, "Writing", None, console=console, disable=not console.is_terminal))
+    written = list(track(steps, "writing"))
     size, pages = sum(each.size for each in written), sum(each.is_architecture for each in written)
     if as_json:
         print_json({"folder": str(folder), "architectures": pages, "files": len(written), "bytes": size})

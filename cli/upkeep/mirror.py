@@ -115,6 +115,7 @@ def sync(
 ) -> None:
     """Bring the local registry, a mirror, up to date with a service; after an interruption, run it again."""
     from ...client import Client
+    from ...progress import showing
     from ...registry import Registry
     from ...settings import Settings
 
@@ -126,8 +127,8 @@ def sync(
         since = registry.serial() if follows else None
         # A name for each question: a part of an answer to another one is not continued.
         file = folder / sha256(f"{url} {since}".encode()).hexdigest()[:16]
-        with Client(url) as client:
-            client.fetch_snapshot(file, since)
+        with Client(url) as client, showing("downloading", is_bytes=True) as show:
+            client.fetch_snapshot(file, since, show)
         try:
             report = registry.mirror.load(file, key, is_reset=reset)
         finally:

@@ -67,8 +67,8 @@ def assert_equal(settings, registry):
 def test_a_mirror_is_made_and_kept(run, source, mirror):
     """From nothing, then by what changed; the serial and the expiry are said."""
     registry, url, key = source
-    code, out, _ = run("sync", url, "--key", key)
-    assert (code, out.splitlines()[0]) == (0, "Loaded 44 architectures (all).")
+    code, out, err = run("sync", url, "--key", key)
+    assert (code, out.splitlines()[0], err) == (0, "Loaded 44 architectures (all).", "")
     assert_equal(mirror, registry)
     before = registry.serial()
     registry.add_scan(make_scan("late"))
@@ -140,7 +140,10 @@ def test_a_download_cut_off_anywhere_is_continued(source, tmp_path):
     cutting, out = Cutting(source[1]), tmp_path / "snapshot"
     cutting.allow(10**9)
     with Client(cutting.url) as client:
-        client.fetch_snapshot(out)
+        shown = []
+        client.fetch_snapshot(out, show=lambda *each: shown.append(each))
+        assert shown[-1][0] == out.stat().st_size
+        assert {total for _, total in shown} <= {None, out.stat().st_size}
     size, whole = cutting.passed, out.read_bytes()
     places = random.sample(range(size - 1), POINTS)
     resumed = 0

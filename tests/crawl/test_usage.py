@@ -36,8 +36,10 @@ def run(capsys, *arguments):
 CRAWL = ("crawl", "--backend", "threads", "--rate", "10000")
 
 
-def test_a_crawl_ends_with_what_was_read_and_what_was_not(filled, own, capsys):
-    """Each cause with its number and its meaning; progress is on standard error."""
+def test_a_crawl_ends_with_what_was_read_and_what_was_not(filled, own, capsys, monkeypatch):
+    """Each cause with its number and its meaning; progress is on standard error, if that is a terminal."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes that for a terminal
+    monkeypatch.setenv("COLUMNS", "120")
     code, out, err = run(capsys, *CRAWL)
     assert code == 0
     assert f"{filled.url} · 10 repos listed\n  models    2, with 1 new structures\n  adapters  1\n" in out
@@ -45,7 +47,10 @@ def test_a_crawl_ends_with_what_was_read_and_what_was_not(filled, own, capsys):
         assert f"1 {cause}: " in out
     assert "took" in out
     assert "2 models, 1 adapters, 7 not read" in err
-    report = json.loads(run(capsys, *CRAWL, "--json", "--limit", "5")[1])
+    monkeypatch.delenv("FORCE_COLOR")
+    _, out, err = run(capsys, *CRAWL, "--json", "--limit", "5")
+    assert err == ""
+    report = json.loads(out)
     assert (report["listed"], report["unchanged"], report["outcomes"]) == (5, 5, {})
     assert own.crawls.get_usage("transformers", "llama").repos == 2
 
