@@ -48,7 +48,7 @@ def _run(command: Any, argv: list[str]) -> int:
     except Exception as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # the help is printed already
             return 0
-        usage = _describe_usage(error)
+        usage = _describe_usage(error, argv)
         if usage is None:
             raise
         return _report(InvalidRequest(usage), is_json="--json" in argv)
@@ -63,7 +63,7 @@ def _report(error: LoradarError, *, is_json: bool) -> int:
     return error.exit_code
 
 
-def _describe_usage(error: Exception) -> str | None:
+def _describe_usage(error: Exception, argv: Sequence[str]) -> str | None:
     """Return in one line what is wrong with the arguments, with the way out; ``None`` if the error is another one."""
     message = getattr(error, "format_message", None)
     if message is None:
@@ -71,6 +71,10 @@ def _describe_usage(error: Exception) -> str | None:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "loradar"
     text = " ".join(message().split()).rstrip(".")
+    given = [*_list_given(error.param, argv)] if getattr(error, "param", None) else []  # type: ignore[attr-defined]
+    value = given[-1].partition(" ")[2] if given else ""
+    if value and value not in text:  # pydantic's messages lack it
+        text += f", not {value!r}"
     return f"{text}{'' if text.endswith('?') else '.'} See: {command} --help"
 
 

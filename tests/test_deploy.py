@@ -106,7 +106,8 @@ def metric_names():
 
 def _registry():
     submissions = SimpleNamespace(count=dict)
-    return SimpleNamespace(serial=lambda: 1, submissions=submissions)
+    mirror = SimpleNamespace(state=lambda: SimpleNamespace(expires="2026-01-01T00:00:00+00:00"))
+    return SimpleNamespace(serial=lambda: 1, submissions=submissions, mirror=mirror)
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
