@@ -1,11 +1,12 @@
 """Describe the layers of a model: their roles, the slots that group them, and the blocks a selection covers."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import ClassVar, Literal
 
+from ..notebook import Stack
 from ..schema import Config, schema_config
 from .patterns import pattern_of
 from .vocabulary import Kind, Role, Tower
@@ -244,6 +245,26 @@ def _name_of_kind(kind: BlockKind, owners: Mapping[BlockKind, Mapping[str, None]
     shared = set(owners[kind]).intersection(*siblings)
     telling = [owner for owner in owners[kind] if owner not in shared]
     return f"{kind[0]} ({', '.join(telling)})" if siblings and telling else kind[0]
+
+
+def stack_layers(layers: Iterable[Layer], hits: Collection[str]) -> dict[str, Stack]:
+    """Return the shares of layers that are hit, by stack of a tower, kind of layer, and number of the block there.
+
+    Norms are left out unless they are hit. What is in no block is a stack of one.
+    """
+    numbers: dict[str, dict[str | None, int]] = defaultdict(dict)
+    found: dict[str, dict[tuple[str, str], dict[int, list[bool]]]] = defaultdict(dict)
+    for layer in layers:
+        if layer.role == "norm" and layer.path not in hits:
+            continue
+        name = f"{layer.tower} · {pattern_of(layer.block) if layer.block else 'outside blocks'}"
+        number = numbers[name].setdefault(layer.block, len(numbers[name]))
+        inside = pattern_of(layer.path.removeprefix(f"{layer.block}."))
+        found[name].setdefault((layer.role, inside), {}).setdefault(number, []).append(layer.path in hits)
+    return {
+        name: {row: {number: sum(each) / len(each) for number, each in cells.items()} for row, cells in rows.items()}
+        for name, rows in found.items()
+    }
 
 
 SLOT_EXAMPLE: Slot = Slot("language", "attention.query", "linear", "model.layers.*.self_attn.q_proj", 32, live=True)

@@ -5,16 +5,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import InvalidRequest, UnknownPreset, quoted
-from ..notebook import render_table
+from ..extras import require
+from ..notebook import draw_stacks, render_table
 from ..schema import Config, schema_config, to_json
 from .architectures import Architecture, ModelPart, PromptFacts, StoredFacts
 from .choosing.choose import Subject, choose
 from .choosing.query import Selection
 from .choosing.ranks import Offer, Ranks, fit_budget, parse_budget, rank_experts
-from .layers import Blocks, Coverage, Layer, Slot
+from .layers import Blocks, Coverage, Layer, Slot, stack_layers
 from .methods import TARGETED, UNTARGETED, Method, explain_facts, get_family, get_method, nothing_for
 from .patterns import name_targets
 from .selection import (
@@ -30,6 +31,9 @@ from .selection import (
 )
 from .targets import Formula, HasFormula, HasSpec, TargetMatcher, Targets, TargetSpec, find_hits, without_exclusion
 from .vocabulary import EVERYTHING, PRESETS, RANK, RECOMMENDED, STANDS_FOR, Preset, Tower
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BY_COVERAGE: tuple[str, ...] = ("recommended", "all-linear", "mlp", "attention", "default")
 """The presets a budget chooses from, the one preferred first."""
@@ -203,6 +207,21 @@ class Scan:
         rows = [(x.role, x.count, x.kind, x.tower, x.pattern) for x in self.slots if x.role != "norm"]
         title = f"{self.architecture.reference} · {self.architecture.class_name} · by {self.method}"
         return render_table(title, ("role", "layers", "kind", "tower", "pattern"), rows)
+
+    def plot(self, peft_type: str = "LORA", preset: str = "default", **choice: Any) -> "Figure":
+        """Draw what a proposal adapts, block by block: a matplotlib figure with the stacks of each tower.
+
+        The arguments are those of ``propose``. Norms are left out unless they are adapted.
+
+        Raises:
+            MissingExtra: If matplotlib is not installed.
+            LoradarError: As ``propose``.
+        """
+        require("plot", "matplotlib")
+        proposal = self.propose(peft_type, preset, **choice)
+        hits = {layer.path for layer in find_hits(proposal.spec, self.layers)}
+        title = f"{self.architecture.reference} · {proposal.peft_type} {proposal.preset} · {len(hits)} layers adapted"
+        return draw_stacks(title, stack_layers(self.layers, hits))
 
 
 def _list_by_preset(scan: Scan, family: str) -> dict[str, Proposal]:
