@@ -30,11 +30,11 @@ def prefers_html(accept: str) -> bool:
         setting = _SETTING.search(part)
         weights[kind] = max(weights.get(kind, 0.0), float(setting.group(1)) if setting else 1.0)
 
-    def weigh(kind: str) -> float:
+    def quality_of(kind: str) -> float:
         ranges = (kind, kind.partition("/")[0] + "/*", "*/*")
         return next((weights[each] for each in ranges if each in weights), 0.0)
 
-    return weigh(HTML) > weigh(JSON)
+    return quality_of(HTML) > quality_of(JSON)
 
 
 def prefers_page(scope: MutableMapping[str, Any]) -> bool:

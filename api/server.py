@@ -128,22 +128,22 @@ def serve(
         url = url_of(listener)
         hide_from_workers()
 
-        def tell() -> None:
+        def announce() -> None:
             if ready:
                 ready(url)
 
         if processes > 1:
             share = replace(settings, workers=ceil(settings.workers / processes))
-            Supervisor(_serve_beside_others, (share, listener), processes).run(tell)
+            Supervisor(_serve_beside_others, (share, listener), processes).run(announce)
             return
-        _run(settings, listener, tell)
+        _run(settings, listener, announce)
 
 
-def _run(settings: Settings, listener: socket.socket, tell: Callable[[], None]) -> None:
+def _run(settings: Settings, listener: socket.socket, announce: Callable[[], None]) -> None:
     """Serve until interrupted; the pages are prepared beside the first requests."""
 
     def prepare() -> None:
-        tell()
+        announce()
         Thread(target=warm_up, args=(server.app,), name="loradar-pages", daemon=True).start()
 
     server = Server(settings, prepare)

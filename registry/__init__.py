@@ -36,11 +36,12 @@ if TYPE_CHECKING:
     from .contributions.local_backend import Key, LocalBackend
     from .crawls import Crawls
     from .db.backups import back_up, restore
-    from .db.checks import check_database
     from .db.database import sqlite_file
+    from .db.database_check import check_database
     from .db.time_limits import SERVICE_LIMITS
     from .explained import explain, explain_registered
     from .mappings.listing import mapping_place
+    from .peft_constants.constants_text import constants_python, support_rows
     from .peft_constants.export import (
         PEFT_PATH,
         Export,
@@ -62,13 +63,12 @@ if TYPE_CHECKING:
         read_source,
         write_constants_json,
     )
-    from .peft_constants.rendering import constants_python, support_rows
     from .records import Constant, DatabaseInfo, Outcome, StoreReport
     from .registry import Registry
     from .releases import Release
     from .reports.recorded_audit import AuditFilter, report_audit
     from .reports.scanned import Scanned, pack_scan, unpack_scan
-    from .reports.side_by_side import Wanted, put_side_by_side
+    from .reports.slot_pairs import Wanted, put_side_by_side
     from .snippet_lookup import snippet
     from .verification.audit import peft_report
     from .verification.drift import (
@@ -108,17 +108,17 @@ _HOMES = {
     "Scanned": ".reports.scanned",
     "StoreReport": ".records",
     "Verdict": "..domain.reports.audits",
-    "Wanted": ".reports.side_by_side",
+    "Wanted": ".reports.slot_pairs",
     "apply_plan": ".peft_constants.export",
     "back_up": ".db.backups",
     "catalog_entry": ".catalogs",
     "catalog_header": ".catalogs",
     "check": ".checking",
-    "check_database": ".db.checks",
+    "check_database": ".db.database_check",
     "check_text": ".checking",
     "compare_catalog": ".catalogs",
     "compare_versions": ".catalogs",
-    "constants_python": ".peft_constants.rendering",
+    "constants_python": ".peft_constants.constants_text",
     "explain": ".explained",
     "explain_registered": ".explained",
     "export_constants": ".peft_constants.export",
@@ -136,14 +136,14 @@ _HOMES = {
     "parse_constants": ".peft_constants.reading",
     "peft_mappings": ".peft_constants.reading",
     "peft_report": ".verification.audit",
-    "put_side_by_side": ".reports.side_by_side",
+    "put_side_by_side": ".reports.slot_pairs",
     "read_constants": ".peft_constants.reading",
     "read_source": ".peft_constants.reading",
     "report_audit": ".reports.recorded_audit",
     "restore": ".db.backups",
     "snippet": ".snippet_lookup",
     "sqlite_file": ".db.database",
-    "support_rows": ".peft_constants.rendering",
+    "support_rows": ".peft_constants.constants_text",
     "unpack_scan": ".reports.scanned",
     "verify": ".verification.verify",
     "write_constants_json": ".peft_constants.reading",

@@ -13,7 +13,7 @@ from loradar.domain.architectures import name_make_up, split_make_up
 from loradar.domain.targets import find_hits
 from loradar.errors import ScanFailed
 from loradar.registry import catalog_entry
-from loradar.registry.peft_constants.rendering import constants_python
+from loradar.registry.peft_constants.constants_text import constants_python
 
 STATED = {
     name_make_up(name, {part: kind for part, kind in one.items() if part != "checkpoint"})

@@ -4,7 +4,7 @@ A page is one module with its template. It reads through the registry's public m
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.
 """
 
-from . import architecture, browse, guide, home, people, reports, scan, search, static_files
+from . import architecture, assets, browse, guide, home, people, reports, scan, search
 
 ROUTERS = (
     *architecture.ROUTERS,
@@ -18,5 +18,5 @@ ROUTERS = (
 )
 """The pages."""
 
-FILES = (static_files.router, *architecture.FILES, guide.files)
+FILES = (assets.router, *architecture.FILES, guide.files)
 """What pages load, and what others embed."""

@@ -16,7 +16,7 @@ from starlette.types import Scope
 
 from ..dependencies import cached
 from ..negotiation import prefers_page
-from . import static_files
+from . import assets
 from .filters import FILTERS
 
 CONTENT_SECURITY_POLICY = (
@@ -95,7 +95,7 @@ def render(request: Request, template: str, /, **context: Any) -> str:
     root = str(request.scope.get("root_path", ""))
     scope = {
         "link": lambda *parts, **query: join_link(root, *parts, **query),
-        "static": lambda name: join_link(root, static_files.path_of(name)),
+        "static": lambda name: join_link(root, assets.path_of(name)),
         "navigation": NAVIGATION,
         "path": request.url.path.removeprefix(root),
         "twin": _find_twin(request, root),

@@ -1,5 +1,5 @@
 """The pages as files: for a CDN, or a folder that a browser opens without any server."""
 
-from .writing import Written, write_site
+from .site_writing import Written, write_site
 
 __all__ = ["Written", "write_site"]

@@ -8,7 +8,7 @@ from html import escape, unescape
 from posixpath import relpath
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from ..pages.reports.compare import EXAMPLES
+from ..pages.reports.compare_page import EXAMPLES
 
 SERVED = ("/", "/architectures", "/audit", "/compare", "/placement", "/docs", "/search")
 """Pages that every site has; the search answers from an index that is shipped."""

@@ -17,7 +17,7 @@ from ..errors import InvalidRequest
 from ..references.knowledge import load
 from ..references.words import key_of
 from ..schema import Config, schema_config
-from .statements import choose_alpha, state
+from .stated_targets import choose_alpha, state
 from .tools import FACTS, Form, check_fit, get_tool
 
 if TYPE_CHECKING:

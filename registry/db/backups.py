@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ...errors import Conflict, DatabaseUnusable, InvalidRequest
-from .checks import check_database
 from .database import busy, sqlite_file, unusable
+from .database_check import check_database
 from .prepare import Seed, create_folder, create_private, open_database
 
 LOCKED_SECONDS = 30.0

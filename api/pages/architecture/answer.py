@@ -12,7 +12,7 @@ from ....domain.serving import list_engines
 from ....domain.vocabulary import PRESETS, RANK, RECOMMENDED, STANDS_FOR
 from ....errors import LoradarError, NotRegistered
 from ....registry import Registry
-from ....registry.reports.side_by_side import count_adapted
+from ....registry.reports.slot_pairs import count_adapted
 from .costs import Cost
 
 SHOWN_METHODS = ("LORA", "IA3", "ADALORA", "LOHA", "LOKR", "OFT", "VERA", "LN_TUNING")

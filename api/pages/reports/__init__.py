@@ -1,5 +1,5 @@
 """Pages of comparisons, audits and measurements."""
 
-from . import audit, compare, placement
+from . import audit_page, compare_page, placement_figures
 
-ROUTERS = (audit.router, compare.router, placement.router)
+ROUTERS = (audit_page.router, compare_page.router, placement_figures.router)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loradar.api.pages.reports.compare import fold
+from loradar.api.pages.reports.compare_page import fold
 from loradar.domain.layers import Slot
 from loradar.domain.reports.side_by_side import SideBySide, SlotPair
 from loradar.schema import from_json

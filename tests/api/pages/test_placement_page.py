@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from loradar.api.pages.reports.placement import HIGH, LEFT, LOW, RIGHT, WIDTH, draw
+from loradar.api.pages.reports.placement_figures import HIGH, LEFT, LOW, RIGHT, WIDTH, draw
 from loradar.domain.reports.placement import Placement, PlacementResult, PlacementTask, load_placement
 from loradar.schema import from_json
 

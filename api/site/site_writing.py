@@ -18,7 +18,7 @@ from ...references.knowledge import load
 from ...registry import Registry
 from ...settings import RequestLimits, Settings
 from ..app import create_app
-from ..pages import static_files
+from ..pages import assets
 from ..pages.rendering import CONTENT_SECURITY_POLICY
 from .paths import FILES, SERVED, Address, SitePaths
 
@@ -116,7 +116,7 @@ def make_index(registry: Registry, references: tuple[str, ...]) -> list[list[str
 def _render(app: FastAPI, paths: SitePaths, references: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     """Yield the file and content of every page that the first pages lead to, of each architecture, and its JSON."""
     due = [Address(path) for path in (*SERVED, *FILES)]
-    due += [Address(static_files.path_of(name)) for name in ADDED]
+    due += [Address(assets.path_of(name)) for name in ADDED]
     due += [_page_of(reference) for reference in references]
     known = {paths.file_of(address) for address in due}
     with asyncio.Runner() as runner:
@@ -142,7 +142,7 @@ def _page_of(reference: str) -> Address:
 
 def _adapt(html: str, file: str) -> str:
     """Return a page with the script that searches the shipped index, and the styles of what needs a service."""
-    css, script = (static_files.path_of(name) for name in ADDED)
+    css, script = (assets.path_of(name) for name in ADDED)
     up = "../" * file.count("/")
     html = html.replace("</head>", f'<link rel="stylesheet" href="{css}">\n</head>', 1)
     # Before the script of all pages, which uses the search that this one gives.
