@@ -6,7 +6,7 @@ import re
 from urllib.parse import quote, unquote
 
 import pytest
-from browsing import CONFIG, HOSTILE, LISTED
+from browsing import CONFIG, HOSTILE, LISTED, PHONE
 from playwright.sync_api import expect
 from zoo import llama
 
@@ -61,6 +61,15 @@ def test_towers_are_switched_by_links(visit):
     page.wait_for_url("**towers=**vision**")
     expect(page.locator("pre").first).to_contain_text("qkv")
     assert "vision" in unquote(page.url)
+
+
+def test_the_navigation_shows_the_current_page_on_a_phone(visit):
+    """Its bar scrolls sideways, also to the last one; the page stays at its top."""
+    page = visit(path="/docs", viewport=PHONE)
+    current = page.locator(".nav [aria-current]")
+    expect(current).to_have_text("Docs")
+    expect(current).to_be_in_viewport(ratio=0.9)
+    assert page.evaluate("scrollY") == 0
 
 
 @pytest.mark.parametrize("javascript", [True, False], ids=["with-scripts", "without"])

@@ -115,6 +115,16 @@ function addSuggestions(input) {
   });
 }
 
+// On a narrow screen the navigation scrolls sideways: the current page is shown, and the page itself stays where it is.
+function showCurrentPage() {
+  const current = document.querySelector(".nav [aria-current]");
+  const bar = current?.closest(".nav");
+  if (!bar) return;
+  const [own, all] = [current.getBoundingClientRect(), bar.getBoundingClientRect()];
+  bar.scrollLeft += own.left - all.left - (all.width - own.width) / 2;
+}
+
+showCurrentPage();
 addCopyButtons();
 for (const input of document.querySelectorAll("input[data-suggest]")) addSuggestions(input);
 
