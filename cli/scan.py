@@ -10,7 +10,7 @@ import typer
 
 from ..domain.architectures import name_make_up
 from ..domain.methods import get_method
-from ..domain.vocabulary import PRESETS, describe_bytes
+from ..domain.vocabulary import PRESETS, describe_bytes, describe_slot
 from ..errors import DatabaseUnusable, InvalidRequest, UnknownPreset, quoted
 from ..references import parse_parts
 from ..schema import to_json
@@ -199,7 +199,8 @@ def print_plan(planned: "MemoryPlan") -> None:
 def print_scan(scan: "Scan") -> None:
     """Print the towers, layers and proposals of a scan, each proposal with its reasons.
 
-    On a terminal the layers are a tree of modules, with the targets of the first proposal marked; else a table.
+    On a terminal the layers are a tree of modules, with the targets of the first proposal marked; else a table. Reasons
+    leave out what the tree shows: the role of each target.
     """
     by = scan.method
     if scan.method != "names" and scan.untraced:
@@ -210,12 +211,14 @@ def print_scan(scan: "Scan") -> None:
     print_rows(_describe_stored(scan.stored) if scan.stored else [])
     _print_facts(scan.slots)
     _print_layers(scan)
+    slots = scan.slots if sys.stdout.isatty() else ()
+    drawn = tuple(describe_slot(slot.pattern, slot.role, 1).removesuffix("1 layer)") for slot in slots)
     for proposal in scan.proposals:
         print_heading(
             f"{proposal.peft_type} {proposal.preset}: {proposal.matched} layers, {describe_size(proposal)}, "
             f"{proposal.reached:.1%} of the blocks"
         )
-        reasons = [("reason", reason) for reason in proposal.reasons]
+        reasons = [("reason", reason) for reason in proposal.reasons if not reason.startswith(drawn)]
         rows = [*describe_spec(proposal.spec), *describe_ranks(proposal), *describe_coverage(proposal.coverage)]
         print_rows([*rows, *reasons])
 

@@ -128,6 +128,9 @@ def test_a_terminal_gets_the_tree_and_a_pipe_the_table(run, monkeypatch):
     assert (code, err) == (0, "")
     assert "Slots" not in shown
     assert "● target of LORA default" in read(shown)
+    assert "seq.* (2 layers)" in piped
+    assert "seq.* (" not in shown  # the tree has it
+    assert "left out: 1 head layer" in shown
     headings = [[line for line in read(out) if "layers, trains" in line] for out in (piped, shown)]
     assert headings[0] == headings[1] != []
 
