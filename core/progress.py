@@ -1,11 +1,12 @@
 """Show the progress of long work on standard error, with the time left; nothing is shown unless that is a terminal."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from rich.progress import ProgressColumn
+    from rich.progress import Progress
 
 T = TypeVar("T")
 
@@ -29,13 +30,32 @@ def track(steps: Iterable[T], description: str, total: int | None = None) -> Ite
 
 
 @contextmanager
-def showing(description: str, *, is_bytes: bool = False) -> Iterator[Callable[..., None]]:
+def showing(description: str, *, is_bytes: bool = False, after: float = 0) -> Iterator[Callable[..., None]]:
     """Show a bar, and yield the function that brings it up to date; see ``Show``, a new description may follow.
 
     Args:
         description: The work, in a word or two.
         is_bytes: Whether bytes are counted.
+        after: Seconds from which there is a bar, for work that is mostly done by then.
     """
+    begun = monotonic()
+    bars: list[Progress] = []
+    with ExitStack() as stack:
+
+        def show(done: int, total: int | None, description: str = description) -> None:
+            if not bars and monotonic() - begun >= after:
+                bars.append(stack.enter_context(_make_bar(is_bytes=is_bytes)))
+                bars[0].add_task(description, total=None)
+            for bar in bars:
+                bar.update(bar.task_ids[0], completed=done, total=total, description=description)
+
+        if not after:
+            show(0, None)
+        yield show
+
+
+def _make_bar(*, is_bytes: bool) -> "Progress":
+    """Return a bar that is off unless standard error is a terminal."""
     from rich.console import Console  # noqa: PLC0415 - shown by long work alone
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
@@ -47,13 +67,7 @@ def showing(description: str, *, is_bytes: bool = False) -> Iterator[Callable[..
     )
 
     console = Console(stderr=True)
-    counter: ProgressColumn = DownloadColumn() if is_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), counter)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn())
+    counter = DownloadColumn() if is_bytes else MofNCompleteColumn()
     ending = TimeRemainingColumn(elapsed_when_finished=True)
-    with Progress(*columns, ending, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(description, total=None)
-
-        def show(done: int, total: int | None, description: str | None = None) -> None:
-            progress.update(task, completed=done, total=total, description=description)
-
-        yield show
+    return Progress(*columns, counter, ending, console=console, disable=not console.is_terminal)

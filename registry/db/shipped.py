@@ -4,7 +4,6 @@ Imports no SQLAlchemy, since ``sqlite_lookup`` does without.
 """
 
 import os
-import shutil
 import sqlite3
 import time
 from contextlib import closing, suppress
@@ -12,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+from ...progress import showing
 from . import HEAD
 
 PACKAGED = resources.files("loradar.data") / "registry.sqlite3"
@@ -53,8 +53,11 @@ def copy_shipped(shipped: Path, file: Path) -> bool:
     """
     _remove_abandoned(file)
     with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", suffix=".part") as part:  # of mode 0600
-        with shipped.open("rb") as source:
-            shutil.copyfileobj(source, part, 1 << 20)
+        size = shipped.stat().st_size
+        with shipped.open("rb") as source, showing("copying the registry", is_bytes=True, after=1) as show:
+            while chunk := source.read(1 << 20):
+                part.write(chunk)
+                show(part.tell(), size)
         part.flush()
         os.fsync(part.fileno())
         with suppress(OSError):

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from loradar.progress import showing, track
+from loradar.registry.db.shipped import copy_shipped
 
 STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -49,3 +50,20 @@ def test_the_time_left_and_bytes_are_shown(capsys, monkeypatch):
     assert last.startswith("downloading more ━")
     assert "3.0/10.0 MB" in last
     assert last.endswith("0:00:07")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_registry_is_copied_with_a_bar_once_that_takes_a_second(capsys, monkeypatch, tmp_path):
+    """Nothing is shown before; the clock is stepped by each look at it."""
+    source = tmp_path / "packaged"
+    source.write_bytes(bytes(4 << 20))
+    monkeypatch.setattr("loradar.progress.monotonic", lambda: 0.0)
+    assert copy_shipped(source, tmp_path / "quick")
+    assert capsys.readouterr().err == ""
+    now = iter(range(10_000))
+    monkeypatch.setattr("loradar.progress.monotonic", lambda: next(now))
+    assert copy_shipped(source, tmp_path / "slow")
+    assert (tmp_path / "slow").read_bytes() == source.read_bytes()
+    last = STYLE.sub("", capsys.readouterr().err).replace("\r", "\n").strip().splitlines()[-1]
+    assert last.startswith("copying the registry ━")
+    assert "4.2/4.2 MB" in last

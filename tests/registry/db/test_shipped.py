@@ -118,7 +118,7 @@ def test_first_writes_at_once_all_count(home, settings):
     assert {file.name.partition("-")[0] for file in home.iterdir()} == {"registry.sqlite3"}
 
 
-@pytest.mark.parametrize("moment", ["copyfileobj", "fsync", "link", "first_use_transaction"])
+@pytest.mark.parametrize("moment", ["showing", "fsync", "link", "first_use_transaction"])
 def test_a_first_write_that_is_killed_leaves_nothing_half(home, settings, packaged, moment):
     """Killed before any step, the file is whole or not there; the next write is like the first."""
     assert status_of(start(partial(add_token, settings, "killed", moment))) == -signal.SIGKILL
@@ -136,7 +136,7 @@ def test_a_first_write_that_is_killed_leaves_nothing_half(home, settings, packag
 def add_token(settings, name, moment=None):
     """Add a token; be killed before a step of making the file."""
     if moment:
-        owner = {"copyfileobj": shipped.shutil, "first_use_transaction": prepare}.get(moment, shipped.os)
+        owner = {"showing": shipped, "first_use_transaction": prepare}.get(moment, shipped.os)
         setattr(owner, moment, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
     with Registry.open(settings) as registry:
         registry.backend(LOCAL).create_token(name, "contributor")
