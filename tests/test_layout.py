@@ -65,7 +65,8 @@ def test_the_wheel_holds_every_source_and_every_fact(wheel):
     facts = [
         path.relative_to(ROOT) for path in (ROOT / "data").rglob("*") if path.suffix in (".toml", ".json", ".jinja")
     ]
-    facts += [path.relative_to(ROOT) for path in (ROOT / "api/pages").glob("[st]*/*")]
+    files = [path for name in ("static", "templates") for path in (ROOT / "api/pages" / name).rglob("*")]
+    facts += [path.relative_to(ROOT) for path in files if path.is_file()]
     assert facts
     assert {f"loradar/{path.as_posix().removeprefix('core/')}" for path in (*SOURCES, *facts)} <= held
 
@@ -120,6 +121,14 @@ def test_files_stay_readable(path):
 def test_a_folder_has_at_most_sixteen_files(folder):
     """A reader who opens a folder sees one subject."""
     assert len(list((ROOT / folder).glob("*.py"))) <= 16
+
+
+def test_a_folder_of_templates_has_at_most_sixteen_files():
+    """Those of pages are sorted as the modules that render them."""
+    templates = ROOT / "api/pages/templates"
+    folders = [templates, *(path for path in templates.rglob("*") if path.is_dir())]
+    assert len(folders) > 1
+    assert [folder for folder in folders if sum(path.is_file() for path in folder.iterdir()) > 16] == []
 
 
 def test_every_package_is_listed():

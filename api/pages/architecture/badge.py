@@ -32,6 +32,6 @@ def show_badge(request: Request, registry: OpenRegistry, library: LibraryName, n
     text = f"{WORDS[status]}, {hit} of {of} blocks" if of else WORDS[status]
     widths = [round(len(each) * LETTER) for each in ("loradar", text)]
     context = {"text": text, "colour": COLOURS[status], "widths": widths, "padding": PADDING, "name": name}
-    svg = render(request, "badge.svg", **context)
+    svg = render(request, "architecture/badge.svg", **context)
     headers = {"Content-Security-Policy": "default-src 'none'", "X-Content-Type-Options": "nosniff"}
     return cached(request, Response(svg, headers=headers, media_type="image/svg+xml"))

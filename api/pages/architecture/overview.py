@@ -63,11 +63,11 @@ def show_architecture(  # noqa: PLR0913 - the choices of the page
     if not detail.mappings:  # nothing to choose: the page states why
         tree = make_tree(detail.slots, [0] * len(detail.slots))
         own = {"detail": detail, "architecture": detail.architecture, "tree": tree}
-        return page(request, "untargeted.html", **own, pitfalls=[*list_pitfalls(detail)])
+        return page(request, "architecture/untargeted.html", **own, pitfalls=[*list_pitfalls(detail)])
     context, error = gather(registry, detail, Choice(preset, towers, method, server, rank, model))
     if error is not None:
-        return fresh_page(request, "architecture.html", status_code=HTTPStatus(error.status), **context)
-    return page(request, "architecture.html", **context)
+        return fresh_page(request, "architecture/architecture.html", status_code=HTTPStatus(error.status), **context)
+    return page(request, "architecture/architecture.html", **context)
 
 
 def gather(

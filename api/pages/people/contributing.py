@@ -67,7 +67,7 @@ def _show(visit: Visit, fields: Mapping[str, str], problem: LoradarError | None 
             problem = problem or error
     return fresh_page(
         visit.request,
-        "contribute.html",
+        "people/contribute.html",
         status_code=HTTPStatus(problem.status) if problem else HTTPStatus.OK,
         visitor=visit.visitor,
         fields={name: fields.get(name, "") for name in (*PLAIN, *NAMES, "layers")},

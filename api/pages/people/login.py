@@ -29,7 +29,7 @@ def path_after(given: str | None) -> str:
 def show_login(request: Request, visitor: SeenVisitor, after: str | None = None) -> Response:
     """Return the form that takes a token, or who is signed in."""
     visitor = make_visitor(visitor)
-    response = fresh_page(request, "login.html", visitor=visitor, after=path_after(after), problem=None)
+    response = fresh_page(request, "people/login.html", visitor=visitor, after=path_after(after), problem=None)
     if visitor.actor is None:
         give_cookie(request, response, visitor.secret)
     return response
@@ -44,7 +44,7 @@ def log_in(request: Request, registry: OpenRegistry, visitor: SeenVisitor, field
     except NotAuthenticated as error:
         request.state.code = error.code
         context = {"visitor": visitor, "after": after, "problem": error.message}
-        return fresh_page(request, "login.html", status_code=HTTPStatus.UNAUTHORIZED, **context)
+        return fresh_page(request, "people/login.html", status_code=HTTPStatus.UNAUTHORIZED, **context)
     if visitor.actor:
         registry.tokens.sign_out(visitor.secret)
     response = go_to(request, after)

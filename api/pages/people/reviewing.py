@@ -47,7 +47,7 @@ def list_submissions(  # noqa: PLR0913 - the query's fields
     found = registry.submissions.list(**filters, before=before, limit=PAGE + 1)
     return fresh_page(
         visit.request,
-        "submissions.html",
+        "people/submissions.html",
         visitor=visit.visitor,
         submissions=found[:PAGE],
         filters=filters,
@@ -78,7 +78,7 @@ def _show(
             preview = registry.submissions.preview(submission.statement)
     return fresh_page(
         visit.request,
-        "submission.html",
+        "people/submission.html",
         status_code=HTTPStatus(problem.status) if problem else HTTPStatus.OK,
         visitor=visit.visitor,
         submission=submission,

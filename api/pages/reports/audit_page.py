@@ -90,8 +90,8 @@ def show_audit(  # noqa: PLR0913 - the filters
     context = {"report": report, "chosen": chosen, "groups": [*group(shown)], "shown": shown, "error": error}
     context |= {"verdicts": VERDICTS, "defects": DEFECTS}
     if error:
-        return fresh_page(request, "audit.html", status_code=HTTPStatus(error.status), **context)
-    return page(request, "audit.html", **context)
+        return fresh_page(request, "reports/audit.html", status_code=HTTPStatus(error.status), **context)
+    return page(request, "reports/audit.html", **context)
 
 
 def group(report: AuditReport) -> Iterator[tuple[Verdict, list[Any], list[Any]]]:

@@ -81,14 +81,14 @@ def show_comparison(  # noqa: PLR0913 - both sides
     context |= {"presets": PRESETS, "methods": [each.name for each in list_methods()], "says": DIFFERENCES}
     context["at_fault"] = ""
     if not a or not b:
-        return page(request, "compare.html", **context, twin=None)
+        return page(request, "reports/compare.html", **context, twin=None)
     wanted = [Wanted(text, preset or None, peft_type or TARGETED) for text, preset in ((a, a_preset), (b, b_preset))]
     try:
         found = put_side_by_side(registry, *wanted)
     except LoradarError as error:
         context |= {"error": error, "at_fault": _find_fault(registry, wanted[0])}
-        return fresh_page(request, "compare.html", status_code=HTTPStatus(error.status), **context)
-    return page(request, "compare.html", **context | _describe(found))
+        return fresh_page(request, "reports/compare.html", status_code=HTTPStatus(error.status), **context)
+    return page(request, "reports/compare.html", **context | _describe(found))
 
 
 def _find_fault(registry: Any, left: Wanted) -> str:

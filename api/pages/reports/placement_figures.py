@@ -79,7 +79,7 @@ def show_placement(request: Request) -> Response:
     names = [name for name in ORDER if any(name == each.name for task in found.tasks for each in task.results)]
     charts = [draw(task) for task in found.tasks]
     context = {"placement": found, "names": names, "charts": charts, "tallies": [*count(found, names[1:])]}
-    return page(request, "placement.html", **context)
+    return page(request, "reports/placement.html", **context)
 
 
 def draw(task: PlacementTask) -> Chart:
