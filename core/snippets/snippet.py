@@ -122,25 +122,25 @@ def write_snippet(
         "reference": reference,
         "tool": chosen,
         "model": named,
-        "class_name": _find_class(mapping.library, known.class_name),
-        "own_class": _split_class(mapping.name) if mapping.library == "torch" else None,
         "alpha": alpha,
         "values": stated.values,
         "switches": stated.switches,
         "notes": notes,
+        **_describe_model(mapping, known),
+    }
+    text = template.render(context).strip() + "\n"
+    return Snippet(chosen.name, chosen.label, chosen.version, chosen.form, chosen.file, text, notes)
+
+
+def _describe_model(mapping: Mapping, subject: Subject) -> dict[str, object]:
+    """Return the facts of the model by which templates load it and choose where to adapt it."""
+    return {
+        "class_name": _find_class(mapping.library, subject.class_name),
+        "own_class": _split_class(mapping.name) if mapping.library == "torch" else None,
         "subfolder": _find_subfolder(mapping.name),
         "has_add_adapter": mapping.name in read_facts(FACTS)["adapted_by_diffusers"]["classes"],
-        "has_experts": any(slot.kind == "expert_parameter" for slot in known.slots),
+        "has_experts": any(slot.kind == "expert_parameter" for slot in subject.slots),
     }
-    return Snippet(
-        chosen.name,
-        chosen.label,
-        chosen.version,
-        chosen.form,
-        chosen.file,
-        template.render(context).strip() + "\n",
-        notes,
-    )
 
 
 def find_model(mapping: Mapping) -> str:
