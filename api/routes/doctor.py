@@ -65,7 +65,7 @@ def _examine(workers: "Workers", lazy: "LazyRegistry", body: bytes) -> bytes:
     """Return the JSON of a diagnosis; the registry is read here, because a worker has no access to it."""
     sandbox = workers.get_scans()
     sent = parse_body(AdapterBody, body, "Send 'header' or 'file', with 'config' and 'model'.").model_dump()
-    named = sent["model"] or sent["config"].get("base_model_name_or_path")
+    named = sent["config"].get("base_model_name_or_path") if sent["model"] is None else sent["model"]
     config = named if isinstance(named, Mapping) else None
     if isinstance(sent["model"], str) and named.startswith("hub:"):
         config = sandbox.run(FETCH, named)

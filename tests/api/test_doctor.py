@@ -119,6 +119,8 @@ def test_the_adapter_names_its_base(client):
         ({"header": ADAPTER_EXAMPLE["header"], "model": "../../etc"}, (400, "invalid_reference")),
         ({"header": ADAPTER_EXAMPLE["header"], "model": "hub:../../etc"}, (400, "invalid_reference")),
         ({"header": ADAPTER_EXAMPLE["header"], "model": {"model_type": "nobody_knows"}}, (422, None)),
+        ({"header": ADAPTER_EXAMPLE["header"], "model": {}}, (422, None)),
+        ({"header": ADAPTER_EXAMPLE["header"], "model": ""}, (422, "invalid_request")),
         ({"header": ADAPTER_EXAMPLE["header"], "model": LLAMA | {"num_hidden_layers": 10**9}}, (422, None)),
         ({"header": ADAPTER_EXAMPLE["header"], "config": {"r": "x" * 99}, "surprise": 1}, (422, "invalid_request")),
     ],

@@ -106,7 +106,7 @@ def test_a_part_is_not_taken_for_the_whole(service, tmp_path, monkeypatch):
     client, registry = service
     since, download = registry.serial(), client._download
     registry.add_scan(make_scan("later"))
-    monkeypatch.setattr(client, "_download", lambda path, out, **_: download(path, out, since=since))
+    monkeypatch.setattr(client, "_download", lambda path, out, *_, **__: download(path, out, since=since))
     for asked, wanted in ((None, "the whole registry"), (since - 1, f"those after {since - 1}")):
         with pytest.raises(SignatureInvalid, match=f"after serial {since} instead of {wanted}"):
             client.snapshot(tmp_path / "part.jsonl", since=asked)
