@@ -46,6 +46,10 @@ max-steps = 8
 [checks.positive_data_acceptance]
 # What is well-formed may still be refused for what it says, with the reason; fuzz_hooks.py looks into the 422s.
 expected-statuses = ["2xx", "3xx", "400", "401", "403", "404", "409", "412", "422", "429", "501", "502"]
+
+[checks.negative_data_rejection]
+# The tool's own, and 413: a body beyond the limit is rejected before it is read.
+expected-statuses = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429", "5xx"]
 """
 
 COMMAND = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import fuzz_hooks; fuzz_hooks.main()"
