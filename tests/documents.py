@@ -9,7 +9,7 @@ A comment ``<!-- every block: run by tests/test_x.py -->`` at the top of a page 
 a page run in order, in one folder and one Python session. A ``text`` block is what the block before it prints; in a
 ``console`` block what a ``$ command`` prints follows it.
 
-``python tests/documents.py PAGE...`` writes into pages what their blocks print now.
+``python tests/documents.py PAGE...`` writes into pages what their blocks print now; each page runs in an empty folder.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,6 @@ PARSERS = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
 RUNNERS = {"python": run_python, "console": run_commands, **dict.fromkeys(PARSERS, parse)}
 
 if __name__ == "__main__":
-    for argument in map(Path, sys.argv[1:]):
-        path = argument.resolve()
-        path.write_text(rerun(path), "utf-8")
+    for path in [Path(argument).resolve() for argument in sys.argv[1:]]:
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # blocks save adapters where they run
+            path.write_text(rerun(path), "utf-8")

@@ -117,6 +117,14 @@ def test_files_stay_readable(path):
             assert not code or (node.end_lineno or 0) - code[0].lineno < 40, node.name
 
 
+def test_the_top_level_has_its_folders_alone():
+    """What a block of a document saves belongs into the folder of its test."""
+    made = ("build", "dist", "site", "__pycache__")
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    found = {name for name in folders if name not in made and not name.endswith(".egg-info")}
+    assert found == {*FOLDERS, "bench", "data-package", "deploy", "docs", "tests"}
+
+
 @pytest.mark.parametrize("folder", sorted({path.parent for path in SOURCES}), ids=str)
 def test_a_folder_has_at_most_sixteen_files(folder):
     """A reader who opens a folder sees one subject."""
