@@ -17,8 +17,7 @@ from ..dependencies import OpenRegistry
 from ..middleware import LARGEST_SCAN
 from ..routes.scan import count_scan
 from ..uploads import ScanForm, read_scan_form
-from .architecture.answer import Choice
-from .architecture.overview import ModelQuery, RankQuery, TowersQuery, WordQuery, gather
+from .architecture.overview import ChoiceQuery, gather
 from .rendering import PageRouter, fresh_page, join_link, page
 
 if TYPE_CHECKING:
@@ -99,23 +98,12 @@ def _go_to(request: Request, path: str, *parts: str, model: str = "") -> Respons
 
 
 @router.page("/scan/{scan_id}", twin="/v1/scan/{scan_id}")
-def show_scan(  # noqa: PLR0913 - the choices of the page
-    request: Request,
-    registry: OpenRegistry,
-    scan_id: str,
-    *,
-    preset: WordQuery = None,
-    towers: TowersQuery = None,
-    method: WordQuery = None,
-    server: WordQuery = None,
-    rank: RankQuery = None,
-    model: ModelQuery = None,
-) -> Response:
+def show_scan(request: Request, registry: OpenRegistry, scan_id: str, choice: ChoiceQuery) -> Response:
     """Return the page of a scan that was made here."""
     scanned = unpack_scan(request.app.state.kept_scans.get(scan_id))
     try:
         detail = scanned.detail
-        context, error = gather(scanned.registry, detail, Choice(preset, towers, method, server, rank, model))
+        context, error = gather(scanned.registry, detail, choice)
         alike = registry.list_alike(detail.architecture)
         context |= {
             "own_path": ("/scan", scan_id),

@@ -4,7 +4,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import Query, Request
+from fastapi import Depends, Query, Request
 from starlette.responses import Response
 
 from ....domain.choosing.query import MOST_RANK
@@ -44,19 +44,24 @@ RankQuery = Annotated[int | None, Query(ge=1, le=MOST_RANK)]
 ModelQuery = Annotated[str | None, Query(pattern=REFERENCE_PATTERN, max_length=NAME_LENGTH)]
 
 
-@router.page("/architectures/{library}/{name}", twin="/v1/architectures/{library}/{name}")
-def show_architecture(  # noqa: PLR0913 - the choices of the page
-    request: Request,
-    registry: OpenRegistry,
-    library: LibraryName,
-    name: Name,
-    *,
+def read_choice(  # noqa: PLR0913, PLR0917 - the choices of the page
     preset: WordQuery = None,
     towers: TowersQuery = None,
     method: WordQuery = None,
     server: WordQuery = None,
     rank: RankQuery = None,
     model: ModelQuery = None,
+) -> Choice:
+    """Return the choices in the query of a page."""
+    return Choice(preset, towers, method, server, rank, model)
+
+
+ChoiceQuery = Annotated[Choice, Depends(read_choice)]
+
+
+@router.page("/architectures/{library}/{name}", twin="/v1/architectures/{library}/{name}")
+def show_architecture(
+    request: Request, registry: OpenRegistry, library: LibraryName, name: Name, choice: ChoiceQuery
 ) -> Response:
     """Return the page of an architecture."""
     detail = registry.get_architecture(library, name)
@@ -64,7 +69,7 @@ def show_architecture(  # noqa: PLR0913 - the choices of the page
         tree = make_tree(detail.slots, [0] * len(detail.slots))
         own = {"detail": detail, "architecture": detail.architecture, "tree": tree}
         return page(request, "architecture/untargeted.html", **own, pitfalls=[*list_pitfalls(detail)])
-    context, error = gather(registry, detail, Choice(preset, towers, method, server, rank, model))
+    context, error = gather(registry, detail, choice)
     if error is not None:
         return fresh_page(request, "architecture/architecture.html", status_code=HTTPStatus(error.status), **context)
     return page(request, "architecture/architecture.html", **context)
