@@ -20,6 +20,7 @@ from ..errors import NotAllowed, NotAuthenticated
 from ..registry import SERVICE_LIMITS, Key, Registry
 from ..schema import to_json
 from ..settings import Settings
+from .negotiation import compress
 
 if TYPE_CHECKING:
     from .middleware import Limiter
@@ -229,12 +230,14 @@ def versioned(record: Revision | Submission, status: int = HTTPStatus.OK, **head
 
 
 def cached(request: Request, response: Response) -> Response:
-    """Return a response tagged by its bytes, or 304 if ``If-None-Match`` names the tag.
+    """Return a response, compressed if possible and tagged by its bytes, or 304 if ``If-None-Match`` names the tag.
 
     The response must depend on the registry and the request's path and query alone: it is stored, and sent again for
     as long as the registry stays as it is.
     """
-    answer = tagged(request, response, f'"{sha256(bytes(response.body)).hexdigest()[:32]}"', CACHE_CONTROL)
+    digest = sha256(bytes(response.body)).hexdigest()[:32]
+    tag = f'"{digest}-gzip"' if compress(request.scope, response) else f'"{digest}"'
+    answer = tagged(request, response, tag, CACHE_CONTROL)
     setattr(request.state, RENDERED, response)
     return answer
 
@@ -244,7 +247,8 @@ def tagged(request: Request, response: Response, tag: str, cache_control: str) -
     headers = {"ETag": tag, "Cache-Control": cache_control}
     response.headers.update(headers)
     if names_tag(request.headers.get("If-None-Match", ""), tag):
-        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+        vary = {"Vary": response.headers["Vary"]} if "Vary" in response.headers else {}
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers | vary)
     return response
 
 

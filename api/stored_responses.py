@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ..errors import DatabaseUnusable
 from ..registry import State
 from .dependencies import RENDERED, LazyRegistry, names_tag
-from .negotiation import prefers_page
+from .negotiation import accepts_gzip, prefers_page
 from .single_flight import SingleFlight
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ FROZEN_SECONDS = 2.0
 STALE = [(b"cache-status", b"loradar; hit; ttl=-1"), (b"cache-control", b"no-store")]
 """Headers of a stale response (RFC 9211, 2.4): of an unknown age, for this client alone."""
 
-_IN_A_304 = (b"etag", b"cache-control", b"cache-status")
+_IN_A_304 = (b"etag", b"cache-control", b"cache-status", b"vary")
 
-Key = tuple[str, bytes, bool]
-"""Path and query of a request, and whether its client prefers a page."""
+Key = tuple[str, bytes, bool, bool]
+"""Path and query of a request, and whether its client prefers a page, and accepts gzip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class StoredResponses:
             if self._watch:
                 self._watch.expire()
             return
-        key = scope["path"], scope["query_string"], prefers_page(scope)
+        key = scope["path"], scope["query_string"], prefers_page(scope), accepts_gzip(scope)
         stored, state, is_stale = self._stored.get(key), self._state, False
         if stored:
             try:

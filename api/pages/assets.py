@@ -5,8 +5,10 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, Request
 from starlette.responses import Response
+
+from ..negotiation import compress
 
 FOLDER = Path(__file__).parent / "static"
 DIGITS = 12
@@ -30,11 +32,13 @@ def path_of(name: str) -> str:
 
 
 @router.get("/static/{name}")
-async def get_static(name: str) -> Response:
+async def get_static(request: Request, name: str) -> Response:
     """Return a file; one with another digest is of another version, and not there."""
     content = dict(_files().values()).get(name)
     if content is None:
         raise HTTPException(404)
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     headers = {"Cache-Control": FOREVER, "X-Content-Type-Options": "nosniff"}
-    return Response(content, headers=headers, media_type=kind)
+    response = Response(content, headers=headers, media_type=kind)
+    compress(request.scope, response)
+    return response

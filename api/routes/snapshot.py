@@ -23,6 +23,7 @@ from ...schema import to_json
 from ...settings import Settings
 from ...snapshots import ALGORITHM, Signer, SnapshotKey, signed_lines
 from ..dependencies import CACHE_CONTROL, OpenRegistry, names_tag
+from ..negotiation import accepts_gzip
 from .history import MAX_SERIAL
 
 router = APIRouter(prefix="/v1", tags=["mirrors"])
@@ -217,7 +218,7 @@ def get_snapshot(
     ] = None,
 ) -> Response:
     """Return every architecture with slots, renames and revisions, or only those changed after a serial."""
-    snapshots, is_plain = _snapshots(request), not _accepts_gzip(request)
+    snapshots, is_plain = _snapshots(request), not accepts_gzip(request.scope)
     kept = snapshots.get(registry) if since is None else snapshots.make_since(registry, since)
     if not snapshots.is_kept(kept):
         return _stream(snapshots, kept, is_plain=is_plain, headers={"Cache-Control": "no-store"})
@@ -238,13 +239,6 @@ def _parse_start(request: Request, tag: str, size: int) -> int:
     """Return the byte from which a download of the same file continues; other ranges are ignored, as they may be."""
     wanted = re.fullmatch(r"bytes=(\d{1,15})-", request.headers.get("Range", ""))
     return int(wanted[1]) if wanted and request.headers.get("If-Range") == tag and int(wanted[1]) < size else 0
-
-
-def _accepts_gzip(request: Request) -> bool:
-    """Return whether a client accepts gzip; a weight of 0 means it does not."""
-    offers = request.headers.get("Accept-Encoding", "").replace(" ", "").lower().split(",")
-    weights = dict(offer.partition(";")[::2] for offer in offers)
-    return "gzip" in weights and not re.fullmatch(r"q=0(\.0*)?", weights["gzip"])
 
 
 def _stream(snapshots: Snapshots, kept: Kept, *, is_plain: bool, headers: dict[str, str], start: int = 0) -> _Download:

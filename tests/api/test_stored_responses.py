@@ -57,6 +57,27 @@ def test_a_client_that_has_it_gets_304(client, lookups):
     assert len(lookups) == 2
 
 
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("path", [URL, "/architectures/transformers/llama"])
+def test_a_response_is_compressed_for_who_accepts_that(client, path):
+    """First and from memory: each form has its own tag and length, and says that there is another."""
+    forms = {}
+    for accepted in ("gzip, br", "identity", "gzip;q=0, *") * 3:
+        asked = {"Accept": "text/html", "Accept-Encoding": accepted}
+        answer = client.get(path, headers=asked)
+        assert ("Content-Encoding" in answer.headers) == (accepted == "gzip, br")
+        assert "Accept-Encoding" in answer.headers["Vary"]
+        again = client.get(path, headers={**asked, "If-None-Match": answer.headers["ETag"]})
+        assert (again.status_code, again.headers["Vary"]) == (304, answer.headers["Vary"])
+        assert "Content-Encoding" not in again.headers
+        size = client.head(path, headers=asked).headers["Content-Length"]
+        forms.setdefault(answer.headers["ETag"], set()).add((answer.headers["Content-Length"], size, answer.content))
+    (plain,), (packed,) = sorted(forms.values(), key=lambda form: -int(next(iter(form))[0]))
+    assert plain[2] == packed[2]
+    assert [plain[0], packed[0]] == [plain[1], packed[1]]
+    assert 2 * int(packed[0]) < int(plain[0]) == len(plain[2])
+
+
 def test_a_change_is_served_at_once(seeded_settings, lookups):
     """Made by this process or another, however soon after the last: never an older answer."""
     with Registry.open(seeded_settings) as other, TestClient(create_app(seeded_settings)) as client:
