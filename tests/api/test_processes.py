@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
-from patience import patience, wait_until
+from patience import OVER_HTTP, patience, wait_until
 from served import children_of
 from starlette.testclient import TestClient
 
@@ -78,10 +78,15 @@ def test_processes_share_a_port_and_their_counts(folder):
         for _ in range(8):
             with httpx2.Client(base_url=url) as other:
                 assert other.get("/v1/targets/llama").status_code == 200
-        text = client.get("/metrics").text
-        counted = re.search(r'loradar_http_requests_total\{.*/v1/targets/.*status="200"\} ([0-9.]+)', text)
-        assert float(counted.group(1)) == 8
-        assert 'loradar_info{version="' in text
+
+        def count():
+            text = client.get("/metrics").text
+            assert 'loradar_info{version="' in text
+            counted = re.search(r'loradar_http_requests_total\{.*/v1/targets/.*status="200"\} ([0-9.]+)', text)
+            return float(counted.group(1))
+
+        # A request is counted when its response is sent, which its client may have before the process goes on.
+        wait_until(lambda: count() == 8, "the count of the last request", OVER_HTTP)
         before = _serving_ones(process.pid)
         os.kill(before[0], signal.SIGKILL)
         wait_until(lambda: len({*_serving_ones(process.pid)} - {before[0]}) == 2, "another process")

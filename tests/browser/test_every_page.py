@@ -1,11 +1,17 @@
 """Every page, in light and dark: accessible by axe-core, small, still, and from this service alone."""
 
 import json
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import browsing
+import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from patience import patience
 from starlette.routing import compile_path
 
 from loradar.api import create_app
@@ -68,6 +74,44 @@ def test_a_page_is_for_everybody(browser, service, pages, name):
         expected = [] if response.ok else [f"the server responded with a status of {response.status}"]
         assert [problem for problem in seen.problems if not any(text in problem for text in expected)] == []
         assert all(url.startswith(service.url) for url in seen.requests)
+
+
+@pytest.mark.parametrize("name", ["audit", "browse", "guide"])
+def test_a_page_that_arrives_in_pieces_does_not_move(browser, service, pages, name):
+    """Over a slow network a page is not painted before its tables and menus are whole."""
+    path, person = pages[name]
+    with arriving_in_pieces(service.url) as url, browsing.visiting(browser, service, person, base_url=url) as (page, _):
+        page.goto("/compare")  # so that the styles are there, and the page could be painted at once
+        page.add_init_script(f"({OBSERVE})()")
+        page.goto(path)
+        page.wait_for_function("window.seen.paint !== null")
+        assert page.evaluate(MEASURE)["shift"] == 0
+
+
+@contextmanager
+def arriving_in_pieces(url):
+    """Yield the address of a service whose responses come in pieces of a packet, each a moment after the last."""
+
+    class InPieces(BaseHTTPRequestHandler):
+        def do_GET(self):
+            response = httpx2.get(url + self.path, headers={"Accept": self.headers["Accept"]}, timeout=patience())
+            self.send_response(response.status_code)
+            self.send_header("Content-Type", response.headers["Content-Type"])
+            self.send_header("Cache-Control", response.headers.get("Cache-Control", "no-cache"))
+            self.end_headers()
+            for start in range(0, len(response.content), 1_400):
+                self.wfile.write(response.content[start : start + 1_400])
+                time.sleep(0.03)
+
+        def log_message(self, *_):
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), InPieces) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def test_every_page_is_looked_at():
