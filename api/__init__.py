@@ -1,4 +1,4 @@
-"""api *serves*: the registry over REST, as JSON under ``/v1``, described at ``/openapi.json``."""
+"""Serve the registry over REST, as JSON under ``/v1``, described at ``/openapi.json``, and as pages for browsers."""
 
 from ..extras import require
 

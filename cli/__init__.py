@@ -1,4 +1,4 @@
-"""cli *commands*: ``loradar scan|lookup|submit|review|serve|...``; each imports its libraries only when it runs."""
+"""Define the commands ``loradar scan|lookup|submit|...``; each imports its libraries only when it runs."""
 
 import sys
 import warnings

@@ -1,4 +1,4 @@
-"""client *requests*: it reads a service's registry over REST and contributes to it, as the registry does in process."""
+"""Read a service's registry over REST, and contribute to it as to a local registry."""
 
 from .async_client import AsyncClient
 from .client import Client

@@ -1,4 +1,4 @@
-"""crawl *counts*: it walks the listing of a hub and reads each repo by its configuration and headers, without torch.
+"""Count the structures on a hub: walk its listing, and read each repository's configuration and headers, without torch.
 
 Others may import ``crawl`` (the whole walk) with ``CrawlQuery`` (which repos), and the ``CrawlReport`` it returns.
 """

@@ -1,4 +1,4 @@
-"""Facts in files: PEFT's constants, the lexicon and the order of task classes; README.md says where each is from."""
+"""Keep facts in files, each with its source: PEFT's constants, beliefs about names, recommendations, the catalog."""
 
 import json
 import tomllib

@@ -1,4 +1,4 @@
-"""discovery *scans*: it finds the layers, roles, slots and proposals of an unregistered architecture.
+"""Scan an unregistered architecture: find its layers, their roles, slots and proposals.
 
 Others may import: ``scan`` (a model or reference), ``scan_module`` (a live module), ``scan_named``, ``scan_each`` and
 ``scan_library`` (one, some or all architectures of a library, as ``How`` and ``Compact`` set it; the latter two run

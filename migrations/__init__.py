@@ -1,1 +1,1 @@
-"""migrations *changes the schema*: Alembic's environment and the numbered revisions."""
+"""Change the schema of the database: Alembic's environment and the numbered revisions."""

@@ -1,4 +1,4 @@
-"""sandbox *isolates*: it runs functions in worker processes within bounds of time and memory.
+"""Run functions in worker processes within limits of time and memory.
 
 Others may import ``Sandbox`` (the one pool of workers) and ``Bounds`` (how many there are, and what each task may
 take). The tasks of the service, ``tasks``, are named by their dotted path and imported in the worker alone.

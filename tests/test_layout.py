@@ -144,3 +144,22 @@ def test_every_package_is_listed():
     folders = PROJECT["tool"]["setuptools"]["package-dir"]
     assert set(folders.values()) == {path.parent.as_posix() for path in SOURCES}
     assert set(folders) == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def draw_tree():
+    """Return the folders of code, each with the first line of its ``__init__.py``."""
+    drawn = []
+    for path in (source.parent for source in SOURCES if source.name == "__init__.py"):
+        docstring = ast.get_docstring(ast.parse((ROOT / path / "__init__.py").read_text("utf-8")))
+        subject = docstring.splitlines()[0].replace("``", "`").rstrip(".")
+        drawn.append(f"{'  ' * (len(path.parts) - 1) + path.name + '/':<20} {subject}")
+    return "\n".join(drawn)
+
+
+def test_the_tree_is_drawn_as_it_is():
+    """So that a folder that is new, moved or about something else is so in CONTRIBUTING too."""
+    assert f"```text\n{draw_tree()}\n```" in (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(draw_tree())

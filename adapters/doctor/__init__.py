@@ -1,4 +1,4 @@
-"""doctor: examine a saved adapter beside the model it is for, by its configuration and header; write a mended copy.
+"""Examine a saved adapter beside its model, by its configuration and header; write a mended or converted copy.
 
 Others may import: ``doctor``, which returns a ``Diagnosis`` of ``Finding`` records; ``convert``, to other formats.
 """

@@ -1,1 +1,1 @@
-"""The files of an adapter: PEFT's checkpoint format, loading, and the embeddings saved beside the factors."""
+"""Read and write adapter files in PEFT's format, with the embeddings saved beside the factors."""

@@ -1,4 +1,4 @@
-"""formats: files of LoRA as other tools write them (diffusers, kohya, ComfyUI), read and written by the model's layers.
+"""Read and write the LoRA files of diffusers, kohya and ComfyUI by the layers of the model.
 
 Others may import: ``detect_format`` and ``Format`` (who wrote a file), ``find_components`` (the models of a pipeline),
 which gives each ``Component``; ``read_lora``, which gives a ``Lora`` of ``Factor`` records; ``write_lora``.

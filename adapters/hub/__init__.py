@@ -1,1 +1,1 @@
-"""An adapter on a hub: the model card, and the way up and down."""
+"""Upload an adapter to a hub with its model card, and download one."""

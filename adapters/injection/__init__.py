@@ -1,1 +1,1 @@
-"""Injection into a model: match, plan, apply."""
+"""Match layers, plan and apply their adapters; combine adapters by weights."""

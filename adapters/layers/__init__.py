@@ -1,1 +1,1 @@
-"""The maths: LoRA and IA3 layers, and modules trained in full."""
+"""Compute LoRA, DoRA and IA3 layers, and modules trained in full."""

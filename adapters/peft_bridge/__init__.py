@@ -1,1 +1,1 @@
-"""Targets for the configurations of the installed peft."""
+"""Use loradar's targets in the installed peft, and PEFT's functions on loradar's models."""

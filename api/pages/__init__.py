@@ -1,4 +1,4 @@
-"""The pages for people, at the paths where programs get JSON.
+"""Render pages for browsers, at the paths where programs get JSON.
 
 A page is one module with its template. It reads through the registry's public methods and is declared by
 ``PageRouter.page`` with the path of its JSON twin; ``ROUTERS`` lists them all.

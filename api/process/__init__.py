@@ -1,1 +1,1 @@
-"""The processes of a service: their number, their logs, and the connections that their descriptors allow."""
+"""Run the processes of a service: their number, logs, metrics, and the connections that their descriptors allow."""

@@ -1,1 +1,1 @@
-"""The endpoints, one file per resource."""
+"""Define the endpoints, one file per resource."""

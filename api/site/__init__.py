@@ -1,4 +1,4 @@
-"""The pages as files: for a CDN, or a folder that a browser opens without any server."""
+"""Write the pages as files, for a CDN or a folder that a browser opens without a server."""
 
 from .site_writing import Written, write_site
 

@@ -1,1 +1,1 @@
-"""contributing: commands that send a mapping, show submissions, and decide on them."""
+"""Define the commands that send a mapping, show submissions, and decide on them."""

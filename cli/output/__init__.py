@@ -1,4 +1,4 @@
-"""output: print results as JSON for programs, and as rows, tables and trees for people; write the files of commands."""
+"""Print results as JSON for programs, and as rows, tables and trees for people; write the files of commands."""
 
 from .rows import (
     DEFAULT_SIZES,

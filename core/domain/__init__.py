@@ -1,1 +1,1 @@
-"""Frozen records and vocabulary; imports no torch, no SQL and no other folder of loradar."""
+"""Define the frozen records and the vocabulary; this imports no torch, no SQL and no other folder of loradar."""

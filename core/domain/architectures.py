@@ -140,7 +140,7 @@ def split_make_up(name: str) -> tuple[str, dict[str, str]]:
 
 PART_EXAMPLE: ModelPart = ModelPart("text", "opt", True, "language_model", "OPTForCausalLM", False)  # noqa: FBT003
 ARCHITECTURE_EXAMPLE: Architecture = Architecture(
-    "transformers", "llama", "LlamaForCausalLM", "5.23.0", "sha256:0f3b5d1c", "sha256:a8aa960f"
+    "transformers", "llama", "LlamaForCausalLM", "5.24.0", "sha256:0f3b5d1c", "sha256:a8aa960f"
 )
 
 

@@ -306,7 +306,7 @@ MAPPING_EXAMPLE: Mapping = Mapping(
     source=Source("peft", "0.21.2"),
     revision=1,
     verification=Verification(
-        "unproven", "5.23.0", {"q_proj": {"linear": 32}, "v_proj": {"linear": 32}}, reached=0.165803
+        "unproven", "5.24.0", {"q_proj": {"linear": 32}, "v_proj": {"linear": 32}}, reached=0.165803
     ),
 )
 SUMMARY_EXAMPLE: ArchitectureSummary = ArchitectureSummary(

@@ -249,7 +249,7 @@ DIFFERENCE_EXAMPLE: Difference = Difference(
     more={"model.layers.*.self_attn.k_proj": 32},
     less={},
 )
-_VERIFICATION = Verification("live", "5.23.0", {"q_proj": {"linear": 16}, "v_proj": {"linear": 16}}, 0.1658)
+_VERIFICATION = Verification("live", "5.24.0", {"q_proj": {"linear": 16}, "v_proj": {"linear": 16}}, 0.1658)
 CHECKING_EXAMPLE: Submission = Submission(
     id=7,
     status="checking",

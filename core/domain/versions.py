@@ -24,7 +24,7 @@ def parse_version(text: str) -> "Version":
     try:
         return Version(text)
     except InvalidVersion:
-        message = f"Invalid library version {text!r}: give one such as '5.23.0'."
+        message = f"Invalid library version {text!r}: give one such as '5.24.0'."
         raise InvalidRequest(message, field="library_version", value=text) from None
 
 

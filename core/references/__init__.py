@@ -1,4 +1,4 @@
-"""References: their grammar, and the architectures that a text in any spelling may stand for, best first.
+"""Parse references, and find the architectures that a text in any spelling may stand for, best first.
 
 ``Reference.parse`` reads what is written exactly, ``resolver.resolve`` what people write: model types, classes,
 checkpoints, nicknames and typing errors. Nothing here asks the network or imports a library of models. ``resolve`` is

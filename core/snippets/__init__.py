@@ -1,4 +1,4 @@
-"""snippets: write a configuration or a script with the targets of a mapping for each training tool, from templates.
+"""Write a configuration or a script with the targets of a mapping for each training tool, from templates.
 
 Keys, names and limits of the tools are in ``data/snippets/``. Others may import: ``write_snippet`` (a mapping, with
 what is known of its model -> ``Snippet``), ``list_tools``, and ``Subject``, which is that knowledge.

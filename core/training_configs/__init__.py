@@ -1,4 +1,4 @@
-"""training_configs: read the LoRA part of the configurations of training projects, with the lines it is on.
+"""Read the LoRA part of the configurations of training projects, with the lines it is on.
 
 Nothing in here runs what it reads: YAML and JSON are composed without constructors, Python is parsed, shell is split.
 Others may import: ``read_parts`` (a text -> ``LoraPart`` records), ``write_snippet`` (a part with other targets) and

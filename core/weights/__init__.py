@@ -1,4 +1,4 @@
-"""weights read what is stored of a model beside its code: names, types and shapes, from headers; never a weight.
+"""Read what is stored of a model beside its code: names, types and shapes, from headers; never a weight.
 
 Others may import: ``read_weights`` (of a reference to a hub, a folder or a file), which gives ``Weights`` of
 ``StoredTensor``; ``read_tensors`` (of one file); ``read_length`` and ``parse_header`` (of the bytes of a header);

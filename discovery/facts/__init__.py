@@ -1,1 +1,1 @@
-"""Collect facts about a model's modules; no verdicts."""
+"""Collect facts about a model's modules, without a verdict."""

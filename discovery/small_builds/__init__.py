@@ -1,4 +1,4 @@
-"""Small builds: real builds of an architecture with weights, narrow and shallow, for proofs that compute with them.
+"""Build an architecture narrow and shallow, with real weights, for proofs that compute with them.
 
 Others may import: ``list_builds`` (builds of a reference or a live model), its type ``Builds``, ``SmallBuild``, and
 ``free_memory``.

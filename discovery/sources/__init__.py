@@ -1,4 +1,4 @@
-"""Sources of models: each file turns a name in its library into a module, on meta and without weights.
+"""Build the model that a reference names, on meta and without weights; one file for each library.
 
 The files of the libraries raise as ``build`` and ``find_recipe`` here.
 

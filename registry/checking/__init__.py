@@ -1,4 +1,4 @@
-"""checking: compare the LoRA part of a training configuration with the layers of its model, as the registry has them.
+"""Compare the LoRA part of a training configuration with the layers of its model, as the registry has them.
 
 Others may import: ``check`` (a file) and ``check_text`` (a text from elsewhere, whose regexes are matched with RE2).
 """

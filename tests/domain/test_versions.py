@@ -52,7 +52,7 @@ def test_of_several_only_neighbours_count():
 
 def test_what_is_no_version_is_refused():
     """The message names it and shows one."""
-    with pytest.raises(InvalidRequest, match=r"version 'new': give one such as '5.23.0'"):
+    with pytest.raises(InvalidRequest, match=r"version 'new': give one such as '5.24.0'"):
         nearest("new", ["5.23.0"])
 
 

@@ -1,4 +1,4 @@
-"""The page of one architecture, and its badge: targets of a choice, costs, and related facts."""
+"""Render the page of one architecture, and its badge: targets of a choice, costs, and related facts."""
 
 from . import badge, overview
 

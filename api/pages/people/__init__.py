@@ -1,4 +1,4 @@
-"""Pages that know who reads them: signing in, submitting mappings, and reviewing them."""
+"""Render pages that know who reads them: signing in, submitting mappings, and reviewing them."""
 
 from . import contributing, login, reviewing
 

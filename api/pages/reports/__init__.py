@@ -1,4 +1,4 @@
-"""Pages of comparisons, audits and measurements."""
+"""Render comparisons, the audit of PEFT's entries, and measurements of placements."""
 
 from . import audit_page, compare_page, placement_figures
 

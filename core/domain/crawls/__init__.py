@@ -1,1 +1,1 @@
-"""Records of crawls: the content of each repo of a hub, and the usage of an architecture there."""
+"""Define the records of crawls: the content of each repository of a hub, and the usage of an architecture there."""

@@ -1,4 +1,4 @@
-"""serving: which layers of an adapter the engines that serve models apply, ignore or reject (``data/serving``).
+"""Tell which layers of an adapter vLLM, SGLang and llama.cpp apply, ignore or reject (``data/serving``).
 
 Others may import: ``list_engines``, ``get_engine``, ``assess`` (layers -> ``Served``) and ``find_outcome`` (one layer).
 """
