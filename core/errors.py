@@ -1,50 +1,7 @@
 """Define the errors loradar raises; every class has a code, an HTTP status and an exit code.
 
-::
-
-    LoradarError
-    ├── InvalidReference      a reference that cannot be parsed
-    ├── UnknownName           a name that is not among the known ones; gives the nearest
-    │   ├── UnknownArchitecture   no such architecture in its library
-    │   ├── UnknownLibrary
-    │   ├── NotRegistered         no mapping of an architecture, which may exist
-    │   │   └── VersionUnproven       no mapping known to hold at a library version
-    │   ├── UnknownPreset
-    │   ├── UnknownPeftType
-    │   ├── UnknownTool           no snippet is written for it
-    │   ├── UnknownLayer          no layer of a model has this name
-    │   ├── UnknownSubmission
-    │   ├── UnknownMapping        no revision has this id
-    │   └── UnknownToken
-    ├── ScanFailed            an architecture that could not be built or read
-    │   ├── NoAdaptableLayers     a model without adaptable layers
-    │   └── WeightsUnreadable     stored weights whose header cannot be read
-    ├── MethodDoesNotFit      a PEFT method that can adapt no layer of an architecture
-    ├── InvalidConfig         an adapter configuration with an impossible value
-    │   └── TargetsNotFound       targets that match no layer of this model
-    ├── AdapterUnreadable     an adapter folder that cannot be loaded
-    ├── HubFailed             a hub repo that does not exist, is not accessible, or is out of reach
-    ├── DatabaseUnusable      a database that is corrupted, foreign or out of reach
-    │   └── DatabaseBusy          a transaction that reached a time limit
-    ├── ConstantsUnreadable   a PEFT constants.py that is missing or uses an unknown construct
-    ├── InvalidRequest        a REST request with a bad field
-    ├── InvalidStatement      a contribution with an invalid field
-    ├── NotAuthenticated      no token, or an invalid one
-    ├── NotAllowed            a token whose role or owner may not do this
-    ├── Conflict              an operation that the current state does not allow
-    │   ├── StaleVersion          a version that is no longer current
-    │   └── KeyReused             an idempotency key of another request
-    ├── TooManyRequests       more than the limit of requests
-    ├── TooLarge              a body over the limit
-    ├── Overloaded            no free worker, or too many writes
-    ├── WorkerFailed          a worker process that ran out of time or memory, or died
-    ├── AuditLogBroken        an audit log that was changed without loradar
-    ├── SignatureInvalid      a snapshot that differs from what was signed
-    ├── SnapshotRejected      a signed snapshot that a registry must not load: expired, or older than what it has
-    ├── ReadOnly              a write to a mirror, or where writing was switched off
-    ├── CannotServe           a service that cannot listen on its host and port
-    ├── ServiceUnreachable    no usable response for the REST client
-    └── MissingExtra          an optional dependency that is not installed
+Each class is below its base, and states what it is for in its first line. The page of errors in `docs/reference/` draws
+them as a tree.
 """
 
 from collections.abc import Iterable

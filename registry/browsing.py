@@ -54,11 +54,13 @@ class Browsed:
 
     Attributes:
         page: The page, sorted by library and name.
+        following: Reference of its last one, beyond which the next page begins; ``None`` if it is the last page.
         total: The number of all that have them.
         counts: For each property and value, the number of those that have the others and this value.
     """
 
     page: tuple[ArchitectureSummary, ...]
+    following: str | None
     total: int
     counts: dict[str, dict[str, int]]
 
@@ -105,7 +107,8 @@ class Browsing:
         found, counts = _narrow(named, wanted)
         library, _, name = (after or "").partition(":")
         rest = [x for x in found if after is None or _place(x) > (library, name)]
-        return Browsed(tuple(rest[:limit]), len(found), counts)
+        following = rest[limit - 1].architecture.reference if len(rest) > limit else None
+        return Browsed(tuple(rest[:limit]), following, len(found), counts)
 
     def _list_all(self, connection: Connection) -> tuple[ArchitectureSummary, ...]:
         serial = serial_of(connection)

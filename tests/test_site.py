@@ -103,11 +103,13 @@ def test_every_public_name_is_documented(documented):
 
 
 def test_every_error_is_documented(site, documented):
-    """With its class, and with its code in the table."""
+    """With its class, and with its code in the table, below the class it derives from."""
     classes = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
     table = (site / "reference/errors.html").read_text("utf-8").partition('<table id="errors">')[2]
     assert not {f"loradar.errors.{one.__name__}" for one in classes} - documented
-    assert all(f"<code>{one.code}</code></a><td>{one.status}<td>{one.exit_code}<td>" in table for one in classes)
+    assert all(f"<code>{one.code}</code><td>{one.status}<td>{one.exit_code}<td>" in table for one in classes)
+    lines = {one: table.index(f'<a href="#loradar.errors.{one.__name__}">') for one in classes}
+    assert all(lines[one.__base__] < lines[one] for one in classes if one is not errors.LoradarError)
 
 
 def test_every_record_is_documented(documented):

@@ -1,8 +1,9 @@
 """``/v1/architectures``: list architectures, get one, and list those similar to it."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from starlette.responses import JSONResponse
 
 from ...domain.explaining.explanations import Explanation, Subject, explain
@@ -22,20 +23,10 @@ LAYER = r"^[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_*-]+)*$"
 Known = Literal["live", "partial", "dead", "unproven", "none"]
 """A status, or ``none`` where nothing has one."""
 
-PartQuery = Annotated[
+NameQuery = Annotated[
     str,
     Query(max_length=NAME_LENGTH, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$", description="Part of the name, in any case"),
 ]
-AfterQuery = Annotated[
-    str | None,
-    Query(
-        max_length=NAME_LENGTH + len("transformers:"),
-        pattern=PLACE_PATTERN + "$",
-        description="`next` of the page before",
-        examples=["transformers:llama"],
-    ),
-]
-
 LayerQuery = Annotated[
     str,
     Query(
@@ -48,24 +39,50 @@ LayerQuery = Annotated[
 ]
 
 
-LibraryFacet = Annotated[Library | None, Query(description="Only those of this library")]
-TaskFacet = Annotated[
-    str | None,
-    Query(max_length=64, pattern=FACET, description="Only those for this task", examples=["text generation"]),
-]
-StatusFacet = Annotated[Known | None, Query(description="Only those whose default targets of LoRA have this status")]
-PeftFacet = Annotated[Known | None, Query(description="Only those whose entry of PEFT has this status")]
-MethodFacet = Annotated[
-    str | None, Query(max_length=64, pattern=r"^[A-Z0-9_]+$", description="Only those with mappings of this method")
-]
-TowerFacet = Annotated[Tower | None, Query(description="Only those with layers in this tower")]
-EngineFacet = Annotated[
-    str | None, Query(max_length=64, pattern=r"^[a-z_]+$", description="Only those whose adapters this engine serves")
-]
-LayerFacet = Annotated[
-    str | None,
-    Query(max_length=NAME_LENGTH, pattern=LAYER, description="Only those with a layer of this name", examples=["Wqkv"]),
-]
+@dataclass(frozen=True)
+class ArchitectureQuery:
+    """The query of a list of architectures: the properties they have, and where a page begins."""
+
+    library: Annotated[Library | None, Query(description="Only those of this library")] = None
+    task: Annotated[
+        str | None,
+        Query(max_length=64, pattern=FACET, description="Only those for this task", examples=["text generation"]),
+    ] = None
+    status: Annotated[Known | None, Query(description="Only those whose default targets of LoRA have this status")] = (
+        None
+    )
+    peft: Annotated[Known | None, Query(description="Only those whose entry of PEFT has this status")] = None
+    method: Annotated[
+        str | None, Query(max_length=64, pattern=r"^[A-Z0-9_]+$", description="Only those with mappings of this method")
+    ] = None
+    tower: Annotated[Tower | None, Query(description="Only those with layers in this tower")] = None
+    engine: Annotated[
+        str | None,
+        Query(max_length=64, pattern=r"^[a-z_]+$", description="Only those whose adapters this engine serves"),
+    ] = None
+    layer: Annotated[
+        str | None,
+        Query(
+            max_length=NAME_LENGTH, pattern=LAYER, description="Only those with a layer of this name", examples=["Wqkv"]
+        ),
+    ] = None
+    q: NameQuery = ""
+    after: Annotated[
+        str | None,
+        Query(
+            max_length=NAME_LENGTH + len("transformers:"),
+            pattern=PLACE_PATTERN + "$",
+            description="`next` of the page before",
+            examples=["transformers:llama"],
+        ),
+    ] = None
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The properties that are given, by name."""
+        given = {"library": self.library, "task": self.task, "status": self.status, "peft": self.peft}
+        given |= {"method": self.method, "tower": self.tower, "engine": self.engine}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @router.get(
@@ -73,29 +90,14 @@ LayerFacet = Annotated[
     summary="List architectures",
     responses={200: {"model": ArchitecturePage}, **NOT_FOUND},
 )
-def list_architectures(  # noqa: PLR0913 - the properties
+def list_architectures(
     registry: OpenRegistry,
-    *,
-    library: LibraryFacet = None,
-    task: TaskFacet = None,
-    status: StatusFacet = None,
-    peft: PeftFacet = None,
-    method: MethodFacet = None,
-    tower: TowerFacet = None,
-    engine: EngineFacet = None,
-    layer: LayerFacet = None,
-    q: PartQuery = "",
-    after: AfterQuery = None,
+    query: Annotated[ArchitectureQuery, Depends()],
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Architectures per page")] = 50,
 ) -> JSONResponse:
     """Return a page of the architectures that have all the properties given, sorted by library and name."""
-    given = {"library": library, "task": task, "status": status, "peft": peft}
-    given |= {"method": method, "tower": tower, "engine": engine}
-    wanted = {name: value for name, value in given.items() if value is not None}
-    found = registry.browsing.browse(wanted, q, layer, after, limit + 1).page
-    page = found[:limit]
-    last = page[-1].architecture.reference if len(found) > limit else None
-    return JSONResponse(to_json(ArchitecturePage(page, last)))
+    found = registry.browsing.browse(query.properties, query.q, query.layer, query.after, limit)
+    return JSONResponse(to_json(ArchitecturePage(found.page, found.following)))
 
 
 @router.get(

@@ -24,7 +24,7 @@ from ..dependencies import (
 )
 from ..errors import NOT_FOUND, WRITES, error_responses
 from ..requests import ReasonRequest, StrictRoute
-from .architectures import PartQuery
+from .architectures import NameQuery
 
 router = APIRouter(prefix="/v1/mappings", tags=["mappings"])
 writes = APIRouter(prefix="/v1/mappings", tags=["mappings"], route_class=StrictRoute)
@@ -67,7 +67,7 @@ def list_mappings(  # noqa: PLR0913 - the filters
     ] = None,
     status: Annotated[Status | None, Query(description="Only those whose newest verification has this status")] = None,
     library: Annotated[Library | None, Query(description="Only those of this library")] = None,
-    q: PartQuery = "",
+    q: NameQuery = "",
     after: PlaceQuery = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="Mappings per page")] = 50,
 ) -> JSONResponse:

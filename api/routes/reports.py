@@ -12,7 +12,7 @@ from ...registry import AuditFilter, Wanted, put_side_by_side, report_audit
 from ...schema import to_json
 from ..dependencies import NAME_LENGTH, NAME_PATTERN, REFERENCE_PATTERN, OpenRegistry, cached
 from ..errors import NOT_FOUND
-from .architectures import PartQuery
+from .architectures import NameQuery
 
 router = APIRouter(prefix="/v1", tags=["reports"])
 
@@ -72,7 +72,7 @@ def get_audit(  # noqa: PLR0913 - the filters
     verdict: VerdictQuery = None,
     defect: DefectQuery = None,
     peft_type: MethodQuery = None,
-    q: PartQuery = "",
+    q: NameQuery = "",
 ) -> Response:
     """Return the defects of each entry of PEFT's tables on a version of transformers, the worst first."""
     report = report_audit(registry, library_version, peft_version)

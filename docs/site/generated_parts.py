@@ -65,12 +65,12 @@ class SupportTable(SphinxDirective):
 
 
 class ErrorTable(SphinxDirective):
-    """``.. error-table::``: the code, status and exit code of every error."""
+    """``.. error-table::``: the tree of errors, with the code, status and exit code of each."""
 
     def run(self) -> list[nodes.Node]:
         """Return the table."""
-        classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, Exception)]
-        return [draw_table("errors", ("code", "status", "exit code", "meaning"), map(error_cells, classes))]
+        head = ("class", "code", "status", "exit code", "meaning")
+        return [draw_table("errors", head, error_rows(errors.LoradarError))]
 
 
 class Records(SphinxDirective):
@@ -112,12 +112,15 @@ def list_modules(name: str, named: frozenset[str]) -> Iterator[str]:
             yield found.name
 
 
-def error_cells(error: type[errors.LoradarError]) -> Iterator[str]:
-    """Yield the cells of an error's line; its code links to the class."""
-    yield f'<a href="#loradar.errors.{error.__name__}"><code>{error.code}</code></a>'
-    yield str(error.status)
-    yield str(error.exit_code)
-    yield escape(str(error.__doc__).partition("\n")[0].replace("``", "`"))
+def error_rows(error: type[errors.LoradarError], depth: int = 0) -> Iterator[tuple[str, ...]]:
+    """Yield the line of an error, whose name links to the class, then those of the errors that derive from it."""
+    name = f'<a href="#loradar.errors.{error.__name__}"><code>{error.__name__}</code></a>'
+    meaning = escape(str(error.__doc__).partition("\n")[0].replace("``", "`"))
+    branch = "&emsp;" * (depth - 1) + "└ " if depth else ""
+    yield branch + name, f"<code>{error.code}</code>", str(error.status), str(error.exit_code), meaning
+    for derived in error.__subclasses__():
+        if derived.__module__ == error.__module__:
+            yield from error_rows(derived, depth + 1)
 
 
 def write_table(app: Sphinx, failure: Exception | None) -> None:
