@@ -61,11 +61,10 @@ def get_peft_model(
         raise InvalidConfig("mixed=True: one model of loradar takes one method. Use peft, or a second copy.")
     check_host(model)
     given = Selection(towers=towers, roles=roles, blocks=blocks, expert_rank=expert_rank, budget=budget)
-    given["servable"] = servable
+    given |= Selection(servable=servable)
     config, choice = _configure(peft_config, fields, given, revision)
-    storage = {"autocast": autocast_adapter_dtype, "on_meta": low_cpu_mem_usage}
-    adapted = PeftModel.blank(config.task_type)
-    adapted.adapt(model, choose(model, config, preset, example_inputs, choice), adapter_name, **storage)
+    adapted, chosen = PeftModel.blank(config.task_type), choose(model, config, preset, example_inputs, choice)
+    adapted.adapt(model, chosen, adapter_name, autocast=autocast_adapter_dtype, on_meta=low_cpu_mem_usage)
     return adapted
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,11 @@ class RankedLayer:
     """Importance; what it measures is stated by the ranking."""
     per_rank: int
     """Parameters that each rank of a LoRA on it trains."""
+
+    @classmethod
+    def of(cls, layer: Layer, score: float, per_rank: int) -> Self:
+        """Return a layer with its score."""
+        return cls(layer.path, pattern_of(layer.path), layer.role, layer.block, score, per_rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,30 +169,13 @@ def rank_layers(
     if not layers:
         message = f"{scan.architecture.reference} has no layers to rank: {scan.propose('LORA', preset).reasons[0]}."
         raise NoAdaptableLayers(message, reference=scan.architecture.reference)
-    owned = {layer.path: _list_weights(model, layer) for layer in layers}
     score, says = METHODS[method]
-    scores = _Scores(score, {id(weight): weight for weights in owned.values() for weight in weights})
-    given = [batches] if isinstance(batches, Mapping | tuple | Tensor) else batches
-    count = 0
-    with _kept(model), scores.collect(model):
-        for count, batch in enumerate(given, 1):  # noqa: B007 - the number is needed after it
-            _run(model, batch, loss).backward()  # type: ignore[no-untyped-call]
-    if not count:
-        raise InvalidRequest("batches has no batch: give one or more, such as [{'input_ids': ..., 'labels': ...}].")
+    scores = _Scores(score, {layer.path: _list_weights(model, layer) for layer in layers})
+    scores.add(model, batches, loss)
     gains = count_gains(layers, scan.beside.parameter_paths)
-    ranked = [
-        RankedLayer(
-            layer.path,
-            pattern_of(layer.path),
-            layer.role,
-            layer.block,
-            scores.of(owned[layer.path]) / count,
-            size_per_rank(layer) + gains.get(layer.path, 0),
-        )
-        for layer in layers
-    ]
+    ranked = [RankedLayer.of(x, scores.mean(x.path), size_per_rank(x) + gains.get(x.path, 0)) for x in layers]
     ranked.sort(key=lambda layer: -layer.score)
-    return LayerRanking(scan.architecture.reference, method, says, count, tuple(ranked), scan)
+    return LayerRanking(scan.architecture.reference, method, says, scores.batches, tuple(ranked), scan)
 
 
 def _list_weights(model: nn.Module, layer: Layer) -> list[nn.Parameter]:
@@ -208,12 +196,31 @@ def _list_weights(model: nn.Module, layer: Layer) -> list[nn.Parameter]:
 
 
 class _Scores:
-    """The scores of weights, added over batches; each gradient is dropped once its score is taken."""
+    """The scores of weights, added over batches; each gradient is dropped once its score is taken.
 
-    def __init__(self, score: _Score, weights: dict[int, nn.Parameter]) -> None:
-        self._score = score
-        self._weights = weights
-        self._sums: dict[int, float] = dict.fromkeys(weights, 0.0)
+    Attributes:
+        batches: Number of batches.
+    """
+
+    def __init__(self, score: _Score, owned: dict[str, list[nn.Parameter]]) -> None:
+        self._score, self._owned = score, owned
+        self._weights = {id(weight): weight for weights in owned.values() for weight in weights}
+        self._sums: dict[int, float] = dict.fromkeys(self._weights, 0.0)
+        self.batches = 0
+
+    def add(self, model: nn.Module, batches: Batches, loss: Loss | None) -> None:
+        """Add the scores of batches.
+
+        Raises:
+            InvalidRequest: If there is no batch, or one has no loss.
+            ScanFailed: If the forward fails with a batch.
+        """
+        with _kept(model), self._collect(model):
+            for batch in [batches] if isinstance(batches, Mapping | tuple | Tensor) else batches:
+                _run(model, batch, loss).backward()  # type: ignore[no-untyped-call]
+                self.batches += 1
+        if not self.batches:
+            raise InvalidRequest("batches has no batch: give one or more, such as [{'input_ids': ..., 'labels': ...}].")
 
     def _take(self, weight: Tensor) -> None:
         gradient = weight.grad
@@ -222,7 +229,7 @@ class _Scores:
         weight.grad = None
 
     @contextmanager
-    def collect(self, model: nn.Module) -> Iterator[None]:
+    def _collect(self, model: nn.Module) -> Iterator[None]:
         """Let these weights alone have gradients inside, and take the score of each in every backward."""
         for parameter in model.parameters():
             parameter.requires_grad = id(parameter) in self._weights
@@ -237,11 +244,11 @@ class _Scores:
             for hook in hooks:
                 hook.remove()
 
-    def of(self, weights: list[nn.Parameter]) -> float:
-        """Return the score of a layer: the mean of its weights, by their sizes."""
-        sizes = [weight.numel() for weight in weights]
-        sums = (self._sums[id(weight)] * size for weight, size in zip(weights, sizes, strict=True))
-        return sum(sums) / sum(sizes)
+    def mean(self, path: str) -> float:
+        """Return the score of a layer for a batch: the mean of its weights, by their sizes."""
+        weights = self._owned[path]
+        sums = (self._sums[id(weight)] * weight.numel() for weight in weights)
+        return sum(sums) / sum(weight.numel() for weight in weights) / self.batches
 
 
 def _run(model: nn.Module, batch: Any, loss: Loss | None) -> Tensor:

@@ -304,17 +304,8 @@ class PeftModel(Switching):
         """Add a saved adapter, ours or PEFT's, inactive until it is activated; without ``is_trainable``, set eval mode.
 
         Under the name of an adapter in the model, its weights are copied into that one, as trainers do to resume.
-
-        Args:
-            model_id: As in ``from_pretrained``, with all other arguments.
-            adapter_name: Its name in the model.
-            is_trainable: Whether a new one trains.
-            torch_device: As in ``from_pretrained``.
-            autocast_adapter_dtype: As in ``from_pretrained``, for a new one.
-            ephemeral_gpu_offload: As in ``from_pretrained``.
-            low_cpu_mem_usage: As in ``from_pretrained``.
-            key_mapping: As in ``from_pretrained``.
-            options: As in ``from_pretrained``.
+        The arguments are those of ``from_pretrained``; ``is_trainable`` and ``autocast_adapter_dtype`` are for a new
+        one.
 
         Returns:
             PEFT's result, with no missing and no unexpected keys: a file with such keys is rejected.

@@ -25,7 +25,7 @@ from ..registry import Registry, check_text, explain
 from ..sandbox import Bounds, Sandbox
 from ..sandbox.tasks import LISTABLE
 from ..schema import to_json
-from .options import spell_out
+from .options import keep_given, spell_out
 
 INSTRUCTIONS = """\
 loradar knows which layers of a model an adapter (LoRA and PEFT's other methods) belongs on. Look an architecture up
@@ -85,9 +85,8 @@ class AgentTools:
         The answer has the arguments of a PEFT configuration (target_modules, modules_to_save ...), the source, how much
         of the model they reach, the parameters that are trained, and how the reference was understood.
         """
-        given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
-        given |= {"expert_rank": expert_rank, "budget": budget, "servable": servable}
-        choice = {name: value for name, value in given.items() if value is not None}
+        choice = keep_given(towers=towers, roles=roles, blocks=blocks, rank=rank, expert_rank=expert_rank)
+        choice |= keep_given(budget=budget, servable=servable)
         return to_json(lookup(reference, peft_type, preset, None, library_version, parts, **choice))
 
     def scan(

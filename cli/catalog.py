@@ -12,7 +12,7 @@ import typer
 
 from ..domain.vocabulary import describe_bytes
 from ..errors import InvalidRequest
-from .options import AsJson
+from .options import AsJson, keep_given
 from .output import print_json, print_rows, write_file, writing
 
 if TYPE_CHECKING:
@@ -35,21 +35,27 @@ PACKAGED = Path(str(resources.files("loradar.data")))
 PAGES = Path("docs/releases")
 
 
+Libraries = Annotated[
+    list[str] | None, typer.Argument(metavar="[LIBRARY]...", help="transformers, timm, diffusers; all if none.")
+]
+Base = Annotated[
+    Path | None, typer.Option(help="Catalog to start from; by default that in data/catalog.", dir_okay=False)
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for catalog/, versions/ and releases/; by default data/ is updated.")
+]
+Pages = Annotated[
+    Path | None, typer.Option(help=f"Folder of the release pages; by default {PAGES}, or releases/ in --out.")
+]
+
+
 @app.command()
 def update(
-    libraries: Annotated[
-        list[str] | None, typer.Argument(metavar="[LIBRARY]...", help="transformers, timm, diffusers; all if none.")
-    ] = None,
+    libraries: Libraries = None,
     *,
-    base: Annotated[
-        Path | None, typer.Option(help="Catalog to start from; by default that in data/catalog.", dir_okay=False)
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for catalog/, versions/ and releases/; by default data/ is updated.")
-    ] = None,
-    pages: Annotated[
-        Path | None, typer.Option(help=f"Folder of the release pages; by default {PAGES}, or releases/ in --out.")
-    ] = None,
+    base: Base = None,
+    out: Out = None,
+    pages: Pages = None,
     force: Annotated[bool, typer.Option("--force", help="Scan and prove everything, as after a new scanner.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes; one per core if not given.")] = None,
     seconds: Annotated[float, typer.Option(help="Time limit for one architecture.")] = 120.0,
@@ -70,7 +76,7 @@ def update(
         raise InvalidRequest(message, base=str(base))
     for library in named:
         list_architectures(library)  # reports an unknown or missing library before anything else
-    bounds = Bounds(seconds=seconds, memory=memory, **({} if workers is None else {"workers": workers}))
+    bounds = Bounds(seconds=seconds, memory=memory, **keep_given(workers=workers))
     places = Places(out or PACKAGED, pages or (out / "releases" if out else PAGES))
     reports = []
     for library in named:

@@ -72,34 +72,36 @@ def write_facts(
         typer.echo(f"{out}: peft {constants.version}")
 
 
+Against = Annotated[Path | None, typer.Option(help="The constants.py to add to; by default the installed peft's.")]
+UsageFile = Annotated[
+    Path | None, typer.Option(help="Model types and counts, such as a hub's downloads: CSV, or JSON ({type: count}).")
+]
+Tried = Annotated[
+    bool, typer.Option("--try/--no-try", help="Leave out what the installed peft rejects: seconds per architecture.")
+]
+Imported = Annotated[
+    bool | None,
+    typer.Option("--import/--no-import", help="Import the result next to peft; default for the installed file."),
+]
+
+
 @app.command("export")
 def export_constants(
     *,
-    against: Annotated[
-        Path | None, typer.Option(help="The constants.py to add to; by default the installed peft's.")
-    ] = None,
+    against: Against = None,
     out: Annotated[Path | None, typer.Option(help="Write the patched file here.")] = None,
     diff: Annotated[bool, typer.Option("--diff", help="Print the diff as well when --out is given.")] = False,
     name: Annotated[list[str] | None, typer.Option(help="Only this architecture; may be repeated.")] = None,
     peft_type: Annotated[list[str] | None, typer.Option(help="Only this method's table; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of architectures, by name.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="The most used architectures alone; needs --usage.")] = None,
-    usage: Annotated[
-        Path | None,
-        typer.Option(help="Model types and counts, such as a hub's downloads: CSV, or JSON ({type: count})."),
-    ] = None,
+    usage: UsageFile = None,
     unproven: Annotated[bool, typer.Option("--include-unproven", help="Include mappings not proved live.")] = False,
     correct: Annotated[bool, typer.Option("--correct", help="Also correct entries that are known dead.")] = False,
-    tried: Annotated[
-        bool,
-        typer.Option("--try/--no-try", help="Leave out what the installed peft rejects: seconds per architecture."),
-    ] = True,
+    tried: Tried = True,
     path: Annotated[str | None, typer.Option(help="Path in the diff; by default PEFT's own.")] = None,
     readme: Annotated[Path | None, typer.Option(help="Write the rows for PEFT's support matrix here.")] = None,
-    beside: Annotated[
-        bool | None,
-        typer.Option("--import/--no-import", help="Import the result next to peft; default for the installed file."),
-    ] = None,
+    beside: Imported = None,
     as_json: AsJson = False,
 ) -> None:
     """Print a patch that adds the proved mappings the file lacks, ready for `git apply`."""

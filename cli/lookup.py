@@ -25,6 +25,7 @@ from .options import (
     Servable,
     Towers,
     Url,
+    keep_given,
     spell_out,
 )
 from .output import (
@@ -71,9 +72,8 @@ def lookup(
     as_json: AsJson = False,
 ) -> None:
     """Look up the default targets of architectures, in any spelling: llama, LlamaForCausalLM, Qwen/Qwen3-8B, sdxl."""
-    given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
-    given |= {"expert_rank": expert_rank, "budget": budget, "servable": servable}
-    choice: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    choice = keep_given(towers=towers, roles=roles, blocks=blocks, rank=rank, expert_rank=expert_rank)
+    choice |= keep_given(budget=budget, servable=servable)
     query = (peft_type, preset, None, library_version, parse_parts(part or ()))
     with ExitStack() as stack:
         look_up = _open_lookup(url, stack)

@@ -1,6 +1,6 @@
 """Options and arguments that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,6 +40,11 @@ def spell_out(text: str) -> str:
     if text != reference:
         typer.echo(f"{text!r} is {reference}: {first.explain()}.", err=True)
     return reference
+
+
+def keep_given(**options: Any) -> dict[str, Any]:
+    """Return the options that are given, by name."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

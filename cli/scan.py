@@ -14,7 +14,7 @@ from ..domain.vocabulary import PRESETS, describe_bytes, describe_slot
 from ..errors import DatabaseUnusable, InvalidRequest, UnknownPreset, quoted
 from ..references import parse_parts
 from ..schema import to_json
-from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, Roles, Servable, Towers, spell_out
+from .options import AsJson, Blocks, Budget, ExpertRank, Parts, Rank, Roles, Servable, Towers, keep_given, spell_out
 from .output import (
     describe_coverage,
     describe_ranks,
@@ -43,17 +43,20 @@ LIVENESS = {True: "live", False: "dead", None: "unproven"}
 """Names of the values of ``Slot.live``."""
 
 
+Scanned = Annotated[
+    str | None, typer.Argument(help="llama, timm:resnet50, hub:org/repo, file:PATH, torch:package.module:Class")
+]
+Proved = Annotated[
+    bool, typer.Option("--prove", help="Prove each layer live on a small real build, and leave out the dead ones.")
+]
+
+
 def scan(
-    reference: Annotated[
-        str | None, typer.Argument(help="llama, timm:resnet50, hub:org/repo, file:PATH, torch:package.module:Class")
-    ] = None,
+    reference: Scanned = None,
     *,
     store: Annotated[bool, typer.Option("--store", help="Store the result in the registry.")] = False,
     method: Annotated[str, typer.Option(help="auto, dataflow or names.")] = "auto",
-    prove: Annotated[
-        bool,
-        typer.Option("--prove", help="Prove each layer live on a small real build, and leave out the dead ones."),
-    ] = False,
+    prove: Proved = False,
     every: Annotated[str | None, typer.Option("--all", metavar="LIBRARY", help="Scan a whole library.")] = None,
     out: Annotated[Path | None, typer.Option(help="File that --all writes: one JSON line per architecture.")] = None,
     compact: Annotated[bool, typer.Option("--compact", help="--all writes slots, not every layer.")] = False,
@@ -76,30 +79,25 @@ def scan(
 
     On a terminal the modules are a folded tree, with the targets of the first proposal marked.
     """
-    given = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank, "expert_rank": expert_rank}
-    given |= {"budget": budget, "servable": servable, "peft_type": peft_type, "preset": preset}
-    wanted = {name: value for name, value in given.items() if value is not None}
+    wanted = keep_given(towers=towers, roles=roles, blocks=blocks, rank=rank, expert_rank=expert_rank, budget=budget)
+    wanted |= keep_given(servable=servable, peft_type=peft_type, preset=preset)
     _check_words(method, preset, peft_type)
-    given_bounds = {"seconds": seconds, "memory": memory, "workers": workers}
-    bounds = {name: value for name, value in given_bounds.items() if value is not None}
-    if every is None and (out or compact or bounds):
-        message = (
-            "--out, --compact, --workers, --seconds and --memory are for --all: loradar scan --all timm --out FILE"
-        )
-        raise InvalidRequest(message)
+    how, bounds = {"method": method, "proved": prove}, keep_given(seconds=seconds, memory=memory, workers=workers)
     if every is not None:
         if out is None or store or wanted or part or reference is not None:
             message = "--all takes --out and neither a reference nor --store nor a selection: "
-            message += "loradar scan --all timm --out timm.jsonl"
-            raise InvalidRequest(message, library=every)
-        _scan_all(every, out, {"method": method, "proved": prove}, bounds, compact=compact, as_json=as_json)
+            raise InvalidRequest(f"{message}loradar scan --all timm --out timm.jsonl", library=every)
+        _scan_all(every, out, how, bounds, compact=compact, as_json=as_json)
+    elif out or compact or bounds:
+        message = "--out, --compact, --workers, --seconds and --memory are for --all"
+        raise InvalidRequest(f"{message}: loradar scan --all timm --out FILE")
     elif reference is None:
         message = "Nothing to scan. Name an architecture (loradar scan olmo2) or a library (--all timm --out FILE)."
         raise InvalidRequest(message)
     else:
-        reference = spell_out(reference)
-        named = name_make_up(reference, chosen) if (chosen := parse_parts(part or ())) else reference
-        _scan_one(named, {"method": method, "proved": prove}, wanted, store=store, as_json=as_json)
+        parts, reference = parse_parts(part or ()), spell_out(reference)
+        named = name_make_up(reference, parts) if parts else reference
+        _scan_one(named, how, wanted, store=store, as_json=as_json)
 
 
 def _check_words(method: str, preset: str | None, peft_type: str | None) -> None:

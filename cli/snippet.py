@@ -23,6 +23,7 @@ from .options import (
     Roles,
     Towers,
     Url,
+    keep_given,
 )
 from .output import print_json, write_file
 
@@ -58,9 +59,8 @@ def snippet(
     as_json: AsJson = False,
 ) -> None:
     """Write the configuration or the script of a training tool with the targets of a model: --for axolotl."""
-    given: dict[str, Any] = {"towers": towers, "roles": roles, "blocks": blocks, "rank": rank}
-    given |= {"expert_rank": expert_rank, "budget": budget, "parts": parse_parts(part or ())}
-    choice = {name: value for name, value in given.items() if value}
+    choice = keep_given(towers=towers, roles=roles, blocks=blocks, rank=rank, expert_rank=expert_rank, budget=budget)
+    choice |= {"parts": parse_parts(part)} if part else {}
     options: dict[str, Any] = {"model": model, "alpha": alpha}
     if url:
         written = _ask_service(url, (reference, peft_type, preset), choice, tool, options)

@@ -28,13 +28,8 @@ def download(
     """Write the content of a response to a file as it is sent, which may be compressed.
 
     What ``out`` has of an earlier download that broke off is continued, if the service still has the same file: its
-    ``ETag`` is kept beside ``out`` until the file is complete.
-
-    Args:
-        request: The request.
-        http: The client that sends it.
-        out: The file.
-        show: Called with the bytes that are there and those of the whole file, if the service states them.
+    ``ETag`` is kept beside ``out`` until the file is complete. ``show`` is called with the bytes that are there and
+    those of the whole file, if the service states them.
 
     Returns:
         A response that is an error, read; ``None`` if the file was written.
@@ -55,10 +50,11 @@ def download(
         if response.is_redirect:
             place = response.headers.get("Location", "")[:200]
             raise _unusable(request, f"it redirects to {place!r}, which is not followed. Give the address it serves at")
-        if response.status_code == 416:  # noqa: PLR2004 - nothing is left to send: the file is complete, or another one
+        if size and response.status_code == 416:  # noqa: PLR2004 - nothing is left: the file is complete, or another
             note.unlink()
             out.unlink()
-            return download(_without_range(request), http, out, show)
+            del request.headers["Range"], request.headers["If-Range"]
+            return download(request, http, out, show)
         if not response.is_success:
             return _read_error(response)
         begun = _PART.match(response.headers.get("Content-Range", ""))
@@ -97,12 +93,6 @@ def _read_error(response: "httpx2.Response") -> "httpx2.Response":
         if len(content) > LARGEST_ERROR:
             break
     return httpx2.Response(response.status_code, content=content, request=response.request)
-
-
-def _without_range(request: "httpx2.Request") -> "httpx2.Request":
-    for name in ("Range", "If-Range"):
-        request.headers.pop(name, None)
-    return request
 
 
 def _unusable(request: "httpx2.Request", reason: str) -> ServiceUnreachable:

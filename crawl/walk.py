@@ -20,6 +20,8 @@ from .polite import Pace
 from .units import PASSING, Unit, read_unit
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
     from ..registry import Crawls
     from ..sandbox.parallel import Workers
 
@@ -83,15 +85,9 @@ def crawl(
         HubFailed: If the hub does not give the listing, or fails to give many repos in a row; what was found is kept.
         MissingExtra: If huggingface_hub is not installed.
     """
-    require("scan", "huggingface_hub")
-    from huggingface_hub import HfApi, constants  # noqa: PLC0415 - an extra
-
     if not 0 < rate < float("inf"):
         raise InvalidRequest(f"Cannot send {rate:g} requests per second. Give more than 0.", rate=rate)
-    api, started = HfApi(), time.monotonic()
-    if constants.HF_HUB_OFFLINE:
-        message = f"{api.endpoint} cannot be crawled, because HF_HUB_OFFLINE is set. Unset it once."
-        raise HubFailed(message, endpoint=api.endpoint)
+    api, started = _open_hub(), time.monotonic()
     report, failures = CrawlReport(api.endpoint), 0
     for page, left_out in list_pages(api, query, Pace(1 / rate)):
         due = list_due(crawls, api.endpoint, page, retry=query.retry)
@@ -111,6 +107,17 @@ def crawl(
                 raise HubFailed(message, endpoint=api.endpoint)
     report.seconds = time.monotonic() - started
     return report
+
+
+def _open_hub() -> "HfApi":
+    require("scan", "huggingface_hub")
+    from huggingface_hub import HfApi, constants  # noqa: PLC0415 - an extra
+
+    api = HfApi()
+    if constants.HF_HUB_OFFLINE:
+        message = f"{api.endpoint} cannot be crawled, because HF_HUB_OFFLINE is set. Unset it once."
+        raise HubFailed(message, endpoint=api.endpoint)
+    return api
 
 
 def list_due(crawls: "Crawls", endpoint: str, page: Sequence[ListedRepo], *, retry: bool) -> list[ListedRepo]:

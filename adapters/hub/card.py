@@ -55,9 +55,8 @@ def card_of(model: "Adapted", source: str = THIS_FOLDER, tags: Iterable[str] = (
     method, named = str(settings["peft_type"]), settings["base_model_name_or_path"]
     is_library = read_attribute(model.get_base_model(), "config") is not None or "/" in (named or "")
     base = _hub_name(named) if is_library else None  # the name of a user's own class is no repo
-    about = ModelCardData(
-        base_model=base, library_name="peft", tags=[*dict.fromkeys((method.lower(), "loradar", *tags))]
-    )
+    tags = dict.fromkeys((method.lower(), "loradar", *tags))
+    about = ModelCardData(base_model=base, library_name="peft", tags=[*tags])
     listed = [
         (name, value)
         for name, value in settings.items()

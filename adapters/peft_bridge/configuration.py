@@ -37,33 +37,20 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
 ) -> Any:
     """Return a ``peft`` configuration of any method of the installed peft, with the targets for this model.
 
-    The targets are decided as in ``loradar.get_peft_model``, fused experts and the heads to save included. A method
-    of prompt learning gets the depth and widths of the model instead.
+    The targets are decided as in ``loradar.get_peft_model``, fused experts and the heads to save included, and named as
+    in the model inside of ``torch.compile``, ``DataParallel`` or DDP. A method of prompt learning gets the depth and
+    widths of the model instead. ``fields`` are kept; with targets among them, nothing is decided.
 
-    Args:
-        model: Any module without adapters, live or on the meta device. Targets are named as in the model inside of
-            ``torch.compile``, ``DataParallel`` or DDP.
-        peft_type: PEFT's name of the method, such as ``"IA3"`` (``peft.PeftType``), in any case.
-        preset: Preset of the method, by default that of ``LORADAR_PRESET``, else ``default``; not used if ``fields``
-            have targets.
-        towers: As in ``loradar.adapters.Selection``.
-        roles: As there.
-        blocks: As there.
-        expert_rank: As there.
-        budget: As there.
-        servable: As there.
-        **fields: Fields of that configuration, which are kept; with targets among them, nothing is decided.
+    ``peft_type`` is PEFT's name of the method, such as ``"IA3"`` (``peft.PeftType``), in any case; the arguments after
+    it are documented at ``loradar.adapters.Selection``.
 
     Raises:
         MissingExtra: If peft is not installed.
         UnknownPeftType: If the installed peft has no such method, listing those it has.
         InvalidConfig: If the configuration has no such field, a field that only the caller can give is missing, or
             the model has adapters.
-        UnknownPreset: If the method has no such preset, or none for this model.
-        NoAdaptableLayers: If the model has no layer for an adapter.
         MethodDoesNotFit: If the method can adapt nothing of this model, or a fact it needs of the model is unknown.
-        UnknownName: If a tower or a role is unknown, or the model lacks the tower.
-        InvalidRequest: If a selection cannot be read or matches nothing, or the budget is too small.
+        LoradarError: As ``loradar.get_peft_model``, of the choice of layers.
     """
     require("peft", "peft")
     check_host(model)
@@ -74,33 +61,15 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
         return _with_facts(method, config_class, model, fields)
     config = config_class(**fields)
     check_budget(config, budget)
-    given = {
-        "towers": towers,
-        "roles": roles,
-        "blocks": blocks,
-        "expert_rank": expert_rank,
-        "budget": budget,
-        "servable": servable,
-    }
+    given = {"towers": towers, "roles": roles, "blocks": blocks, "expert_rank": expert_rank}
+    given |= {"budget": budget, "servable": servable}
     choice = {name: value for name, value in given.items() if value is not None}
     if lacks_targets(config):
         rank = {"rank": config.r} if method.name == TARGETED and budget is None else {}
-        decision = decide(model, choose_preset(preset, method.name), method.name, **rank, **choice)
-        fill(config, decision.spec, model, decision.layers)
-        fill_ranks(config, decision)
+        fill(config, decide(model, choose_preset(preset, method.name), method.name, **rank, **choice), model)
     elif choice:
         raise InvalidConfig(f"{', '.join(choice)} selects layers, and the fields name them too: leave one of both out.")
     return config
-
-
-def fill_ranks(config: Any, decision: Decision) -> None:
-    """Set the ranks of a decision in one of peft's configurations of LoRA; patterns of its own stay."""
-    if decision.rank is not None:
-        config.r = decision.rank
-    if decision.rank_pattern:
-        alphas = scale_alphas(decision.rank_pattern, config.r, config.lora_alpha, 0.5 if config.use_rslora else 1)
-        config.rank_pattern = {**decision.rank_pattern, **config.rank_pattern}
-        config.alpha_pattern = {**alphas, **config.alpha_pattern}
 
 
 def _find_method(peft_type: str) -> tuple[Method, Any]:
@@ -158,20 +127,22 @@ def lacks_targets(config: Any) -> bool:
     return method.family not in UNTARGETED and all(value is None for value in given)
 
 
-def fill(config: Any, spec: TargetSpec, model: nn.Module, layers: Sequence[Layer]) -> None:
-    """Set the targets of a configuration that lacks them, in place; fields that the user set stay and apply.
+def fill(config: Any, decision: Decision, model: nn.Module) -> None:
+    """Set the targets and ranks of a decision in one of peft's configurations that lacks targets, in place.
 
-    Args:
-        config: Any of peft's configurations.
-        spec: The targets.
-        model: The model they are for.
-        layers: Its layers, at least those that the spec matches.
+    Fields that the user set stay and apply, and so do patterns of ranks.
     """
-    spec = _adjusted(config, spec, model, layers)
+    spec = _adjusted(config, decision.spec, model, decision.layers)
     for name, value in to_json(spec).items():
         if value is not None and hasattr(config, name) and getattr(config, name) is None:
             is_set = name in ("target_modules", "exclude_modules", "feedforward_modules") and isinstance(value, list)
             setattr(config, name, set(value) if is_set else value)
+    if decision.rank is not None:
+        config.r = decision.rank
+    if decision.rank_pattern:
+        alphas = scale_alphas(decision.rank_pattern, config.r, config.lora_alpha, 0.5 if config.use_rslora else 1)
+        config.rank_pattern = {**decision.rank_pattern, **config.rank_pattern}
+        config.alpha_pattern = {**alphas, **config.alpha_pattern}
 
 
 def _adjusted(config: Any, spec: TargetSpec, model: nn.Module, layers: Sequence[Layer]) -> TargetSpec:

@@ -21,7 +21,7 @@ from ...extras import require
 from ...registry import verify
 from ...warn import warn
 from ..targets import Decision, decide, decide_for, decide_unscanned, scan_known
-from .configuration import fill, fill_ranks, lacks_targets, method_of, peft_targets, without_adapters
+from .configuration import fill, lacks_targets, method_of, peft_targets, without_adapters
 
 WRITTEN_FOR = "0.21.2"
 """The version of peft whose tuners are hooked here."""
@@ -165,9 +165,7 @@ def _fill(tuner: Any, config: Any, model: nn.Module, selection: Selection) -> No
         warn(f"peft is left to itself, loradar has no targets: {error.message}")
         return
     saved = decision.spec.modules_to_save if decision.spec.saves_alone else None  # the user selects the other heads
-    spec = replace(decision.spec, modules_to_save=saved)
-    fill(config, spec, model, decision.layers)
-    fill_ranks(config, decision)
+    fill(config, replace(decision, spec=replace(decision.spec, modules_to_save=saved)), model)
 
 
 def _decide(tuner: Any, config: Any, model: nn.Module, selection: Selection) -> Decision:
