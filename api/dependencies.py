@@ -91,7 +91,6 @@ Name = Annotated[
     Path(max_length=NAME_LENGTH, pattern=NAME_PATTERN, description="Name of the architecture", examples=["llama"]),
 ]
 LibraryName = Annotated[Library, Path(description="Library the architecture belongs to", examples=["transformers"])]
-LibraryQuery = Annotated[Library, Query(description="Library the architecture belongs to")]
 AnyLibraryQuery = Annotated[
     Library | None, Query(description="Only architectures of this library; if not given, of all")
 ]

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from ..domain.submissions import Submission
     from ..domain.targets import TargetSpec
     from ..registry import Drift, Outcome, Registry, Renewal, Verdict
-    from ..training_configs.config_checks import ConfigCheck
+    from ..training_configs.config_checks import ConfigCheck, ConfigFinding
+    from .output import Row
 
 SOURCES = ("community", "peft", "scanner")
 
@@ -294,7 +296,10 @@ def print_check(checked: "ConfigCheck | LoradarError") -> None:
         matched = f"{count_of(part.matched, 'layer')}: {towers}".removesuffix(": ")
         plain = {"model": f"{part.base}: {understood}" if understood else "", "matched": matched, "note": part.note}
         rows = [(name, text) for name, text in plain.items() if text]
-        for finding in part.findings:
-            rows += [(finding.level, f"line {finding.line}: {finding.message}"), ("", f"-> {finding.way_out}")]
+        rows += chain.from_iterable(map(_describe_finding, part.findings))
         rows += [] if part.findings or part.note else [("sound", "nothing was found")]
         print_rows([*rows, *(("instead", line) for line in (part.snippet or "").splitlines())])
+
+
+def _describe_finding(finding: "ConfigFinding") -> "tuple[Row, Row]":
+    return (finding.level, f"line {finding.line}: {finding.message}"), ("", f"-> {finding.way_out}")

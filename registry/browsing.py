@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast, get_args
 
@@ -125,7 +126,10 @@ class Browsing:
         pasted = read_pasted(text)
         with self._database.read() as connection:
             registered = {*list_references(connection)}
-            candidates = pasted.candidates if pasted.is_message else _resolve(text, frozenset(registered))
+            candidates = pasted.candidates
+            if not pasted.is_message:
+                with suppress(InvalidReference):
+                    candidates = resolve(text, None, frozenset(registered))
             known = [_to_found(one) for one in candidates if one.reference in registered]
             layers: list[FoundArchitecture] = []
             if not pasted.is_message and LAYER.fullmatch(text.strip()):
@@ -164,13 +168,6 @@ def _check(wanted: Mapping[str, str], every: Iterable[ArchitectureSummary]) -> N
         known = {each for one in every for each in FACETS[name](one)} | VOCABULARY.get(name, frozenset())
         if value not in known:
             raise UnknownName(value, known, f"{name} is one of {quoted(sorted(known))}.", field=f"query.{name}")
-
-
-def _resolve(text: str, registered: frozenset[str]) -> tuple[Candidate, ...]:
-    try:
-        return resolve(text, None, registered)
-    except InvalidReference:
-        return ()
 
 
 def _to_found(candidate: Candidate) -> FoundArchitecture:

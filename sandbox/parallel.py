@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import cache, partial
 from importlib import metadata
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ..errors import InvalidRequest
 from ..extras import require
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 U = TypeVar("U")
 
-BackendName = Literal["loky", "threads", "dask"]
 BACKENDS: dict[str, str] = {"loky": "loky", "threads": "threading", "dask": "dask"}
 """Backends by name, with joblib's name for each."""
 

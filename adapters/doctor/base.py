@@ -30,8 +30,6 @@ ADAPTABLE = (
     "expert_parameter",
 )
 """Kinds of layers that take factors."""
-MOST_STEPS = 6
-"""Versions between two names of a layer."""
 LIKE = 0.6
 """The share of a path's parts that a layer of another path must have, to be taken for the same."""
 

@@ -23,7 +23,6 @@ Target = Literal["peft", "diffusers", "kohya", "comfyui"]
 
 KOHYA = {FIRST: "lora_down.weight", SECOND: "lora_up.weight", MAGNITUDE: "dora_scale"}
 COMFYUI = {FIRST: "lora_A.weight", SECOND: "lora_B.weight", MAGNITUDE: "dora_scale"}
-DORA_SIDES = 2
 
 
 def write_lora(

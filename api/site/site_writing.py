@@ -117,7 +117,8 @@ def _render(app: FastAPI, paths: SitePaths, references: tuple[str, ...]) -> Iter
     """Yield the file and content of every page that the first pages lead to, of each architecture, and its JSON."""
     due = [Address(path) for path in (*SERVED, *FILES)]
     due += [Address(assets.path_of(name)) for name in ADDED]
-    due += [_page_of(reference) for reference in references]
+    for library, _, name in (reference.partition(":") for reference in references):
+        due.append(Address(f"/architectures/{library}/{quote(name, safe='')}"))
     known = {paths.file_of(address) for address in due}
     with asyncio.Runner() as runner:
         while due:
@@ -133,11 +134,6 @@ def _render(app: FastAPI, paths: SitePaths, references: tuple[str, ...]) -> Iter
                         known.add(other)
                         due.append(each)
             yield file, content
-
-
-def _page_of(reference: str) -> Address:
-    library, _, name = reference.partition(":")
-    return Address(f"/architectures/{library}/{quote(name, safe='')}")
 
 
 def _adapt(html: str, file: str) -> str:

@@ -42,7 +42,6 @@ class Project:
     blocks: tuple[str, ...] = ()
     joined: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
-    resizes: tuple[str, ...] = ()
     excluded_keys: tuple[str, ...] = ()
     own_experts: tuple[str, ...] = ()
     expert_names: dict[str, Any] | None = None

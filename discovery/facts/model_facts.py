@@ -6,7 +6,7 @@ use the same names for anything.
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +18,6 @@ from ...data import read_facts
 from ...domain.architectures import Architecture
 from ...domain.vocabulary import Library, Tower
 from .layers import Part, Site, draw_outline, list_aliases, repeats_blocks, walk
-from .library_models import find_library_models
 from .wrapped import own_class
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict)
@@ -122,7 +121,7 @@ def collect_facts(model: nn.Module, sites: Sequence[Site] | None = None) -> Mode
         outline=draw_outline(model) if is_composite else (),
         configuration=_values(read_attribute(model, "config")),
         aliases=list_aliases(sites),
-        library_models=find_library_models(sites, [sub_model.path for sub_model in sub_models]),
+        library_models=_find_library_models(sites, [sub_model.path for sub_model in sub_models]),
     )
 
 
@@ -320,6 +319,34 @@ def main_input_tower(module: nn.Module, config: Any) -> Tower | None:
 def _tower_of_main_input(model_class: type) -> Tower | None:
     known: dict[str, Tower] = read_facts("towers.toml")["inputs"]
     return known.get(str(getattr(model_class, "main_input_name", "")))
+
+
+def _find_library_models(sites: Sequence[Site], configured: Collection[str]) -> tuple[str, ...]:
+    """Return the paths of the outermost library models in a user's own module; none in a model of a library.
+
+    Args:
+        sites: The modules of the model.
+        configured: Paths of those that carry a configuration of their own. Inside a module without one they count,
+            wherever their classes are from.
+    """
+    if _is_library_class(type(sites[0].module)):
+        return ()
+    own = () if "" in configured else configured
+    found: list[str] = []
+    for site in sites[1:]:
+        if any(site.path.startswith(f"{outer}.") for outer in found) or site.block is not None:
+            continue
+        is_model = _is_library_class(type(site.module)) and any(map(repeats_blocks, site.module.modules()))
+        if is_model or site.path in own:
+            found.append(site.path)
+    return tuple(found)
+
+
+def _is_library_class(module_class: type[nn.Module]) -> bool:
+    """Return whether a class is of a library's models, or derived from one of them that has a forward."""
+    packages = tuple(read_facts("heads.toml")["model_packages"])
+    from_library = [base for base in module_class.__mro__ if f"{base.__module__}.".startswith(packages)]
+    return module_class in from_library or any("forward" in vars(base) for base in from_library)
 
 
 def _paths_of(model: nn.Module, getter: str, paths: dict[int, str]) -> Iterator[str]:

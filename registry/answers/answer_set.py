@@ -1,6 +1,5 @@
 """List every answer of a registry: for each architecture, each method and each preset."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...domain.mappings import ArchitectureDetail, Mapping
@@ -47,16 +46,7 @@ def read_answers(registry: Registry, reference: str) -> ArchitectureAnswers:
     detail = registry.get_architecture(library, name)
     first = (TARGETED, "default")
     stored = {(one.peft_type, one.preset) for one in detail.mappings} | {(TARGETED, RECOMMENDED)}
-    answers = [*_find_all(registry, library, name, sorted(stored, key=lambda one: (one != first, one)))]
-    return ArchitectureAnswers(detail, next((one for one in answers if _is_default(one)), None), tuple(answers))
-
-
-def _find_all(registry: Registry, library: str, name: str, choices: list[tuple[str, str]]) -> Iterator[Mapping]:
-    for peft_type, preset in choices:
-        found = registry.find(name, peft_type, preset, library)
-        if found:
-            yield found
-
-
-def _is_default(mapping: Mapping) -> bool:
-    return (mapping.peft_type, mapping.preset) == (TARGETED, "default")
+    choices = sorted(stored, key=lambda one: (one != first, one))
+    answers = [found for choice in choices if (found := registry.find(name, *choice, library))]
+    default = next((one for one in answers if (one.peft_type, one.preset) == first), None)
+    return ArchitectureAnswers(detail, default, tuple(answers))

@@ -107,10 +107,10 @@ class Hits:
         """Return whether a target matches a layer of a deeper model: its indices are beyond the registered ones."""
         matcher = self.matcher(target.text if target == self.part.regex else (target.text,))
         return any(
-            matcher.find(path)
+            matcher.find(slot.pattern.replace(OPEN, str(index), 1).replace(OPEN, "0"))
             for slot in self.subject.detail.slots
             if OPEN in slot.pattern
-            for path in _deepen(slot.pattern)
+            for index in range(DEEPEST)
         )
 
     def find_as_name(self, target: Named) -> list[Layer]:
@@ -129,11 +129,6 @@ class Hits:
         """Whether the targets name blocks by their index."""
         texts = [target.text for target in (*self.part.names, *filter(None, [self.part.regex]))]
         return any(_INDEX.search(_CLASSES.sub("", text)) for text in texts)
-
-
-def _deepen(pattern: str) -> Iterator[str]:
-    for index in range(DEEPEST):
-        yield pattern.replace(OPEN, str(index), 1).replace(OPEN, "0")
 
 
 def find_leaves(layers: Iterable[Layer]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from ...domain.layers import Layer, Slot
 from ...domain.mappings import Mapping
 from ...domain.patterns import pattern_of
 from ...domain.scans import Variant
-from ...domain.submissions import Difference, ListedLayer, PreviewedTarget, Statement, StatementPreview
+from ...domain.submissions import Difference, PreviewedTarget, Statement, StatementPreview
 from ...domain.targets import Targets, TargetSpec, find_hits
 from ...domain.vocabulary import Kind
 from ..verification.matching import Match, match_spec
@@ -41,7 +41,9 @@ def preview(statement: Statement, slots: Sequence[Slot], served: Mapping | None)
     if slots and stored.is_known:
         return _Preview(statement, Variant("registry", tuple(stored.sizes), stored.modules)).make("registry", served)
     if statement.layers:
-        listed = tuple(map(_to_layer, statement.layers))
+        listed = tuple(
+            Layer(x.path, _KINDS.get(len(x.shape), "other"), x.class_name or "", x.shape) for x in statement.layers
+        )
         paths = (*dict.fromkeys(layer.module_path for layer in listed),)
         return _Preview(statement, Variant("listing", listed, paths)).make("listing", served)
     return StatementPreview(statement.reference, None)
@@ -120,8 +122,3 @@ def _apart(targets: Targets | None) -> Iterator[Targets]:
         yield targets
         return
     yield from ((name,) for name in (targets or ())[:MOST_PREVIEWED])
-
-
-def _to_layer(listed: ListedLayer) -> Layer:
-    kind = _KINDS.get(len(listed.shape), "other")
-    return Layer(listed.path, kind, listed.class_name or "", listed.shape)

@@ -51,7 +51,10 @@ def copy_shipped(shipped: Path, file: Path) -> bool:
     The file appears whole or not at all, whenever the process is killed, and never in the place of another's: of
     several processes one is first, and the others find its file. ``False`` where the file system has no hard links.
     """
-    _remove_abandoned(file)
+    for abandoned in file.parent.glob(f".{file.name}.*.part"):
+        with suppress(OSError):
+            if time.time() - abandoned.stat().st_mtime > _ABANDONED:
+                abandoned.unlink()
     with NamedTemporaryFile(dir=file.parent, prefix=f".{file.name}.", suffix=".part") as part:  # of mode 0600
         size = shipped.stat().st_size
         with shipped.open("rb") as source, showing("copying the registry", is_bytes=True, after=1) as show:
@@ -63,10 +66,3 @@ def copy_shipped(shipped: Path, file: Path) -> bool:
         with suppress(OSError):
             os.link(part.name, file)
     return file.exists()
-
-
-def _remove_abandoned(file: Path) -> None:
-    for part in file.parent.glob(f".{file.name}.*.part"):
-        with suppress(OSError):
-            if time.time() - part.stat().st_mtime > _ABANDONED:
-                part.unlink()

@@ -53,7 +53,10 @@ def snapshot_lines(connection: Connection, since: int | None = None) -> Iterator
             "since": since,
         }
     )
-    yield from _change_lines(connection, since or 0)
+    last = since or 0
+    while changes := list_changes(connection, last, PAGE):
+        yield from (canonical_line({"change": to_json(change)}) for change in changes)
+        last = changes[-1].serial
     query = select(tables.architectures).order_by(_architectures.id).limit(PAGE)
     if since is not None:
         query = query.where(_architectures.id.in_(_touched(since)))
@@ -61,12 +64,6 @@ def snapshot_lines(connection: Connection, since: int | None = None) -> Iterator
     while page := connection.execute(query.where(_architectures.id > last)).mappings().all():
         yield from map(canonical_line, _to_documents(connection, page))
         last = page[-1]["id"]
-
-
-def _change_lines(connection: Connection, since: int) -> Iterator[str]:
-    while page := list_changes(connection, since, PAGE):
-        yield from (canonical_line({"change": to_json(change)}) for change in page)
-        since = page[-1].serial
 
 
 def can_tell_since(connection: Connection, since: int) -> bool:

@@ -74,7 +74,10 @@ def list_pitfalls(detail: ArchitectureDetail, mapping: Mapping | None = None) ->
     slots = [slot for slot in detail.slots if slot.kind != "norm"]
     for kind, name, has, title in RULES:
         for why, found in _group(filter(has, slots), name):
-            yield Pitfall(kind, f"{_count(found)} {title}", SPLITS.get(why, why), _where(found))
+            number = sum(slot.count for slot in found)
+            layers = f"{count_layers(number)} {'is' if number == 1 else 'are'}"
+            where = list_some((slot.pattern for slot in found), MOST_PATTERNS)
+            yield Pitfall(kind, f"{layers} {title}", SPLITS.get(why, why), where)
 
 
 def _group(slots: Iterable[Slot], name: str) -> Iterator[tuple[str, list[Slot]]]:
@@ -82,15 +85,6 @@ def _group(slots: Iterable[Slot], name: str) -> Iterator[tuple[str, list[Slot]]]
     ordered = sorted(slots, key=lambda slot: str(getattr(slot, name)))
     for value, group in groupby(ordered, key=lambda slot: str(getattr(slot, name))):
         yield value, [*group]
-
-
-def _count(slots: Iterable[Slot]) -> str:
-    number = sum(slot.count for slot in slots)
-    return f"{count_layers(number)} {'is' if number == 1 else 'are'}"
-
-
-def _where(slots: Iterable[Slot]) -> str:
-    return list_some((slot.pattern for slot in slots), MOST_PATTERNS)
 
 
 @dataclass(frozen=True, slots=True)

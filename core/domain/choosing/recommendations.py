@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from ...data import read_facts
 from ..layers import Layer, Slot
@@ -63,13 +63,11 @@ def read_rules() -> dict[str, Rule]:
     """Return the rules by family, in the order in which they are tried."""
     facts = read_facts("recommendations.toml")
     recipes = {name: Recipe(**{**values, "notes": tuple(values["notes"])}) for name, values in facts["recipes"].items()}
-    rules = (_read_rule(family, recipes) for family in facts["family"])
-    return {rule.name: rule for rule in rules}
-
-
-def _read_rule(family: Mapping[str, Any], recipes: Mapping[str, Recipe]) -> Rule:
-    lists = {name: tuple(family[name]) for name in ("layers", "sources")}
-    return Rule(**{**family, **lists, "recipe": recipes[family["recipe"]]})
+    rules = {}
+    for family in facts["family"]:
+        lists = {name: tuple(family[name]) for name in ("layers", "sources")}
+        rules[family["name"]] = Rule(**{**family, **lists, "recipe": recipes[family["recipe"]]})
+    return rules
 
 
 # --- the family -------------------------------------------------------------------------------------------------------
@@ -150,11 +148,8 @@ class Structure:
     def is_parallel(self) -> bool:
         """Whether attention and a recurrence share blocks: together they are more than the blocks of their stack."""
         stacks = {part.stack for part in self.own if part.role in ATTENTION}
-        return any(self._count_most(x, MIXER) and self._exceeds(x, ATTENTION, MIXER) for x in stacks)
-
-    def _exceeds(self, stack: str, *groups: Collection[Role]) -> bool:
-        """Return whether groups of roles stand in more blocks of a stack, added up, than it has."""
-        return sum(self._count_most(stack, roles) for roles in groups) > self._count_most(stack)
+        most = self._count_most
+        return any(most(x, MIXER) and most(x, ATTENTION) + most(x, MIXER) > most(x) for x in stacks)
 
     def _count_most(self, stack: str, roles: Collection[Role] = ()) -> int:
         """Return the largest number of layers of a part of a stack, with one of these roles, once in a block."""
