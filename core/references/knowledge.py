@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..data import read_facts
 from .grammar import LIBRARIES
 from .understood import How
-from .words import MARKS, key_of, stem_of
+from .words import MARKS, key_of, stem_of, words_of
 
 
 class Fact(NamedTuple):
@@ -32,6 +32,7 @@ class Knowledge:
         keys: The meanings of a whole name, by its key.
         repos: The architecture of each repository, in lower case.
         beginnings: The families and architectures that a name may begin with, by their keys.
+        sized: The families of which a size is part of the name (``gemma 3 1b`` has no vision, as others have).
         tags: timm's tags by architecture.
         versions: The version of each library that the names are of.
     """
@@ -40,6 +41,7 @@ class Knowledge:
     keys: dict[str, list[Fact]]
     repos: dict[str, Fact]
     beginnings: dict[str, list[Fact]]
+    sized: dict[str, Fact]
     tags: dict[str, frozenset[str]]
     versions: dict[str, str]
 
@@ -57,6 +59,16 @@ class _Builder:
         self.keys[key].append(fact)
         self.beginnings[key].append(fact)
 
+    def add_column(self, reference: str, column: dict[str, list[str]]) -> None:
+        """Add the other names of an architecture; a class of timm is that of many."""
+        how: How = "class of many" if reference.startswith("timm:") else "class"
+        for written in (*column.get("classes", ()), *column.get("pipelines", ())):
+            self.keys[key_of(written)].append(Fact(how, reference, written))
+        for written in column.get("former", ()):
+            self.keys[key_of(written)].append(Fact("spelling", reference, written))
+        for repo in column.get("checkpoints", ()):
+            self.add_repo(reference, repo)
+
     def add_repo(self, reference: str, repo: str) -> None:
         """Add a repository; not as one of timm if timm takes only the weights of a tower from another model's."""
         name = repo.rpartition("/")[2]
@@ -66,14 +78,14 @@ class _Builder:
         ):
             return
         fact = Fact("checkpoint", reference, repo)
-        self.repos.setdefault(repo.casefold(), fact)
-        self.keys[key_of(name)].append(fact)
+        if self.repos.setdefault(repo.casefold(), fact) is fact:
+            self.keys[key_of(name)].append(fact)
 
 
 @cache
 def load() -> Knowledge:
     """Return the names known offline, from ``data/names`` and ``data/families.toml``, read once."""
-    built, tags, versions = _Builder(), {}, {}
+    built, sized, tags, versions = _Builder(), {}, {}, {}
     columns: list[tuple[str, str, dict[str, list[str]]]] = []
     for library in LIBRARIES:
         file = resources.files("loradar.data") / "names" / f"{library}.json"
@@ -87,14 +99,17 @@ def load() -> Knowledge:
         fact, key = Fact("nickname", reference, name), key_of(name)
         built.keys[key].append(fact)
         built.beginnings[key].append(fact)
+        if "/" in name:
+            built.add_repo(reference, name)
+        if words_of(name, sizes=True) != words_of(name):
+            sized[key] = fact
     for reference, name, column in columns:
-        for written in (*column.get("classes", ()), *column.get("pipelines", ())):
-            built.keys[key_of(written)].append(Fact("class", reference, written))
-        for repo in column.get("checkpoints", ()):
-            built.add_repo(reference, repo)
+        built.add_column(reference, column)
         if "tags" in column:
             tags[name] = frozenset(column["tags"])
-    return Knowledge(frozenset(built.names), dict(built.keys), built.repos, dict(built.beginnings), tags, versions)
+    return Knowledge(
+        frozenset(built.names), dict(built.keys), built.repos, dict(built.beginnings), sized, tags, versions
+    )
 
 
 @cache

@@ -10,6 +10,8 @@ _ENDED = 0.5
 """The cost of a missing last letter."""
 _FEWEST = 3
 """Letters of a name that can be mistyped: any shorter one is near to many."""
+_ALIKE = frozenset(["o0", "l1", "i1"])
+"""Letters that look like a digit."""
 _DIGIT = 2.0
 """The cost of another digit, which is another model more often than a slip."""
 
@@ -28,10 +30,10 @@ def list_near(key: str, known: Iterable[str], limit: int = 8) -> list[tuple[floa
             distance = distance_between(key, name)
             if distance <= most:
                 found.append((distance, name))
-    return sorted(found, key=lambda one: (one[0], -_count_alike(key, one[1]), len(one[1]), one[1]))[:limit]
+    return sorted(found, key=lambda one: (one[0], -count_alike(key, one[1]), len(one[1]), one[1]))[:limit]
 
 
-def _count_alike(one: str, other: str) -> int:
+def count_alike(one: str, other: str) -> int:
     """Return the number of letters that two names begin with in common."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
@@ -66,4 +68,6 @@ def _skip_cost(text: str, index: int, letter: str) -> float:
 def _change_cost(letter: str, wanted: str) -> float:
     if letter == wanted:
         return 0.0
+    if "".join(sorted((letter, wanted), reverse=True)) in _ALIKE:
+        return _SWAPPED
     return _DIGIT if letter.isdigit() or wanted.isdigit() else 1.0

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from ..errors import InvalidReference
 from .grammar import LIBRARIES, MAX_LENGTH, Reference, check_hub_name
 from .knowledge import Fact, load, load_beginnings, registered_facts
-from .near import list_near
+from .near import count_alike, list_near
 from .understood import How
 from .words import MOE, key_of, runs_of, stem_of, words_of
 
@@ -21,6 +21,9 @@ _WRITTEN = r"[A-Za-z0-9_.+ -]+"
 """What names are made of: a text with anything else, which may be an attack or look like another, is none of them."""
 _SHORTEST = 4
 """Letters of a type's name that count inside another name; shorter ones are words (``bit``, ``opt``)."""
+
+_LETTERS_A_SLIP = 8
+"""Letters of a long name for each slip with which the whole is nearer than a family that it begins with."""
 
 MOST = 8
 """Candidates at most."""
@@ -55,12 +58,14 @@ class Candidate:
     @property
     def is_guess(self) -> bool:
         """Whether it is a guess, which the hub or the user has to confirm."""
-        return self.how in {"by name", "near name"}
+        return self.how in {"class of many", "by name", "near name"}
 
     def explain(self) -> str:
         """Return the reason in words."""
         if self.how == "by name":
             return f"a guess by its name, which has {self.because!r} in it"
+        if self.how == "class of many":
+            return f"a guess: {self.because!r} is the class of many architectures"
         if self.how == "near name":
             return f"a guess: {self.because!r} is a near name"
         article = {"nickname": "a nickname", "class": "a class", "checkpoint": "a checkpoint"}.get(self.how, "the name")
@@ -150,7 +155,8 @@ def _list_candidates(query: _Query, own: dict[str, Fact]) -> Iterator[Candidate]
     by_name = [*_list_by_name(query, load_beginnings())]
     yield from by_name if stem_of(query.name) in load_beginnings() else ()
     named = {candidate.reference: candidate for candidate in reversed(by_name)}  # the better reason for the same
-    yield from (named.get(slip.reference, slip) for distance, slip in slips if distance <= 1)
+    few = max(1, len(query.key) // _LETTERS_A_SLIP) if query.repo is None else 1
+    yield from (named.get(slip.reference, slip) for distance, slip in slips if distance <= few)
     yield from by_name
     yield from (candidate for _, candidate in slips)
     yield from _list_longer(query)
@@ -182,20 +188,33 @@ def _list_repos(query: _Query) -> Iterator[Candidate]:
 def _list_same_key(query: _Query, own: dict[str, Fact]) -> Iterator[Candidate]:
     """Yield the names of the same letters; of another organisation's repository, one is a guess."""
     facts = [*load().keys.get(query.key, ()), *([own[query.key]] if query.key in own else ())]
-    order = ("spelling", "class", "nickname", "checkpoint")
-    for fact in sorted(facts, key=lambda one: order.index(one.how)):
+    order = ("spelling", "class", "nickname", "checkpoint", "class of many")
+    for fact in sorted(facts, key=lambda one: (order.index(one.how), *_rank_in_class(one))):
+        if fact.how == "class of many" and (query.repo or fact.how != facts[0].how):
+            continue
         if query.repo is None:
             yield Candidate(fact.reference, fact.how, fact.written)
         elif not fact.reference.startswith("timm:"):
             yield Candidate(fact.reference, "by name", fact.written)
 
 
+def _rank_in_class(fact: Fact) -> tuple[int, int]:
+    """Return the place of timm's architecture in its class: by the beginning of its name, then by checkpoints."""
+    if fact.how != "class of many":
+        return 0, 0
+    name = fact.reference.removeprefix("timm:")
+    return -count_alike(key_of(fact.written), key_of(name)), -len(load().tags.get(name, ()))
+
+
 def _list_by_name(query: _Query, beginnings: dict[str, list[Fact]]) -> Iterator[Candidate]:
     """Yield the families in a name: that of its longest beginning, then those that start further on.
 
+    A size counts where it is part of a family's name (``gemma-3-1b``).
     A name may go on with a word for a variant (``Qwen3-Coder-30B-A3B`` is ``qwen3_moe``), and what was distilled into a
     model comes before the word for it (``DeepSeek-R1-Distill-Qwen-7B``).
     """
+    sized = (load().sized.get(key) for _, _, key in runs_of(words_of(query.name, sizes=True)))
+    yield from (Candidate(fact.reference, "by name", fact.written) for fact in sized if fact)
     words = words_of(query.name)
     start = max((words.index(word) + 1 for word in ("distill", "distilled") if word in words[:-1]), default=0)
     runs = [run for run in runs_of(words) if run[2] in beginnings]

@@ -9,8 +9,10 @@ from ..schema import Config, schema_config
 if TYPE_CHECKING:
     from .resolver import Candidate
 
-How = Literal["exact", "spelling", "class", "checkpoint", "configuration", "nickname", "by name", "near name"]
-"""How a text was understood; the last two are guesses."""
+How = Literal[
+    "exact", "spelling", "class", "checkpoint", "configuration", "nickname", "class of many", "by name", "near name"
+]
+"""How a text was understood; the last three are guesses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Understood:
     given: str
     """The reference as it was given."""
     how: How
-    """``by name`` is a guess: a name that is like those of the architecture. The others are known."""
+    """``class of many``, and ``by name``, a name like those of the architecture, are guesses. The others are known."""
     because: str
     """The known name that has this meaning."""
     is_guess: bool

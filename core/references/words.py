@@ -44,7 +44,7 @@ def key_of(text: str) -> str:
     return text.casefold().translate(_DROPPED)
 
 
-def words_of(text: str) -> list[str]:
+def words_of(text: str, *, sizes: bool = False) -> list[str]:
     """Return the words and numbers of a name, without sizes: ``Qwen3-VL-30B-A3B`` is ``qwen 3 vl moe``.
 
     Names are in ASCII: a text with other letters, which may look like these, has no words.
@@ -52,7 +52,7 @@ def words_of(text: str) -> list[str]:
     if not text.isascii():
         return []
     split = re.sub(_CAMEL, " ", text).casefold()
-    return re.findall(_WORD, re.sub(_SIZE, " ", re.sub(_ACTIVE, f" {MOE} ", split)))
+    return re.findall(_WORD, split if sizes else re.sub(_SIZE, " ", re.sub(_ACTIVE, f" {MOE} ", split)))
 
 
 def stem_of(text: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 LIBRARIES = ("transformers", "timm", "diffusers")
 FOLDER = Path(__file__).parents[2] / "data/names"
+CATALOG = Path(__file__).parents[2] / "data/catalog"
 
 _LOADED = re.compile(r"(\w+)\s*\.from_pretrained\(\s*[\"']([\w.-]+/[\w.-]+)[\"']")
 _LINKED = re.compile(r"\[([\w.-]+/[\w.-]+)\]\(https://huggingface\.co/\1\)")
@@ -170,7 +171,7 @@ def collect_checkpoints(root: Path, classes: dict[str, str], types: dict[str, st
     """Return the checkpoints of each model type: those its configuration names, then those its docstrings load.
 
     In a folder named after a type, they are all of that type: the others there are its parts, which have no repository.
-    One that docstrings load as several types belongs to the one that loads it most; a tie is left out.
+    One that docstrings load as several types belongs to ``owner_of`` it.
     """
     votes: dict[str, Counter[str]] = defaultdict(Counter)
     stated: set[str] = set()
@@ -191,11 +192,30 @@ def collect_checkpoints(root: Path, classes: dict[str, str], types: dict[str, st
     copied = Counter(template for repo in votes for template in {template_of(repo, kind) for kind in votes[repo]})
     found: dict[str, list[str]] = defaultdict(list)
     for repo, counted in sorted(votes.items()):
-        (first, most), *others = counted.most_common(2)
-        is_copy = repo not in stated and copied[template_of(repo, first)] > 1
-        if not (is_copy or _UNREAL.search(repo) or repo.startswith("timm/") or any(n == most for _, n in others)):
+        first = owner_of(repo, counted)
+        is_copy = first and repo not in stated and copied[template_of(repo, first)] > 1
+        if first and not (is_copy or _UNREAL.search(repo) or repo.startswith("timm/")):
             found[first].append(repo)
     return found
+
+
+def owner_of(repo: str, counted: Counter[str]) -> str | None:
+    """Return the type that loads a repository most, ``None`` for a tie that the repository's name does not decide.
+
+    ``instructblip-vicuna-7b`` is of the type that its name begins with, though ``instructblipvideo`` loads it more.
+    """
+    (first, most), *others = counted.most_common()
+    name = words_in(repo.rpartition("/")[2])
+    named = [kind for kind, _ in (*others, (first, most)) if name.startswith(words_in(kind))]
+    for kind in named:
+        if counted[kind] == most or (first not in named and words_in(first).startswith(words_in(kind))):
+            return kind
+    return None if any(votes == most for _, votes in others) else first
+
+
+def words_in(name: str) -> str:
+    """Return the letters and digits of a name."""
+    return "".join(re.findall(r"[a-z0-9]+", name.casefold()))
 
 
 def template_of(repo: str, kind: str) -> str:
@@ -281,7 +301,16 @@ def timm_facts() -> Facts:
         repo = registry.get_pretrained_cfg(name).hf_hub_id
         if repo and not repo.startswith("timm/"):
             elsewhere[base].append(repo)
-    return gather(tags, tags=tags, checkpoints=elsewhere)
+    former: dict[str, list[str]] = defaultdict(list)
+    for name, now in registry._deprecated_models.items():  # noqa: SLF001 - timm has no public list of them
+        former[(now or "").partition(".")[0]].append(name)
+    return gather(tags, tags=tags, checkpoints=elsewhere, former=former, classes=timm_classes())
+
+
+def timm_classes() -> dict[str, list[str]]:
+    """Return the class of each architecture in the catalog, which has built them all."""
+    rows = map(json.loads, (CATALOG / "timm.jsonl").read_text("utf-8").splitlines()[1:])
+    return {name: [row["class"]] for row in rows for name in [row.get("name")] if name and "class" in row}
 
 
 def invert(kinds: dict[str, str]) -> dict[str, list[str]]:

@@ -91,6 +91,46 @@ def test_sizes_are_no_words_but_active_parameters_are():
     assert stem_of("Llama-3.2-90B-Vision-Instruct") == "llama32vision"
 
 
+@pytest.mark.parametrize(
+    ("text", "reference", "how"),
+    [
+        ("unsloth/gemma-3-1b-it-unsloth-bnb-4bit", "transformers:gemma3_text", "by name"),
+        ("google/gemma-3-12b-it", "transformers:gemma3", "by name"),
+        ("zai-org/GLM-4-9B-0414", "transformers:glm4", "by name"),
+        ("THUDM/glm-4-9b-chat-hf", "transformers:glm", "by name"),
+        ("upstage/SOLAR-10.7B-Instruct-v1.0", "transformers:llama", "by name"),
+    ],
+)
+def test_a_size_counts_where_it_is_part_of_a_name(text, reference, how):
+    """The smallest Gemma 3 have no vision, and another type."""
+    first = resolve(text)[0]
+    assert (first.reference, first.how) == (reference, how)
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("Salesforce/instructblip-vicuna-7b", "transformers:instructblip"),
+        ("microsoft/trocr-base-handwritten", "transformers:vision-encoder-decoder"),
+        ("naver-clova-ix/donut-base", "transformers:vision-encoder-decoder"),
+        ("xception", "timm:legacy_xception"),
+    ],
+)
+def test_a_name_that_several_architectures_state_is_of_the_whole(text, reference):
+    """Docstrings of video and of parts of a model load the checkpoints of others; timm's former names are known."""
+    first = resolve(text)[0]
+    assert first.reference == reference
+    assert not first.is_guess
+
+
+def test_a_class_of_many_architectures_is_a_guess():
+    """Of hundreds that timm builds of one class, that with the most checkpoints comes first, of those named like it."""
+    first, second, *_ = resolve("MobileNetV3")
+    assert (first.reference, first.how, first.is_guess) == ("timm:mobilenetv3_large_100", "class of many", True)
+    assert second.library == "timm"
+    assert [one.how for one in resolve("ResNet")].count("class of many") == 0
+
+
 def test_families_are_known_architectures_and_no_two_share_a_name():
     """A name with two meanings would be understood by the order in a file."""
     meanings: dict[str, set[str]] = {}
