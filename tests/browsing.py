@@ -20,6 +20,7 @@ from loradar.registry import Registry
 from loradar.settings import RequestLimits, Settings
 
 PEOPLE = {"ada": "contributor", "bob": "contributor", "eve": "reviewer", "root": "admin"}
+FAILED = 500
 UNLIMITED = RequestLimits(*[10**9] * 4)
 
 PHONE = {"width": 390, "height": 844}
@@ -35,7 +36,15 @@ LISTED = "\n".join(f"layers.{n}.{name} 64x64" for n in range(2) for name in ("mi
 """The layers of a model of somebody's own, as the form takes them."""
 
 
+LOST = 120.0
+"""Seconds after which what a page does not show is taken for missing; on an idle machine all comes within six."""
+
 NONE = "no Chromium is installed: `apt-get install chromium`, or set LORADAR_CHROMIUM to the path of one"
+
+
+def patient() -> float:
+    """Return the bound of an event in a page in seconds, scaled by the environment."""
+    return patience(LOST)
 
 
 def find_chromium() -> str | None:
@@ -121,10 +130,16 @@ def visiting(browser: Browser, service: Service, as_: str | None = None, **optio
     """Open a page in a browser profile of its own, signed in as a person."""
     options = {"viewport": DESKTOP, "base_url": service.url, **options}
     context: BrowserContext = browser.new_context(**options)
-    context.set_default_timeout(1000 * patience())
+    context.set_default_timeout(1000 * patient())
     page, seen = context.new_page(), Seen()
     page.on("console", lambda said: seen.problems.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: seen.problems.append(str(error)))
+
+    def give_up(problem: str) -> None:
+        seen.problems.append(problem)
+        context.close()  # whoever waits for something on the page fails now, not at the end of its patience
+
+    page.on("pageerror", lambda error: give_up(f"{error}"))
+    page.on("response", lambda got: give_up(f"{got.status} of {got.url}") if got.status == FAILED else None)
     page.on("request", lambda request: seen.requests.append(request.url))
     if as_:
         _, session = service.registry.tokens.sign_in(service.tokens[as_])

@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 import browsing
 import pytest
-from patience import patience
 from playwright.sync_api import expect
 
 
@@ -17,7 +16,7 @@ def browser():
         stop = pytest.fail if os.environ.get("CI") else pytest.skip
         stop(browsing.NONE)
     with browsing.chromium() as running:
-        expect.set_options(timeout=1000 * patience())  # else five seconds, which a busy machine may take
+        expect.set_options(timeout=1000 * browsing.patient())  # else five seconds, which a busy machine may take
         yield running
 
 

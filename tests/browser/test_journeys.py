@@ -5,10 +5,13 @@ import json
 import re
 from urllib.parse import quote, unquote
 
+import browsing
 import pytest
 from browsing import CONFIG, HOSTILE, LISTED, PHONE
-from playwright.sync_api import expect
+from playwright.sync_api import Error, expect
 from zoo import llama
+
+from loradar.registry.checking import check_text
 
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
 
@@ -16,6 +19,16 @@ CLIPBOARD = ["clipboard-read", "clipboard-write"]
 def figures(page):
     """Return the number of trained parameters on the page of an architecture."""
     return int(page.locator("[data-parameters]").inner_text().replace(",", ""))
+
+
+def copy_snippet(page, label):
+    """Copy the snippet for a tool by its button, and return it with the name of its file."""
+    page.locator(".tabs > label", has_text=re.compile(f"^{re.escape(label)}$")).click()
+    panel = page.locator(".panel:visible")
+    expect(panel).to_contain_text("32")
+    panel.get_by_role("button", name=re.compile("Copy")).click()
+    expect(panel.get_by_role("button")).to_have_text("Copied")
+    return page.evaluate("navigator.clipboard.readText()"), panel.locator(".mono").inner_text()
 
 
 def run_copied(snippet, folder):
@@ -28,8 +41,8 @@ def run_copied(snippet, folder):
     return names["model"]
 
 
-def test_from_a_search_to_a_snippet_that_runs(visit, tmp_path):
-    """A checkpoint is typed; preset and rank are chosen; the copied snippet adapts a model as the page says."""
+def test_from_a_search_to_a_snippet_that_runs(visit, service, tmp_path):
+    """A checkpoint is typed; preset and rank are chosen; each copied snippet adapts the layers that the page shows."""
     page = visit(permissions=CLIPBOARD)
     page.goto("/")
     page.get_by_role("searchbox").or_(page.get_by_role("combobox")).fill("Llama-2-7b-hf")
@@ -43,15 +56,17 @@ def test_from_a_search_to_a_snippet_that_runs(visit, tmp_path):
     slider.fill("32")
     expect(page).to_have_url(re.compile("rank=32"))
     assert figures(page) > before
-    page.locator(".tabs > label", has_text=re.compile("^PEFT")).click()
-    panel = page.locator(".panel:visible")
-    expect(panel).to_contain_text("r=32")
-    panel.get_by_role("button", name=re.compile("Copy")).click()
-    expect(panel.get_by_role("button")).to_have_text("Copied")
-    model = run_copied(page.evaluate("navigator.clipboard.readText()"), tmp_path / "small")
-    trained = [name for name, one in model.named_parameters() if one.requires_grad]
-    adapted = {found[1] for found in map(re.compile(r"(\w+)\.lora_A").search, trained) if found}
-    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    labels = page.locator(".tabs > label").all_inner_texts()
+    assert len(labels) >= 7
+    for label in labels:
+        snippet, file = copy_snippet(page, label)
+        check = check_text(service.registry, snippet, file, "llama")
+        assert (check.is_sound, check.parts[0].matched) == (True, 4 * 32), label
+        if label in ("loradar", "PEFT"):
+            model = run_copied(snippet, tmp_path / label)
+            trained = [name for name, one in model.named_parameters() if one.requires_grad]
+            adapted = {found[1] for found in map(re.compile(r"(\w+)\.lora_A").search, trained) if found}
+            assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 
 def test_towers_are_switched_by_links(visit):
@@ -233,11 +248,13 @@ def test_hostile_text_stays_text(visit, path):
     assert "49" not in page.locator("main").inner_text().split()
 
 
-def test_a_pasted_configuration_is_scanned(visit):
+def test_a_pasted_configuration_is_scanned_by_keyboard_alone(visit):
     """A config.json of other sizes than the registered one: its own targets, costs and snippets."""
     page = visit(path="/scan")
-    page.get_by_label("Content of config.json").fill(CONFIG)
-    page.get_by_role("button", name="Scan", exact=True).click()
+    tab_to(page, "text")
+    page.keyboard.insert_text(CONFIG)
+    tab_to(page, "", "button", "Scan")
+    page.keyboard.press("Enter")
     page.wait_for_url("**/scan/*")
     expect(page.locator("h1")).to_contain_text("olmo2")
     expect(page.locator("main")).to_contain_text("4 of 4 blocks")
@@ -246,7 +263,10 @@ def test_a_pasted_configuration_is_scanned(visit):
 
 @pytest.mark.parametrize("javascript", [True, False], ids=["with-scripts", "without"])
 def test_a_dropped_header_is_scanned_and_submitted(visit, tmp_path, javascript):
-    """Where scripts run, the header alone is sent; the form for a mapping is filled in with what it says."""
+    """Where scripts run, the header alone is sent; the form for a mapping is filled in with what it says.
+
+    Without them all is done by keyboard alone: Enter on the field opens the browser's own dialog.
+    """
     inner = "mixer" if javascript else "attention"  # an equal statement would be rejected
     shapes = {f"net.{n}.{inner}.{name}.weight": (64, 64) for n in range(3) for name in ("q_proj", "k_proj", "v_proj")}
     weights = tmp_path / "mine.safetensors"
@@ -258,8 +278,12 @@ def test_a_dropped_header_is_scanned_and_submitted(visit, tmp_path, javascript):
         drop(page, weights)
         expect(page.locator(".chosen")).to_contain_text("are sent")
     else:
-        page.get_by_label(re.compile("config.json, .safetensors")).set_input_files(weights)
-    page.get_by_role("button", name="Scan", exact=True).click()
+        tab_to(page, "file")
+        with page.expect_file_chooser() as dialog:
+            page.keyboard.press("Enter")
+        dialog.value.set_files(weights)
+    tab_to(page, "", "button", "Scan")
+    page.keyboard.press("Enter")
     page.wait_for_url("**/scan/*")
     size = int(sent[0].all_headers()["content-length"])
     assert size > 500
@@ -296,3 +320,13 @@ def drop(page, path):
         [path.name, content],
     )
     page.locator("form.scan").dispatch_event("drop", {"dataTransfer": given})
+
+
+def test_a_page_that_breaks_ends_what_waits_for_it(browser, service):
+    """At once, with the reason: an error in a script would else be a wait for what never comes."""
+    with browsing.visiting(browser, service) as (page, seen):
+        page.goto("/scan")
+        page.evaluate("setTimeout(() => { throw new Error('broken'); })")
+        with pytest.raises((Error, AssertionError), match="closed"):
+            expect(page.locator("#never")).to_be_visible()
+    assert seen.problems == ["broken"]
