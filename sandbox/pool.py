@@ -81,7 +81,8 @@ class Sandbox:
         bounds: The number of tasks at a time, and the time and memory of each.
         waiting: The number of tasks that may wait.
         preload: Modules imported before workers are forked.
-        nice: How far the priority of a worker is below that of this process.
+        nice: How far the priority of workers, and of the server process that the first sandbox here starts, is
+            below that of this process.
     """
 
     def __init__(
@@ -231,7 +232,7 @@ class Sandbox:
         # Its annotation has mp_context; its code reads context (pebble 5.2.3).
         start: Any = concurrent.process(timeout=seconds, context=context, name=self._name)  # type: ignore[call-overload]
         try:
-            with clean_spawns():
+            with clean_spawns(self._nice):
                 future: ProcessFuture[tuple[str, Any]] = start(run_task)(*task)
         except (OSError, EOFError) as error:
             message = f"No worker can be started ({error}). Come again later."

@@ -57,8 +57,11 @@ def clean_environment(environment: Mapping[str, str] = os.environ) -> dict[str, 
 
 
 @contextmanager
-def clean_spawns() -> Iterator[None]:
+def clean_spawns(nice: int = 0) -> Iterator[None]:
     """Give every process that multiprocessing starts from this thread, inside the context, a clean environment.
+
+    Above a ``nice`` of 0 they also give way to this one: to import libraries takes the server process seconds, and each
+    fork of it tens of milliseconds in the kernel.
 
     multiprocessing starts its fork server with the environment of the caller and takes no other. Changing
     ``os.environ`` meanwhile would race with threads that read it, so the function that starts processes is replaced;
@@ -74,6 +77,7 @@ def clean_spawns() -> Iterator[None]:
                 [*args], executable=path, pass_fds=passfds, env=clean_environment(), restore_signals=False
             )
             process.returncode = 0  # multiprocessing waits for it, by its number
+            give_way(nice, process.pid)
             return process.pid
 
         util.spawnv_passfds = spawn
@@ -110,7 +114,7 @@ def harden(nice: int) -> None:
     Its secret variables go, its standard streams lead nowhere, and it gains no privileges.
 
     Args:
-        nice: How far its priority is below that of its caller; above 0 it also gives way quickly.
+        nice: As for ``give_way``.
     """
     kept = clean_environment()
     for name in [*os.environ]:
@@ -122,12 +126,9 @@ def harden(nice: int) -> None:
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
     os.close(nowhere)
-    with suppress(AttributeError, OSError):  # not on every system
-        os.nice(nice)
-    if nice:
-        _give_way()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     caller = multiprocessing.parent_process()
+    give_way(nice, caller=caller.pid or 0 if caller else 0)
 
     def end_with_caller() -> None:  # no other process would end this one in time
         if caller:
@@ -152,17 +153,29 @@ class _Attributes(Structure):
     )
 
 
-def _give_way() -> None:
-    """Let others take over the processor within a fraction of a millisecond (Linux 6.12; older ones ignore it).
+def give_way(nice: int, pid: int = 0, caller: int = 0) -> None:
+    """Give a process a priority below that of its caller, and let others take over the processor from it at once.
 
-    Priority decides about shares over a longer time. ``SCHED_IDLE`` gives way at once, and starves on a busy machine.
+    Priority decides about shares over a longer time; on Linux 6.12 and later a short slice ends turns within a fraction
+    of a millisecond. ``SCHED_IDLE`` gives way as well, and starves on a busy machine.
+
+    Args:
+        nice: How far its priority is below that of its caller; at 0 it has that of its caller, as far as this process
+            may raise it.
+        pid: The process; 0 is this one.
+        caller: The process of its caller; 0 is this one.
     """
+    with suppress(AttributeError, OSError):  # not on every system
+        os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, caller) + nice)
     number = _SCHED_SETATTR.get(platform.machine())
     if number is None or not sys.platform.startswith("linux"):
         return
-    attributes = _Attributes(size=sizeof(_Attributes), policy=os.SCHED_BATCH, nice=os.nice(0), runtime=_SLICE)
+    policy, slice_ = (os.SCHED_BATCH, _SLICE) if nice else (os.SCHED_OTHER, 0)
+    attributes = _Attributes(
+        size=sizeof(_Attributes), policy=policy, nice=os.getpriority(os.PRIO_PROCESS, pid), runtime=slice_
+    )
     with suppress(OSError, AttributeError):
-        CDLL(None).syscall(number, 0, byref(attributes), 0)
+        CDLL(None).syscall(number, pid, byref(attributes), 0)
 
 
 def limit_memory(gigabytes: float) -> None:

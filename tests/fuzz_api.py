@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx2
 from patience import patience
 
 from loradar.api import running
@@ -77,6 +78,7 @@ def fuzz(folder: Path, *arguments: str, registry: Path | None = None) -> Report:
     (folder / "schemathesis.toml").write_text(CONFIG.replace("SECRET", secret), "utf-8")
     events = folder / "events.ndjson"
     with running(settings) as url:
+        httpx2.get(f"{url}/openapi.json", timeout=TIMEOUT).raise_for_status()  # the first takes long, and is stored
         options = ["--checks", "all", "--no-color", "--no-shrink", "--continue-on-failure"]
         options += ["--request-timeout", str(TIMEOUT), "--max-response-time", str(TIMEOUT)]
         report = ["--report", "ndjson", "--report-ndjson-path", str(events)]

@@ -31,9 +31,10 @@ def tell_surroundings():
     return dict(os.environ), own, parents, rights["NoNewPrivs"].strip(), rights["Umask"].strip(), descriptors
 
 
-def tell_priority():
-    """Return the scheduling policy and the niceness of this process."""
-    return os.sched_getscheduler(0), os.nice(0)
+def tell_priorities():
+    """Return the scheduling policy and the niceness of this process and of the server that forked it."""
+    pids = os.getpid(), os.getppid()
+    return [(os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid)) for pid in pids]
 
 
 def leave(code):

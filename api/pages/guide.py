@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.responses import Response
 
 from ..dependencies import OpenRegistry, cached
@@ -27,10 +28,14 @@ def show_for_agents(request: Request, registry: OpenRegistry) -> Response:
 
 
 def list_operations(request: Request) -> list[dict[str, Any]]:
-    """Return method, path, summary and description of every operation of the API, sorted by path."""
-    paths: dict[str, dict[str, Any]] = request.app.openapi()["paths"]
+    """Return method, path, summary and tag of every operation of the API, sorted by path.
+
+    From the routes: to make the OpenAPI document takes a second, and 12 MB for good.
+    """
+    routes = (each for each in iter_route_contexts(request.app.routes) if isinstance(each.original_route, APIRoute))
+    described = sorted((each for each in routes if each.include_in_schema), key=lambda each: str(each.path_format))
     return [
-        {"method": method.upper(), "path": path, "summary": each["summary"], "tag": each["tags"][0]}
-        for path, methods in sorted(paths.items())
-        for method, each in methods.items()
+        {"method": method, "path": each.path_format, "summary": each.summary, "tag": (each.tags or [""])[0]}
+        for each in described
+        for method in sorted(each.methods or ())
     ]

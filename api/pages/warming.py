@@ -1,4 +1,4 @@
-"""Read beforehand what the first page would wait half a second for: templates, names, similar ones, the routes."""
+"""Read beforehand what the first page would wait half a second for: templates, names, similar ones."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -21,7 +21,6 @@ def warm_up(app: FastAPI) -> None:
     for name in templates.list_templates():
         templates.get_template(name)
     load()
-    app.openapi()  # for the guide
     try:
         lazy: LazyRegistry = app.state.registry
         registry = lazy.get()
