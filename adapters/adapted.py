@@ -11,6 +11,7 @@ from torch import nn
 from ..errors import InvalidConfig, quoted
 from ..similar_names import nearest
 from ..warn import warn
+from .checks import check_flag
 from .config import AdapterConfig
 from .files import checkpoint
 from .files.embeddings import AUTO, list_embeddings
@@ -122,6 +123,7 @@ class Adapted(PeftMethods, Wrapper):
         self, adapter_names: str | Sequence[str] | None, *, safe: bool, keep: bool, progressbar: bool = False
     ) -> tuple[str, ...] | None:
         """Merge, and return the given names; ``None`` if each layer merged those that are active on it."""
+        check_flag("progressbar", progressbar)  # in the place of names before
         given = None if adapter_names is None else as_names(adapter_names)
         self._check_known(given or ())
         layers = []

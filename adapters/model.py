@@ -12,7 +12,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from ..notebook import render_table
 from .base_weights import base_key_map, get_base_model_state_dict, load_base_state_dict
-from .checks import check_known
+from .checks import check_flag, check_known
 from .choice import Choice, choose
 from .config import AdapterConfig
 from .files.embeddings import AUTO
@@ -214,6 +214,7 @@ class PeftModel(Switching):
             InvalidConfig: If an adapter is unknown, or on meta and has no values, or an argument cannot be honoured.
             AdapterUnreadable: If the folder cannot be written.
         """
+        check_flag("safe_serialization", safe_serialization)
         names = [*self.peft_config] if selected_adapters is None else selected_adapters
         self._check_known(names)
         options = [*signature(PeftModel.save_pretrained).parameters][2:-1]

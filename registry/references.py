@@ -66,6 +66,7 @@ def not_understood(text: str, library: str | None, candidates: "Iterable[Candida
         )
     closest = f" Closest: {quoted(near)}." if near else ""
     way_out = f" {'Try' if near else 'List what is known with'}: {command}" if command not in message else ""
-    error = NotRegistered(text, (), f"{message}{closest}{way_out}", command=command)
+    read_as = library or (text.partition(":")[0] if ":" in text else "transformers")
+    error = NotRegistered(text, (), f"{message}{closest}{way_out}", library=read_as, command=command, has={})
     error.near = error.details["near"] = near
     return error

@@ -100,6 +100,17 @@ def test_positional_name_and_keywords_of_peft():
         get_peft_model(MLP(8), LoraConfig(**FIELDS), mixed=True)
 
 
+def test_names_of_adapters_in_the_place_of_a_flag_are_rejected(tmp_path):
+    """PEFT's order has a flag there; the names would be ignored, and all adapters saved or merged."""
+    model = adapted()
+    with pytest.raises(InvalidConfig, match=r"progressbar=\['default'\] is not a boolean"):
+        model.merge_and_unload(["default"])
+    with pytest.raises(InvalidConfig, match=r"safe_serialization=\['default'\] is not a boolean"):
+        model.save_pretrained(tmp_path, ["default"])
+    assert not model.base_model.model.seq[0].merged_adapters
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("task", ["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS", None])
 def test_the_class_of_a_model_is_that_of_its_task(task):
     """As in PEFT, whose class ``isinstance`` finds too."""

@@ -80,6 +80,7 @@ def test_a_miss_names_near_names_and_a_command(registry):
         registry.lookup("lama")
     assert "llama" in caught.value.near
     assert caught.value.details["command"] == "loradar lookup llama"
+    assert (caught.value.details["library"], caught.value.details["has"]) == ("transformers", {})
     assert registry.find("lama") is None
 
 
