@@ -107,7 +107,8 @@ class Adapted(PeftMethods, Wrapper):
     def merge_adapter(self, adapter_names: str | Sequence[str] | None = None, safe_merge: bool = False) -> None:
         """Add updates to the base weights, so that the forward costs nothing extra; repeating it changes nothing.
 
-        The original weights are kept in main memory, and ``unmerge_adapter`` restores them bit for bit.
+        The original weights are kept in main memory, and ``unmerge_adapter`` restores them bit for bit. Layers whose
+        adapters are switched off are passed over, with a warning.
 
         Args:
             adapter_names: Names of the adapters, or one name; the active ones when ``None``.
@@ -126,11 +127,10 @@ class Adapted(PeftMethods, Wrapper):
         check_flag("progressbar", progressbar)  # in the place of names before
         given = None if adapter_names is None else as_names(adapter_names)
         self._check_known(given or ())
-        layers = []
-        for path, layer in layers_in(self._survey()):
-            names = layer.steering.active if given is None else given
-            if {*names} & {*layer.adapters()}:
-                layers.append((path, layer, names))
+        layers = self._find_affected(given)
+        if keep and any(layer.steering.disabled for _, layer, _ in layers):
+            warn("Adapters that are switched off are not merged: call enable_adapter_layers() first.")
+            layers = [each for each in layers if not each[1].steering.disabled]
         chosen = given or [*dict.fromkeys(name for _, _, names in layers for name in names)]
         self._check_compatible(chosen)
         for path, layer, names in layers:
@@ -142,6 +142,12 @@ class Adapted(PeftMethods, Wrapper):
         for _, layer, names in track(layers, "Merging", disable=not progressbar):
             layer.merge(adapter_names=names, keep=keep)
         return given
+
+    def _find_affected(self, given: tuple[str, ...] | None) -> list[tuple[str, AdapterLayer, tuple[str, ...]]]:
+        """Return the layers that have any of these adapters, or an active one, with their paths and the names."""
+        known = ((path, layer, layer.steering.active) for path, layer in layers_in(self._survey()))
+        wanted = ((path, layer, active if given is None else given) for path, layer, active in known)
+        return [(path, layer, names) for path, layer, names in wanted if {*names} & {*layer.adapters()}]
 
     def unmerge_adapter(self) -> None:
         """Restore every base weight that updates were merged into, bit for bit."""

@@ -248,7 +248,8 @@ class LoraConfig(AdapterConfig):
         layer_replication: Ranges of blocks, such as ``[(0, 4), (2, 5)]``, that make up a model with shared weights.
         trainable_token_indices: Tokens whose rows of the input embedding train too, and are saved with the adapter; or
             such tokens by names of embeddings. A tied output layer uses the same rows.
-        ensure_weight_tying: Reject other rows for an output layer than for the embedding that it is tied to.
+        ensure_weight_tying: Reject other rows for an output layer than for the embedding that it is tied to, and train
+            both as one weight if one of them is in ``modules_to_save``.
         velora_config: VeLoRA, by peft's class; with peft's options or a dictionary of them, as the next ones.
         monteclora_config: MonteCLoRA, by peft's class.
         kasa_config: KaSA, by peft's class; it takes the smallest singular values out of the base weights.

@@ -1,10 +1,11 @@
 """``PeftModel``, the wrapper around a model with adapters, with its files and the hub."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from inspect import signature
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -50,6 +51,8 @@ class PeftModel(Switching):
     forward: Callable[..., Any]
     special_peft_forward_args = frozenset({"adapter_names"})
     """The arguments of ``forward`` that are not the model's own."""
+    _task: ClassVar[str | None] = None
+    """The task type of the class: that of its adapters which state none."""
 
     def __init__(
         self,
@@ -74,7 +77,7 @@ class PeftModel(Switching):
             LoradarError: As ``get_peft_model``.
         """
         check_host(model)
-        chosen = choose(model, peft_config)
+        chosen = choose(model, self._for_task(peft_config))
         self.adapt(model, chosen, adapter_name, autocast=autocast_adapter_dtype, on_meta=low_cpu_mem_usage)
 
     @classmethod
@@ -82,6 +85,11 @@ class PeftModel(Switching):
         """Return a model without anything in it, of the class of a task, as in PEFT."""
         own = TASKS.get(task_type or "", cls)
         return own.__new__(own)
+
+    def _for_task(self, config: AdapterConfig) -> AdapterConfig:
+        """Return a configuration with the task of this class if it states none, so that the head trains too."""
+        config = as_config(config)
+        return config if self._task is None or config.task_type else replace(config, task_type=self._task)
 
     def adapt(self, model: nn.Module, chosen: Choice, adapter_name: str, **storage: bool) -> None:
         """Put the adapter chosen for a model into it, and take hold of it; nothing is changed unless everything can be.
@@ -151,7 +159,8 @@ class PeftModel(Switching):
 
         Args:
             adapter_name: Its name.
-            peft_config: Its configuration; without targets they are decided as by ``get_peft_model``.
+            peft_config: Its configuration; without targets they are decided as by ``get_peft_model``, and without a
+                task type it has that of the model's class, whose head it trains.
             low_cpu_mem_usage: Whether its tensors are on the meta device until values are loaded.
             autocast_adapter_dtype: Whether its tensors are float32 where the layers have half precision.
 
@@ -160,7 +169,7 @@ class PeftModel(Switching):
             TargetsNotFound: As ``get_peft_model``.
             NoAdaptableLayers: As ``get_peft_model``.
         """
-        peft_config = as_config(peft_config)
+        peft_config = self._for_task(peft_config)
         self._check_new(adapter_name, peft_config)
         storage = {"autocast": autocast_adapter_dtype, "on_meta": low_cpu_mem_usage}
         with self._unmerged():
@@ -192,8 +201,7 @@ class PeftModel(Switching):
     ) -> None:
         """Write ``adapter_config.json`` and ``adapter_model.safetensors`` as PEFT does for each adapter, and a card.
 
-        An adapter that is not called ``default`` goes into a subfolder of its name. A ``README.md`` written or edited
-        by the user is kept.
+        An adapter not called ``default`` goes into a subfolder of its name; a ``README.md`` edited by the user is kept.
 
         Args:
             save_directory: The folder.
@@ -204,11 +212,9 @@ class PeftModel(Switching):
                 configuration names, as after ``resize_token_embeddings``; with a warning.
             is_main_process: Whether this process writes.
             path_initial_model_for_weight_conversion: If given, an adapter whose initialisation changed base weights
-                (PiSSA, OLoRA, CorDA) is written as an ordinary LoRA of twice the rank, on the weights from before. PEFT
-                reads the first factors from this folder; loradar has kept them, and reads nothing.
+                (PiSSA, OLoRA, CorDA) is written as an ordinary LoRA of twice the rank, on the weights from before.
             state_dict: A state dict to take the values from: trainers that shard a model gather them there.
-            others: ``save_function`` and ``max_shard_size``, which trainers pass, change nothing: an adapter is one
-                file, and safetensors writes it.
+            others: ``save_function`` and ``max_shard_size``, which trainers pass, change nothing.
 
         Raises:
             InvalidConfig: If an adapter is unknown, or on meta and has no values, or an argument cannot be honoured.
@@ -217,8 +223,8 @@ class PeftModel(Switching):
         check_flag("safe_serialization", safe_serialization)
         names = [*self.peft_config] if selected_adapters is None else selected_adapters
         self._check_known(names)
-        options = [*signature(PeftModel.save_pretrained).parameters][2:-1]
-        check_known(others, [*options, *PASSED_BY_TRAINERS], "save_pretrained")
+        known = [*signature(PeftModel.save_pretrained).parameters][2:-1]
+        check_known(others, [*known, *PASSED_BY_TRAINERS], "save_pretrained")
         if not is_main_process:
             return
         with self._surveyed():
@@ -269,15 +275,13 @@ class PeftModel(Switching):
             key_mapping: Regexes and their replacements, of which the first that matches changes a key of the file,
                 without its prefix ``base_model.model``; those of a transformers model by default.
             options: ``subfolder``; for the hub ``revision``, ``token``, ``cache_dir``, ``local_files_only`` and
-                ``force_download``; ``ignore_mismatched_sizes``, which leaves tensors of other sizes out, with a
-                warning; ``torch_device``, which changes nothing: an adapter is where its layers are; and
-                ``device_map``, which has to name the devices where they are.
+                ``force_download``; ``ignore_mismatched_sizes`` leaves tensors of other sizes out, with a warning;
+                ``torch_device`` changes nothing, and ``device_map`` has to name the devices where the layers are.
 
         Raises:
-            HubFailed: If it cannot be downloaded from the hub; the model is unchanged.
-            AdapterUnreadable: If a file is missing, damaged or does not fit; the model is unchanged.
-            InvalidConfig: If the adapter needs a feature that loradar lacks, the model has adapters, or an argument
-                cannot be honoured; the model is unchanged.
+            HubFailed: If it cannot be downloaded from the hub; the model is unchanged, as by the other errors.
+            AdapterUnreadable: If a file is missing, damaged or does not fit.
+            InvalidConfig: If the model has adapters, or the adapter or an argument needs what loradar lacks.
         """
         check_host(model)
         options |= {"ephemeral_gpu_offload": ephemeral_gpu_offload}
@@ -355,33 +359,38 @@ class PeftModel(Switching):
 class PeftModelForSequenceClassification(PeftModel):
     """A model of task type ``SEQ_CLS``."""
 
+    _task = "SEQ_CLS"
+
 
 class PeftModelForSeq2SeqLM(PeftModel):
     """A model of task type ``SEQ_2_SEQ_LM``."""
+
+    _task = "SEQ_2_SEQ_LM"
 
 
 class PeftModelForCausalLM(PeftModel):
     """A model of task type ``CAUSAL_LM``."""
 
+    _task = "CAUSAL_LM"
+
 
 class PeftModelForTokenClassification(PeftModel):
     """A model of task type ``TOKEN_CLS``."""
+
+    _task = "TOKEN_CLS"
 
 
 class PeftModelForQuestionAnswering(PeftModel):
     """A model of task type ``QUESTION_ANS``."""
 
+    _task = "QUESTION_ANS"
+
 
 class PeftModelForFeatureExtraction(PeftModel):
     """A model of task type ``FEATURE_EXTRACTION``."""
 
+    _task = "FEATURE_EXTRACTION"
 
-TASKS: dict[str, type[PeftModel]] = {
-    "SEQ_CLS": PeftModelForSequenceClassification,
-    "SEQ_2_SEQ_LM": PeftModelForSeq2SeqLM,
-    "CAUSAL_LM": PeftModelForCausalLM,
-    "TOKEN_CLS": PeftModelForTokenClassification,
-    "QUESTION_ANS": PeftModelForQuestionAnswering,
-    "FEATURE_EXTRACTION": PeftModelForFeatureExtraction,
-}
+
+TASKS = {each._task: each for each in PeftModel.__subclasses__()}  # noqa: SLF001 - of its own classes
 """The class of a model by the task type of its first adapter, as in PEFT."""

@@ -121,17 +121,15 @@ class Switching(Adapted):
     ) -> None:
         """Add the weighted sum of other LoRA adapters as a new one.
 
-        A module that one of them trains in full is copied; two of them must not train the same.
-
         Args:
-            adapters: Names of the others.
+            adapters: Names of the others. A module that one of them trains in full is copied.
             weights: One weight each; negative ones subtract.
             adapter_name: Name of the new one, which is inactive until it is activated.
             combination_type: ``svd``, the default as in PEFT, truncates the sum to ``svd_rank``: the closest of that
                 rank. ``cat`` concatenates the factors: exact, with the sum of the ranks. ``linear`` adds ``A`` to ``A``
                 and ``B`` to ``B``: a rough approximation, and the ranks have to agree. ``magnitude_prune``, ``ties``,
-                ``dare_linear`` and ``dare_ties`` do so with a part of the values; with ``_svd`` behind them they prune
-                the updates instead of the factors, and truncate. Of one adapter, all but ``svd`` are ``linear``.
+                ``dare_linear`` and ``dare_ties`` do so with a part of the values, with ``_svd`` behind them of those of
+                the updates, truncated. Of one adapter, all but ``svd`` are ``linear``.
             svd_rank: Rank of the sum for ``svd``; the largest rank of the adapters on each layer if ``None``.
             svd_clamp: Quantile at which the values of the factors are clamped, for ``svd``.
             svd_full_matrices: Whether to decompose in full, which takes memory and changes nothing.
@@ -140,7 +138,7 @@ class Switching(Adapted):
             majority_sign_method: The sign that wins, for ``ties``: of the sum (``total``) or of most (``frequency``).
 
         Raises:
-            InvalidConfig: If an adapter is unknown or no LoRA, the ranks do not agree, or the name is taken.
+            InvalidConfig: If an adapter is unknown or no LoRA, ranks or saved modules clash, or the name is taken.
         """
         if not adapters:
             raise InvalidConfig("add_weighted_adapter: adapters=[] names no adapter to sum: give one at least.")

@@ -28,6 +28,15 @@ if TYPE_CHECKING:
         rank_layers,
     )
     from .adapters.doctor import doctor
+    from .adapters.peft_bridge.auto_models import (
+        AutoPeftModel,
+        AutoPeftModelForCausalLM,
+        AutoPeftModelForFeatureExtraction,
+        AutoPeftModelForQuestionAnswering,
+        AutoPeftModelForSeq2SeqLM,
+        AutoPeftModelForSequenceClassification,
+        AutoPeftModelForTokenClassification,
+    )
     from .adapters.peft_bridge.functions import (
         get_layer_status,
         get_model_status,
@@ -47,6 +56,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AsyncClient": ".client",
+    "AutoPeftModel": ".adapters.peft_bridge.auto_models",
+    "AutoPeftModelForCausalLM": ".adapters.peft_bridge.auto_models",
+    "AutoPeftModelForFeatureExtraction": ".adapters.peft_bridge.auto_models",
+    "AutoPeftModelForQuestionAnswering": ".adapters.peft_bridge.auto_models",
+    "AutoPeftModelForSeq2SeqLM": ".adapters.peft_bridge.auto_models",
+    "AutoPeftModelForSequenceClassification": ".adapters.peft_bridge.auto_models",
+    "AutoPeftModelForTokenClassification": ".adapters.peft_bridge.auto_models",
     "Client": ".client",
     "IA3Config": ".adapters",
     "LoraConfig": ".adapters",
@@ -80,6 +96,13 @@ _HOMES = {
 
 __all__ = [
     "AsyncClient",
+    "AutoPeftModel",
+    "AutoPeftModelForCausalLM",
+    "AutoPeftModelForFeatureExtraction",
+    "AutoPeftModelForQuestionAnswering",
+    "AutoPeftModelForSeq2SeqLM",
+    "AutoPeftModelForSequenceClassification",
+    "AutoPeftModelForTokenClassification",
     "Client",
     "IA3Config",
     "LoraConfig",

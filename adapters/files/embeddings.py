@@ -38,7 +38,7 @@ def list_embeddings(survey: Survey, adapter: str, base: str | None, wanted: Any)
         raise InvalidConfig(message, save_embedding_layers=repr(wanted))
     if wanted is False:
         return {}
-    sites = _find_sites(survey)
+    sites = find_embeddings(survey)
     if wanted == AUTO:
         sites = _find_needed(survey, sites, adapter, base) if sites else {}
     elif not sites:
@@ -60,7 +60,7 @@ def _read_tensors(path: str, site: Site, adapter: str) -> dict[str, torch.Tensor
     return {f"{PREFIX}{path}.{inside}{name}": tensor for name, tensor in tensors.items()}
 
 
-def _find_sites(survey: Survey) -> dict[str, Site]:
+def find_embeddings(survey: Survey) -> dict[str, Site]:
     """Return the positions of a transformers model's input and output embeddings by path, if they are of a vocabulary.
 
     A vision model calls its convolution over patches an input embedding.

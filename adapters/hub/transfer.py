@@ -132,19 +132,10 @@ def push(  # noqa: PLR0913 - the options of a commit on the hub
 ) -> str:
     """Upload a model's adapters and their card in one commit; create the repo and the branch if they are missing.
 
-    A ``README.md`` in the repo that was written or edited by hand is kept.
-
-    Args:
-        model: The model with the adapters.
-        repo_id: ``org/repo``, or ``repo`` for a repo of the account.
-        commit_message: Summary of the commit.
-        commit_description: Its text.
-        private: Whether a new repo is private; ``None`` for the account's default.
-        token: Token to use instead of ``HF_TOKEN`` or the login.
-        revision: Branch to commit to; ``None`` for the main branch.
-        create_pr: Whether to open a pull request instead; its address is returned then, else the commit's.
-        max_shard_size: Changes nothing: an adapter is one file.
-        tags: Tags of the card, beside its own.
+    A ``README.md`` in the repo that was written or edited by hand is kept. ``repo_id`` is ``org/repo``, or ``repo`` of
+    the account; the other arguments are huggingface_hub's (``upload_folder``, ``create_repo``), but ``tags``, which the
+    card gets beside its own, and ``max_shard_size``, which changes nothing: an adapter is one file. The address of the
+    commit is returned, or of the pull request with ``create_pr``.
 
     Raises:
         InvalidReference: If ``repo_id`` cannot name a repo.

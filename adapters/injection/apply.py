@@ -127,6 +127,8 @@ def build(survey: Survey, plan: Plan, adapter_name: str, *, autocast: bool = Tru
             _store_like(getattr(base, planned.parameter or "weight", None), part)
         parts.append(part)
     copies = {path: _copy(path, survey.sites[path].module, autocast=autocast) for path in plan.saved}
+    for path in plan.tied[1:]:
+        copies[path].weight = copies[plan.tied[0]].weight
     is_transposed = any(planned.fan_in_fan_out and not planned.parameter for planned in plan.adapters)
     origin = survey.model.__dict__.get("name_or_path")  # of a transformers model
     name = plan.config.base_model_name_or_path or (origin if isinstance(origin, str) and origin else None)

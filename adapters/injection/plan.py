@@ -33,7 +33,7 @@ from .beginnings import check_beginning
 from .host_model import Site, Survey, unwrapped
 from .match import Match, match
 from .target_checks import check_computed, warn_of_endings
-from .tokens import plan_tokens
+from .tokens import plan_tokens, plan_tying
 from .variant_checks import check_variant, plan_variant
 
 Expand = Callable[[nn.Module, str], TargetSpec]
@@ -51,11 +51,13 @@ class Plan:
         config: The configuration, with shorthands expanded and the heads of the task added.
         adapters: The plan of each adapter.
         saved: Paths of the modules trained in full.
+        tied: Those of them that train one weight, the input embedding first.
     """
 
     config: AdapterConfig
     adapters: tuple[PlannedAdapter, ...]
     saved: tuple[str, ...]
+    tied: tuple[str, ...] = ()
 
 
 def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = None) -> Plan:
@@ -93,14 +95,22 @@ def make_plan(survey: Survey, config: AdapterConfig, expand: Expand | None = Non
         _warn_of_dropout(survey, adapters)
     if config.begins_with_peft:
         check_beginning(survey, config, adapters)
+    adapted = [each.path for each in adapters]
+    tied = plan_tying(survey, config, adapted, saved)
+    saved = tuple(dict.fromkeys((*saved, *tied)))
     is_repeated = getattr(config, "layer_replication", None) is not None
-    for path in (*(each.path for each in adapters if each.shares_weight), *saved):
+    _warn_of_shared(survey, [each.path for each in adapters if each.shares_weight], is_repeated=is_repeated)
+    _warn_of_shared(survey, [path for path in saved if path not in tied], is_repeated=is_repeated)
+    return Plan(config, (*adapters, *plan_tokens(survey, config, adapted, saved)), saved, tied)
+
+
+def _warn_of_shared(survey: Survey, paths: Iterable[str], *, is_repeated: bool) -> None:
+    """Warn of layers whose weight others share, unless they are repetitions of one block."""
+    for path in paths:
         others = [other for other in survey.sharing(path) if not (is_repeated and _is_replica(other, path))]
         if others:
             message = f"{path!r} shares its weight with {', '.join(map(repr, others))}, which keeps it as it is"
             warn(f"{message}: merging will untie them.")
-    tokens = plan_tokens(survey, config, [each.path for each in adapters], saved)
-    return Plan(config, (*adapters, *tokens), saved)
 
 
 def _is_replica(path: str, other: str) -> bool:

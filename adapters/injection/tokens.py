@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -37,7 +38,6 @@ def plan_tokens(
     """
     taken = {**dict.fromkeys(adapted, "target_modules"), **dict.fromkeys(saved, "modules_to_save")}
     _check_untouched(survey, taken)
-    _check_tying(survey, config, taken)
     given = getattr(config, "trainable_token_indices", None)
     if given is None:
         return ()
@@ -116,19 +116,40 @@ def _list_tied(survey: Survey, read: str) -> list[str]:
     return survey.sharing(read) if config is not None and get("tie_word_embeddings") else []
 
 
-def _check_tying(survey: Survey, config: AdapterConfig, taken: Mapping[str, str]) -> None:
-    """Reject tied layers that are adapted or saved, with ``ensure_weight_tying``, which is honoured for rows alone."""
+def plan_tying(
+    survey: Survey, config: AdapterConfig, adapted: Collection[str], saved: Collection[str]
+) -> tuple[str, ...]:
+    """Return the tied layers to train in full as one weight (``ensure_weight_tying``), if one of them is saved.
+
+    Args:
+        survey: The walk over the model.
+        config: The configuration.
+        adapted: Paths of the layers that it adapts.
+        saved: Paths of the modules that it trains in full.
+
+    Raises:
+        InvalidConfig: If a tied layer is adapted, in a larger module that is saved, or on the meta device.
+    """
     if not getattr(config, "ensure_weight_tying", False):
-        return
+        return ()
     read = _input_embedding(survey)
-    tied = _list_tied(survey, read) if read else []
-    if not tied:
+    tied = (read, *_list_tied(survey, read)) if read else ()
+    if len(tied) <= 1:
         message = "ensure_weight_tying=True but the model does not have tied weights (tie_word_embeddings=False)"
         warn(f"{message}: it changes nothing.")
-    for path, field in taken.items():
-        if any(f"{each}.".startswith(f"{path}.") for each in (read, *tied) if tied):
-            message = f"ensure_weight_tying=True is for trainable_token_indices, and {path!r} is in {field}"
-            raise InvalidConfig(f"{message}: leave it out of one, or adapt the model with peft.", path=path)
+        return ()
+    for path in (*adapted, *saved):
+        is_alone = path in saved and path in tied
+        if not is_alone and any(f"{each}.".startswith(f"{path}.") for each in tied):
+            message = "ensure_weight_tying=True is for trainable_token_indices and embeddings in modules_to_save, and"
+            raise InvalidConfig(f"{message} {path!r} is another target: leave out one of both.", path=path)
+    if not {*tied} & {*saved}:
+        return ()
+    weight: Any = survey.sites[tied[0]].module.weight
+    if weight.is_meta:
+        message = f"ensure_weight_tying=True: {tied[0]!r} is on the meta device, and storage would untie its copies"
+        raise InvalidConfig(f"{message}: give the model storage first.", path=tied[0])
+    return tied
 
 
 def _check_untouched(survey: Survey, taken: Mapping[str, str]) -> None:

@@ -58,7 +58,7 @@ def combine(
             parts.append(_sum(path, wrapper, shares, how))
     names = dict.fromkeys(name for each in configs for name in each.modules_to_save or ())
     config = replace(_config_for([part.planned for part in parts], like), modules_to_save=[*names] or None)
-    return Prepared(name, config, tuple(parts), {path: deepcopy(module) for path, module in saved.items()})
+    return Prepared(name, config, tuple(parts), deepcopy(saved))  # at once: tied ones stay tied
 
 
 def _check_summable(configs: Sequence[AdapterConfig]) -> LoraConfig:

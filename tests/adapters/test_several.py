@@ -16,6 +16,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from zoo import MLP, Specimen, bert, convolutions, gpt2, llama, words
 
+import loradar
 from loradar.adapters import LoraConfig, PeftModel, inject
 from loradar.errors import InvalidConfig, LoradarError
 
@@ -684,6 +685,32 @@ def test_two_adapters_that_save_the_same_module_are_never_active_together() -> N
     assert adapted.active_adapters == ["default"]
     adapted.set_adapter(["b", "c"])
     assert adapted.active_adapters == ["b", "c"]
+
+
+@pytest.mark.parametrize("library", [peft, loradar])
+def test_an_adapter_of_a_model_for_a_task_trains_its_head_without_stating_the_task(library) -> None:
+    """PEFT's class of the model decides, not the added configuration: the head of the second stayed untrained."""
+    fields = {"target_modules": ["query"]}
+    model = library.PeftModelForSequenceClassification(bert().model, library.LoraConfig(**fields))
+    model.add_adapter("other", library.LoraConfig(**fields))
+    for name in ("default", "other"):
+        model.set_adapter(name)
+        trained = {name for name, tensor in model.named_parameters() if tensor.requires_grad and "classifier" in name}
+        copy = f"base_model.model.classifier.modules_to_save.{name}"
+        assert trained == {f"{copy}.weight", f"{copy}.bias"}
+
+
+def test_a_merge_while_adapters_are_off_leaves_them_off(adapted: tuple[Specimen, PeftModel]) -> None:
+    """The update was merged, so that adapters which are switched off changed the output; PEFT unmerges it again."""
+    specimen, model = adapted
+    expected = specimen(model)
+    model.disable_adapter_layers()
+    base = specimen(model)
+    with pytest.warns(UserWarning, match=r"switched off are not merged: call enable_adapter_layers\(\) first"):
+        model.merge_adapter()
+    assert torch.equal(specimen(model), base)
+    model.enable_adapter_layers()
+    assert torch.equal(specimen(model), expected)
 
 
 def test_an_unknown_argument_of_save_pretrained_is_named(tmp_path) -> None:

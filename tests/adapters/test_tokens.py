@@ -303,7 +303,7 @@ def test_one_embedding_is_adapted_in_one_way():
 
 @pytest.mark.filterwarnings("ignore:.* shares its weight")
 def test_tying_can_be_ensured():
-    """Of rows; other uses of the field are rejected, and a model without tied weights is named."""
+    """Of rows; a target is rejected, and a model without tied weights is named."""
     fields = {"target_modules": ["q_proj"], "ensure_weight_tying": True}
     adapted = inject(llama(), LoraConfig(**fields, trainable_token_indices={"embed_tokens": [1], "lm_head": [1]}))
     assert [name for name, each in adapted.named_parameters() if each.requires_grad and "lora" not in name] == [
@@ -313,8 +313,31 @@ def test_tying_can_be_ensured():
         inject(llama(), LoraConfig(**fields, trainable_token_indices={"embed_tokens": [1], "lm_head": [2]}))
     with pytest.warns(UserWarning, match="does not have tied weights"):
         inject(llama(tied=False), LoraConfig(**fields, trainable_token_indices=[1]))
-    with pytest.raises(InvalidConfig, match="and 'lm_head' is in modules_to_save"):
-        inject(llama(), LoraConfig(**fields, modules_to_save=["lm_head"]))
+    with pytest.raises(InvalidConfig, match="and 'lm_head' is another target"):
+        inject(llama(), LoraConfig(target_modules=["lm_head"], ensure_weight_tying=True))
+    with torch.device("meta"), pytest.raises(InvalidConfig, match=r"'model\.embed_tokens' is on the meta device"):
+        inject(llama(), LoraConfig(**fields, modules_to_save=["embed_tokens"]))
+
+
+@pytest.mark.parametrize("name", ["embed_tokens", "lm_head"])
+def test_tied_layers_that_are_saved_train_one_weight(name, tmp_path):
+    """As in PEFT, with the same file: the head was another copy, so that merging untied them."""
+    fields = {"target_modules": ["q_proj"], "modules_to_save": [name], "ensure_weight_tying": True}
+    ours, theirs = inject(llama(), LoraConfig(**fields)), peft.get_peft_model(llama(), peft.LoraConfig(**fields))
+    assert ours.get_nb_trainable_parameters() == theirs.get_nb_trainable_parameters()
+    with torch.no_grad():
+        ours.base_model.model.lm_head.modules_to_save["default"].weight.mul_(2)
+    ours.save_pretrained(tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours_file, theirs_file = (load_file(tmp_path / folder / WEIGHTS) for folder in ("ours", "theirs"))
+    assert ours_file.keys() == theirs_file.keys()
+    again = (library.PeftModel.from_pretrained(llama(), tmp_path / "ours") for library in (loradar, peft))
+    logits = [model(IDS).logits for model in (ours.eval(), *again)]
+    torch.testing.assert_close(logits[1], logits[0])
+    torch.testing.assert_close(logits[2], logits[0])
+    merged = ours.merge_and_unload()
+    assert merged.lm_head.weight is merged.model.embed_tokens.weight
+    torch.testing.assert_close(merged(IDS).logits, logits[0])
 
 
 class Tied(nn.Module):
