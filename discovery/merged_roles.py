@@ -5,7 +5,7 @@ Both verdicts are kept with a layer, so that a difference shows.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ..domain.layers import UNCALLED, Evidence, Layer
@@ -52,13 +52,18 @@ def label_traced_heads(
     if facts.library_models:
         return tuple(_label_fresh(layer, ends, facts) for layer in layers)
     projections = [x for x in layers if x.kind in PROJECTOR_KINDS]
-    returned = [x for x in projections if x.path in ends.returned]
+    returned = _list_in(projections, ends.returned)
     is_model = returned == projections and not has_others
     is_headless = facts.has_base and "head" not in {layer.role for layer in layers}
     is_own = facts.architecture.library == "torch" and not facts.sub_models
     if is_model or not (is_headless or is_own):
         return layers
-    return label_heads(layers, [x for x in returned if not _is_inner(x)], RETURNED, "dataflow")
+    compared = _list_in(projections, ends.compared) if is_own else []
+    return label_heads(layers, [x for x in (*returned, *compared) if not _is_inner(x)], RETURNED, "dataflow")
+
+
+def _list_in(layers: Iterable[Layer], paths: frozenset[str]) -> list[Layer]:
+    return [layer for layer in layers if layer.path in paths]
 
 
 def _label_fresh(layer: Layer, ends: Ends, facts: ModelFacts) -> Layer:

@@ -65,15 +65,20 @@ def _list_task_heads(layers: Sequence[Layer], facts: ModelFacts) -> list[Layer]:
 
     A head that writes logits over the vocabulary was trained with the model, and so was everything around it: one the
     model declares, one tied to an embedding, or one as wide as the largest embedding. In a user's own module each head
-    counts by itself; where no other layer takes an adapter, the one over the vocabulary is trained in full too.
+    counts by itself, and that of a frozen teacher not at all; where no other layer takes an adapter, the one over the
+    vocabulary is trained in full too.
     """
     heads = [layer for layer in layers if layer.role == "head"]
     declared = facts.language_heads.union(*(model.heads for model in facts.sub_models))
     trained = [x for x in heads if is_over_vocabulary(x, layers) or any(is_below(x.path, path) for path in declared)]
     if facts.architecture.library == "torch" and not facts.library_models:
         others = [head for head in heads if head not in trained]
-        return heads if _are_alone(layers) else others
+        return _without_dead(heads if _are_alone(layers) else others)
     return [] if trained or (facts.language_heads and not facts.library_models) else heads
+
+
+def _without_dead(heads: Iterable[Layer]) -> list[Layer]:
+    return [head for head in heads if head.live is not False]
 
 
 def _are_alone(layers: Iterable[Layer]) -> bool:

@@ -631,6 +631,21 @@ class Competing(Letters):
         return self.c(found).mean(1, keepdim=True)
 
 
+class Updated(nn.Module):
+    """Slots that a recurrent cell r updates by what they attended to, before a feed-forward network e, g."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.d = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.r, self.e, self.g = nn.GRUCell(WIDTH, WIDTH), nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(2 * WIDTH, WIDTH)
+
+    def forward(self, x):
+        """Attend, update, then feed forward."""
+        found = join(F.scaled_dot_product_attention(split(self.b(x)), split(self.d(x)), split(self.a(x))))
+        state = self.r(found.flatten(0, 1), x.flatten(0, 1)).view_as(x)
+        return state + self.g(self.e(state).relu())
+
+
 class InDict(nn.Module):
     """An attention of matrices in a dictionary, beside linears for its output."""
 

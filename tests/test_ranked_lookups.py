@@ -7,10 +7,10 @@ import pytest
 import loradar
 from loradar.api import running
 from loradar.catalog.entries import list_catalogs, list_make_ups, read_catalog
-from loradar.catalog.lines import find_targets
 from loradar.cli import main
 from loradar.client import Client
 from loradar.domain.choosing.members import list_members
+from loradar.domain.choosing.slot_hits import find_targets
 from loradar.domain.presets import EXPERT
 from loradar.domain.targets import find_hits
 from loradar.errors import InvalidRequest, MethodDoesNotFit
@@ -205,3 +205,12 @@ def test_service_client_and_command_answer_alike(known, seeded_settings, capsys)
             main(["lookup", "qwen3_moe", *options])
         shown = capsys.readouterr().out
         assert all(f"{key}: {rank}" in shown for key, rank in expected.rank_pattern.items())
+
+
+@pytest.mark.parametrize("name", ["AllegroTransformer3DModel", "AnyFlowTransformer3DModel"])
+def test_layers_named_by_an_index_are_not_recommended_besides(known, name):
+    """``net.2`` is in the preset, although the first layer of its slot in a list would not be."""
+    mapping = known.lookup(name, preset="mlp", library="diffusers")
+    assert "net" in str(mapping.target_modules)
+    assert "attention.query" in mapping.recommended.text
+    assert "mlp.down" not in mapping.recommended.text

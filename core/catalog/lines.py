@@ -5,18 +5,18 @@ unless they differ.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from ..domain.architectures import Architecture, ModelPart, PromptFacts
 from ..domain.choosing.members import spread_evenly
+from ..domain.choosing.slot_hits import Matched, find_targets
 from ..domain.layers import Coverage, Slot, find_towers
 from ..domain.mappings import Verification
-from ..domain.places import BlockPattern
 from ..domain.scans import Proposal
-from ..domain.targets import Formula, TargetMatcher, TargetSpec
+from ..domain.targets import Formula, TargetSpec
 from ..domain.vocabulary import Library, Tower, describe_slot
 from ..schema import to_json
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .entries import CatalogEntry
 
 Counts = dict[str, dict[str, int]]
-Matched = tuple[str | None, ...]
-"""The target that matches each slot, if one does."""
 
 _STRUCTURE_ID, _REASON_ID = 12, 8
 _SLOT = ("pattern", "role", "kind", "tower", "live", "layout", "bypassed", "kernel", "proof", "blocks")
@@ -174,23 +172,6 @@ def _pack_proposal(
 def count_matches(spec: TargetSpec, slots: Sequence[Slot]) -> Counts:
     """Return the layers each target matches, by kind, if it matches each slot whole or not at all."""
     return _sum_matches(spec, find_targets(spec, slots), slots)
-
-
-def find_targets(spec: TargetSpec, slots: Iterable[Slot]) -> Matched:
-    """Return the target that matches the first layer of each slot, or ``None``; blocks left alone match none."""
-    modules, parameters = TargetMatcher(spec.target_modules or ()), TargetMatcher(spec.target_parameters or ())
-    excluded = TargetMatcher(spec.exclude_modules or ())
-    left_out = [BlockPattern.parse(text) for text in spec.exclude_blocks or ()]
-
-    def match(slot: Slot) -> str | None:
-        path = slot.pattern.replace("*", "0")
-        if slot.kind == "expert_parameter":
-            return parameters.find(path)
-        target = modules.find(path)
-        is_apart = any(each.is_of(slot.pattern, slot.blocks) for each in left_out)
-        return None if target is None or is_apart or excluded.find(path) is not None else target
-
-    return tuple(map(match, slots))
 
 
 def _sum_matches(spec: TargetSpec, matched: Matched, slots: Sequence[Slot]) -> Counts:

@@ -9,7 +9,7 @@ from ...domain.layers import Layer
 from ...domain.patterns import list_prefixes, pattern_of
 from ...domain.vocabulary import CONV_KINDS, Tower
 from ..facts.towers import is_below
-from .graph import Graph
+from .graph import Graph, is_dense
 
 Crossing = tuple[Tower, Tower]
 """(tower, other): the tower reads features of the other."""
@@ -23,17 +23,21 @@ class Ends:
         returned: Layers whose features the model returns, with no other layer in between; where these are several, also
             the layers before one of them that share a module with it and serve nothing else.
         entering: Layers from which features get into a repeated block.
+        compared: Dense layers outside the blocks, products of whose features the model returns: a query's and a
+            document's.
     """
 
     returned: frozenset[str]
     entering: frozenset[str]
+    compared: frozenset[str] = frozenset()
 
 
 def join_ends(ends: Iterable[Ends]) -> Ends:
     """Return the ends of several forwards."""
     every = [*ends]
-    returned, entering = (e.returned for e in every), (e.entering for e in every)
-    return Ends(frozenset[str]().union(*returned), frozenset[str]().union(*entering))
+    returned, entering, compared = (e.returned for e in every), (e.entering for e in every), (e.compared for e in every)
+    none = frozenset[str]()
+    return Ends(none.union(*returned), none.union(*entering), none.union(*compared))
 
 
 def find_ends(graph: Graph) -> Ends:
@@ -50,7 +54,21 @@ def find_ends(graph: Graph) -> Ends:
     unread = {pattern_of(path) for path in _paths(graph, (n for n in ends if not graph.readers[n]))}
     paths = frozenset(path for path in _paths(graph, ends) if _is_end(graph.layers[path], unread))
     heads = paths | _list_before(graph, paths) if len({path.rpartition(".")[0] for path in paths}) > 1 else paths
-    return Ends(heads, _paths(graph, _entering(graph, chained)))
+    return Ends(heads, _paths(graph, _entering(graph, chained)), _list_compared(graph, ends))
+
+
+def _list_compared(graph: Graph, ends: Iterable[int]) -> frozenset[str]:
+    """Return the dense layers outside the blocks whose features are the operands of a returned product, both of them.
+
+    An operand from elsewhere shows a product that is no comparison, such as one with the weights of a hypernetwork.
+    """
+    products = (graph.flow.origins[number] for number in ends if graph.flow.origins[number].kind == "product")
+    found: set[str] = set()
+    for each in products:
+        layers = [graph.records[source] for operand in each.reads for source, _ in operand]
+        projections = [x.path for x in layers if x is not None and is_dense(x) and not x.depth]
+        found.update(projections if len(projections) == len(layers) else ())
+    return frozenset(found)
 
 
 def _is_end(layer: Layer, unread: set[str]) -> bool:

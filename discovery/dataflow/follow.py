@@ -32,6 +32,8 @@ def follow(tape: Tape) -> Flow:
             contract(flow, number, op)
         elif op.name in operations.SCATTERS:
             scatter(flow, number, op)
+        elif op.name in operations.RECURRENCES:
+            recur(flow, number, op)
         else:
             pass_on(flow, number, op)
     return flow
@@ -83,6 +85,14 @@ def scatter(flow: Flow, number: int, op: Op) -> None:
     else:
         origin = Origin("attention", number, op.outputs[0], *operands, op.site, f"exp, {op.name}")
         _add_origin(flow, origin, op.outputs)
+
+
+def recur(flow: Flow, number: int, op: Op) -> None:
+    """Record a recurrent network: a layer without a record of one weight, that reads inputs and the state before."""
+    carriers = [value for value in dict.fromkeys(op.inputs) if flow.read(value)]
+    if carriers:
+        reads = (merge_sources(flow, op),)
+        _add_origin(flow, Origin("layer", number, op.outputs[0], reads, (carriers[0],), op.site, op.name), op.outputs)
 
 
 def contract(flow: Flow, number: int, op: Op) -> None:

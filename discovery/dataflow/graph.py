@@ -281,6 +281,11 @@ class Graph:
         shape = self.flow.tape.shapes[self.flow.origins[number].out]
         return sum(size > 1 for size in shape[1:]) <= 1
 
+    def is_image(self, number: int) -> bool:
+        """Return whether an origin is the output of a convolution over an area or a volume."""
+        layer = self.records[number]
+        return layer is not None and layer.kind in ("conv2d", "conv3d")
+
     def list_serving(self, ends: Collection[int], may_serve: Callable[[int], bool]) -> set[int]:
         """Return the dense layers that the given origins alone read, maybe by way of others such."""
         serving = {*ends}

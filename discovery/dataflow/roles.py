@@ -298,16 +298,17 @@ def find_modulating(graph: Graph) -> dict[int, str]:
     """Return the layers whose one vector per sample scales, gates or shifts features of other inputs (FiLM, AdaLN).
 
     A gate on the features it was computed from, as in squeeze-and-excite, depends on the same inputs as these. What
-    is only added may be a token or a position, but in a block. A layer that modulates in one block does in each:
-    features that were modulated before depend on the condition too.
+    is only added may be a token or a position, but in a block, or to the channels of an image. A layer that modulates
+    in one block does in each: features that were modulated before depend on the condition too.
     """
     patterns: dict[str, str] = {}
-    merged = (reads for o in graph.flow.origins if o.kind in ("layer", "stream") for reads in o.reads)
-    for number, layer in (condition for reads in merged for condition in list_conditions(graph, reads)):
-        if number in graph.flow.spread:
-            patterns[pattern_of(layer.path)] = "scales"
-        elif layer.depth:
-            patterns.setdefault(pattern_of(layer.path), "shifts")
+    merged = [reads for o in graph.flow.origins if o.kind in ("layer", "stream") for reads in o.reads]
+    for reads in merged:
+        for number, layer in list_conditions(graph, reads):
+            if number in graph.flow.spread:
+                patterns[pattern_of(layer.path)] = "scales"
+            elif layer.depth or any(graph.is_image(source) for source, _ in reads):
+                patterns.setdefault(pattern_of(layer.path), "shifts")
     numbered = ((n, patterns.get(pattern_of(layer.path))) for n, layer in enumerate(graph.records) if layer)
     return {n: f"its one vector per sample {how} features of other inputs" for n, how in numbered if how}
 

@@ -1,7 +1,7 @@
 """Search for inputs a forward runs with: the likeliest first, then the plans that the last failure suggests."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from math import prod
@@ -21,6 +21,16 @@ _RANKS = (
 )
 _MISMATCH = ("must match", "shape", "doesn't match", "size")
 """Words of errors about sizes that do not agree."""
+_TWO_SIZES = (
+    re.compile(r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)"),
+    re.compile(r"of length (\d+) at (-\d+)! .* broadcastable to \[([\d, ]+)\]"),
+    re.compile(r"cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)"),
+)
+"""Errors of two sizes that do not agree; the second has one of them and a shape that holds the other."""
+_FIXED = ("batch", "channels", "hidden", "film")
+"""Sizes that a table of positions, or a layer on all positions, decides not at all, or rarely."""
+_LONGEST = 1 << 20
+"""Positions of the largest input that is tried for a model that states no size: of an image, pixels."""
 _OTHER_SIZES: dict[tuple[str, ...], tuple[int, ...]] = {
     ("film",): (16, 4, 32),
     ("height", "width"): (32, 256, 64, 384, 112, 28),
@@ -87,6 +97,7 @@ class Search:
         yield from self.with_convolved_rank(plan, failure)
         yield from self.with_expected_shape(plan, failure)
         yield from self.with_expected_size(plan, failure)
+        yield from self.with_agreeing_size(plan, failure)
         for rank in [int(found[1]) for pattern in _RANKS if (found := pattern.search(failure.text))]:
             yield from self.with_rank(plan, rank, self._inputs.given(plan))
         names = sorted(self._inputs.choices, key=lambda name: name not in failure.text)
@@ -142,6 +153,25 @@ class Search:
             if name.isidentifier() and plan.sizes.get(name) != taken:
                 yield replace(plan, sizes={**plan.sizes, name: taken})
 
+    def with_agreeing_size(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
+        """Yield plans in which a size is larger, or smaller, as one of two sizes that do not agree is than the other.
+
+        A table of positions, and a layer that reads all positions at once, hold for one number of patches or steps. A
+        configuration states the sizes.
+        """
+        pair = _find_two_sizes(failure.text)
+        if pair is None or self._inputs.are_declared:
+            return
+        made = self._inputs.make(plan)
+        sizes = [
+            {dim: size for dim, size in zip(dims, _shape(made[name]), strict=False) if dim not in _FIXED}
+            for name in self._inputs.given(plan)
+            if (dims := self._inputs.spec(plan, name).shape)
+        ]
+        for have, want in (pair, pair[::-1]):
+            for now in sizes:
+                yield from _resize(plan, {dim: size for dim, size in now.items() if dim.isidentifier()}, have, want)
+
     def with_convolved_rank(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
         """Yield plans in which the input that reached a failing convolution has as many dimensions as that takes."""
         spec = input_spec(failure.module) if failure.module is not None else None
@@ -171,6 +201,31 @@ class Search:
         for choice in range(len(self._inputs.choices[name])):
             if name in plan.repairs or choice != plan.picks.get(name, 0):
                 yield plan.picking(name, choice)
+
+
+def _find_two_sizes(text: str) -> tuple[int, int] | None:
+    """Return the two sizes that an error says do not agree, or ``None``."""
+    found = next((match for pattern in _TWO_SIZES if (match := pattern.search(text))), None)
+    if found is None:
+        return None
+    one, other, *shape = (int(number) for group in found.groups() for number in group.split(", "))
+    return (shape[other], one) if shape else (one, other)
+
+
+def _resize(plan: Plan, now: Mapping[str, int], have: int, want: int) -> Iterator[Plan]:
+    """Yield plans with other sizes: by the ratio, without and with one more token (a class), and by the difference.
+
+    Of an image the number of positions is the product of both sides.
+    """
+    scaled = [
+        {name: round(size * ((want - more) / (have - more)) ** (1 / len(now))) for name, size in now.items()}
+        for more in (0, 1)
+        if have > more and want > more
+    ]
+    shifted = [{name: size + want - have for name, size in now.items()}] if len(now) == 1 else []
+    for sizes in (*scaled, *shifted):
+        if sizes and all(0 < size <= _LONGEST ** (1 / len(now)) for size in sizes.values()):
+            yield replace(plan, sizes={**plan.sizes, **sizes})
 
 
 def _with_expressions(spec: Spec, old: Spec, shape: tuple[int, ...]) -> Spec:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
-from ...catalog.lines import find_targets, to_slot_reason
+from ...catalog.lines import to_slot_reason
 from ...data import read_facts
 from ...domain.choosing.query import Selection
 from ...domain.choosing.recommendations import Structure, advise, find_rule
+from ...domain.choosing.slot_hits import count_hits
 from ...domain.layers import Coverage, Slot, find_towers
 from ...domain.mappings import Mapping, Recommendation
 from ...domain.methods import TARGETED, UNTARGETED, get_family, get_method
@@ -37,7 +38,7 @@ class Record:
     mappings: Sequence[Mapping]
     slots: tuple[Slot, ...]
     class_name: str | None = None
-    _hits: dict[TargetSpec, frozenset[int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _hits: dict[TargetSpec, dict[int, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of_rows(cls, mappings: Sequence[Mapping], rows: Iterable[dict[str, Any]]) -> Self:
@@ -68,11 +69,20 @@ class Record:
     def _scanned(self) -> list[Mapping]:
         return [one for one in latest_revisions(self.mappings) if one.source.kind == "scanner"]
 
-    def _matched(self, spec: TargetSpec) -> frozenset[int]:
+    def _count(self, spec: TargetSpec) -> dict[int, int]:
+        """Return the number of layers that a spec matches, by the positions of the slots with any."""
         if spec not in self._hits:
-            targets = enumerate(find_targets(spec, self.slots))
-            self._hits[spec] = frozenset(n for n, target in targets if target is not None)
+            self._hits[spec] = {n: count for n, count in enumerate(count_hits(spec, self.slots)) if count}
         return self._hits[spec]
+
+    def _matched(self, spec: TargetSpec) -> frozenset[int]:
+        return frozenset(self._count(spec))
+
+    def _list_matched(self, spec: TargetSpec) -> list[Slot]:
+        """Return the slots that a spec matches; one matched in part has as many layers, and no size of its own."""
+        counts = sorted(self._count(spec).items())
+        whole = {n for n, count in counts if self.slots[n].count == count}
+        return [self.slots[n] if n in whole else replace(self.slots[n], count=c, per_rank=None) for n, c in counts]
 
     def with_evidence(self, mapping: Mapping) -> Mapping:
         """Return a stated mapping with the evidence of a scanned one that matches the same slots, or of the slots.
@@ -84,7 +94,7 @@ class Record:
         if is_complete or not matched:
             return mapping
         same = self._find_same(mapping, matched)
-        slots = [self.slots[n] for n in sorted(matched)]
+        slots = self._list_matched(mapping.spec)
         if same:
             sized = same.peft_type == mapping.peft_type or get_method(mapping.peft_type).sized_alike
             count, formula, coverage = same.matched, same.formula if sized else None, same.coverage

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ...catalog.lines import count_matches, find_targets
+from ...catalog.lines import count_matches
 from ...domain.architectures import ModelPart, describe_make_up
+from ...domain.choosing.members import list_paths
+from ...domain.choosing.slot_hits import count_hits
 from ...domain.layers import Layer, Slot
 from ...domain.mappings import Mapping, Verification
 from ...domain.methods import get_method
@@ -204,15 +206,15 @@ def compose(composition: Composition) -> Mapping | None:
 
 
 def match_slots(spec: TargetSpec, slots: Iterable[Slot]) -> tuple[Slot, ...]:
-    """Return the slots a spec matches, judged by the first layer of each and by the blocks it leaves out."""
+    """Return the slots a spec matches whole, and those it matches in part; blocks that it leaves alone are apart."""
     slots = tuple(slots)
-    targets = zip(slots, find_targets(spec, slots), strict=True)
-    return tuple(slot for slot, target in targets if target is not None)
+    return tuple(slot for slot, count in zip(slots, count_hits(spec, slots), strict=True) if count)
 
 
 def as_layer(slot: Slot) -> Layer:
-    """Return the first layer of a slot."""
-    return Layer(slot.pattern.replace(OPEN, "0"), slot.kind, "", (), role=slot.role, tower=slot.tower)
+    """Return the first layer of a slot: that of the lowest indices on record."""
+    path = next(list_paths(slot), slot.pattern.replace(OPEN, "0"))
+    return Layer(path, slot.kind, "", (), role=slot.role, tower=slot.tower)
 
 
 def _name_targets(composition: Composition, whole: Mapping) -> TargetSpec:

@@ -4,16 +4,13 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, get_args
 
-from ...catalog.lines import find_targets
-from ...domain.choosing.members import list_members
+from ...domain.choosing.slot_hits import count_hits
 from ...domain.layers import Slot
 from ...domain.mappings import Mapping
 from ...domain.methods import TARGETED
 from ...domain.reports.side_by_side import FieldPair, PairDifference, SideBySide, SlotPair
-from ...domain.targets import TargetSpec, find_hits
 from ...domain.vocabulary import RECOMMENDED, Role
 from ..mappings.similar import list_differences, tail_of
 
@@ -94,22 +91,11 @@ def _pair_slots(mappings: Sequence[Mapping], slots: Sequence[Sequence[Slot]]) ->
     """Yield the slots of both, paired by role: those with one name first, then in the order of the model."""
     sides: list[dict[tuple[int, str], list[Side]]] = [defaultdict(list), defaultdict(list)]
     for by_role, mapping, own in zip(sides, mappings, slots, strict=True):
-        for slot, count in zip(own, count_adapted(mapping.spec, own), strict=True):
+        for slot, count in zip(own, count_hits(mapping.spec, own), strict=True):
             by_role[ROLES.index(slot.role), slot.tower].append((slot, count))
     left, right = sides
     for key in sorted({*left, *right}):
         yield from (_to_pair(one, other) for one, other in _pair(left[key], right[key]))
-
-
-def count_adapted(spec: TargetSpec, slots: Sequence[Slot]) -> list[int]:
-    """Return the number of layers of each slot that a spec matches; of slots without their members, all or none."""
-    if any(slot.members is None for slot in slots):
-        return [
-            slot.count * (target is not None) for slot, target in zip(slots, find_targets(spec, slots), strict=True)
-        ]
-    members = [[layer for layer, _ in list_members(slot)] for slot in slots]
-    hits = {layer.path for layer in find_hits(spec, chain.from_iterable(members))}
-    return [len(hits.intersection(layer.path for layer in own)) for own in members]
 
 
 def _pair(left: list[Side], right: list[Side]) -> Iterator[tuple[Side | None, Side | None]]:

@@ -337,3 +337,30 @@ def test_a_weight_of_the_model_itself_is_named_as_left_frozen():
     with pytest.warns(UserWarning, match="left frozen as initialised: weight"):
         adapted = loradar.get_peft_model(Margin())
     assert len(adapted.targeted_module_names) == 4
+
+
+class Compared(nn.Module):
+    """A query and a document in one encoder, and a projection of each."""
+
+    def __init__(self):
+        super().__init__()
+        self.u = nn.ModuleList(nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 8)) for _ in range(2))
+        self.q, self.d = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def encode(self, x):
+        """Run the blocks."""
+        for block in self.u:
+            x = x + block(x)
+        return x.mean(1)
+
+    def forward(self, query, document):
+        """Return the similarities of all pairs."""
+        query, document = self.q(self.encode(query)), self.d(self.encode(document))
+        return query / query.norm(dim=-1, keepdim=True) @ document.T
+
+
+def test_layers_whose_products_a_model_returns_are_its_heads():
+    """The similarity of a query and a document."""
+    found = scan(Compared(), (torch.zeros(2, 5, 8), torch.zeros(3, 6, 8)))
+    assert {layer.path for layer in found.layers if layer.role == "head"} == {"q", "d"}
+    assert found.propose("LORA", "default").modules_to_save == ("q", "d")

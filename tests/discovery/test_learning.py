@@ -70,6 +70,16 @@ class Inferring(Distilled):
         return self.student(x)
 
 
+class Taught(Distilled):
+    """Both have a head, and the teacher runs without gradients."""
+
+    def __init__(self):
+        """Build both with heads."""
+        super().__init__()
+        self.student = nn.Sequential(Net(), nn.Linear(16, 3))
+        self.teacher = nn.Sequential(Net(), nn.Linear(16, 3))
+
+
 class EvalOnly(Distilled):
     """The second net refines results outside of training alone."""
 
@@ -283,3 +293,10 @@ def test_a_transposed_convolution_is_no_stack_of_experts():
             return self.up(self.first(x))
 
     assert {layer.path: layer.kind for layer in scan(Upsampler()).layers} == {"first": "conv1d"}
+
+
+def test_the_head_of_a_teacher_is_not_trained_in_full():
+    """It gets no gradient either."""
+    found = scan(Taught(), torch.zeros(2, 5, 16))
+    assert {layer.path for layer in found.layers if layer.role == "head"} >= {"student.1"}
+    assert {proposal.modules_to_save for proposal in found.proposals} == {("student.1",)}

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from packaged import packaged_catalogs
 
-from loradar.catalog.lines import find_targets
 from loradar.domain.choosing.recommendations import (
     TELLS,
     Structure,
@@ -19,6 +18,7 @@ from loradar.domain.choosing.recommendations import (
     prefer_recommended,
     read_rules,
 )
+from loradar.domain.choosing.slot_hits import find_targets
 from loradar.domain.layers import UNCALLED, Layer
 from loradar.domain.presets import ADDED, NEVER, choose_lora, is_adaptable
 from loradar.domain.vocabulary import PRESETS

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from ....domain.choosing.slot_hits import count_hits
 from ....domain.layers import Coverage, Slot
 from ....domain.mappings import ArchitectureDetail, Mapping
 from ....domain.methods import TARGETED, get_family, get_method, list_methods
@@ -12,7 +13,6 @@ from ....domain.serving import list_engines
 from ....domain.vocabulary import PRESETS, RANK, RECOMMENDED, STANDS_FOR
 from ....errors import LoradarError, NotRegistered
 from ....registry import Registry
-from ....registry.reports.slot_pairs import count_adapted
 from .costs import Cost
 
 SHOWN_METHODS = ("LORA", "IA3", "ADALORA", "LOHA", "LOKR", "OFT", "VERA", "LN_TUNING")
@@ -112,7 +112,7 @@ class Answer:
     @cached_property
     def adapted(self) -> tuple[int, ...]:
         """The number of layers of each slot that the targets match."""
-        return tuple(count_adapted(self.mapping.spec, self.detail.slots))
+        return tuple(count_hits(self.mapping.spec, self.detail.slots))
 
     @property
     def slots(self) -> tuple[Slot, ...]:

@@ -120,12 +120,21 @@ def list_members(slot: Slot) -> Iterator[tuple[Layer, Size | None]]:
     """Yield the layers of a slot with their sizes, in the order of their indices; none if they are not on record."""
     facts = Layer(slot.pattern, slot.kind, "", (), role=slot.role, tower=slot.tower)
     facts = replace(facts, live=slot.live, bypassed=slot.bypassed, kernel=slot.kernel, blocks=slot.blocks)
-    names = slot.pattern.split(".")
-    for indices, size in sorted(read_members(slot).items()):
-        given = iter(indices)
-        path = ".".join(str(next(given)) if name == OPEN else name for name in names)
+    for path, size in _list_sizes(slot):
         is_unfit = size is None and slot.kind in ADAPTABLE_KINDS
         yield (
             replace(facts, path=path, groups=size.groups if size else 1, misfit=NO_FIT if is_unfit else None),
             size,
         )
+
+
+def list_paths(slot: Slot) -> Iterator[str]:
+    """Yield the paths of the layers of a slot, in the order of their indices; none if they are not on record."""
+    return (path for path, _ in _list_sizes(slot))
+
+
+def _list_sizes(slot: Slot) -> Iterator[tuple[str, Size | None]]:
+    names = slot.pattern.split(".")
+    for indices, size in sorted(read_members(slot).items()):
+        given = iter(indices)
+        yield ".".join(str(next(given)) if name == OPEN else name for name in names), size

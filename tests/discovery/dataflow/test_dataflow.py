@@ -159,6 +159,13 @@ def test_a_layer_that_scales_or_shifts_by_a_condition_modulates(block):
     assert [found["u.1.b"], found["u.1.a"]] == ["mlp.up", "mlp.down"]
 
 
+def test_a_layer_that_shifts_the_channels_of_an_image_modulates():
+    """Also in no block: the same number is added at every position."""
+    found = scan(zoo.ShiftedImage(), (torch.zeros(2, 3, 9, 9), torch.zeros(2, 8)), method="dataflow")
+    roles = {layer.path: layer.role for layer in found.layers}
+    assert (roles["m"], roles["e"], roles["c"]) == ("modulation", "embedding.condition", "head")
+
+
 def test_a_gate_on_what_it_was_computed_from_does_not_modulate():
     """Squeeze and excite; and what is added before the blocks may be a token."""
     found = conditioned(zoo.Squeezed)

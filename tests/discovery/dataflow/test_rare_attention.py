@@ -49,6 +49,14 @@ def test_the_query_is_the_query_where_queries_compete():
     assert roles(zoo.Stack(rare.Competing)) == ATTENTION
 
 
+def test_a_recurrent_cell_behind_attention_parts_it_from_what_follows():
+    """The layer behind the cell reads the state, not the attention: it is no output of it."""
+    operands = {"b": "attention.query", "d": "attention.key", "a": "attention.value"}
+    found = roles(zoo.Stack(rare.Updated))
+    assert {path: role for path, role in found.items() if path != "r"} == {**operands, "e": "mlp.up", "g": "mlp.down"}
+    assert found.get("r", "other") == "other"
+
+
 @pytest.mark.parametrize("inputs", [None, (torch.zeros(5, zoo.WIDTH), torch.zeros(2, 7, dtype=torch.long))])
 @pytest.mark.parametrize("convolution", rare.EDGES)
 def test_attention_over_the_edges_of_a_graph_has_its_operands(convolution, inputs):

@@ -198,6 +198,35 @@ def test_the_input_of_a_failing_layer_is_tried_next():
     assert inputs.make(search.next_plan())["thing"].shape[-1] == 40
 
 
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("The size of tensor a (17) must match the size of tensor b (12) at non-singleton dimension 1", 12),
+        ("a dimension of length 12 at -2! [12, 8]); but expected shape should be broadcastable to [2, 17, 8]", 12),
+        ("mat1 and mat2 shapes cannot be multiplied (2x34 and 64x5)", 32),
+        ("The size of tensor a (18) must match the size of tensor b (13) at non-singleton dimension 1", 12),
+    ],
+    ids=["positions", "positions on meta", "all positions at once", "positions and a class"],
+)
+def test_a_length_is_found_that_agrees_with_the_size_a_model_is_made_for(text, tokens):
+    """A table of positions, or a layer that reads all of them, holds for one length."""
+    search = Search(inputs := Inputs(Plain(nn.Linear(8, 8))), Plan())
+    assert inputs.make(search.next_plan())["thing"].shape == (2, 17, 8)
+    search.learn(Failure(f"RuntimeError: {text}", 3))
+    tried = [inputs.make(plan)["thing"].shape for _ in range(4) if (plan := search.next_plan())]
+    assert (2, tokens, 8) in tried
+
+
+def test_the_side_of_an_image_is_found_by_the_number_of_its_patches():
+    """65 positions, one of them of the class, are 8 x 8 patches."""
+    search = Search(inputs := Inputs(Plain(nn.Conv2d(3, 8, 6, 6))), Plan())
+    side = inputs.make(search.next_plan())["thing"].shape[-1]
+    text = f"The size of tensor a ({(side // 6) ** 2 + 1}) must match the size of tensor b (65) at dimension 1"
+    search.learn(Failure(text, 3))
+    tried = [inputs.make(plan)["thing"].shape for _ in range(3) if (plan := search.next_plan())]
+    assert any(shape[-1] // 6 == 8 for shape in tried)
+
+
 def test_an_argument_named_by_an_error_is_tried_first(takes):
     """Libraries name the missing argument."""
     search = Search(inputs := Inputs(takes), Plan())
