@@ -126,6 +126,8 @@ def test_the_targets_instead_have_no_fault(checked, case):
 
 
 SOUND = [
+    # freeze_vision_tower freezes towers of composite models alone
+    "model_name_or_path: openai/whisper-small\nfinetuning_type: lora\nlora_target: q_proj,v_proj\n",
     axolotl("Qwen/Qwen3-8B", "lora_target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"),
     axolotl(
         "Qwen/Qwen3-8B", "lora_target_linear: true", "tokens: [<a>]", "lora_modules_to_save: [embed_tokens, lm_head]"

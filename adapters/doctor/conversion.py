@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
+from torch import Tensor
 
 from ...errors import InvalidConfig
+from ...weights import LENGTH_BYTES, read_length
 from ..config import LoraConfig
 from ..files.checkpoint import write
 from ..formats import Component, Factor, Lora, Target, find_components, read_lora, write_lora
@@ -94,15 +96,23 @@ def read_any(stored: Mapping[str, StoredAdapter], components: Mapping[str, Compo
             component = _choose(name, one, components)
             _read_peft(one, component, found)
         elif one.format in TARGETS:
-            with safe_open(one.file, "pt") as file:
-                metadata = file.metadata() or {}
-            read = read_lora(load_file(one.file), metadata, components)
+            read = read_lora(*_read_file(one), components)
             found.factors |= read.factors
             found.configs |= read.configs
             found.unknown |= read.unknown
         else:
             raise InvalidConfig(f"{one.file} is of no format that is converted ({one.format}).", format=one.format)
     return found
+
+
+def _read_file(stored: StoredAdapter) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a file, also of one that was sent."""
+    if stored.content is not None:
+        header = stored.content[LENGTH_BYTES : LENGTH_BYTES + read_length(stored.content, stored.file.name)]
+        return load(stored.content), json.loads(header).get("__metadata__") or {}
+    with safe_open(stored.file, "pt") as file:
+        metadata = file.metadata() or {}
+    return load_file(stored.file), metadata
 
 
 def _choose(name: str, stored: StoredAdapter, components: Mapping[str, Component]) -> Component:

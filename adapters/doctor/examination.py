@@ -55,7 +55,7 @@ def doctor(adapter: str | PathLike[str], model: Any = None, *, fix: str | PathLi
 def examine(
     stored: StoredAdapter, name: str, base: Base | None, note: str, *, fix: str | PathLike[str] | None = None
 ) -> Diagnosis:
-    """Examine an adapter that was read beside a model whose layers are known.
+    """Examine an adapter in PEFT's format that was read beside a model whose layers are known.
 
     Args:
         stored: The adapter.
@@ -67,8 +67,6 @@ def examine(
     Raises:
         InvalidConfig: As in ``doctor``.
     """
-    if stored.format != "peft":
-        return examine_foreign(stored, name, None)
     config, fault = _read_config(stored)
     has_values = stored.content is not None or stored.file.exists()
     values = read_values(stored) if has_values else Values()

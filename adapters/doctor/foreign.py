@@ -11,6 +11,7 @@ from .conversion import find_misfits, read_any
 from .stored import WRITTEN_BY, StoredAdapter
 
 MOST = 3
+SENT = "the model of the config.json that was sent"
 
 
 def examine_foreign(stored: StoredAdapter, name: str, model: Any) -> Diagnosis:
@@ -19,7 +20,7 @@ def examine_foreign(stored: StoredAdapter, name: str, model: Any) -> Diagnosis:
     Args:
         stored: The file.
         name: Its name, for the diagnosis.
-        model: The pipeline or the model it is for; ``None`` if it is not known.
+        model: The pipeline or the model it is for, or the content of its ``config.json``; ``None`` if it is not known.
 
     Raises:
         InvalidReference: If the model is none that can be found.
@@ -39,15 +40,14 @@ def examine_foreign(stored: StoredAdapter, name: str, model: Any) -> Diagnosis:
     towers = {part: len(factors) for part, factors in lora.factors.items()}
     findings = sorted((told, *_find_faults(lora, components)), key=lambda finding: finding.level != "error")
     landed = sum(towers.values())
-    return Diagnosis(
-        name, stored.format, str(model), note, landed + len(lora.unknown), landed, towers, {}, tuple(findings)
-    )
+    base = SENT if isinstance(model, Mapping) else str(model)
+    return Diagnosis(name, stored.format, base, note, landed + len(lora.unknown), landed, towers, {}, tuple(findings))
 
 
 def _name_way_out(stored: StoredAdapter, model: Any) -> str:
     if stored.format in ("gguf", "unknown"):
         return "PEFT and loradar load PEFT's."
-    given = "" if model is None else f" --model {model}"
+    given = f" --model {model}" if isinstance(model, str) else ""
     return f"PEFT and loradar load PEFT's: loradar doctor ADAPTER{given} --to peft --out OUT writes it so."
 
 

@@ -3,14 +3,19 @@
 import json
 from base64 import b64decode
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ...domain.mappings import ArchitectureDetail
 from ...errors import InvalidRequest, ScanFailed
 from ...schema import dump_json
+from ...weights import GgufHeader, read_gguf
+from ...weights.diagnoses import Diagnosis
 from .base import Base, build_base, describe_registered
 from .examination import examine
-from .stored import read_sent
+from .foreign import SENT, examine_foreign
+from .gguf_adapter import examine_gguf
+from .stored import StoredAdapter, read_sent
 
 NAME = "adapter"
 
@@ -40,14 +45,31 @@ def examine_sent(
     except ValueError as error:
         raise InvalidRequest(f"body.file is no Base64: {error}.", field="body.file") from None
     stored = read_sent(sent["config"], json.dumps(sent["header"]).encode(), content)
-    return dump_json(examine(stored, NAME, *_find_base(sent["model"], model, known, note)))
+    if stored.format not in ("peft", "gguf"):
+        return dump_json(_examine_foreign(stored, model))
+    base, note = _find_base(sent["model"], model, known, note)
+    if stored.format == "gguf":
+        return dump_json(examine_gguf(_read_gguf(content or b""), NAME, base, note))
+    return dump_json(examine(stored, NAME, base, note))
+
+
+def _read_gguf(content: bytes) -> GgufHeader:
+    return read_gguf(lambda start, length: content[start : start + length], NAME)
+
+
+def _examine_foreign(stored: StoredAdapter, model: Mapping[str, Any] | None) -> Diagnosis:
+    """Examine a file whose names are not PEFT's; a configuration alone has the layers that its names stand for."""
+    if model is not None and stored.content is not None:
+        return examine_foreign(stored, NAME, model)
+    note = "only its format was told: send the whole 'file', and as 'model' the config.json of the model it adapts"
+    return replace(examine_foreign(stored, NAME, None), note=note)
 
 
 def _find_base(
     named: Any, model: Mapping[str, Any] | None, known: ArchitectureDetail | None, note: str
 ) -> tuple[Base | None, str]:
     if model is not None:
-        reference = named if isinstance(named, str) else "the model of the config.json that was sent"
+        reference = named if isinstance(named, str) else SENT
         try:
             base = build_base(model, reference, known.renames if known else ())
         except ScanFailed:

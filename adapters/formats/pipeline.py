@@ -27,7 +27,8 @@ def find_components(model: Any) -> dict[str, Component]:
     """Return the models of a pipeline that may have adapters, by name; of a model alone, that one.
 
     Args:
-        model: A pipeline or a model; the folder or ``hub:org/repo`` of one; or an architecture.
+        model: A pipeline or a model; the folder or ``hub:org/repo`` of one; the content of a model's ``config.json``;
+            or an architecture.
 
     Raises:
         InvalidReference: If it is none of these.
@@ -65,7 +66,10 @@ def _name_class(module: nn.Module) -> str:
 
 
 def _list_scans(model: Any) -> Iterator[tuple[str, Scan]]:
-    """Yield the name and the scan of each model that a text stands for."""
+    """Yield the name and the scan of each model that a text or a configuration stands for."""
+    if isinstance(model, Mapping):
+        yield from _list_configured("the model of this configuration", "", {CONFIG: model})
+        return
     text = str(model)
     path = Path(text.removeprefix("file:")).expanduser()
     if path.is_dir():

@@ -27,6 +27,7 @@ class Tool:
     libraries: tuple[str, ...]
     states: tuple[str, ...]
     classes: str = ""
+    unloaded: tuple[str, ...] = ()
     integers: tuple[str, ...] = ()
     freezes: tuple[dict[str, Any], ...] = ()
     package: str = ""
@@ -37,6 +38,8 @@ class Tool:
             return f"{self.label} trains models of {quoted(self.libraries)}, not of {library}"
         if self.classes and class_name and not re.search(self.classes, class_name):
             return f"{self.label} does not train a {class_name}"
+        if class_name in self.unloaded:
+            return f"{self.label} loads no {class_name}, which none of the auto classes that it uses has"
         return ""
 
 

@@ -66,5 +66,5 @@ def _name_by_ends(hits: Hits, wanted: Sequence[Layer]) -> tuple[str, ...] | None
     """Return the last names of the paths of layers, for a project that takes no regex, if they match nothing else."""
     names, paths = find_leaves(wanted), {layer.path for layer in wanted}
     found = find_hits(TargetSpec(names), hits.subject.layers)
-    others = [x for x in found if x.path not in paths and x.tower not in hits.part.frozen]
+    others = [x for x in found if x.path not in paths and x.tower not in hits.frozen]
     return None if others else names

@@ -152,7 +152,7 @@ def _in_another_tower(hits: Hits, target: Named) -> Iterator[Fault]:
 
 
 def _only_frozen(hits: Hits, target: Named) -> Iterator[Fault]:
-    towers = ", ".join(dict.fromkeys(x.tower for x in hits.anywhere[target] if x.tower in hits.part.frozen))
+    towers = ", ".join(dict.fromkeys(x.tower for x in hits.anywhere[target] if x.tower in hits.frozen))
     if towers and target != hits.part.every:
         message = f"{target.text!r} matches only layers of the {towers} tower, which this configuration leaves alone."
         yield Fault(ConfigFinding("tower", "error", target.line, message, "Leave it out, or train that tower."))

@@ -33,10 +33,15 @@ class Hits:
     matcher: type[TargetMatcher] = TargetMatcher
 
     @cached_property
+    def frozen(self) -> frozenset[str]:
+        """Towers that get no adapter; of a model of one tower, such as Whisper, the projects freeze none."""
+        return self.part.frozen if len({layer.tower for layer in self.subject.layers}) > 1 else frozenset()
+
+    @cached_property
     def by_target(self) -> dict[Named, tuple[Layer, ...]]:
         """The layers that each target matches, towers that are left alone apart."""
         return {
-            target: tuple(layer for layer in layers if layer.tower not in self.part.frozen)
+            target: tuple(layer for layer in layers if layer.tower not in self.frozen)
             for target, layers in self.anywhere.items()
         }
 
@@ -96,7 +101,7 @@ class Hits:
         """Yield the linear layers; those that are put into practice by name have the layers of these names too."""
         part, converted = self.part, self.subject.converted
         linear = [x for x in self.subject.layers if x.kind in LINEAR and x.role != "head"]
-        inside = [x for x in linear if x.tower not in part.frozen]
+        inside = [x for x in linear if x.tower not in self.frozen]
         if part.project.every_by == "names":
             yield from self._match(tuple({x.path.rpartition(".")[2] for x in inside}))
             return

@@ -1,9 +1,11 @@
 """``POST /v1/doctor``: an adapter that is sent is examined in a worker."""
 
 import json
+from base64 import b64encode
 
 import pytest
 import torch
+from denoiser_zoo import CROSS, UNET
 from safetensors.torch import save, save_file
 from shapes import documented
 from starlette.testclient import TestClient
@@ -93,6 +95,25 @@ def test_names_of_an_older_version_are_found(client):
     for model in ("vit", config | {"intermediate_size": 48}):
         found = examine(client, {"config": CONFIG, "header": header_of(content), "model": model})
         assert [*found.renames] == ["vit.encoder.layer.*.attention.attention.query"], model
+
+
+def test_a_file_of_kohya_is_examined_as_on_the_command_line(client):
+    """Beside the configuration of the model it adapts; the header alone tells the format."""
+    unet = {"_class_name": "UNet2DConditionModel", **UNET, **CROSS, "cross_attention_dim": 16}
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    factors = {f"{layer}.lora_down.weight": torch.ones(4, 16), f"{layer}.lora_up.weight": torch.ones(16, 4)}
+    content = save({**factors, f"{layer}.alpha": torch.tensor(4.0)})
+    body = {"file": b64encode(content).decode(), "model": unet}
+    found = examine(client, body)
+    assert (found.format, found.landed, {(x.code, x.level) for x in found.findings}) == (
+        "kohya",
+        1,
+        {("format", "warning")},
+    )
+    found = examine(client, body | {"model": unet | {"block_out_channels": [32, 64]}})
+    assert {x.code for x in found.findings if x.level == "error"} == {"shapes"}
+    found = examine(client, {"header": header_of(content), "model": unet})
+    assert (found.landed, "send the whole 'file'" in found.note) == (0, True)
 
 
 def test_the_adapter_names_its_base(client):

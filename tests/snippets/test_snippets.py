@@ -1,9 +1,11 @@
 """Snippets run as they are, on small models; those of all tools are read back by the reader of configurations."""
 
 import ast
+import json
 import shlex
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import diffusers
 import pytest
@@ -25,6 +27,7 @@ from loradar.training_configs import read_parts
 
 pytestmark = pytest.mark.usefixtures("read_settings")
 
+ROOT = Path(__file__).parents[2]
 LANGUAGE = ("loradar", "peft", "trl", "axolotl", "llama-factory", "ms-swift", "unsloth")
 
 
@@ -64,6 +67,19 @@ def test_what_a_snippet_states_is_read_back_and_accepted(registry, reference, pr
     assert check.is_sound, check
     if not any("get no adapter" in note or "match others" in note for note in written.notes):
         assert check.parts[0].matched == mapping.matched
+
+
+def test_a_tool_gets_no_snippet_of_a_class_that_it_cannot_load():
+    """LLaMA-Factory loads models with four auto classes, none of which has those for speech to text."""
+    mappings = transformers.models.auto.modeling_auto
+    names = ("IMAGE_TEXT_TO_TEXT", "SEQ_TO_SEQ_CAUSAL_LM", "TEXT_TO_WAVEFORM", "CAUSAL_LM")
+    loaded = {one for name in names for one in getattr(mappings, f"MODEL_FOR_{name}_MAPPING_NAMES").values()}
+    every = map(json.loads, (ROOT / "data/catalog/transformers.jsonl").read_text("utf-8").splitlines())
+    tool = replace(get_tool("llama-factory"), unloaded=())
+    classes = {row["class"] for row in every if "class" in row and not tool.find_misfit("transformers", row["class"])}
+    assert set(get_tool("llama-factory").unloaded) == classes - loaded
+    with pytest.raises(MethodDoesNotFit, match="loads no WhisperForConditionalGeneration"):
+        loradar.snippet("whisper", "llama-factory")
 
 
 def run_on(specimen, snippet, folder):
