@@ -246,7 +246,7 @@ def _print_wrong(wrong: "Sequence[Outcome]", noun: str, instead: "TargetSpec | N
 def check(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="YAML, JSON, shell or Python of a training, or a LoraConfig in JSON."),
+        typer.Argument(metavar="FILE", help="YAML, JSON, shell or Python of a training, or a LoraConfig in JSON."),
     ],
     *,
     model: Annotated[str | None, typer.Option(help="Its model, in any spelling; by default the one it names.")] = None,

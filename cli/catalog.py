@@ -36,7 +36,7 @@ PAGES = Path("docs/releases")
 
 
 Libraries = Annotated[
-    list[str] | None, typer.Argument(metavar="[LIBRARY]...", help="transformers, timm, diffusers; all if none.")
+    list[str] | None, typer.Argument(metavar="LIBRARY", help="transformers, timm, diffusers; all if none.")
 ]
 Base = Annotated[
     Path | None, typer.Option(help="Catalog to start from; by default that in data/catalog.", dir_okay=False)

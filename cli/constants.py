@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="constants", help="Exchange target tables with PEFT's constants.py.", no_args_is_help=True)
 Version = Annotated[str | None, typer.Option(help="The peft version of the file.")]
-Source = Annotated[Path | None, typer.Argument(help="A constants.py; by default the installed peft's.")]
+Source = Annotated[Path | None, typer.Argument(metavar="PATH", help="A constants.py; by default the installed peft's.")]
 
 LIBRARY = "transformers"
 
@@ -54,7 +54,7 @@ def import_constants(path: Source = None, version: Version = None, *, as_json: A
 
 @app.command("facts")
 def write_facts(
-    out: Annotated[Path, typer.Argument(help="JSON file to write.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="JSON file to write.")],
     path: Source = None,
     version: Version = None,
     *,

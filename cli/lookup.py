@@ -168,7 +168,9 @@ def _check_library(library: str | None) -> None:
 
 
 def list_names(
-    library: Annotated[str, typer.Argument(help="transformers, timm, diffusers or torch")] = "transformers",
+    library: Annotated[
+        str, typer.Argument(metavar="LIBRARY", help="transformers, timm, diffusers or torch")
+    ] = "transformers",
     *,
     installed: Annotated[
         bool, typer.Option("--installed", help="Names of the installed library, registered or not; needs it.")

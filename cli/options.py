@@ -59,7 +59,7 @@ Number = Annotated[int, typer.Argument(metavar="ID", min=1, max=LARGEST, help="I
 ReferenceText = Annotated[str, typer.Argument(metavar="REFERENCE", help="llama, timm:resnet50")]
 ReferenceTexts = Annotated[
     list[str],
-    typer.Argument(metavar="REFERENCE...", help="llama, timm:resnet50, LlamaForCausalLM, Qwen/Qwen3-8B, sdxl"),
+    typer.Argument(metavar="REFERENCE", help="llama, timm:resnet50, LlamaForCausalLM, Qwen/Qwen3-8B, sdxl"),
 ]
 MappingId = Annotated[str, typer.Argument(metavar="ID", help="Id of a mapping, or its first eight digits.")]
 

@@ -44,7 +44,10 @@ LIVENESS = {True: "live", False: "dead", None: "unproven"}
 
 
 Scanned = Annotated[
-    str | None, typer.Argument(help="llama, timm:resnet50, hub:org/repo, file:PATH, torch:package.module:Class")
+    str | None,
+    typer.Argument(
+        metavar="REFERENCE", help="llama, timm:resnet50, hub:org/repo, file:PATH, torch:package.module:Class"
+    ),
 ]
 Proved = Annotated[
     bool, typer.Option("--prove", help="Prove each layer live on a small real build, and leave out the dead ones.")
@@ -147,7 +150,9 @@ def _scan_one(reference: str, how: "dict[str, Any]", wanted: "dict[str, Any]", *
 
 
 def plan(
-    reference: Annotated[str, typer.Argument(help="llama, timm:resnet50, hub:org/repo, torch:package.module:Class")],
+    reference: Annotated[
+        str, typer.Argument(metavar="REFERENCE", help="llama, timm:resnet50, hub:org/repo, torch:package.module:Class")
+    ],
     *,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of the device: 24GB, 24GiB.")] = None,
     batch: Annotated[int, typer.Option(help="Samples of a step.")] = 1,
@@ -303,7 +308,9 @@ def _scan_all(
 
 
 def doctor(
-    adapter: Annotated[str, typer.Argument(help="Its folder, its .safetensors file, or hub:org/repo.")],
+    adapter: Annotated[
+        str, typer.Argument(metavar="ADAPTER", help="Its folder, its .safetensors file, or hub:org/repo.")
+    ],
     *,
     model: Annotated[
         str | None,

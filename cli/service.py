@@ -59,7 +59,7 @@ def serve_agents() -> None:
 
 @token_group.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Its owner.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its owner.")],
     *,
     role: Annotated[str, typer.Option(help="contributor, reviewer or admin.")],
     expires: Annotated[

@@ -105,6 +105,7 @@ def test_every_public_name_is_documented(documented):
 def test_every_error_is_documented(site, documented):
     """With its class, and with its code in the table, below the class it derives from."""
     classes = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
+    assert all("__doc__" in vars(one) and one.__doc__ for one in classes)  # else the site has that of its base
     table = (site / "reference/errors.html").read_text("utf-8").partition('<table id="errors">')[2]
     assert not {f"loradar.errors.{one.__name__}" for one in classes} - documented
     assert all(f"<code>{one.code}</code><td>{one.status}<td>{one.exit_code}<td>" in table for one in classes)

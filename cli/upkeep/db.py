@@ -59,7 +59,9 @@ def check(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def backup(
-    file: Annotated[Path, typer.Argument(help="File to write: a copy of the whole database.", dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File to write: a copy of the whole database.", dir_okay=False)
+    ],
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
     as_json: AsJson = False,
@@ -75,7 +77,7 @@ def backup(
 
 @app.command()
 def restore(
-    file: Annotated[Path, typer.Argument(help="A backup.", exists=True, dir_okay=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.", exists=True, dir_okay=False)],
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace the database; a copy of it is kept.")] = False,
     as_json: AsJson = False,
@@ -102,8 +104,10 @@ def _print_copy(copy: "Copy", line: str, *, as_json: bool) -> None:
 
 @app.command("compare-catalog")
 def compare_catalog(
-    older: Annotated[Path, typer.Argument(help="Compact catalog scanned under an older version of a library.")],
-    out: Annotated[Path, typer.Argument(help="File to write: only the differences.")],
+    older: Annotated[
+        Path, typer.Argument(metavar="OLDER", help="Compact catalog scanned under an older version of a library.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: only the differences.")],
     *,
     as_json: AsJson = False,
 ) -> None:

@@ -15,7 +15,7 @@ app = typer.Typer(name="export", help="Export answers for a file server.", no_ar
 def static(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder: new, empty, or with an earlier export.")],
     references: Annotated[
-        list[str] | None, typer.Argument(metavar="REFERENCE...", help="Architectures; all if none is given.")
+        list[str] | None, typer.Argument(metavar="REFERENCE", help="Architectures; all if none is given.")
     ] = None,
     *,
     architectures: Annotated[
@@ -46,7 +46,7 @@ def static(
 def site(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder: new, empty, or with an earlier site.")],
     references: Annotated[
-        list[str] | None, typer.Argument(metavar="REFERENCE...", help="Architectures; all if none is given.")
+        list[str] | None, typer.Argument(metavar="REFERENCE", help="Architectures; all if none is given.")
     ] = None,
     *,
     service: Annotated[

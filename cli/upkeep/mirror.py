@@ -76,7 +76,9 @@ def snapshot(
 
 @snapshots.command()
 def load(
-    file: Annotated[Path, typer.Argument(help="The snapshot, plain or compressed.", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The snapshot, plain or compressed.", exists=True, dir_okay=False)
+    ],
     *,
     key: Key,
     reset: Reset = False,
@@ -107,7 +109,7 @@ def _print(report: "LoadReport", *, as_json: bool) -> None:
 
 
 def sync(
-    url: Annotated[str, typer.Argument(help="URL of the source, a loradar service.")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="URL of the source, a loradar service.")],
     *,
     key: Key,
     reset: Reset = False,

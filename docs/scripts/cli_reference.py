@@ -57,6 +57,7 @@ def _row(parameter: Any) -> str:
     """Return the row of an argument or an option."""
     names = [*parameter.opts, *parameter.secondary_opts]
     shown = parameter.metavar or parameter.name.upper() if parameter.param_type_name == "argument" else ", ".join(names)
+    shown += "..." if parameter.param_type_name == "argument" and parameter.nargs == -1 else ""
     help_text = " ".join((parameter.help or "").split()).replace("|", r"\|")
     required = " Required." if parameter.required and parameter.param_type_name == "option" else ""
     return f"| `{shown}` | {help_text}{required} |".replace("`FILE|JSON|-`", r"`FILE\|JSON\|-`")

@@ -382,6 +382,13 @@ def test_every_command_takes_json():
     assert not without
 
 
+def test_arguments_have_names_in_capitals():
+    """Alike in all commands; the brackets and dots around them are typer's: ``[[LIBRARY]]...`` said it twice."""
+    for path, command in every_command(typer.main.get_command(app)):
+        named = [one.metavar for one in command.params if one.param_type_name == "argument"]
+        assert all(name and name.isupper() and not {*"[]."} & {*name} for name in named), path
+
+
 def takes(command, option):
     """Tell whether a command has an option."""
     return any(option in parameter.opts for parameter in command.params)

@@ -12,7 +12,7 @@ import pytest
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["lookup"], "Error: Missing argument 'REFERENCE...'. See: loradar lookup --help\n"),
+        (["lookup"], "Error: Missing argument 'REFERENCE'. See: loradar lookup --help\n"),
         (["snippet", "llama"], "Error: Missing option '--for'. See: loradar snippet --help\n"),
         (["lookp", "llama"], "Error: No such command 'lookp'. Did you mean 'lookup'? See: loradar --help\n"),
         (
