@@ -100,8 +100,9 @@ example: $(VENV)/.installed  ## repeat the training of docs/evidence/worked-exam
 	OMP_NUM_THREADS=1 $(BIN)/python docs/scripts/worked_example.py
 
 ## Clean up
-soak: $(VENV)/.installed  ## let 32 writers write for a minute to a service that is killed 20 times, and look for lost writes
+soak: $(VENV)/.installed  ## let writers write to a service that is killed 20 times, on a full disk, and so on; look for lost writes
 	$(BIN)/python tests/soak.py
+	$(BIN)/python tests/soak_faults.py
 
 # A network is needed: the build installs setuptools into an environment of its own.
 release-check: $(VENV)/.installed  ## build what is published into dist/, check it, and write its digests
