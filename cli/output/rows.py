@@ -130,7 +130,8 @@ def describe_understood(understood: "Understood | None") -> str:
         return ""
     kinds = {"class": "a class", "checkpoint": "a checkpoint", "nickname": "a nickname"}
     if understood.is_guess:
-        text = f"a guess by its name, for {understood.because!r}"
+        why = "of a class of many architectures" if understood.how == "class of many" else "by its name"
+        text = f"a guess {why}, for {understood.because!r}"
         if "/" in understood.given:
             text += f"; confirm with: loradar scan hub:{understood.given.removeprefix('hub:')}"
     else:
