@@ -63,7 +63,8 @@ def locate(
         inside = "/".join(filter(None, (source.subfolder, subfolder)))
         source = HubFolder(source.repo, inside, revision or source.revision)
         return fetch(source, files, **download)
-    is_repo = isinstance(model_id, str) and explain_invalid_repo(model_id) is None
+    # A hub has every adapter under org/repo: a slip in a bare name is not asked of it, without a network for 20 s.
+    is_repo = isinstance(model_id, str) and "/" in model_id and explain_invalid_repo(model_id) is None
     if not is_repo or Path(model_id).is_dir():
         if revision is not None:
             raise invalid("revision", revision, f"is for a repo, and {str(model_id)!r} is a folder: leave it out.")

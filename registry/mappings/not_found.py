@@ -127,6 +127,7 @@ def _not_registered(connection: Connection, key: MappingKey, available: dict[str
     library, name, peft_type, preset = key
     command = listing.scan_command(library, name)
     known: list[str] = []
+    way_out = f"Scan it with: {command}."
     if available:
         listed = _listed(available, peft_type)
         message = f"{library}:{name} has no {peft_type} mapping for preset {preset!r}. It has one {listed}."
@@ -136,6 +137,7 @@ def _not_registered(connection: Connection, key: MappingKey, available: dict[str
         why = Counter(slot.proof for slot in slots if slot.proof).most_common(1)
         message = f"{library}:{name} was scanned, and none of its layers is proposed."
         message += f" Of most of them: {why[0][0]}." if why else ""
+        way_out = f"All of them, each with its reason: loradar open {library}:{name}."
     else:
         known = listing.list_names(connection, library)
         message = f"Nothing is registered for {library}:{name}."
@@ -143,9 +145,7 @@ def _not_registered(connection: Connection, key: MappingKey, available: dict[str
         query = select(table.library).where(table.name == name).order_by(table.library)
         others = [f"{other}:{name}" for other in connection.execute(query).scalars()]
         message += f" There is {quoted(others)}." if others else ""
-    return NotRegistered(
-        name, known, f"{message} Scan it with: {command}.", library=library, command=command, has=available
-    )
+    return NotRegistered(name, known, f"{message} {way_out}", library=library, command=command, has=available)
 
 
 def _listed(available: dict[str, list[str]], peft_type: str) -> str:

@@ -18,7 +18,7 @@ from zoo import MLP, llama
 import loradar
 from loradar.adapters import LoraConfig, PeftModel, inject
 from loradar.adapters.hub.transfer import fetch
-from loradar.errors import HubFailed, InvalidReference
+from loradar.errors import AdapterUnreadable, HubFailed, InvalidReference
 from loradar.references import HubFolder
 
 # What huggingface_hub 2.4 calls httpx2 with when it uploads without xet.
@@ -395,3 +395,10 @@ def test_the_llama_from_the_hub_answers_the_same():
     model.push_to_hub("alice/llama")
     back = PeftModel.from_pretrained(fresh, "hub:alice/llama")
     assert torch.equal(specimen(back), specimen(model))
+
+
+def test_a_bare_name_is_a_folder(hub):
+    """A typing error in one is told at once, and asked of no hub, where every adapter is ``org/repo``."""
+    with pytest.raises(AdapterUnreadable, match="my-adaptr is no folder"):
+        PeftModel.from_pretrained(nn.Sequential(nn.Linear(4, 4)), "my-adaptr")
+    assert hub.requests == []
