@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...weights.diagnoses import Diagnosis, Finding
-from ..formats import Component, Lora, find_components
+from ...weights.diagnoses import Diagnosis, Finding, Level
+from ..formats import Component, Lora, find_components, find_named
 from .conversion import find_misfits, read_any
 from .stored import WRITTEN_BY, StoredAdapter
 
@@ -31,6 +31,9 @@ def examine_foreign(stored: StoredAdapter, name: str, model: Any) -> Diagnosis:
         "format", "warning", f"{stored.file.name} {WRITTEN_BY[stored.format]}.", _name_way_out(stored, model)
     )
     note = "only its format was told: give --model, the folder or repo of the pipeline" if model is None else ""
+    named = find_named(model)
+    if named:
+        note = f"numbers of layers and widths are those of the default configuration of {named}"
     is_read = model is not None and stored.format not in ("gguf", "unknown")
     components = find_components(model) if is_read else {}
     if not components:
@@ -38,7 +41,10 @@ def examine_foreign(stored: StoredAdapter, name: str, model: Any) -> Diagnosis:
         return Diagnosis(name, stored.format, None, note, 0, 0, {}, {}, (told,))
     lora = read_any({"": stored}, components)
     towers = {part: len(factors) for part, factors in lora.factors.items()}
-    findings = sorted((told, *_find_faults(lora, components)), key=lambda finding: finding.level != "error")
+    findings = sorted(
+        (told, *_find_strays(lora, components, named), *_find_bad_values(lora)),
+        key=lambda finding: finding.level != "error",
+    )
     landed = sum(towers.values())
     base = SENT if isinstance(model, Mapping) else str(model)
     return Diagnosis(name, stored.format, base, note, landed + len(lora.unknown), landed, towers, {}, tuple(findings))
@@ -51,19 +57,25 @@ def _name_way_out(stored: StoredAdapter, model: Any) -> str:
     return f"PEFT and loradar load PEFT's: loradar doctor ADAPTER{given} --to peft --out OUT writes it so."
 
 
-def _find_faults(lora: Lora, components: Mapping[str, Component]) -> Iterator[Finding]:
-    """Yield the faults of the factors in a file."""
+def _find_strays(lora: Lora, components: Mapping[str, Component], named: str | None) -> Iterator[Finding]:
+    """Yield the factors that fit no layer of the model; the sizes of one that is only ``named`` may be others."""
+    of_sizes: Level = "warning" if named else "error"
+    another = f"another base than the default configuration of {named}" if named else "another base"
+    way_out = "Give the folder or the repo of the pipeline it was trained on: --model."
     by_reason: dict[str, list[str]] = defaultdict(list)
     for key, why in lora.unknown.items():
         by_reason[why].append(key)
     for why, keys in by_reason.items():
         message = f"{len(keys)} names are of no layer: {_list_some(keys)}: {why}."
-        way_out = "Give the whole pipeline it was trained on: --model; or remove them."
-        yield Finding("unknown-layers", "error", message, way_out)
+        yield Finding("unknown-layers", of_sizes, message, way_out)
     misfits = [*find_misfits(lora, components)]
     if misfits:
-        message = f"{len(misfits)} layers have other widths: {'; '.join(misfits[:MOST])}: it is for another base."
-        yield Finding("shapes", "error", message, "Give the model it was trained on: --model.")
+        message = f"{len(misfits)} layers have other widths: {'; '.join(misfits[:MOST])}: it is for {another}."
+        yield Finding("shapes", of_sizes, message, way_out)
+
+
+def _find_bad_values(lora: Lora) -> Iterator[Finding]:
+    """Yield the factors that change nothing, or change outputs to what is no number."""
     every = {f"{name}.{path}": one for name, paths in lora.factors.items() for path, one in paths.items()}
     wrong = [path for path, one in every.items() if not all(t.float().isfinite().all() for t in one.tensors.values())]
     if wrong:

@@ -79,15 +79,20 @@ def _list_scans(model: Any) -> Iterator[tuple[str, Scan]]:
         return
     if isinstance(model, PathLike) or text.startswith("file:"):
         raise InvalidReference(f"{text!r} is no folder. Give that of the pipeline or the model.", reference=text)
-    known = None if text.startswith("hub:") else next((one for one in resolve(text) if not one.is_guess), None)
-    if known is not None and "/" not in text:
-        found = scan(known.reference, method="names")
-        yield "", found
+    if named := find_named(model):
+        yield "", scan(named, method="names")
         return
     reference = text if text.startswith("hub:") else f"hub:{text}"
     Reference.parse(reference)
     folder = HubFolder.parse(reference)
     yield from _list_configured(text, folder.subfolder.rpartition("/")[2], _fetch(folder))
+
+
+def find_named(model: Any) -> str | None:
+    """Return the architecture that a text names, whose sizes are not known then; ``None`` for a folder or a repo."""
+    if not isinstance(model, str) or model.startswith(("hub:", "file:")) or "/" in model or Path(model).is_dir():
+        return None
+    return next((one.reference for one in resolve(model) if not one.is_guess), None)
 
 
 def _list_files() -> list[str]:

@@ -235,6 +235,20 @@ def test_a_file_without_metadata_gets_a_configuration(tmp_path):
     assert {finding.code for finding in found.findings} <= {"rank"}, found.findings
 
 
+def test_a_name_alone_is_no_base_to_call_a_file_another_ones(tmp_path):
+    """The sizes of 'sdxl' are not known: the library's default configuration, of SD 1.5's, is one of many."""
+    of_text = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
+    only_there = "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k"
+    factors = {"lora_down.weight": torch.ones(2, 2048), "lora_up.weight": torch.ones(640, 2)}
+    state = {f"{layer}.{name}": one.clone() for layer in (of_text, only_there) for name, one in factors.items()}
+    save_file(state, tmp_path / "a.safetensors")
+    found = doctor(tmp_path / "a.safetensors", "sdxl")
+    assert found.is_sound
+    assert "the default configuration of diffusers:UNet2DConditionModel" in found.note
+    assert {"shapes", "unknown-layers"} <= {finding.code for finding in found.findings}
+    assert all("Give the folder or the repo" in x.way_out for x in found.findings if x.code != "format")
+
+
 @pytest.mark.parametrize(
     ("key", "says"),
     [
