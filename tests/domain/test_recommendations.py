@@ -267,7 +267,7 @@ SHORT = {
     "blocks of a duration predictor, which no gradient reaches or the forward never calls": {"transformers:vits"},
 }
 """Architectures of which less than nine tenths of the blocks are reached, by the reason; those of ``NARROW`` too."""
-LESS_PROVED = {"transformers:depth_pro", "transformers:prompt_depth_anything"}
+LESS_PROVED = {"transformers:depth_pro"}
 """Architectures whose ``all-linear`` is live, while a layer that ``recommended`` adds is unproven."""
 
 
