@@ -207,17 +207,16 @@ class PeftModel(Switching):
             save_directory: The folder.
             safe_serialization: Whether to write safetensors; otherwise ``adapter_model.bin``, a pickle of tensors.
             selected_adapters: Names of the adapters; all when ``None``.
-            save_embedding_layers: Whether to write the input and output embeddings of the model too. ``"auto"`` writes
-                one that the adapter adapts, or both if the vocabulary is not that of the checkpoint that the
-                configuration names, as after ``resize_token_embeddings``; with a warning.
+            save_embedding_layers: Whether to write the model's embeddings too. ``"auto"`` writes adapted ones, and both
+                if the vocabulary is not that of the configuration's checkpoint; with a warning.
             is_main_process: Whether this process writes.
             path_initial_model_for_weight_conversion: If given, an adapter whose initialisation changed base weights
                 (PiSSA, OLoRA, CorDA) is written as an ordinary LoRA of twice the rank, on the weights from before.
-            state_dict: A state dict to take the values from: trainers that shard a model gather them there.
+            state_dict: The values, as trainers that shard a model gather them.
             others: ``save_function`` and ``max_shard_size``, which trainers pass, change nothing.
 
         Raises:
-            InvalidConfig: If an adapter is unknown, or on meta and has no values, or an argument cannot be honoured.
+            InvalidConfig: If an adapter is unknown or has no values, or an argument cannot be honoured.
             AdapterUnreadable: If the folder cannot be written.
         """
         check_flag("safe_serialization", safe_serialization)
@@ -227,17 +226,12 @@ class PeftModel(Switching):
         check_known(others, [*known, *PASSED_BY_TRAINERS], "save_pretrained")
         if not is_main_process:
             return
+        folder, is_converted = Path(save_directory), path_initial_model_for_weight_conversion is not None
+        how = {"is_converted": is_converted, "as_pickle": not safe_serialization}
         with self._surveyed():
             for name in names:
-                self.write_files(
-                    Path(save_directory),
-                    name,
-                    state_dict,
-                    save_embedding_layers=save_embedding_layers,
-                    is_converted=path_initial_model_for_weight_conversion is not None,
-                    as_pickle=not safe_serialization,
-                )
-            write_card(self, Path(save_directory))
+                self.write_files(folder, name, state_dict, save_embedding_layers=save_embedding_layers, **how)
+            write_card(self, folder)
 
     push_to_hub = push
 

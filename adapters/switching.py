@@ -126,10 +126,9 @@ class Switching(Adapted):
             weights: One weight each; negative ones subtract.
             adapter_name: Name of the new one, which is inactive until it is activated.
             combination_type: ``svd``, the default as in PEFT, truncates the sum to ``svd_rank``: the closest of that
-                rank. ``cat`` concatenates the factors: exact, with the sum of the ranks. ``linear`` adds ``A`` to ``A``
-                and ``B`` to ``B``: a rough approximation, and the ranks have to agree. ``magnitude_prune``, ``ties``,
-                ``dare_linear`` and ``dare_ties`` do so with a part of the values, with ``_svd`` behind them of those of
-                the updates, truncated. Of one adapter, all but ``svd`` are ``linear``.
+                rank. ``cat`` concatenates the factors: exact, with the sum of the ranks. ``linear`` adds the factors of
+                equal ranks, a rough approximation. ``magnitude_prune``, ``ties``, ``dare_linear`` and ``dare_ties`` do
+                so with a part of the values; with ``_svd``, of the updates. Of one adapter all but svd are linear.
             svd_rank: Rank of the sum for ``svd``; the largest rank of the adapters on each layer if ``None``.
             svd_clamp: Quantile at which the values of the factors are clamped, for ``svd``.
             svd_full_matrices: Whether to decompose in full, which takes memory and changes nothing.

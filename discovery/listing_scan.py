@@ -55,9 +55,8 @@ def scan_listing(
 
     Args:
         architecture: The identity of the model.
-        layers: Its weights, in its order. A fused expert is listed by the parameter's own path; vectors other than
-            norms, and scalars, are left out.
-        norms: Paths of vectors that are the weight of a module, which makes them norms whatever their names.
+        layers: Its weights in order, a fused expert by its parameter's path. Vectors but norms are left out.
+        norms: Paths of vectors that are weights of modules, and so norms whatever their names.
 
     Raises:
         InvalidRequest: If there are none or too many, or one has an impossible path or shape, or is there twice.
@@ -69,8 +68,7 @@ def scan_listing(
     facts = collect_listed_facts(architecture, listing, towers)
     labelled = label_layers(Surroundings(facts, towers, listing.module_paths, listing.layers))
     if not any(layer.kind in ADAPTABLE_KINDS for layer in labelled):
-        message = f"None of the {len(layers)} layers listed is one an adapter could sit on."
-        raise NoAdaptableLayers(message, reference=architecture.reference)
+        raise NoAdaptableLayers(f"None of the {len(layers)} layers takes an adapter.", reference=architecture.reference)
     saved = find_saved(labelled, facts, listing.module_paths)
     subject = Subject(
         layers=labelled,

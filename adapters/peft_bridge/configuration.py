@@ -37,18 +37,15 @@ def auto_config(  # noqa: PLR0913 - what decides the layers and ranks
 ) -> Any:
     """Return a ``peft`` configuration of any method of the installed peft, with the targets for this model.
 
-    The targets are decided as in ``loradar.get_peft_model``, fused experts and the heads to save included, and named as
-    in the model inside of ``torch.compile``, ``DataParallel`` or DDP. A method of prompt learning gets the depth and
-    widths of the model instead. ``fields`` are kept; with targets among them, nothing is decided.
-
-    ``peft_type`` is PEFT's name of the method, such as ``"IA3"`` (``peft.PeftType``), in any case; the arguments after
-    it are documented at ``loradar.adapters.Selection``.
+    The targets are decided as in ``loradar.get_peft_model``, and named as in the model inside of ``torch.compile``,
+    ``DataParallel`` or DDP. A method of prompt learning gets the depth and widths of the model instead. ``fields`` are
+    kept; with targets among them, nothing is decided. ``peft_type`` is PEFT's name of the method, such as ``"IA3"``, in
+    any case; the arguments after it are documented at ``loradar.adapters.Selection``.
 
     Raises:
         MissingExtra: If peft is not installed.
         UnknownPeftType: If the installed peft has no such method, listing those it has.
-        InvalidConfig: If the configuration has no such field, a field that only the caller can give is missing, or
-            the model has adapters.
+        InvalidConfig: If a field is unknown or missing, or the model has adapters.
         MethodDoesNotFit: If the method can adapt nothing of this model, or a fact it needs of the model is unknown.
         LoradarError: As ``loradar.get_peft_model``, of the choice of layers.
     """
