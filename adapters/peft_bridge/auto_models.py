@@ -94,7 +94,11 @@ class AutoPeftModel:
             if str(library).partition(".")[0] not in allowed:
                 message = f"The adapter names a class of {library!r} to import, and allowed is {quoted([*allowed])}"
                 raise InvalidConfig(f"{message}: if you trust it, give import_allowlist=[{library!r}].")
-            return getattr(import_module(library), name)
+            try:
+                return getattr(import_module(library), name)
+            except (ImportError, AttributeError) as error:
+                message = f"The adapter names {name!r} of {library!r}, which cannot be imported: {error}"
+                raise InvalidConfig(f"{message}. Build the base model, and call PeftModel.from_pretrained.") from error
         if task is None:
             message = "The configuration states neither a task nor a class of the base model"
             raise InvalidConfig(f"{message}: use a class of a task, such as AutoPeftModelForCausalLM.")

@@ -63,6 +63,13 @@ def test_the_class_in_the_file_is_imported_from_trusted_libraries_alone(tmp_path
     path.write_text(json.dumps({**fields, "auto_mapping": {"parent_library": "evil", "base_model_class": "X"}}))
     with pytest.raises(InvalidConfig, match="names a class of 'evil' to import, and allowed is 'transformers'"):
         loradar.AutoPeftModel.from_pretrained(tmp_path / "adapter")
+    for named in (
+        {"parent_library": "transformers", "base_model_class": "X"},
+        {"parent_library": "transformers.x", "base_model_class": "X"},
+    ):
+        path.write_text(json.dumps({**fields, "auto_mapping": named}))
+        with pytest.raises(InvalidConfig, match="which cannot be imported"):
+            loradar.AutoPeftModel.from_pretrained(path.parent)
     path.write_text(json.dumps({**fields, "auto_mapping": None}))
     with pytest.raises(InvalidConfig, match="neither a task nor a class"):
         loradar.AutoPeftModel.from_pretrained(tmp_path / "adapter")
