@@ -40,7 +40,7 @@ def test_reads_do_not_wait_for_writers(service, locked):
         answers = []
         for number in range(WRITERS):
             answers.append(pool.submit(submit, service, number))
-            wait_until(lambda number=number: queue.waiting >= number, "a write in the queue")
+            wait_until(lambda number=number: queue._slots.locked() and queue.waiting == number, "a write in the queue")
         for path in ("/v1/targets/gpt2", "/readyz", "/v1/architectures", "/v1/submissions"):
             assert service.client.get(path).status_code == 200
         locked.rollback()
@@ -56,7 +56,7 @@ def test_a_write_beyond_the_queue_is_rejected(service, locked, monkeypatch):
     queue = service.client.app.state.writes
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(submit, service, WRITERS + number) for number in range(3)]
-        wait_until(lambda: queue.waiting == 2, "two writes in the queue")
+        wait_until(lambda: queue._slots.locked() and queue.waiting == 2, "two writes in the queue")
         answer = submit(service, 2 * WRITERS)
         locked.rollback()
         assert {each.result(patience()).status_code for each in waiting} == {202}
