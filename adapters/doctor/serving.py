@@ -1,7 +1,11 @@
 """What the engines that serve models would do with a saved adapter, by its configuration and the layers it lands on."""
 
 from ...domain.serving import Features, Served, assess, list_engines
+from ..checks import CHANGING_THE_BASE
 from .findings import Case
+
+CHANGED_IN_A_FILE = tuple(name for name in CHANGING_THE_BASE if name != "lora_ga")
+"""Initialisations whose files are for changed base weights; LoRA-GA changes them in training alone."""
 
 
 def list_served(case: Case) -> tuple[Served, ...]:
@@ -17,6 +21,11 @@ def list_served(case: Case) -> tuple[Served, ...]:
         "regex": isinstance(config.get("target_modules"), str),
         "rank_pattern": config.get("rank_pattern"),
         "alpha_pattern": config.get("alpha_pattern"),
+        "init": str(config.get("init_lora_weights")).startswith(CHANGED_IN_A_FILE),
+        "alora": config.get("alora_invocation_tokens"),
+        "layer_replication": config.get("layer_replication"),
+        "bdlora": config.get("use_bdlora"),
+        "qalora": config.get("use_qalora"),
     }
     saved = config.get("modules_to_save")
     features = Features(

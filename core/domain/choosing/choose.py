@@ -21,7 +21,7 @@ from ..presets import (
     without_parts,
 )
 from ..selection import Choice, include_siblings
-from ..serving import Engine, assess, find_outcome, get_engine
+from ..serving import Engine, assess, find_outcomes, get_engine
 from ..vocabulary import EVERYTHING, RECOMMENDED, Preset, Role, count_layers
 from .query import BlockChoice, Selection, join_indices
 from .recommendations import choose_recommended
@@ -80,13 +80,14 @@ def _narrow_to_served(choice: Choice, subject: Subject, engine: Engine) -> tuple
         InvalidRequest: If it applies none.
     """
     whole = assess(engine, subject.class_name, ())
-    outcomes = {layer: find_outcome(engine, subject.class_name, layer.path, layer) for layer in choice.layers}
+    found = find_outcomes(engine, subject.class_name, ((layer.path, layer) for layer in choice.layers))
+    outcomes = {layer: found[pattern_of(layer.path)] for layer in choice.layers}
     kept = {layer.path for layer, (outcome, _) in outcomes.items() if outcome == "applies"}
     if whole.outcome == "rejects" or not kept:
         why = whole.text if whole.outcome == "rejects" else "it applies adapters on none of these layers"
         message = f"{subject.reference} has no adapter that {engine.label} serves: {why}."
         raise InvalidRequest(message, field="servable", value=engine.key)
-    left = Counter((pattern_of(x.path), *found) for x, found in outcomes.items() if x.path not in kept)
+    left = Counter((pattern_of(x.path), *why) for x, why in outcomes.items() if x.path not in kept)
     reasons = [
         f"left out: {engine.label} {outcome} an adapter on {path} ({count_layers(count)}): {why}"
         for (path, outcome, why), count in left.items()

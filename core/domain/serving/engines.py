@@ -23,6 +23,8 @@ class Rule:
         kinds: Kinds of layers it is for; any if empty.
         roles: Roles it is for; any if empty.
         away: Whether it is for layers of other towers than the language model alone.
+        inside: Names of lists of blocks, in one of which the layer has to be; anywhere if empty.
+        outside: Names of lists of blocks, in none of which the layer may be.
         names: Last names of paths that it is not for; those of any other name are.
         classes: The list of model classes that it is for; any if empty.
     """
@@ -32,8 +34,23 @@ class Rule:
     kinds: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     away: bool = False
+    inside: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     classes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Layers whose adapters an engine stacks with those of others in the same module, and rejects alone.
+
+    Attributes:
+        names: Names of the layers that have to have an adapter.
+        of: Names of the layers that need them.
+    """
+
+    names: tuple[str, ...]
+    of: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,7 @@ class Engine:
         others: What happens to adapters of other classes, and why.
         classes: Further lists of model classes, for rules.
         rules: The rules.
+        needs: Layers that it takes together alone.
         features: What happens to an adapter with a feature, and why; with what is excepted.
         ranks: The ranks that may be set as the largest; any if empty.
         rank: The largest rank without an option; ``None`` if there is no limit.
@@ -65,6 +83,7 @@ class Engine:
     others: Mapping[str, Any]
     classes: Mapping[str, frozenset[str]]
     rules: tuple[Rule, ...]
+    needs: tuple[Need, ...]
     features: Mapping[str, Mapping[str, Any]]
     ranks: tuple[int, ...] = ()
     rank: int | None = None
@@ -111,6 +130,7 @@ def _read(key: str) -> Engine:
         others=facts["others"],
         classes={name: frozenset(classes) for name, classes in facts.get("classes", {}).items()},
         rules=tuple(Rule(**rule) for rule in rules),
+        needs=tuple(Need(tuple(need["names"]), tuple(need["of"])) for need in facts.get("need", ())),
         features=facts.get("feature", {}),
         ranks=tuple(facts.get("ranks", ())),
         rank=facts.get("rank"),

@@ -1,8 +1,8 @@
 """Judge an adapter by the rules of an engine: it is applied, partly ignored, or rejected."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import ClassVar, Protocol
 
 from ...schema import Config, schema_config
@@ -57,7 +57,7 @@ class Features:
 
     Attributes:
         rank: Its largest rank; ``None`` if it is not known.
-        names: Its features: ``dora``, ``rslora``, ``bias``, ``regex``, ``rank_pattern``, ``alpha_pattern``.
+        names: Its features, as ``data/serving`` names them: ``dora``, ``rslora``, ``rank_pattern``.
         saved: The modules saved in full.
     """
 
@@ -66,19 +66,44 @@ class Features:
     saved: tuple[str, ...] = ()
 
 
-def find_outcome(engine: Engine, class_name: str | None, path: str, layer: Placed) -> tuple[Outcome, str]:
-    """Return the outcome of an engine for the adapter of one layer, and why."""
-    rule = next((rule for rule in engine.rules if _fits(engine, rule, class_name, path, layer)), None)
-    return (rule.outcome, rule.why) if rule else ("applies", "")
+def find_outcomes(
+    engine: Engine, class_name: str | None, layers: Iterable[tuple[str, Placed]]
+) -> dict[str, tuple[Outcome, str]]:
+    """Return the outcome of an engine for an adapter on layers, and why, by their path patterns.
+
+    Args:
+        engine: The engine.
+        class_name: The class of the model; ``None`` if it is of no class of transformers.
+        layers: The layers that the adapter is on: path or path pattern, and kind, role and tower.
+    """
+    kinds = {pattern_of(path): layer for path, layer in layers}
+    found: dict[str, tuple[Outcome, str]] = {}
+    for pattern, layer in kinds.items():
+        rule = next((rule for rule in engine.rules if _fits(engine, rule, class_name, pattern, layer)), None)
+        found[pattern] = (rule.outcome, rule.why) if rule else ("applies", "")
+        missing = _list_missing(engine, pattern, kinds)
+        if missing and found[pattern][0] == "applies":
+            found[pattern] = ("rejects", f"it takes an adapter there with one on {' and '.join(missing)}")
+    return found
+
+
+def _list_missing(engine: Engine, pattern: str, there: Container[str]) -> list[str]:
+    """Return the layers in the same module that an engine needs adapters on beside that of a layer."""
+    parent, _, name = pattern.rpartition(".")
+    needed = (one for need in engine.needs if name in need.of for one in need.names)
+    return [one for one in needed if f"{parent}.{one}" not in there]
 
 
 def _fits(engine: Engine, rule: Rule, class_name: str | None, path: str, layer: Placed) -> bool:
-    names = [name for name in path.split(".") if not name.isdecimal() and name != "*"]
+    last = next((name for name in reversed(path.split(".")) if name != "*"), "")
+    lists = {name for name, after in pairwise(path.split(".")) if after == "*"}
     return (
         (not rule.kinds or layer.kind in rule.kinds)
         and (not rule.roles or layer.role in rule.roles)
         and (not rule.away or layer.tower not in OWN)
-        and (not rule.names or names[-1] not in rule.names)
+        and (not rule.inside or not lists.isdisjoint(rule.inside))
+        and lists.isdisjoint(rule.outside)
+        and (not rule.names or last not in rule.names)
         and (not rule.classes or class_name in engine.classes[rule.classes])
     )
 
@@ -97,8 +122,7 @@ def assess(
     refused = _assess_class(engine, class_name)
     if refused:
         return Served(engine.key, engine.version, *refused)
-    kinds = {pattern_of(path): layer for path, layer in layers}
-    found = [(pattern, *find_outcome(engine, class_name, pattern, layer)) for pattern, layer in kinds.items()]
+    found = [(pattern, *outcome) for pattern, outcome in find_outcomes(engine, class_name, layers).items()]
     faults, notes = _assess_features(engine, features or Features())
     outcome, texts = _sum_up(found, faults, notes)
     ignored, rejected = (tuple(one[0] for one in found if one[1] == how) for how in ("ignores", "rejects"))
@@ -151,7 +175,8 @@ def _assess_features(engine: Engine, features: Features) -> tuple[list[str], lis
     saved = engine.features.get("modules_to_save")
     unsaved = [name for name in features.saved if saved and name not in saved.get("but", ())]
     if saved and unsaved:
-        faults.append(f"modules_to_save {list_some(unsaved)}: {saved['why']}")
+        words = _describe(saved["outcome"], f"modules_to_save {list_some(unsaved)}: {saved['why']}")
+        (faults if saved["outcome"] == "rejects" else notes).append(words)
     rank = features.rank
     if rank is not None and engine.ranks and rank > engine.ranks[-1]:
         faults.append(f"rank {rank} is over {engine.ranks[-1]}")
