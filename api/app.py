@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import run_in_threadpool
+from starlette.routing import BaseRoute
 
 from ..settings import Settings
 from .dependencies import LazyRegistry
@@ -72,12 +74,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan,
         docs_url=None,  # its page loads scripts from a third party
         redoc_url=None,
-        responses=ALWAYS,
         openapi_tags=TAGS,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         servers=[{"url": settings.root_path or "/"}],
         root_path_in_servers=False,
-        generate_unique_id_function=operation_id,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # each request would look for a collector
     )
@@ -100,9 +100,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestContext, root_path=settings.root_path, metrics=app.state.metrics)
     app.add_middleware(HeadMiddleware)
     add_error_handlers(app)
-    for router in (*FILES, *PAGES, *ROUTERS):
-        app.include_router(router)
+    app.router.routes.extend(_list_routes())
     return app
+
+
+@cache
+def _list_routes() -> list[BaseRoute]:
+    """Return the routes of all routers: FastAPI derives the schemas of each once, not for every application anew."""
+    every = APIRouter(responses=ALWAYS, generate_unique_id_function=operation_id)
+    for router in (*FILES, *PAGES, *ROUTERS):
+        every.include_router(router)
+    return every.routes
 
 
 @asynccontextmanager

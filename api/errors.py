@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic.dataclasses import dataclass
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
@@ -214,13 +215,19 @@ _DOCUMENTED: dict[int, tuple[str, str, str, dict[str, Any]]] = {
 }
 
 
+_BODY = dataclass(ErrorBody, frozen=True)
+"""The same class to pydantic, which keeps its schema, and would make it anew for each error of each route."""
+
+_BODY.__doc__ = ErrorBody.__doc__
+
+
 def error_responses(*statuses: int) -> Responses:
     """Return the documentation of the errors with these statuses, for a route's ``responses``."""
     responses: Responses = {}
     for status in statuses:
         description, code, message, details = _DOCUMENTED[status]
         content = {"application/json": {"example": _body(code, message, details)}}
-        responses[status] = {"model": ErrorBody, "description": description, "content": content}
+        responses[status] = {"model": _BODY, "description": description, "content": content}
         responses[status] |= {"headers": _HEADERS[status]} if status in _HEADERS else {}
     return responses
 
