@@ -98,9 +98,7 @@ def scan(
         message = "Nothing to scan. Name an architecture (loradar scan olmo2) or a library (--all timm --out FILE)."
         raise InvalidRequest(message)
     else:
-        parts, reference = parse_parts(part or ()), spell_out(reference)
-        named = name_make_up(reference, parts) if parts else reference
-        _scan_one(named, how, wanted, store=store, as_json=as_json)
+        _scan_one(reference, part or (), how, wanted, store=store, as_json=as_json)
 
 
 def _check_words(method: str, preset: str | None, peft_type: str | None) -> None:
@@ -119,10 +117,20 @@ def _check_words(method: str, preset: str | None, peft_type: str | None) -> None
         get_method(peft_type)
 
 
-def _scan_one(reference: str, how: "dict[str, Any]", wanted: "dict[str, Any]", *, store: bool, as_json: bool) -> None:
+def _scan_one(
+    spelt: str,
+    part: "Sequence[str]",
+    how: "dict[str, Any]",
+    wanted: "dict[str, Any]",
+    *,
+    store: bool,
+    as_json: bool,
+) -> None:
     from ..discovery import quiet_libraries
     from ..discovery import scan as scan_reference
 
+    parts, reference = parse_parts(part), spell_out(spelt)
+    reference = name_make_up(reference, parts) if parts else reference
     quiet_libraries()
     sys.path.append(os.getcwd())  # noqa: PTH109 - a path entry is a string; `torch:module:Class` may be right here
     result = scan_reference(reference, **how)
