@@ -88,8 +88,8 @@ def _select(
     Raises:
         InvalidRequest: If one of the names has no such mapping.
     """
-    mappings = registry.list_mappings(library, source, metadata.version(library))
-    selected = [m for m in mappings if (not names or m.name in names) and peft_type in (None, m.peft_type)]
+    mappings = registry.list_mappings(library, source, metadata.version(library), names)
+    selected = [m for m in mappings if peft_type in (None, m.peft_type)]
     missing = sorted(set(names) - {mapping.name for mapping in selected})
     if missing:
         message = f"No such mapping is registered for: {quoted(missing)}. Scan one with: loradar scan NAME --store"

@@ -388,7 +388,9 @@ class Registry:
 
         Those of names without a scan keep theirs (``list_mappings``); names not ``known`` to the library are unknown.
         """
-        proposed = [own for library in {m.library for m in mappings} for own in self.list_mappings(library, "scanner")]
+        names = {mapping.name for mapping in mappings}
+        libraries = {mapping.library for mapping in mappings}
+        proposed = [own for library in libraries for own in self.list_mappings(library, "scanner", names=names)]
         audit = Audit(known, suggestions_on_record(proposed))
         checks = audit.check(mappings, scans)  # takes minutes: no other writer should wait for it
         with self._database.write("audit") as write:

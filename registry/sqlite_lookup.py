@@ -6,8 +6,9 @@ with those that SQLAlchemy compiles.
 
 import sqlite3
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from ..catalog.layer_names import find_history
@@ -91,6 +92,7 @@ class SqliteLookup:
         self._idle: deque[tuple[tuple[int, int], sqlite3.Connection]] = deque()
         self._state: tuple[int, int, str | None] | None = None
         self._answers: dict[tuple[MappingKey, str | None], Mapping | None] = {}
+        self._last = _Architecture("", "")
 
     def is_ready(self) -> bool:
         """Return whether the file is a registry that needs neither migration nor seed."""
@@ -101,16 +103,19 @@ class SqliteLookup:
     def find(self, key: MappingKey, library_version: str | None) -> Mapping | None:
         """Return the mapping of ``resolve.find_mapping``, or ``None`` if the queries here are not enough.
 
-        Answers are kept until the registry changes: completing one takes longer than all of its queries.
+        Answers, and the rows of the last architecture, are kept until the registry changes: completing an answer takes
+        longer than all of its queries.
         """
         try:
             with self._connect() as connection:
                 state = (self._file.stat().st_ino, *connection.execute(STATE).fetchone())
                 if state != self._state or len(self._answers) > MOST_ANSWERS:
-                    self._state, self._answers = state, {}
-                answers = self._answers
+                    self._state, self._answers, self._last = state, {}, _Architecture("", "")
+                answers, last = self._answers, self._last
                 if (key, library_version) not in answers:
-                    answers[key, library_version] = _find(connection, key, library_version)
+                    if (last.library, last.name) != (key.library, key.name):
+                        last = self._last = _Architecture(key.library, key.name)
+                    answers[key, library_version] = _find(connection, last, key, library_version)
                 return answers[key, library_version]
         except (OSError, sqlite3.Error):
             return None
@@ -151,7 +156,36 @@ class SqliteLookup:
             self._idle.pop()[1].close()
 
 
-def _find(connection: sqlite3.Connection, key: MappingKey, library_version: str | None) -> Mapping | None:
+class _Architecture:
+    """Read the rows of one architecture once: all its presets and methods are often looked up one after the other."""
+
+    def __init__(self, library: str, name: str) -> None:
+        self.library, self.name = library, name
+        self._mappings: dict[tuple[str, str | None], list[Mapping]] = {}
+        self._record: Record | None = None
+
+    def read_mappings(
+        self, connection: sqlite3.Connection, values: dict[str, str], version: str | None
+    ) -> list[Mapping]:
+        """Return the mappings for a method and its family, of every preset, verified for a version."""
+        at = (values["peft_type"], version)
+        if at not in self._mappings:
+            rows = connection.execute(MAPPINGS, {**values, "library_version": version}).fetchall()
+            self._mappings[at] = [*map(to_mapping, map(dict, rows))]
+        return self._mappings[at]
+
+    def make_record(
+        self, connection: sqlite3.Connection, values: dict[str, str], mappings: Sequence[Mapping]
+    ) -> Record:
+        """Return the record of the architecture with some of its mappings."""
+        if self._record is None:
+            self._record = Record.of_rows((), map(dict, connection.execute(RECORD, values).fetchall()))
+        return replace(self._record, mappings=mappings)
+
+
+def _find(
+    connection: sqlite3.Connection, architecture: _Architecture, key: MappingKey, library_version: str | None
+) -> Mapping | None:
     method = get_method(key.peft_type)
     values = {**key._asdict(), "family": stored_under(method)}
     stale: list[Mapping] = []
@@ -167,12 +201,11 @@ def _find(connection: sqlite3.Connection, key: MappingKey, library_version: str 
         place = locate(library_version, seen, find_history(key.library, key.name))
 
     def read(version: str | None) -> list[Mapping]:
-        rows = connection.execute(MAPPINGS, {**values, "library_version": version})
-        own = [*map(to_mapping, map(dict, rows.fetchall()))]
+        own = architecture.read_mappings(connection, values, version)
         candidates.extend(own)
         return of_preset(own, key.preset)
 
     found = find_answer(method, place, read, note)
     if stale or found is None:
         return None
-    return Record.of_rows(candidates, map(dict, connection.execute(RECORD, values).fetchall())).complete(found)
+    return architecture.make_record(connection, values, candidates).complete(found)

@@ -38,7 +38,8 @@ class Record:
     mappings: Sequence[Mapping]
     slots: tuple[Slot, ...]
     class_name: str | None = None
-    _hits: dict[TargetSpec, dict[int, int]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # Of the slots alone, so that a record of the same slots with other mappings (``replace``) shares it.
+    _hits: dict[TargetSpec, dict[int, int]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of_rows(cls, mappings: Sequence[Mapping], rows: Iterable[dict[str, Any]]) -> Self:
