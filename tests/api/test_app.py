@@ -10,6 +10,7 @@ from contextlib import closing
 import httpx2
 import pytest
 from patience import patience
+from seeding import PEFT_ALONE, make_seeded, seeds_of
 from shapes import documented
 from starlette.testclient import TestClient
 
@@ -23,6 +24,19 @@ from loradar.settings import Settings
 
 THREADS = 40
 """Of the pool that answers what is no coroutine."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def catalogs():
+    """Seed from PEFT's tables alone."""
+    with seeds_of(PEFT_ALONE):
+        yield
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory):
+    """A registry file seeded from them: its snapshot is made in a moment."""
+    return make_seeded(tmp_path_factory.mktemp("seeded-by-peft") / "registry.sqlite3", PEFT_ALONE)
 
 
 def test_health_and_readiness(client):

@@ -5,13 +5,24 @@ from threading import Thread
 import pytest
 from records_zoo import make_scan
 from shapes import documented
+from starlette.testclient import TestClient
 
+from loradar.api import create_app
 from loradar.api.routes import export as exports
 from loradar.error_body import ErrorBody
 from loradar.registry import Registry, load_constants, parse_constants
+from loradar.settings import Settings
 
 URL = "/v1/export/constants.py"
 LORA = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
+
+
+@pytest.fixture(scope="module")
+def reader(seeded, tmp_path_factory):
+    """A client of one service for all that only read: each file takes seconds to make."""
+    settings = Settings(tmp_path_factory.mktemp("reader"), f"sqlite:///{seeded}")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as opened:
+        yield opened
 
 
 def tables(answer):
@@ -20,9 +31,9 @@ def tables(answer):
     return parse_constants(answer.content, "1.0", URL).tables
 
 
-def test_the_file_has_pefts_entries_and_ours(client):
+def test_the_file_has_pefts_entries_and_ours(reader):
     """Hundreds more than PEFT, whose own come first and unchanged."""
-    found, ours = tables(client.get(URL)), tables(client.get(URL, params={"only": "ours"}))
+    found, ours = tables(reader.get(URL)), tables(reader.get(URL, params={"only": "ours"}))
     peft = load_constants().tables[LORA]
     assert found[LORA] == peft | ours[LORA]
     assert ours[LORA]["olmo2"] == ["q_proj", "v_proj"]
@@ -30,11 +41,11 @@ def test_the_file_has_pefts_entries_and_ours(client):
     assert not ours[LORA].keys() & peft.keys()
 
 
-def test_a_client_that_has_it_gets_no_body(client):
+def test_a_client_that_has_it_gets_no_body(reader):
     """The tag is that of the bytes; both kinds of the file have their own."""
-    first, ours = client.get(URL), client.get(URL, params={"only": "ours"})
+    first, ours = reader.get(URL), reader.get(URL, params={"only": "ours"})
     tag = first.headers["ETag"]
-    again = client.get(URL, headers={"If-None-Match": tag})
+    again = reader.get(URL, headers={"If-None-Match": tag})
     assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
     assert tag != ours.headers["ETag"]
     assert first.headers["Cache-Control"] == again.headers["Cache-Control"] == "public, max-age=60"
@@ -58,16 +69,16 @@ def test_the_file_is_made_once_until_the_registry_changes(client, monkeypatch, s
 
 
 @pytest.mark.parametrize("only", ["", "theirs", "ours\n", "OURS"])
-def test_another_kind_is_refused(client, only):
+def test_another_kind_is_refused(reader, only):
     """In the one shape, with the field."""
-    answer = client.get(URL, params={"only": only})
+    answer = reader.get(URL, params={"only": only})
     assert answer.status_code == 422
     assert documented(ErrorBody, answer.json()).error.details["fields"][0]["field"] == "query.only"
 
 
-def test_openapi_describes_it(client):
+def test_openapi_describes_it(reader):
     """With its media type, an example, and what can go wrong."""
-    described = client.get("/openapi.json").json()["paths"][URL]["get"]
+    described = reader.get("/openapi.json").json()["paths"][URL]["get"]
     assert described["responses"].keys() >= {"200", "304", "422", "500", "503"}
     (media_type,) = described["responses"]["200"]["content"]
     assert media_type == "text/x-python"

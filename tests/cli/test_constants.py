@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from in_process import run_module
 
 from loradar.cli import main
 from loradar.registry import installed_constants, load_constants, parse_constants
@@ -60,6 +61,12 @@ def run(capfdbinary, read_settings):  # noqa: ARG001 - a registry to export from
 
 
 @pytest.fixture
+def imports_here(monkeypatch):
+    """Import files in this process, which has peft already; the other tests of imports have them as they are."""
+    monkeypatch.setattr(subprocess, "run", run_module)
+
+
+@pytest.fixture
 def file(tmp_path):
     """A small constants.py to add to."""
     path = tmp_path / "constants.py"
@@ -72,12 +79,14 @@ def named(names):
     return [part for name in names for part in ("--name", name)]
 
 
-def test_twenty_new_architectures_work_in_the_real_peft(run, tmp_path):
+def test_twenty_new_architectures_work_in_the_real_peft(run, tmp_path, monkeypatch):
     """A copy of peft with the patched file adapts and trains each without being told a target."""
     package = Path(import_module("peft").__path__[0])
     copied = shutil.copytree(package, tmp_path / "peft")
     target = copied / "utils/constants.py"
-    code, out, err = run("constants", "export", *named(DECODERS), "--no-try", "--out", target, "--json")
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", run_module)
+        code, out, err = run("constants", "export", *named(DECODERS), "--no-try", "--out", target, "--json")
     assert code == 0, err
     assert json.loads(out)["imported"] is True
     old, new = (parse_constants(path.read_bytes(), "", "").tables[LORA] for path in (installed_constants(), target))
@@ -179,6 +188,7 @@ ELSE = [
 ]
 
 
+@pytest.mark.usefixtures("imports_here")
 @pytest.mark.parametrize(("line", "words"), ELSE, ids=["an error", "another table"])
 def test_a_file_that_imports_as_something_else_is_refused(run, file, tmp_path, line, words):
     """Its own code may do what reading does not see; nothing is written then."""
