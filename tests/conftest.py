@@ -12,9 +12,10 @@ from tempfile import TemporaryDirectory
 
 import hypothesis
 import pytest
+from filelock import FileLock
 from patience import patience
 from postgres_server import PostgresServer
-from scan_cache import share_scans
+from scan_cache import share_scans, shared_folder
 from seeding import copy_seeded, make_seeded
 from tenacity import wait_none
 
@@ -74,8 +75,8 @@ def shared_scans(tmp_path_factory):
 def home(tmp_path, monkeypatch, request):
     """Keep each test's files in a folder of its own.
 
-    Seeding takes four seconds: this process does it once. A test of it is marked ``first_use``, and seeds. The packaged
-    registry, which a source tree may have or not, is left aside.
+    Seeding takes four seconds: one worker of a run does it once. A test of it is marked ``first_use``, and seeds. The
+    packaged registry, which a source tree may have or not, is left aside.
     """
     monkeypatch.setattr(shipped, "find_shipped", lambda _digest: None)
     folder = tmp_path / "home"
@@ -89,8 +90,15 @@ def home(tmp_path, monkeypatch, request):
 
 @pytest.fixture(scope="session")
 def seeded(tmp_path_factory) -> Path:
-    """A seeded registry file, made once and copied by whoever needs one."""
-    return make_seeded(tmp_path_factory.mktemp("seeded") / "registry.sqlite3")
+    """A seeded registry file, made once in a run and copied by whoever needs one."""
+    shared = shared_folder(tmp_path_factory.getbasetemp()) / "seeded"
+    shared.mkdir(exist_ok=True)
+    with FileLock(shared / "lock"):
+        if not (shared / "done").exists():
+            make_seeded(shared / "registry.sqlite3")
+            (shared / "done").touch()
+    # Each worker reads its own, so that a test that writes into what it should only read is found in its worker.
+    return Path(shutil.copy(shared / "registry.sqlite3", tmp_path_factory.mktemp("seeded")))
 
 
 @pytest.fixture

@@ -14,10 +14,15 @@ _FOLDER: list[Path] = []
 
 
 def share_scans(basetemp: Path) -> None:
-    """Keep the scans of a run in its temporary folder; the workers of one run have theirs beside each other."""
-    folder = (basetemp.parent if "PYTEST_XDIST_WORKER" in os.environ else basetemp) / "scans"
+    """Keep the scans of a run in its temporary folder."""
+    folder = shared_folder(basetemp) / "scans"
     folder.mkdir(exist_ok=True)
     _FOLDER[:] = [folder]
+
+
+def shared_folder(basetemp: Path) -> Path:
+    """Return the temporary folder of a run; those of its workers are in it."""
+    return basetemp.parent if "PYTEST_XDIST_WORKER" in os.environ else basetemp
 
 
 def scan(subject: Any, *args: Any, **options: Any) -> Scan:
