@@ -128,6 +128,12 @@ class Target:
             assert not any(secret in line for secret in self.secrets.values())
         assert self.send("GET", "/v1/targets/llama").json()["target_modules"] == ["q_proj", "v_proj"]
 
+    def wait_for(self, number: int) -> dict[str, Any]:
+        """Return a submission once its checks are through; what is waited for is read beside the service."""
+        wait_until(lambda: self.registry.submissions.get(number).status != "checking", "the end of the checks")
+        found: dict[str, Any] = self.send("GET", f"/v1/submissions/{number}").json()
+        return found
+
     def settle(self, number: int, failure: str | None = None) -> None:
         """Let the checks of a submission come to an end."""
         spec = TargetSpec(target_modules=("q_proj",))

@@ -34,7 +34,7 @@ LIGHT = """
 from functools import partial
 from hostile_tasks import TwoBounds
 workers.MEMORY, workers.WAITING = 0.5, 4
-workers.Sandbox = partial(TwoBounds, "loop", 1.5, preload=())
+workers.Sandbox = partial(TwoBounds, "loop", 0.5, preload=())
 scan.SCAN, workers.CHECK = "hostile_tasks:scan", "hostile_tasks:check"
 """
 """Workers that start without torch, with little memory, and do to themselves what they are told: loops end soon."""

@@ -9,7 +9,6 @@ from pathlib import Path
 import hub_server
 import pytest
 from attack import refused
-from patience import OVER_HTTP, wait_until
 from served import children_of, memory_of, served
 
 NUMBERS = count()
@@ -21,7 +20,7 @@ BOUNDS = f"""
 from functools import partial
 from hostile_tasks import TwoBounds
 workers.MEMORY = {MEBIBYTES / 1024}
-workers.Sandbox = partial(TwoBounds, {MARKER!r}, 12.0)
+workers.Sandbox = partial(TwoBounds, {MARKER!r}, 3.0)
 """
 TRAPS = ("evil", "modeling_x", "configuration_x", "kernels_x", "os_x")
 TRAP = "from pathlib import Path\nPath({place!r}).touch()\nclass Evil: ...\ndef evil(*_, **__): ...\n"
@@ -181,12 +180,7 @@ def check(service, body):
     """Submit something and return it once its checks are through."""
     made = service.submit({"rationale": str(next(NUMBERS)), **body})
     assert made.status_code == 202, made.text
-
-    def find():
-        found = service.send("GET", f"/v1/submissions/{made.json()['id']}").json()
-        return found if found["status"] != "checking" else None
-
-    return wait_until(find, "the end of the checks", OVER_HTTP)
+    return service.wait_for(made.json()["id"])
 
 
 def test_the_traps_are_where_they_would_be_sprung(running):

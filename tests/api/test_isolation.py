@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from attack import refused
-from patience import OVER_HTTP, wait_until
+from patience import wait_until
 from served import LIGHT, children_of, memory_of, served
 
 NUMBERS = count()
@@ -16,7 +16,7 @@ FATES = {
     "kill": "was killed",
     "fault": "died of SIGSEGV",
     "exit": "exit code 3",
-    "loop": "more than 1.5 s",
+    "loop": "more than 0.5 s",
     "hoard": "more than 0.5 GiB",
     "bug": "KeyError",
     "open": "Too many open files",
@@ -50,16 +50,6 @@ def submit(service, deed):
     return answer.json()["id"]
 
 
-def wait_for(service, number):
-    """Return a submission once its checks are through."""
-
-    def find():
-        found = service.send("GET", f"/v1/submissions/{number}").json()
-        return found if found["status"] != "checking" else None
-
-    return wait_until(find, "the end of the checks", OVER_HTTP)
-
-
 def read(place):
     """Return the number of a process, once it is there."""
     wait_until(place.exists, "the number of the process")
@@ -85,17 +75,17 @@ def test_a_scan_that_goes_wrong_is_told(service, deed):
 def test_a_check_that_goes_wrong_is_a_failure(service, deed):
     """``failed``, with what became of the worker; the next check is done."""
     bad, good = submit(service, deed), submit(service, "nothing")
-    failed = wait_for(service, bad)
+    failed = service.wait_for(bad)
     assert (failed["status"], failed["evidence"]) == ("failed", None)
     assert FATES[deed] in failed["reason"]
-    assert wait_for(service, good)["status"] == "needs_review"
+    assert service.wait_for(good)["status"] == "needs_review"
 
 
 def test_a_worker_killed_from_outside_is_told(service, tmp_path):
     """As a system does that runs out of memory: the check fails, the scan is a 503."""
     number = submit(service, f"wait {tmp_path / 'check'}")
     os.kill(read(tmp_path / "check"), signal.SIGKILL)
-    assert "was killed" in wait_for(service, number)["reason"]
+    assert "was killed" in service.wait_for(number)["reason"]
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(scan, service, f"wait {tmp_path / 'scan'}")
         os.kill(read(tmp_path / "scan"), signal.SIGKILL)
@@ -108,15 +98,15 @@ def test_every_process_beside_the_service_may_die(running, service, tmp_path):
     read(tmp_path / "check")
     for pid in children_of(running[1]):
         os.kill(pid, signal.SIGKILL)
-    assert wait_for(service, number)["status"] == "failed"
-    assert wait_for(service, submit(service, "nothing"))["status"] == "needs_review"
+    assert service.wait_for(number)["status"] == "failed"
+    assert service.wait_for(submit(service, "nothing"))["status"] == "needs_review"
     assert scan(service, "nothing").json() == {"did": "nothing"}
 
 
 def test_what_a_worker_says_is_not_the_service_s(service):
     """Twenty megabytes on its standard output are nowhere to be read."""
     assert scan(service, "print").json() == {"did": "print"}
-    assert wait_for(service, submit(service, "print"))["status"] == "needs_review"
+    assert service.wait_for(submit(service, "print"))["status"] == "needs_review"
     assert not [line for line in service.log if "xxx" in line or "yyy" in line]
 
 
@@ -124,7 +114,7 @@ def test_what_a_worker_refuses_is_refused(service):
     """Its errors come out as themselves."""
     with service.unharmed():
         assert refused(scan(service, "refuse"), 422) == "statement_refused"
-    assert wait_for(service, submit(service, "refuse"))["reason"] == "It is refused. Send something else."
+    assert service.wait_for(submit(service, "refuse"))["reason"] == "It is refused. Send something else."
 
 
 def test_forty_at_once_leave_lookups_alone(service, tmp_path):
@@ -152,7 +142,7 @@ def test_twenty_submissions_are_checked_one_after_the_other(service):
     """Each of them once, whatever those before it did to their workers."""
     deeds = ["kill", "nothing", "exit", "nothing", "fault"] * 4
     numbers = [submit(service, deed) for deed in deeds]
-    found = [wait_for(service, number)["status"] for number in numbers]
+    found = [service.wait_for(number)["status"] for number in numbers]
     assert found == ["needs_review" if deed == "nothing" else "failed" for deed in deeds]
 
 
