@@ -1,4 +1,4 @@
-"""Write values as people read them; each result is text, escaped by the template, but for links to arXiv."""
+"""Write values as people read them; each result is text, escaped by the template, but for links to sources."""
 
 import json
 import re
@@ -13,6 +13,7 @@ MOST_TARGETS = 8
 LONGEST_REGEX = 80
 
 _PAPER = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
+_BENCH = "docs/evidence/placement.md"
 
 
 def number(value: int) -> str:
@@ -54,9 +55,16 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".") if text else ""
 
 
-def arxiv(text: str) -> Markup:
-    """Return a text, escaped, with its papers as links."""
-    return Markup(_PAPER.sub(r'<a href="https://arxiv.org/abs/\1" rel="noreferrer">arXiv:\1</a>', str(escape(text))))  # noqa: S704 - escaped
+def cite(text: str, placement: str) -> Markup:
+    """Return a text, escaped, with its papers and our bench, whose page is at a link, as links."""
+    cited = _PAPER.sub(r'<a href="https://arxiv.org/abs/\1" rel="noreferrer">arXiv:\1</a>', str(escape(text)))
+    return Markup(cited.replace(_BENCH, f'<a href="{escape(placement)}">placements compared</a>'))  # noqa: S704 - escaped
 
 
-FILTERS = {each.__name__: each for each in (number, count, python, short_targets, sentence, arxiv)}
+def without_command(message: str, command: str | None) -> str:
+    """Return the message of an error up to the sentence with a command of the terminal, which a browser has not."""
+    before, found, _ = message.partition(command or "\n")
+    return before[: before.rfind(". ") + 1] or message if found else message
+
+
+FILTERS = {each.__name__: each for each in (number, count, python, short_targets, sentence, cite, without_command)}

@@ -102,7 +102,7 @@ def whole_id(connection: Connection, prefix: str) -> str:
     Raises:
         UnknownMapping: If no mapping has it, or more than one.
     """
-    way_out = f"Give its id, or the first {LEAST_DIGITS} digits or more; `loradar lookup --json` prints ids."
+    way_out = f"Give its id, or the first {LEAST_DIGITS} digits or more, as the history of its architecture lists it."
     digits = _DIGITS.fullmatch(prefix)
     if digits:
         first = f"sha256:{digits[1].lower()}"

@@ -16,6 +16,7 @@ from ...domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping
 from ...domain.serving import list_engines
 from ...domain.vocabulary import Status, Tower
 from ...errors import InvalidRequest, UnknownArchitecture
+from ...references import LIBRARIES
 from ...similar_names import nearest
 from ..db import tables
 from .completion import Record
@@ -153,10 +154,7 @@ def get_architecture(connection: Connection, library: str, name: str) -> Archite
     query = select(tables.architectures).where(_architectures.library == library, _architectures.name == name)
     row = connection.execute(query).mappings().first()
     if row is None:
-        names = list_names(connection, library)
-        # a typing error is no architecture to scan
-        way_out = "" if nearest(name, names, 1) else f"Scan it with: {scan_command(library, name)}"
-        raise UnknownArchitecture(name, names, way_out, library=library)
+        raise _unknown(library, name, list_names(connection, library))
     order = (_mappings.peft_type, _mappings.preset, _mappings.source_kind, _mappings.revision)
     revisions = read_mappings(connection, OF_ARCHITECTURE.order_by(*order), {"library": library, "name": name})
     by_key: dict[tuple[str, ...], list[Mapping]] = defaultdict(list)
@@ -180,6 +178,19 @@ def get_architecture(connection: Connection, library: str, name: str) -> Archite
     )
 
 
+def _unknown(library: str, name: str, names: Sequence[str]) -> UnknownArchitecture:
+    """Return the error for an architecture that is not here: only one that its library may have is to be scanned."""
+    if nearest(name, names, 1):
+        return UnknownArchitecture(name, names, library=library)
+    from ...references.resolver import resolve  # noqa: PLC0415 - it reads the known names
+
+    if library not in LIBRARIES or any(not each.is_guess for each in resolve(name, library)):
+        command, way_out = scan_command(library, name), "Scan it with"
+    else:
+        command, way_out = f"loradar list {library}", "List what is known with"
+    return UnknownArchitecture(name, names, f"{way_out}: {command}", library=library, command=command)
+
+
 def to_architecture(row: Row[Any, Any]) -> Architecture:
     """Build an architecture from a row with its columns among others."""
     return Architecture(**{column.name: row[column.name] for column in ARCHITECTURE_COLUMNS})
@@ -193,6 +204,8 @@ def list_names(connection: Connection, library: str) -> list[str]:
 
 def scan_command(library: str, name: str) -> str:
     """Return the command that would register an architecture."""
+    if library == "torch":  # registered as package.module.Model, which is written package.module:Model
+        name = ":".join(name.rsplit(".", 1))
     return f"loradar scan {name if library == 'transformers' else f'{library}:{name}'} --store"
 
 

@@ -80,9 +80,10 @@ def test_an_unknown_method_lists_those_of_peft(run):
 
 @pytest.mark.usefixtures("read_settings")
 def test_a_misspelt_name_is_not_to_be_scanned(run):
-    """One like no other may be new."""
+    """Nor one that no library has; a class of the user's own, which is not registered, is."""
     assert "Scan it" not in run("similar", "lama")[2]
-    assert run("similar", "xyzzyplugh")[2].endswith("Scan it with: loradar scan xyzzyplugh --store\n")
+    assert run("similar", "xyzzyplugh")[2].endswith("List what is known with: loradar list transformers\n")
+    assert run("similar", "torch:mine:Model")[2].endswith("Scan it with: loradar scan torch:mine:Model --store\n")
 
 
 def test_an_unknown_field_of_a_statement_names_the_nearest(run, monkeypatch):

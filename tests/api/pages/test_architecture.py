@@ -115,6 +115,9 @@ def test_a_choice_that_does_not_exist_is_said_above_the_recommended_one(read):
     assert '"q_proj", "k_proj"' in page.text
     assert read("/architectures/transformers/llama?method=nonsense", status=404).all("a", **{"class": "chip"})
     assert "Close to it" in read("/architectures/transformers/lama", status=404).text
+    unknown = " ".join(read("/architectures/transformers/xyzzyplugh", status=404).text.split())
+    assert "Unknown architecture 'xyzzyplugh'. Search for an architecture" in unknown
+    assert "loradar list" not in unknown
 
 
 def test_what_was_never_scanned_has_a_page(read):

@@ -101,8 +101,9 @@ def test_experts_named_by_numbers_are_one_row():
     ],
 )
 def test_a_side_that_is_not_found_is_named_and_kept(read, query, status, said):
-    """In its field, to be corrected; near names are links."""
+    """In its field, to be corrected; near names are links, and no command of the terminal is proposed."""
     page = read(f"/compare?{query}", status)
+    assert "loradar lookup" not in page.text
     assert said in " ".join(page.text.split())
     assert "<script>alert" not in page.html
     (left,) = page.all("input", id="a")
