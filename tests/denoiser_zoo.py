@@ -1,17 +1,23 @@
 """Small denoisers of diffusers and text encoders of transformers, with every part that the large ones have."""
 
+import warnings
 from types import SimpleNamespace
 
 import torch
 from diffusers import (
     AuraFlowTransformer2DModel,
+    ChromaTransformer2DModel,
+    Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    HunyuanVideoTransformer3DModel,
     LTXVideoTransformer3DModel,
+    Lumina2Transformer2DModel,
     PixArtTransformer2DModel,
     QwenImageTransformer2DModel,
     SD3Transformer2DModel,
     UNet2DConditionModel,
     WanTransformer3DModel,
+    ZImageTransformer2DModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
@@ -113,6 +119,35 @@ def _pixart():
     return {"transformer": PixArtTransformer2DModel(**HEADS, **sizes, use_additional_conditions=True)}
 
 
+def _chroma():
+    sizes = {"in_channels": 4, "num_layers": 2, "num_single_layers": 2, "joint_attention_dim": 16}
+    sizes |= {"axes_dims_rope": (2, 2, 4), "approximator_num_channels": 8, "approximator_hidden_dim": 16}
+    return {"transformer": ChromaTransformer2DModel(**HEADS, **sizes)}
+
+
+def _flux2():
+    sizes = {"in_channels": 4, "num_layers": 2, "num_single_layers": 2, "joint_attention_dim": 16}
+    sizes |= {"timestep_guidance_channels": 8, "axes_dims_rope": (2, 2, 2, 2)}
+    return {"transformer": Flux2Transformer2DModel(**HEADS, **sizes)}
+
+
+def _hunyuan():
+    sizes = {"in_channels": 4, "out_channels": 4, "num_layers": 2, "num_single_layers": 2, "text_embed_dim": 16}
+    sizes |= {"pooled_projection_dim": 16, "rope_axes_dim": (2, 2, 4)}
+    return {"transformer": HunyuanVideoTransformer3DModel(**HEADS, **sizes)}
+
+
+def _lumina2():
+    """Of the width that diffusers' own converter is for."""
+    sizes = {"num_layers": 1, "num_refiner_layers": 1, "cap_feat_dim": 16, "multiple_of": 8}
+    return {"transformer": Lumina2Transformer2DModel(**sizes, ffn_dim_multiplier=0.01)}
+
+
+def _zimage():
+    sizes = {"in_channels": 4, "dim": 16, "n_layers": 2, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 16}
+    return {"transformer": ZImageTransformer2DModel(**sizes, axes_dims=[2, 2, 4])}
+
+
 MAKERS = {
     "sd1": _sd1,
     "sd2": _sd2,
@@ -124,10 +159,16 @@ MAKERS = {
     "qwen": _qwen,
     "aura": _aura,
     "pixart": _pixart,
+    "chroma": _chroma,
+    "flux2": _flux2,
+    "hunyuan": _hunyuan,
+    "lumina2": _lumina2,
+    "zimage": _zimage,
 }
 
 
 def pipeline(name):
     """Return the models of a pipeline, on meta."""
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*FluxPosEmbed", category=FutureWarning)  # diffusers' own use of it
         return SimpleNamespace(components=MAKERS[name]())

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -23,6 +22,8 @@ from ...references import Reference
 from ...references.resolver import resolve
 from ...registry import Registry
 from ...registry.mappings.renames import rename_pattern
+from ...validation.paths import find_path
+from ...validation.text import shorten
 from ..peft_forms import read_json
 
 ADAPTABLE = (
@@ -81,14 +82,14 @@ def find_base(model: Any) -> Base:
     if isinstance(model, nn.Module):
         return _describe(scan_module(model, method="names"), type(model).__name__)
     text = str(model)
-    path = Path(text.removeprefix("file:")).expanduser()
-    if path.is_dir():
+    path = find_path(text)
+    if path and path.is_dir():
         return _build(read_json(path / "config.json"), text)
-    if path.suffix == ".gguf" and path.is_file():
+    if path and path.suffix == ".gguf" and path.is_file():
         return _describe(scan_stored(f"file:{path}"), text)
     if isinstance(model, PathLike) or text.startswith("file:"):
         raise InvalidReference(
-            f"{text!r} is no folder and no .gguf file. Give that of the base model, with its config.json.",
+            f"{shorten(text)} is no folder and no .gguf file. Give that of the base model, with its config.json.",
             reference=text,
         )
     if text.startswith("hub:"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import load, load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ...errors import InvalidConfig
@@ -21,7 +21,7 @@ from ..formats.writing import complete_config, name_peft
 from ..hub.transfer import CONFIG
 from ..injection.plan import strengths
 from ..peft_forms import config_from_peft
-from .stored import StoredAdapter, read_adapter
+from .stored import StoredAdapter, load_tensors, read_adapter
 
 TARGETS: tuple[Target, ...] = ("peft", "diffusers", "kohya", "comfyui")
 FILES = {"diffusers": "pytorch_lora_weights.safetensors", "kohya": "lora_kohya.safetensors"}
@@ -107,12 +107,12 @@ def read_any(stored: Mapping[str, StoredAdapter], components: Mapping[str, Compo
 
 def _read_file(stored: StoredAdapter) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the tensors and the metadata of a file, also of one that was sent."""
+    tensors = load_tensors(stored)
     if stored.content is not None:
         header = stored.content[LENGTH_BYTES : LENGTH_BYTES + read_length(stored.content, stored.file.name)]
-        return load(stored.content), json.loads(header).get("__metadata__") or {}
+        return tensors, json.loads(header).get("__metadata__") or {}
     with safe_open(stored.file, "pt") as file:
-        metadata = file.metadata() or {}
-    return load_file(stored.file), metadata
+        return tensors, file.metadata() or {}
 
 
 def _choose(name: str, stored: StoredAdapter, components: Mapping[str, Component]) -> Component:
@@ -141,7 +141,7 @@ def _read_peft(stored: StoredAdapter, component: Component, found: Lora) -> None
             f"{stored.file} holds tensors that are no factors, such as {key}, which other formats have no place for"
         )
         raise InvalidConfig(f"{message}.", key=key)
-    tensors = load_file(stored.file)
+    tensors = load_tensors(stored)
     found.configs[component.name] = dict(stored.config)
     for factors in stored.factors.values():
         if factors.path not in component.layers or not factors.pair:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ...discovery import name_as_gguf
 from ...domain.layers import Layer
 from ...errors import MissingExtra
+from ...validation.text import shorten
 from ...weights import GgufHeader, StoredTensor, read_gguf
 from ...weights.diagnoses import Diagnosis, Finding
 from .base import Base, matches
@@ -97,11 +98,12 @@ def _find_faults(header: GgufHeader, pairs: Mapping[str, Pair]) -> Iterator[Find
     """Yield the faults of the file alone."""
     kind = (header.metadata.get("general.type"), header.metadata.get("adapter.type"))
     if kind != ("adapter", "lora"):
-        message = f"general.type and adapter.type are {kind[0]!r} and {kind[1]!r}, not 'adapter' and 'lora'."
+        stated = " and ".join(shorten(str(one)) for one in kind)
+        message = f"general.type and adapter.type are {stated}, not 'adapter' and 'lora'."
         yield Finding("format", "error", message, "Convert it with llama.cpp's convert_lora_to_gguf.py.")
     alpha = header.metadata.get("adapter.lora.alpha")
     if not isinstance(alpha, float) or not alpha:
-        message = f"adapter.lora.alpha is {alpha!r}: llama.cpp scales the update by it."
+        message = f"adapter.lora.alpha is {shorten(str(alpha))}: llama.cpp scales the update by it."
         yield Finding("alpha", "error", message, "Convert it again from the adapter with its configuration.")
     halves = [name for name, pair in pairs.items() if pair.first is None or pair.second is None]
     if halves:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 
 from ...domain.patterns import name_targets
 from ...errors import InvalidConfig
@@ -18,7 +17,7 @@ from ..injection.match import matched
 from ..injection.plan import strengths
 from .experts import Joined, join_experts
 from .findings import Case
-from .stored import Factors
+from .stored import Factors, load_tensors
 
 KEPT = ("zero", "alpha")
 """Errors of values that a copy may have too."""
@@ -42,7 +41,7 @@ def write_mended(case: Case, folder: Path, findings: Iterable[Finding]) -> None:
     if case.base is None or case.base.scan is None or case.config is None:
         message = f"{name} cannot be mended without the layers of its model, one by one."
         raise InvalidConfig(f"{message} Give the folder or the repo of the base: --model.", adapter=name)
-    tensors = load_file(case.adapter.file)
+    tensors = load_tensors(case.adapter)
     joined = join_experts(case, case.config, tensors) if isinstance(case.config, LoraConfig) else []
     mended = _mend_keys(case, tensors) | _list_joined(joined)
     write(folder, _mend_config(case, case.config) | _select_joined(case, case.config, joined), mended, as_pickle=False)

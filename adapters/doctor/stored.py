@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 
+from ...errors import WeightsUnreadable
+from ...validation.paths import find_path, is_folder
 from ...weights import LENGTH_BYTES, StoredTensor, parse_header, read_length, read_tensors
 from ..checks import invalid
 from ..files.checkpoint import without_wrappers
@@ -144,8 +146,8 @@ def read_adapter(adapter: str | PathLike[str]) -> StoredAdapter:
         WeightsUnreadable: If the header is damaged.
         HubFailed: If it cannot be downloaded.
     """
-    path = Path(adapter)
-    file = path if path.is_file() else _find_file(locate(adapter, "doctor", {}))
+    path = find_path(str(adapter))
+    file = path if path and path.is_file() else _find_file(locate(adapter, "doctor", {}))
     folder = file.parent
     config = _read_config(folder / CONFIG) if (folder / CONFIG).exists() else {}
     with file.open("rb") as start:
@@ -164,7 +166,7 @@ def _describe(file: Path, config: Mapping[str, Any], tensors: tuple[StoredTensor
 
 def _find_file(folder: Path) -> Path:
     """Return the file of the tensors in a folder."""
-    if not folder.is_dir():
+    if not is_folder(str(folder)):
         raise unreadable(folder, "is no folder. Give the folder that save_pretrained wrote, a file, or hub:org/repo")
     file = folder / WEIGHTS
     if file.exists():
@@ -225,13 +227,31 @@ def _unwrap(key: str) -> str:
 
 
 @contextmanager
-def _open(adapter: StoredAdapter) -> Iterator[Callable[[str], torch.Tensor]]:
-    """Open the file of an adapter, and give the function that reads a tensor of it."""
-    if adapter.content is not None:
-        yield load(adapter.content).__getitem__
-        return
-    with safe_open(adapter.file, "pt") as file:
-        yield file.get_tensor
+def open_tensors(adapter: StoredAdapter) -> Iterator[Callable[[str], torch.Tensor]]:
+    """Open the file of an adapter, also of one that was sent, and give the function that reads a tensor of it.
+
+    Raises:
+        WeightsUnreadable: If safetensors, which is stricter than the header was read, rejects it.
+    """
+    try:
+        if adapter.content is not None:
+            yield load(adapter.content).__getitem__
+            return
+        with safe_open(adapter.file, "pt") as file:
+            yield file.get_tensor
+    except SafetensorError as error:
+        why = " ".join(str(error).split())
+        raise WeightsUnreadable(f"{adapter.file} cannot be read: {why}.", file=str(adapter.file)) from error
+
+
+def load_tensors(adapter: StoredAdapter) -> dict[str, torch.Tensor]:
+    """Return the tensors of an adapter.
+
+    Raises:
+        WeightsUnreadable: As ``open_tensors``.
+    """
+    with open_tensors(adapter) as read:
+        return {tensor.name: read(tensor.name) for tensor in adapter.tensors}
 
 
 @dataclass(frozen=True)
@@ -259,7 +279,7 @@ def read_values(adapter: StoredAdapter) -> Values:
         ),
     )
     zero, wrong, left, unread = defaultdict[str, bool](bool), list[str](), MOST_BYTES, 0
-    with _open(adapter) as read:
+    with open_tensors(adapter) as read:
         for size, key, name, location in ordered:
             left -= size
             if left < 0:

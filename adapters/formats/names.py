@@ -145,12 +145,12 @@ def prefix_all(
 
 def _list_twins(layers: Mapping[str, Layer], layout: Mapping[str, Any]) -> Iterator[Twin]:
     """Yield the twins of a model's layers, where all parts of one are there."""
-    names: dict[str, Any] = dict(layout.get("names", {}))
+    names, also = (layout.get(key, {}) for key in ("names", "also"))  # the last twin of a layer is the one written
     if layout.get("blocks") == "ldm":
         yield from (Twin(original, (path,)) for path, original in number_blocks(layers).items())
         return
     seen: set[str] = set()
-    for original, parts in names.items():
+    for original, parts in (*also.items(), *names.items()):
         templates = [parts] if isinstance(parts, str) else parts
         groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
         for template in templates:
@@ -158,7 +158,7 @@ def _list_twins(layers: Mapping[str, Layer], layout: Mapping[str, Any]) -> Itera
                 groups[indices].append(path)
         for indices, paths in groups.items():
             if len(paths) == len(templates):
-                seen.update(paths)
+                seen.update(paths if original in names else ())
                 yield Twin(_fill(original, indices), tuple(paths), _is_swapped(original, layers[paths[0]], layout))
     if layout.get("others") == "same":
         start = layout.get("prefix", "")

@@ -1,6 +1,5 @@
 """Find the models that a file of LoRA may be for: of a pipeline each by its name, or one alone."""
 
-import json
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -11,16 +10,18 @@ from torch import nn
 from ...discovery import list_layers, scan, scan_configured
 from ...domain.layers import Layer
 from ...domain.scans import Scan
-from ...errors import HubFailed, InvalidReference, ScanFailed, WeightsUnreadable
+from ...errors import InvalidReference, ScanFailed
 from ...references import HubFolder, Reference
 from ...references.resolver import resolve
+from ...validation.paths import find_path, is_folder
+from ...validation.text import shorten
 from ...weights import HubStore
+from ...weights import read_json as read_stored
 from ..peft_forms import read_json
 from .names import DENOISERS, NAMES, Component, find_layout, prefix_all
 
 CONFIG, PIPELINE = "config.json", "model_index.json"
 ADAPTABLE = ("linear", "transposed_linear", "conv1d", "conv2d", "conv3d")
-MOST_BYTES = 1 << 20
 
 
 def find_components(model: Any) -> dict[str, Component]:
@@ -71,14 +72,14 @@ def _list_scans(model: Any) -> Iterator[tuple[str, Scan]]:
         yield from _list_configured("the model of this configuration", "", {CONFIG: model})
         return
     text = str(model)
-    path = Path(text.removeprefix("file:")).expanduser()
-    if path.is_dir():
+    path = find_path(text)
+    if path and path.is_dir():
         yield from _list_configured(
             text, path.name, {file: path / file for file in _list_files() if (path / file).exists()}
         )
         return
     if isinstance(model, PathLike) or text.startswith("file:"):
-        raise InvalidReference(f"{text!r} is no folder. Give that of the pipeline or the model.", reference=text)
+        raise InvalidReference(f"{shorten(text)} is no folder. Give that of the pipeline or the model.", reference=text)
     if named := find_named(model):
         yield "", scan(named, method="names")
         return
@@ -90,7 +91,7 @@ def _list_scans(model: Any) -> Iterator[tuple[str, Scan]]:
 
 def find_named(model: Any) -> str | None:
     """Return the architecture that a text names, whose sizes are not known then; ``None`` for a folder or a repo."""
-    if not isinstance(model, str) or model.startswith(("hub:", "file:")) or "/" in model or Path(model).is_dir():
+    if not isinstance(model, str) or model.startswith(("hub:", "file:")) or "/" in model or is_folder(model):
         return None
     return next((one.reference for one in resolve(model) if not one.is_guess), None)
 
@@ -106,13 +107,9 @@ def _fetch(folder: HubFolder) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     first = store.list_files() & {PIPELINE, CONFIG}
     parts = [f"{name}/{CONFIG}" for name in NAMES] if PIPELINE in first else []
-    listed = json.loads(store.read(PIPELINE, 0, MOST_BYTES)[0]) if parts else {}
+    listed = read_stored(store, PIPELINE, str(folder)) if parts else {}
     for file in [*first, *(part for part in parts if part.partition("/")[0] in listed)]:
-        try:
-            content = json.loads(store.read(file, 0, MOST_BYTES)[0])
-        except (ValueError, WeightsUnreadable) as error:
-            raise HubFailed(f"{file} of {folder} is no configuration.", reference=str(folder)) from error
-        found[file] = content
+        found[file] = read_stored(store, file, str(folder))
     return found
 
 

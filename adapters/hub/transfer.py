@@ -14,6 +14,7 @@ from ...errors import HubFailed
 from ...extras import require
 from ...hub_errors import translate_errors
 from ...references import HubFolder, explain_invalid_repo
+from ...validation.paths import is_folder
 from ..checks import check_known, invalid
 from .card import CARD, write_card
 
@@ -65,7 +66,7 @@ def locate(
         return fetch(source, files, **download)
     # A hub has every adapter under org/repo: a slip in a bare name is not asked of it, without a network for 20 s.
     is_repo = isinstance(model_id, str) and "/" in model_id and explain_invalid_repo(model_id) is None
-    if not is_repo or Path(model_id).is_dir():
+    if not is_repo or is_folder(str(model_id)):
         if revision is not None:
             raise invalid("revision", revision, f"is for a repo, and {str(model_id)!r} is a folder: leave it out.")
         return Path(model_id, subfolder)

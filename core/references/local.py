@@ -1,10 +1,11 @@
 """Read the architecture of a model on this machine from its configuration, which is never run."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidReference
+from ..validation.paths import find_path
+from ..validation.text import shorten
 from .resolver import Candidate, resolve
 
 MOST_BYTES = 1 << 20
@@ -20,18 +21,18 @@ def find_configuration(text: str) -> Candidate | None:
         InvalidReference: If the file cannot be read, or names no architecture.
     """
     is_file = text.startswith("file:")
-    path = Path(text.removeprefix("file:")).expanduser()
-    files = [path / name for name in _FILES] if path.is_dir() else [path]
-    file = next((one for one in files if one.is_file()), None)
+    path = find_path(text)
+    files = [path / name for name in _FILES] if path and path.is_dir() else [path]
+    file = next((one for one in files if one and one.is_file()), None)
     if file is None:
         if not is_file:
             return None
-        message = f"{text!r} has no config.json. Give its folder, or the file itself."
+        message = f"{shorten(text)} has no config.json. Give its folder, or the file itself."
         raise InvalidReference(message, reference=text)
     try:
         with file.open("rb") as content:
             config = json.loads(content.read(MOST_BYTES))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         message = f"{str(file)!r} cannot be read as JSON of at most {MOST_BYTES:,} bytes: {error}."
         raise InvalidReference(message, reference=text) from error
     found = _find_architecture(config if isinstance(config, dict) else {})

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import WeightsUnreadable
 from ..validation.text import explain_invalid_path, shorten
-from .safetensors import MOST_TENSORS, StoredTensor
+from .safetensors import MOST_TENSORS, StoredTensor, Twice, unique
 
 MOST_INDEX_BYTES = 64 << 20
 
@@ -45,7 +45,9 @@ def parse_index(content: bytes, where: str) -> Index:
         WeightsUnreadable: If it is none, or names a file elsewhere.
     """
     try:
-        index = json.loads(content.decode("utf-8"))
+        index = json.loads(content.decode("utf-8"), object_pairs_hook=unique)
+    except Twice as error:
+        raise WeightsUnreadable(f"{where} has the name {shorten(str(error))} twice.", file=where) from None
     except (ValueError, RecursionError) as error:
         raise WeightsUnreadable(f"{where} is no JSON ({type(error).__name__}).", file=where) from None
     files = index.get("weight_map") if isinstance(index, dict) else None

@@ -74,14 +74,18 @@ def parse_header(content: bytes, where: str, file_size: int | None = None) -> tu
         WeightsUnreadable: If it is no header of this format; names the tensor.
     """
     try:
-        header = json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
-    except _Twice as error:
+        header = json.loads(content.decode("utf-8"), object_pairs_hook=unique, parse_constant=_reject_constant)
+        if b"\\u" in content:
+            json.dumps(header, ensure_ascii=False).encode()  # half a character is no text: UnicodeEncodeError
+    except Twice as error:
         raise WeightsUnreadable(f"The header of {where} has the name {shorten(str(error))} twice.") from None
     except (ValueError, RecursionError) as error:
         raise WeightsUnreadable(f"The header of {where} is no JSON ({type(error).__name__}).", file=where) from None
     if not isinstance(header, dict):
         raise WeightsUnreadable(f"The header of {where} is no JSON object.", file=where)
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise WeightsUnreadable(f"The header of {where} has a __metadata__ that is not of texts alone.", file=where)
     if len(header) > MOST_TENSORS:
         message = f"The header of {where} lists {len(header)} tensors; up to {MOST_TENSORS} are read."
         raise WeightsUnreadable(message, file=where)
@@ -91,16 +95,25 @@ def parse_header(content: bytes, where: str, file_size: int | None = None) -> tu
     return tuple(tensor for _, _, tensor in places)
 
 
-class _Twice(ValueError):
+class Twice(ValueError):
     """A name that stands twice in a JSON object."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object, as ``object_pairs_hook``.
+
+    Raises:
+        Twice: If a name stands twice in it.
+    """
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
-        raise _Twice(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
+        raise Twice(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
     return found
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are no JSON
 
 
 def _read_place(entry: Any, name: str, where: str) -> tuple[int, int]:
@@ -125,7 +138,7 @@ def _read_tensor(name: str, entry: dict[str, Any], where: str) -> StoredTensor:
         or len(shape) > MOST_DIMENSIONS
         or not all(type(size) is int and 0 <= size <= LARGEST_DIMENSION for size in shape)
     ):
-        fault = f"Tensor {shorten(name)} has the impossible shape {str(shape)[:80]}."
+        fault = f"Tensor {shorten(name)} has the impossible shape {shorten(str(shape))}."
     else:
         tensor = StoredTensor(name, dtype, tuple(shape))
         begin, end = _read_place(entry, name, where)

@@ -13,7 +13,7 @@ from ..errors import InvalidReference, WeightsUnreadable
 from ..validation.text import shorten
 from .gguf import MAGIC, GgufHeader, read_gguf
 from .index import Index, complete, parse_index
-from .safetensors import LENGTH_BYTES, MOST_HEADER_BYTES, StoredTensor, parse_header, read_length
+from .safetensors import LENGTH_BYTES, MOST_HEADER_BYTES, StoredTensor, Twice, parse_header, read_length, unique
 
 SentKind = Literal["config", "header", "index", "gguf"]
 
@@ -163,8 +163,8 @@ def _parse(content: bytes, name: str) -> Mapping[str, Any]:
     if not content.strip():
         raise WeightsUnreadable(f"{shorten(name)} is empty. {_WANTED}.", file=name)
     try:
-        found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_without_repeats)
-    except _Repeated as error:
+        found = json.loads(content.decode("utf-8-sig"), object_pairs_hook=unique)
+    except Twice as error:
         message = f"{shorten(name)} has the name {shorten(str(error))} twice in one object. Leave one of them."
         raise WeightsUnreadable(message, file=name) from None
     except RecursionError:
@@ -180,18 +180,6 @@ def _parse(content: bytes, name: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         message = f"{shorten(name)} holds a JSON {type(found).__name__}, not an object in braces. {_WANTED}."
         raise WeightsUnreadable(message, file=name)
-    return found
-
-
-class _Repeated(Exception):
-    """A name that stands twice in an object."""
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise _Repeated(next(name for name in names if names.count(name) > 1))
     return found
 
 

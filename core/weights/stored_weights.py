@@ -9,7 +9,8 @@ from typing import Any
 from ..domain.architectures import Architecture
 from ..errors import InvalidReference, WeightsUnreadable, quoted
 from ..references import HubFolder, Reference
-from ..validation.text import explain_invalid_name
+from ..validation.paths import find_path
+from ..validation.text import explain_invalid_name, shorten
 from .gguf import GgufHeader, read_gguf
 from .index import MOST_INDEX_BYTES, choose_shards, complete, estimate_header, parse_index
 from .safetensors import LENGTH_BYTES, StoredTensor, parse_header, read_length
@@ -78,12 +79,12 @@ def read_weights(text: str, *, for_others: bool = False) -> Weights:
     if reference.scheme != "file" or for_others:
         message = f"{text!r} is stored nowhere: write hub:org/repo, or file:PATH of a folder or a .safetensors file."
         raise InvalidReference(message, reference=text)
-    path = Path(reference.name).expanduser()
-    if path.is_dir():
+    path = find_path(reference.name)
+    if path and path.is_dir():
         folder = Folder(path)
         return read_store(str(reference), folder, folder.list_files())
-    if not path.is_file():
-        raise InvalidReference(f"{path} is no file and no folder.", reference=text)
+    if not path or not path.is_file():
+        raise InvalidReference(f"{shorten(reference.name)} is no file and no folder.", reference=text)
     folder = Folder(path.parent)
     beside = folder.list_files() & {CONFIG}
     return read_store(str(reference), folder, beside | {path.name})

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from errno import ENOENT
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -59,6 +60,8 @@ class Folder:
     def read(self, name: str, start: int, length: int) -> tuple[bytes, int | None]:
         """Return a part of a file and its size."""
         try:
+            if not (self.path / name).is_file():  # a pipe would be waited for, a device read for ever
+                raise FileNotFoundError(ENOENT, "it is no file of this folder")
             with (self.path / name).open("rb") as file:
                 file.seek(start)
                 return file.read(length), os.fstat(file.fileno()).st_size

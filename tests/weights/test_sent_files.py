@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 
 from loradar.errors import InvalidReference, LoradarError, WeightsUnreadable
+from loradar.weights.index import parse_index
 from loradar.weights.sent_files import MOST_CONFIG_BYTES, MOST_FILES, find_kind, read_sent
 
 CONFIG = {"model_type": "llama", "hidden_size": 64}
@@ -134,3 +135,23 @@ def test_what_does_not_belong_together_is_named(files, said):
     with pytest.raises(LoradarError) as caught:
         read_sent(files)
     assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[" * 100_000, "is no JSON"),
+        (b'{"weight_map": {"a": "\xff"}}', "is no JSON"),
+        (b'{"weight_map": {"a": "m.safetensors", "a": "n.safetensors"}}', "'a' twice"),
+        (b'{"weight_map": {"a": "m.safetensors"}, "weight_map": {"b": "n.safetensors"}}', "'weight_map' twice"),
+        (b'{"weight_map": {"a": "../m.safetensors"}}', "not beside it"),
+        (b'{"weight_map": {"../a": "m.safetensors"}}', "I: "),
+        (b'{"weight_map": []}', "no weight_map"),
+    ],
+)
+def test_a_hostile_index_ends_in_one_line(content, said):
+    """As read from a folder or a hub."""
+    with pytest.raises(WeightsUnreadable, match=said) as caught:
+        parse_index(content, "I")
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.usefixtures("read_settings")
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 RANK, ALPHA = 2, 4
 NO_KOHYA = ("ltx", "aura", "pixart")
+APART = ("ltx", "flux2", "hunyuan", "lumina2")
+"""Models whose converters in diffusers have no place for alpha in ComfyUI's files."""
 PAIRS = [
     (name, to) for name in MAKERS for to in ("diffusers", "kohya", "comfyui") if to != "kohya" or name not in NO_KOHYA
 ]
@@ -114,6 +116,8 @@ def in_peft(state, find):
 def convert_as_diffusers(name, file, models):
     """Return the tensors that diffusers makes of a file, under the keys of PEFT's, without the text encoders."""
     state = load_file(file)
+    if name in APART and "kohya" not in file.name:
+        state = {key: tensor for key, tensor in state.items() if not key.endswith(".alpha")}
     if name in ("sd1", "sd2", "sdxl"):
         unet = models.components["unet"]
         state = theirs._maybe_map_sgm_blocks_to_diffusers(state, unet.config)
@@ -128,6 +132,12 @@ def convert_as_diffusers(name, file, models):
         ("qwen", "kohya"): theirs._convert_non_diffusers_qwen_lora_to_diffusers,
         ("qwen", "comfyui"): theirs._convert_non_diffusers_qwen_lora_to_diffusers,
         ("ltx", "comfyui"): theirs._convert_non_diffusers_ltxv_lora_to_diffusers,
+        ("flux2", "kohya"): theirs._convert_kohya_flux2_lora_to_diffusers,
+        ("flux2", "comfyui"): theirs._convert_non_diffusers_flux2_lora_to_diffusers,
+        ("hunyuan", "comfyui"): theirs._convert_hunyuan_video_lora_to_diffusers,
+        ("lumina2", "comfyui"): theirs._convert_non_diffusers_lumina2_lora_to_diffusers,
+        ("zimage", "kohya"): theirs._convert_non_diffusers_z_image_lora_to_diffusers,
+        ("zimage", "comfyui"): theirs._convert_non_diffusers_z_image_lora_to_diffusers,
     }[name, "kohya" if "kohya" in file.name else "comfyui"]
     return {key: t for key, t in in_peft(find(state), "transformer").items() if ".lora_" in key}, {}
 
@@ -135,8 +145,8 @@ def convert_as_diffusers(name, file, models):
 @pytest.mark.parametrize(
     ("name", "to"),
     [
-        *((name, "kohya") for name in ("sd1", "sd2", "sdxl", "flux", "wan", "qwen")),
-        *((name, "comfyui") for name in ("wan", "qwen", "ltx")),
+        *((name, "kohya") for name in ("sd1", "sd2", "sdxl", "flux", "wan", "qwen", "flux2", "zimage")),
+        *((name, "comfyui") for name in ("wan", "qwen", "ltx", "flux2", "hunyuan", "lumina2", "zimage")),
     ],
 )
 def test_diffusers_own_converters_find_the_same_layers(tmp_path, name, to):
@@ -144,8 +154,9 @@ def test_diffusers_own_converters_find_the_same_layers(tmp_path, name, to):
     models, components = parts_of(name)
     main = next(part for part in components.values() if part.name in ("unet", "transformer"))
     # their converters of transformers take the attention and the feed-forward layers of blocks
-    start = "" if name == "flux" else ".*"  # of FLUX's single blocks they know one width alone
-    blocks = re.compile(rf"{start}(?:transformer_)?blocks\.\d+\.(?:attn\d?|ff|ffn|img_mlp|txt_mlp)\..*")
+    start = "" if name in ("flux", "hunyuan") else ".*"  # of their single blocks they know one width alone
+    inside = "attn\\d?|ff|ffn|img_mlp|txt_mlp|attention|feed_forward|norm1"
+    blocks = re.compile(rf"{start}(?:(?:transformer_)?blocks|layers|.*_refiner)\.\d+\.(?:{inside})\..*")
     only = bool if "unet" in components else blocks.fullmatch
     parts = {main.name: main} | {key: part for key, part in components.items() if "unet" in components}
     factors = {key: factors_of(part, only=only if key == main.name else bool) for key, part in parts.items()}
@@ -155,12 +166,14 @@ def test_diffusers_own_converters_find_the_same_layers(tmp_path, name, to):
     found, texts = convert_as_diffusers(name, file, models)
     found = {key.removesuffix(".weight").replace("_processor", ""): tensor for key, tensor in found.items()}
     assert {key.rpartition(".lora_")[0].replace(".processor", "") for key in found} == {*factors[main.name]}
-    scale = 1 if "unet" in components or name == "ltx" else ALPHA / RANK  # where alpha is kept apart
+    scale = 1 if "unet" in components or (name in APART and to == "comfyui") else ALPHA / RANK
     for path, factor in factors[main.name].items():
         first = next(v for k, v in found.items() if k.replace(".processor", "") == f"{path}.lora_A")
         second = next(v for k, v in found.items() if k.replace(".processor", "") == f"{path}.lora_B")
-        expected = scale * factor.tensors["lora_B.weight"].flatten(1) @ factor.tensors["lora_A.weight"].flatten(1)
-        torch.testing.assert_close(second.flatten(1) @ first.flatten(1), expected)
+        own = factor.tensors
+        values = torch.randn(first[0].numel(), 2)  # of wide layers, the product of the factors is large
+        expected = scale * own["lora_B.weight"].flatten(1) @ (own["lora_A.weight"].flatten(1) @ values)
+        torch.testing.assert_close(second.flatten(1) @ (first.flatten(1) @ values), expected, rtol=1e-4, atol=1e-4)
     assert len({key.rpartition(".lora_")[0] for key in texts}) == sum(len(f) for k, f in factors.items() if "text" in k)
 
 
