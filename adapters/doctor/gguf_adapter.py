@@ -9,7 +9,7 @@ from ...discovery import name_as_gguf
 from ...domain.layers import Layer
 from ...errors import MissingExtra
 from ...validation.text import shorten
-from ...weights import GgufHeader, StoredTensor, read_gguf
+from ...weights import GgufHeader, StoredTensor, check_size, read_gguf
 from ...weights.diagnoses import Diagnosis, Finding
 from .base import Base, matches
 
@@ -36,7 +36,9 @@ def read_header(file: Path) -> GgufHeader:
             content.seek(start)
             return content.read(length)
 
-        return read_gguf(read, file.name)
+        header = read_gguf(read, file.name)
+    check_size(header, file.stat().st_size, file.name)
+    return header
 
 
 def examine_gguf(header: GgufHeader, name: str, base: Base | None, note: str) -> Diagnosis:
@@ -98,8 +100,8 @@ def _find_faults(header: GgufHeader, pairs: Mapping[str, Pair]) -> Iterator[Find
     """Yield the faults of the file alone."""
     kind = (header.metadata.get("general.type"), header.metadata.get("adapter.type"))
     if kind != ("adapter", "lora"):
-        stated = " and ".join(shorten(str(one)) for one in kind)
-        message = f"general.type and adapter.type are {stated}, not 'adapter' and 'lora'."
+        stated = shorten(" and ".join(map(str, kind)))
+        message = f"general.type and adapter.type are {stated}, not 'adapter and lora'."
         yield Finding("format", "error", message, "Convert it with llama.cpp's convert_lora_to_gguf.py.")
     alpha = header.metadata.get("adapter.lora.alpha")
     if not isinstance(alpha, float) or not alpha:

@@ -152,17 +152,22 @@ def _list_twins(layers: Mapping[str, Layer], layout: Mapping[str, Any]) -> Itera
     seen: set[str] = set()
     for original, parts in (*also.items(), *names.items()):
         templates = [parts] if isinstance(parts, str) else parts
-        groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
-        for template in templates:
-            for path, indices in _match(template, layers):
-                groups[indices].append(path)
-        for indices, paths in groups.items():
+        for indices, paths in _group_by_index(templates, layers).items():
             if len(paths) == len(templates):
                 seen.update(paths if original in names else ())
                 yield Twin(_fill(original, indices), tuple(paths), _is_swapped(original, layers[paths[0]], layout))
     if layout.get("others") == "same":
         start = layout.get("prefix", "")
         yield from (Twin(start + path.removeprefix(start), (path,)) for path in layers if path not in seen)
+
+
+def _group_by_index(templates: Iterable[str], layers: Iterable[str]) -> dict[tuple[int, ...], list[str]]:
+    """Return the layers that templates stand for, by the indices in their paths."""
+    groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
+    for template in templates:
+        for path, indices in _match(template, layers):
+            groups[indices].append(path)
+    return groups
 
 
 def _match(template: str, paths: Iterable[str]) -> Iterator[tuple[str, tuple[int, ...]]]:

@@ -12,8 +12,8 @@ from ...domain.layers import Layer
 from ...domain.scans import Scan
 from ...errors import InvalidReference, ScanFailed
 from ...references import HubFolder, Reference
+from ...references.paths import find_path, is_folder
 from ...references.resolver import resolve
-from ...validation.paths import find_path, is_folder
 from ...validation.text import shorten
 from ...weights import HubStore
 from ...weights import read_json as read_stored

@@ -4,8 +4,7 @@ import json
 from typing import Any
 
 from ..errors import InvalidReference
-from ..validation.paths import find_path
-from ..validation.text import shorten
+from .paths import find_path
 from .resolver import Candidate, resolve
 
 MOST_BYTES = 1 << 20
@@ -27,7 +26,7 @@ def find_configuration(text: str) -> Candidate | None:
     if file is None:
         if not is_file:
             return None
-        message = f"{shorten(text)} has no config.json. Give its folder, or the file itself."
+        message = f"{text[:64]!r} has no config.json. Give its folder, or the file itself."
         raise InvalidReference(message, reference=text)
     try:
         with file.open("rb") as content:

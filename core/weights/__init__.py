@@ -2,7 +2,7 @@
 
 Others may import: ``read_weights`` (of a reference to a hub, a folder or a file), which gives ``Weights`` of
 ``StoredTensor``; ``read_tensors`` (of one file); ``read_length`` and ``parse_header`` (of the bytes of a header);
-``read_gguf`` (of a file of llama.cpp), which gives a ``GgufHeader``;
+``read_gguf`` (of a file of llama.cpp), which gives a ``GgufHeader``, and ``check_size``;
 ``read_sent`` (of parts of files that were sent), which gives a ``SentModel``;
 ``unpack`` (the layers behind quantised tensors), which gives ``StoredLayer``; ``identify`` (the architecture that a
 ``config.json`` names); ``compare`` (with the layers of a model, each given as a ``Weight``), which gives a ``Fit``;
@@ -12,7 +12,7 @@ names and endings of files.
 """
 
 from .comparison import Fit, Weight, compare
-from .gguf import GgufHeader, read_gguf
+from .gguf import GgufHeader, check_size, read_gguf
 from .index import Index, place_of
 from .packed import StoredLayer, unpack
 from .safetensors import LENGTH_BYTES, StoredTensor, parse_header, read_length
@@ -49,6 +49,7 @@ __all__ = [
     "Weight",
     "Weights",
     "check_redirect",
+    "check_size",
     "compare",
     "identify",
     "parse_header",

@@ -9,9 +9,9 @@ from typing import Any
 from ..domain.architectures import Architecture
 from ..errors import InvalidReference, WeightsUnreadable, quoted
 from ..references import HubFolder, Reference
-from ..validation.paths import find_path
+from ..references.paths import find_path
 from ..validation.text import explain_invalid_name, shorten
-from .gguf import GgufHeader, read_gguf
+from .gguf import GgufHeader, check_size, read_gguf
 from .index import MOST_INDEX_BYTES, choose_shards, complete, estimate_header, parse_index
 from .safetensors import LENGTH_BYTES, StoredTensor, parse_header, read_length
 from .stores import Folder, HubStore, Store
@@ -122,7 +122,7 @@ def read_store(
     config = read_json(store, CONFIG, reference) if CONFIG in files else {}
     name = _choose_file(reference, files)
     if name.endswith(GGUF_ENDING):
-        header = read_gguf(lambda start, length: store.read(name, start, length)[0], name)
+        header = _read_gguf(name, store)
         return Weights(reference, config, header.tensors, 1, 1, transferred(), gguf=header)
     if not name.endswith(INDEX_ENDING):
         tensors = _parse_file(name, *store.read(name, 0, FIRST_BYTES), store)
@@ -143,6 +143,20 @@ def read_store(
     ]
     found, assumed = complete(index, read)
     return Weights(reference, config, tuple(found), len(shards), len(of_shard), transferred(), tuple(assumed))
+
+
+def _read_gguf(name: str, store: Store) -> GgufHeader:
+    """Return the header of a file of llama.cpp, which is as long as that says."""
+    sizes: list[int | None] = []
+
+    def read_part(start: int, length: int) -> bytes:
+        content, size = store.read(name, start, length)
+        sizes.append(size)
+        return content
+
+    header = read_gguf(read_part, name)
+    check_size(header, sizes[0], name)
+    return header
 
 
 def _parse_file(name: str, start: bytes, size: int | None, store: Store) -> tuple[StoredTensor, ...]:

@@ -97,6 +97,9 @@ def text(value):
     return struct.pack("<Q", len(value)) + value
 
 
+TENSOR = text(b"x") + struct.pack("<IQIQ", 1, 4, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -117,6 +120,14 @@ def text(value):
         (header(tensors=1, rest=text(b"x") + struct.pack("<IQIQ", 1, 4, 99, 0)), "unknown type 99"),
         (header(tensors=1, rest=text(b"\xff") + struct.pack("<IQIQ", 1, 4, 0, 0)), "printable ASCII"),
         (header(tensors=2, rest=(text(b"x") + struct.pack("<IQIQ", 1, 4, 0, 0)) * 2), "twice"),
+        (
+            header(tensors=2, rest=b"".join(text(x) + struct.pack("<IQIQ", 1, 4, 0, 8) for x in (b"x", b"y"))),
+            "at 8, where",
+        ),
+        (
+            header(1, 1, 3, text(b"general.alignment") + struct.pack("<II", 4, 0) + TENSOR),
+            "impossible general.alignment",
+        ),
     ],
 )
 def test_hostile_headers_are_one_clear_line(tmp_path, content, says):
@@ -128,6 +139,17 @@ def test_hostile_headers_are_one_clear_line(tmp_path, content, says):
     path.write_bytes(content)
     with pytest.raises(LoradarError):
         scan(f"file:{path}")
+
+
+@pytest.mark.parametrize("place", [0, 1 << 60])
+def test_a_file_that_ends_before_its_last_tensor_is_told(tmp_path, place):
+    """As one that was downloaded in part, or whose places are made up."""
+    path = tmp_path / "cut.gguf"
+    tensor = text(b"x.lora_a") + struct.pack("<IQQIQ", 2, 4, 4, 0, place)
+    path.write_bytes(header(1, 0, 3, tensor) + bytes(24 + 63))
+    for read_file in (doctor, lambda path: scan(f"file:{path}")):
+        with pytest.raises(WeightsUnreadable, match="Is the file complete"):
+            read_file(path)
 
 
 def test_cut_and_changed_headers_never_crash(file):

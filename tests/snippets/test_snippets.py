@@ -38,18 +38,20 @@ def registry(read_settings):
         yield opened
 
 
-@pytest.mark.parametrize("tool", LANGUAGE)
+READ_BACK = [
+    ("Qwen/Qwen3-8B", "recommended"),
+    ("gpt2", "default"),  # one name, which trl's own command reads as a regex
+    ("mixtral", "recommended"),  # experts of another rank
+    ("llava", "recommended"),  # an exclusion
+    ("blip-2", "all-linear"),
+    ("jamba", "recommended"),
+    ("t5", "default"),
+]
+
+
 @pytest.mark.parametrize(
-    ("reference", "preset"),
-    [
-        ("Qwen/Qwen3-8B", "recommended"),
-        ("gpt2", "default"),  # one name, which trl's own command reads as a regex
-        ("mixtral", "recommended"),  # experts of another rank
-        ("llava", "recommended"),  # an exclusion
-        ("blip-2", "all-linear"),
-        ("jamba", "recommended"),
-        ("t5", "default"),
-    ],
+    ("reference", "preset", "tool"),
+    [(*case, tool) for case in READ_BACK for tool in LANGUAGE if (case[0], tool) != ("t5", "axolotl")],
 )
 def test_what_a_snippet_states_is_read_back_and_accepted(registry, reference, preset, tool):
     """`loradar check` finds the same targets in it, and no error."""
@@ -69,17 +71,28 @@ def test_what_a_snippet_states_is_read_back_and_accepted(registry, reference, pr
         assert check.parts[0].matched == mapping.matched
 
 
-def test_a_tool_gets_no_snippet_of_a_class_that_it_cannot_load():
-    """LLaMA-Factory loads models with four auto classes, none of which has those for speech to text."""
+LOADERS = {
+    "llama-factory": (("IMAGE_TEXT_TO_TEXT", "SEQ_TO_SEQ_CAUSAL_LM", "TEXT_TO_WAVEFORM", "CAUSAL_LM"), set()),
+    "axolotl": (
+        ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "SEQUENCE_CLASSIFICATION", "TOKEN_CLASSIFICATION"),
+        {"VoxtralForConditionalGeneration"},
+    ),
+}
+"""The auto classes with which a tool loads models, and the classes that it loads by name."""
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_tool_gets_no_snippet_of_a_class_that_it_cannot_load(name):
+    """LLaMA-Factory and axolotl load models with four auto classes, none of which has those for speech to text."""
     mappings = transformers.models.auto.modeling_auto
-    names = ("IMAGE_TEXT_TO_TEXT", "SEQ_TO_SEQ_CAUSAL_LM", "TEXT_TO_WAVEFORM", "CAUSAL_LM")
-    loaded = {one for name in names for one in getattr(mappings, f"MODEL_FOR_{name}_MAPPING_NAMES").values()}
+    autos, loaded = LOADERS[name]
+    loaded = loaded | {one for auto in autos for one in getattr(mappings, f"MODEL_FOR_{auto}_MAPPING_NAMES").values()}
     every = map(json.loads, (ROOT / "data/catalog/transformers.jsonl").read_text("utf-8").splitlines())
-    tool = replace(get_tool("llama-factory"), unloaded=())
+    tool = replace(get_tool(name), unloaded=())
     classes = {row["class"] for row in every if "class" in row and not tool.find_misfit("transformers", row["class"])}
-    assert set(get_tool("llama-factory").unloaded) == classes - loaded
+    assert set(get_tool(name).unloaded) == classes - loaded
     with pytest.raises(MethodDoesNotFit, match="loads no WhisperForConditionalGeneration"):
-        loradar.snippet("whisper", "llama-factory")
+        loradar.snippet("whisper", name)
 
 
 def run_on(specimen, snippet, folder):
