@@ -79,8 +79,12 @@ def _label_fresh(layer: Layer, ends: Ends, facts: ModelFacts) -> Layer:
 
 
 def _is_inner(layer: Layer) -> bool:
-    """Return whether the role of a layer, unless read from a name, shows that it is no head."""
-    return layer.role.startswith(INNER) and layer.evidence[0].by != "names"
+    """Return whether the role of a layer, unless read from a name, shows that it is no head.
+
+    That a layer is one of the experts is shown by a forward alone: without one, a class is named for them.
+    """
+    shown = ("dataflow",) if layer.role.startswith("expert.") else ("dataflow", "structure")
+    return layer.role.startswith(INNER) and layer.evidence[0].by in shown
 
 
 def _with_bare(layers: tuple[Layer, ...], bare: tuple[Layer, ...]) -> tuple[Layer, ...]:

@@ -1,6 +1,5 @@
 """The scan of a model or a reference: layers, roles, evidence, slots and proposals, top to bottom."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from .focus import Focus, find_focus
 from .liveness import Proof, Recall, apply_proof, prove_any, recall_proof
 from .merged_roles import label_traced_heads, list_untraced, mark_unlearning, merge
 from .meta_run import running
+from .meta_run.conditions import TimeLimit
 from .names.heads import guesses_heads
 from .names.static_roles import label_layer, label_layers
 from .names.surroundings import Surroundings
@@ -98,9 +98,9 @@ def _scan_module(
     static = read_model(model)
     facts, architecture = static.facts, static.facts.architecture
     layers = static.label_all()
-    started = time.monotonic()
+    limit = TimeLimit(running.SECONDS)
     traced = trace(model, layers, static.module_paths, example_inputs) if method != "names" else None
-    is_cut_short = time.monotonic() - started >= running.SECONDS
+    is_cut_short = limit.left <= 0
     if not any(layer.kind in ADAPTABLE_KINDS for layer in (*layers, *(traced.bare if traced else ()))):
         raise _nothing_to_adapt(model, static)
     if traced is None and method == "dataflow":

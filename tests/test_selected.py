@@ -129,6 +129,13 @@ def test_blocks_of_stored_stacks_are_named_at_the_scanned_depth(known, blocks, n
     assert "blocks are those of the scanned depth; get_peft_model counts those of the model at hand" in mapping.reasons
 
 
+@pytest.mark.parametrize("name", ["qwen3_5_text", "rt_detr", "granitemoehybrid"])
+def test_the_default_of_a_named_tower_is_the_default(known, name):
+    """Also where PEFT's convention reaches too few blocks."""
+    tower = "vision" if name == "rt_detr" else "language"
+    assert known.lookup(name, towers=tower).per_rank == known.lookup(name).per_rank
+
+
 def test_dead_layers_of_a_last_block_stay_left_out_at_any_depth(known):
     """By ``exclude_blocks``, as in the stored mappings."""
     mapping = known.lookup("lilt", roles="attention.value")

@@ -1,7 +1,7 @@
 """Ends: the layers whose features a model returns, those that lead into its blocks, and where its towers meet."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -9,6 +9,7 @@ from ...domain.layers import Layer
 from ...domain.patterns import list_prefixes, pattern_of
 from ...domain.vocabulary import CONV_KINDS, Tower
 from ..facts.towers import is_below
+from .flow import Origin
 from .graph import Graph, is_dense
 
 Crossing = tuple[Tower, Tower]
@@ -49,11 +50,12 @@ def find_ends(graph: Graph) -> Ends:
     """
     numbers = _expand(graph, {origin for value in graph.flow.tape.returned for origin, _ in graph.flow.read(value)})
     chained = _chained_lists(graph)
-    ends = {n for n in numbers if (b := graph.block(n)) is None or not any(is_below(b, path) for path in chained)}
+    ends = {number for number in numbers if not _is_in(graph, number, chained)}
     ends -= {source for number in ends for reads in graph.flow.origins[number].reads for source, _ in reads}
     unread = {pattern_of(path) for path in _paths(graph, (n for n in ends if not graph.readers[n]))}
     paths = frozenset(path for path in _paths(graph, ends) if _is_end(graph.layers[path], unread))
-    heads = paths | _list_before(graph, paths) if len({path.rpartition(".")[0] for path in paths}) > 1 else paths
+    are_several = len({path.rpartition(".")[0] for path in paths}) > 1
+    heads = paths | _list_before(graph, paths, chained) if are_several else paths
     return Ends(heads, _paths(graph, _entering(graph, chained)), _list_compared(graph, ends))
 
 
@@ -75,9 +77,20 @@ def _is_end(layer: Layer, unread: set[str]) -> bool:
     return pattern_of(layer.path) in unread or (layer.kind not in CONV_KINDS and not layer.depth)
 
 
-def _list_before(graph: Graph, ends: frozenset[str]) -> frozenset[str]:
-    """Return the layers that serve ends alone and share a module with one, which holds nothing else."""
-    found = _list_serving(graph, ends)
+def _is_in(graph: Graph, number: int, lists: Iterable[str]) -> bool:
+    """Return whether an origin stands in a block of one of these lists."""
+    block = graph.block(number)
+    return block is not None and any(is_below(block, path) for path in lists)
+
+
+def _list_before(graph: Graph, ends: frozenset[str], chained: frozenset[str]) -> frozenset[str]:
+    """Return the layers that serve ends alone and share a module with one, which holds nothing else.
+
+    Those in blocks of a chain are a network before the end.
+    """
+    numbers = [number for number, layer in enumerate(graph.records) if layer is not None and layer.path in ends]
+    serving = graph.find_serving(numbers, lambda number: not _is_in(graph, number, chained))
+    found = _paths(graph, serving) - _paths(graph, {*range(len(graph.records))} - serving)
     layers = [path for path, layer in graph.layers.items() if layer.kind not in ("norm", "embedding")]
     before: set[str] = set()
     for end in ends:
@@ -86,50 +99,58 @@ def _list_before(graph: Graph, ends: frozenset[str]) -> frozenset[str]:
     return frozenset(before)
 
 
-def _list_serving(graph: Graph, ends: frozenset[str]) -> set[str]:
-    """Return the ends and the layers whose features are read by these alone."""
-    readers: dict[str, set[str | None]] = defaultdict(set)
-    for number, layer in enumerate(graph.records):
-        if layer is not None:
-            others = (graph.records[reader] for reader, _ in graph.readers[number])
-            readers[layer.path] |= {other.path if other else None for other in others}
-    found = set(ends)
-    while more := {path for path, by in readers.items() if path not in found and by and by <= found}:
-        found |= more
-    return found
-
-
 def _expand(graph: Graph, numbers: set[int]) -> set[int]:
-    """Return the origins of values, with the summands of residual streams outside the blocks in their place."""
-    found, stack = set[int](), [*numbers]
+    """Return the origins of values, with the branches of residual streams outside the blocks in their place.
+
+    What a branch is added to comes before it.
+    """
+    seen, stack, found = set[int](), [*numbers], set[int]()
     while stack:
         number = stack.pop()
+        if number in seen:
+            continue
+        seen.add(number)
         origin = graph.flow.origins[number]
-        if number not in found:
+        if origin.kind == "stream" and graph.block(number) is None:
+            stack += [source for source, _ in origin.reads[-1]]
+        else:
             found.add(number)
-            if origin.kind == "stream" and graph.block(number) is None:
-                stack += [source for reads in origin.reads for source, _ in reads]
     return found
 
 
 def _chained_lists(graph: Graph) -> frozenset[str]:
-    """Return the lists of blocks in which one block reads another, or that hold a residual stream."""
-    chained: set[str] = set()
-    for number, origin in enumerate(graph.flow.origins):
-        block = graph.block(number)
-        if block is None:
-            continue
+    """Return the lists of blocks in which one block reads another, or attends, or that hold a residual stream.
+
+    Of several blocks with a stream inside each, none of which depends on another, none is chained: they are heads, or
+    the members of an ensemble.
+    """
+    chained, with_stream, related = set[str](), set[str](), set[str]()
+    members: dict[str, set[str]] = defaultdict(set)
+    for origin, block, sources, earlier in _list_in_blocks(graph):
         stack = block.rpartition(".")[0]
-        sources = {source for reads in origin.reads for source, _ in reads}
+        members[stack].add(block)
         others = {other for source in sources if (other := graph.block(source)) and not is_below(other, block)}
-        if origin.kind in ("stream", "attention") or any(is_below(other, stack) for other in others):
+        if origin.kind == "attention" or any(is_below(other, stack) for other in others):
             chained.add(stack)
-    return frozenset(chained)
+        with_stream |= {stack} if origin.kind == "stream" else set()
+        related |= {stack} if earlier & members[stack] - {block} else set()
+    return frozenset(chained | {stack for stack in with_stream if stack in related or len(members[stack]) == 1})
+
+
+def _list_in_blocks(graph: Graph) -> Iterator[tuple[Origin, str, set[int], frozenset[str]]]:
+    """Yield each origin in a block, with its block, its sources and the blocks that these depend on or stand in."""
+    before: list[frozenset[str]] = []
+    for number, origin in enumerate(graph.flow.origins):
+        sources = {source for reads in origin.reads for source, _ in reads}
+        block, earlier = graph.block(number), frozenset[str]().union(*(before[source] for source in sources))
+        before.append(earlier | {block} if block else earlier)
+        if block:
+            yield origin, block, sources, earlier
 
 
 def _entering(graph: Graph, chained: frozenset[str]) -> set[int]:
     """Return the origins outside the blocks from which features get into a block of a chain."""
-    inside = [n for n in range(len(graph.flow.origins)) if any(is_below(graph.block(n) or "-", p) for p in chained)]
+    inside = [number for number in range(len(graph.flow.origins)) if _is_in(graph, number, chained)]
     seen, stack = set(inside), inside
     while stack:
         sources = {source for reads in graph.flow.origins[stack.pop()].reads for source, _ in reads} - seen

@@ -286,13 +286,18 @@ class Graph:
         layer = self.records[number]
         return layer is not None and layer.kind in ("conv2d", "conv3d")
 
-    def list_serving(self, ends: Collection[int], may_serve: Callable[[int], bool]) -> set[int]:
-        """Return the dense layers that the given origins alone read, maybe by way of others such."""
+    def find_serving(self, ends: Collection[int], may_serve: Callable[[int], bool]) -> set[int]:
+        """Return the given origins and those that they alone read, maybe by way of others such."""
         serving = {*ends}
         for number in reversed(range(len(self.records))):
             readers = {reader for reader, _ in self.readers[number]}
             if readers and readers <= serving and may_serve(number):
                 serving.add(number)
+        return serving
+
+    def list_serving(self, ends: Collection[int], may_serve: Callable[[int], bool]) -> set[int]:
+        """Return the dense layers among the origins that serve the given ones alone."""
+        serving = self.find_serving(ends, may_serve)
         dense = {number: x.path for number, x in enumerate(self.records) if x is not None and is_dense(x)}
         apart = {path for number, path in dense.items() if number not in serving}
         return {number for number, path in dense.items() if number in serving.difference(ends) and path not in apart}

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ _PLAIN = (Tensor, nn.Parameter)
 _REMEMBERED = 64
 _MUTABLE = (dict, list, set)
 _REPEAT_SECONDS = 1.0
+_LONGEST = 3.0
+"""Times as long as its processor time that a limit may last."""
 
 
 class OutOfTime(BaseException):
@@ -291,21 +294,41 @@ def remove_chance(model: nn.Module) -> None:
 # --- its time ---------------------------------------------------------------------------------------------------------
 
 
-def time_limit(seconds: float) -> AbstractContextManager[None]:
-    """Raise ``OutOfTime`` inside after so many seconds, and again each second if that was swallowed."""
-    return (_alarm if threading.current_thread() is threading.main_thread() else _watchdog)(seconds)
+class TimeLimit:
+    """A limit on the processor time of the thread that makes it.
+
+    What other programs of a busy machine take does not count; a forward that sleeps is ended all the same.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._used: Callable[[], float] = time.monotonic
+        if hasattr(time, "pthread_getcpuclockid"):  # not on macOS
+            self._used = partial(time.clock_gettime, time.pthread_getcpuclockid(threading.get_ident()))
+        self._ends = self._used() + seconds, time.monotonic() + _LONGEST * seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds until it ends, at the earliest; none or fewer once it has."""
+        return min(self._ends[0] - self._used(), self._ends[1] - time.monotonic())
+
+
+def time_limit(limit: TimeLimit) -> AbstractContextManager[None]:
+    """Raise ``OutOfTime`` inside once a limit has ended, and again each second if that was swallowed."""
+    return (_alarm if threading.current_thread() is threading.main_thread() else _watchdog)(limit)
 
 
 @contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
+def _alarm(limit: TimeLimit) -> Iterator[None]:
     """Interrupt the main thread by a signal, also in a sleep; an earlier alarm still rings in its time."""
 
     def ring(*_: object) -> None:
-        raise OutOfTime
+        if limit.left <= 0:
+            raise OutOfTime
+        signal.setitimer(signal.ITIMER_REAL, max(limit.left, 1e-3), _REPEAT_SECONDS)
 
     started = time.monotonic()
     handler = signal.signal(signal.SIGALRM, ring)
-    delay, interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), _REPEAT_SECONDS)
+    delay, interval = signal.setitimer(signal.ITIMER_REAL, max(limit.left, 1e-3), _REPEAT_SECONDS)
     try:
         yield
     finally:
@@ -316,16 +339,15 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _watchdog(seconds: float) -> Iterator[None]:
+def _watchdog(limit: TimeLimit) -> Iterator[None]:
     """Interrupt another thread between two steps of Python, by an exception set from a third one."""
     ended = threading.Event()
     thread = ctypes.c_ulong(threading.get_ident())
 
     def watch() -> None:
-        wait = seconds
-        while not ended.wait(wait):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(OutOfTime))
-            wait = _REPEAT_SECONDS
+        while not ended.wait(limit.left if limit.left > 0 else _REPEAT_SECONDS):
+            if limit.left <= 0:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(OutOfTime))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -98,6 +98,7 @@ class Search:
         yield from self.with_expected_shape(plan, failure)
         yield from self.with_expected_size(plan, failure)
         yield from self.with_agreeing_size(plan, failure)
+        yield from self.with_single_rows(plan)
         for rank in [int(found[1]) for pattern in _RANKS if (found := pattern.search(failure.text))]:
             yield from self.with_rank(plan, rank, self._inputs.given(plan))
         names = sorted(self._inputs.choices, key=lambda name: name not in failure.text)
@@ -172,6 +173,13 @@ class Search:
             for now in sizes:
                 yield from _resize(plan, {dim: size for dim, size in now.items() if dim.isidentifier()}, have, want)
 
+    def with_single_rows(self, plan: Plan) -> Iterator[Plan]:
+        """Yield the plan with one vector for each sample, where each position had one: of a table, a condition."""
+        specs = {} if self._inputs.are_declared else {x: self._inputs.spec(plan, x) for x in self._inputs.given(plan)}
+        rows = {x: replace(spec, shape=spec.shape[::2]) for x, spec in specs.items() if _has_positions(spec)}
+        if rows:
+            yield replace(plan, repairs={**plan.repairs, **rows})
+
     def with_convolved_rank(self, plan: Plan, failure: Failure) -> Iterator[Plan]:
         """Yield plans in which the input that reached a failing convolution has as many dimensions as that takes."""
         spec = input_spec(failure.module) if failure.module is not None else None
@@ -201,6 +209,11 @@ class Search:
         for choice in range(len(self._inputs.choices[name])):
             if name in plan.repairs or choice != plan.picks.get(name, 0):
                 yield plan.picking(name, choice)
+
+
+def _has_positions(spec: Spec) -> bool:
+    """Return whether a spec is of features for each position."""
+    return len(spec.shape) == _MIXED and spec.shape[1] == "tokens" and spec.values == "float"
 
 
 def _find_two_sizes(text: str) -> tuple[int, int] | None:

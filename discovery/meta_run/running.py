@@ -1,6 +1,5 @@
 """Run a model's own forward on the meta device, with inputs made for it, so that a watcher can record it."""
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -13,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from ..facts.source_inspection import depends_on_mode
-from .conditions import plain_settings, remove_chance, untouched, weights_on_cpu, weights_on_meta
+from .conditions import TimeLimit, plain_settings, remove_chance, untouched, weights_on_cpu, weights_on_meta
 from .inputs import Plan
 from .session import MOST_ATTEMPTS, Call, Planned, Run, Session, Watch
 
@@ -48,11 +47,11 @@ def run_model(
         model: On any device, meta included.
         watch: Calls the forward of each attempt.
         example_inputs: A tensor, a tuple of positional or a mapping of named inputs, instead of made ones.
-        seconds: Time for everything, by default ``SECONDS``; a forward that takes longer is interrupted.
+        seconds: Processor time for everything, by default ``SECONDS``; a forward that takes longer is interrupted.
         watch_training: Calls the forward of the whole model again, in train mode without chance, if one finished on
             meta and code of the model depends on its mode.
     """
-    session = Session(model, watch, time.monotonic() + (SECONDS if seconds is None else seconds))
+    session = Session(model, watch, TimeLimit(SECONDS if seconds is None else seconds))
     with untouched(model), plain_settings(model):
         ran = example_inputs is not None and session.run_examples(model, example_inputs)
         with weights_on_meta(model):
@@ -61,7 +60,7 @@ def run_model(
             session.run_inside("", model, model)
             classes: set[Any] = {type(module) for module in model.modules()}
             if watch_training and session.whole and any(depends_on_mode(each) for each in classes):
-                _run_in_training(model, Session(model, watch_training, session.deadline), *session.whole)
+                _run_in_training(model, Session(model, watch_training, session.limit), *session.whole)
         size = 2 * sum(parameter.numel() for parameter in model.parameters())
         if size <= MOST_BYTES and not any(run.error is None for run in session.runs):
             with weights_on_cpu(model):
@@ -85,25 +84,25 @@ def compute_model(model: nn.Module, watch: Watch, seconds: float | None = None) 
     Args:
         model: On the CPU, with weights to compute with.
         watch: Calls each forward that computes.
-        seconds: Time for everything, by default ``SECONDS``.
+        seconds: Processor time for everything, by default ``SECONDS``.
     """
-    deadline = time.monotonic() + (SECONDS if seconds is None else seconds)
-    on_meta_only = Session(model, lambda forward: forward(), deadline)
+    limit = TimeLimit(SECONDS if seconds is None else seconds)
+    on_meta_only = Session(model, lambda forward: forward(), limit)
     with untouched(model), plain_settings(model), weights_on_meta(model):
         on_meta_only.run("", model, model, MOST_ATTEMPTS)
         on_meta_only.run_inside("", model, model)
-        successes = [_shrink(model, success, deadline) for success in on_meta_only.successes]
-    session = Session(model, watch, deadline)
+        successes = [_shrink(model, success, limit) for success in on_meta_only.successes]
+    session = Session(model, watch, limit)
     with plain_settings(model, experts="eager"):
         for success in successes:
             session.compute(success)
     return tuple(session.runs if successes else on_meta_only.runs)
 
 
-def _shrink(model: nn.Module, success: Planned, deadline: float) -> Planned:
+def _shrink(model: nn.Module, success: Planned, limit: TimeLimit) -> Planned:
     """Return a run with smaller inputs, as long as it costs too much, still runs and still reaches the same modules."""
     costs = _CostWatch()
-    session = Session(model, costs, deadline)
+    session = Session(model, costs, limit)
     if session.attempt(success.call(), success.plan) is not None:
         return success
     reached, cost = session.reached, costs.cost

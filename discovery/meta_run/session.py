@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
 
 from ...data import read_facts
-from .conditions import time_limit, weights_on_meta
+from .conditions import TimeLimit, time_limit, weights_on_meta
 from .fake_values import FakeValues
 from .input_search import NAMES_ONLY, Failure, Search
 from .inputs import Inputs, Plan, as_floats, as_real, as_small
@@ -105,12 +105,12 @@ class Session:
         reached: The modules, by ``id``, that the last finished forward entered.
     """
 
-    def __init__(self, model: nn.Module, watch: Watch, deadline: float) -> None:
+    def __init__(self, model: nn.Module, watch: Watch, limit: TimeLimit) -> None:
         self.runs: list[Run] = []
         self.successes: list[Planned] = []
         self.whole: tuple[Call, Plan] | None = None
         self.reached: frozenset[int] = frozenset()
-        self.deadline = deadline
+        self.limit = limit
         self._model = model
         self._watch = watch
         self._called: set[int] = set()
@@ -123,7 +123,7 @@ class Session:
     def is_over(self) -> bool:
         """Whether no time is left, or too many attempts failed."""
         is_hopeless = self._failures >= MOST_FAILURES or self._waste >= MOST_WASTE
-        return is_hopeless or time.monotonic() >= self.deadline
+        return is_hopeless or self.limit.left <= 0
 
     # --- which parts to run --------------------------------------------------------------------------------------
 
@@ -279,7 +279,7 @@ class Session:
         hook = register_module_forward_pre_hook(trail.enter)
         started = time.thread_time()
         try:
-            with time_limit(self.deadline - time.monotonic()), fake_values or nullcontext():
+            with time_limit(self.limit), fake_values or nullcontext():
                 self._watch(partial(_call_forward, call.forward, args, named))
         except KeyboardInterrupt:
             raise

@@ -6,7 +6,6 @@ are replaced by the kernel of the device that is meant.
 """
 
 import copy
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from ...errors import ScanFailed
 from ..facts.model_facts import identify
 from ..facts.wrapped import is_compiled, shape_of
-from .conditions import plain_settings, untouched, weights_on_meta
+from .conditions import TimeLimit, plain_settings, untouched, weights_on_meta
 from .fake_values import FakeValues
 from .inputs import Plan
 from .kernels import Device, Kernels, LiveBytes
@@ -134,7 +133,7 @@ class Rehearsal:
             with Kernels(device):
                 forward()
 
-        session = Session(model, run, time.monotonic() + SECONDS)
+        session = Session(model, run, TimeLimit(SECONDS))
         with _on_meta(model):
             if example_inputs is not None:
                 session.run_examples(model, example_inputs)
@@ -161,7 +160,7 @@ class Rehearsal:
         """
         step, text = _Step(self._model, self._device), ""
         for call, plan in self._calls:
-            session = Session(self._model, step, time.monotonic() + SECONDS)
+            session = Session(self._model, step, TimeLimit(SECONDS))
             modes = (FakeValues(plan.constants), Kernels(self._device))
             with _on_meta(self._model), checkpointing(self._model, checkpointed, modes):
                 failure = session.attempt(call, plan)

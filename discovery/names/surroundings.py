@@ -76,9 +76,13 @@ class Surroundings:
         return frozenset(first.values())
 
     def context(self, layer: Layer) -> Context | None:
-        """Return the context of a layer: by its owner's class, then by its path from the nearest segment outwards."""
+        """Return the context of a layer: by its owner's class, then by its path from the nearest segment outwards.
+
+        The class of a whole model is named for its parts: a layer of an ``ExpertChoice`` is no expert.
+        """
         parents = reversed(layer.path.split(".")[:-1])
-        return context_of((layer.owner, *(segment for segment in parents if not segment.isdecimal())))
+        context = context_of((layer.owner, *(segment for segment in parents if not segment.isdecimal())))
+        return None if context and context.anywhere and "." not in layer.path else context
 
     def context_name(self, layer: Layer) -> str:
         """Return the name of a layer's context, ``plain`` if no known word is around it."""

@@ -131,15 +131,21 @@ def _apply_preset(subject: Subject, preset: Preset, inside: Sequence[Layer]) -> 
     candidates = _list_candidates(subject, inside, never)
     if preset == EVERYTHING or not candidates:
         return Choice(TARGETED, candidates, "every layer that takes an adapter, also outside blocks", preset)
-    choice = choose_in_each_tower(candidates, partial(_choose_in_tower, preset=preset, every=subject.layers))
+    choice = choose_in_each_tower(candidates, partial(_choose_in_tower, subject=subject, preset=preset))
     return include_siblings(choice, candidates, subject.layers) if preset in WHOLE else choice
 
 
-def _choose_in_tower(layers: Sequence[Layer], preset: Preset, every: Sequence[Layer]) -> Choice:
-    """Return the layers of a preset in one tower; a projector without a network is adapted whole or not at all."""
+def _choose_in_tower(layers: Sequence[Layer], subject: Subject, preset: Preset) -> Choice:
+    """Return the layers of a preset in one tower: of one that presets adapt anyway, those that they adapt there.
+
+    A projector without a network is adapted whole or not at all.
+    """
+    plain = subject.plain.keeping({layer.path for layer in layers}) if subject.plain else None
+    if plain and plain.layers:
+        return plain
     if preset in WHOLE and all(layer.role == "projector" for layer in layers):
         return Choice(TARGETED, tuple(layers), "every layer of the projector", preset)
-    return choose_recommended(layers, every) if preset == RECOMMENDED else choose_lora(layers, preset)
+    return choose_recommended(layers, subject.layers) if preset == RECOMMENDED else choose_lora(layers, preset)
 
 
 def _list_candidates(subject: Subject, inside: Iterable[Layer], never: frozenset[Role]) -> tuple[Layer, ...]:

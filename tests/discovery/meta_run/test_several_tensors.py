@@ -157,3 +157,36 @@ def test_a_layer_over_the_tokens_says_how_many_there_are(model):
     found = scan(model(), method="dataflow")
     assert found.untraced == ()
     assert {x.role for x in found.layers if x.path.startswith("mixers")} == {"mlp.up", "mlp.down"}
+
+
+class Table(nn.Module):
+    """Rows of a table, whose columns are normalised, so that a row has no positions."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.norm, self.deep, self.out = nn.BatchNorm1d(10), nn.Linear(10, 16), nn.Linear(16, 2)
+
+    def forward(self, rows):
+        """Classify each row."""
+        return self.out(self.deep(self.norm(rows)).relu())
+
+
+class Hyper(nn.Module):
+    """A network writes another one's weights, for each sample its own (arXiv:1609.09106)."""
+
+    def __init__(self):
+        """Build it."""
+        super().__init__()
+        self.trunk, self.main, self.weights = nn.Linear(6, 16), nn.Linear(8, 8), nn.Linear(16, 40)
+
+    def forward(self, x, context):
+        """Return five numbers for each sample."""
+        weights = self.weights(self.trunk(context).relu()).view(-1, 5, 8)
+        return torch.bmm(weights, self.main(x).relu().unsqueeze(-1)).squeeze(-1)
+
+
+@pytest.mark.parametrize("model", [Table, Hyper])
+def test_a_sample_may_be_one_vector(model):
+    """Neither a position nor a time of anything."""
+    assert scan(model()).method == "dataflow"
