@@ -101,7 +101,8 @@ def read_any(stored: Mapping[str, StoredAdapter], components: Mapping[str, Compo
             found.configs |= read.configs
             found.unknown |= read.unknown
         else:
-            raise InvalidConfig(f"{one.file} is of no format that is converted ({one.format}).", format=one.format)
+            message = f"{one.file} is of no format that is converted ({one.format})"
+            raise InvalidConfig(f"{message}: convert the adapter that it was made from.", format=one.format)
     return found
 
 

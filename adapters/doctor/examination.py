@@ -44,7 +44,9 @@ def doctor(adapter: str | PathLike[str], model: Any = None, *, fix: str | PathLi
     if stored.format != "peft":
         if fix is not None:
             message = f"{name} {WRITTEN_BY[stored.format]}. --fix mends PEFT's"
-            raise InvalidConfig(f"{message}: convert it first with --to peft --out OUT.", adapter=name)
+            is_final = stored.format in ("gguf", "unknown")
+            way_out = "the adapter that it was made from" if is_final else "what --to peft --out OUT makes of it"
+            raise InvalidConfig(f"{message}: mend {way_out}.", adapter=name)
         if stored.format == "gguf":
             return examine_gguf(read_header(stored.file), name, *_find_base(stored, model))
         return examine_foreign(stored, name, model)

@@ -18,7 +18,7 @@ from transformers import (
 
 from loradar import doctor
 from loradar.discovery import scan
-from loradar.errors import InvalidReference, LoradarError, WeightsUnreadable
+from loradar.errors import InvalidConfig, InvalidReference, LoradarError, WeightsUnreadable
 from loradar.weights import read_gguf
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 2}
@@ -79,6 +79,8 @@ def test_an_adapter_of_llama_cpp_is_examined(file, tmp_path):
     for base in (tmp_path / "base", str(file)):
         found = doctor(path, base)
         assert (found.format, found.layers, found.landed, found.findings) == ("gguf", 2, 2, ()), base
+    with pytest.raises(InvalidConfig, match="mend the adapter that it was made from"):
+        doctor(path, tmp_path / "base", fix=tmp_path / "mended")
     with pytest.raises(InvalidReference, match=r"is an adapter of llama\.cpp"):
         scan(f"file:{path}")
     wrong = {"blk.9.attn_q": pair, "blk.0.attn_v": (torch.ones(4, 64), torch.ones(32, 4))}
