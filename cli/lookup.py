@@ -273,8 +273,9 @@ def similar(
     if as_json:
         print_json({"similar": [to_json(neighbour) for neighbour in neighbours]})
         return
+    rows = []
     for neighbour in neighbours:
         more = f" and {len(neighbour.also)} more" if neighbour.also else ""
-        typer.echo(f"{neighbour.similarity:4.0%}  {neighbour.architecture.reference}{more}")
-        for difference in neighbour.differences or ("the same slots",):
-            typer.echo(f"      {difference}")
+        rows.append((f"{neighbour.similarity:4.0%}", f"{neighbour.architecture.reference}{more}"))
+        rows += [("", difference) for difference in neighbour.differences or ("the same slots",)]
+    print_rows(rows)

@@ -20,17 +20,23 @@ COLOURS = {
 }
 """Colours by the first word of a role; of the others it is ``OTHER``."""
 OTHER, UNTOUCHED = "#52606d", "#dde3ea"
+MOST_ROWS = 40
+"""Rows of a table that are seen at first: a mapping of 128 experts has 533 reasons."""
+_LEFT = 'style="text-align: left"'
 
 
 def render_table(title: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Return a table with a title; a head of no names is left out."""
+    """Return a table with a title; a head of no names is left out, and rows beyond ``MOST_ROWS`` are folded."""
     names = f"<thead><tr>{_cells('th', head)}</tr></thead>" if head else ""
-    body = "".join(f"<tr>{_cells('td', row)}</tr>" for row in rows)
-    return f"<table><caption>{escape(title)}</caption>{names}<tbody>{body}</tbody></table>"
+    every = [f"<tr>{_cells('td', row)}</tr>" for row in rows]
+    caption, body, rest = f"<caption {_LEFT}>{escape(title)}</caption>", "".join(every[:MOST_ROWS]), every[MOST_ROWS:]
+    more = f"<details><summary>{len(rest):,} more rows</summary><table>{''.join(rest)}</table></details>"
+    folded = more if rest else ""
+    return f"<table>{caption}{names}<tbody>{body}</tbody></table>{folded}"
 
 
 def _cells(tag: str, values: Iterable[object]) -> str:
-    return "".join(f'<{tag} style="text-align: left">{escape(str(value))}</{tag}>' for value in values)
+    return "".join(f"<{tag} {_LEFT}>{escape(str(value))}</{tag}>" for value in values)
 
 
 Stack = Mapping[tuple[str, str], Mapping[int, float]]

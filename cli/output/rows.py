@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 NARROWEST = 16
 """Columns of a value at least, however narrow the terminal."""
+NARROW = 60
+"""Columns of a terminal below which a table is unreadable: its words fold letter by letter."""
 Row = tuple[str, str]
 """A name and a value."""
 
@@ -36,15 +38,23 @@ def print_json(data: Any) -> None:
 
 
 def print_table(table: "Table") -> None:
-    """Print a rich table to standard output."""
+    """Print a rich table to standard output; on a narrow terminal as one record for each row."""
     from rich.console import Console
 
-    if sys.stdout.isatty():
+    console = Console()
+    if not sys.stdout.isatty():
+        Console(soft_wrap=True).print(table)
+    elif console.width < NARROW:
+        if table.title:
+            print_heading(str(table.title))
+        headers = [str(column.header) for column in table.columns]
+        for cells in zip(*(map(str, column.cells) for column in table.columns), strict=True):
+            print_rows([(header, cell) for header, cell in zip(headers, cells, strict=True) if cell])
+            typer.echo()
+    else:
         for column in table.columns:
             column.overflow = "fold"
-        Console().print(table)
-    else:
-        Console(soft_wrap=True).print(table)
+        console.print(table)
 
 
 def print_heading(text: str) -> None:

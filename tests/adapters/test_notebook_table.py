@@ -12,7 +12,7 @@ def test_a_model_shows_its_adapters():
     model = get_peft_model(llama().model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     model.add_adapter("second", LoraConfig(r=2, target_modules=["q_proj"]))
     html = model._repr_html_()
-    assert "<caption>LlamaForCausalLM · targets given in the configuration</caption>" in html
+    assert ">LlamaForCausalLM · targets given in the configuration</caption>" in html
     first, second = html.partition("<tbody>")[2].split("</tr>")[:2]
     layers = len(model.targeted_module_names)
     size = sum(each.numel() for each in model.parameters() if each.requires_grad)

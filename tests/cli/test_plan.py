@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from rich.table import Table
 
 from loradar.cli import main
+from loradar.cli.output.rows import print_table
 
 
 def run(*arguments):
@@ -33,3 +35,16 @@ def test_a_bad_size_is_one_line(capsys):
     assert run("llama", "--memory", "24") == 2
     message = "Error: memory='24' is no size. Give a number with a unit: 24GB, 24GiB or 80000MB.\n"
     assert capsys.readouterr().err == message
+
+
+def test_a_table_is_one_record_for_each_row_on_a_narrow_terminal(capsys, monkeypatch):
+    """Seven columns in 40 fold their words letter by letter."""
+    table = Table("preset", "rank", "fits")
+    table.add_row("recommended", "8", "")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table(table)
+    assert capsys.readouterr().out == "  preset  recommended\n  rank    8\n\n"
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(table)
+    assert len(capsys.readouterr().out.splitlines()) == len(("top", "head", "line", "row", "bottom"))

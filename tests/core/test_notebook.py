@@ -9,13 +9,13 @@ from records_zoo import block_layers, make_scan
 from loradar.domain.layers import Layer, stack_layers
 from loradar.domain.mappings import MAPPING_EXAMPLE, ArchitectureName
 from loradar.errors import MissingExtra
-from loradar.notebook import COLOURS, UNTOUCHED
+from loradar.notebook import COLOURS, MOST_ROWS, UNTOUCHED
 
 
 def test_a_mapping_shows_its_targets_and_their_source():
     """In a table without colours of its own."""
     html = MAPPING_EXAMPLE._repr_html_()
-    assert "<caption>transformers:llama · LORA · default</caption>" in html
+    assert ">transformers:llama · LORA · default</caption>" in html
     assert ">q_proj, v_proj</td>" in html
     assert ">peft 0.21.2</td>" in html
     assert "color" not in html
@@ -27,6 +27,15 @@ def test_a_scan_shows_its_slots():
     html = scan._repr_html_()
     assert html.count("<tr>") == 1 + sum(slot.role != "norm" for slot in scan.slots)
     assert all(slot.pattern in html for slot in scan.slots if slot.role != "norm")
+
+
+def test_many_rows_are_folded():
+    """None is lost."""
+    reasons = tuple(f"expert {number}" for number in range(MOST_ROWS))
+    seen, _, folded = replace(MAPPING_EXAMPLE, reasons=reasons)._repr_html_().partition("<details><summary>")
+    assert (seen + folded).count(">expert ") == MOST_ROWS
+    assert seen.count("<tr>") == MOST_ROWS
+    assert folded.startswith(f"{folded.count('<tr>')} more rows</summary>")
 
 
 def test_names_stay_text():
