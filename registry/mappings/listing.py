@@ -15,7 +15,7 @@ from ...domain.architectures import Architecture
 from ...domain.mappings import ArchitectureDetail, ArchitectureSummary, Mapping
 from ...domain.serving import list_engines
 from ...domain.vocabulary import Status, Tower
-from ...errors import InvalidRequest, UnknownArchitecture
+from ...errors import InvalidReference, InvalidRequest, UnknownArchitecture
 from ...references import LIBRARIES
 from ...similar_names import nearest
 from ..db import tables
@@ -184,7 +184,11 @@ def _unknown(library: str, name: str, names: Sequence[str]) -> UnknownArchitectu
         return UnknownArchitecture(name, names, library=library)
     from ...references.resolver import resolve  # noqa: PLC0415 - it reads the known names
 
-    if library not in LIBRARIES or any(not each.is_guess for each in resolve(name, library)):
+    try:
+        may_exist = library not in LIBRARIES or any(not each.is_guess for each in resolve(name, library))
+    except InvalidReference:  # such as ``..``, which names nothing in any library
+        may_exist = False
+    if may_exist:
         command, way_out = scan_command(library, name), "Scan it with"
     else:
         command, way_out = f"loradar list {library}", "List what is known with"
