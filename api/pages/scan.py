@@ -17,7 +17,7 @@ from ..dependencies import OpenRegistry
 from ..middleware import LARGEST_SCAN
 from ..routes.scan import count_scan
 from ..uploads import ScanForm, read_scan_form
-from .architecture.overview import ChoiceQuery, gather
+from .architecture.overview import ChoiceQuery, explain_untargeted, gather
 from .rendering import PageRouter, fresh_page, join_link, page
 
 if TYPE_CHECKING:
@@ -103,12 +103,13 @@ def show_scan(request: Request, registry: OpenRegistry, scan_id: str, choice: Ch
     scanned = unpack_scan(request.app.state.kept_scans.get(scan_id))
     try:
         detail = scanned.detail
+        own: dict[str, Any] = {"scanned": scanned, "registered": find_registered(registry, detail)}
+        if not detail.mappings:  # nothing to choose
+            return fresh_page(request, "architecture/untargeted.html", **own, **explain_untargeted(detail))
         context, error = gather(scanned.registry, detail, choice)
         alike = registry.list_alike(detail.architecture)
-        context |= {
+        context |= own | {
             "own_path": ("/scan", scan_id),
-            "scanned": scanned,
-            "registered": find_registered(registry, detail),
             "alike": [each for each in alike if each.fingerprint == detail.architecture.fingerprint][:8],
             "statement": write_statement(detail, context["mapping"], scanned),
         }
@@ -118,14 +119,13 @@ def show_scan(request: Request, registry: OpenRegistry, scan_id: str, choice: Ch
         scanned.registry.close()
 
 
-def find_registered(registry: Registry, detail: ArchitectureDetail) -> bool:
-    """Return whether an architecture of this name is registered."""
+def find_registered(registry: Registry, detail: ArchitectureDetail) -> ArchitectureDetail | None:
+    """Return the registered architecture of this name."""
     own = detail.architecture
     try:
-        registry.get_architecture(own.library, own.name)
+        return registry.get_architecture(own.library, own.name)
     except LoradarError:
-        return False
-    return True
+        return None
 
 
 def write_statement(detail: ArchitectureDetail, mapping: Mapping, scanned: Scanned) -> dict[str, str]:

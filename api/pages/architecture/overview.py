@@ -65,14 +65,18 @@ def show_architecture(
 ) -> Response:
     """Return the page of an architecture."""
     detail = registry.get_architecture(library, name)
-    if not detail.mappings:  # nothing to choose: the page states why
-        tree = make_tree(detail.slots, [0] * len(detail.slots))
-        own = {"detail": detail, "architecture": detail.architecture, "tree": tree}
-        return page(request, "architecture/untargeted.html", **own, pitfalls=[*list_pitfalls(detail)])
+    if not detail.mappings:  # nothing to choose
+        return page(request, "architecture/untargeted.html", **explain_untargeted(detail), scanned=None)
     context, error = gather(registry, detail, choice)
     if error is not None:
         return fresh_page(request, "architecture/architecture.html", status_code=HTTPStatus(error.status), **context)
     return page(request, "architecture/architecture.html", **context)
+
+
+def explain_untargeted(detail: ArchitectureDetail) -> dict[str, Any]:
+    """Return the facts on the page of an architecture without targets, which states why."""
+    tree, pitfalls = make_tree(detail.slots, [0] * len(detail.slots)), [*list_pitfalls(detail)]
+    return {"detail": detail, "architecture": detail.architecture, "tree": tree, "pitfalls": pitfalls}
 
 
 def gather(

@@ -66,6 +66,15 @@ def test_a_configuration_leads_to_the_page_of_its_architecture(client, read):
     assert "ETag" not in client.get(address, headers=BROWSER).headers
 
 
+def test_a_scan_without_targets_has_a_page(client, read):
+    """It was a 404 that proposed to scan it; programs get its layers."""
+    address = send(client, text='{"_class_name": "AutoencoderKLCosmos"}').headers["Location"]
+    page = read(address)
+    assert "It has no target modules" in page.text
+    assert page.all("a", href="/architectures/diffusers/AutoencoderKLCosmos")
+    assert client.get(f"/v1{address}").json()["mappings"] == []
+
+
 def test_headers_of_an_unknown_model_can_be_submitted(client, read):
     """With its layers, because nothing here can build it; the names are text."""
     blocks = [
