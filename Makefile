@@ -10,8 +10,9 @@ export HF_HUB_OFFLINE := 1
 .PHONY: menu site chromium screenshots demo data-package docs test lint types unit serve catalog names audit matrix bench fuzz soak release-check example placement clean
 
 ## Use
+# PASSIVE: beside other programs, threads of torch that spin while they wait take five times the processor time.
 demo: $(VENV)/.installed  ## scan an unregistered architecture, serve it, look it up, train an adapter on it
-	$(BIN)/python docs/scripts/demo.py
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python docs/scripts/demo.py
 
 serve: $(VENV)/.installed  ## serve the registry over REST on port 8000
 	$(BIN)/loradar serve
