@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import Field, asdict, fields, is_dataclass
 from enum import Enum
@@ -131,14 +131,19 @@ class PeftForms:
 
 def check_fields(given: Iterable[str], own: type["AdapterConfig"]) -> None:
     """Reject names that are no fields of a configuration, with the method that has them, if one has."""
-    known = {each.name for each in fields(own)}
+    known = _field_names(cast("Any", own))  # to mypy no class is hashable whose instances are not
     for name in (name for name in given if name not in known):
         if way_out := _owner_of(name, known):
             raise UnknownField(f"{own.__name__} has no field {name!r}{way_out}", field=name)
         check_known([name], known, own.__name__)
 
 
-def _owner_of(name: str, known: set[str]) -> str:
+@lru_cache  # for each field that is set, and a load sets 170
+def _field_names(own: type["AdapterConfig"]) -> frozenset[str]:
+    return frozenset(each.name for each in fields(own))
+
+
+def _owner_of(name: str, known: Collection[str]) -> str:
     """Return a clause on the method that has a field, of loradar's or PEFT's, or on the rank; empty if none has."""
     for kind in METHODS.values():
         if name in kind.__dataclass_fields__:

@@ -190,7 +190,9 @@ def hotswap(survey: Survey, folder: Path, adapter_name: str, current: AdapterCon
         wanted = file_state(survey, adapter_name)
         tensors = _rename_wrapped(tensors, wanted)
         statistics = _take_statistics(survey, tensors, wanted)
-        _check_expected(wanted, tensors, adapter_name)
+        if extra := sorted(tensors.keys() - wanted.keys()):
+            message = f"The adapter holds {extra[0]!r}, which {adapter_name!r} has no place for."
+            raise AdapterUnreadable(message, key=extra[0])
         new = {planned.location: planned for planned in make_plan(survey, config).adapters}
         for layer in layers:
             planned = layer.planned[adapter_name]
@@ -240,8 +242,10 @@ def _check_same(names: Iterable[str], config: AdapterConfig, current: AdapterCon
             raise InvalidConfig(f"{message}: load it under another name.", adapter_name=adapter_name)
 
 
-def _rename_wrapped(tensors: dict[str, torch.Tensor], wanted: Iterable[str]) -> dict[str, torch.Tensor]:
+def _rename_wrapped(tensors: dict[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return a file's tensors under the wanted keys that differ from theirs by the names of wrappers alone."""
+    if tensors.keys() == wanted.keys():
+        return tensors
     known = {without_wrappers(key): key for key in wanted}
     own = {*known.values()}
     return {key if key in own else known.get(without_wrappers(key), key): each for key, each in tensors.items()}
@@ -284,7 +288,7 @@ def _widened(
 def reread(
     survey: Survey, source: Source, adapter_name: str, wanted: Mapping[str, torch.Tensor], current: AdapterConfig
 ) -> dict[str, torch.Tensor]:
-    """Copy the weights of a saved adapter into ``wanted``, the tensors of an adapter like it.
+    """Copy the weights of a saved adapter into ``wanted``, the tensors of an adapter like it, and into the base model.
 
     Returns:
         The running statistics of norms in its file.
@@ -299,8 +303,7 @@ def reread(
         tensors = _rename_wrapped(tensors, wanted)
         _check_complete(wanted, tensors)
         statistics = _take_statistics(survey, tensors, wanted)
-        _check_expected(wanted, tensors, adapter_name)
-        _copy(wanted, tensors)
+        _copy({**wanted, **_base_tensors(survey, tensors.keys() - wanted.keys())}, tensors)
     return statistics
 
 
@@ -313,17 +316,6 @@ def _check_complete(wanted: Iterable[str], tensors: Mapping[str, torch.Tensor]) 
     missing = [key for key in wanted if key not in tensors]
     if missing:
         raise AdapterUnreadable(f"The adapter lacks {_some(missing)}: it was made for other targets.", missing=missing)
-
-
-def _check_expected(wanted: Mapping[str, object], tensors: Mapping[str, object], adapter_name: str) -> None:
-    """Reject an adapter file with other keys than the wanted ones.
-
-    Raises:
-        AdapterUnreadable: Naming the first.
-    """
-    if extra := sorted(tensors.keys() - wanted.keys()):
-        message = f"The adapter holds {extra[0]!r}, which {adapter_name!r} has no place for."
-        raise AdapterUnreadable(message, key=extra[0])
 
 
 def _copy(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor]) -> None:

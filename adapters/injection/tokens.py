@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ...discovery import read_attribute
-from ...errors import InvalidConfig, TargetsNotFound
+from ...errors import InvalidConfig, TargetsNotFound, quoted
 from ...warn import warn
 from ..config import AdapterConfig
 from ..layers.base_layer import offload_device
@@ -144,6 +144,9 @@ def plan_tying(
             message = "ensure_weight_tying=True is for trainable_token_indices and embeddings in modules_to_save, and"
             raise InvalidConfig(f"{message} {path!r} is another target: leave out one of both.", path=path)
     if not {*tied} & {*saved}:
+        if getattr(config, "trainable_token_indices", None) is None:
+            names = quoted(tied)
+            warn(f"ensure_weight_tying=True but no tied modules are added: {names} are no target. It changes nothing.")
         return ()
     weight: Any = survey.sites[tied[0]].module.weight
     if weight.is_meta:

@@ -86,6 +86,13 @@ class Wrapper(PeftInstance, nn.Module):
         """Put a module in the place of the replaced one."""
         self._modules[self.inner_name] = module  # past nn.Module's slow assignment
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of this module and of all inside of it, each by its own method if its class has one."""
+        for child in self._modules.values():
+            _set_mode(child, mode)
+        self.training = mode
+        return self
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
@@ -139,17 +146,6 @@ class AdapterLayer(PeftLayer, Wrapper):
     @abstractmethod
     def initialise(cls, parts: Mapping[str, Child], *, how: bool | str) -> None:
         """Fill the parts of an adapter; ``how`` is ``init_lora_weights`` or ``init_ia3_weights``."""
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode of the base layer by its own method, and of the parts around it past torch's slow one."""
-        self.wrapped().train(mode)
-        parts: list[nn.Module | None] = [child for name, child in self._modules.items() if name != self.inner_name]
-        self.__dict__["training"] = mode
-        while parts:
-            if (part := parts.pop()) is not None:
-                part.__dict__["training"] = mode
-                parts += part._modules.values()  # noqa: SLF001 - past torch's generators
-        return self
 
     def reset(self, adapter: str, *, how: bool | str) -> None:
         """Fill the parts of an adapter on this layer again."""
@@ -345,6 +341,19 @@ class AdapterLayer(PeftLayer, Wrapper):
     def location(self, adapter: str, path: str) -> str:  # noqa: ARG002 - `SavedModule` needs the path
         """Return the prefix of an adapter's tensors in a file."""
         return self.planned[adapter].location
+
+
+def _set_mode(module: nn.Module | None, mode: bool) -> None:
+    """Set the mode of a module as ``nn.Module.train`` does, past its slow assignment and its generators."""
+    if module is None:
+        return
+    own = module.__dict__
+    if type(module).train is not nn.Module.train or "train" in own or "training" not in own:
+        module.train(mode)
+        return
+    own["training"] = mode
+    for child in module._modules.values():  # noqa: SLF001
+        _set_mode(child, mode)
 
 
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

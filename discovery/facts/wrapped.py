@@ -115,8 +115,9 @@ def check_unwrapped(model: nn.Module, *, is_opened: bool = False) -> None:
         name = type(model).__name__
         raise InvalidConfig(f"A {name} is no torch.nn.Module. {_find_way_out(model)}", class_name=name)
     for path, module in _walk(open_wrappers(model)[-1] if is_opened else model):
-        wrapper = None if is_opened and find_inner(module) else _find_wrapper(module)
-        if wrapper is not None and not (path and is_compiled(module)):
+        wrapper = _find_wrapper(module)
+        is_accepted = wrapper is None or (is_opened and find_inner(module)) or (path and is_compiled(module))
+        if wrapper is not None and not is_accepted:
             inner = wrapper.get("inner")
             way_out = f"Adapt the model inside (its {inner!r}), and wrap that." if inner else ""
             way_out = way_out or f"Adapt the model {wrapper['before']}."

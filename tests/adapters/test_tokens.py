@@ -313,6 +313,8 @@ def test_tying_can_be_ensured():
         inject(llama(), LoraConfig(**fields, trainable_token_indices={"embed_tokens": [1], "lm_head": [2]}))
     with pytest.warns(UserWarning, match="does not have tied weights"):
         inject(llama(tied=False), LoraConfig(**fields, trainable_token_indices=[1]))
+    with pytest.warns(UserWarning, match="no tied modules are added"):
+        inject(llama(), LoraConfig(**fields))
     with pytest.raises(InvalidConfig, match="and 'lm_head' is another target"):
         inject(llama(), LoraConfig(target_modules=["lm_head"], ensure_weight_tying=True))
     with torch.device("meta"), pytest.raises(InvalidConfig, match=r"'model\.embed_tokens' is on the meta device"):

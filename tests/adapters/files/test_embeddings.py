@@ -1,5 +1,6 @@
 """Embeddings in adapter files: after ``resize_token_embeddings``, when they are adapted, and on request."""
 
+import copy
 import warnings
 
 import peft
@@ -67,7 +68,10 @@ def test_a_resized_vocabulary_is_saved_as_by_peft_and_loaded(checkpoint, tmp_pat
         assert torch.equal(PeftModel.from_pretrained(base, tmp_path / "ours")(TOKENS).logits, expected)
     again = LlamaForCausalLM.from_pretrained(checkpoint)
     again.resize_token_embeddings(ROWS)
+    resumed = inject(copy.deepcopy(again), LoraConfig(target_modules=["q_proj"]))
+    resumed.load_adapter(tmp_path / "ours", "default")  # as trainers do
     with torch.no_grad():
+        assert torch.equal(resumed(TOKENS).logits, expected)
         torch.testing.assert_close(peft.PeftModel.from_pretrained(again, tmp_path / "ours")(TOKENS).logits, expected)
 
 
@@ -110,6 +114,9 @@ def test_adapted_embeddings_are_saved_with_a_warning(checkpoint, tmp_path):
         expected = adapted(TOKENS[:, :2]).logits
         loaded = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(checkpoint), tmp_path)
         assert torch.equal(loaded(TOKENS[:, :2]).logits, expected)
+        resumed = inject(LlamaForCausalLM.from_pretrained(checkpoint), LoraConfig(target_modules=["embed_tokens"]))
+        resumed.load_adapter(tmp_path, "default")  # as trainers do
+        assert torch.equal(resumed(TOKENS[:, :2]).logits, expected)
 
 
 def test_embeddings_trained_in_full_are_saved_once(checkpoint, tmp_path):

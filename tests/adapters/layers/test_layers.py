@@ -253,3 +253,26 @@ def test_one_row_without_gradients(shape: tuple[int, ...], dtype: torch.dtype) -
         found, several = adapted(x), adapted(x.expand(3, *shape))[0]
     assert found.dtype == dtype
     torch.testing.assert_close(found, several, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=1e-2)
+
+
+class Frozen(nn.Sequential):
+    """A part that stays in eval mode, by a method of its own."""
+
+    def train(self, *_: bool) -> "Frozen":
+        """Set eval mode."""
+        return super().train(mode=False)
+
+
+def test_the_mode_is_set_by_each_module_itself() -> None:
+    """Inside of the model and of an adapted layer, also where ``train`` was set on the object."""
+    quiet: Any = nn.Dropout()
+    quiet.train = lambda *_: quiet
+    layers = nn.Sequential(Frozen(nn.Linear(4, 4), nn.Dropout()), nn.Linear(4, 4), quiet)
+    model = inject(layers, LoraConfig(target_modules=r"0\.0|1"))
+    for mode in (False, True):
+        quiet.training = not mode
+        assert model.train(mode).training is layers.training is mode
+        assert [each.training for each in (layers[0], layers[0][1], layers[1])] == [False, False, mode]
+        factor: Any = layers[1].lora_A
+        assert layers[1].base_layer.training is factor["default"].training is mode
+        assert quiet.training is not mode
