@@ -1,12 +1,12 @@
 """``loradar lookup``, ``list``, ``search`` and ``similar``: look up targets, names, and the nearest architectures."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from ..domain.vocabulary import Library
-from ..errors import InvalidRequest, LoradarError, NotRegistered, UnknownLibrary, quoted
+from ..errors import InvalidReference, InvalidRequest, LoradarError, NotRegistered, UnknownLibrary, quoted
 from ..references import Reference, parse_parts
 from ..schema import to_json
 from .backend import read
@@ -42,14 +42,18 @@ from .output import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from ..domain.mappings import Mapping
     from ..references.resolver import Candidate
+    from .output import Row
 
 LIBRARIES: tuple[str, ...] = get_args(Library)
 MOST_NAMES = 20
-"""Names that contain a text, listed at most."""
+"""Names that contain a text, or have a layer of that name, printed at most."""
+MOST_RESULTS = 100
+"""Results of a service's search at most; those of the local registry are ``EVERY`` one."""
+EVERY = 10_000
 
 
 def lookup(
@@ -196,13 +200,18 @@ def list_names(
 
 
 def search(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="A name in any spelling, or a part of one")],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="A name in any spelling or a part of one, a layer's name or an error")
+    ],
     *,
     library: Annotated[str | None, typer.Option(help="Only architectures of this library.")] = None,
     url: Url = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search the registry: the meanings of a text, best first and with the reason, then names that contain it."""
+    """Search the registry: the meanings of a text, best first and with the reason, then names that contain it.
+
+    What is no name is searched as the name of a layer (``Wqkv``), or as the message of an error.
+    """
     from ..references.resolver import resolve
 
     _check_library(library)
@@ -210,21 +219,35 @@ def search(
         url, lambda client: client.architectures(library, text), lambda own: own.list_architectures(library, text)
     )
     names = [one.architecture.reference for one in found]
-    candidates = resolve(text, library, names)
+    candidates: Sequence[Candidate] = ()
+    with suppress(InvalidReference):  # such as the message of an error
+        candidates = resolve(text, library, names)
     likely = {one.reference for one in candidates}
     others = [name for name in names if name not in likely]
-    if not (candidates or others):
-        message = (
-            f"No architecture, class, checkpoint or nickname is like {text!r}. List what is known with: loradar list"
-        )
-        raise NotRegistered(text, (), message, command="loradar list")
+    said, more = "", len(others) - MOST_NAMES
+    holding: list[Row] = []
+    if not others and all(one.is_guess for one in candidates):
+        said, holding, more = _search_layers(url, text, library)
+    if not (candidates or others or holding):
+        message = said or f"No architecture, class, checkpoint, nickname or layer is like {text!r}."
+        raise NotRegistered(text, (), f"{message} List what is known with: loradar list", command="loradar list")
     if as_json:
-        print_json({"candidates": [*map(_to_json, candidates)], "containing": others})
+        layers = [{"reference": name, "because": because} for name, because in holding]
+        print_json({"candidates": [*map(_to_json, candidates)], "containing": others, "layers": layers})
         return
+    typer.echo(said, nl=bool(said))
     print_rows([(one.reference, one.explain()) for one in candidates])
-    print_rows([(name, f"contains {text!r}") for name in others[:MOST_NAMES]])
-    if len(others) > MOST_NAMES:
-        typer.echo(f"  and {len(others) - MOST_NAMES} more names that contain it; --json lists all")
+    print_rows([(name, f"contains {text!r}") for name in others[:MOST_NAMES]] or holding[:MOST_NAMES])
+    if more > 0:
+        typer.echo(f"  and {more:,} more")
+
+
+def _search_layers(url: str | None, text: str, library: str | None) -> tuple[str, "list[Row]", int]:
+    """Return the meaning of an error, architectures with a layer or in the error, and how many more are not printed."""
+    answer = read(url, lambda client: client.search(text, MOST_RESULTS), lambda own: own.browsing.search(text, EVERY))
+    sure = [one for one in answer.results if not one.is_guess and library in {None, one.library}]
+    rows: list[Row] = [(f"{one.library}:{one.name}", one.because) for one in sure]
+    return answer.says, rows, answer.total - len(answer.results) + len(rows) - MOST_NAMES
 
 
 def _to_json(candidate: "Candidate") -> dict[str, Any]:

@@ -96,6 +96,7 @@ class AsyncClient:
     architectures = _awaited(Client.architectures)
     architecture = _awaited(Client.architecture)
     explain = _awaited(Client.explain)
+    search = _awaited(Client.search)
     similar = _awaited(Client.similar)
     layers = _awaited(Client.layers)
     history = _awaited(Client.history)

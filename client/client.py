@@ -10,6 +10,7 @@ from typing import Any, TypeVar, Unpack
 from typing_extensions import override
 
 from ..backend import Backend
+from ..domain.architectures import SearchAnswer
 from ..domain.changes import ArchitectureHistory, Change, ChangePage, Revision
 from ..domain.choosing.query import Selection
 from ..domain.crawls.usage import Usage
@@ -156,6 +157,10 @@ class Client(Connection, Backend):
         """Return the architectures whose name contains ``q``, of one library or of all, sorted."""
         pages = self._pages(ArchitecturePage, "/v1/architectures", "after", library=library, q=q)
         return tuple(summary for page in pages for summary in page.architectures)
+
+    def search(self, text: str, limit: int = 20) -> SearchAnswer:
+        """Return the architectures that a text may mean: a name, a layer's name or the message of an error."""
+        return self._get(SearchAnswer, "/v1/search", q=text, limit=limit)
 
     def architecture(self, library: str, name: str) -> ArchitectureDetail:
         """Return everything the service has of an architecture.

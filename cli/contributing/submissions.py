@@ -47,7 +47,10 @@ def submissions(
         print_json({"submissions": [to_json(submission) for submission in listed]})
         return
     lines = [f"{submission.id:>5}  {submission.status:<12}  {_title(submission)}" for submission in listed]
-    typer.echo("\n".join(lines) or "No such submission.")
+    none = (
+        "No such submission." if any((*filters.values(), before)) else "No submission yet. Submit with: loradar submit"
+    )
+    typer.echo("\n".join(lines) or none)
     if len(listed) == limit:
         typer.echo(f"There may be more: --before {listed[-1].id}", err=True)
 

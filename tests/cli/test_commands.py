@@ -251,6 +251,24 @@ def test_names_are_listed_and_searched_without_torch(run, monkeypatch):
 
 
 @pytest.mark.usefixtures("read_settings")
+def test_layers_and_errors_are_searched_too(run):
+    """Text that is no name may be that of a layer, or the message of an error, as on the page."""
+    code, out, _ = run("search", "Wqkv")
+    assert (code, "transformers:mpt" in out, "24 layers named 'Wqkv': attention.qkv" in out) == (0, True, True)
+    assert re.search(r"and \d{3} more", run("search", "q_proj")[1])
+    assert json.loads(run("search", "Wqkv", "--json")[1])["layers"][0]["because"].endswith("attention.qkv")
+    assert (
+        "a class, 'OlmoeForCausalLM'"
+        in run("search", "AttributeError: 'OlmoeForCausalLM' object has no attribute 'x'")[1]
+    )
+    assert (
+        "None of these target modules is in the model"
+        in run("search", "Target modules {'x'} not found in the base model")[2]
+    )
+    assert run("search", "xyzzyqq")[0] == 2
+
+
+@pytest.mark.usefixtures("read_settings")
 def test_other_commands_take_any_spelling_and_say_so(run):
     """On standard error, so that their output is what it is for the exact name; a guess is not taken."""
     code, out, err = run("similar", "LlamaForCausalLM", "--limit", "2")

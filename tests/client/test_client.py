@@ -72,6 +72,7 @@ def test_a_mapping_comes_back_as_the_registry_gives_it(client, registry):
 def test_the_nearest_come_back_as_the_registry_gives_them(client, registry):
     """With their differences; the limit is passed on."""
     assert client.explain("timm", "resnet50", "fc").layers[0].saved
+    assert client.search("Wqkv", 3) == registry.browsing.search("Wqkv", 3)
     assert client.similar("timm", "resnet50", 3) == registry.list_similar("timm", "resnet50", 3)
     with pytest.raises(NotRegistered, match="transformers:chatglm was never scanned"):
         client.similar("transformers", "chatglm")
