@@ -188,11 +188,12 @@ def _unknown(library: str, name: str, names: Sequence[str]) -> UnknownArchitectu
         may_exist = library not in LIBRARIES or any(not each.is_guess for each in resolve(name, library))
     except InvalidReference:  # such as ``..``, which names nothing in any library
         may_exist = False
+    scan = scan_command(library, name)
     if may_exist:
-        command, way_out = scan_command(library, name), "Scan it with"
-    else:
-        command, way_out = f"loradar list {library}", "List what is known with"
-    return UnknownArchitecture(name, names, f"{way_out}: {command}", library=library, command=command)
+        return UnknownArchitecture(name, names, f"Scan it with: {scan}", library=library, command=scan)
+    command = f"loradar list {library}"
+    way_out = f"List what is known with: {command}; what only a newer {library} has, scan with: {scan}"
+    return UnknownArchitecture(name, names, way_out, library=library, command=command)
 
 
 def to_architecture(row: Row[Any, Any]) -> Architecture:

@@ -67,11 +67,15 @@ def test_details_recommend_one_mapping_per_question(registry):
 
 
 def test_an_unknown_architecture_is_named_with_near_ones(registry):
-    """The message names the scan command only where the name is no slip of a known one."""
+    """The message names the scan command unless the name is a slip, and says if its library has none."""
     with pytest.raises(UnknownArchitecture, match=r"'gpt3'. Closest: .*'gpt2'\.$"):
         registry.get_architecture("transformers", "gpt3")
-    with pytest.raises(UnknownArchitecture, match=r"loradar scan zzyzx --store"):
+    with pytest.raises(
+        UnknownArchitecture, match=r"list transformers; what only a newer .*: loradar scan zzyzx --store$"
+    ):
         registry.get_architecture("transformers", "zzyzx")
+    with pytest.raises(UnknownArchitecture, match=r"Scan it with: loradar scan torch:mine:Model --store$"):
+        registry.get_architecture("torch", "mine.Model")
 
 
 def test_records_survive_their_json_form(registry):
