@@ -4,6 +4,7 @@ import json
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 
@@ -79,7 +80,7 @@ def test_a_page_is_for_everybody(browser, service, pages, name):
         assert all(url.startswith(service.url) for url in seen.requests)
 
 
-@pytest.mark.parametrize("name", ["audit", "browse", "guide"])
+@pytest.mark.parametrize("name", ["audit", "browse", "guide", "no-submissions"])
 def test_a_page_that_arrives_in_pieces_does_not_move(browser, service, pages, name):
     """Over a slow network a page is not painted before its tables and menus are whole."""
     path, person = pages[name]
@@ -102,8 +103,10 @@ def arriving_in_pieces(url):
             self.send_header("Content-Type", response.headers["Content-Type"])
             self.send_header("Cache-Control", response.headers.get("Cache-Control", "no-cache"))
             self.end_headers()
-            for start in range(0, len(response.content), 1_400):
-                self.wfile.write(response.content[start : start + 1_400])
+            end = len(response.content.partition(b"<footer")[0])  # it is short: several pieces of its own
+            starts = [*range(0, end, 1_400), *range(end, len(response.content), 150)]
+            for start, after in pairwise([*starts, len(response.content)]):
+                self.wfile.write(response.content[start:after])
                 time.sleep(0.03)
 
         def log_message(self, *_):
