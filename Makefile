@@ -50,9 +50,10 @@ chromium:
 	|| { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && apt-get install -qq --yes chromium; } >/dev/null 2>&1 \
 	|| echo "Chromium is not installed, and cannot be by this user: the tests in a browser cannot run."
 
+# Three workers keep two cores busy while tests wait for servers and workers of their own.
 # --no-loadscope-reorder: sorted by number of tests, the files with one long test would all run last, in one worker.
 unit: $(VENV)/.installed chromium  ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(CI),--randomly-seed=2026)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(if $(CI),--randomly-seed=2026)
 
 ## Build
 # Of the catalog alone: the developer's own registry may have more.
