@@ -8,6 +8,8 @@ from torch import nn
 
 from ..discovery import open_wrappers
 from ..domain.methods import choose_preset
+from ..domain.targets import find_hits
+from ..domain.vocabulary import count_layers, list_some
 from ..errors import InvalidConfig
 from ..warn import warn
 from .config import AdapterConfig, LoraConfig
@@ -94,6 +96,14 @@ def choose(
             warn(left_out)
         if decision.spec.saves_alone:
             warn(decision.spec.describe_saved())
+        _warn_of_uncalled(decision)
         config = with_ranks(config.with_spec(decision.spec), decision)
     config = config.for_base(open_wrappers(model)[-1].__dict__.get("name_or_path"))
     return Choice(config, given, decision, partial(expand_shorthand, example_inputs=example_inputs))
+
+
+def _warn_of_uncalled(decision: Decision) -> None:
+    """Name the targets that no forward of the whole model calls, such as a discriminator beside a generator."""
+    if idle := [layer.path for layer in find_hits(decision.spec, decision.layers) if layer.is_uncalled]:
+        message = f"The model's forward never calls {count_layers(len(idle))} of the targets ({list_some(idle)})"
+        warn(f"{message}: adapters there learn only if training calls them. If not, name targets without them.")

@@ -137,3 +137,22 @@ def test_merged_adapters_in_train_mode_say_that_they_do_not_train():
         adapted().train()(x)
         frozen = adapted(inference_mode=True).train()
         frozen(x)
+
+
+def test_targets_that_no_forward_calls_are_named():
+    """A discriminator beside a generator learns only if training calls it too."""
+
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.generator = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 6))
+            self.discriminator = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+
+        def forward(self, x):
+            return self.generator(x)
+
+    with pytest.warns(
+        UserWarning, match=r"never calls 3 layers of the targets \(discriminator.0, .*: adapters there learn"
+    ):
+        get_peft_model(Pair(), example_inputs=torch.ones(2, 4))
+    get_peft_model(Pair().generator, example_inputs=torch.ones(2, 4))  # a warning would be an error
