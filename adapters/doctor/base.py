@@ -19,7 +19,7 @@ from ...domain.scans import Scan
 from ...domain.versions import VersionedRename, parse_version
 from ...errors import DatabaseUnusable, HubFailed, InvalidReference, ScanFailed, UnknownArchitecture
 from ...references import Reference
-from ...references.paths import find_path
+from ...references.local_paths import find_path
 from ...references.resolver import resolve
 from ...registry import Registry
 from ...registry.mappings.renames import rename_pattern

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 
 from ...errors import WeightsUnreadable
-from ...references.paths import find_path, is_folder
+from ...references.local_paths import find_path, is_folder
 from ...weights import LENGTH_BYTES, StoredTensor, parse_header, read_length, read_tensors
 from ..checks import invalid
 from ..files.checkpoint import without_wrappers

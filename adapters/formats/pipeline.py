@@ -12,7 +12,7 @@ from ...domain.layers import Layer
 from ...domain.scans import Scan
 from ...errors import InvalidReference, ScanFailed
 from ...references import HubFolder, Reference
-from ...references.paths import find_path, is_folder
+from ...references.local_paths import find_path, is_folder
 from ...references.resolver import resolve
 from ...validation.text import shorten
 from ...weights import HubStore

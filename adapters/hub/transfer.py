@@ -14,7 +14,7 @@ from ...errors import HubFailed
 from ...extras import require
 from ...hub_errors import translate_errors
 from ...references import HubFolder, explain_invalid_repo
-from ...references.paths import is_folder
+from ...references.local_paths import is_folder
 from ..checks import check_known, invalid
 from .card import CARD, write_card
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from ..errors import InvalidReference
-from .paths import find_path
+from .local_paths import find_path
 from .resolver import Candidate, resolve
 
 MOST_BYTES = 1 << 20

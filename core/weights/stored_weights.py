@@ -9,7 +9,7 @@ from typing import Any
 from ..domain.architectures import Architecture
 from ..errors import InvalidReference, WeightsUnreadable, quoted
 from ..references import HubFolder, Reference
-from ..references.paths import find_path
+from ..references.local_paths import find_path
 from ..validation.text import explain_invalid_name, shorten
 from .gguf import GgufHeader, check_size, read_gguf
 from .index import MOST_INDEX_BYTES, choose_shards, complete, estimate_header, parse_index

@@ -6,7 +6,7 @@ import pytest
 
 from loradar.errors import InvalidReference, WeightsUnreadable
 from loradar.references.local import find_configuration
-from loradar.references.paths import find_path, is_folder
+from loradar.references.local_paths import find_path, is_folder
 from loradar.weights import read_weights
 from loradar.weights.stores import Folder
 
